@@ -1,0 +1,1 @@
+"""What it meant: result files, digests, summaries, gates, comparison, plots and HTML."""

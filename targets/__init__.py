@@ -1,0 +1,1 @@
+"""One exchange with one endpoint: wire formats, the streaming client, simulated endpoints."""

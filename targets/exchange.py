@@ -1,0 +1,172 @@
+"""`Exchange`: the raw facts of one request, and the durations that follow from them.
+
+Instants are integer nanoseconds from the run's start (`targets.clock.Clock`), None where never reached; durations
+are float seconds, derived here and nowhere stored. `reports.metrics` has the same definitions over columns, and a
+test holds the two equal. Definitions: docs/design.md.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+NANO = 1e-9
+
+
+class Outcome(StrEnum):
+    """How an exchange ended. A target's failure is data; `internal_error` alone is a fault of ours."""
+
+    OK = "ok"
+    HTTP_ERROR = "http_error"
+    RATE_LIMITED = "rate_limited"
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    STALLED = "stalled"
+    TRUNCATED = "truncated"
+    MALFORMED = "malformed"
+    CANCELLED = "cancelled"
+    CUT = "cut"
+    INTERNAL_ERROR = "internal_error"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request as it happened. Raw facts are fields, what follows from them are properties."""
+
+    # What was asked.
+    index: int
+    target: str
+    due: int
+    prompt_tokens: int
+    output_tokens: int
+    step: str = ""  # the load step of the plan that it belongs to
+    session: int = -1
+    turn: int = 0
+    planned: int | None = None  # the trace's own instant, where `due` follows a parent's end instead
+    counted: bool = True  # due inside the window, not in warm-up
+    attempt: int = 1
+
+    # When it happened.
+    started: int | None = None
+    connected: int | None = None
+    sent: int | None = None
+    body_sent: int | None = None
+    headers_at: int | None = None
+    done: int | None = None
+    reused: bool = False  # on a connection that was already open
+
+    # Tokens: one entry for each read that carried token-bearing events.
+    token_at: array[int] = field(default_factory=lambda: array("q"))  # kernel instant of the read
+    token_events: array[int] = field(default_factory=lambda: array("i"))  # token-bearing events in it
+    first_tokens: int = 1  # tokens in the first token-bearing event, where the server says
+    first_after: int | None = None  # bracket: last poll of the loop before the first token's read
+    last_after: int | None = None
+    first_lag: int | None = None  # read instant - kernel instant of the first token's read
+    max_lag: int = 0
+    unstamped: int = 0  # reads without a kernel timestamp
+    chars: int = 0  # characters of text received
+    bytes_received: int = 0
+
+    # How it ended.
+    status: int | None = None
+    outcome: Outcome = Outcome.CUT
+    error: str = ""
+    finish_reason: str | None = None
+    retry_after: float | None = None  # seconds, as the server asked
+
+    # The server's own account.
+    usage_prompt: int | None = None
+    usage_output: int | None = None
+    usage_cached: int | None = None
+    usage_reasoning: int | None = None
+    tokenizer_output: int | None = None  # counted by a local tokenizer.json
+    server_queue: float | None = None  # seconds, all None where not reported
+    server_prefill: float | None = None
+    server_transfer: float | None = None
+    server_decode: float | None = None
+    server_ttft: float | None = None
+    server_total: float | None = None
+    request_id: str | None = None
+    model: str | None = None
+    fingerprint: str | None = None
+    service_tier: str | None = None
+    region: str | None = None
+    ratelimit: str | None = None  # the rate-limit headers as one JSON object
+    prefill_worker: str | None = None
+    decode_worker: str | None = None
+
+    # The prefill leg of a two-leg exchange; the fields above are then the decode leg's, `sent` the first leg's.
+    prefill_sent: int | None = None
+    prefill_done: int | None = None
+    decode_sent: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.outcome is Outcome.OK
+
+    @property
+    def first_token(self) -> int | None:
+        return self.token_at[0] if self.token_at else None
+
+    @property
+    def last_token(self) -> int | None:
+        return self.token_at[-1] if self.token_at else None
+
+    @property
+    def first_shared(self) -> bool:
+        """Did other token-bearing events share the first token's read? Then its instant is only an upper bound."""
+        return bool(self.token_events) and self.token_events[0] > 1
+
+    @property
+    def output_count(self) -> int:
+        """Tokens given: the server's usage, else a local tokenizer's count, else token-bearing events."""
+        if self.usage_output is not None:
+            return self.usage_output
+        if self.tokenizer_output is not None:
+            return self.tokenizer_output
+        return sum(self.token_events)
+
+    @property
+    def token_source(self) -> str:
+        if self.usage_output is not None:
+            return "usage"
+        return "tokenizer" if self.tokenizer_output is not None else "chunks"
+
+    @property
+    def lateness(self) -> float | None:
+        return _span(self.due, self.started)
+
+    @property
+    def ttft(self) -> float | None:
+        return _span(self.sent, self.first_token)
+
+    @property
+    def ttft_from_due(self) -> float | None:
+        return _span(self.due, self.first_token)
+
+    @property
+    def tpot(self) -> float | None:
+        """Seconds per output token after the first event; None where there is no such token."""
+        later = self.output_count - self.first_tokens
+        if later <= 0 or len(self.token_at) < 2:
+            return None
+        return (self.token_at[-1] - self.token_at[0]) * NANO / later
+
+    @property
+    def e2e(self) -> float | None:
+        return _span(self.sent, self.last_token)
+
+    def gaps(self) -> Iterator[float]:
+        """ITL: one gap for each token-bearing read after the first."""
+        for before, after in zip(self.token_at, self.token_at[1:], strict=False):
+            yield (after - before) * NANO
+
+    @property
+    def longest_stall(self) -> float | None:
+        return max(self.gaps(), default=None)
+
+
+def _span(start: int | None, end: int | None) -> float | None:
+    return None if start is None or end is None else (end - start) * NANO

@@ -1,0 +1,33 @@
+"""Wire formats: request body out, events in. Pure modules: no socket, no loop, no clock.
+
+A wire format is a small module of its own with two names:
+
+    def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]
+        path below the base URL, headers of the format, body
+    class Reader
+        def feed(self, event: bytes-like data of one SSE event, name: str of its `event:` field,
+                 exchange: Exchange) -> int
+            token count of the event: 0 where it carries no token, 1 where the server doesn't say more.
+            Facts (usage, ids, timings, finish reason) go straight onto the exchange.
+            Raises WireError for an event that can't be understood or that reports a failure of the server.
+        def answer(self, body: bytes, exchange: Exchange) -> int
+            the same for a whole JSON answer that is not a stream
+        finished: bool
+            the terminator has been seen; a body that ends before it is `truncated`
+    def failure(status: int, headers: Mapping[str, str], body: bytes, exchange: Exchange) -> str
+        one clear line from an error answer (bounded); notes retry-after and rate-limit facts
+
+Everything a server sends is hostile: bounded and never trusted to have the right type.
+"""
+
+from __future__ import annotations
+
+from ..exchange import Outcome
+
+
+class WireError(Exception):
+    """An event that can't be used: `outcome` says how the exchange ends (malformed, rate_limited, http_error)."""
+
+    def __init__(self, message: str, outcome: Outcome = Outcome.MALFORMED) -> None:
+        super().__init__(message)
+        self.outcome = outcome

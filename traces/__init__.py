@@ -1,0 +1,1 @@
+"""What should happen: requests, traces, their readers, transforms, synthesis and prompts."""
