@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from .exchange import Exchange, Outcome
 
 
-class Ask(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Ask:
     """One request ready to be sent: the trace's row, its prompt, and its place in the plan.
 
     `prompt` is text, or token ids where the endpoint takes them. `due` and `planned` are nanoseconds from the run's

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Request:
     """What one user asks for, and when.
 
     due            nanoseconds from the trace's start (exact: every unit met in public traces lands on them)
