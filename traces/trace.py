@@ -1,0 +1,172 @@
+"""`Trace`: requests in columns (Arrow), sorted by the instant at which they are due.
+
+A trace holds the columns that its source really has: `index`, `due`, `prompt_tokens` and `output_tokens` always,
+the others only where they say something; `column` and iteration fill in the defaults. So the 16.8 million rows of the
+Azure 2024 week take 24 bytes each. Slicing copies nothing.
+
+`index` names a request for good: clipping, filtering and sharding keep it, and a request's prompt depends on it, so a
+shard sends exactly what the whole trace would have sent. Parents are named by it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from .request import Request
+
+SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()),
+        ("due", pa.int64()),
+        ("prompt_tokens", pa.int32()),
+        ("output_tokens", pa.int32()),
+        ("session", pa.int32()),
+        ("turn", pa.int32()),
+        ("prefix", pa.list_(pa.int64())),
+        ("parent", pa.int64()),
+        ("think", pa.int64()),
+    ]
+)
+REQUIRED = ("index", "due", "prompt_tokens", "output_tokens")
+DEFAULTS = {"session": -1, "turn": 0, "parent": -1, "think": 0}
+BATCH = 8192  # rows turned into Python objects at a time
+
+
+@dataclass(frozen=True)
+class Trace:
+    """`table` has columns of `SCHEMA`, sorted by `due` (ns from the trace's start).
+
+    block_tokens  tokens of a prefix block: one number, or a number by block id (0: no prefixes)
+    source        where it came from, as the user named it; `transforms` what was done to it since, in words
+    notes         what its reader noticed (rows skipped, reordered, spread), JSON-able, for the run's record
+    """
+
+    table: pa.Table
+    name: str = "trace"
+    block_tokens: int | Mapping[int, int] = 0
+    source: str = ""
+    transforms: tuple[str, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __iter__(self) -> Iterator[Request]:
+        """Requests one by one; only a batch of them exists at a time."""
+        for start in range(0, len(self), BATCH):
+            part = self.table.slice(start, BATCH)
+            yield from map(Request, *(_values(part, name) for name in SCHEMA.names))
+
+    def __getitem__(self, rows: slice) -> Trace:
+        start, stop, step = rows.indices(len(self))
+        if step != 1:
+            return self.take(np.arange(start, stop, step))
+        return self.with_table(self.table.slice(start, max(0, stop - start)))
+
+    @property
+    def span(self) -> int:
+        """Nanoseconds from the trace's start to its last request."""
+        return int(self.table["due"][-1].as_py()) if len(self) else 0
+
+    @property
+    def has_prefixes(self) -> bool:
+        return "prefix" in self.table.column_names
+
+    @property
+    def has_sessions(self) -> bool:
+        return "session" in self.table.column_names
+
+    def column(self, name: str) -> npt.NDArray[np.int64]:
+        """A column as numpy (all but `prefix`), with its default where the trace doesn't have it."""
+        if name in self.table.column_names:
+            return np.asarray(self.table[name].to_numpy())
+        return np.full(len(self), DEFAULTS[name], dtype=SCHEMA.field(name).type.to_pandas_dtype())
+
+    def prefixes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """(offsets, ids): row i's prefix is ids[offsets[i]:offsets[i + 1]]."""
+        if not self.has_prefixes:
+            return np.zeros(len(self) + 1, np.int64), np.zeros(0, np.int64)
+        array: Any = self.table["prefix"].combine_chunks()
+        offsets = np.asarray(array.offsets.to_numpy(), np.int64)
+        ids = np.asarray(array.values.to_numpy(zero_copy_only=False), np.int64)
+        return offsets - offsets[0], ids[offsets[0] : offsets[-1]]
+
+    def take(self, rows: npt.NDArray[Any]) -> Trace:
+        """The rows of a boolean mask or of ascending positions."""
+        table = self.table.filter(pa.array(rows)) if rows.dtype == bool else self.table.take(pa.array(rows))
+        return self.with_table(table)
+
+    def with_columns(self, **columns: npt.NDArray[Any]) -> Trace:
+        table = self.table
+        for name, values in columns.items():
+            array = pa.array(values, SCHEMA.field(name).type)
+            at = table.schema.get_field_index(name)
+            table = table.set_column(at, name, array) if at >= 0 else table.append_column(name, array)
+        return self.with_table(table)
+
+    def with_table(self, table: pa.Table) -> Trace:
+        return replace(self, table=table)
+
+    def noted(self, transform: str) -> Trace:
+        return replace(self, transforms=(*self.transforms, transform))
+
+    def fingerprint(self) -> str:
+        """32 hex digits of the rows' content: equal on every machine, whatever the name, source or chunking."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in SCHEMA.names:
+            if name == "prefix":
+                if self.has_prefixes:
+                    offsets, ids = self.prefixes()
+                    _mix(digest, name, offsets, ids, _sizes(self.block_tokens))
+            elif name not in DEFAULTS or (self.column(name) != DEFAULTS[name]).any():
+                _mix(digest, name, self.column(name))
+        return digest.hexdigest()
+
+
+def build(
+    columns: Mapping[str, Any],
+    *,
+    name: str = "trace",
+    block_tokens: int | Mapping[int, int] = 0,
+    source: str = "",
+    notes: Mapping[str, Any] | None = None,
+) -> Trace:
+    """A Trace from arrays (numpy, Arrow or lists) by column name; `due` ascending; `index` counts rows if not given."""
+    rows = len(columns["due"])
+    columns = {"index": np.arange(rows, dtype=np.int64), **columns}
+    fields = [field for field in SCHEMA if field.name in columns]
+    arrays = [_array(columns[field.name], field.type) for field in fields]
+    table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+    return Trace(table, name=name, block_tokens=block_tokens, source=source, notes=notes or {})
+
+
+def _array(values: Any, kind: pa.DataType) -> Any:
+    return values.cast(kind) if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, kind)
+
+
+def _values(part: pa.Table, name: str) -> Any:
+    """A column of a small part as Python values."""
+    if name not in part.column_names:
+        return [() if name == "prefix" else DEFAULTS[name]] * part.num_rows
+    values: Any = part[name].to_pylist()
+    return map(tuple, values) if name == "prefix" else values
+
+
+def _sizes(block_tokens: int | Mapping[int, int]) -> npt.NDArray[np.int64]:
+    if isinstance(block_tokens, int):
+        return np.array([block_tokens], np.int64)
+    return np.array(sorted(block_tokens.items()), np.int64).reshape(-1)
+
+
+def _mix(digest: Any, name: str, *arrays: npt.NDArray[Any]) -> None:
+    digest.update(name.encode())
+    for array in arrays:
+        digest.update(len(array).to_bytes(8, "little"))
+        digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
