@@ -1,0 +1,104 @@
+"""What a server says, taken with care: a value of the right type and a bounded size, or None.
+
+Wire formats read an answer through these only, so that a hostile or broken server can make a fact absent but never
+raise, fill the memory or put a string where a number belongs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+
+from . import WireError
+
+NAME_LIMIT = 200  # characters of an id or a name
+MESSAGE_LIMIT = 500  # characters of an error message
+COUNT_LIMIT = 1 << 31
+SECONDS_LIMIT = 1e7  # four months: what is larger is not a duration
+
+
+def load(event: bytes | bytearray | memoryview) -> dict[str, Any]:
+    """The JSON object of an event. Raises WireError where there is none."""
+    try:
+        value = orjson.loads(event)
+    except orjson.JSONDecodeError as error:
+        raise WireError(f"not JSON: {error}: {quote(bytes(event[:80]))}") from None
+    if not isinstance(value, dict):
+        raise WireError(f"expected a JSON object, got {type(value).__name__}: {quote(bytes(event[:80]))}")
+    return value
+
+
+def mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def first(value: object) -> dict[str, Any]:
+    """The first object of a list, else an empty one."""
+    return mapping(value[0]) if isinstance(value, list) and value else {}
+
+
+def text(value: object) -> str:
+    """Generated text: a string, else empty."""
+    return value if isinstance(value, str) else ""
+
+
+def name(value: object) -> str | None:
+    """An id or a name, one bounded line of printable characters. Numbers (Dynamo's worker ids) become text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    return line(value, NAME_LIMIT) or None if isinstance(value, str) else None
+
+
+def count(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value < COUNT_LIMIT and value == int(value) else None
+
+
+def seconds(value: object, unit: float = 1.0) -> float | None:
+    """A duration given in units of `unit` seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    duration = value * unit
+    return duration if 0 <= duration < SECONDS_LIMIT else None
+
+
+def line(value: str, limit: int = MESSAGE_LIMIT) -> str:
+    """One bounded line: control characters and runs of space become one space."""
+    printable = "".join(c if c.isprintable() else " " for c in value[: 4 * limit])
+    joined = " ".join(printable.split())
+    return joined if len(joined) <= limit else joined[: limit - 1] + "…"
+
+
+def quote(body: bytes, limit: int = MESSAGE_LIMIT) -> str:
+    return line(body[: 4 * limit].decode("utf-8", "replace"), limit)
+
+
+def complaint(value: object) -> str:
+    """One line from an error of any shape: {"error": {"message"}}, {"error": "..."}, {"message"}, {"detail"}, text."""
+    if isinstance(value, dict):
+        for key in ("error", "message", "detail", "error_message"):
+            if value.get(key):
+                return complaint(value[key])
+    if isinstance(value, list) and value:
+        return complaint(value[0].get("msg", value[0]) if isinstance(value[0], dict) else value[0])
+    if isinstance(value, str):
+        return line(value)
+    return line(str(value)[:MESSAGE_LIMIT])
+
+
+def complaint_in(body: bytes) -> str:
+    """The same from an error answer's body, JSON or not."""
+    try:
+        return complaint(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        return quote(body) or "empty answer"
+
+
+def error_code(value: object) -> str:
+    """The error's machine-readable code and type, lower case ("rate_limit_exceeded tokens"); empty where none."""
+    error = mapping(value)
+    error = mapping(error.get("error")) or error
+    return " ".join(str(error[key])[:NAME_LIMIT] for key in ("code", "type") if error.get(key)).lower()

@@ -1,0 +1,73 @@
+"""Facts that ride in an answer's headers, whatever its status: request id, region, rate limits, retry-after.
+
+Names are lower case. Rate-limit headers (Groq, OpenAI, Azure: `x-ratelimit-...`; Anthropic: `anthropic-ratelimit-...`)
+are kept as the vendor wrote them; `duration` and `limits` read them when a trace's worst minute is compared with them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+import orjson
+
+from ..exchange import Exchange
+from . import facts
+
+REQUEST_IDS = ("x-request-id", "request-id", "x-groq-request-id", "apim-request-id")
+REGIONS = ("x-groq-region", "x-ms-region", "x-region", "cf-ray")
+RATE_LIMITS = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit-")
+KEPT = 16  # rate-limit headers of one answer
+_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def note(headers: Mapping[str, str], exchange: Exchange) -> None:
+    """Put what the headers say onto the exchange."""
+    exchange.request_id = _one_of(REQUEST_IDS, headers) or exchange.request_id
+    exchange.region = _one_of(REGIONS, headers) or exchange.region
+    exchange.retry_after = retry_after(headers)
+    kept = {key: facts.line(value, 64) for key, value in headers.items() if key.startswith(RATE_LIMITS)}
+    if kept:
+        exchange.ratelimit = orjson.dumps(dict(sorted(kept.items())[:KEPT])).decode()
+
+
+def _one_of(names: tuple[str, ...], headers: Mapping[str, str]) -> str | None:
+    return next((facts.name(headers[name]) for name in names if headers.get(name)), None)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait, given as a number or as a date, which is measured from the answer's own `date`."""
+    try:
+        if "retry-after-ms" in headers:
+            return facts.seconds(float(headers["retry-after-ms"]), 1e-3)
+        value = headers["retry-after"].strip()
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            return facts.seconds(float(value))
+        wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])
+        return facts.seconds(max(0.0, wait.total_seconds()))
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def duration(value: str) -> float | None:
+    """Seconds of a reset like `2m59.56s`, `7.66s`, `120ms` or plain `12`."""
+    value = value.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", value):
+        return facts.seconds(float(value))
+    parts = _PART.findall(value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        return None
+    return facts.seconds(sum(float(number) * _UNITS[unit] for number, unit in parts))
+
+
+def limits(headers: Mapping[str, str]) -> dict[str, tuple[int, float | None]]:
+    """The limits that an answer names: {"requests": (limit, seconds until it is full again), "tokens": ...}."""
+    found: dict[str, tuple[int, float | None]] = {}
+    for kind in ("requests", "tokens", "input-tokens", "output-tokens"):
+        for prefix, infix in (("x-ratelimit-limit-", "x-ratelimit-reset-"), ("anthropic-ratelimit-", "")):
+            named = headers.get(f"{prefix}{kind}" if infix else f"{prefix}{kind}-limit", "")
+            if re.fullmatch(r"\d{1,15}", named):
+                found[kind] = (int(named), duration(headers.get(f"{infix}{kind}", "")) if infix else None)
+    return found
