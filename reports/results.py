@@ -1,0 +1,197 @@
+"""Result files: rows of `Exchange` in Parquet, written while the run goes on.
+
+Theory of operation. `append` only puts the finished exchange into a deque. `flush` drains it and writes one new small
+file, first under a temporary name, then renamed: a reader sees whole files only, and `kill -9` loses what was not yet
+flushed and nothing else. Flushing takes milliseconds of CPU, so a worker runs it in a native thread while its loop
+goes on appending; deque operations are atomic, so appends and even two flushes at once neither lose nor repeat a row,
+without a lock (a lock would be gevent's own here, and those don't work across native threads).
+
+Pandas is never imported here: workers write these files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from targets.exchange import Exchange, Outcome
+from traces.errors import InputError
+
+FOLDER = "exchanges"
+
+_LARGEST = 2**63 - 1
+_LIST = pa.list_(pa.int64())
+_TYPES = {
+    "int": pa.int64(),
+    "int | None": pa.int64(),
+    "float | None": pa.float64(),
+    "str": pa.string(),
+    "str | None": pa.string(),
+    "bool": pa.bool_(),
+    "Outcome": pa.string(),
+    "array[int]": _LIST,
+}
+
+# A column for each field of Exchange, in its order; instants are int64 nanoseconds from the run's start.
+SCHEMA = pa.schema(
+    [pa.field(f.name, _TYPES[str(f.type)], nullable=str(f.type).endswith("| None")) for f in fields(Exchange)]
+)
+
+
+class Writer:
+    """Writes one shard's exchanges to `<run>/exchanges/<shard>-<n>.parquet`, n counting on from what is there."""
+
+    def __init__(self, run: Path | str, shard: int | str) -> None:
+        self.folder = Path(run) / FOLDER
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.shard = shard
+        self.rows = 0  # written so far
+        self._pending: deque[Exchange] = deque()
+        taken = [int(path.stem.rpartition("-")[2]) for path in self.folder.glob(f"{shard}-*.parquet")]
+        self._numbers = itertools.count(max(taken, default=-1) + 1)
+
+    def append(self, exchange: Exchange) -> None:
+        self._pending.append(exchange)
+
+    def __len__(self) -> int:
+        """Rows not yet written."""
+        return len(self._pending)
+
+    def flush(self) -> Path | None:
+        """Writes what is pending as one new file; None where there is nothing. OSError: the rows stay pending."""
+        rows = self._drain()
+        if not rows:
+            return None
+        path = self.folder / f"{self.shard}-{next(self._numbers):05d}.parquet"
+        partial = path.with_suffix(".partial")
+        try:
+            pq.write_table(table(rows), partial, compression="zstd")
+            os.replace(partial, path)  # noqa: PTH105 - one call, no path object of the result wanted
+        except OSError:
+            self._pending.extendleft(reversed(rows))
+            raise
+        self.rows += len(rows)
+        return path
+
+    def close(self) -> Path | None:
+        return self.flush()
+
+    def _drain(self) -> list[Exchange]:
+        rows = []
+        for _ in range(len(self._pending)):
+            try:
+                rows.append(self._pending.popleft())
+            except IndexError:  # another flush was faster
+                break
+        return rows
+
+
+def table(rows: Sequence[Exchange]) -> pa.Table:
+    """The rows as an Arrow table of SCHEMA."""
+    return pa.Table.from_arrays([_column(list(map(attrgetter(c.name), rows)), c) for c in SCHEMA], schema=SCHEMA)
+
+
+# Arrays are made from buffers, because the first call of `pa.array` imports pandas (0.5 s and 40 MB a worker).
+
+
+def _column(values: list[Any], column: pa.Field[Any]) -> pa.Array[Any]:
+    if pa.types.is_list(column.type):
+        return _lists(values)
+    present = np.array([value is not None for value in values])
+    valid = _bits(present) if column.nullable else None
+    if pa.types.is_string(column.type):
+        ends, text = _joined([b"" if value is None else str(value).encode("utf-8", "replace") for value in values])
+        return pa.Array.from_buffers(column.type, len(values), [valid, ends, text])
+    if pa.types.is_boolean(column.type):
+        return pa.Array.from_buffers(column.type, len(values), [valid, _bits(np.array(values, np.bool_))])
+    number = np.int64 if pa.types.is_integer(column.type) else np.float64
+    numbers = [0 if value is None else value for value in values]
+    try:
+        packed = np.array(numbers, number)
+    except OverflowError:  # a server's number may be anything; one row must not hold up the others
+        packed = np.array([max(-_LARGEST, min(_LARGEST, value)) for value in numbers], number)
+    return pa.Array.from_buffers(column.type, len(values), [valid, _buffer(packed)])
+
+
+def _buffer(values: Any) -> pa.Buffer:
+    return pa.py_buffer(values)
+
+
+def _bits(flags: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Buffer:
+    return _buffer(np.packbits(flags, bitorder="little"))
+
+
+def _joined(parts: Sequence[bytes]) -> tuple[pa.Buffer, pa.Buffer]:
+    """The ends of the parts in their concatenation, and the concatenation."""
+    ends = np.zeros(len(parts) + 1, np.int32)
+    np.cumsum([len(part) for part in parts], out=ends[1:])
+    return _buffer(ends), pa.py_buffer(b"".join(parts))
+
+
+def _lists(values: list[array[int]]) -> pa.Array[Any]:
+    """Token lists without a Python object for each token."""
+    flat, ends = array("q"), np.zeros(len(values) + 1, np.int32)
+    for value in values:
+        flat.extend(value if value.typecode == "q" else array("q", value))
+    np.cumsum([len(value) for value in values], out=ends[1:])
+    tokens = pa.Array.from_buffers(pa.int64(), len(flat), [None, pa.py_buffer(flat)])
+    return pa.Array.from_buffers(_LIST, len(values), [None, _buffer(ends)], children=[tokens])
+
+
+def files(run: Path | str) -> list[Path]:
+    """The run's row files, in a stable order. InputError where there are none."""
+    folder = Path(run) / FOLDER
+    found = sorted(folder.glob("*.parquet"))
+    if not found:
+        raise InputError(
+            "no recorded exchanges here", where=str(folder), remedy="give a run folder that `phaseload replay` wrote"
+        )
+    return found
+
+
+def batches(run: Path | str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """One table for each file: a long run's token lists need not fit into memory together."""
+    for path in files(run):
+        try:
+            part = pq.read_table(path, columns=columns)
+        except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as problem:
+            raise InputError(f"not a readable Parquet file: {problem}", where=str(path)) from None
+        yield _checked(part, path, columns)
+
+
+def _checked(part: pa.Table, path: Path, columns: list[str] | None) -> pa.Table:
+    wanted = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+    absent = [name for name in wanted.names if name not in part.schema.names]
+    if absent:
+        raise InputError("column is missing", where=str(path), column=absent[0], remedy="written by another version?")
+    try:
+        return part.select(wanted.names).cast(wanted)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as problem:
+        raise InputError(f"not a table of exchanges: {problem}", where=str(path)) from None
+
+
+def read(run: Path | str, columns: list[str] | None = None) -> pa.Table:
+    """All rows of a run, in the order of its files."""
+    return pa.concat_tables(list(batches(run, columns)))
+
+
+def exchanges(rows: pa.Table) -> Iterator[Exchange]:
+    """The rows as Exchanges again: for tests and small tools."""
+    restore: dict[str, Callable[[Any], Any]] = {
+        "outcome": Outcome,
+        "token_at": lambda v: array("q", v),
+        "token_events": lambda v: array("i", v),
+    }
+    for row in rows.to_pylist():
+        yield Exchange(**{name: restore[name](value) if name in restore else value for name, value in row.items()})

@@ -1,0 +1,104 @@
+"""Digests: near the exact quantiles, the same after merging, readable by the `tdigest` package."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tdigest import TDigest as OtherReader
+
+from reports.digest import METRICS, Digests
+from targets.exchange import Exchange, Outcome
+from tests.reports import made
+from traces.errors import InputError
+
+
+def digests_of(rows: list[Exchange]) -> Digests:
+    digests = Digests()
+    for row in rows:
+        digests.add(row)
+    return digests
+
+
+def exact(rows: list[Exchange], metric: str) -> list[float]:
+    rows = [row for row in rows if row.counted and row.ok]
+    if metric == "itl":
+        return [gap for row in rows for gap in row.gaps()]
+    return [value for row in rows if (value := getattr(row, metric)) is not None]
+
+
+def test_two_workers_merged_are_the_exact_quantiles() -> None:
+    rows = made.exchanges(made.GPU, seconds=60)
+    master = Digests()
+    for shard in range(2):
+        master.merge(digests_of(rows[shard::2]).wire(centroids=1000))
+    for metric in ("ttft", "ttft_from_due", "tpot", "itl", "e2e"):
+        values = exact(rows, metric)
+        assert master.values("h100", "1x", metric) == len(values)
+        for q in (0.5, 0.99):
+            assert master.quantile("h100", "1x", metric, q) == pytest.approx(np.quantile(values, q), rel=0.002)
+
+
+def test_the_wire_form_is_small_and_near() -> None:
+    rows = made.exchanges(made.GPU, rate=50, seconds=60)
+    wire = digests_of(rows).wire()
+    assert len(json.dumps(wire)) < 7 * 10_000
+    merged = Digests()
+    merged.merge(json.loads(json.dumps(wire)))
+    for metric in ("ttft", "tpot", "e2e"):
+        assert merged.quantile("h100", "1x", metric, 0.99) == pytest.approx(
+            np.quantile(exact(rows, metric), 0.99), rel=0.02
+        )
+
+
+def test_failures_rank_as_infinite() -> None:
+    rows = made.exchanges(made.GPU, seconds=40)
+    counted = [row for row in rows if row.counted]
+    for row in counted[::10]:
+        row.outcome = Outcome.TIMEOUT
+    digests, group = digests_of(rows), ("h100", "1x", "ttft")
+    failed = sum(not row.ok for row in counted)
+    assert failed > len(counted) * 0.09
+    bare, adjusted = digests.quantile(*group, 0.5), digests.quantile(*group, 0.5, adjusted=True)
+    assert adjusted == digests.quantile(*group, 0.5 * len(counted) / (len(counted) - failed)) > bare
+    assert digests.quantile(*group, 0.99, adjusted=True) == math.inf
+    assert math.isfinite(digests.quantile("h100", "1x", "lateness", 0.99, adjusted=True))
+
+
+def test_nothing_answered() -> None:
+    row = Exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=1, started=10, outcome=Outcome.REFUSED)
+    digests = digests_of([row])
+    assert digests.quantile("t", "", "ttft", 0.5, adjusted=True) == math.inf
+    assert math.isnan(digests.quantile("t", "", "ttft", 0.5))
+    assert math.isnan(digests.quantile("nobody", "", "ttft", 0.5, adjusted=True))
+    assert digests.values("t", "", "lateness") == 1
+
+
+def test_outside_the_window_nothing_is_taken() -> None:
+    rows = made.exchanges(made.GPU, seconds=5, warmup=99)
+    assert list(digests_of(rows)) == []
+
+
+def test_the_file_is_read_by_the_tdigest_package(tmp_path: Path) -> None:
+    rows = made.exchanges(made.GPU, rate=200, seconds=30)
+    digests = digests_of(rows)
+    digests.save(tmp_path / "digests.json")
+    stored = json.loads((tmp_path / "digests.json").read_text())["digests"]
+    assert {row["metric"] for row in stored} == set(METRICS)
+    (ttft,) = [row for row in stored if row["metric"] == "ttft"]
+    other = OtherReader()
+    other.update_from_dict(ttft["digest"])
+    assert other.n == len(exact(rows, "ttft")) == ttft["counted"] - ttft["failed"]
+    assert other.percentile(50) == pytest.approx(np.quantile(exact(rows, "ttft"), 0.5), rel=0.02)
+    again = Digests.load(tmp_path / "digests.json")
+    assert again.wire() == digests.wire()
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "digests.json"
+    path.write_text('{"digests": [{"target": 1}]}')
+    with pytest.raises(InputError, match=r"digests\.json: not readable as digests"):
+        Digests.load(path)

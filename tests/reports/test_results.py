@@ -1,0 +1,147 @@
+"""Row files: written while running, whole or not there, and what comes back is what went in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from array import array
+from dataclasses import fields
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from reports import results
+from targets.exchange import Exchange, Outcome
+from tests.reports import made
+from traces.errors import InputError
+
+
+def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
+    rows = made.exchanges(made.GPU, seconds=5)
+    rows.append(Exchange(index=999, target="né\x00 <b>", due=5, prompt_tokens=1, output_tokens=1))  # nothing reached
+    writer = results.Writer(tmp_path, 3)
+    for row in rows[:20]:
+        writer.append(row)
+    assert writer.flush() == tmp_path / "exchanges" / "3-00000.parquet"
+    for row in rows[20:]:
+        writer.append(row)
+    writer.close()
+    assert writer.rows == len(rows)
+    assert list(results.exchanges(results.read(tmp_path))) == rows
+
+
+def test_every_field_of_exchange_has_a_column() -> None:
+    assert results.SCHEMA.names == [field.name for field in fields(Exchange)]
+
+
+def test_nothing_pending_writes_no_file(tmp_path: Path) -> None:
+    writer = results.Writer(tmp_path, 0)
+    assert writer.flush() is None
+    with pytest.raises(InputError, match="no recorded exchanges"):
+        results.read(tmp_path)
+
+
+def test_a_second_writer_of_the_shard_counts_on(tmp_path: Path) -> None:
+    for index in range(3):
+        writer = results.Writer(tmp_path, "w")
+        writer.append(Exchange(index=index, target="t", due=0, prompt_tokens=1, output_tokens=1))
+        writer.close()
+    assert [path.name for path in results.files(tmp_path)] == [f"w-{n:05d}.parquet" for n in range(3)]
+    assert results.read(tmp_path, ["index"])["index"].to_pylist() == [0, 1, 2]
+
+
+def test_flushing_threads_lose_and_repeat_nothing(tmp_path: Path) -> None:
+    writer, total = results.Writer(tmp_path, 0), 3000
+    over = threading.Event()
+
+    def flush() -> None:
+        while not over.is_set():
+            writer.flush()
+
+    threads = [threading.Thread(target=flush) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for index in range(total):
+        writer.append(Exchange(index=index, target="t", due=0, prompt_tokens=1, output_tokens=1,
+                               token_at=array("q", [index, index + 1]), token_events=array("i", [1, 1])))  # fmt: skip
+    over.set()
+    for thread in threads:
+        thread.join()
+    writer.close()
+    rows = results.read(tmp_path).sort_by("index")
+    assert rows["index"].to_pylist() == list(range(total))
+    assert rows["token_at"].to_pylist() == [[index, index + 1] for index in range(total)]
+
+
+def test_hostile_values_hold_nothing_up(tmp_path: Path) -> None:
+    writer = results.Writer(tmp_path, 0)
+    writer.append(Exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=1, usage_output=10**30,
+                           error="\ud800 half a pair"))  # fmt: skip
+    writer.close()
+    (row,) = results.exchanges(results.read(tmp_path))
+    assert (row.usage_output, row.error) == (2**63 - 1, "? half a pair")
+
+
+def test_a_failed_write_keeps_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = results.Writer(tmp_path, 0)
+    for index in range(4):
+        writer.append(Exchange(index=index, target="t", due=0, prompt_tokens=1, output_tokens=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(results.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            writer.flush()
+    assert len(writer) == 4
+    writer.flush()
+    assert results.read(tmp_path, ["index"])["index"].to_pylist() == [0, 1, 2, 3]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from reports.results import Writer
+from targets.exchange import Exchange
+writer = Writer(Path(sys.argv[1]), 0)
+for index in range(100_000):
+    writer.append(Exchange(index=index, target="t", due=0, prompt_tokens=1, output_tokens=1))
+    if index % 100 == 99:
+        writer.flush()
+        print(index + 1, flush=True)
+"""
+
+
+def test_kill_9_loses_only_what_was_not_flushed(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    flushed = [int(child.stdout.readline()) for _ in range(5)][-1]
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    index = results.read(tmp_path, ["index"])["index"].to_pylist()
+    assert index == list(range(len(index)))
+    assert len(index) >= flushed == 500
+
+
+def test_workers_import_no_pandas(tmp_path: Path) -> None:
+    code = KILLED.replace("100_000", "200") + (
+        "from reports.digest import Digests\nDigests().wire()\nassert 'pandas' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(("damage", "message"), [("cut", "not a readable Parquet file"), ("foreign", "is missing")])
+def test_damaged_files_are_named(tmp_path: Path, damage: str, message: str) -> None:
+    writer = results.Writer(tmp_path, 0)
+    writer.append(Exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=1, outcome=Outcome.OK))
+    path = writer.flush()
+    assert path is not None
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        pq.write_table(pq.read_table(path).drop_columns(["sent"]), path)
+    with pytest.raises(InputError, match=message) as caught:
+        results.read(tmp_path)
+    assert str(path) in str(caught.value)
