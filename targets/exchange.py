@@ -56,6 +56,8 @@ class Exchange:
     headers_at: int | None = None
     done: int | None = None
     reused: bool = False  # on a connection that was already open
+    reconnected: bool = False  # that connection turned out to be closed; sent again on a fresh one, unanswered till then
+    stepped: bool = False  # CLOCK_REALTIME was stepped while it was open: its instants can't be compared
 
     # Tokens: one entry for each read that carried token-bearing events.
     token_at: array[int] = field(default_factory=lambda: array("q"))  # kernel instant of the read
@@ -65,7 +67,7 @@ class Exchange:
     last_after: int | None = None
     first_lag: int | None = None  # read instant - kernel instant of the first token's read
     max_lag: int = 0
-    unstamped: int = 0  # reads without a kernel timestamp
+    unstamped: int = 0  # reads without a kernel timestamp: user-space time was used
     chars: int = 0  # characters of text received
     bytes_received: int = 0
 

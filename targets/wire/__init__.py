@@ -1,11 +1,11 @@
 """Wire formats: request body out, events in. Pure modules: no socket, no loop, no clock.
 
-A wire format is a small module of its own with two names:
+A wire format is a small module of its own with these names:
 
     def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]
         path below the base URL, headers of the format, body
     class Reader
-        def feed(self, event: bytes-like data of one SSE event, name: str of its `event:` field,
+        def feed(self, event: bytes of one SSE event's data, name: str of its `event:` field,
                  exchange: Exchange) -> int
             token count of the event: 0 where it carries no token, 1 where the server doesn't say more.
             Facts (usage, ids, timings, finish reason) go straight onto the exchange.
@@ -15,14 +15,21 @@ A wire format is a small module of its own with two names:
         finished: bool
             the terminator has been seen; a body that ends before it is `truncated`
     def failure(status: int, headers: Mapping[str, str], body: bytes, exchange: Exchange) -> str
-        one clear line from an error answer (bounded); notes retry-after and rate-limit facts
+        one clear line from an error answer (bounded)
+    KEY_HEADER (optional)
+        the header that carries the API key as it is; without it `Authorization: Bearer KEY`
 
+Facts in headers (request id, rate limits, retry-after) are read by `headers.note`, for every answer of any format.
 Everything a server sends is hostile: bounded and never trusted to have the right type.
 """
 
 from __future__ import annotations
 
+from types import ModuleType
+
 from ..exchange import Outcome
+
+RATE_LIMIT_STATUSES = frozenset({429, 498, 529})
 
 
 class WireError(Exception):
@@ -31,3 +38,11 @@ class WireError(Exception):
     def __init__(self, message: str, outcome: Outcome = Outcome.MALFORMED) -> None:
         super().__init__(message)
         self.outcome = outcome
+
+
+from . import chat, completions  # noqa: E402 - the formats raise WireError
+
+WIRES: dict[str, ModuleType] = {
+    "chat": chat,
+    "completions": completions,
+}

@@ -1,0 +1,16 @@
+"""Plain completions of the OpenAI family: `POST /v1/completions`; the prompt is text or token ids."""
+
+from __future__ import annotations
+
+import orjson
+
+from ..target import Ask, Spec
+from . import facts
+from .openai import Reader, body, failure
+
+__all__ = ["Reader", "failure", "request"]
+
+
+def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
+    prompt = ask.prompt if isinstance(ask.prompt, list) else facts.prompt(ask)
+    return "/v1/completions", [], orjson.dumps(body(ask, spec, {"prompt": prompt}))

@@ -1,0 +1,136 @@
+"""The OpenAI family's answers: chat and completion chunks, usage, servers' own timings, [DONE].
+
+vLLM, SGLang, TensorRT-LLM, NIM, Dynamo, llama.cpp, TGI's /v1 and the vendors' APIs speak it with small differences,
+all of them read here: reasoning under two names, tool calls, usage in a chunk of its own or in each, errors inside a
+stream. A role-only or empty chunk carries no token. Source: the servers' own code (2026).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..exchange import Exchange, Outcome
+from ..target import Ask, Spec
+from . import WireError, facts
+
+DONE = b"[DONE]"
+TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
+MILLI = 1e-3
+RATE_LIMIT_CODES = ("rate_limit", "429", "498", "529", "capacity_exceeded", "overloaded")
+
+
+def body(ask: Ask, spec: Spec, asked: dict[str, Any]) -> dict[str, Any]:
+    """The request's body: what every server of the family takes, then the user's own; a null there removes a key."""
+    body: dict[str, Any] = {"model": spec.model, **asked, "max_tokens": ask.output_tokens, "stream": True}
+    body["stream_options"] = {"include_usage": True}
+    if spec.ignore_eos is not False:
+        body |= {"ignore_eos": True, "min_tokens": ask.output_tokens}
+    body |= spec.extra_body
+    return {key: value for key, value in body.items() if value is not None}
+
+
+class Reader:
+    """The chunks of one answer, of chat and of completions alike."""
+
+    __slots__ = ("_tokens", "finished")
+
+    def __init__(self) -> None:
+        self.finished = False
+        self._tokens = 0  # as continuous usage counts them
+
+    def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
+        if event == DONE:
+            self.finished = True
+            return 0
+        data = facts.load(event)
+        if data.get("error") or name == "error":
+            raise failed(data)
+        choice = facts.first(data.get("choices"))
+        chars = len(_text(choice, facts.mapping(choice.get("delta"))))
+        note(data, choice, exchange)
+        before, self._tokens = self._tokens, exchange.usage_output or 0
+        if not chars:
+            return 0
+        exchange.chars += chars
+        return max(1, self._tokens - before)
+
+    def answer(self, body: bytes, exchange: Exchange) -> int:
+        data = facts.load(body)
+        if data.get("error"):
+            raise failed(data)
+        choice = facts.first(data.get("choices"))
+        note(data, choice, exchange)
+        chars = len(_text(choice, facts.mapping(choice.get("message"))))
+        exchange.chars += chars
+        self.finished = True
+        return exchange.usage_output or (1 if chars else 0)
+
+
+def _text(choice: dict[str, Any], delta: dict[str, Any]) -> str:
+    """The text that a choice carries, whatever it is: an answer, reasoning, or the words of a tool call."""
+    parts = [facts.text(choice.get("text"))]
+    parts += [facts.text(delta.get(key)) for key in TEXTS]
+    calls = delta.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = facts.mapping(facts.mapping(call).get("function"))
+        parts += [facts.text(function.get("name")), facts.text(function.get("arguments"))]
+    return "".join(parts)
+
+
+def note(data: dict[str, Any], choice: dict[str, Any], exchange: Exchange) -> None:
+    """Put the facts of one chunk, or of a whole answer, onto the exchange."""
+    exchange.request_id = facts.name(data.get("id")) or exchange.request_id
+    exchange.model = facts.name(data.get("model")) or exchange.model
+    exchange.fingerprint = facts.name(data.get("system_fingerprint")) or exchange.fingerprint
+    exchange.service_tier = facts.name(data.get("service_tier")) or exchange.service_tier
+    exchange.finish_reason = facts.name(choice.get("finish_reason")) or exchange.finish_reason
+    usage = data.get("usage")
+    if isinstance(usage, dict):
+        note_usage(usage, exchange)
+    if "timings" in data:
+        _note_llamacpp(facts.mapping(data["timings"]), exchange)
+    if "metrics" in data:
+        _note_vllm(facts.mapping(data["metrics"]), exchange)
+    if "nvext" in data:
+        _note_dynamo(facts.mapping(data["nvext"]), exchange)
+
+
+def note_usage(usage: dict[str, Any], exchange: Exchange) -> None:
+    exchange.usage_prompt = facts.count(usage.get("prompt_tokens"))
+    exchange.usage_output = facts.count(usage.get("completion_tokens"))
+    exchange.usage_cached = facts.count(facts.mapping(usage.get("prompt_tokens_details")).get("cached_tokens"))
+    details = facts.mapping(usage.get("completion_tokens_details"))
+    exchange.usage_reasoning = facts.count(details.get("reasoning_tokens"))
+
+
+def _note_llamacpp(timings: dict[str, Any], exchange: Exchange) -> None:
+    exchange.server_prefill = facts.seconds(timings.get("prompt_ms"), MILLI)
+    exchange.server_decode = facts.seconds(timings.get("predicted_ms"), MILLI)
+
+
+def _note_vllm(metrics: dict[str, Any], exchange: Exchange) -> None:
+    exchange.server_queue = facts.seconds(metrics.get("queue_time_ms"), MILLI)
+    exchange.server_ttft = facts.seconds(metrics.get("time_to_first_token_ms"), MILLI)
+
+
+def _note_dynamo(extension: dict[str, Any], exchange: Exchange) -> None:
+    timing, workers = facts.mapping(extension.get("timing")), facts.mapping(extension.get("worker_id"))
+    if timing:
+        exchange.server_queue = facts.seconds(timing.get("prefill_wait_time_ms"), MILLI)
+        exchange.server_prefill = facts.seconds(timing.get("prefill_time_ms"), MILLI)
+        exchange.server_ttft = facts.seconds(timing.get("ttft_ms"), MILLI)
+        exchange.server_total = facts.seconds(timing.get("total_time_ms"), MILLI)
+    exchange.prefill_worker = facts.name(workers.get("prefill_worker_id")) or exchange.prefill_worker
+    exchange.decode_worker = facts.name(workers.get("decode_worker_id")) or exchange.decode_worker
+
+
+def failed(data: dict[str, Any]) -> WireError:
+    """A failure that the server reports inside a stream or an answer of status 200."""
+    code = facts.error_code(data)
+    limited = any(known in code for known in RATE_LIMIT_CODES)
+    return WireError(facts.complaint(data), Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR)
+
+
+def failure(status: int, headers: Mapping[str, str], body: bytes, exchange: Exchange) -> str:
+    return facts.complaint_in(body)
