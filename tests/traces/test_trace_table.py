@@ -65,7 +65,8 @@ def test_the_fingerprint_is_that_of_the_content():
 
 
 def test_the_fingerprint_is_the_same_in_another_process():
-    code = "from traces.trace import build as b; print(b({'due':[0],'prompt_tokens':[9],'output_tokens':[2]}).fingerprint())"
+    rows = "{'due': [0], 'prompt_tokens': [9], 'output_tokens': [2]}"
+    code = f"from traces.trace import build; print(build({rows}).fingerprint())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert other == build({"due": [0], "prompt_tokens": [9], "output_tokens": [2]}).fingerprint()
 

@@ -1,0 +1,176 @@
+"""Tables: exact instants, quick and careful ways agree, bad rows named by line and column."""
+
+import gzip
+import io
+import sys
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from traces.errors import InputError
+from traces.read import read
+from traces.readers import parquet, table_csv
+from traces.rows import Options
+from traces.source import Source
+from traces.trace import build
+
+NAMES = "TIMESTAMP,ContextTokens,GeneratedTokens"
+AZURE_2023 = f"{NAMES}\r\n2023-11-16 18:15:46.6805900,374,44\r\n2023-11-16 18:15:50.9951690,396,109"
+AZURE_2024 = f"{NAMES}\n2024-05-10 00:00:00.009930+00:00,2162,5\n2024-05-10 00:00:01+00:00,20,6\n"
+JSON_ROW = JSON_ROW + ""
+
+
+def written(folder: Path, text: str, name: str = "trace.csv") -> str:
+    path = folder / name
+    path.write_bytes(text.encode())
+    return str(path)
+
+
+def test_azure_2023_keeps_all_seven_digits(tmp_path):
+    trace = read(written(tmp_path, AZURE_2023))
+    assert trace.column("due").tolist() == [0, 4_314_579_000]
+    assert trace.column("prompt_tokens").tolist() == [374, 396]
+    assert trace.column("output_tokens").tolist() == [44, 109]
+    last_digit = AZURE_2023.replace("18:15:50.9951690", "18:15:50.9951691")
+    assert read(written(tmp_path, last_digit)).span == 4_314_579_100
+
+
+def test_azure_2024_has_offsets(tmp_path):
+    trace = read(written(tmp_path, AZURE_2024))
+    assert trace.name == "azure" and trace.column("due").tolist() == [0, 990_070_000]
+
+
+@pytest.mark.parametrize("text", [AZURE_2023, AZURE_2024])
+def test_the_quick_and_the_careful_way_agree(tmp_path, text):
+    source = Source("t", Path(written(tmp_path, text)))
+    columns = table_csv.header(source.head)
+    form = table_csv.form_for(columns)
+    quick = table_csv._quick(source, columns, form, Options())
+    assert quick is not None
+    assert quick.fingerprint() == table_csv._careful(source, columns, form, Options()).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("cell", "nanos"),
+    [
+        ('"due_s":4.314579', 4_314_579_000),
+        ('"due_s":"4.314579"', 4_314_579_000),
+        ('"due_s":4.3145790011', 4_314_579_001),
+        ('"due_ms":4314.579', 4_314_579_000),
+        ('"due_us":4314579', 4_314_579_000),
+        ('"due_ns":4314579001', 4_314_579_001),
+        ('"due_s":1700000000.123456789', 1_700_000_000_123_456_789),
+        ('"due_s":1e1', 10_000_000_000),
+    ],
+)
+def test_every_unit_lands_on_exact_nanoseconds(tmp_path, cell, nanos):
+    unit = cell.split('"')[1]
+    lines = f'{{"{unit}":0,"prompt_tokens":1,"output_tokens":1}}\n{{{cell},"prompt_tokens":2,"output_tokens":0}}\n'
+    trace = read(written(tmp_path, lines))
+    assert trace.span == nanos and trace.column("output_tokens").tolist() == [1, 0]
+
+
+def test_compressed_folder_and_standard_input_read_alike(tmp_path, monkeypatch):
+    want = read(written(tmp_path, AZURE_2023)).fingerprint()
+    (tmp_path / "a").write_bytes(gzip.compress(AZURE_2023.encode()))  # no name that tells
+    (tmp_path / "b").write_bytes(zstandard.compress(AZURE_2023.encode()))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    written(folder, AZURE_2023)
+    assert [read(str(tmp_path / one)).fingerprint() for one in ("a", "b", "folder")] == [want] * 3
+
+    class Piped:
+        buffer = io.BytesIO(gzip.compress(AZURE_2023.encode()))
+
+    monkeypatch.setattr(sys, "stdin", Piped)
+    assert read("-").fingerprint() == want
+
+
+def test_parquet_gives_the_same_rows_back(tmp_path):
+    trace = build(
+        {
+            "due": [0, 5, 10],
+            "prompt_tokens": [10, 20, 30],
+            "output_tokens": [1, 2, 3],
+            "session": [0, 0, -1],
+            "turn": [0, 1, 0],
+            "parent": [-1, 0, -1],
+            "think": [0, 7, 0],
+            "prefix": [[1, 2], [1, 2, 3], []],
+        },
+        name="mine",
+        block_tokens={1: 4, 2: 5, 3: 6},
+        notes={"skipped rows": 1},
+    ).noted("speed 2")
+    parquet.write(trace, tmp_path / "t.parquet")
+    again = read(str(tmp_path / "t.parquet"))
+    assert list(again) == list(trace) and again.fingerprint() == trace.fingerprint()
+    assert (again.name, again.block_tokens, again.transforms) == ("mine", {1: 4, 2: 5, 3: 6}, ("speed 2",))
+
+
+HEADER = f"{NAMES}\n2023-11-16 18:15:46.6805900,374,44\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "says"),
+    [
+        (HEADER + "2023-11-16 18:15:47,-5,44\n", 3, "ContextTokens", "got '-5'"),
+        (HEADER + "2023-11-16 18:15:47,0,44\n", 3, "ContextTokens", "expected 1 to"),
+        (HEADER + "2023-11-16 18:15:47,99999999999,44\n", 3, "ContextTokens", "expected 1 to"),
+        (HEADER + "2023-11-16 18:15:47,7.5,44\n", 3, "ContextTokens", "whole number"),
+        (HEADER + "2023-11-16 18:15:47,7,\n", 3, "GeneratedTokens", "whole number"),
+        (HEADER + "\n2023-13-16 18:15:47,7,8\n", 4, "TIMESTAMP", "calendar"),
+        (HEADER + "yesterday,7,8\n", 3, "TIMESTAMP", "expected a time like"),
+        (HEADER + "2023-11-16 18:15:45,7,8\n", 3, "TIMESTAMP", "earlier than the row before"),
+        (HEADER + "2023-11-16 18:15:47,7\n", 3, None, "expected 3 cells, got 2"),
+        (HEADER.replace("GeneratedTokens", "Generated"), 1, "GeneratedTokens", "expected column 'GeneratedTokens'"),
+        (HEADER.split("\n")[0], None, None, "holds no usable request"),
+        ("", None, None, "is empty"),
+        (JSON_ROW + '{"due_s":0,\n', 2, None, "not JSON"),
+        (
+            JSON_ROW + '{"due_s":1,"prompt_tokens":1}\n',
+            2,
+            "output_tokens",
+            "missing",
+        ),
+        (JSON_ROW + "[1]\n", 2, None, "expected a JSON object"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_place(tmp_path, text, line, column, says):
+    path = written(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        read(path)
+    error = caught.value
+    assert (error.where, error.line, error.column) == (path, line, column)
+    assert says in error.message and error.remedy and "\n" not in str(error)
+
+
+def test_skipped_bad_rows_are_counted(tmp_path):
+    text = HEADER + "bad,7,8\n2023-11-16 18:15:49,7,8\n2023-11-16 18:15:48,5,-6\n2023-11-16 18:15:48,5,6\n"
+    trace = read(written(tmp_path, text), skip_bad_rows=True)
+    assert trace.column("prompt_tokens").tolist() == [374, 5, 7]
+    assert trace.notes["skipped rows"] == 2 and trace.notes["rows out of order, sorted"] == 1
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"no\.csv: no such file"):
+        read(str(tmp_path / "no.csv"))
+
+
+def test_a_cut_compressed_file_is_named(tmp_path):
+    path = tmp_path / "cut.gz"
+    path.write_bytes(gzip.compress(AZURE_2023.encode())[:40])
+    with pytest.raises(InputError, match="can't be read"):
+        read(str(path))
+
+
+def test_reading_ends_early(tmp_path):
+    rows = "".join(f"{second},7,8\n" for second in range(100))
+    path = written(tmp_path, "due_s,prompt_tokens,output_tokens\n" + rows + "broken,1,1\n")
+    assert len(read(path, limit=10)) == 10
+    assert read(path, until=20_000_000_000).span == 20_000_000_000
+    lines = "".join(f'{{"due_s":{second},"prompt_tokens":7,"output_tokens":8}}\n' for second in range(100))
+    path = written(tmp_path, lines + "broken\n", "t.jsonl")
+    assert len(read(path, limit=10)) == 10
+    assert read(path, until=20_000_000_000).span == 20_000_000_000

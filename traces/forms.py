@@ -1,0 +1,156 @@
+"""The public formats that are tables: which columns mean what, and in which unit. A format is a row of `FORMS`.
+
+A form fits a table that has its `time`, `prompt` and `output` columns and everything in `needs`; the first that
+fits is taken, so more particular forms come first. Schemas and their quirks: docs/traces.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .rows import Rows
+from .units import BadCell, instant, length, shown, whole
+
+
+@dataclass(frozen=True)
+class Form:
+    """One tabular format. `unit` is s, ms, us, ns or iso; `time` None: lengths only, which need an arrival process."""
+
+    name: str
+    prompt: str
+    output: str
+    time: str | None = None
+    unit: str = "s"
+    session: str | None = None
+    turn: str | None = None
+    prefix: str | None = None  # column of block ids
+    block_tokens: int = 0
+    sizes: str | None = None  # column of the blocks' own lengths
+    index: str | None = None
+    parent: str | None = None
+    key: str | None = None  # what `parent` refers to, where it isn't `index`
+    think: str | None = None
+    think_unit: str = "ns"
+    needs: frozenset[str] = frozenset()
+    ticks: bool = False  # timestamps sit on coarse ticks: spread inside them
+    unordered: bool = False
+    drop_failures: bool = False  # rows without output are failures that the publisher logged
+
+    def fits(self, columns: Collection[str]) -> bool:
+        wanted = {self.prompt, self.output, *self.needs} | ({self.time} if self.time else set())
+        return wanted <= set(columns)
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column that it can use."""
+        named = (
+            self.time, self.prompt, self.output, self.session, self.turn, self.prefix, self.sizes, self.index,
+            self.parent, self.key, self.think,
+        )  # fmt: skip
+        return [column for column in named if column]
+
+
+def _own(unit: str) -> Form:
+    return Form(
+        "phaseload", "prompt_tokens", "output_tokens", f"due_{unit}", unit, session="session", turn="turn",
+        prefix="prefix", sizes="prefix_tokens", index="index", parent="parent", think=f"think_{unit}", think_unit=unit,
+    )  # fmt: skip
+
+
+FORMS = (
+    *(_own(unit) for unit in ("ns", "us", "ms", "s")),
+    Form("azure-2025-lmm", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso", needs=frozenset({"NumImages"})),
+    Form("azure", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso"),
+    Form("burstgpt", "Request tokens", "Response tokens", "Timestamp", session="Session ID", drop_failures=True),
+    Form("vidur", "num_prefill_tokens", "num_decode_tokens", "arrived_at"),
+    Form(
+        "bailian", "input_length", "output_length", "timestamp", prefix="hash_ids", block_tokens=16, turn="turn",
+        parent="parent_chat_id", key="chat_id", needs=frozenset({"chat_id", "parent_chat_id"}),
+    ),
+    Form(
+        "mooncake", "input_length", "output_length", "timestamp", "ms", prefix="hash_ids", block_tokens=512,
+        needs=frozenset({"hash_ids"}), ticks=True,
+    ),
+    Form("llmservingsim", "input_toks", "output_toks", "arrival_time_ns", "ns"),
+    Form("lengths", "prompt_tokens", "output_tokens"),
+    Form("vidur-lengths", "num_prefill_tokens", "num_decode_tokens"),
+)  # fmt: skip
+
+
+def form_for(columns: Collection[str]) -> Form | None:
+    return next((form for form in FORMS if form.fits(columns)), None)
+
+
+def add_record(rows: Rows, line: int, record: Mapping[str, Any], form: Form, sizes: dict[int, int]) -> None:
+    """One record of a table into `rows`, or refused. `sizes` gathers block lengths where the format gives them."""
+    try:
+        if form.drop_failures and whole(record.get(form.output), form.output) == 0:
+            rows.count("failed requests left out")
+            return
+        row = _row(record, form, sizes)
+    except BadCell as error:
+        rows.bad(line, error)
+        return
+    key = record.get(form.key) if form.key else row.get("index")
+    rows.add(line, row, key if isinstance(key, int | str) else None, form.time or "")
+
+
+def _row(record: Mapping[str, Any], form: Form, sizes: dict[int, int]) -> dict[str, Any]:
+    def cell(column: str) -> Any:
+        if column not in record or record[column] is None:
+            raise BadCell(column, "missing")
+        return record[column]
+
+    def given(column: str | None) -> bool:
+        return column is not None and record.get(column) not in (None, "")
+
+    row: dict[str, Any] = {
+        "due": instant(cell(form.time), form.unit, form.time) if form.time else 0,
+        "prompt_tokens": length(cell(form.prompt), form.prompt, least=1),
+        "output_tokens": length(cell(form.output), form.output),
+    }
+    if form.session and given(form.session):
+        row["session"] = _key(record[form.session], form.session)
+    if form.turn and given(form.turn):
+        row["turn"] = length(record[form.turn], form.turn)
+    if form.index and given(form.index):
+        row["index"] = whole(record[form.index], form.index)
+    if form.parent and given(form.parent):
+        row["parent"] = _key(record[form.parent], form.parent)
+    if form.think and given(form.think):
+        row["think"] = instant(record[form.think], form.think_unit, form.think)
+    if form.prefix and given(form.prefix):
+        row["prefix"] = _ids(record[form.prefix], form.prefix)
+        if form.sizes:
+            _gather(sizes, row["prefix"], _ids(record.get(form.sizes), form.sizes), form.sizes)
+    return row
+
+
+def _key(value: Any, column: str) -> int | str:
+    """A session's or parent's name; numbers written as text are numbers."""
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() else text
+    return whole(value, column)
+
+
+def _ids(value: Any, column: str) -> tuple[int, ...]:
+    """Block ids: a JSON array, or numbers between spaces in a CSV cell."""
+    if isinstance(value, str):
+        value = value.split()
+    if not isinstance(value, list):
+        raise BadCell(column, f"expected a list of block ids, got {shown(value)}")
+    ids = tuple(whole(one, column) for one in value)
+    if any(abs(one) >= 2**63 for one in ids):
+        raise BadCell(column, "expected block ids below 2**63")
+    return ids
+
+
+def _gather(sizes: dict[int, int], ids: tuple[int, ...], tokens: tuple[int, ...], column: str) -> None:
+    if len(ids) != len(tokens):
+        raise BadCell(column, f"expected {len(ids)} block lengths, one for each id, got {len(tokens)}")
+    for one, size in zip(ids, tokens, strict=True):
+        if size < 1 or sizes.setdefault(one, size) != size:
+            raise BadCell(column, f"block {one} is {size} tokens long here, {sizes.get(one)} before")

@@ -1,0 +1,1 @@
+"""Readers of trace formats: each takes sources and options, and gives a `Trace`. Pure: bytes in, rows out."""

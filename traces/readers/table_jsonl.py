@@ -1,0 +1,68 @@
+"""JSON lines: one object a row. Numbers with a fraction are read as decimals, so that no digit is lost."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+from ..errors import InputError
+from ..forms import add_record, form_for
+from ..rows import Options, Rows
+from ..source import Source
+from ..trace import Trace
+from ..units import BadCell
+from .table_csv import block_sizes, unknown_columns
+from .ticks import spread
+
+
+def parse(line: bytes | str) -> Any:
+    """One JSON value; BadCell where it isn't one (or nests too deeply, or holds a number of 4,301 digits)."""
+    try:
+        return json.loads(line, parse_float=Decimal)
+    except (ValueError, RecursionError) as error:
+        raise BadCell("", f"not JSON: {str(error)[:80]}") from None
+
+
+def keys(head: bytes) -> list[str] | None:
+    """The keys of the first line, where that is a JSON object."""
+    line = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
+    try:
+        first = parse(line)
+    except BadCell:
+        return None
+    return list(first) if isinstance(first, dict) else None
+
+
+def read(source: Source, options: Options) -> Trace:
+    columns = keys(source.head) or []
+    form = form_for(columns)
+    if form is None:
+        raise unknown_columns(source.name, columns)
+    rows = Rows(source.name, options, unordered=form.unordered)
+    sizes: dict[int, int] = {}
+    for number, line in source.lines():
+        try:
+            record = parse(line)
+            if not isinstance(record, dict):
+                raise BadCell("", "expected a JSON object")
+        except BadCell as error:
+            rows.bad(number, error)
+        else:
+            add_record(rows, number, record, form, sizes)
+        if rows.full:
+            break
+    trace = rows.trace(form.name, block_sizes(sizes, form))
+    return spread(trace, options.seed) if form.ticks and not options.keep_ticks else trace
+
+
+def object_or_refuse(source: Source, what: str) -> dict[str, Any]:
+    """A whole file that is one JSON object."""
+    with source.open() as stream:
+        try:
+            document = parse(stream.read())
+        except BadCell as error:
+            raise InputError(error.message, where=source.name, remedy=f"expected {what}") from None
+    if not isinstance(document, dict):
+        raise InputError("expected a JSON object", where=source.name, remedy=f"expected {what}")
+    return document

@@ -1,0 +1,164 @@
+"""From rows, one at a time, to a `Trace`: the careful way, which every reader of text shares.
+
+A reader gives each row as a dict of `Request` fields; here rows are counted, refused or skipped, put in order, set
+relative to the first, and their parents and sessions (any hashable key) become numbers. Bad rows are refused with
+file, line and column unless the user chose to skip them; then they are counted into the trace's notes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+
+from .errors import InputError
+from .trace import Trace, build
+from .units import LARGEST_LENGTH, BadCell
+
+SHOWN_REASONS = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to read. `until` (ns from the trace's start) and `limit` (rows) end the reading early."""
+
+    skip_bad_rows: bool = False
+    keep_ticks: bool = False
+    seed: int = 0
+    until: int | None = None
+    limit: int | None = None
+
+
+@dataclass
+class Rows:
+    """Collects the rows of one source, or of several files of one trace.
+
+    unordered  the format is known to come out of order: sort without a word of reproach
+    """
+
+    where: str
+    options: Options
+    unordered: bool = False
+    notes: dict[str, Any] = field(default_factory=dict)
+    _columns: dict[str, list[Any]] = field(default_factory=dict)
+    _keys: list[Hashable] = field(default_factory=list)
+    _last: int | None = None
+    _first: int | None = None
+    _bad: Counter[str] = field(default_factory=Counter)
+    _sorted: bool = True
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def full(self) -> bool:
+        """Has the part that the user asked for been read? Only a trace in order can tell by time."""
+        limit, until = self.options.limit, self.options.until
+        if limit is not None and not self.unordered and len(self) >= limit:
+            return True
+        return bool(
+            until is not None
+            and not self.unordered
+            and self._last is not None
+            and self._last - self._first_due() > until
+        )
+
+    def add(self, line: int, row: Mapping[str, Any], key: Hashable = None, time_column: str = "due") -> None:
+        """One good row; `key` names it for its children's `parent`."""
+        due = row["due"]
+        if self._last is not None and due < self._last:
+            self._sorted = False
+            if not self.unordered:
+                self._out_of_order(line, time_column)
+        self._last = due
+        self._first = due if self._first is None else min(self._first, due)
+        for name in row.keys() - self._columns.keys():
+            self._columns[name] = [None] * len(self)
+        for name, values in self._columns.items():
+            values.append(row.get(name))
+        self._keys.append(len(self._keys) if key is None else key)
+
+    def bad(self, line: int | None, error: BadCell, where: str = "") -> None:
+        """Refuse a row that can't be used, or count it."""
+        if not self.options.skip_bad_rows:
+            remedy = error.remedy or "correct it, or pass --skip-bad-rows"
+            raise InputError(
+                error.message, where=where or self.where, line=line, column=error.column or None, remedy=remedy
+            )
+        self._bad[f"{error.column}: {error.message}" if len(self._bad) < SHOWN_REASONS else "other reasons"] += 1
+
+    def count(self, note: str) -> None:
+        """A row left out, or changed, by the format's own rules."""
+        self.notes[note] = self.notes.get(note, 0) + 1
+
+    def trace(self, name: str, block_tokens: int | Mapping[int, int] = 0) -> Trace:
+        if not self._keys:
+            raise InputError("holds no usable request", where=self.where, remedy="is it the right file?")
+        if self._bad:
+            self.notes["skipped rows"] = sum(self._bad.values())
+            self.notes["skipped because"] = dict(self._bad)
+        if not self._sorted:
+            self._sort()
+        columns = self._arrays()
+        trace = build(columns, name=name, block_tokens=block_tokens, source=self.where, notes=self.notes)
+        return within(trace, self.options)
+
+    def _first_due(self) -> int:
+        return self._first or 0
+
+    def _out_of_order(self, line: int, column: str) -> None:
+        if not self.options.skip_bad_rows:
+            raise InputError(
+                "earlier than the row before it",
+                where=self.where,
+                line=line,
+                column=column,
+                remedy="sort the file by time, or pass --skip-bad-rows to have it sorted",
+            )
+        self.count("rows out of order, sorted")
+
+    def _sort(self) -> None:
+        order = np.argsort(np.array(self._columns["due"], np.int64), kind="stable").tolist()
+        self._columns = {name: [values[i] for i in order] for name, values in self._columns.items()}
+        self._keys = [self._keys[i] for i in order]
+
+    def _arrays(self) -> dict[str, Any]:
+        columns: dict[str, Any] = dict(self._columns)
+        columns["due"] = np.array(columns["due"], np.int64) - self._first_due()
+        if "index" in columns and (None in columns["index"] or len(set(columns["index"])) < len(self)):
+            raise InputError(
+                "an index is missing or there twice", where=self.where, column="index", remedy="leave it out"
+            )
+        if "parent" in columns:
+            at = {key: position for position, key in enumerate(self._keys)}
+            names = columns.get("index") or range(len(self))
+            columns["parent"] = [names[at[key]] if key in at else -1 for key in columns["parent"]]
+        if "session" in columns:
+            columns["session"] = numbered(columns["session"])
+        for name in ("turn", "think"):
+            if name in columns:
+                columns[name] = [value or 0 for value in columns[name]]
+        if "prefix" in columns:
+            columns["prefix"] = [value or () for value in columns["prefix"]]
+        return columns
+
+
+def numbered(keys: list[Hashable]) -> list[int]:
+    """Session keys as numbers: as they are if they all are small ones, else by first appearance. None is no session."""
+    if all(key is None or (isinstance(key, int) and -1 <= key <= LARGEST_LENGTH) for key in keys):
+        return [-1 if key is None else cast(int, key) for key in keys]
+    seen: dict[Hashable, int] = {}
+    return [-1 if key is None or key == -1 else seen.setdefault(key, len(seen)) for key in keys]
+
+
+def within(trace: Trace, options: Options) -> Trace:
+    """The part that `until` and `limit` ask for."""
+    rows = len(trace)
+    if options.until is not None:
+        rows = int(np.searchsorted(trace.column("due"), options.until, side="right"))
+    if options.limit is not None:
+        rows = min(rows, options.limit)
+    return trace if rows == len(trace) else trace[:rows]

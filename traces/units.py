@@ -1,0 +1,95 @@
+"""One cell of a public trace as an exact number: instants in integer nanoseconds, lengths in whole tokens.
+
+Units met: seconds (number or text), ms, us, ns, ISO 8601 naive or with an offset, up to nine fractional digits. No
+float ever holds an instant: the 100 ns digits of the Azure traces don't survive one.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+NANOS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ISO = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))? ?(?:Z|([+-])(\d\d):?(\d\d)?)?", re.ASCII
+)
+LARGEST_LENGTH = 2**31 - 1
+LARGEST_INSTANT = 2**62  # ns, 146 years
+
+
+class BadCell(ValueError):
+    """A value that can't be used: the reader adds file and line."""
+
+    def __init__(self, column: str, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.column, self.message, self.remedy = column, message, remedy
+
+
+def instant(value: Any, unit: str, column: str) -> int:
+    """Nanoseconds. `unit` is s, ms, us, ns or iso (then since 1970, naive times taken as UTC)."""
+    nanos = _iso(value, column) if unit == "iso" else _scaled(value, unit, column)
+    if abs(nanos) > LARGEST_INSTANT:
+        raise BadCell(column, f"expected an instant within 146 years of 1970, got {shown(value)}")
+    return nanos
+
+
+def length(value: Any, column: str, least: int = 0) -> int:
+    """A whole number of tokens, at least `least`."""
+    tokens = whole(value, column)
+    if tokens < least or tokens > LARGEST_LENGTH:
+        raise BadCell(column, f"expected {least} to {LARGEST_LENGTH} tokens, got {shown(value)}")
+    return tokens
+
+
+def whole(value: Any, column: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    number = _decimal(value, column, "a whole number")
+    if number.adjusted() > 20 or number != number.to_integral_value():
+        raise BadCell(column, f"expected a whole number, got {shown(value)}")
+    return int(number)
+
+
+def shown(value: Any) -> str:
+    """A value short enough for a message."""
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _iso(value: Any, column: str) -> int:
+    match = ISO.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise BadCell(column, f"expected a time like 2023-11-16 18:17:03.9799600, got {shown(value)}")
+    year, month, day, hour, minute, second, fraction, sign, off_hours, off_minutes = match.groups()
+    try:
+        when = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+    except ValueError as error:
+        raise BadCell(column, f"expected a time of the calendar, got {shown(value)} ({error})") from None
+    since = when - EPOCH
+    seconds = since.days * 86400 + since.seconds
+    if sign:
+        seconds -= int(sign + "1") * (int(off_hours) * 3600 + int(off_minutes or 0) * 60)
+    return seconds * 10**9 + int((fraction or "").ljust(9, "0"))
+
+
+def _scaled(value: Any, unit: str, column: str) -> int:
+    number = _decimal(value, column, f"a time in {unit}")
+    if number.adjusted() > 20:  # 10**20 of any unit: refused above anyway, and quantising it would raise
+        return LARGEST_INSTANT + 1
+    return int((number * NANOS[unit]).to_integral_value())
+
+
+def _decimal(value: Any, column: str, what: str) -> Decimal:
+    try:
+        if isinstance(value, float):
+            value = repr(value)
+        if isinstance(value, int | str | Decimal) and not isinstance(value, bool):
+            number = Decimal(value)
+            if number.is_finite():
+                return number
+    except (InvalidOperation, ValueError):
+        pass
+    raise BadCell(column, f"expected {what}, got {shown(value)}")
