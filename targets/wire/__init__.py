@@ -40,9 +40,16 @@ class WireError(Exception):
         self.outcome = outcome
 
 
-from . import chat, completions  # noqa: E402 - the formats raise WireError
+from . import anthropic, chat, completions, dynamo, groq, responses, sglang, tgi, triton  # noqa: E402 - they raise it
 
 WIRES: dict[str, ModuleType] = {
     "chat": chat,
     "completions": completions,
+    "groq": groq,
+    "dynamo": dynamo,
+    "responses": responses,
+    "sglang": sglang,
+    "tgi": tgi,
+    "triton": triton,
+    "anthropic": anthropic,
 }

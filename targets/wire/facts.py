@@ -11,6 +11,9 @@ from typing import Any
 
 import orjson
 
+from traces.errors import InputError
+
+from ..target import Ask
 from . import WireError
 
 NAME_LIMIT = 200  # characters of an id or a name
@@ -102,3 +105,21 @@ def error_code(value: object) -> str:
     error = mapping(value)
     error = mapping(error.get("error")) or error
     return " ".join(str(error[key])[:NAME_LIMIT] for key in ("code", "type") if error.get(key)).lower()
+
+
+def messages(ask: Ask) -> list[dict[str, str]]:
+    """A chat's messages: the conversation so far and what the user says now.
+
+    Raises InputError for a prompt of token ids, which no chat takes.
+    """
+    if not isinstance(ask.prompt, str):
+        raise InputError("a chat takes text, not token ids", remedy="use --endpoint-type completions")
+    said = [*ask.history, ("user", ask.prompt)]
+    return [{"role": role, "content": text} for role, text in said]
+
+
+def prompt(ask: Ask) -> str:
+    """The same as one text, for endpoints without a chat template."""
+    if not isinstance(ask.prompt, str):
+        raise InputError("this endpoint type takes text, not token ids", remedy="use --endpoint-type completions")
+    return "\n\n".join([*(text for _, text in ask.history), ask.prompt])

@@ -46,6 +46,8 @@ class Reader:
         data = facts.load(event)
         if data.get("error") or name == "error":
             raise failed(data)
+        if "x_groq" in data:
+            _note_groq(facts.mapping(data["x_groq"]), exchange)
         choice = facts.first(data.get("choices"))
         chars = len(_text(choice, facts.mapping(choice.get("delta"))))
         note(data, choice, exchange)
@@ -80,7 +82,7 @@ def _text(choice: dict[str, Any], delta: dict[str, Any]) -> str:
 
 def note(data: dict[str, Any], choice: dict[str, Any], exchange: Exchange) -> None:
     """Put the facts of one chunk, or of a whole answer, onto the exchange."""
-    exchange.request_id = facts.name(data.get("id")) or exchange.request_id
+    exchange.request_id = exchange.request_id or facts.name(data.get("id"))  # a header's id is the vendor's own
     exchange.model = facts.name(data.get("model")) or exchange.model
     exchange.fingerprint = facts.name(data.get("system_fingerprint")) or exchange.fingerprint
     exchange.service_tier = facts.name(data.get("service_tier")) or exchange.service_tier
@@ -102,6 +104,21 @@ def note_usage(usage: dict[str, Any], exchange: Exchange) -> None:
     exchange.usage_cached = facts.count(facts.mapping(usage.get("prompt_tokens_details")).get("cached_tokens"))
     details = facts.mapping(usage.get("completion_tokens_details"))
     exchange.usage_reasoning = facts.count(details.get("reasoning_tokens"))
+    if "prompt_time" in usage:  # Groq's, in seconds; its total leaves the queue out
+        exchange.server_queue = facts.seconds(usage.get("queue_time"))
+        exchange.server_prefill = facts.seconds(usage.get("prompt_time"))
+        exchange.server_decode = facts.seconds(usage.get("completion_time"))
+        exchange.server_total = facts.seconds(usage.get("total_time"))
+
+
+def _note_groq(extension: dict[str, Any], exchange: Exchange) -> None:
+    """Groq's own account: in the first chunk the request's id, in the last one usage with times, or an error."""
+    exchange.request_id = facts.name(extension.get("id")) or exchange.request_id
+    if extension.get("error"):
+        raise failed(extension)
+    usage = extension.get("usage")
+    if isinstance(usage, dict):
+        note_usage(usage, exchange)
 
 
 def _note_llamacpp(timings: dict[str, Any], exchange: Exchange) -> None:

@@ -1,0 +1,193 @@
+"""A user's own wire format, told in a small TOML file: `type = "mine.toml"`.
+
+    path = "/generate"
+    [headers]
+    x-tenant = "load-test"
+    [body]                           # sent as JSON; these words in braces are filled in, alone with their own type
+    text = "{prompt}"                # {prompt} {messages} {model} {prompt_tokens} {output_tokens}
+    max_new = "{output_tokens}"
+    [answer]                         # where things are found in each event: names and list positions, joined by dots
+    text = "choices.0.text"          # required
+    tokens = "n_new"                 # tokens in this event; without it an event with text counts as one
+    cumulative = false               # true: text and tokens repeat what came before
+    end = "[DONE]"                   # data of the last event, or
+    ended = "final"                  # what is true in it; with neither the end of the body ends the answer
+    prompt_tokens = "usage.in"
+    output_tokens = "usage.out"
+    finish_reason = "reason"
+    error = "error"                  # what is there in an event that reports a failure
+
+A mistake raises InputError with the file and the key.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from traces.errors import InputError
+
+from ..exchange import Exchange, Outcome
+from ..target import Ask, Spec
+from . import WireError, facts
+
+WORDS = ("prompt", "messages", "model", "prompt_tokens", "output_tokens")
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where an answer's parts are found: the [answer] table."""
+
+    text: str = ""
+    tokens: str = ""
+    cumulative: bool = False
+    end: str = ""
+    ended: str = ""
+    prompt_tokens: str = ""
+    output_tokens: str = ""
+    finish_reason: str = ""
+    error: str = "error"
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A wire format with the same names as the modules beside this one."""
+
+    path: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    paths: Paths
+
+    def request(self, ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
+        words = {
+            "prompt": facts.prompt(ask),
+            "messages": facts.messages(ask),
+            "model": spec.model,
+            "prompt_tokens": ask.prompt_tokens,
+            "output_tokens": ask.output_tokens,
+        }
+        body = _filled(self.body, words) | spec.extra_body
+        return self.path, list(self.headers.items()), orjson.dumps(body)
+
+    def Reader(self) -> Reader:  # the name that every wire format has
+        return Reader(self.paths)
+
+    def failure(self, status: int, headers: Mapping[str, str], body: bytes, exchange: Exchange) -> str:
+        return facts.complaint_in(body)
+
+
+class Reader:
+    """The events of one answer."""
+
+    __slots__ = ("_paths", "_tokens", "finished")
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths, self._tokens = paths, 0
+        self.finished = not (paths.end or paths.ended)
+
+    def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
+        paths = self._paths
+        if paths.end and event == paths.end.encode():
+            self.finished = True
+            return 0
+        data = facts.load(event)
+        if error := find(data, paths.error):
+            raise WireError(facts.complaint(error), Outcome.HTTP_ERROR)
+        self.finished = self.finished or bool(find(data, paths.ended))
+        self._note(data, exchange)
+        length = len(facts.text(find(data, paths.text)))
+        new = length - exchange.chars if paths.cumulative else length
+        exchange.chars += max(0, new)
+        return self._new_tokens(data) if paths.tokens else int(new > 0)
+
+    def answer(self, body: bytes, exchange: Exchange) -> int:
+        self.finished = True
+        return self.feed(body, "", exchange)
+
+    def _note(self, data: dict[str, Any], exchange: Exchange) -> None:
+        paths = self._paths
+        for field, path in (("usage_prompt", paths.prompt_tokens), ("usage_output", paths.output_tokens)):
+            if (tokens := facts.count(find(data, path))) is not None:
+                setattr(exchange, field, tokens)
+        exchange.finish_reason = facts.name(find(data, paths.finish_reason)) or exchange.finish_reason
+
+    def _new_tokens(self, data: dict[str, Any]) -> int:
+        told = facts.count(find(data, self._paths.tokens)) or 0
+        if not self._paths.cumulative:
+            return told
+        new, self._tokens = max(0, told - self._tokens), max(told, self._tokens)
+        return new
+
+
+def find(data: object, path: str) -> object:
+    """The value at a path such as `choices.0.text`, None where there is none."""
+    if not path:
+        return None
+    for part in path.split("."):
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and part.isdigit() and int(part) < len(data):
+            data = data[int(part)]
+        else:
+            return None
+    return data
+
+
+def _filled(template: Any, words: dict[str, Any]) -> Any:
+    if isinstance(template, dict):
+        return {key: _filled(value, words) for key, value in template.items()}
+    if isinstance(template, list):
+        return [_filled(value, words) for value in template]
+    if not isinstance(template, str):
+        return template
+    alone = re.fullmatch(r"\{(\w+)\}", template)
+    if alone and alone[1] in words:
+        return words[alone[1]]
+    return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], m[0])), template)
+
+
+def load(path: str | Path) -> Custom:
+    """The format that a file tells. Raises InputError."""
+    where = str(path)
+    try:
+        told = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"can't be read: {getattr(error, 'strerror', None) or 'not UTF-8'}", where=where) from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"not TOML: {error}", where=where) from None
+    return parse(told, where)
+
+
+def parse(told: dict[str, Any], where: str) -> Custom:
+    """The same from the file's tables."""
+    for key in told:
+        if key not in ("path", "headers", "body", "answer"):
+            raise InputError("unknown key", where=where, column=key, remedy="known: path, headers, body, answer")
+    path, headers, body, answer = (told.get(key) for key in ("path", "headers", "body", "answer"))
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise InputError('expected a path such as "/generate"', where=where, column="path")
+    for key, table in (("body", body), ("answer", answer), ("headers", headers or {})):
+        if not isinstance(table, dict):
+            raise InputError("expected a table", where=where, column=key, remedy=f"add [{key}]")
+    assert isinstance(answer, dict) and isinstance(body, dict)
+    if not any(word in str(body) for word in ("{prompt}", "{messages}")):
+        raise InputError("has neither {prompt} nor {messages}: nothing would be asked", where=where, column="body")
+    return Custom(path, {key: str(value) for key, value in (headers or {}).items()}, body, _paths(answer, where))
+
+
+def _paths(answer: dict[str, Any], where: str) -> Paths:
+    kinds = {field.name: type(field.default) for field in fields(Paths)}
+    for key, value in answer.items():
+        if key not in kinds:
+            raise InputError("unknown key", where=where, column=f"answer.{key}", remedy=f"known: {', '.join(kinds)}")
+        if not isinstance(value, kinds[key]):
+            raise InputError(f"expected {kinds[key].__name__}, got {value!r}", where=where, column=f"answer.{key}")
+    if not answer.get("text"):
+        raise InputError('expected where the text is, such as "choices.0.text"', where=where, column="answer.text")
+    return Paths(**answer)

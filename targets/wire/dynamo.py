@@ -1,0 +1,25 @@
+"""NVIDIA Dynamo's frontend: chat completions that also ask for the phases' times and the workers' ids.
+
+They come in `nvext` (`targets.wire.openai` reads them); a server that doesn't know `nvext.extra_fields` may refuse the
+request, which is why this is a type of its own and not part of chat. Source: dynamo,
+lib/llm/src/protocols/openai/nvext.rs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from ..target import Ask, Spec
+from . import facts, openai
+from .openai import Reader, failure
+
+__all__ = ["Reader", "failure", "request"]
+
+EXTRA_FIELDS = ["timing", "worker_id"]
+
+
+def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
+    asked: dict[str, Any] = {"messages": facts.messages(ask), "nvext": {"extra_fields": EXTRA_FIELDS}}
+    return "/v1/chat/completions", [], orjson.dumps(openai.body(ask, spec, asked))

@@ -1,0 +1,26 @@
+"""GroqCloud, and a GroqRack behind the same API: `POST /openai/v1/chat/completions`.
+
+Groq refuses fields that it doesn't know, and has neither `ignore_eos` nor `min_tokens`: the output length is held by
+`max_completion_tokens` alone. Usage comes with times (queue, prompt, completion; the total leaves the queue out) in the
+last chunk's `x_groq`, failures in mid-stream as `x_groq.error`, 498 is the flex tier's "no capacity now".
+Source: https://console.groq.com/docs/api-reference and the `groq` Python client's types.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+
+from ..target import Ask, Spec
+from . import facts, openai
+from .openai import Reader, failure
+
+__all__ = ["Reader", "failure", "request"]
+
+
+def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
+    plain = replace(spec, ignore_eos=bool(spec.ignore_eos))  # only where the user insists
+    asked = openai.body(ask, plain, {"messages": facts.messages(ask)})
+    length = asked.pop("max_tokens", None)
+    return "/openai/v1/chat/completions", [], orjson.dumps({"max_completion_tokens": length, **asked})

@@ -1,0 +1,66 @@
+"""TGI's own stream: `POST /generate_stream`, one event a token, the last one with `generated_text` and `details`.
+
+Output length is held by `max_new_tokens` alone. There is no [DONE].
+Source: text-generation-inference, router/src/lib.rs (StreamResponse, StreamDetails).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from ..exchange import Exchange, Outcome
+from ..target import Ask, Spec
+from . import WireError, facts
+from .openai import failure
+
+__all__ = ["Reader", "failure", "request"]
+
+
+def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
+    parameters = {"max_new_tokens": ask.output_tokens, "details": True}
+    body = {"inputs": facts.prompt(ask), "parameters": parameters, "stream": True, **spec.extra_body}
+    return "/generate_stream", [], orjson.dumps(body)
+
+
+class Reader:
+    """The events of one answer."""
+
+    __slots__ = ("finished",)
+
+    def __init__(self) -> None:
+        self.finished = False
+
+    def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
+        data = facts.load(event)
+        if "error" in data:
+            raise WireError(facts.complaint(data), _outcome(data))
+        _note(facts.mapping(data.get("details")), exchange)
+        self.finished = self.finished or data.get("generated_text") is not None
+        token = data.get("token")
+        if not isinstance(token, dict):
+            return 0
+        exchange.chars += len(facts.text(token.get("text")))
+        return 1
+
+    def answer(self, body: bytes, exchange: Exchange) -> int:
+        data = facts.load(body)
+        if "error" in data:
+            raise WireError(facts.complaint(data), _outcome(data))
+        _note(facts.mapping(data.get("details")), exchange)
+        self.finished = True
+        text = facts.text(data.get("generated_text"))
+        exchange.chars += len(text)
+        return exchange.usage_output or int(bool(text))
+
+
+def _note(details: dict[str, Any], exchange: Exchange) -> None:
+    if details:
+        exchange.finish_reason = facts.name(details.get("finish_reason"))
+        exchange.usage_output = facts.count(details.get("generated_tokens"))
+        exchange.usage_prompt = facts.count(details.get("input_length"))
+
+
+def _outcome(data: dict[str, Any]) -> Outcome:
+    return Outcome.RATE_LIMITED if data.get("error_type") == "overloaded" else Outcome.HTTP_ERROR

@@ -1,0 +1,47 @@
+"""Triton's generate extension: `POST /v2/models/M/generate_stream`, events with `text_output`.
+
+Only `text_input`, `max_tokens` and `stream` are sent, because a model refuses inputs that it doesn't have; what one has
+besides (`ignore_eos` inside `parameters`, `min_tokens`, `exclude_input_in_output`) goes in extra_body. There is neither
+usage nor a terminator: the end of the body ends the answer, and the HTTP framing tells a cut. Source: Triton server,
+docs/protocol/extension_generate.md.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import orjson
+
+from ..exchange import Exchange, Outcome
+from ..target import Ask, Spec
+from . import WireError, facts
+from .openai import failure
+
+__all__ = ["Reader", "failure", "request"]
+
+
+def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
+    body = {"text_input": facts.prompt(ask), "max_tokens": ask.output_tokens, "stream": True, **spec.extra_body}
+    return f"/v2/models/{quote(spec.model, safe='')}/generate_stream", [], orjson.dumps(body)
+
+
+class Reader:
+    """The events of one answer; it is whole when its body is."""
+
+    __slots__ = ("finished",)
+
+    def __init__(self) -> None:
+        self.finished = True
+
+    def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
+        data = facts.load(event)
+        if "error" in data:
+            raise WireError(facts.complaint(data), Outcome.HTTP_ERROR)
+        exchange.model = facts.name(data.get("model_name")) or exchange.model
+        exchange.request_id = facts.name(data.get("id")) or exchange.request_id
+        text = facts.text(data.get("text_output"))
+        exchange.chars += len(text)
+        return 1 if text else 0
+
+    def answer(self, body: bytes, exchange: Exchange) -> int:
+        return self.feed(body, "", exchange)
