@@ -1,0 +1,269 @@
+"""From a profile, a model and settings to stations on an event queue.
+
+Settings are `key=value` pairs, the same for the server, the virtual driver and a sweep's axes. A figure of the profile is set by its
+name (`bandwidth`, `c0`, ...); a composition's parts by `prefill.`, `decode.` and `link.`. SETTINGS tells the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+
+from traces.errors import InputError
+
+from .batching import Batching, Replica
+from .disaggregation import Disaggregated
+from .events import EventQueue
+from .job import Station
+from .link import Link, LinkSpeed
+from .pipeline import Racks
+from .pool import Pool
+from .profiles import Figure, Profile, load
+from .profiles import model as find_model
+from .roofline import Model, Roofline
+
+WEIGHT_BYTES = {"fp16": 2.0, "fp8": 1.0, "fp4": 0.5}
+RESERVED = 2e9  # bytes beside weights and KV: activations, graphs, the runtime
+USABLE = 0.92  # share of the memory that the server takes
+SETTINGS = {
+    "pool": "replicas or racks behind the address (1)",
+    "engine": "a set of fitted constants: vllm, trtllm (the profile's first)",
+    "tp": "GPUs of a tensor-parallel replica (1)",
+    "precision": "fp16, fp8 or fp4 weights and arithmetic (fp16)",
+    "kv_precision": "fp16 or fp8 KV cache (fp16)",
+    "policy": "decode-first: chunks of prompts ride in decode steps; prefill-first: decoding waits (decode-first)",
+    "chunk": "most tokens of a step, 0 for whole prompts (8192)",
+    "max_batch": "most sequences at once (256)",
+    "batching": "continuous, or static: a batch is complete before the next one begins (continuous)",
+    "interval_ms": "steps leave on this beat, full or not; 0 for none (0)",
+    "drafted": "tokens drafted a step by speculative decoding (0)",
+    "acceptance": "probability that a drafted token is accepted if those before it were (0.7)",
+    "draft_cost": "cost of drafting a token, as a share of a step that reads the weights once (0.05)",
+    "local_below": "compositions: prompts shorter than this are prefilled by the decode pool (0)",
+    "link.overlap": "compositions: 1 to send each layer's KV while the next is computed (0)",
+}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Stations ready to work, with what a report says about them."""
+
+    name: str
+    profile: Profile
+    model: Model
+    queue: EventQueue
+    station: Station
+    gpus: int
+    price: float | None  # $/h of the whole endpoint
+    watts: float | None
+
+
+def build(
+    name: str,
+    *,
+    model: str = "llama2-7b",
+    settings: Mapping[str, str] | None = None,
+    real_time: bool = False,
+    seed: int = 0,
+) -> Endpoint:
+    """The named endpoint on an event queue of its own. `real_time`: an event for each step and token.
+
+    Raises InputError for an unknown name, model, setting or value, and for a model that doesn't fit.
+    """
+    profile = load(name)
+    wanted = Settings({**profile.settings, **(settings or {})})
+    workshop = _Workshop(find_model(model), EventQueue(), real_time, seed)
+    if profile.kind == "disaggregated":
+        station, bill = workshop.disaggregated(profile, wanted)
+    else:
+        station, bill = workshop.one(profile, wanted)
+    wanted.none_left()
+    return Endpoint(profile.name, profile, workshop.model, workshop.queue, station, *bill)
+
+
+class Settings:
+    """Key=value pairs, each to be taken once; `none_left` refuses those that nobody took."""
+
+    def __init__(self, pairs: Mapping[str, str]) -> None:
+        self._pairs = dict(pairs)
+        self._known: set[str] = set()
+
+    def text(self, key: str, default: str, allowed: tuple[str, ...] = ()) -> str:
+        self._known.add(key)
+        value = self._pairs.pop(key, default)
+        if allowed and value not in allowed:
+            raise InputError(f"{key}={value}", remedy=f"one of {', '.join(allowed)}")
+        return value
+
+    def number(self, key: str, default: float, least: float = 0.0) -> float:
+        value = self.text(key, str(default))
+        try:
+            number = float(value)
+        except ValueError:
+            number = -inf
+        if not least <= number < inf:
+            raise InputError(f"{key}={value}", remedy=f"a number, at least {least:g}")
+        return number
+
+    def count(self, key: str, default: int, least: int = 0) -> int:
+        number = self.number(key, default, least)
+        if number != int(number):
+            raise InputError(f"{key}={number:g}", remedy="a whole number")
+        return int(number)
+
+    def figure(self, key: str, figures: Mapping[str, Figure], default: float | None = None) -> float:
+        if key in figures:
+            default = figures[key].value
+        if default is None:
+            raise InputError(f"the profile has no figure named {key}", remedy="add it to the file")
+        return self.number(key, default)
+
+    def part(self, prefix: str) -> Settings:
+        """Those that begin with `prefix.`, taken out of this one."""
+        self._known.add(f"{prefix}.*")
+        taken = {key: self._pairs.pop(key) for key in list(self._pairs) if key.startswith(f"{prefix}.")}
+        return Settings({key.removeprefix(f"{prefix}."): value for key, value in taken.items()})
+
+    def with_default(self, key: str, value: str) -> Settings:
+        return Settings({key: value, **self._pairs})
+
+    def none_left(self) -> None:
+        if self._pairs:
+            raise InputError(f"no such setting: {next(iter(self._pairs))}", remedy=f"one of {', '.join(sorted(self._known))}")
+
+
+Bill = tuple[int, float | None, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Workshop:
+    model: Model
+    queue: EventQueue
+    real_time: bool
+    seed: int
+
+    def one(self, profile: Profile, wanted: Settings) -> tuple[Pool | Racks, Bill]:
+        if profile.kind == "pipeline":
+            return self.racks(profile, wanted)
+        if profile.kind == "gpu":
+            return self.gpus(profile, wanted)
+        raise InputError(f"{profile.name} is a composition", remedy="name a GPU or a rack as its part")
+
+    def gpus(self, profile: Profile, wanted: Settings) -> tuple[Pool, Bill]:
+        pool, tp = wanted.count("pool", profile.pool, 1), wanted.count("tp", 1, 1)
+        engine = profile.engines[wanted.text("engine", next(iter(profile.engines)), tuple(profile.engines))]
+        roofline, batching = self._gpu(profile, {**profile.figures, **engine}, wanted, tp)
+        longest = 1 if self.real_time else inf
+        replicas = [Replica(self.queue, roofline, batching, longest=longest) for _ in range(pool)]
+        return Pool(replicas), _bill(profile, wanted, pool * tp)
+
+    def _gpu(
+        self, profile: Profile, figures: dict[str, Figure], wanted: Settings, tp: int
+    ) -> tuple[Roofline, Batching]:
+        model = self.model
+        precision = wanted.text("precision", "fp16", tuple(WEIGHT_BYTES))
+        weight = WEIGHT_BYTES[precision]
+        kv_bytes = model.kv_bytes * WEIGHT_BYTES[wanted.text("kv_precision", "fp16", ("fp16", "fp8"))] / 2
+        speed = wanted.figure("bandwidth", figures) * wanted.figure("mbu", figures) * tp
+        # Hardware without arithmetic of that precision still reads fewer bytes.
+        peak = wanted.figure("peak", figures)
+        if f"peak_{precision}" in figures:
+            peak = wanted.figure(f"peak_{precision}", figures)
+        flops = peak * wanted.figure("mfu", figures) * tp
+        link, all_reduce = wanted.figure("interconnect", figures, 1e12), wanted.figure("all_reduce", figures, 0.0)
+        exchanged = 2 * model.layers * 2 * model.hidden * 2 * (tp - 1) / tp / link  # seconds a token, ring all-reduce
+        body, active = model.parameters - model.embedding, model.parameters - 2 * model.embedding
+        drafted, acceptance = wanted.count("drafted", 0), wanted.number("acceptance", 0.7)
+        draft_cost = wanted.number("draft_cost", 0.05)
+        roofline = Roofline(
+            weights=weight * body / speed,
+            kv=kv_bytes / speed,
+            attention=4 * model.hidden * model.layers / flops,
+            decoded=2 * body / flops,
+            prefilled=2 * active / flops,
+            head=2 * model.embedding / flops,
+            c0=wanted.figure("c0", figures) + (2 * model.layers * all_reduce if tp > 1 else 0.0),
+            c1=wanted.figure("c1", figures),
+            reduce=exchanged,
+            gain=sum(acceptance**k for k in range(drafted + 1)),
+            verified=drafted + 1,
+            draft=drafted * draft_cost * weight * body / speed,
+        )
+        memory = USABLE * wanted.figure("memory", figures) * tp
+        kv_tokens = (memory - weight * model.parameters - RESERVED * tp) / kv_bytes
+        if kv_tokens < 16:
+            raise InputError(f"{model.name} in {precision} doesn't fit into {profile.name}", remedy="set tp or precision")
+        return roofline, self._batching(wanted, kv_tokens, drafted, acceptance)
+
+    def _batching(self, wanted: Settings, kv_tokens: float, drafted: int, acceptance: float) -> Batching:
+        if acceptance > 1:
+            raise InputError(f"acceptance={acceptance:g}", remedy="a probability, 0 to 1")
+        return Batching(
+            kv_tokens=kv_tokens,
+            context=self.model.context,
+            max_batch=wanted.count("max_batch", 256, 1),
+            chunk=wanted.count("chunk", 8192) or 1 << 40,
+            decode_first=wanted.text("policy", "decode-first", ("decode-first", "prefill-first")) == "decode-first",
+            static=wanted.text("batching", "continuous", ("continuous", "static")) == "static",
+            interval=wanted.number("interval_ms", 0.0) / 1e3,
+            acceptance=acceptance,
+            drafted=drafted,
+            seed=self.seed,
+        )
+
+    def racks(self, profile: Profile, wanted: Settings) -> tuple[Racks, Bill]:
+        model, figures = self.model, profile.figures
+        reference = find_model("llama2-7b")
+        # A stage holds one layer and streams it from SRAM once a token: its time goes with the layer's weights.
+        size = (model.parameters - 2 * model.embedding) / model.layers
+        size /= (reference.parameters - 2 * reference.embedding) / reference.layers
+        kv_tokens = int((wanted.figure("sram", figures) - 2 * model.parameters) / model.kv_bytes)
+        if kv_tokens < 16:
+            raise InputError(f"{model.name} doesn't fit into one {profile.name}", remedy="choose a smaller model")
+        pool = wanted.count("pool", profile.pool, 1)
+        racks = Racks(
+            self.queue,
+            racks=pool,
+            stages=model.layers,
+            stage=wanted.figure("stage", figures) * size,
+            kv_tokens=min(kv_tokens, model.context),
+            every_token=self.real_time,
+        )
+        return racks, _bill(profile, wanted, pool)
+
+    def disaggregated(self, profile: Profile, wanted: Settings) -> tuple[Disaggregated, Bill]:
+        prefill_settings, decode_settings = wanted.part("prefill"), wanted.part("decode")
+        link_settings, local_below = wanted.part("link"), wanted.count("local_below", 0)
+        # `pool=P:D` is short for prefill.pool=P and decode.pool=D.
+        pools = wanted.text("pool", "").split(":")
+        if pools != [""]:
+            prefill_settings = prefill_settings.with_default("pool", pools[0])
+            decode_settings = decode_settings.with_default("pool", pools[-1])
+        prefill, bill = self.one(load(profile.prefill), prefill_settings)
+        decode, bill_decode = self.one(load(profile.decode), decode_settings)
+        if not isinstance(prefill, Pool):
+            raise InputError(f"{profile.prefill} can't hand its KV cache over", remedy="prefill on a GPU")
+        if local_below and not isinstance(decode, Pool):
+            raise InputError("local_below needs a decode pool of GPUs")
+        speed = LinkSpeed(
+            t0=link_settings.figure("t0", profile.link),
+            bandwidth=link_settings.figure("bandwidth", profile.link),
+            handover=link_settings.figure("handover", profile.link),
+            overlap=bool(link_settings.count("overlap", 0)),
+        )
+        for settings in (prefill_settings, decode_settings, link_settings):
+            settings.none_left()
+        link = Link(self.queue, speed, token_bytes=self.model.kv_bytes, layers=self.model.layers)
+        total = (bill[0] + bill_decode[0], _sum(bill[1], bill_decode[1]), _sum(bill[2], bill_decode[2]))
+        return Disaggregated(prefill, link, decode, local_below=local_below), total
+
+
+def _bill(profile: Profile, wanted: Settings, units: int) -> Bill:
+    price = wanted.figure("price", profile.figures, 0.0) * units
+    watts = wanted.figure("watts", profile.figures, 0.0) * units
+    return units, price or None, watts or None
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other

@@ -1,0 +1,70 @@
+"""Prefill pool -> KV link -> decode pool.
+
+A job's prompt is computed in the prefill pool, which keeps the KV until the link has carried it; then the decode pool
+takes the job in and puts out its first token (the prefill's) as soon as it has a place for it, so TTFT is queue +
+prefill + transfer + the wait for that place. Prompts shorter than `local_below` skip all that: the decode pool
+computes them itself, if it can.
+"""
+
+from __future__ import annotations
+
+from .job import Emit, Job, Station
+from .link import Link
+from .pool import Pool
+
+
+class Disaggregated:
+    def __init__(self, prefill: Pool, link: Link, decode: Station, *, local_below: int = 0) -> None:
+        self.prefill, self.link, self.decode, self.local_below = prefill, link, decode, local_below
+        self.travelling: set[Job] = set()
+
+    @property
+    def emit(self) -> Emit | None:
+        return self.decode.emit
+
+    @emit.setter
+    def emit(self, emit: Emit | None) -> None:
+        self.decode.emit = emit
+
+    @property
+    def load(self) -> int:
+        return self.prefill.load + len(self.travelling) + self.decode.load
+
+    def refuse(self, prompt: int, output: int) -> int:
+        return self.prefill.refuse(prompt, 1) or self.decode.refuse(prompt, output)
+
+    def submit(self, job: Job, now: float) -> None:
+        if job.prompt < self.local_below:
+            self.decode.submit(job, now)
+        else:
+            self.compute(job, now)
+
+    def compute(self, job: Job, now: float) -> None:
+        """The prefill leg, then the rest of the way."""
+        finished, job.prefill_only = job.done, True
+
+        def prefilled(job: Job, now: float) -> None:
+            job.done, job.prefill_only = finished, False
+            job.handed = now
+            self.carry(job, now)
+
+        job.done = prefilled
+        self.prefill.submit(job, now)
+
+    def carry(self, job: Job, now: float) -> None:
+        self.travelling.add(job)
+        self.link.send(job, now, now - job.begun, self._arrived)
+
+    def _arrived(self, now: float, job: Job) -> None:
+        self.prefill.release(job, now)
+        if job not in self.travelling:  # cancelled on the way
+            return
+        self.travelling.discard(job)
+        job.transferred, job.prefilled = now, True
+        self.decode.submit(job, now)
+
+    def cancel(self, job: Job, now: float) -> None:
+        if job in self.travelling:
+            self.travelling.discard(job)
+        else:
+            job.place.cancel(job, now)

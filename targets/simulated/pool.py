@@ -1,0 +1,47 @@
+"""Several replicas behind one address: each job goes to the one with the fewest jobs."""
+
+from __future__ import annotations
+
+from .batching import Replica
+from .job import Emit, Job
+
+
+class Pool:
+    def __init__(self, replicas: list[Replica]) -> None:
+        self.replicas = replicas
+        for worker, replica in enumerate(replicas):
+            replica.worker = worker
+
+    @property
+    def emit(self) -> Emit | None:
+        return self.replicas[0].emit
+
+    @emit.setter
+    def emit(self, emit: Emit | None) -> None:
+        for replica in self.replicas:
+            replica.emit = emit
+
+    @property
+    def load(self) -> int:
+        return sum(replica.load for replica in self.replicas)
+
+    def refuse(self, prompt: int, output: int) -> int:
+        return self.replicas[0].refuse(prompt, output)
+
+    def submit(self, job: Job, now: float) -> None:
+        replica = self.replicas[0] if len(self.replicas) == 1 else min(self.replicas, key=_load)
+        if job.prefill_only:
+            job.prefill_worker = replica.worker
+        else:
+            job.decode_worker = replica.worker
+        replica.submit(job, now)
+
+    def cancel(self, job: Job, now: float) -> None:
+        job.place.cancel(job, now)
+
+    def release(self, job: Job, now: float) -> None:
+        self.replicas[job.prefill_worker].release(job, now)
+
+
+def _load(replica: Replica) -> int:
+    return replica.load

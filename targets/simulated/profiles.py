@@ -1,0 +1,130 @@
+"""Profiles: hardware and compositions as TOML files in which each number has a source and a standing.
+
+`kind` is `gpu`, `pipeline` or `disaggregated`. A figure is `{ value, unit, standing, source }` with a standing of measured, fitted, vendor,
+derived or assumed. A user's own profile is the path of such a file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from traces.errors import InputError
+
+from .roofline import Model
+
+FOLDER = Path(__file__).parent / "profiles"
+STANDINGS = ("measured", "fitted", "vendor", "derived", "assumed")  # from the firmest to the least firm
+ALIASES = {
+    "a100": "a100-40g",
+    "groqrack": "groqrack-alcf",
+    "disaggregated": "gpu-prefill+groqrack-decode",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    value: float
+    unit: str
+    standing: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One file. `figures` and `link` by name; `engines`: name -> figures, the first one is the default."""
+
+    name: str
+    kind: str
+    description: str
+    figures: dict[str, Figure] = field(default_factory=dict)
+    engines: dict[str, dict[str, Figure]] = field(default_factory=dict)
+    link: dict[str, Figure] = field(default_factory=dict)
+    prefill: str = ""
+    decode: str = ""
+    pool: int = 1
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def all_figures(self) -> Iterator[tuple[str, Figure]]:
+        yield from self.figures.items()
+        for engine, figures in self.engines.items():
+            yield from ((f"{engine}.{name}", figure) for name, figure in figures.items())
+        yield from ((f"link.{name}", figure) for name, figure in self.link.items())
+
+    @property
+    def standing(self) -> str:
+        """The least firm standing among the figures that decide speed: price and power don't count."""
+        engine = next(iter(self.engines.values()), {})
+        deciding = [*engine.values(), *self.link.values()]
+        deciding += [figure for name, figure in self.figures.items() if name not in ("price", "watts")]
+        return max((figure.standing for figure in deciding), key=STANDINGS.index, default="assumed")
+
+
+def names() -> list[str]:
+    """The bundled profiles and compositions."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml") if path.stem != "models")
+
+
+@cache
+def load(name: str) -> Profile:
+    """A bundled profile by name or alias, or a user's own by the path of its file."""
+    name = ALIASES.get(name, name)
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if name == "models" or not path.is_file():
+        known = ", ".join(sorted([*names(), *ALIASES]))
+        raise InputError(f"no such simulated endpoint: {name}", remedy=f"one of {known}, or the path of a TOML file")
+    raw = _toml(path)
+    try:
+        return Profile(
+            name=path.stem,
+            kind=_one_of(path, "kind", raw.get("kind"), ("gpu", "pipeline", "disaggregated")),
+            description=str(raw.get("description", "")),
+            figures=_figures(path, raw.get("figures", {})),
+            engines={engine: _figures(path, figures) for engine, figures in raw.get("engines", {}).items()},
+            link=_figures(path, raw.get("link", {})),
+            prefill=str(raw.get("prefill", "")),
+            decode=str(raw.get("decode", "")),
+            pool=int(raw.get("pool", 1)),
+            settings={key: str(value) for key, value in raw.get("settings", {}).items()},
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"not a profile: {error}", where=str(path), remedy="docs/simulated.md shows the form") from None
+
+
+def _figures(path: Path, raw: dict[str, Any]) -> dict[str, Figure]:
+    figures = {}
+    for name, entry in raw.items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("value"), int | float) or entry["value"] < 0:
+            raise InputError("expected { value, unit, standing, source }", where=str(path), column=name)
+        standing = _one_of(path, name, entry.get("standing"), STANDINGS)
+        figures[name] = Figure(float(entry["value"]), str(entry.get("unit", "")), standing, str(entry.get("source", "")))
+    return figures
+
+
+def _one_of(path: Path, name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise InputError(f"expected one of {', '.join(allowed)}, found {value!r}", where=str(path), column=name)
+    return str(value)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(str(error), where=str(path)) from None
+
+
+@cache
+def models() -> dict[str, Model]:
+    return {name: Model(name=name, **sizes) for name, sizes in _toml(FOLDER / "models.toml").items()}
+
+
+def model(name: str) -> Model:
+    try:
+        return models()[name]
+    except KeyError:
+        raise InputError(f"no such model: {name}", remedy=f"one of {', '.join(models())}") from None
