@@ -18,7 +18,7 @@ from traces.trace import build
 NAMES = "TIMESTAMP,ContextTokens,GeneratedTokens"
 AZURE_2023 = f"{NAMES}\r\n2023-11-16 18:15:46.6805900,374,44\r\n2023-11-16 18:15:50.9951690,396,109"
 AZURE_2024 = f"{NAMES}\n2024-05-10 00:00:00.009930+00:00,2162,5\n2024-05-10 00:00:01+00:00,20,6\n"
-JSON_ROW = JSON_ROW + ""
+JSON_ROW = '{"due_s":0,"prompt_tokens":1,"output_tokens":1}\n'
 
 
 def written(folder: Path, text: str, name: str = "trace.csv") -> str:

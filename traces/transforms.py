@@ -1,0 +1,82 @@
+"""Shapes: pure functions from a Trace to a Trace, each noted in `Trace.transforms` in the words of its option.
+
+Requests keep their `index` through every shape that only leaves some out, so their prompts stay the same; shapes that
+add requests (repeat, merge, superposition) number anew.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import InputError
+from .trace import Trace
+
+SECOND = 10**9
+
+
+def clip(trace: Trace, start: float = 0.0, end: float | None = None) -> Trace:
+    """Requests due in [start, end) seconds from the trace's start, which becomes `start`."""
+    if start < 0 or (end is not None and end <= start):
+        raise InputError(f"expected 0 <= start < end, got {start} and {end} s", where="clip")
+    due = trace.column("due")
+    low = np.searchsorted(due, round(start * SECOND))
+    high = len(due) if end is None else np.searchsorted(due, round(end * SECOND))
+    part = trace[int(low) : int(high)]
+    if start:
+        part = part.with_columns(due=part.column("due") - round(start * SECOND))
+    return _orphaned(part).noted(f"clip {start:g}-{'' if end is None else f'{end:g}'} s")
+
+
+def limit(trace: Trace, requests: int) -> Trace:
+    """The first `requests` of the trace."""
+    if requests < 1:
+        raise InputError(f"expected at least 1 request, got {requests}", where="limit")
+    return _orphaned(trace[:requests]).noted(f"limit {requests}")
+
+
+def speed(trace: Trace, factor: float) -> Trace:
+    """Time runs `factor` times as fast, think times too; 0.5 halves the rate."""
+    if not 0 < factor < float("inf"):
+        raise InputError(f"expected a factor above 0, got {factor}", where="speed")
+    columns = {"due": _faster(trace.column("due"), factor)}
+    if "think" in trace.table.column_names:
+        columns["think"] = _faster(trace.column("think"), factor)
+    return trace.with_columns(**columns).noted(f"speed {factor:g}")
+
+
+def cap_context(trace: Trace, context: int) -> Trace:
+    """Lengths cut so that prompt and answer fit a model of `context` tokens: the answer to half of it, the prompt to
+    what the answer leaves. Where the endpoint's chat template adds tokens, name a smaller context."""
+    if context < 2:
+        raise InputError(f"expected a context of at least 2 tokens, got {context}", where="cap context")
+    output = np.minimum(trace.column("output_tokens"), context // 2)
+    prompt = np.minimum(trace.column("prompt_tokens"), context - output)
+    return trace.with_columns(prompt_tokens=prompt, output_tokens=output).noted(f"context {context}")
+
+
+def shard(trace: Trace, number: int, count: int) -> Trace:
+    """Part `number` (from 0) of `count`: every request is in exactly one, a session never in two."""
+    if not 0 <= number < count:
+        raise InputError(f"expected a shard from 0 to {count - 1}, got {number}", where="shard")
+    if count == 1:
+        return trace
+    session, index = trace.column("session"), trace.column("index")
+    owner = np.where(session >= 0, session, index) % count
+    return trace.take(owner == number).noted(f"shard {number} of {count}")
+
+
+def _faster(nanos: npt.NDArray[np.int64], factor: float) -> npt.NDArray[np.int64]:
+    """Exact for whole factors; otherwise to the precision of a long double (64 bits on x86)."""
+    if factor == int(factor):
+        return np.asarray(nanos // int(factor))
+    scaled: npt.NDArray[np.int64] = np.rint(nanos.astype(np.longdouble) / np.longdouble(factor)).astype(np.int64)
+    return scaled
+
+
+def _orphaned(trace: Trace) -> Trace:
+    """A request whose parent was left out waits for nobody."""
+    if "parent" not in trace.table.column_names:
+        return trace
+    parent = trace.column("parent")
+    return trace.with_columns(parent=np.where(np.isin(parent, trace.column("index")), parent, -1))
