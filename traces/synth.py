@@ -1,0 +1,68 @@
+"""`synthesise`: a trace drawn from a workload's parameters. A workload is a small JSON file (see docs/traces.md):
+
+    {"about": ..., "duration": s, "arrivals": {...}, "prompt": {...}, "output": {...}, "copula": rho}
+
+`traces.arrivals` and `traces.lengths` say what the parts may hold. The same workload, seed and rate give the same trace
+on every machine; another rate keeps each request's lengths and changes only the instants.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import lengths
+from .arrivals import arrivals
+from .errors import InputError
+from .trace import Trace, build
+
+FOLDER = Path(__file__).parent / "workloads"
+WORKLOADS = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
+LARGEST = 50_000_000  # requests; more is a slip of the keyboard
+
+
+def synthesise(name_or_file: str, *, rate: float | None = None, duration: float | None = None, seed: int = 0) -> Trace:
+    """A trace of a bundled workload (`WORKLOADS`) or of a workload file; rate in requests/s, duration in s."""
+    workload = load(name_or_file)
+    try:
+        return _draw(workload, rate, duration, seed, name_or_file)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"not a workload: {error!r}", where=name_or_file, remedy="see docs/traces.md") from None
+
+
+def load(name_or_file: str) -> dict[str, Any]:
+    path = FOLDER / f"{name_or_file}.json" if name_or_file in WORKLOADS else Path(name_or_file)
+    try:
+        workload = json.loads(path.read_text())
+    except OSError:
+        raise InputError(
+            "no such workload", where=name_or_file, remedy=f"a file or one of {', '.join(WORKLOADS)}"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"not JSON: {error}", where=name_or_file, remedy="expected a workload file") from None
+    if not isinstance(workload, dict) or not {"prompt", "output"} <= workload.keys():
+        raise InputError("not a workload", where=name_or_file, remedy="expected prompt, output and arrivals")
+    return workload
+
+
+def _draw(workload: Mapping[str, Any], rate: float | None, duration: float | None, seed: int, source: str) -> Trace:
+    process = workload.get("arrivals", {})
+    rate = float(process.get("rate", 1.0)) if rate is None else rate
+    duration = float(workload.get("duration", 3600)) if duration is None else duration
+    if not (rate > 0 and duration > 0 and rate * duration <= LARGEST):
+        raise InputError(f"expected a rate and a duration above 0, got {rate}/s for {duration} s", where=source)
+    instants = arrivals(process, rate, duration, np.random.default_rng((seed, 0)))
+    if not len(instants):
+        raise InputError(f"no request falls into {duration:g} s at {rate:g}/s", where=source, remedy="raise either")
+    first, second = lengths.pairs(len(instants), float(workload.get("copula") or 0.0), (seed,))
+    columns = {
+        "due": np.rint(instants * 1e9).astype(np.int64),
+        "prompt_tokens": lengths.quantile(workload["prompt"], first, 1),
+        "output_tokens": lengths.quantile(workload["output"], second, 1),
+    }
+    notes = {"synthetic": {"workload": source, "rate": rate, "duration": duration, "seed": seed}}
+    return build(columns, name=Path(source).stem, source=source, notes=notes)
