@@ -73,7 +73,7 @@ class Reader:
 
 
 def _note(message: dict[str, Any], exchange: Exchange) -> None:
-    exchange.request_id = facts.name(message.get("id")) or exchange.request_id
+    exchange.request_id = exchange.request_id or facts.name(message.get("id"))
     exchange.model = facts.name(message.get("model")) or exchange.model
     exchange.finish_reason = facts.name(message.get("stop_reason")) or exchange.finish_reason
     usage = facts.mapping(message.get("usage"))

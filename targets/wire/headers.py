@@ -1,7 +1,7 @@
 """Facts that ride in an answer's headers, whatever its status: request id, region, rate limits, retry-after.
 
 Names are lower case. Rate-limit headers (Groq, OpenAI, Azure: `x-ratelimit-...`; Anthropic: `anthropic-ratelimit-...`)
-are kept as the vendor wrote them; `duration` and `limits` read them when a trace's worst minute is compared with them.
+are kept as the vendor wrote them; `limits` reads those that a trace's worst minute is compared with.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from . import facts
 REQUEST_IDS = ("x-request-id", "request-id", "x-groq-request-id", "apim-request-id")
 REGIONS = ("x-groq-region", "x-ms-region", "x-region", "cf-ray")
 RATE_LIMITS = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit-")
+LIMITS = ("x-ratelimit-limit-{}", "anthropic-ratelimit-{}-limit")
 KEPT = 16  # rate-limit headers of one answer
-_UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def note(headers: Mapping[str, str], exchange: Exchange) -> None:
@@ -51,23 +50,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-def duration(value: str) -> float | None:
-    """Seconds of a reset like `2m59.56s`, `7.66s`, `120ms` or plain `12`."""
-    value = value.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", value):
-        return facts.seconds(float(value))
-    parts = _PART.findall(value)
-    if not parts or "".join(number + unit for number, unit in parts) != value:
-        return None
-    return facts.seconds(sum(float(number) * _UNITS[unit] for number, unit in parts))
-
-
-def limits(headers: Mapping[str, str]) -> dict[str, tuple[int, float | None]]:
-    """The limits that an answer names: {"requests": (limit, seconds until it is full again), "tokens": ...}."""
-    found: dict[str, tuple[int, float | None]] = {}
+def limits(headers: Mapping[str, str]) -> dict[str, int]:
+    """The limits that an answer names: {"requests": 14400, "tokens": 18000, ...}; how long a period each one counts
+    for is the vendor's: a minute, but for Groq's requests, which are counted by the day."""
+    found = {}
     for kind in ("requests", "tokens", "input-tokens", "output-tokens"):
-        for prefix, infix in (("x-ratelimit-limit-", "x-ratelimit-reset-"), ("anthropic-ratelimit-", "")):
-            named = headers.get(f"{prefix}{kind}" if infix else f"{prefix}{kind}-limit", "")
-            if re.fullmatch(r"\d{1,15}", named):
-                found[kind] = (int(named), duration(headers.get(f"{infix}{kind}", "")) if infix else None)
+        for form in LIMITS:
+            named = headers.get(form.format(kind), "")
+            if re.fullmatch(r"[0-9]{1,15}", named):
+                found[kind] = int(named)
     return found

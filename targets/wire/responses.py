@@ -67,7 +67,7 @@ class Reader:
 
 
 def _note(response: dict[str, Any], exchange: Exchange) -> None:
-    exchange.request_id = facts.name(response.get("id")) or exchange.request_id
+    exchange.request_id = exchange.request_id or facts.name(response.get("id"))
     exchange.model = facts.name(response.get("model")) or exchange.model
     exchange.service_tier = facts.name(response.get("service_tier")) or exchange.service_tier
     reason = facts.mapping(response.get("incomplete_details")).get("reason") or response.get("status")

@@ -58,7 +58,7 @@ class Reader:
 
 
 def _note(meta: dict[str, Any], exchange: Exchange) -> None:
-    exchange.request_id = facts.name(meta.get("id")) or exchange.request_id
+    exchange.request_id = exchange.request_id or facts.name(meta.get("id"))
     exchange.usage_prompt = facts.count(meta.get("prompt_tokens"))
     exchange.usage_output = facts.count(meta.get("completion_tokens"))
     exchange.usage_cached = facts.count(meta.get("cached_tokens"))

@@ -38,7 +38,7 @@ class Reader:
         if "error" in data:
             raise WireError(facts.complaint(data), Outcome.HTTP_ERROR)
         exchange.model = facts.name(data.get("model_name")) or exchange.model
-        exchange.request_id = facts.name(data.get("id")) or exchange.request_id
+        exchange.request_id = exchange.request_id or facts.name(data.get("id"))
         text = facts.text(data.get("text_output"))
         exchange.chars += len(text)
         return 1 if text else 0

@@ -1,0 +1,104 @@
+"""Documented and recorded answers of every protocol give the same facts, whole, byte by byte and split anywhere.
+
+A new one is a table in `exchanges/TYPE.toml`; `phaseload record URL` writes it from a live server.
+"""
+
+import json
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from targets.exchange import Exchange
+from targets.recording import facts, recording, replay
+from targets.wire import WIRES, WireError
+
+EXCHANGES = {
+    (path.stem, name): table
+    for path in sorted((Path(__file__).parent / "exchanges").glob("*.toml"))
+    for name, table in tomllib.loads(path.read_text(encoding="utf-8")).items()
+}
+every_exchange = pytest.mark.parametrize(
+    ("kind", "table"), [(kind, table) for (kind, _), table in EXCHANGES.items()], ids=["-".join(k) for k in EXCHANGES]
+)
+
+
+@every_exchange
+def test_whole(kind, table):
+    assert facts(replay(WIRES[kind], recording(table))) == table["facts"]
+
+
+@every_exchange
+def test_byte_by_byte(kind, table):
+    answer = recording(table)
+    pieces = [answer.body[i : i + 1] for i in range(len(answer.body))]
+    assert facts(replay(WIRES[kind], answer, pieces)) == table["facts"]
+
+
+@every_exchange
+def test_other_line_ends(kind, table):
+    for end in (b"\r\n", b"\r"):
+        answer = recording(table)
+        answer = type(answer)(answer.status, answer.body.replace(b"\n", end), answer.headers)
+        assert facts(replay(WIRES[kind], answer)) == table["facts"]
+
+
+@settings(max_examples=60)
+@given(case=st.sampled_from(sorted(EXCHANGES)), data=st.data())
+def test_split_anywhere(case, data):
+    answer = recording(EXCHANGES[case])
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(answer.body)), max_size=6)))
+    edges = [0, *cuts, len(answer.body)]
+    pieces = [answer.body[start:end] for start, end in pairwise(edges)]
+    assert facts(replay(WIRES[case[0]], answer, pieces)) == EXCHANGES[case]["facts"]
+
+
+@pytest.mark.parametrize("kind", WIRES)
+def test_every_type_has_a_stream_an_error_and_a_request(kind):
+    outcomes = {table["facts"]["outcome"] for (type_, _), table in EXCHANGES.items() if type_ == kind}
+    assert "ok" in outcomes
+    if kind != "dynamo":  # its errors are chat's
+        assert outcomes & {"http_error", "rate_limited"}
+
+
+@every_exchange
+def test_a_table_survives_being_written(kind, table):
+    answer = recording(table)
+    written = tomllib.loads(answer.table("again", table["facts"]))["again"]
+    assert written["facts"] == table["facts"]
+    assert facts(replay(WIRES[kind], recording(written))) == table["facts"]
+
+
+NAMES = """
+id model choices delta content text usage prompt_tokens completion_tokens prompt_tokens_details timings nvext timing
+worker_id x_groq metrics tool_calls function type message meta_info finish_reason token details response error
+output_tokens input_tokens queue_time prompt_time ttft_ms service_tier code status_code
+"""
+KEYS = st.sampled_from(NAMES.split())
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=6),
+    max_leaves=20,
+)
+EVENTS = st.dictionaries(KEYS, VALUES, max_size=8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(kind=st.sampled_from(sorted(WIRES)), event=EVENTS, name=st.text(max_size=5))
+def test_nothing_that_a_server_sends_is_an_error_of_ours(kind, event, name):
+    exchange = Exchange(0, "", 0, 1, 1)
+    try:
+        tokens = WIRES[kind].Reader().feed(json.dumps(event).encode(), name, exchange)
+    except WireError as error:
+        assert len(str(error)) < 1000
+    else:
+        assert isinstance(tokens, int) and tokens >= 0
+    for field in ("request_id", "model", "fingerprint", "finish_reason", "prefill_worker"):
+        value = getattr(exchange, field)
+        assert value is None or (isinstance(value, str) and len(value) <= 200 and value.isprintable())
+    for field in ("server_queue", "server_prefill", "server_ttft", "server_total"):
+        value = getattr(exchange, field)
+        assert value is None or 0 <= value < 1e7

@@ -1,0 +1,42 @@
+"""Facts in headers: what to wait, which limits."""
+
+import pytest
+
+from targets.exchange import Exchange
+from targets.wire import headers
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "2"}, 2.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after": "Sat, 21 Nov 2026 01:17:47 GMT", "date": "Sat, 21 Nov 2026 01:16:47 GMT"}, 60.0),
+        ({"retry-after": "Sat, 21 Nov 2026 01:15:47 GMT", "date": "Sat, 21 Nov 2026 01:16:47 GMT"}, 0.0),
+        ({"retry-after": "Sat, 21 Nov 2026 01:15:47 GMT"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-3"}, None),
+        ({"retry-after": "9" * 40}, None),
+        ({"retry-after-ms": "nan"}, None),
+    ],
+)
+def test_retry_after(given, seconds):
+    assert headers.retry_after(given) == seconds
+
+
+def test_limits():
+    groq = {"x-ratelimit-limit-requests": "14400", "x-ratelimit-limit-tokens": "18000"}
+    anthropic = {"anthropic-ratelimit-requests-limit": "50", "anthropic-ratelimit-output-tokens-limit": "8000"}
+    assert headers.limits(groq) == {"requests": 14400, "tokens": 18000}
+    assert headers.limits(anthropic) == {"requests": 50, "output-tokens": 8000}
+    assert headers.limits({"x-ratelimit-limit-requests": "lots"}) == {}
+
+
+def test_what_is_kept_is_bounded():
+    exchange = Exchange(0, "", 0, 1, 1)
+    flood = {f"x-ratelimit-{i}": "x" * 10_000 for i in range(1000)}
+    headers.note(flood | {"x-request-id": "r\n\x1b[31m" * 1000}, exchange)
+    assert exchange.ratelimit is not None and len(exchange.ratelimit) < 2000
+    assert exchange.request_id is not None and len(exchange.request_id) <= 200 and exchange.request_id.isprintable()
