@@ -4,20 +4,21 @@ Theory of operation. Work goes in steps. Before each step, waiting jobs are admi
 their prompts are free; then the step is one of two kinds:
 
 - a *mixed* step computes chunks of admitted prompts, at most `chunk` tokens less one for each decoding sequence, and
-  with the policy `decode-first` one token of every decoding sequence too. With `prefill-first` decoding waits meanwhile.
-- a *stretch* is any number of decode steps between which nothing can happen: it ends with the first sequence that
-  is complete, or where the KV blocks run out. Its length has a closed form (roofline.py, paging.py), so virtual time
-  costs the same for one step and for a thousand. A job that arrives and can be admitted cuts the stretch at the end of the step that
-  is going on. In real time a stretch is one step (`longest`), because each token has to be sent at its instant.
+  with the policy `decode-first` one token of every decoding sequence too. With `prefill-first` decoding waits
+  meanwhile.
+- a *stretch* is any number of decode steps between which nothing can happen: it ends with the first sequence that is
+  complete, or where the KV blocks run out. Its length has a closed form (roofline.py, paging.py), so virtual time
+  costs the same for one step and for a thousand. A job that arrives and can be admitted cuts the stretch at the end
+  of the step that is going on. In real time a stretch is one step (`longest`), because each token has to be sent at
+  its instant.
 
 Decoding sequences lie in a heap by the number of the step in which they end; nothing is done for each of them in a
 step. Where a step can't get its blocks, the job that was admitted last gives its own up and waits, first in line, to
 compute its prompt and the answer so far again (vLLM's preemption by recomputation).
 
-`static` batching admits a batch only when the one before is complete. With `interval`, steps leave on a fixed beat like trains,
-full or not. With speculative decoding the tokens of each step are drawn when a sequence starts to decode; its KV
-blocks are then all taken at once, because the residues of paging.py assume one token a step.
-"""
+`static` batching admits a batch only when the one before is complete. With `interval`, steps leave on a fixed beat
+like trains, full or not. With speculative decoding the tokens of each step are drawn when a sequence starts to
+decode; its KV blocks are then all taken at once, because the residues of paging.py assume one token a step."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ from math import ceil, inf
 
 from .events import EventQueue
 from .job import Emit, Job
-from .paging import Pages, blocks_for
+from .paging import BLOCK, Pages, blocks_for
 from .roofline import Roofline
 
 IDLE, TURNING, MIXED, DECODING, PAUSED = range(5)
@@ -79,9 +80,9 @@ class Replica:
     def load(self) -> int:
         return len(self.waiting) + len(self.prefilling) + len(self.running)
 
-    def refuse(self, prompt: int, output: int) -> int:
-        most = min(self.batching.context, self.pages.capacity * 16)
-        return most if prompt + output > most else 0
+    @property
+    def limit(self) -> int:
+        return min(self.batching.context, self.pages.capacity * BLOCK)
 
     def submit(self, job: Job, now: float) -> None:
         job.place = self
@@ -101,8 +102,8 @@ class Replica:
     def cancel(self, job: Job, now: float) -> None:
         """Forgets the job; what is computed for it in the step that is going on is lost work."""
         if job in self.held:
-            return self.release(job, now)
-        if job in self.waiting:
+            self.release(job, now)
+        elif job in self.waiting:
             self.waiting.remove(job)
         elif job in self.prefilling:
             self.prefilling.remove(job)
@@ -113,7 +114,6 @@ class Replica:
             self.running.remove((job.end_step, job.number, job))
             heapify(self.running)
             self._leave(job)
-        return None
 
     # One turn after the other.
 
@@ -124,7 +124,8 @@ class Replica:
             start = ceil(now / self.batching.interval - AHEAD) * self.batching.interval
             if start > now + AHEAD:
                 self._state = PAUSED
-                return self._set(start, self._resume)
+                self._set(start, self._resume)
+                return
         # Again, because a job that is over at once may have called for the next one.
         while self.waiting and self._admit(now):
             pass
@@ -206,15 +207,15 @@ class Replica:
         if not self.batching.drafted:
             # What admission set aside covers the first step; paging counts from the next block on.
             self.pages.join(job.base)
-            if (job.todo + 1) % 16 == 1:
+            if (job.todo + 1) % BLOCK == 1:
                 self.pages.free += 1
                 job.blocks -= 1
         self.context += job.todo + 1
         heappush(self.running, (job.end_step, job.number, job))
 
     def _draw(self, job: Job) -> list[int]:
-        """Tokens of each step until the answer is complete: 1 + accepted drafts, each accepted if all before it were."""
-        draw = random.Random(self.batching.seed * 1_000_003 + job.number).random  # noqa: S311
+        """Tokens of each step until the answer is complete: 1 + accepted drafts, up to the first one refused."""
+        draw = random.Random(self.batching.seed * 1_000_003 + job.number).random
         counts, left = [], job.left
         while left > 0:
             tokens = 1
@@ -278,7 +279,8 @@ class Replica:
     def _decode(self, now: float) -> None:
         steps = self._secure(min(self.running[0][0] - self.steps, self.longest))
         if not self.running:
-            return self._next(now)
+            self._next(now)
+            return
         decodes = len(self.running)
         seconds = self.roofline.span(decodes, self.context, steps)
         if self.batching.interval:

@@ -1,8 +1,8 @@
 """From a profile, a model and settings to stations on an event queue.
 
-Settings are `key=value` pairs, the same for the server, the virtual driver and a sweep's axes. A figure of the profile is set by its
-name (`bandwidth`, `c0`, ...); a composition's parts by `prefill.`, `decode.` and `link.`. SETTINGS tells the others.
-"""
+Settings are `key=value` pairs, the same for the server, the virtual driver and a sweep's axes. A figure of the
+profile is set by its name (`bandwidth`, `c0`, ...); a composition's parts by `prefill.`, `decode.` and `link.`.
+SETTINGS tells the others."""
 
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ def build(
     profile = load(name)
     wanted = Settings({**profile.settings, **(settings or {})})
     workshop = _Workshop(find_model(model), EventQueue(), real_time, seed)
+    station: Station
     if profile.kind == "disaggregated":
         station, bill = workshop.disaggregated(profile, wanted)
     else:
@@ -130,7 +131,9 @@ class Settings:
 
     def none_left(self) -> None:
         if self._pairs:
-            raise InputError(f"no such setting: {next(iter(self._pairs))}", remedy=f"one of {', '.join(sorted(self._known))}")
+            raise InputError(
+                f"no such setting: {next(iter(self._pairs))}", remedy=f"one of {', '.join(sorted(self._known))}"
+            )
 
 
 Bill = tuple[int, float | None, float | None]
@@ -193,7 +196,9 @@ class _Workshop:
         memory = USABLE * wanted.figure("memory", figures) * tp
         kv_tokens = (memory - weight * model.parameters - RESERVED * tp) / kv_bytes
         if kv_tokens < 16:
-            raise InputError(f"{model.name} in {precision} doesn't fit into {profile.name}", remedy="set tp or precision")
+            raise InputError(
+                f"{model.name} in {precision} doesn't fit into {profile.name}", remedy="set tp or precision"
+            )
         return roofline, self._batching(wanted, kv_tokens, drafted, acceptance)
 
     def _batching(self, wanted: Settings, kv_tokens: float, drafted: int, acceptance: float) -> Batching:
@@ -227,7 +232,7 @@ class _Workshop:
             racks=pool,
             stages=model.layers,
             stage=wanted.figure("stage", figures) * size,
-            kv_tokens=min(kv_tokens, model.context),
+            limit=min(kv_tokens, model.context),
             every_token=self.real_time,
         )
         return racks, _bill(profile, wanted, pool)

@@ -30,8 +30,9 @@ class Disaggregated:
     def load(self) -> int:
         return self.prefill.load + len(self.travelling) + self.decode.load
 
-    def refuse(self, prompt: int, output: int) -> int:
-        return self.prefill.refuse(prompt, 1) or self.decode.refuse(prompt, output)
+    @property
+    def limit(self) -> int:
+        return min(self.prefill.limit, self.decode.limit)
 
     def submit(self, job: Job, now: float) -> None:
         if job.prompt < self.local_below:

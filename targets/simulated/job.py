@@ -34,11 +34,11 @@ class Job:
         "number",
         "output",
         "place",
+        "preempted",
         "prefill_only",
         "prefill_worker",
         "prefilled",
         "prefix",
-        "preempted",
         "prompt",
         "sink",
         "todo",
@@ -70,7 +70,9 @@ class Job:
         self.place: Any = None  # the replica
         self.prefill_only = False  # stop when the prompt is computed and keep its KV until `release`
         self.prefilled = False  # the prompt's KV came over the link
-        self.todo = prompt  # tokens to compute before the next token comes out; after a preemption, the answer so far too
+        self.todo = (
+            prompt  # tokens to compute before the next token comes out; after a preemption, the answer so far too
+        )
         self.filled = 0  # of those, computed
         self.left = output  # tokens still to come out
         self.blocks = 0  # KV blocks held
@@ -96,8 +98,9 @@ class Station(Protocol):
         """Jobs waiting or in work."""
         ...
 
-    def refuse(self, prompt: int, output: int) -> int:
-        """0, or the most tokens (prompt and answer) that it can hold, where this request asks for more."""
+    @property
+    def limit(self) -> int:
+        """Most tokens of one job, prompt and answer together."""
         ...
 
     def submit(self, job: Job, now: float) -> None: ...

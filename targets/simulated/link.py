@@ -3,9 +3,8 @@
     t = t0 + bytes / bandwidth + handover
 
 The bytes are the shared resource: transfers queue for it, first come first served. `t0` (set-up) and `handover` (the
-schedulers' dealings) are latencies that overlap freely. With layer-wise overlap, what could travel while the prompt's later
-layers were still computed is already there when the prompt is done; at least the last layer's share is left.
-"""
+schedulers' dealings) are latencies that overlap freely. With layer-wise overlap, what could travel while the prompt's
+later layers were still computed is already there when the prompt is done; at least the last layer's share is left."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     TPOT = P * t_stage        TTFT = (S + P - 1) * t_stage        P stages, S prompt tokens
 
 The compiler has placed every layer on its chips; there is nothing to batch and nothing to wait for inside the rack,
-so a request's every instant is known when its service begins. Several racks behind one address share one queue, first come first
-served; with one rack and fixed lengths that is M/D/1 under Poisson arrivals.
+so a request's every instant is known when its service begins. Several racks behind one address share one queue, first
+come first served; with one rack and fixed lengths that is M/D/1 under Poisson arrivals.
 
 A job whose prompt was computed elsewhere begins with its first token and takes one TPOT for each later one.
 """
@@ -18,7 +18,7 @@ from .job import Emit, Job
 
 
 class Racks:
-    """`racks` pipelines of `stages` stages of `stage` seconds; `kv_tokens` is what the free SRAM of one holds."""
+    """`racks` pipelines of `stages` stages of `stage` seconds; `limit`: tokens that the free SRAM of one holds."""
 
     def __init__(
         self,
@@ -27,10 +27,10 @@ class Racks:
         racks: int,
         stages: int,
         stage: float,
-        kv_tokens: int,
+        limit: int,
         every_token: bool = False,
     ) -> None:
-        self.queue, self.stages, self.stage, self.kv_tokens = queue, stages, stage, kv_tokens
+        self.queue, self.stages, self.stage, self.limit = queue, stages, stage, limit
         self.every_token = every_token  # real time: an event for each token, not only for the last
         self.emit: Emit | None = None
         self.waiting: deque[Job] = deque()
@@ -44,9 +44,6 @@ class Racks:
     @property
     def tpot(self) -> float:
         return self.stages * self.stage
-
-    def refuse(self, prompt: int, output: int) -> int:
-        return self.kv_tokens if prompt + output > self.kv_tokens else 0
 
     def submit(self, job: Job, now: float) -> None:
         job.place = self
@@ -78,7 +75,8 @@ class Racks:
             return
         job.left -= 1
         if not job.left:
-            return self._end(now, job)
+            self._end(now, job)
+            return
         if self.emit:
             self.emit((job,), now)
         # From the first token, not from this one: no drift.

@@ -25,8 +25,9 @@ class Pool:
     def load(self) -> int:
         return sum(replica.load for replica in self.replicas)
 
-    def refuse(self, prompt: int, output: int) -> int:
-        return self.replicas[0].refuse(prompt, output)
+    @property
+    def limit(self) -> int:
+        return self.replicas[0].limit
 
     def submit(self, job: Job, now: float) -> None:
         replica = self.replicas[0] if len(self.replicas) == 1 else min(self.replicas, key=_load)

@@ -1,8 +1,7 @@
 """Profiles: hardware and compositions as TOML files in which each number has a source and a standing.
 
-`kind` is `gpu`, `pipeline` or `disaggregated`. A figure is `{ value, unit, standing, source }` with a standing of measured, fitted, vendor,
-derived or assumed. A user's own profile is the path of such a file.
-"""
+`kind` is `gpu`, `pipeline` or `disaggregated`. A figure is `{ value, unit, standing, source }` with a standing of
+measured, fitted, vendor, derived or assumed. A user's own profile is the path of such a file."""
 
 from __future__ import annotations
 
@@ -92,7 +91,9 @@ def load(name: str) -> Profile:
             settings={key: str(value) for key, value in raw.get("settings", {}).items()},
         )
     except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"not a profile: {error}", where=str(path), remedy="docs/simulated.md shows the form") from None
+        raise InputError(
+            f"not a profile: {error}", where=str(path), remedy="docs/simulated.md shows the form"
+        ) from None
 
 
 def _figures(path: Path, raw: dict[str, Any]) -> dict[str, Figure]:
@@ -101,7 +102,9 @@ def _figures(path: Path, raw: dict[str, Any]) -> dict[str, Figure]:
         if not isinstance(entry, dict) or not isinstance(entry.get("value"), int | float) or entry["value"] < 0:
             raise InputError("expected { value, unit, standing, source }", where=str(path), column=name)
         standing = _one_of(path, name, entry.get("standing"), STANDINGS)
-        figures[name] = Figure(float(entry["value"]), str(entry.get("unit", "")), standing, str(entry.get("source", "")))
+        figures[name] = Figure(
+            float(entry["value"]), str(entry.get("unit", "")), standing, str(entry.get("source", ""))
+        )
     return figures
 
 

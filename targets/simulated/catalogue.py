@@ -1,0 +1,17 @@
+"""What `phaseload serve --list` shows: profiles with their standing, models, settings. Pure text."""
+
+from __future__ import annotations
+
+from .compose import SETTINGS
+from .profiles import ALIASES, load, models, names
+
+
+def catalogue() -> str:
+    lines = ["Profiles (the standing is that of the least firm figure that decides speed):"]
+    for name in names():
+        profile = load(name)
+        also = "".join(f", also {alias}" for alias, full in ALIASES.items() if full == name)
+        lines.append(f"  {name:28} {profile.standing:9} {profile.description}{also}")
+    lines += ["", f"Models: {', '.join(models())}", "", "Settings (--set KEY=VALUE; any figure of a profile too):"]
+    lines += [f"  {key:14} {meaning}" for key, meaning in SETTINGS.items()]
+    return "\n".join(lines)
