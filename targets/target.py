@@ -14,8 +14,8 @@ class Ask:
     """One request ready to be sent: the trace's row, its prompt, and its place in the plan.
 
     `prompt` is text, or token ids where the endpoint takes them. `due` and `planned` are nanoseconds from the run's
-    start. `history` holds a conversation's earlier messages as (role, text) pairs, oldest first. `leave_after`: the user
-    leaves after that many token-bearing events (None: stays to the end), and the exchange ends as cancelled.
+    start. `history` holds a conversation's earlier messages as (role, text) pairs, oldest first. `leave_after`: the
+    user leaves after that many token-bearing events (None: stays to the end); the exchange then ends as cancelled.
     """
 
     index: int

@@ -1,0 +1,600 @@
+"""One connection of the streaming client: callbacks on the hub's loop, from connect to the last byte.
+
+Theory of operation. Every method here runs in the hub (or in the greenlet that starts an exchange) and never blocks or
+switches. A read watcher lives as long as the socket; its callback calls `recvmsg`, which brings the bytes together with
+the kernel's receive time (SO_TIMESTAMPNS, CLOCK_REALTIME). So an instant is right however late the callback runs. The
+kernel merges what waits unread and keeps the last segment's time: a read that holds several token-bearing events bounds
+all but the last from above only, and the pulse's `before` bounds them from below.
+
+A write watcher exists only while a connect or a large body is under way. Each callback has one outermost guard: gevent
+stops a watcher whose callback raises, and its exchange would hang. Here it ends as internal_error instead.
+
+The plain C socket is used: gevent's own class has a hub of waiting logic that callbacks don't want.
+"""
+
+# ruff: noqa: RET502, RET503 - `return self._finish(...)` says: and that was it
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import socket
+import ssl
+import struct
+import sys
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Protocol
+
+from .address import Address
+from .exchange import Exchange, Outcome
+from .http import HttpError, Response
+from .pulse import Pulse
+from .sse import Decoder, SseError
+from .tls import Tls
+from .wire import RATE_LIMIT_STATUSES, WireError, facts, headers
+
+READ, WRITE = 1, 2
+READ_SIZE = 1 << 16
+ANSWER_LIMIT = 16 << 20  # bytes of a JSON answer
+ERROR_LIMIT = 64 << 10  # bytes kept of an error's body
+EVENT_COUNT_LIMIT = 1_000_000  # token-bearing reads of one exchange
+LINGER = 1_000_000_000  # ns that a finished answer may take to end its body; then the connection is given up
+NANO = 1_000_000_000
+
+# Linux; the socket module doesn't have it. Its message is a timespec: two native longs.
+SO_TIMESTAMPNS = 35 if sys.platform == "linux" else None
+_TIMESPEC = struct.Struct("@ll")
+ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)
+
+CONNECTING, TUNNELLING, SHAKING, OPEN, CLOSED = range(5)
+OURS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EPERM}
+
+
+class Flight:
+    """One exchange on its way, and what it needs until it is over."""
+
+    __slots__ = ("done", "exchange", "leave_after", "payload", "reader", "wire")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        payload: bytes,
+        wire: ModuleType,
+        reader: Any,
+        done: Callable[[Exchange], None],
+        leave_after: int | None = None,
+    ) -> None:
+        self.exchange, self.payload, self.wire, self.reader = exchange, payload, wire, reader
+        self.done, self.leave_after = done, leave_after
+
+
+class Owner(Protocol):
+    """What a connection asks of the target that it belongs to."""
+
+    pulse: Pulse
+    address: Address
+    origin: int  # the run's start, nanoseconds since the epoch
+    tls: ssl.SSLContext | None
+    limits: tuple[int, int, int, int]  # ns: connect, first token, silence, whole
+    preferred: int  # which of the socket addresses worked last
+
+    def over(self, flight: Flight, outcome: Outcome, error: str) -> None: ...
+    def again(self, flight: Flight) -> None: ...
+    def idle(self, connection: Connection) -> None: ...
+    def gone(self, connection: Connection) -> None: ...
+    def watch(self, connection: Connection, limit: int) -> None: ...
+
+
+class Connection:
+    """A connection and the flight it carries, if any."""
+
+    __slots__ = (
+        "_answer",
+        "_attempt",
+        "_bytes",
+        "_collected",
+        "_finished_at",
+        "_first_after",
+        "_last_after",
+        "_outbox",
+        "_reader",
+        "_receive",
+        "_recvmsg",
+        "_response",
+        "_sock",
+        "_sse",
+        "_stepped",
+        "_tls",
+        "_tokens",
+        "_tried",
+        "_writer",
+        "flight",
+        "origin",
+        "owner",
+        "phase",
+        "pulse",
+    )
+
+    def __init__(self, owner: Owner, flight: Flight) -> None:
+        self.owner = owner
+        self.flight: Flight | None = flight
+        self.pulse, self.origin = owner.pulse, owner.origin
+        self.phase = CONNECTING
+        self._tls: Tls | None = None
+        self._outbox = memoryview(b"")
+        self._sock: _socket.socket | None = None
+        self._reader: Any = None  # watchers
+        self._writer: Any = None
+        self._tried = 0
+        self._collected = b""
+        self._begin()
+
+    # Connecting.
+
+    def connect(self) -> None:
+        """Starts connecting to the next address that was not tried; ends the flight when there is none."""
+        addresses = self.owner.address.sockaddrs
+        error: OSError | None = None
+        while self._tried < len(addresses):
+            self._attempt = (self.owner.preferred + self._tried) % len(addresses)
+            self._tried += 1
+            try:
+                return self._open(*addresses[self._attempt])
+            except OSError as failed:
+                error = failed
+                self._release()
+        assert error is not None
+        self._refused(error)
+
+    def _open(self, family: int, address: Any) -> None:
+        sock = self._sock = _socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        if SO_TIMESTAMPNS is not None:
+            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)  # before connect: no segment may come without
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        failed = sock.connect_ex(address)
+        if failed not in (0, errno.EINPROGRESS):
+            raise OSError(failed, os.strerror(failed))
+        self._recvmsg = sock.recvmsg
+        self._reader = self.pulse.loop.io(sock.fileno(), READ)
+        self._writer = self.pulse.loop.io(sock.fileno(), WRITE)
+        self._writer.start(self._guarded, self._connected)
+
+    def _connected(self) -> None:
+        assert self._sock is not None and self.flight is not None
+        failed = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._writer.stop()
+        if failed:
+            if self._tried < len(self.owner.address.sockaddrs):
+                self._release()
+                return self.connect()
+            return self._refused(OSError(failed, os.strerror(failed)))
+        self.owner.preferred = self._attempt
+        self.pulse.opened += 1
+        self._reader.start(self._readable)
+        if self.owner.address.proxy == "tunnel":
+            return self._tunnel()
+        self._secure()
+
+    def _tunnel(self) -> None:
+        """Asks the proxy for a way to the target."""
+        address = self.owner.address
+        key = f"Proxy-Authorization: {address.proxy_key}\r\n" if address.proxy_key else ""
+        self.phase = TUNNELLING
+        self._write(f"CONNECT {address.authority} HTTP/1.1\r\nHost: {address.authority}\r\n{key}\r\n".encode())
+
+    def _tunnelled(self, data: bytes) -> None:
+        self._collected += data
+        head, end, rest = self._collected.partition(b"\r\n\r\n")
+        if not end:
+            if len(head) > ERROR_LIMIT:
+                self._finish(Outcome.REFUSED, "the proxy's answer to CONNECT never ends")
+            return
+        self._collected = b""
+        status = head.partition(b"\r\n")[0].split(b" ")
+        if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or status[1] != b"200" or rest:
+            answer = head[:100].partition(b"\r\n")[0].decode("latin-1")
+            return self._finish(Outcome.REFUSED, f"the proxy refused the tunnel: {facts.line(answer)}")
+        self._secure()
+
+    def _secure(self) -> None:
+        if self.owner.tls is None:
+            return self._ready()
+        self.phase = SHAKING
+        self._tls = Tls(self.owner.tls, self.owner.address.host)
+        self._shake(b"")
+
+    def _shake(self, cipher: bytes) -> None:
+        assert self._tls is not None
+        if cipher:
+            self._tls.receive(cipher)
+        try:
+            ready = self._tls.shake()
+        except ssl.SSLError as error:
+            self._write(self._tls.take())  # the alert that says why
+            return self._finish(Outcome.REFUSED, f"TLS: {_tls_reason(error)}")
+        self._write(self._tls.take())
+        if ready:
+            self._ready()
+
+    def _ready(self) -> None:
+        self.phase = OPEN
+        assert self.flight is not None
+        self.flight.exchange.connected = time.time_ns() - self.origin
+        self._send()
+
+    # Sending.
+
+    def take(self, flight: Flight) -> None:
+        """Carries another flight on this open connection."""
+        self.flight = flight
+        self._begin()
+        flight.exchange.reused = True
+        flight.exchange.connected = time.time_ns() - self.origin
+        self.pulse.reused += 1
+        try:
+            self._send()
+        except Exception as error:
+            self._fault(error)
+
+    def _begin(self) -> None:
+        self._bytes = self._tokens = 0
+        self._finished_at: int | None = None
+        self._first_after = self._last_after = 0
+        self._stepped: int | None = None
+        self._response, self._sse = Response(), Decoder()
+        self._receive: Callable[[bytes, int], None] | None = None
+        self._answer: list[bytes] = []
+
+    def _send(self) -> None:
+        assert self.flight is not None
+        flight, payload = self.flight, self.flight.payload
+        if not flight.exchange.reused:
+            flight.payload = b""  # only a connection that may have been closed meanwhile sends it a second time
+        if self._tls is not None:
+            self._tls.encrypt(payload)
+            payload = self._tls.take()
+        flight.exchange.sent = time.time_ns() - self.origin
+        self._write(payload)
+
+    def _write(self, data: bytes) -> None:
+        if self._outbox:
+            self._outbox = memoryview(bytes(self._outbox) + data)
+        elif data:
+            self._outbox = memoryview(data)
+            self._flush()
+
+    def _flush(self) -> None:
+        assert self._sock is not None
+        try:
+            self._outbox = self._outbox[self._sock.send(self._outbox) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._outbox = memoryview(b"")  # an answer may be there to read, else the read brings the same error
+            self._writer.stop()
+            return
+        if self._outbox:
+            if not self._writer.active:
+                self._writer.start(self._guarded, self._flush)
+            return
+        self._writer.stop()
+        exchange = self.flight.exchange if self.flight is not None else None
+        if exchange is not None and exchange.sent is not None and exchange.body_sent is None:
+            exchange.body_sent = time.time_ns() - self.origin
+
+    # Receiving.
+
+    def _readable(self) -> None:
+        try:
+            try:
+                data, ancillary, _, _ = self._recvmsg(READ_SIZE, ANCILLARY)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                return self._ended(error.strerror or str(error))
+            now = time.time_ns()
+            pulse = self.pulse
+            pulse.reads += 1
+            if ancillary:
+                seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
+                stamp = seconds * NANO + nanoseconds
+            else:
+                stamp = now
+            self._received(data, stamp, now, bool(ancillary))
+        except Exception as error:
+            self._fault(error)
+        except BaseException as error:  # Ctrl-C may land here: the exchange must not hang for it
+            self._fault(error)
+            raise
+
+    def _received(self, data: bytes, stamp: int, now: int, stamped: bool) -> None:
+        if not data:
+            return self._ended("closed")
+        if self.phase != OPEN:
+            return self._tunnelled(data) if self.phase == TUNNELLING else self._shake(data)
+        if self.flight is None:
+            return self.close()  # nobody asked: the server is out of step
+        exchange = self.flight.exchange
+        if not stamped:
+            exchange.unstamped += 1
+            self.pulse.unstamped += 1
+        lag = now - stamp
+        if lag > exchange.max_lag:
+            exchange.max_lag = lag
+        self._bytes += len(data)
+        if self._tls is not None:
+            try:
+                data = self._tls.decrypt(data)
+            except ssl.SSLError as error:
+                return self._finish(Outcome.TRUNCATED, f"TLS: {_tls_reason(error)}", stamp)
+            self._write(self._tls.take())
+        if data:
+            self._parse(data, stamp, lag)
+        if self._tls is not None and self._tls.closed and self.phase == OPEN:
+            self._ended("closed")
+
+    def _parse(self, data: bytes, stamp: int, lag: int) -> None:
+        assert self.flight is not None
+        exchange, response = self.flight.exchange, self._response
+        exchange_reads = len(exchange.token_at)
+        try:
+            body = response.feed(data)
+            if exchange.status is None and response.headers_done:
+                self._head(exchange, stamp)
+            if body and self._receive is not None:
+                self._receive(body, stamp)
+        except (HttpError, SseError) as error:
+            return self._finish(Outcome.MALFORMED, str(error), stamp)
+        except WireError as error:
+            return self._finish(error.outcome, str(error), stamp)
+        if exchange_reads == 0 and exchange.token_at:
+            exchange.first_lag = lag
+        if self.flight is None:
+            return
+        leave = self.flight.leave_after
+        if leave is not None and self._tokens >= leave:
+            return self._finish(Outcome.CANCELLED, f"the user left after {self._tokens} events", stamp)
+        if response.complete:
+            self._complete(stamp)
+        elif self._finished_at is not None:
+            self.owner.watch(self, self._finished_at + LINGER)
+        elif exchange_reads == 0 and exchange.token_at:
+            self.owner.watch(self, self._limit(self.flight)[0])
+
+    def _head(self, exchange: Exchange, stamp: int) -> None:
+        """The headers are there: what kind of answer is it?"""
+        response = self._response
+        exchange.status, exchange.headers_at = response.status, stamp - self.origin
+        headers.note(response.headers, exchange)
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not 200 <= response.status < 300:
+            self._receive = self._collect_error
+        elif kind == "application/json":
+            self._receive = self._collect_answer
+        elif kind in ("text/html", "application/xhtml+xml"):
+            raise HttpError(f"an answer of type {kind}: not an endpoint's")
+        else:
+            self._receive = self._stream
+
+    def _stream(self, body: bytes, stamp: int) -> None:
+        self._events(self._sse.feed(body), stamp)
+
+    def _events(self, events: list[tuple[bytes, str]], stamp: int) -> None:
+        assert self.flight is not None
+        exchange, reader = self.flight.exchange, self.flight.reader
+        bearing = 0
+        try:
+            for event, name in events:
+                count = reader.feed(event, name, exchange)
+                if count:
+                    bearing += 1
+                    if not self._tokens and bearing == 1:
+                        exchange.first_tokens = count
+        finally:
+            if bearing:
+                self._note_tokens(exchange, bearing, stamp)
+        if reader.finished and self._finished_at is None:
+            self._finished_at = stamp - self.origin
+
+    def _note_tokens(self, exchange: Exchange, bearing: int, stamp: int) -> None:
+        if not self._tokens:
+            self._first_after = max(self.pulse.before, self.origin + (exchange.sent or 0))
+        self._last_after = self.pulse.before
+        self._tokens += bearing
+        exchange.token_at.append(stamp - self.origin)
+        exchange.token_events.append(bearing)
+        if len(exchange.token_at) > EVENT_COUNT_LIMIT:
+            raise SseError(f"more than {EVENT_COUNT_LIMIT} reads with tokens")
+
+    def _collect_answer(self, body: bytes, stamp: int) -> None:
+        self._answer.append(body)
+        if sum(map(len, self._answer)) > ANSWER_LIMIT:
+            raise HttpError(f"an answer longer than {ANSWER_LIMIT} bytes")
+
+    def _collect_error(self, body: bytes, stamp: int) -> None:
+        self._answer.append(body)
+        if sum(map(len, self._answer)) > ERROR_LIMIT:
+            self._complete(stamp)
+
+    # The end.
+
+    def _complete(self, stamp: int) -> None:
+        """The answer's last byte is there."""
+        assert self.flight is not None
+        exchange, reader = self.flight.exchange, self.flight.reader
+        try:
+            if self._receive == self._collect_error:
+                return self._finish(*self._failure(exchange), stamp)
+            if self._receive == self._collect_answer:
+                count = reader.answer(b"".join(self._answer), exchange)
+                if count:
+                    exchange.first_tokens = count
+                    self._note_tokens(exchange, 1, stamp)
+            else:
+                self._events(self._sse.finish(), stamp)
+        except (SseError, WireError) as error:
+            return self._finish(getattr(error, "outcome", Outcome.MALFORMED), str(error), stamp)
+        if not reader.finished:
+            return self._finish(Outcome.TRUNCATED, "the stream ended before its terminator", stamp)
+        self._finish_well(stamp)
+
+    def _finish_well(self, stamp: int) -> None:
+        if not self._tokens:
+            return self._finish(Outcome.MALFORMED, "no event of the answer carried a token", stamp)
+        self._finish(Outcome.OK, "", stamp if self._finished_at is None else self._finished_at + self.origin)
+
+    def _failure(self, exchange: Exchange) -> tuple[Outcome, str]:
+        assert self.flight is not None
+        response, status = self._response, self._response.status
+        if 300 <= status < 400:
+            to = facts.line(response.headers.get("location", "nowhere"), 200)
+            return Outcome.HTTP_ERROR, f"{status}: redirects are not followed (to {to})"
+        said = self.flight.wire.failure(status, response.headers, b"".join(self._answer)[:ERROR_LIMIT], exchange)
+        limited = status in RATE_LIMIT_STATUSES
+        return Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR, f"{status}: {said}"
+
+    def _ended(self, why: str) -> None:
+        """The connection is at its end."""
+        flight = self.flight
+        if flight is None:
+            return self.close()
+        exchange, stamp = flight.exchange, time.time_ns()
+        if self.phase != OPEN:
+            stage = {TUNNELLING: "by the proxy", SHAKING: "during the TLS handshake"}.get(self.phase, "")
+            return self._finish(Outcome.REFUSED, f"connection {why} {stage}".rstrip())
+        if not self._bytes and exchange.reused and not exchange.reconnected:
+            self.flight = None
+            self.close()
+            return self.owner.again(flight)
+        if flight.reader.finished:
+            return self._finish_well(stamp)
+        if self._response.end():
+            return self._complete(stamp)
+        if self._receive == self._collect_error:
+            return self._finish(*self._failure(exchange), stamp)
+        stage = "in mid-answer" if self._bytes else "before any answer"
+        self._finish(Outcome.TRUNCATED, f"connection {why} {stage}", stamp)
+
+    def look(self, now: int) -> int | None:
+        """Ends the flight if a time limit has passed; else the instant of its next limit. Run instants."""
+        if self.flight is None:
+            return None
+        limit, outcome, message = self._limit(self.flight)
+        whole = self._since(self.flight.exchange.started or 0) + self.owner.limits[3]
+        if whole < limit:
+            limit, outcome, message = whole, Outcome.TIMEOUT, f"not done within {_seconds(self.owner.limits[3])}"
+        if now < limit:
+            return limit
+        if outcome is Outcome.OK:
+            self._finish_well(now + self.origin)
+        elif self._receive == self._collect_error:
+            self._finish(*self._failure(self.flight.exchange), now + self.origin)
+        else:
+            self._finish(outcome, message, now + self.origin)
+        return None
+
+    def _limit(self, flight: Flight) -> tuple[int, Outcome, str]:
+        exchange = flight.exchange
+        connect, first, silence, _ = self.owner.limits
+        if exchange.sent is None:
+            since = self._since(exchange.started or 0)
+            return since + connect, Outcome.TIMEOUT, f"no connection within {_seconds(connect)}"
+        if self._finished_at is not None:
+            return self._finished_at + LINGER, Outcome.OK, ""
+        if exchange.token_at:
+            return self._since(exchange.token_at[-1]) + silence, Outcome.STALLED, f"no token for {_seconds(silence)}"
+        return self._since(exchange.sent) + first, Outcome.TIMEOUT, f"no first token within {_seconds(first)}"
+
+    def _since(self, instant: int) -> int:
+        """The instant itself, or the clock's step if that came later."""
+        return instant if self._stepped is None else max(instant, self._stepped)
+
+    def step(self, now: int) -> None:
+        """The clock was stepped: instants before can't be compared with those after it."""
+        if self.flight is not None:
+            self.flight.exchange.stepped = True
+            self._stepped = now
+
+    def stop(self, outcome: Outcome, error: str) -> None:
+        """Ends the flight from outside, and closes."""
+        if self.flight is None:
+            return self.close()
+        self._finish(outcome, error)
+
+    def _refused(self, error: OSError) -> None:
+        ours = error.errno in OURS
+        reason = error.strerror or str(error)
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            reason += ": raise the limit of open files (ulimit -n), or use more processes"
+        elif error.errno == errno.EADDRNOTAVAIL:
+            reason += ": no local port is free for another connection to this address"
+        self._finish(Outcome.INTERNAL_ERROR if ours else Outcome.REFUSED, reason)
+
+    def _finish(self, outcome: Outcome, error: str, stamp: int | None = None) -> None:
+        flight = self.flight
+        if flight is None:
+            return
+        exchange, self.flight = flight.exchange, None
+        exchange.done = (time.time_ns() if stamp is None else stamp) - self.origin
+        exchange.bytes_received += self._bytes
+        if exchange.token_at:
+            exchange.first_after = min(self._first_after - self.origin, exchange.token_at[0])
+            exchange.last_after = min(self._last_after - self.origin, exchange.token_at[-1])
+        response = self._response
+        again = response.complete and response.keep_alive and not response.excess and not self._outbox
+        if again and self.phase == OPEN and not (self._tls is not None and self._tls.closed):
+            response.close()
+            self.owner.idle(self)
+        else:
+            self.close()
+        self.owner.over(flight, outcome, error)
+
+    def close(self) -> None:
+        """Closes the socket; the flight, if there is one, is the caller's."""
+        if self.phase != CLOSED:
+            self.phase = CLOSED
+            self._response.close()
+            self._release()
+            self.owner.gone(self)
+
+    def _release(self) -> None:
+        for watcher in (self._reader, self._writer):
+            if watcher is not None:
+                watcher.close()
+        self._reader = self._writer = None
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def _guarded(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as error:
+            self._fault(error)
+        except BaseException as error:
+            self._fault(error)
+            raise
+
+    def _fault(self, error: BaseException) -> None:
+        """A fault of ours: the exchange ends as internal_error, the connection is not used again."""
+        self.pulse.faults += 1
+        flight, self.flight = self.flight, None
+        try:
+            self.close()
+        finally:
+            if flight is not None:
+                flight.exchange.done = time.time_ns() - self.origin
+                self.owner.over(flight, Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+
+
+def _seconds(nanoseconds: int) -> str:
+    return f"{nanoseconds / NANO:g} s"
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate can't be verified: {error.verify_message}"
+    return (error.reason or str(error)).replace("_", " ").lower()

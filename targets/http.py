@@ -1,0 +1,154 @@
+"""HTTP/1.1 answers: bytes in, facts and body out. Framing is llhttp's (httptools); this keeps what it says, bounded.
+
+One `Response` reads one answer; 1xx answers before it are passed over. Sans-I/O.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import httptools
+
+HEAD_LIMIT = 64 << 10  # bytes of all headers, trailers included
+INFLATE_LIMIT = 16 << 20  # decompressed bytes from one feed: a bomb ends the exchange
+ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 47}  # zlib window bits; 47 tells a zlib header from a gzip one
+
+
+class HttpError(Exception):
+    """An answer that is not HTTP/1.x as we can read it."""
+
+
+class Response:
+    """The answer to one request, as it comes in."""
+
+    __slots__ = (
+        "_body",
+        "_head_size",
+        "_inflate",
+        "_informational",
+        "_parser",
+        "_raw",
+        "at_chunk",
+        "complete",
+        "excess",
+        "headers",
+        "headers_done",
+        "keep_alive",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._body: list[bytes] = []
+        self._inflate: zlib._Decompress | None = None
+        self._raw = False  # a raw deflate stream, as some servers send under the name "deflate"
+        self._head_size = 0
+        self._informational = False
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.headers_done = False
+        self.keep_alive = False
+        self.complete = False
+        self.excess = False  # bytes came after the end
+        self.at_chunk = False  # the last thing seen was the end of a chunk
+
+    def feed(self, data: bytes) -> bytes:
+        """The body's bytes in `data`, decompressed. Raises HttpError."""
+        if not self.headers_done:
+            self._grow(len(data))
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            raise HttpError("the server switched protocols (101)") from None
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, HttpError):
+                raise error.__context__ from None
+            if not self.complete:
+                raise HttpError(f"not HTTP/1.1: {error or type(error).__name__}") from None
+            self.excess = True
+        pieces = self._body
+        if not pieces:
+            return b""
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._body = []
+        return body if self._inflate is None else self._decompress(body)
+
+    def end(self) -> bool:
+        """The connection was closed: is the answer whole? Only where its end is the connection's end."""
+        delimited = "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "").lower()
+        return self.complete or (self.headers_done and not delimited)
+
+    @property
+    def plain(self) -> bool:
+        return self._inflate is None
+
+    def _decompress(self, body: bytes) -> bytes:
+        assert self._inflate is not None
+        try:
+            out = self._inflate.decompress(body, INFLATE_LIMIT)
+        except zlib.error as error:
+            if self._raw or self.headers.get("content-encoding", "").strip().lower() != "deflate":
+                raise HttpError(f"broken {self.headers['content-encoding']} body: {error}") from None
+            self._raw = True
+            self._inflate = zlib.decompressobj(-15)
+            return self._decompress(body)
+        if self._inflate.unconsumed_tail:
+            raise HttpError(f"more than {INFLATE_LIMIT} bytes from one compressed read")
+        return out
+
+    def _grow(self, size: int) -> None:
+        self._head_size += size
+        if self._head_size > HEAD_LIMIT and not self.headers_done:
+            raise HttpError(f"more than {HEAD_LIMIT} bytes of headers")
+
+    def close(self) -> None:
+        """Breaks the cycle with the parser, so that no collector is needed."""
+        self._parser = None
+
+    # llhttp's callbacks.
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self.excess = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.headers_done:  # a trailer: nothing of ours is in it
+            self._head_size += len(name) + len(value)
+            if self._head_size > 2 * HEAD_LIMIT:
+                raise HttpError("endless trailers")
+            return
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if self.complete:
+            return
+        self._informational = status < 200 and status != 101
+        if self._informational:
+            self.headers = {}
+            return
+        self.status, self.headers_done = status, True
+        self.keep_alive = self._parser.should_keep_alive()
+        encoding = self.headers.get("content-encoding", "").strip().lower()
+        if encoding in ENCODINGS:
+            self._inflate = zlib.decompressobj(ENCODINGS[encoding])
+        elif encoding not in ("", "identity"):
+            raise HttpError(f"a body in {encoding[:40]!r}, which was not asked for")
+
+    def on_body(self, body: bytes) -> None:
+        self.at_chunk = False
+        if not self.complete:
+            self._body.append(body)
+
+    def on_chunk_header(self) -> None:
+        self.at_chunk = False
+
+    def on_chunk_complete(self) -> None:
+        self.at_chunk = True
+
+    def on_message_complete(self) -> None:
+        if not self._informational:
+            self.complete = True
+            self.at_chunk = False
+        self._informational = False

@@ -1,0 +1,119 @@
+"""The pulse of a hub's loop: when it last polled, how late it runs, and what the process counts.
+
+Theory of operation. A read whose socket was not readable at one poll and is at the next arrived in between. So a
+`prepare` watcher notes the instant just before each poll, and the instant before the poll before the current one is the
+lower end of every read's bracket. (Noted before the poll, not after: a process preempted between the two would claim a
+bracket that is too narrow. Where the loop is busy polls don't block and the two agree; where it is idle the bracket is
+wider, and reads that hold one event don't need it.) A coarse timer shows stalls: how much its interval is longer than
+asked.
+
+One pulse serves all targets of a hub; a process has one hub per thread, normally one.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from . import clock
+
+TICK = 0.05  # seconds
+LONG = 10_000_000  # a stall worth counting, nanoseconds
+
+
+class Pulse:
+    """Instants are CLOCK_REALTIME in nanoseconds since the epoch; `before` is the lower end of the current reads."""
+
+    def __init__(self, hub: Any) -> None:
+        self.hub = hub
+        self.loop = hub.loop
+        self.before = self._latest = clock.realtime_ns()
+        self.reads = self.unstamped = self.fast = 0
+        self.opened = self.reused = self.reconnected = self.faults = 0
+        self.stalls = self.longest_stall = 0
+        self.sweeps: dict[object, Callable[[], None]] = {}  # what each open target wants at every tick
+        self._ticked = clock.monotonic_ns()
+        self._started = self._ticked
+        self._cpu = clock.cpu_ns()
+        self._prepare = self.loop.prepare(ref=False, priority=self.loop.MINPRI)  # after gevent's own, next to the poll
+        self._prepare.start(self._polling)
+        self._timer = self.loop.timer(TICK, TICK, ref=False)
+        self._timer.start(self._tick)
+
+    def _polling(self) -> None:
+        self.before = self._latest
+        self._latest = time.time_ns()
+
+    def _tick(self) -> None:
+        now = clock.monotonic_ns()
+        stall = now - self._ticked - int(TICK * 1e9)
+        self._ticked = now
+        if stall > self.longest_stall:
+            self.longest_stall = stall
+        if stall > LONG:
+            self.stalls += 1
+        for sweep in list(self.sweeps.values()):
+            sweep()
+
+    def facts(self) -> dict[str, Any]:
+        wall, cpu = clock.monotonic_ns() - self._started, clock.cpu_ns() - self._cpu
+        return {
+            "time_source": _source(self.reads, self.unstamped),
+            "reads": self.reads,
+            "reads_unstamped": self.unstamped,
+            "reads_fast": self.fast,
+            "connections_opened": self.opened,
+            "connections_reused": self.reused,
+            "reconnected": self.reconnected,
+            "internal_faults": self.faults,
+            "stalls_over_10ms": self.stalls,
+            "longest_stall_s": self.longest_stall * 1e-9,
+            "cpu_s": cpu * 1e-9,
+            "wall_s": wall * 1e-9,
+            "open_files_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            "collections": COLLECTIONS.count,
+            "collections_s": COLLECTIONS.total * 1e-9,
+            "longest_collection_s": COLLECTIONS.longest * 1e-9,
+        }
+
+
+def _source(reads: int, unstamped: int) -> str:
+    if not unstamped:
+        return "kernel"
+    return "user" if unstamped == reads else "mixed"
+
+
+class Collections:
+    """Pauses of the garbage collector in this process, nanoseconds."""
+
+    def __init__(self) -> None:
+        self.count = self.total = self.longest = 0
+        self._began = 0
+
+    def note(self, phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = clock.monotonic_ns()
+        elif self._began:
+            pause = clock.monotonic_ns() - self._began
+            self.count, self.total, self.longest = self.count + 1, self.total + pause, max(self.longest, pause)
+
+
+COLLECTIONS = Collections()
+PULSES: list[Pulse] = []
+
+
+def pulse() -> Pulse:
+    """The pulse of the current hub."""
+    hub = gevent.get_hub()
+    for known in PULSES:
+        if known.hub is hub and known.loop is hub.loop:
+            return known
+    if COLLECTIONS.note not in gc.callbacks:
+        gc.callbacks.append(COLLECTIONS.note)
+    PULSES.append(Pulse(hub))
+    return PULSES[-1]

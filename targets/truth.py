@@ -1,0 +1,253 @@
+"""A server whose emission instants are known: what the client is judged against. Its own process, no gevent.
+
+    python -m targets.truth [--port 0] [--log FILE] [--tls CERT KEY]
+
+Prints one JSON line {"ready": true, "url": ..., "pid": ...} and runs until SIGTERM; then it writes its log to FILE (or
+stdout) as JSON lines, one for each request in the order of their beginnings:
+
+    {"id": the client's request id, "received": .., "first_due": .., "first": .., "last": .., "tokens": n,
+     "late_ns": largest lateness of a write behind its own schedule, "left": true if the client left in mid-stream}
+
+Instants are CLOCK_REALTIME in nanoseconds, taken right before each write. The request says what to emit, in its JSON
+body: "truth": {"ttft_s": .., "gap_s": .., "tokens": .., "id": ..}; ttft counts from the request's last byte.
+
+Theory of operation. One thread, one epoll, one heap of (instant, stream). It sleeps whole milliseconds only and spins
+for the rest, so that a write is as punctual as the machine allows; what is logged is the actual instant, so a late
+write is late in the log too and spoils nothing but the rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import itertools
+import json
+import select
+import signal
+import socket
+import ssl
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+SPIN = 100_000  # ns that a sleep may overshoot
+HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+    b"Cache-Control: no-cache\r\nX-Request-Id: "
+)
+DONE = b"data: [DONE]\n\n"
+LAST = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Stream:
+    """One connection; one request at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.incoming = b""
+        self.wanted = 0  # bytes of the whole request, 0 while its head is incomplete
+        self.outgoing = b""
+        self.record: dict[str, Any] = {}
+        self.event = b""
+        self.left = 0
+        self.due = 0
+        self.gap = 0
+
+    def request(self) -> dict[str, Any] | None:
+        """The JSON body of the request, once it is whole."""
+        if not self.wanted:
+            head, end, _ = self.incoming.partition(b"\r\n\r\n")
+            if not end:
+                return None
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            self.wanted = len(head) + 4 + int(length[15:])
+        if len(self.incoming) < self.wanted:
+            return None
+        whole, self.incoming = self.incoming[: self.wanted], self.incoming[self.wanted :]
+        self.wanted = 0
+        body: dict[str, Any] = json.loads(whole.partition(b"\r\n\r\n")[2])
+        return body
+
+    def begin(self, body: dict[str, Any], now: int) -> None:
+        asked = body.get("truth", {})
+        model = body.get("model", "truth")
+        self.left = int(asked.get("tokens", body.get("max_tokens", 16)))
+        self.gap = round(asked.get("gap_s", 0.01) * 1e9)
+        self.due = now + round(asked.get("ttft_s", 0.05) * 1e9)
+        self.record = {
+            "id": asked.get("id", ""), "received": now, "first_due": self.due, "first": 0, "last": 0,
+            "tokens": self.left, "late_ns": 0, "left": False,
+        }  # fmt: skip
+        start = {"id": f"truth-{self.record['id']}", "object": "chat.completion.chunk", "created": now // 10**9}
+        choice = {"index": 0, "delta": {"content": " word"}, "logprobs": None, "finish_reason": None}
+        event = {**start, "model": model, "choices": [choice]}
+        self.event = chunk(b"data: %b\n\n" % json.dumps(event, separators=(",", ":")).encode())
+        usage = {"prompt_tokens": 1, "completion_tokens": self.left, "total_tokens": 1 + self.left}
+        last = json.dumps({**start, "model": model, "choices": [], "usage": usage}, separators=(",", ":")).encode()
+        self.tail = chunk(b"data: %b\n\n" % last) + chunk(DONE) + LAST
+        role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+        opening = json.dumps({**start, "model": model, "choices": [role]}, separators=(",", ":")).encode()
+        self.write(HEAD + self.record["id"].encode() + b"\r\n\r\n" + chunk(b"data: %b\n\n" % opening))
+
+    def write(self, data: bytes) -> None:
+        if self.outgoing:
+            self.outgoing += data
+            return
+        try:
+            sent = self.sock.send(data)
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            sent = 0
+        self.outgoing = data[sent:]
+
+    def flush(self) -> None:
+        data, self.outgoing = self.outgoing, b""
+        self.write(data)
+
+    def emit(self) -> bool:
+        """Writes the token that is due; is there another?"""
+        record = self.record
+        if self.outgoing:
+            self.flush()
+        if not self.left:
+            self.due += 1_000_000
+            return False
+        now = time.time_ns()
+        self.write(self.event)
+        if not record["first"]:
+            record["first"] = now
+        late = now - self.due
+        if late > record["late_ns"]:
+            record["late_ns"] = late
+        record["last"] = now
+        self.left -= 1
+        self.due += self.gap
+        if self.left:
+            return True
+        self.write(self.tail)
+        return False
+
+
+class Truth:
+    """The server."""
+
+    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
+        self.listener = socket.create_server(("127.0.0.1", port), backlog=16384)
+        self.listener.setblocking(False)
+        self.context = context
+        self.port: int = self.listener.getsockname()[1]
+        self.poll = select.epoll()
+        self.poll.register(self.listener.fileno(), select.EPOLLIN)
+        self.streams: dict[int, Stream] = {}
+        self.heap: list[tuple[int, int, Stream]] = []
+        self.order = itertools.count()
+        self.log: list[dict[str, Any]] = []
+        self.running = True
+
+    def run(self) -> None:
+        while self.running:
+            self._emit()
+            now = time.time_ns()
+            wait = (self.heap[0][0] - now - SPIN) // 1_000_000 if self.heap else 100  # ms; epoll would round up
+            for fd, _ in self.poll.poll(max(0, min(100, wait)) / 1000):
+                if fd == self.listener.fileno():
+                    self._accept()
+                elif fd in self.streams:
+                    self._serve(self.streams[fd])
+
+    def _emit(self) -> None:
+        heap = self.heap
+        for _ in range(64):  # then look at the sockets again
+            if not heap or heap[0][0] > time.time_ns():
+                return
+            _, _, stream = heap[0]
+            try:
+                more = stream.sock.fileno() >= 0 and stream.emit()
+            except OSError:
+                self._drop(stream)
+                more = False
+            if more or stream.outgoing:
+                heapq.heapreplace(heap, (stream.due, next(self.order), stream))
+            else:
+                heapq.heappop(heap)
+
+    def _accept(self) -> None:
+        for _ in range(256):
+            try:
+                sock, _ = self.listener.accept()
+            except BlockingIOError:
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.context is not None:
+                try:
+                    sock = self.context.wrap_socket(sock, server_side=True)
+                except OSError:
+                    continue
+            sock.setblocking(False)
+            stream = self.streams[sock.fileno()] = Stream(sock)
+            self.poll.register(sock.fileno(), select.EPOLLIN)
+            if self.context is not None:
+                self._serve(stream)
+
+    def _serve(self, stream: Stream) -> None:
+        try:
+            data = stream.sock.recv(1 << 18)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return None
+        except OSError:
+            data = b""
+        if not data:
+            return self._drop(stream)
+        stream.incoming += data
+        body = stream.request()
+        if body is not None:
+            stream.begin(body, time.time_ns())
+            self.log.append(stream.record)
+            heapq.heappush(self.heap, (stream.due, next(self.order), stream))
+        return None
+
+    def _drop(self, stream: Stream) -> None:
+        if stream.left:
+            stream.record["left"] = True
+        fd = stream.sock.fileno()
+        if fd >= 0:
+            self.poll.unregister(fd)
+            del self.streams[fd]
+            stream.sock.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m targets.truth", description="a server of known emission instants")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
+    asked = parser.parse_args()
+    context = None
+    if asked.tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*asked.tls)
+    server = Truth(asked.port, context)
+
+    def stop(*_: object) -> None:
+        server.running = False
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    scheme = "https" if context else "http"
+    url = f"{scheme}://127.0.0.1:{server.port}"
+    sys.stdout.write(json.dumps({"ready": True, "url": url, "model": "truth", "name": "truth"}) + "\n")
+    sys.stdout.flush()
+    server.run()
+    lines = "".join(json.dumps(record) + "\n" for record in server.log)
+    if asked.log:
+        asked.log.write_text(lines)
+    else:
+        sys.stdout.write(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Real servers for the client's tests: the known-truth server, and one that says exactly what a test tells it to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from targets.client import HttpTarget
+from targets.clock import Clock
+from targets.exchange import Exchange, Outcome
+from targets.target import Ask, Spec
+
+
+class TruthServer:
+    """`python -m targets.truth` in its own process."""
+
+    def __init__(self, log: Path, *more: str) -> None:
+        self.log = log
+        command = [sys.executable, "-m", "targets.truth", "--log", str(log), *more]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.url: str = json.loads(self.process.stdout.readline())["url"]
+
+    def stop(self) -> list[dict[str, Any]]:
+        """Ends it; its log, a record a request."""
+        os.kill(self.process.pid, signal.SIGTERM)
+        self.process.communicate(timeout=10)
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Iterator[TruthServer]:
+    server = TruthServer(tmp_path / "truth.jsonl")
+    yield server
+    if server.process.poll() is None:
+        server.stop()
+
+
+class Caller:
+    """A client's side: starts asks at a URL, waits for their exchanges."""
+
+    def __init__(self, url: str, **spec: Any) -> None:
+        self.clock = Clock()
+        self.target = HttpTarget(Spec("under-test", url, "m", **spec), self.clock)
+        self.over: list[Exchange] = []
+        self.started = 0
+
+    def start(self, prompt: str = "a few words", **ask: Any) -> None:
+        fields: dict[str, Any] = {"prompt_tokens": 3, "output_tokens": 4, **ask}
+        self.target.start(Ask(self.started, self.clock.now(), prompt, **fields), self.over.append)
+        self.started += 1
+
+    def wait(self, seconds: float = 10.0) -> list[Exchange]:
+        with gevent.Timeout(seconds):
+            while len(self.over) < self.started:
+                gevent.sleep(0.005)
+        return self.over
+
+    def ask(self, **ask: Any) -> Exchange:
+        self.start(**ask)
+        return self.wait()[-1]
+
+
+@pytest.fixture
+def caller() -> Iterator[type[Caller]]:
+    """The class; every one that is made is closed."""
+    made: list[Caller] = []
+
+    class Closing(Caller):
+        def __init__(self, url: str, **spec: Any) -> None:
+            super().__init__(url, **spec)
+            made.append(self)
+
+    yield Closing
+    for one in made:
+        one.target.close()
+        assert one.target.in_flight == 0
+        assert len(one.over) == one.started, "an exchange was never handed back"
+        assert all(isinstance(exchange.outcome, Outcome) for exchange in one.over)
