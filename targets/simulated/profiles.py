@@ -17,7 +17,8 @@ from traces.errors import InputError
 from .roofline import Model
 
 FOLDER = Path(__file__).parent / "profiles"
-STANDINGS = ("measured", "fitted", "vendor", "derived", "assumed")  # from the firmest to the least firm
+STANDINGS = ("measured", "vendor", "fitted", "derived", "assumed")  # from the firmest to the least firm
+ASIDE = ("price", "watts", "interconnect", "all_reduce")  # say nothing about the speed of one device
 ALIASES = {
     "a100": "a100-40g",
     "groqrack": "groqrack-alcf",
@@ -56,11 +57,11 @@ class Profile:
 
     @property
     def standing(self) -> str:
-        """The least firm standing among the figures that decide speed: price and power don't count."""
-        engine = next(iter(self.engines.values()), {})
-        deciding = [*engine.values(), *self.link.values()]
-        deciding += [figure for name, figure in self.figures.items() if name not in ("price", "watts")]
-        return max((figure.standing for figure in deciding), key=STANDINGS.index, default="assumed")
+        """The least firm standing among the figures that decide speed, those of a composition's parts included."""
+        figures = self.figures | next(iter(self.engines.values()), {}) | self.link
+        found = [figure.standing for name, figure in figures.items() if name not in ASIDE]
+        found += [load(part).standing for part in (self.prefill, self.decode) if part]
+        return max(found, key=STANDINGS.index, default="assumed")
 
 
 def names() -> list[str]:

@@ -1,0 +1,98 @@
+"""Driver one, virtual time: a trace in, `Exchange`s out, as fast as the engine can compute them.
+
+Requests enter at their own instants and Exchanges come out as they end, so memory stays flat however long the trace
+is. The instants are the plan's: no network, no client, nothing late.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator
+from math import inf
+
+from traces.request import Request
+
+from ..exchange import Exchange, Outcome
+from .compose import Endpoint
+from .job import Job
+
+NANO = 1_000_000_000
+
+
+def simulate(
+    endpoint: Endpoint, requests: Iterable[Request], *, target: str = "", step: str = ""
+) -> Iterator[Exchange]:
+    """One Exchange for each request, in the order in which they end. An endpoint serves one simulation."""
+    queue, station, name = endpoint.queue, endpoint.station, target or endpoint.name
+    limit = station.limit
+    over: deque[Job] = deque()
+
+    def done(job: Job, now: float) -> None:
+        over.append(job)
+
+    for number, request in enumerate(requests):
+        now = request.due / NANO
+        queue.run(now)
+        while over:
+            yield _exchange(over.popleft(), name, step)
+        # A model writes at least one token; rows that saw none are asked for one.
+        output = request.output_tokens or 1
+        if request.prompt_tokens + output > limit:
+            yield _refused(request, name, step, limit)
+        else:
+            prompt = request.prompt_tokens or 1
+            station.submit(Job(number, now, prompt, output, done, request, request.prefix), now)
+    queue.run(inf)
+    while over:
+        yield _exchange(over.popleft(), name, step)
+
+
+def _blank(request: Request, target: str, step: str) -> Exchange:
+    due = request.due
+    return Exchange(
+        index=request.index,
+        target=target,
+        due=due,
+        prompt_tokens=request.prompt_tokens,
+        output_tokens=request.output_tokens,
+        step=step,
+        session=request.session,
+        turn=request.turn,
+        started=due,
+        connected=due,
+        sent=due,
+        body_sent=due,
+        headers_at=due,
+    )
+
+
+def _exchange(job: Job, target: str, step: str) -> Exchange:
+    exchange = _blank(job.sink, target, step)
+    first, last = round(job.first * NANO), round(job.last * NANO)
+    exchange.token_at = array("q", (first, last) if job.output > 1 else (first,))
+    exchange.token_events = array("i", (1, job.output - 1) if job.output > 1 else (1,))
+    exchange.done, exchange.status, exchange.outcome, exchange.finish_reason = last, 200, Outcome.OK, "length"
+    exchange.usage_prompt, exchange.usage_output, exchange.usage_cached = job.prompt, job.output, job.cached
+    queue, prefill, transfer, decode = phases(job)
+    exchange.server_queue, exchange.server_prefill, exchange.server_decode = queue, prefill, decode
+    if job.handed >= 0:
+        exchange.server_transfer = transfer
+        exchange.prefill_worker, exchange.decode_worker = str(job.prefill_worker), str(job.decode_worker)
+    return exchange
+
+
+def phases(job: Job) -> tuple[float, float, float, float]:
+    """Seconds of a finished job in queue, prefill, KV transfer and decode; together its end-to-end time."""
+    if job.handed < 0:
+        return job.begun - job.arrival, job.first - job.begun, 0.0, job.last - job.first
+    # Waiting for a place in the decode pool is queueing too.
+    queue = job.begun - job.arrival + job.first - job.transferred
+    return queue, job.handed - job.begun, job.transferred - job.handed, job.last - job.first
+
+
+def _refused(request: Request, target: str, step: str, limit: int) -> Exchange:
+    exchange = _blank(request, target, step)
+    exchange.done, exchange.status, exchange.outcome = request.due, 400, Outcome.HTTP_ERROR
+    exchange.error = f"prompt and answer exceed the context of {limit} tokens"
+    return exchange
