@@ -1,0 +1,130 @@
+"""Prompts: the trace's length, shared bytes for shared blocks, the same everywhere, nothing shared across salts."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from traces import wording
+from traces.prompts import Prompts
+from traces.request import Request
+from traces.trace import Trace, build
+
+BLOCKS = [[1, 2, 3], [1, 2, 4], [1, 2], [9]]
+
+
+def shared(block_tokens: int | dict[int, int] = 16, prompts: tuple[int, ...] = (100, 80, 20, 16)) -> Trace:
+    return build(
+        {"due": [0, 1, 2, 3], "prompt_tokens": prompts, "output_tokens": [5] * 4, "prefix": BLOCKS},
+        block_tokens=block_tokens,
+    )
+
+
+def conversation(lengths: tuple[tuple[int, int], ...] = ((100, 50), (170, 30), (300, 10))) -> Trace:
+    return build(
+        {
+            "due": range(len(lengths)),
+            "prompt_tokens": [prompt for prompt, _ in lengths],
+            "output_tokens": [output for _, output in lengths],
+            "session": [0] * len(lengths),
+            "turn": range(len(lengths)),
+            "parent": range(-1, len(lengths) - 1),
+        }
+    )
+
+
+@given(st.binary(max_size=20), st.integers(0, 3000))
+def test_words_are_counted_exactly_and_shorter_is_the_beginning_of_longer(key, count):
+    text = wording.words(key, count)
+    assert len(text.split()) == count and text == " ".join(text.split())
+    shorter = wording.words(key, count // 2)
+    assert text.split()[: count // 2] == shorter.split()
+
+
+def test_the_text_looks_like_sentences_of_common_words():
+    text = wording.words(b"k", 2000)
+    assert set(text.lower().replace(".", "").split()) <= set(wording.LEXICON.split())
+    assert text.count(".") == (2000 - wording.OPENING) // wording.SENTENCE
+
+
+@pytest.mark.parametrize("block_tokens", [1, 16, 64, 512, {1: 3, 2: 40, 3: 9, 4: 10, 9: 16}])
+def test_prompts_have_the_traces_length_and_share_their_blocks(block_tokens):
+    trace = shared(block_tokens)
+    texts = [Prompts(trace).text(request) for request in trace]
+    assert [len(text.split()) for text in texts] == trace.column("prompt_tokens").tolist()
+    size = block_tokens if isinstance(block_tokens, dict) else dict.fromkeys([1, 2], block_tokens)
+    common = min(size[1] + size[2], 80)
+    assert texts[0].split()[:common] == texts[1].split()[:common]
+    assert texts[0].split()[common : common + 8] != texts[1].split()[common : common + 8] or common == 80
+    assert texts[2].split() == texts[0].split()[:20] or common < 20
+
+
+def test_ids_have_the_length_share_blocks_and_stay_clear_of_special_tokens():
+    trace = shared(16)
+    ids = [Prompts(trace).ids(request, 32000) for request in trace]
+    assert [len(one) for one in ids] == trace.column("prompt_tokens").tolist()
+    assert ids[0][:32] == ids[1][:32] and ids[0][32:40] != ids[1][32:40]
+    assert min(map(min, ids)) >= 3200 and max(map(max, ids)) < 28800
+
+
+def test_nothing_is_shared_across_salts_seeds_or_requests():
+    trace = shared(16)
+    first = next(iter(trace))
+    texts = {Prompts(trace, seed=seed, salt=salt).text(first) for seed in (0, 1) for salt in ("", "a", "b")}
+    assert len({text[:40] for text in texts}) == 6
+    plain = build({"due": [0] * 500, "prompt_tokens": [16] * 500, "output_tokens": [1] * 500})
+    openings = {" ".join(Prompts(plain).text(request).split()[:8]) for request in plain}
+    assert len(openings) == 500
+
+
+def test_the_text_is_the_same_in_another_process_with_another_hash_seed():
+    code = (
+        "from traces.prompts import Prompts; from traces.trace import build;"
+        "t = build({'due': [0], 'prompt_tokens': [300], 'output_tokens': [1], 'prefix': [[7]]}, block_tokens=64);"
+        "print(Prompts(t, seed=5, salt='s').text(next(iter(t))))"
+    )
+    texts = set()
+    for seed in ("1", "2"):
+        other = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, check=True, env={"PYTHONHASHSEED": seed}
+        )
+        texts.add(other.stdout)
+    assert len(texts) == 1
+
+
+def test_history_and_message_make_the_prompt():
+    trace = conversation()
+    prompts = Prompts(trace)
+    first, second, third = trace
+    assert prompts.history(first) == ()
+    assert prompts.history(third)[:2] == prompts.history(second)
+    assert [role for role, _ in prompts.history(third)] == ["user", "assistant"] * 2
+    assert prompts.history(second)[0] == ("user", prompts.text(first))
+    for request in trace:
+        said = sum(len(text.split()) for _, text in prompts.history(request))
+        assert said + len(prompts.text(request).split()) == request.prompt_tokens
+    assert len(prompts.ids(third, 1000)) == 300
+
+
+@given(st.lists(st.tuples(st.integers(1, 200), st.integers(0, 100)), min_size=1, max_size=8))
+def test_history_fits_even_where_the_trace_forgets(lengths):
+    trace = conversation(tuple(lengths))
+    prompts = Prompts(trace)
+    for request in trace:
+        said = sum(len(text.split()) for _, text in prompts.history(request))
+        assert said + len(prompts.text(request).split()) == request.prompt_tokens
+        assert len(prompts.ids(request, 1000)) == request.prompt_tokens
+        assert prompts.text(request)
+
+
+def test_a_shard_says_what_the_whole_trace_says():
+    trace = shared()
+    assert Prompts(trace[2:]).text(list(trace)[2]) == Prompts(trace).text(list(trace)[2])
+
+
+def test_a_loop_of_parents_ends():
+    trace = build({"due": [0, 1], "prompt_tokens": [9, 9], "output_tokens": [1, 1], "parent": [1, 0]})
+    assert all(Prompts(trace).text(request) for request in trace)
+    assert Prompts(trace).text(Request(5, 0, 3, 1, parent=77))

@@ -1,0 +1,90 @@
+"""English-looking text by the word count: `words(key, count)` is cheap, reproducible and has a prefix property.
+
+Theory of operation. Simulated endpoints count whitespace-delimited words, real ones the tokens of a BPE vocabulary, and
+a prompt must have the trace's length for both. So every word here is a short common one, which with its leading space
+is one token of every large vocabulary; the full stop that ends each sentence of 32 words is the one extra token, so a
+real count lies about 3 % above the word count (docs/traces.md has the measured figures).
+
+A text is a few random words, which make it unlike every other from its first block on (prefix caches compare from the
+start), then whole sentences from a table of 1,024. All is chosen by bytes of SHAKE-128 over the key, whose output
+can be extended, so that a shorter text with the same key is the beginning of a longer one. Choosing by the sentence
+and not by the word is what makes 2,000 words cost about 10 us.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+
+import numpy as np
+
+SENTENCE = 32  # words, the last with a full stop
+SENTENCES = 1024
+OPENING = 8  # random words at the start: 2**64 openings
+
+LEXICON = """
+determiners: the a this that each every another some one any their our his her its my
+adjectives: new old small large good bad long short early late young great high low own main local public common
+    simple strong free full clear ready real whole open final hard dark light cold warm quick slow quiet kind fine
+    rich poor deep wide heavy fair near green red blue white black
+nouns: time year way day man woman child world school state family student group country problem hand part place
+    case week company system program question work night point home water room mother area money story fact month
+    book eye job word business issue side head house service friend father power hour game line end member law car
+    city name team minute idea body back parent face level office door health person art war history party result
+    change morning reason research girl boy food teacher force education paper market plan report road table letter
+    bank river garden
+verbs: has made found gave told asked called tried left kept saw took knew wanted used put brought began showed
+    heard played moved lived held wrote provided sat lost paid met included set learned changed led understood
+    watched followed stopped created spoke read allowed added spent opened walked won offered remembered considered
+    bought served sent expected built stayed reached carried raised passed sold required reported decided pulled
+prepositions: in on at by for with about after before under over near from into through during without against
+links: and but while because although when where since until so if as or though
+adverbs: often always never also still again soon then now here there once almost really very quite just only
+"""
+DETERMINERS, ADJECTIVES, NOUNS, VERBS, PREPOSITIONS, LINKS, ADVERBS = (
+    entry.split()[1:] for entry in re.split(r"\n(?! )", LEXICON.strip())
+)
+
+# Clauses of eight words; a sentence is four of them, the later ones linked.
+OPENERS = (
+    (DETERMINERS, ADJECTIVES, NOUNS, VERBS, DETERMINERS, NOUNS, PREPOSITIONS, NOUNS),
+    (DETERMINERS, NOUNS, ADVERBS, VERBS, DETERMINERS, ADJECTIVES, ADJECTIVES, NOUNS),
+    (PREPOSITIONS, DETERMINERS, NOUNS, DETERMINERS, NOUNS, VERBS, DETERMINERS, NOUNS),
+    (ADVERBS, DETERMINERS, NOUNS, VERBS, DETERMINERS, ADJECTIVES, NOUNS, ADVERBS),
+)
+LINKED = (
+    (LINKS, DETERMINERS, NOUNS, VERBS, DETERMINERS, NOUNS, PREPOSITIONS, NOUNS),
+    (LINKS, DETERMINERS, ADJECTIVES, NOUNS, ADVERBS, VERBS, DETERMINERS, NOUNS),
+    (LINKS, DETERMINERS, NOUNS, PREPOSITIONS, DETERMINERS, NOUNS, VERBS, NOUNS),
+)
+COMMON = sorted({*ADJECTIVES, *NOUNS, *VERBS, *PREPOSITIONS, *LINKS, *ADVERBS})[:256]
+
+
+def words(key: bytes, count: int) -> str:
+    """`count` words between single spaces; equal keys give equal beginnings, and equal texts on every machine."""
+    stream = hashlib.shake_128(key).digest(OPENING + 2 * (max(0, count - OPENING) // SENTENCE + 1))
+    opening = [COMMON[byte] for byte in stream[: min(OPENING, count)]]
+    opening[:1] = [word.capitalize() for word in opening[:1]]
+    whole, rest = divmod(max(0, count - OPENING), SENTENCE)
+    chosen = (np.frombuffer(stream, "<u2", whole + 1, OPENING) % SENTENCES).tolist()
+    table = _sentences()
+    parts = [" ".join(opening), *[table[one] for one in chosen[:whole]]] if count else []
+    if rest:
+        parts.append(" ".join(table[chosen[whole]].split(" ")[:rest]))
+    return " ".join(parts)
+
+
+@cache
+def _sentences() -> list[str]:
+    return [_sentence(hashlib.shake_128(b"sentence %d" % number).digest(SENTENCE + 4)) for number in range(SENTENCES)]
+
+
+def _sentence(stream: bytes) -> str:
+    chosen = []
+    for clause in range(4):
+        patterns = LINKED if clause else OPENERS
+        pattern = patterns[stream[SENTENCE + clause] % len(patterns)]
+        part = stream[8 * clause : 8 * clause + 8]
+        chosen += [kind[byte % len(kind)] for kind, byte in zip(pattern, part, strict=True)]
+    return " ".join(chosen).capitalize() + "."
