@@ -26,10 +26,8 @@ def capacity(
     Requests that exceed the endpoint's context are left out. ValueError where none fits.
     """
     lengths = [(r.prompt_tokens or 1, r.output_tokens or 1) for r in requests]
-    return tuple(
-        _saturated(_single(name, model, settings), part, lengths)
-        for part in range(_parts(_single(name, model, settings)))
-    )
+    parts = 2 if isinstance(_single(name, model, settings).station, Disaggregated) else 1
+    return tuple(_saturated(_single(name, model, settings), part, lengths) for part in range(parts))
 
 
 def pool(
@@ -48,10 +46,6 @@ def pool(
 
 def _single(name: str, model: str, settings: Mapping[str, str] | None) -> Endpoint:
     return build(name, model=model, settings={**(settings or {}), "pool": "1"})
-
-
-def _parts(endpoint: Endpoint) -> int:
-    return 2 if isinstance(endpoint.station, Disaggregated) else 1
 
 
 def _saturated(endpoint: Endpoint, part: int, lengths: list[tuple[int, int]]) -> float:
