@@ -1,0 +1,87 @@
+"""Real traces: counts, spans, quantiles, dispersion and prefix reuse equal the figures measured independently of us."""
+
+from pathlib import Path
+
+import pytest
+
+from traces.profile import profile
+from traces.read import read
+from traces.trace import Trace
+
+FOLDER = Path(__file__).parents[3] / "shared" / "traces"
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="../shared/traces, the real traces, is absent")
+
+
+def shared(name: str) -> Trace:
+    return read(str(FOLDER / name))
+
+
+def figures(trace: Trace) -> dict[str, list[float]]:
+    about = profile(trace)
+    return {
+        "cv": [round(about["arrivals"]["cv"], 2)],
+        "dispersion": list(about["arrivals"]["dispersion"].values()),
+        "peak": list(about["arrivals"]["peak_to_mean"].values()),
+        "prompt": [about["prompt_tokens"][name] for name in ("p50", "p90", "p99", "max")],
+        "output": [about["output_tokens"][name] for name in ("p50", "p90", "p99", "max")],
+        "spearman": [round(about["spearman"], 2)],
+    }
+
+
+def test_azure_code_is_the_published_one():
+    trace = shared("AzureLLMInferenceTrace_code.csv")
+    assert (trace.name, len(trace), trace.span) == ("azure", 8819, 3_435_948_056_000)
+    found = figures(trace)
+    assert found["cv"] == [13.15] and found["spearman"] == [-0.02]
+    assert found["dispersion"] == pytest.approx([13.18642807704399, 71.64146924411058, 163.96468848103095], rel=1e-12)
+    assert found["peak"] == pytest.approx([26.1, 12.8], abs=0.05)
+    assert found["prompt"] == pytest.approx([1469, 5188, 7436, 7437], abs=1)
+    assert found["output"] == pytest.approx([13, 55, 251, 1899], abs=1)
+    assert profile(trace)["arrivals"]["longest_gap_s"] == pytest.approx(217, abs=0.5)
+
+
+def test_azure_conv_is_the_published_one():
+    trace = shared("AzureLLMInferenceTrace_conv.csv")
+    assert (len(trace), trace.span) == (19_366, 3_501_721_937_000)
+    found = figures(trace)
+    assert found["cv"] == [1.09] and found["spearman"] == [0.07]
+    assert found["dispersion"] == pytest.approx([1.3851418849785946, 3.856995898132027, 16.128259128235047], rel=1e-12)
+    assert found["peak"] == pytest.approx([2.89, 1.77], abs=0.005)
+    assert found["prompt"] == pytest.approx([1020, 2734, 4142, 14050], abs=1)
+    assert found["output"] == [129, 424, 601, 1000]
+
+
+def test_mooncake_is_spread_inside_its_ticks_and_keeps_its_prefixes():
+    trace = shared("mooncake_conversation_trace.jsonl.gz")
+    assert (trace.name, len(trace), trace.block_tokens) == ("mooncake", 12_031, 512)
+    assert trace.span == pytest.approx(3_537e9, abs=3e9)
+    found = figures(trace)
+    assert found["cv"] == pytest.approx([1.01], abs=0.02)
+    assert found["dispersion"] == pytest.approx([1.05, 1.50, 2.86], rel=0.05)
+    assert found["prompt"] == pytest.approx([6909, 27367, 85400, 126195], abs=1)
+    assert found["output"] == pytest.approx([350, 597, 1119, 2000], abs=1)
+    assert profile(trace)["prefix"]["hit_share"] == pytest.approx(0.37, abs=0.005)
+    assert all(request.prefix[0] == 0 for request in trace)
+
+
+def test_mooncake_keeps_its_ticks_when_told():
+    trace = read(str(FOLDER / "mooncake_conversation_trace.jsonl.gz"), keep_ticks=True)
+    assert trace.span == 3_536_999_000_000
+    assert figures(trace)["cv"] == pytest.approx([3.03], abs=0.005)
+    spread = read(str(FOLDER / "mooncake_conversation_trace.jsonl.gz"), seed=1)
+    moved = spread.column("due") - trace.column("due")
+    assert moved.min() >= 0 and moved.max() <= 3_000_000_000
+    assert spread.column("prompt_tokens").tolist() == trace.column("prompt_tokens").tolist()
+
+
+def test_vidurs_copy_of_azure_is_azure():
+    ours, azure = shared("vidur_splitwise_conv_first2000.csv"), shared("AzureLLMInferenceTrace_conv.csv")[:2000]
+    assert ours.name == "vidur" and len(ours) == 2000
+    assert ours.column("prompt_tokens").tolist() == azure.column("prompt_tokens").tolist()
+    assert abs(ours.column("due") - azure.column("due")).max() < 1000  # it was written with six digits
+
+
+def test_llmservingsim_has_nanoseconds():
+    trace = shared("llmservingsim_example_trace.jsonl")
+    assert (trace.name, len(trace)) == ("llmservingsim", 10)
+    assert trace.column("due")[1] == 347_938_952 - 46_926_808
