@@ -1,0 +1,87 @@
+"""The command line: `phaseload`, or `python -m loadgen`. One file a command in `commands/`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Annotated
+
+import typer
+
+from traces.errors import InputError
+
+from . import house
+from .conclude import UNUSABLE
+
+RUN, PLAN, REPORT, CHECK = "Replay", "Traces and simulation", "Results", "The tool itself"
+
+# (module of commands/, its function or Typer app, group): the order of the help.
+COMMANDS = (
+    ("replay", RUN),
+    ("bakeoff", RUN),
+    ("capacity", RUN),
+    ("targets", RUN),
+    ("record", RUN),
+    ("trace", PLAN),
+    ("simulate", PLAN),
+    ("serve", PLAN),
+    ("report", REPORT),
+    ("gate", REPORT),
+    ("compare", REPORT),
+    ("certify", CHECK),
+)
+
+app = typer.Typer(
+    name="phaseload",
+    help="Replays LLM traces against streaming inference endpoints: TTFT and TPOT, phase by phase, and a verdict.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"phaseload {version('phaseload')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _register() -> None:
+    for name, group in COMMANDS:
+        if find_spec(f"loadgen.commands.{name}") is None:
+            continue
+        command = getattr(import_module(f"loadgen.commands.{name}"), name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=group)
+        else:
+            passing = {"allow_extra_args": True, "ignore_unknown_options": False}
+            app.command(name, rich_help_panel=group, context_settings=passing)(command)
+
+
+def main() -> None:
+    """Bad input is one line on stderr and exit code 2, wherever it was found."""
+    try:
+        house.check()
+        _register()
+        app()
+    except InputError as error:
+        sys.stderr.write(f"phaseload: {error}\n")
+        sys.exit(UNUSABLE)
+    except BrokenPipeError:  # `phaseload ... | head`
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

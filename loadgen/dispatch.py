@@ -1,0 +1,128 @@
+"""The dispatcher: sends what the agendas of a phase's legs say, at the instant they say it.
+
+One greenlet waits on a kernel timer that is set to the earliest due instant of all legs. Whatever changes that instant
+(an exchange that ends, the run's end) sets the timer anew, so the timer is the only thing that the dispatcher waits
+for. Instants are compared on CLOCK_MONOTONIC: a step of the wall clock must not send anything early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import gevent
+
+from targets.clock import Clock, monotonic_ns
+from targets.exchange import Exchange, Outcome
+from targets.target import Target
+
+from .agenda import Agenda, Entry
+from .ahead import Ahead
+from .plan import Leg, Phase
+from .timerfd import Timer
+
+HAND_BACK = 5_000_000_000  # nanoseconds that targets have to hand back what was cut
+
+
+@dataclass
+class Lane:
+    """A leg at work: its agenda, its prompts and its target."""
+
+    leg: Leg
+    agenda: Agenda
+    ahead: Ahead
+    target: Target
+    done: int = 0
+    failed: int = 0
+    open: dict[int, Entry] = field(default_factory=dict)
+
+
+class Dispatcher:
+    """Runs one phase of one worker. `finished` gets every exchange, from an ordinary greenlet.
+
+    `start` is the phase's first instant, nanoseconds from the run's start.
+    """
+
+    def __init__(
+        self, phase: Phase, lanes: list[Lane], clock: Clock, start: int, finished: Callable[[Exchange], None]
+    ) -> None:
+        self.phase, self.lanes, self.start = phase, lanes, start
+        self._zero = clock.monotonic(start)
+        self._finished = finished
+        self._timer = Timer()
+        self._stopped = False
+
+    def run(self) -> None:
+        """Until every answer is in, or the time for it is over; then what is open is cut."""
+        deadline = None
+        try:
+            while not self._stopped:
+                self._send_due()
+                if deadline is None and all(lane.agenda.exhausted(self.now()) for lane in self.lanes):
+                    deadline = self.now() + round(self.phase.drain_s * 1e9)
+                if deadline is not None and (self.now() >= deadline or not self.in_flight):
+                    break
+                self._sleep(deadline)
+        finally:
+            self._stopped = True
+            self._cut()
+            self._timer.close()
+
+    def stop(self) -> None:
+        """Ends the phase early: what is open is cut."""
+        if not self._stopped:
+            self._stopped = True
+            self._timer.set(1)
+
+    def now(self) -> int:
+        """Nanoseconds from the phase's start."""
+        return monotonic_ns() - self._zero
+
+    @property
+    def in_flight(self) -> int:
+        return sum(lane.agenda.in_flight for lane in self.lanes)
+
+    def idle(self) -> int:
+        """Nanoseconds until something is due."""
+        due = self._next_due()
+        return 1 << 62 if due is None else due - self.now()
+
+    def _next_due(self) -> int | None:
+        return min((due for lane in self.lanes if (due := lane.agenda.next_due()) is not None), default=None)
+
+    def _sleep(self, deadline: int | None) -> None:
+        """Until something is due or decided: an exchange that ends sets the timer itself."""
+        wakes = [instant for instant in (self._next_due(), deadline or self.phase.end) if instant is not None]
+        wake = min(wakes, default=None)
+        self._timer.set(None if wake is None else self._zero + wake)
+        self._timer.wait()
+
+    def _send_due(self) -> None:
+        now = self.now()
+        for lane in self.lanes:
+            for entry in lane.agenda.pop(now):
+                self._send(lane, entry)
+
+    def _send(self, lane: Lane, entry: Entry) -> None:
+        counted = entry.due >= self.phase.warmup
+        ask = lane.ahead.ask(entry, start=self.start, step=self.phase.name, counted=counted)
+        lane.open[entry.request.index] = entry
+        lane.target.start(ask, lambda exchange: self._over(lane, exchange))
+
+    def _over(self, lane: Lane, exchange: Exchange) -> None:
+        entry = lane.open.pop(exchange.index)
+        lane.done += 1
+        lane.failed += not exchange.ok
+        self._finished(exchange)
+        ended = exchange.done if exchange.done is not None else self.start + self.now()
+        lane.agenda.finished(entry.request, ended - self.start)
+        if not self._stopped:
+            self._timer.set(1)
+
+    def _cut(self) -> None:
+        """Ends what is open; the targets hand those exchanges back like all others."""
+        for lane in self.lanes:
+            lane.target.stop(Outcome.CUT)
+        patience = monotonic_ns() + HAND_BACK
+        while self.in_flight and monotonic_ns() < patience:
+            gevent.sleep(0.005)

@@ -1,0 +1,150 @@
+"""The plan of a run: phases one after the other, each a set of legs side by side; a leg is a target and its trace.
+
+`replay` is one phase of one leg, a parallel bake-off one phase a load step with a leg a target, a sequential one a
+phase a target. plan.json holds the plan, `plan/<phase>-<leg>.arrow` the requests of each leg with their final due
+instants: every worker reads the same instants, whatever random numbers made them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from targets.target import Spec
+from traces.errors import InputError
+from traces.trace import Trace
+
+FILE = "plan.json"
+FOLDER = "plan"
+ROWS = "exchanges"
+SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One target and what it is sent. `concurrency`: requests in flight over all workers (None: the trace's instants)."""
+
+    target: Spec
+    file: str
+    requests: int
+    concurrency: int | None = None
+    open_loop: bool = False
+    retries: int = 0
+    leave: float = 0.0  # the share of requests that the client cancels
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Legs that run side by side. `window_s` None: the whole trace; `drain_s`: how long the last answers may take."""
+
+    name: str
+    legs: tuple[Leg, ...]
+    load: str = ""
+    warmup_s: float = 0.0
+    window_s: float | None = None
+    drain_s: float = 60.0
+
+    @property
+    def warmup(self) -> int:
+        return round(self.warmup_s * SECOND)
+
+    @property
+    def end(self) -> int | None:
+        """When arrivals stop, nanoseconds from the phase's start."""
+        return None if self.window_s is None else self.warmup + round(self.window_s * SECOND)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run. `record` holds what goes into run.json as it is: argv, seed, trace, slo, goodput, order, ..."""
+
+    name: str
+    phases: tuple[Phase, ...]
+    seed: int = 0
+    salt: str = "auto"  # "auto": the run's own; "none"; or a text
+    tokenizer: str | None = None
+    slo: tuple[str, ...] = ()
+    goodput: tuple[str, ...] = ()
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.phases or not all(phase.legs for phase in self.phases):
+            raise InputError("there is nothing to replay", remedy="give a trace and a target")
+
+    @property
+    def targets(self) -> list[Spec]:
+        """Each target once, in the order of its first leg."""
+        return list({leg.target.name: leg.target for phase in self.phases for leg in phase.legs}.values())
+
+    def dumps(self) -> bytes:
+        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2)
+
+
+def loads(data: bytes | str) -> Plan:
+    """The plan that `dumps` wrote. InputError for anything else."""
+    try:
+        raw = orjson.loads(data)
+        phases = tuple(_phase(phase) for phase in raw.pop("phases"))
+        return Plan(phases=phases, **_tuples(Plan, raw))
+    except (ValueError, KeyError, TypeError) as problem:
+        raise InputError(f"not a plan: {problem}", where=FILE) from None
+
+
+def _phase(raw: dict[str, Any]) -> Phase:
+    legs = tuple(Leg(target=spec(leg.pop("target")), **leg) for leg in raw.pop("legs"))
+    return Phase(legs=legs, **raw)
+
+
+def spec(raw: dict[str, Any]) -> Spec:
+    """A Spec from its JSON form."""
+    headers = tuple((name, value) for name, value in raw.pop("headers", ()))
+    return Spec(headers=headers, **_tuples(Spec, raw))
+
+
+def _tuples(kind: type, raw: dict[str, Any]) -> dict[str, Any]:
+    """JSON lists as the tuples that a dataclass declares."""
+    declared = {f.name for f in fields(kind) if str(f.type).startswith("tuple")}
+    return {name: tuple(value) if name in declared else value for name, value in raw.items()}
+
+
+def save(plan: Plan, traces: dict[str, Trace], folder: Path) -> None:
+    """Writes plan.json and the legs' requests into the run's folder."""
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    for file, trace in traces.items():
+        pack(trace, folder / file)
+    (folder / FILE).write_bytes(plan.dumps())
+
+
+def load(folder: Path) -> Plan:
+    try:
+        return loads((folder / FILE).read_bytes())
+    except OSError as problem:
+        raise InputError(str(problem), where=str(folder)) from None
+
+
+def leg_file(phase: int, leg: int) -> str:
+    return f"{FOLDER}/{phase}-{leg}.arrow"
+
+
+def pack(trace: Trace, path: Path) -> None:
+    """A leg's requests as an Arrow file, with what the prompts need to know in its metadata."""
+    blocks = trace.block_tokens if isinstance(trace.block_tokens, int) else list(trace.block_tokens.items())
+    about = orjson.dumps({"name": trace.name, "source": trace.source, "block_tokens": blocks})
+    table = trace.table.replace_schema_metadata({"phaseload": about})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def unpack(path: Path) -> Trace:
+    """Memory-mapped: workers on one machine share the pages."""
+    with pa.memory_map(str(path)) as source:
+        table = pa.ipc.open_file(source).read_all()
+    about = orjson.loads(table.schema.metadata[b"phaseload"])
+    blocks = about["block_tokens"]
+    if not isinstance(blocks, int):
+        blocks = dict(blocks)
+    return Trace(table.replace_schema_metadata(None), about["name"], blocks, about["source"])

@@ -1,0 +1,159 @@
+"""From what the user asked for to a plan: the trace read, shaped and paced, and a leg for each target."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from targets.target import Spec
+from traces import transforms
+from traces.errors import InputError
+from traces.read import read
+from traces.synth import WORKLOADS, synthesise
+from traces.trace import Trace
+
+from . import plan as plans
+from .pacing import pace
+from .plan import Leg, Phase, Plan
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is replayed and how; the names are those of the options of `phaseload replay`."""
+
+    trace: str
+    speedup: float = 1.0
+    request_rate: float | None = None
+    burstiness: float = 1.0
+    concurrency: int | None = None
+    duration: float | None = None
+    warmup: float = 0.0
+    drain_timeout: float = 60.0
+    request_count: int | None = None
+    max_context: int | None = None
+    open_loop: bool = False
+    retries: int = 0
+    leave: float = 0.0
+    skip_bad_rows: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for option, value in (("--duration", self.duration), ("--drain-timeout", self.drain_timeout)):
+            if value is not None and not value > 0:
+                raise InputError(f"must be positive, not {value:g} s", where=option)
+        if self.warmup < 0:
+            raise InputError(f"must not be negative, but is {self.warmup:g} s", where="--warmup")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise InputError(f"must be at least 1, not {self.concurrency}", where="--concurrency")
+        if self.concurrency is not None and self.request_rate is not None:
+            raise InputError("can't be combined with --request-rate", where="--concurrency", remedy="give one of them")
+        if not 0 <= self.leave <= 1:
+            raise InputError(f"must be a share from 0 to 1, not {self.leave:g}", where="--leave")
+
+    @property
+    def seconds(self) -> float | None:
+        """Warm-up and window together."""
+        return None if self.duration is None else self.warmup + self.duration
+
+    def describe(self) -> str:
+        """The load in a few words, for reports."""
+        if self.concurrency is not None:
+            return f"{self.concurrency} in flight"
+        if self.request_rate is not None:
+            return f"{self.request_rate:g} requests/s"
+        return "trace" if self.speedup == 1 else f"trace x {self.speedup:g}"
+
+
+def requests(load: Load) -> Trace:
+    """The requests of one phase, with their final due instants. Raises InputError."""
+    trace = pace(source(load), rate=load.request_rate, burstiness=load.burstiness, seed=load.seed)
+    if load.seconds is not None and load.concurrency is None:
+        trace = transforms.clip(trace, 0, load.seconds)
+    if load.request_count is not None:
+        trace = transforms.limit(trace, load.request_count)
+    if load.max_context is not None:
+        trace = transforms.cap_context(trace, load.max_context)
+    if not len(trace):
+        raise InputError("no request is left to send", where=load.trace, remedy="a longer --duration?")
+    return trace
+
+
+def source(load: Load) -> Trace:
+    """The trace as it is named: a bundled workload, or a file (which wins where both exist)."""
+    if load.trace in WORKLOADS and not Path(load.trace).exists():
+        seconds = None if load.seconds is None or load.request_rate is not None else load.seconds * load.speedup
+        trace = synthesise(load.trace, duration=seconds or 3600.0, seed=load.seed)
+    else:
+        timed = load.seconds is not None and load.request_rate is None and load.concurrency is None
+        until = round((load.seconds or 0) * load.speedup * plans.SECOND) if timed else None
+        trace = read(load.trace, skip_bad_rows=load.skip_bad_rows, seed=load.seed, until=until)
+    if not len(trace):
+        raise InputError("the trace is empty", where=load.trace)
+    return trace if load.speedup == 1 else transforms.speed(trace, load.speedup)
+
+
+def phase(number: int, name: str, load: Load, specs: Sequence[Spec], trace: Trace) -> tuple[Phase, dict[str, Trace]]:
+    """One phase that sends the same requests to every target, and the files of its legs."""
+    files = {plans.leg_file(number, leg): trace for leg in range(len(specs))}
+    legs = tuple(
+        Leg(spec, file, len(trace), load.concurrency, load.open_loop, load.retries, load.leave)
+        for spec, file in zip(specs, files, strict=True)
+    )
+    return Phase(name, legs, load.describe(), load.warmup, load.duration, load.drain_timeout), files
+
+
+def replay(name: str, load: Load, spec: Spec, **rest: Any) -> tuple[Plan, dict[str, Trace]]:
+    """The plan of a replay: one phase of one leg. `rest`: the plan's other fields."""
+    trace = requests(load)
+    only, files = phase(0, "replay", load, [spec], trace)
+    record = {**rest.pop("record", {}), "trace": about(trace)}
+    return Plan(name, (only,), seed=load.seed, record=record, **rest), files
+
+
+def about(trace: Trace) -> dict[str, Any]:
+    """What run.json says of a trace."""
+    return {
+        "name": trace.name,
+        "source": trace.source,
+        "fingerprint": trace.fingerprint(),
+        "requests": len(trace),
+        "span_s": trace.span / plans.SECOND,
+        "transforms": list(trace.transforms),
+        "notes": dict(trace.notes),
+        "profile": _profile(trace),
+    }
+
+
+def _profile(trace: Trace) -> dict[str, Any]:
+    try:
+        from traces.profile import profile
+    except ImportError:
+        return {}
+    return profile(trace)
+
+
+def new_folder(name: str, out: Path | None = None) -> Path:
+    """A run's folder, made now: `out`, or runs/<name>-<time>. Never one that holds something already."""
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(
+                "holds something already", where=str(out), remedy="runs are never overwritten: name another"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    return numbered(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def numbered(path: Path) -> Path:
+    """The folder, made now; -2, -3, ... is added to a name that is taken."""
+    for number in range(1, 10_000):
+        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            candidate.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return candidate
+    raise InputError("no free name for a run", where=str(path))

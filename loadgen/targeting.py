@@ -1,0 +1,117 @@
+"""Targets as the command line names them, checked before anything is sent."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from targets.target import Spec
+from targets.wire import WIRES
+from traces.errors import InputError
+
+from .plan import Plan
+
+UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+def required(value: str | None, option: str, remedy: str) -> str:
+    if not value:
+        raise InputError("is missing", where=option, remedy=remedy)
+    return value
+
+
+def spec(
+    *, name: str, url: str | None, header: Sequence[str] = (), extra_body: str | None = None, **options: Any
+) -> Spec:
+    """A Spec from options. Raises InputError."""
+    url = required(url, "--url", "for example --url http://127.0.0.1:8000")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError(f"expected http://HOST:PORT or https://..., got {url!r}", where="--url")
+    if options.get("endpoint_type", "chat") not in WIRES:
+        raise InputError(
+            f"no such endpoint type: {options['endpoint_type']!r}",
+            where="--endpoint-type",
+            remedy=f"one of {', '.join(WIRES)}",
+        )
+    return Spec(name=name, url=url, headers=tuple(map(_header, header)), extra_body=_body(extra_body), **options)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise InputError(f"expected KEY:VALUE, got {text!r}", where="--header")
+    return name.strip(), value.strip()
+
+
+def _body(text: str | None) -> dict[str, Any]:
+    try:
+        body = json.loads(text or "{}")
+    except ValueError as problem:
+        raise InputError(f"not JSON: {problem}", where="--extra-body") from None
+    if not isinstance(body, dict):
+        raise InputError("expected a JSON object", where="--extra-body")
+    return body
+
+
+def check_gates(slo: Sequence[str], goodput: Sequence[str]) -> None:
+    """A gate that can't be read must not be found out after the run."""
+    from reports.gates import parse, parse_goodput
+
+    for gate in slo:
+        parse(gate)
+    parse_goodput(list(goodput))
+
+
+def check_workers(plan: Plan, workers: int) -> None:
+    for phase in plan.phases:
+        for leg in phase.legs:
+            if leg.concurrency is not None and leg.concurrency < workers:
+                raise InputError(
+                    f"{leg.concurrency} in flight can't be shared by {workers} workers", where="--concurrency"
+                )
+
+
+def seconds(text: str, option: str) -> float:
+    """A time as people write it: 90, 90s, 10m, 500ms."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text.strip())
+    if match is None:
+        raise InputError(f"expected a time such as 90s or 10m, got {text!r}", where=option)
+    return float(match[1]) * UNITS[match[2]]
+
+
+def wait_ready(specs: Sequence[Spec], patience: str | None) -> None:
+    """Until each target takes connections: at once, or within --wait-ready. Raises InputError."""
+    limit = time.monotonic() + (seconds(patience, "--wait-ready") if patience else 0.0)
+    for target in specs:
+        said = False
+        while (problem := _unreachable(target)) is not None:
+            if time.monotonic() >= limit:
+                raise InputError(
+                    f"nobody answers: {problem}", where=target.url, remedy="start the server, or give --wait-ready 10m"
+                )
+            if not said:
+                sys.stderr.write(f"waiting for {target.url} ({problem})\n")
+                said = True
+            time.sleep(0.5)
+
+
+def _unreachable(target: Spec) -> str | None:
+    """Why no connection can be made, or None."""
+    urls = [url for url in (target.url, *target.prefill, *target.decode) if url]
+    for url in urls:
+        parts = urlsplit(url)
+        try:
+            with socket.create_connection(
+                (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), 5
+            ):
+                pass
+        except OSError as error:
+            return error.strerror or str(error)
+    return None

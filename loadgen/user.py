@@ -1,0 +1,285 @@
+"""The Locust adapter: `TraceUser`, and what ties the conductor and the shards to Locust's runners and events.
+
+A locustfile of three lines replays a trace with plain `locust -f`:
+
+    from loadgen.user import TraceUser
+    class Replay(TraceUser):
+        trace, url, model = "conversations.csv", "http://127.0.0.1:8000", "llama-3.1-8b"
+
+Theory of operation. Locust starts and stops users, forks or connects workers, and shows its tables; what is sent when
+is none of its business. So a run has one user in each worker process (held by `ReplayShape`), and that user holds the
+process's `Shard`. The `Conductor` lives where Locust's own decisions are made: in the master, or in the only process
+of a local run. Both are wired up when Locust fires `init`, in every mode alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import gevent
+import psutil
+from locust import User, events, task
+from locust.exception import StopUser
+from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
+
+from targets.exchange import Exchange
+from targets.target import Spec
+from traces.errors import InputError
+
+from . import plan as plans
+from .become import RUN
+from .conclude import INCOMPLETE, INTERRUPTED, UNUSABLE, conclude
+from .conductor import Conductor
+from .progress import Progress
+from .shape import ReplayShape
+from .shard import Shard
+
+UP, DOWN = "phaseload_up", "phaseload_down"  # Locust's message types: to the conductor, to a shard
+LOCAL = "local"
+
+log = logging.getLogger("phaseload")
+
+
+class TraceUser(User):  # type: ignore[misc] - Locust is not followed
+    """Replays a trace; one a worker process. Subclasses set `trace`, `url` (or Locust's --host), `model`, and any
+    other option of `phaseload replay`, by its name with underscores."""
+
+    abstract = True
+    trace = ""
+    url = ""
+    model = ""
+    endpoint_type = "chat"
+    out: str | None = None
+    slo: tuple[str, ...] = ()
+    goodput: tuple[str, ...] = ()
+
+    @task  # type: ignore[untyped-decorator]
+    def replay(self) -> None:
+        shard = wiring_of(self.environment).claim()
+        shard.done.wait()
+        while True:  # the shape ends the run; a task that returned would be run again
+            gevent.sleep(3600)
+
+    def on_stop(self) -> None:
+        wiring_of(self.environment).release()
+
+
+class Wiring:
+    """One process's part in the run, tied to its Locust environment."""
+
+    def __init__(self, environment: Any, user: type[TraceUser]) -> None:
+        self.environment, self.runner, self.user = environment, environment.runner, user
+        self.shard: Shard | None = None
+        self.conductor: Conductor | None = None
+        self.progress: Progress | None = None
+        self.exit_code: int | None = None
+        self.signals = 0
+        self.folder = Path(os.environ[RUN]) if RUN in os.environ else None
+        self.leads = not isinstance(self.runner, WorkerRunner)
+        if self.leads:
+            self._lead()
+        if not isinstance(self.runner, MasterRunner):
+            self.runner.register_message(DOWN, self._to_shard)
+        environment.events.quitting.add_listener(self._quitting)
+        gevent.signal_handler(signal.SIGINT, self._interrupt)
+
+    def _lead(self) -> None:
+        self.runner.register_message(UP, self._to_conductor)
+        shape = ReplayShape(self.user, self._worker_count, self._is_over)
+        shape.runner = self.runner
+        self.environment.shape_class = shape
+        hooks = self.environment.events
+        hooks.test_start.add_listener(self._begin)
+        hooks.test_stopping.add_listener(self._end)
+        hooks.test_stop.add_listener(self._conclude)
+
+    # The worker's side.
+
+    def claim(self) -> Shard:
+        """This process's shard, for the one user that may have it."""
+        if self.shard is not None and not self.shard.done.is_set():
+            log.error("a second user in this process is refused: its share of the trace would be sent twice")
+            raise StopUser
+        self.shard = Shard(self._post, self._fire)
+        self.shard.start()
+        return self.shard
+
+    def release(self) -> None:
+        if self.shard is not None:
+            self.shard.finish()
+
+    def _post(self, message: dict[str, Any]) -> None:
+        self.runner.send_message(UP, message)
+
+    def _to_shard(self, environment: Any, msg: Any) -> None:
+        if self.shard is not None:
+            self.shard.deliver(msg.data)
+
+    def _fire(self, exchange: Exchange) -> None:
+        """Locust's own tables: the whole exchange, and TTFT and TPOT as rows of their own (milliseconds)."""
+        error = None if exchange.ok else f"{exchange.outcome} {exchange.status or ''}".strip()
+        rows = (("POST", exchange.e2e), ("TTFT", exchange.ttft), ("TPOT", exchange.tpot))
+        for kind, seconds in rows:
+            if seconds is None and error is None:
+                continue  # an answer of one token has no TPOT
+            self.environment.events.request.fire(
+                request_type=kind,
+                name=exchange.target,
+                response_time=None if seconds is None else seconds * 1e3,
+                response_length=exchange.bytes_received,
+                exception=error,
+                context={},
+            )
+
+    # The conductor's side.
+
+    def _worker_count(self) -> int:
+        if self.conductor is not None and not self.conductor.over.is_set():
+            return len(self.conductor.workers)
+        return len(self._clients())
+
+    def _clients(self) -> list[str]:
+        if isinstance(self.runner, LocalRunner):
+            return [LOCAL]
+        clients = self.runner.clients
+        return [client.id for client in clients.ready + clients.spawning + clients.running]
+
+    def _alive(self, client: str) -> bool:
+        if isinstance(self.runner, LocalRunner):
+            return True
+        return client in self.runner.clients and self.runner.clients[client].state != STATE_MISSING
+
+    def _is_over(self) -> bool:
+        return self.exit_code == UNUSABLE or (self.conductor is not None and self.conductor.over.is_set())
+
+    def _to_conductor(self, environment: Any, msg: Any) -> None:
+        if self.conductor is not None:
+            self.conductor.deliver(msg.node_id, msg.data)
+
+    def _send(self, message: dict[str, Any], client: str) -> None:
+        self.runner.send_message(DOWN, message, client)
+
+    def _begin(self, **_: Any) -> None:
+        """A run starts: by the command line, or by the button of the web page."""
+        self.exit_code = None
+        try:
+            folder = self._run_folder()
+            plan = plans.load(folder)
+        except InputError as error:
+            sys.stderr.write(f"phaseload: {error}\n")
+            self.exit_code = UNUSABLE
+            return
+        self.conductor = Conductor(folder, plan, self._clients(), self._send, self._alive)
+        self.progress = Progress(self.conductor)
+        self.progress.start()
+
+    def _run_folder(self) -> Path:
+        """The planned folder for the first run, a copy of its plan for each later one."""
+        from .planning import numbered
+
+        if self.folder is None:
+            self.folder = _planned(self.user, self.environment.host)
+        if not (self.folder / "run.json").exists():
+            return self.folder
+        folder = numbered(self.folder)
+        shutil.copytree(self.folder / plans.FOLDER, folder / plans.FOLDER)
+        shutil.copy(self.folder / plans.FILE, folder / plans.FILE)
+        return folder
+
+    def _end(self, **_: Any) -> None:
+        """Locust is about to stop the users: everything is handed over first."""
+        if self.conductor is not None:
+            self.conductor.finish()
+
+    def _conclude(self, **_: Any) -> None:
+        if self.conductor is None or self.exit_code is not None:
+            return
+        self.exit_code = INCOMPLETE  # in case what follows fails
+        if self.progress is not None:
+            self.progress.stop()
+        self.exit_code = conclude(self.conductor.folder)
+        self.conductor = None
+
+    # The end of the process.
+
+    def _quitting(self, **_: Any) -> None:
+        if self.shard is not None:
+            self.shard.finish()
+            self.shard.done.wait(30)
+        if self.leads:
+            self._end()
+            self._conclude()
+            self.environment.process_exit_code = self.exit_code or 0
+        else:
+            self.environment.process_exit_code = int(self.shard is not None and self.shard.error is not None)
+
+    def _interrupt(self) -> None:
+        """Ctrl-C: once ends the run and reports it, twice kills."""
+        self.signals += 1
+        running = self.conductor is not None if self.leads else self.shard is not None and not self.shard.done.is_set()
+        if self.signals > 1 or not running:
+            _kill(INTERRUPTED)
+        if self.leads:
+            log.warning("ending the run: what is open is cut; Ctrl-C again kills")
+            self._end()
+            if self.environment.web_ui is not None:
+                self.runner.quit()
+                self.environment.web_ui.stop()
+        elif not self.environment.parsed_options.processes:  # forked workers wait for their master's word
+            self.release()
+            self.shard.done.wait(30)  # type: ignore[union-attr]
+            self.runner.quit()
+
+
+def _planned(user: type[TraceUser], host: str | None) -> Path:
+    """A plan from a user's own Locust file."""
+    from . import planning
+
+    options = {f.name: getattr(user, f.name) for f in fields(planning.Load) if hasattr(user, f.name)}
+    url = user.url or host or user.host
+    if not user.trace or not url:
+        raise InputError("needs a trace and a URL", where=user.__name__, remedy='trace = "FILE", url = "http://..."')
+    about = {f.name: getattr(user, f.name) for f in fields(Spec) if hasattr(user, f.name)}
+    spec = Spec(**{**about, "name": user.__name__, "url": url})
+    record = {"argv": sys.argv, "order": "parallel"}
+    plan, traces = planning.replay(
+        Path(user.trace).stem, planning.Load(**options), spec, slo=user.slo, goodput=user.goodput, record=record
+    )
+    folder = planning.new_folder(plan.name, Path(user.out) if user.out else None)
+    plans.save(plan, traces, folder)
+    return folder
+
+
+def _kill(code: int) -> None:
+    """Ends this process and all that it started, now."""
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(code)
+
+
+_wirings: dict[int, Wiring] = {}
+
+
+def wiring_of(environment: Any) -> Wiring:
+    return _wirings[id(environment)]
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def wire(environment: Any, **_: Any) -> None:
+    """Ties this process in, if its Locust file has a TraceUser."""
+    users = [user for user in environment.user_classes if issubclass(user, TraceUser)]
+    try:
+        if len(users) > 1:
+            raise InputError("only one TraceUser can run at a time", where=", ".join(user.__name__ for user in users))
+        if users:
+            _wirings[id(environment)] = Wiring(environment, users[0])
+    except InputError as error:
+        sys.stderr.write(f"phaseload: {error}\n")
+        sys.exit(2)
