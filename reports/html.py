@@ -1,0 +1,267 @@
+"""report.html: one self-contained page. No script, no network; every string from outside is escaped by the template.
+
+The page is Jinja2 with autoescape on; only the plots (ours) and the style sheet are marked safe. A Content-Security-Policy
+forbids the page to load or run anything, whatever a server's text may have tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from . import gates, lead, plots, recorded, slices, text, units
+from . import summary as summaries
+from .definitions import DEFINITIONS
+from .quantiles import Values
+from .recorded import Key, Recorded
+
+HONESTY = (
+    "Arrival instants are the kernel's receive times, read with each piece of data; send instants come from the same "
+    "clock. Lateness and client lag below are this program's own; where they could have moved a figure the run is "
+    "called suspect or invalid above."
+)
+HIDDEN = ("api_key_env", "api_key_file", "headers")  # names of secrets say nothing to a reader
+
+
+def write(runs: Sequence[Path | str], out: Path | str | None = None) -> Path:
+    """Rebuilds the summaries and writes one report over all runs; by default report.html in the first run's folder."""
+    loaded = [recorded.load(run) for run in runs]
+    found = [summaries.save(run) for run in loaded]
+    path = Path(out) if out is not None else loaded[0].folder / "report.html"
+    if path.is_dir():
+        path /= "report.html"
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(render(loaded, found), encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def render(runs: Sequence[Recorded], found: Sequence[Mapping[str, Any]]) -> str:
+    """The page's text."""
+    names = list(dict.fromkeys(result["target"] for summary in found for result in summary["results"]))
+    numbers = {name: number for number, name in enumerate(names)}
+    env = _environment()
+    css = env.loader.get_source(env, "report.css")[0] if env.loader else ""
+    return env.get_template("report.html.j2").render(
+        title=" and ".join(run.name for run in runs),
+        css=Markup(css),  # noqa: S704 - our own file
+        colours={name: number % plots.COLOURS for name, number in numbers.items()},
+        sections=[
+            _section(run, summary, numbers, f"run{number}")
+            for number, (run, summary) in enumerate(zip(runs, found, strict=True))
+        ],
+        definitions=DEFINITIONS,
+    )
+
+
+def _environment() -> Environment:
+    env = Environment(
+        loader=PackageLoader("reports", "assets"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+    )
+    env.filters |= {
+        "ms": units.ms,
+        "quantile": units.quantile,
+        "interval": units.interval,
+        "share": units.share,
+        "rate": units.rate,
+        "count": lambda value: "-" if value is None else f"{value:,.0f}",
+    }
+    return env
+
+
+def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, int], slug: str) -> dict[str, Any]:
+    results = summary["results"]
+    steps = lead.steps(summary)
+    facts = run.facts
+    trace = facts.get("trace") or {}
+    return {
+        "summary": summary,
+        "results": results,
+        "steps": [(step, [result for result in results if result["step"] == step]) for step in steps],
+        "several": len(steps) > 1,
+        "targets": [name for name in numbers if any(result["target"] == name for result in results)],
+        "standing": _standing(facts, numbers),
+        "labels": [units.label(q) for q in summaries.QUANTILES],
+        "best": lambda result, metric, q: text.is_best(summary, result, metric, q),
+        "sentences": lead.sentences(summary),
+        "notes": list(text.notes(summary)),
+        "verdicts": list(_verdicts(run, summary)),
+        "plots": _plots(run, summary, numbers, slug),
+        "errors": [
+            {"target": result["target"], "step": result["step"], **error}
+            for result in results
+            for error in result["errors"]
+        ],
+        "server": [name for name in summaries.SERVER if any(result["server"][name] for result in results)],
+        "honesty": HONESTY,
+        "workers": _workers(facts),
+        "trace": trace.get("name") or trace.get("source") or "",
+        "profile": list(flat({name: value for name, value in trace.items()})),
+        "configured": [
+            {"name": target.get("name", ""), "facts": list(flat({k: v for k, v in target.items() if _told(k, v)}))}
+            for target in facts.get("targets", [])
+        ],
+        "configuration": list(_configuration(facts)),
+    }
+
+
+def _standing(facts: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, str]:
+    """What each target is: the standing of a simulated endpoint's figures must meet the eye beside its name."""
+    told = {target.get("name"): target for target in facts.get("targets", [])}
+    standing = {}
+    for name in numbers:
+        target = told.get(name) or {}
+        parts = ["simulated" if target.get("embedded") else "", target.get("description"), target.get("standing")]
+        standing[name] = ", ".join(str(part) for part in parts if part)
+    return standing
+
+
+def _told(name: str, value: Any) -> bool:
+    return name not in HIDDEN and name != "name" and value not in (None, "", [], {}, False)
+
+
+def _verdicts(run: Recorded, summary: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """The run's own gates, asked again."""
+    asked = [gates.parse(str(slo)) for slo in run.facts.get("slo") or []]
+    if not asked:
+        return
+    samples = {key: recorded.sample(run, key, rows, summary["objectives"]) for key, rows in run.groups()}
+    for verdict in gates.judge(samples, asked, summary["objectives"]):
+        bounds = (
+            "" if verdict.low is None else "–".join(text.figure(verdict, end) for end in (verdict.low, verdict.high))
+        )
+        yield {
+            "gate": verdict.gate.text, "target": verdict.target, "step": verdict.step, "result": str(verdict.result),
+            "figure": text.figure(verdict, verdict.figure), "interval": bounds, "n": f"{verdict.n:,}", "note": verdict.note,
+        }  # fmt: skip
+
+
+def _plots(
+    run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, int], slug: str
+) -> dict[str, list[dict[str, Any]]]:
+    groups = dict(run.groups())
+    samples = {key: _sorted(run, key, groups) for key in groups}
+    steps = lead.steps(summary)
+    return {
+        "cdfs": [
+            _plot(f"{slug}-cdf-{number}", plots.cdfs(
+                _curves(samples, numbers, step, "ttft"), _curves(samples, numbers, step, "tpot"), f"{slug} cdf {number}"),
+                f"Cumulative shares{', ' + step if step else ''}; logarithmic time. Dotted: p50 and p99. A curve that ends "
+                "below 100 % belongs to an endpoint that failed some.")
+            for number, step in enumerate(steps)
+        ],
+        "load": list(_load_plots(run, summary, numbers, steps, slug)),
+        "timeline": [_plot(
+            f"{slug}-timeline", plots.timeline(run.rows, numbers, _windows(run, groups), f"{slug} timeline"),
+            "Over the whole run, warm-up included.")],
+        "client": [_plot(f"{slug}-client", plots.client(
+            _pooled(samples, numbers, "lateness"), _pooled(samples, numbers, "client_lag"), f"{slug} client"),
+            "The client's own part, all counted requests.")],
+    }  # fmt: skip
+
+
+def _plot(name: str, svg: str, caption: str) -> dict[str, Any]:
+    return {"id": name, "svg": Markup(svg), "caption": caption}  # noqa: S704 - drawn by us, holds no outside text
+
+
+def _sorted(run: Recorded, key: Key, groups: Mapping[Key, Any]) -> tuple[dict[str, Values], int]:
+    counted = groups[key][groups[key]["counted"]]
+    answered = counted[counted["ok"]]
+    return recorded.values(run, key, counted, answered), len(counted) - len(answered)
+
+
+def _curves(
+    samples: Mapping[Key, tuple[dict[str, Values], int]], numbers: Mapping[str, int], step: str, metric: str
+) -> dict[int, tuple[Values, int]]:
+    return {numbers[key[0]]: (values[metric], failed) for key, (values, failed) in samples.items() if key[1] == step}
+
+
+def _pooled(
+    samples: Mapping[Key, tuple[dict[str, Values], int]], numbers: Mapping[str, int], metric: str
+) -> dict[int, tuple[Values, int]]:
+    """All steps of a target together."""
+    parts: dict[int, list[Values]] = {}
+    for key, (values, _) in samples.items():
+        parts.setdefault(numbers[key[0]], []).append(values[metric])
+    return {number: (np.sort(np.concatenate(found)), 0) for number, found in parts.items()}
+
+
+def _windows(run: Recorded, groups: Mapping[Key, Any]) -> list[tuple[float, float]]:
+    return sorted({run.window(key, rows) for key, rows in groups.items()})
+
+
+def _load_plots(
+    run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, int], steps: list[str], slug: str
+) -> Iterator[dict[str, Any]]:
+    if len(steps) > 1:
+        medians = {metric: _medians(summary, numbers, steps, metric) for metric in ("ttft", "tpot", "e2e")}
+        flips = {metric: _flips(summary, steps, metric) for metric in medians}
+        named = "; ".join(f"step {number + 1}: {_load(summary, step)}" for number, step in enumerate(steps))
+        yield _plot(f"{slug}-steps", plots.by_step(len(steps), medians, flips, f"{slug} steps"),
+                    f"Medians against load ({named}). A red line: between these steps the lead changes hands.")  # fmt: skip
+    rows = run.rows[run.rows["counted"]]
+    tables = {
+        numbers[str(target)]: slices.table(part, "in_flight") for target, part in rows.groupby("target", observed=True)
+    }
+    yield _plot(f"{slug}-in-flight", plots.in_flight(tables, f"{slug} in flight"),
+                "Medians with 95 % intervals against the target's own requests in flight at send, all load steps together: "
+                "how an endpoint fares as concurrency rises.")  # fmt: skip
+
+
+def _load(summary: Mapping[str, Any], step: str) -> str:
+    load = next(result["load"] for result in summary["results"] if result["step"] == step)
+    return ", ".join(part for part in (step, load) if part)
+
+
+def _medians(
+    summary: Mapping[str, Any], numbers: Mapping[str, int], steps: list[str], metric: str
+) -> dict[int, list[Mapping[str, Any] | None]]:
+    found = {(numbers[r["target"]], r["step"]): lead.p50(r, metric) for r in summary["results"]}
+    return {number: [found.get((number, step)) for step in steps] for number in sorted({key[0] for key in found})}
+
+
+def _flips(summary: Mapping[str, Any], steps: list[str], metric: str) -> list[int]:
+    """Numbers of the steps at which another target leads than in the clear step before."""
+    clear = [found for found in lead.leads(summary, metric) if found.clear]
+    return [steps.index(after.step) for before, after in pairwise(clear) if before.winner != after.winner]
+
+
+def _workers(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a worker of its plain facts, all with the same columns."""
+    rows = []
+    for worker in facts.get("workers", []):
+        told = {name: value for name, value in flat(worker) if not name.startswith("counts")}
+        rows.append(told)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [{name.removeprefix("diagnostics "): row.get(name, "") for name in names} for row in rows]
+
+
+def _configuration(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if facts.get("argv"):
+        yield "command", " ".join(str(part) for part in facts["argv"])
+    skipped = ("argv", "targets", "trace", "workers", "phases", "missing_requests", "slo")
+    yield from flat({name: value for name, value in facts.items() if name not in skipped})
+    for slo in facts.get("slo") or []:
+        yield "slo", str(slo)
+
+
+def flat(facts: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested facts as (name, text) pairs; long lists are cut."""
+    if isinstance(facts, Mapping):
+        for name, value in facts.items():
+            yield from flat(value, f"{prefix} {name}".strip().replace("_", " "))
+    elif isinstance(facts, (list, tuple)):
+        shown = ", ".join(str(part) for part in facts[:12]) + (", ..." if len(facts) > 12 else "")
+        yield prefix, shown or "-"
+    elif isinstance(facts, float):
+        yield prefix, f"{facts:,.6g}"
+    else:
+        yield prefix, "-" if facts is None else str(facts)

@@ -1,0 +1,235 @@
+"""The report's plots: matplotlib figures as inline SVG that takes its colours from the page's style sheet.
+
+matplotlib draws with placeholder colours (INK, GRID and one for each target), and `svg` replaces them with CSS
+variables: one plot is legible on a light page, on a dark one and on paper, and a target has the same colour everywhere.
+Text stays text. No plot holds a name that a server or a user chose, so there is nothing to escape; names are in the
+page's legend.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from targets.exchange import NANO
+
+from . import overload, slices
+from .quantiles import Values
+
+INK, GRID, BAD = "#0a0b01", "#0a0b02", "#0a0b03"
+COLOURS = 8  # CSS variables --t0 ... --t7; further targets begin again with other line styles
+MARKERS = "osD^vPX*"
+LINES = ("-", "--", ":")
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "font.size": 10.5,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "lines.linewidth": 1.8,
+}
+POINTS = 300  # of a curve
+Curves = Mapping[int, tuple[Values, int]]  # target's number -> sorted seconds, requests that failed
+
+
+def placeholder(target: int) -> str:
+    return f"#0a0c{target % COLOURS:02x}"
+
+
+def line(target: int) -> str:
+    return LINES[(target // COLOURS) % len(LINES)]
+
+
+def svg(figure: Figure, name: str) -> str:
+    """The figure as an <svg> element; `name` makes its ids unique in the page and is its accessible label."""
+    out = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    slug = re.sub(r"\W+", "-", name)
+    text = re.sub(r'\bid="', f'id="{slug}-', text)
+    text = re.sub(r'(href="#|url\(#)', rf"\1{slug}-", text)
+    text = re.sub(r"font: ([\d.]+px|[\w ]*?[\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
+    for colour, variable in ((INK, "--ink"), (GRID, "--grid"), (BAD, "--bad")):
+        text = text.replace(colour, f"var({variable})")
+    text = re.sub(r"#0a0c(\d\d)", lambda match: f"var(--t{int(match[1], 16)})", text)
+    text = re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1
+    )
+    return text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
+
+
+def cdfs(ttft: Curves, tpot: Curves, name: str) -> str:
+    """TTFT and TPOT side by side: the share of requests that were at most that slow. Failures never arrive at 1."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 3.5), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _cdf(left, ttft, "Prefill: TTFT")
+        _cdf(right, tpot, "Decode: TPOT")
+        left.set_ylabel("share of requests")
+        return svg(figure, name)
+
+
+def _cdf(axes: Axes, curves: Curves, title: str) -> None:
+    for target, (values, failed) in curves.items():
+        if not len(values):
+            continue
+        chosen = np.unique(np.linspace(0, len(values) - 1, POINTS).astype(int))
+        shares = (chosen + 1) / (len(values) + failed)
+        axes.step(
+            np.maximum(values[chosen], 1e-6), shares, where="post", color=placeholder(target), linestyle=line(target)
+        )
+    for level in (0.5, 0.99):
+        axes.axhline(level, color=INK, linewidth=0.7, linestyle=(0, (2, 3)))
+    axes.set_title(title)
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 0.99]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+    _log_seconds(axes)
+
+
+def _log_seconds(axes: Axes, axis: str = "x") -> None:
+    getattr(axes, f"set_{axis}scale")("log")
+    which = getattr(axes, f"{axis}axis")
+    low, high = which.get_view_interval()
+    dense = high / max(low, 1e-12) < 30
+    which.set_major_locator(LogLocator(subs=(1, 2, 5) if dense else (1,), numticks=12))
+    which.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
+    which.set_minor_formatter(NullFormatter())
+
+
+def seconds(value: float) -> str:
+    """An axis label: 200 us, 5 ms, 2 s."""
+    if value >= 0.9995:
+        return f"{value:g} s"
+    return f"{value * 1e3:g} ms" if value >= 0.9995e-3 else f"{value * 1e6:g} µs"
+
+
+def in_flight(tables: Mapping[int, Sequence[Mapping[str, Any]]], name: str) -> str:
+    """p50 of TTFT, TPOT and E2E with intervals, against the target's own requests in flight when one was sent."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 3.5), layout="constrained")
+        panels = figure.subplots(1, 3)
+        titles = ("Prefill: TTFT p50", "Decode: TPOT p50", "Whole request: E2E p50")
+        for axes, metric, title in zip(panels, ("ttft", "tpot", "e2e"), titles, strict=True):
+            for target, rows in tables.items():
+                _sliced(axes, rows, metric, target)
+            axes.set_title(title)
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xlabel("in flight at send")
+            _log_seconds(axes, "y")
+        return svg(figure, name)
+
+
+def _sliced(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, target: int) -> None:
+    """Points only where the sample bounds the median."""
+    edges = [*slices.SLICES["in_flight"], 2 * slices.SLICES["in_flight"][-1]]
+    points = [(row, row[metric][0]) for row in rows if row[metric][0]["enough"] and row[metric][0]["value"]]
+    if not points:
+        return
+    x = np.array([(row["low"] * (edges[edges.index(row["low"]) + 1] - 1)) ** 0.5 for row, _ in points])
+    y = np.array([point["value"] for _, point in points])
+    low = np.array([point["low"] for _, point in points])
+    high = np.array([point["value"] if point["high"] is None else point["high"] for _, point in points])
+    colour = placeholder(target)
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.plot(x, y, color=colour, marker=MARKERS[target % len(MARKERS)], markersize=4.5, linestyle=line(target))
+
+
+def by_step(
+    steps: int,
+    medians: Mapping[str, Mapping[int, Sequence[Mapping[str, Any] | None]]],
+    flips: Mapping[str, list[int]],
+    name: str,
+) -> str:
+    """p50 of each metric against the load step; `flips`: where (metric -> step numbers) the lead changes hands."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 3.2), layout="constrained")
+        panels = figure.subplots(1, 3)
+        titles = {"ttft": "Prefill: TTFT p50", "tpot": "Decode: TPOT p50", "e2e": "Whole request: E2E p50"}
+        for axes, (metric, title) in zip(panels, titles.items(), strict=True):
+            for target, rows in medians[metric].items():
+                points = [(x, row) for x, row in enumerate(rows) if row and row["enough"] and row["value"] is not None]
+                x, y = [x for x, _ in points], [row["value"] for _, row in points]
+                axes.plot(
+                    x, y, color=placeholder(target), marker=MARKERS[target % len(MARKERS)], linestyle=line(target)
+                )
+            for number in flips.get(metric, []):
+                axes.axvline(number - 0.5, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
+                axes.annotate("lead lost", (number - 0.5, 0.02), xycoords=("data", "axes fraction"), color=BAD,
+                              xytext=(-4, 0), textcoords="offset points", ha="right", fontsize=9.5)  # fmt: skip
+            axes.set_title(title)
+            axes.set_xticks(range(steps), [f"step {number + 1}" for number in range(steps)])
+            axes.set_xlim(-0.3, steps - 0.7)
+            _log_seconds(axes, "y")
+        return svg(figure, name)
+
+
+def timeline(rows: pd.DataFrame, numbers: Mapping[str, int], windows: Sequence[tuple[float, float]], name: str) -> str:
+    """Arrivals, requests in flight, and failures for each second of the run; windows (ns) are shaded."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 5.2), layout="constrained")
+        arrivals, open_, failures = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.4, 0.8])
+        start, end = float(rows["due"].min()) * NANO, float(np.nanmax([rows["due"].max(), rows["done"].max()])) * NANO
+        width = max(1.0, (end - start) / 400)
+        edges = np.arange(np.floor(start), end + width, width)
+        for target, part in rows.groupby("target", observed=True):
+            number = numbers[str(target)]
+            colour, style = placeholder(number), line(number)
+            counts, _ = np.histogram(part["due"] * NANO, edges)
+            arrivals.step(edges[:-1], counts / width, where="post", color=colour, linestyle=style, linewidth=1.2)
+            open_.plot(edges, overload.backlog(part, edges / NANO), color=colour, linestyle=style, linewidth=1.4)
+            failed = part.loc[~part["ok"]]
+            counts, _ = np.histogram(failed["done"].fillna(failed["due"]) * NANO, edges)
+            failures.step(edges[:-1], counts / width, where="post", color=colour, linestyle=style, linewidth=1.4)
+        for axes, title in (
+            (arrivals, "Arrivals per second (due)"),
+            (open_, "Due and not over"),
+            (failures, "Failures per second"),
+        ):
+            axes.set_title(title)
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+            for begin, finish in windows:
+                axes.axvspan(begin * NANO, finish * NANO, color=GRID, alpha=0.25, linewidth=0)
+        failures.set_xlabel("seconds from the run's start; shaded: the windows that count")
+        return svg(figure, name)
+
+
+def client(lateness: Curves, lag: Curves, name: str) -> str:
+    """How late requests left, and how late the client read what had come."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 2.9), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _cdf(left, lateness, "Lateness: sent after it was due")
+        _cdf(right, lag, "Client lag: read after it had arrived")
+        left.set_ylabel("share of requests")
+        return svg(figure, name)

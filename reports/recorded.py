@@ -1,0 +1,155 @@
+"""A run read back from its folder: the facts of run.json beside the rows, grouped by target and load step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+
+from targets.exchange import NANO
+from traces.errors import InputError
+
+from . import metrics
+from .gates import OBJECTIVES
+from .quantiles import Values
+
+Key = tuple[str, str]  # target, step
+
+
+@dataclass
+class Recorded:
+    """`rows` is `metrics.frame`'s, warm-up included; `gaps` holds the counted, answered requests' ITL, sorted, in s."""
+
+    folder: Path
+    facts: dict[str, Any]
+    rows: pd.DataFrame
+    gaps: dict[Key, Values] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return str(self.facts.get("name") or self.folder.name)
+
+    def groups(self) -> Iterator[tuple[Key, pd.DataFrame]]:
+        """Rows of each target in each step: targets in run.json's order, steps in the order of their first arrival."""
+        order = [str(target.get("name")) for target in self.facts.get("targets", [])]
+        first = self.rows.groupby(["target", "step"], observed=True)["due"].min()
+        steps = list(dict.fromkeys(first.sort_values(kind="stable").index.get_level_values("step")))
+        keys = sorted(first.index, key=lambda key: (_place(order, key[0]), key[0], steps.index(key[1])))
+        parts = dict(tuple(self.rows.groupby(["target", "step"], observed=True)))
+        for key in keys:
+            yield (str(key[0]), str(key[1])), parts[key]
+
+    def phase(self, key: Key) -> Mapping[str, Any]:
+        """run.json's phase of this target and step; empty where it has none."""
+        target, step = key
+        phases = [phase for phase in self.facts.get("phases", []) if phase.get("name") == step]
+        of_target = [phase for phase in phases if target in (phase.get("planned") or {target: 0})]
+        return next(iter(of_target or phases), {})
+
+    def window(self, key: Key, rows: pd.DataFrame) -> tuple[float, float]:
+        """The window in ns from the run's start; of the counted rows' own dues where run.json says nothing."""
+        window = self.phase(key).get("window")
+        if window and window[1] is not None and window[1] > window[0]:
+            return float(window[0]), float(window[1])
+        due = rows.loc[rows["counted"], "due"]
+        return (float(due.min()), float(due.max())) if len(due) else (0.0, 0.0)
+
+
+def _place(order: list[str], target: str) -> int:
+    return order.index(target) if target in order else len(order)
+
+
+def load(folder: Path | str) -> Recorded:
+    """Reads a run folder. InputError where it holds no rows, or run.json is not JSON."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError("no such run", where=str(folder), remedy="give a folder under runs/")
+    frames: list[pd.DataFrame] = []
+    gaps: dict[Key, list[Values]] = {}
+    for part, table in metrics.frames(folder):
+        frames.append(part)
+        _add_gaps(gaps, part, *metrics.itl(table))
+    joined = {key: np.sort(np.concatenate(parts)) for key, parts in gaps.items()}
+    return Recorded(folder, _facts(folder), metrics.joined(frames), joined)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    path = folder / "run.json"
+    if not path.exists():
+        return {}
+    try:
+        facts = orjson.loads(path.read_bytes())
+    except ValueError as problem:
+        raise InputError(f"not JSON: {problem}", where=str(path)) from None
+    if not isinstance(facts, dict):
+        raise InputError("expected an object", where=str(path))
+    return facts
+
+
+def _add_gaps(gaps: dict[Key, list[Values]], part: pd.DataFrame, values: Values, owner: Values) -> None:
+    good = (part["ok"] & part["counted"]).to_numpy()
+    numbers = part.groupby(["target", "step"], observed=True).ngroup().to_numpy()
+    for key, rows in part.groupby(["target", "step"], observed=True):
+        chosen = good & (numbers == numbers[rows.index[0]])
+        gaps.setdefault((str(key[0]), str(key[1])), []).append(values[chosen[owner]])
+
+
+def samples(folder: Path | str, goodput: Mapping[str, float]) -> dict[Key, dict[str, Any]]:
+    """What gates ask: see `gates.decide`."""
+    run = load(folder)
+    return {key: sample(run, key, rows, goodput) for key, rows in run.groups()}
+
+
+def sample(run: Recorded, key: Key, rows: pd.DataFrame, goodput: Mapping[str, float]) -> dict[str, Any]:
+    counted = rows[rows["counted"]]
+    answered = counted[counted["ok"]]
+    window = run.window(key, rows)
+    seconds = (window[1] - window[0]) * NANO
+    return {
+        "counted": len(counted),
+        "failed": len(counted) - len(answered),
+        "window": seconds,
+        "values": values(run, key, counted, answered),
+        "good": int(meets(answered, goodput).sum()) if goodput else None,
+        **rates(rows, window),
+    }
+
+
+def values(run: Recorded, key: Key, counted: pd.DataFrame, answered: pd.DataFrame) -> dict[str, Values]:
+    """Sorted, finite seconds of each metric: of answered requests; the client's own of all counted ones."""
+    found = {}
+    for name in metrics.DURATIONS:
+        column = (counted if name in ("lateness", "client_lag") else answered)[name].to_numpy()
+        found[name] = np.sort(column[np.isfinite(column)])
+    found["itl"] = run.gaps.get(key, np.array([]))
+    return found
+
+
+def meets(answered: pd.DataFrame, goodput: Mapping[str, float]) -> pd.Series[bool]:
+    """Which answered requests met every objective; an undefined figure (TPOT of one token) violates nothing."""
+    good = pd.Series(True, index=answered.index)
+    for metric, limit in goodput.items():
+        if metric in OBJECTIVES:
+            good &= ~(answered[metric] > limit)
+    return good
+
+
+def rates(rows: pd.DataFrame, window: tuple[float, float]) -> dict[str, float]:
+    """Requests and tokens per second that really arrived inside the window, whenever their request was due: what is
+    drained after the window must not count as throughput. A stream's tokens are spread evenly from first to last."""
+    begin, end = window
+    seconds = (end - begin) * NANO
+    if seconds <= 0:
+        return {"requests_per_s": 0.0, "tokens_per_s": 0.0}
+    first, last = rows["first_token"].to_numpy(), rows["last_token"].to_numpy()
+    inside = np.minimum(last, end) - np.maximum(first, begin)
+    length = np.maximum(last - first, 1)
+    share = np.clip(np.where(last > first, inside / length, (first >= begin) & (first < end)), 0, 1)
+    done = rows["ok"] & (rows["done"] >= begin) & (rows["done"] < end)
+    tokens = np.nansum(share * rows["output_count"].to_numpy())
+    return {"requests_per_s": float(done.sum() / seconds), "tokens_per_s": float(tokens / seconds)}

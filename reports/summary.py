@@ -1,0 +1,316 @@
+"""summary.json: what a run measured, as numbers. Durations in seconds; vLLM's flat keys in ms, as vLLM has them.
+
+Of each target in each load step: counted requests only, prefill's figures and decode's side by side and never averaged
+together, every quantile with its interval and the samples it needs. docs/metrics.md defines each figure for readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+
+from targets.exchange import NANO
+
+from . import gates, overload, quantiles, recorded, slices, validity
+from .digest import METRICS, Digests
+from .quantiles import Values, finite
+from .recorded import Key, Recorded
+
+FORMAT = 1
+QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
+SERVER = ("server_queue", "server_prefill", "server_transfer", "server_decode", "server_ttft", "server_total")
+
+
+def summarise(run: Path | str, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Reads a run folder, writes its summary.json (and digests.json where the run left none that fits)."""
+    return save(recorded.load(run), goodput)
+
+
+def save(run: Recorded, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """The same for a run that is already read."""
+    summary, folder = of(run, goodput), run.folder
+    partial = folder / "summary.json.partial"
+    partial.write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
+    partial.replace(folder / "summary.json")
+    return summary
+
+
+def of(run: Recorded, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """The summary of a run read back; `goodput` {metric: seconds} overrides the run's own objectives."""
+    facts = run.facts
+    objectives = dict(goodput) if goodput is not None else _objectives(facts.get("goodput"))
+    digests, origin = _digests(run)
+    results, evidence = [], []
+    for key, rows in run.groups():
+        sample = recorded.sample(run, key, rows, objectives)
+        results.append(_result(run, key, rows, sample, digests, objectives))
+        evidence.append(_evidence(key, rows, sample))
+    judged = validity.judge(evidence, _conduct(facts))
+    return {
+        "format": FORMAT,
+        "run": {name: facts.get(name) for name in ("created", "version", "seed", "salt", "order", "ended", "argv")}
+        | {"name": run.name, "folder": str(run.folder)},
+        "validity": judged.as_json(),
+        "objectives": objectives,
+        "digests": origin,
+        "results": results,
+    }
+
+
+def _objectives(stored: Any) -> dict[str, float]:
+    """run.json keeps the texts as given."""
+    return gates.parse_goodput([str(text) for text in stored]) if isinstance(stored, list) and stored else {}
+
+
+def _digests(run: Recorded) -> tuple[Digests, str]:
+    """The digests that travelled through Locust where they hold every row, else new ones of the rows."""
+    path = run.folder / "digests.json"
+    fresh = _of_rows(run)
+    if path.exists():
+        stored = Digests.load(path)
+        same = {key: (group.counted, group.failed) for key, group in stored.groups.items()}
+        if same == {key: (group.counted, group.failed) for key, group in fresh.groups.items()}:
+            return stored, "merged from the workers"
+    fresh.save(path)
+    return fresh, "computed from the rows"
+
+
+def _of_rows(run: Recorded) -> Digests:
+    digests = Digests()
+    for key, rows in run.groups():
+        counted = rows[rows["counted"]]
+        if not len(counted):
+            continue
+        answered = counted[counted["ok"]]
+        digests.count(*key, len(counted), len(counted) - len(answered))
+        for metric, values in recorded.values(run, key, counted, answered).items():
+            if metric in METRICS:
+                digests.add_values(*key, metric, values)
+    return digests
+
+
+def _result(
+    run: Recorded,
+    key: Key,
+    rows: pd.DataFrame,
+    sample: Mapping[str, Any],
+    digests: Digests,
+    objectives: Mapping[str, float],
+) -> dict[str, Any]:
+    counted = rows[rows["counted"]]
+    answered = counted[counted["ok"]]
+    window = run.window(key, rows)
+    figures = {name: _figures(name, key, sample, digests) for name in (*sample["values"],)}
+    return {
+        "target": key[0],
+        "step": key[1],
+        "load": run.phase(key).get("load") or "",
+        "window": [window[0] * NANO, window[1] * NANO],
+        "counts": _counts(run, key, rows, counted),
+        "metrics": figures,
+        "throughput": {"requests_per_s": sample["requests_per_s"], "output_tokens_per_s": sample["tokens_per_s"]},
+        "goodput": _goodput(sample, objectives),
+        "lengths": _lengths(answered),
+        "tokens_from": {str(name): int(n) for name, n in answered["token_source"].value_counts().items() if n},
+        "cached": _cached(answered, run),
+        "server": {name: _account(answered[name]) for name in SERVER},
+        "overloaded": overload.grows(rows, window),
+        "client": _client(counted),
+        "in_flight": _in_flight(counted),
+        "slices": {name: slices.table(counted, name) for name in slices.SLICES},
+        "errors": _errors(counted),
+        "vllm": _vllm(sample, answered, objectives),
+    }
+
+
+def _figures(name: str, key: Key, sample: Mapping[str, Any], digests: Digests) -> dict[str, Any]:
+    values: Values = sample["values"][name]
+    failed = 0 if name in ("lateness", "client_lag") else sample["failed"]
+    found = [quantiles.quantile(values, q, failed) for q in QUANTILES]
+    rows = []
+    for quantile in found:
+        row = quantile.as_json()
+        if name == "itl":  # gaps of one request depend on each other: no interval from them
+            row |= {"low": None, "high": None}
+        if name in METRICS:
+            row["digest"] = finite(digests.quantile(*key, name, quantile.q))
+            row["digest_error"] = _relative(row["digest"], row["answered"])
+        rows.append(row)
+    return {
+        "n": len(values),
+        "failed": failed,
+        "mean": finite(float(values.mean())) if len(values) else None,
+        "min": float(values[0]) if len(values) else None,
+        "max": float(values[-1]) if len(values) else None,
+        "quantiles": rows,
+    }
+
+
+def _relative(value: float | None, truth: float | None) -> float | None:
+    return None if value is None or not truth else value / truth - 1
+
+
+def _counts(run: Recorded, key: Key, rows: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any]:
+    outcomes = {str(name): int(n) for name, n in counted["outcome"].value_counts().items() if n}
+    return {
+        "planned": (run.phase(key).get("planned") or {}).get(key[0]),
+        "recorded": len(rows),
+        "warmup": len(rows) - len(counted),
+        "counted": len(counted),
+        "ok": outcomes.get("ok", 0),
+        "failed": len(counted) - outcomes.get("ok", 0),
+        "outcomes": outcomes,
+        "retried": int((counted["attempt"] > 1).sum()),
+    }
+
+
+def _goodput(sample: Mapping[str, Any], objectives: Mapping[str, float]) -> dict[str, Any] | None:
+    if not objectives:
+        return None
+    good, window = sample["good"], sample["window"]
+    return {
+        "objectives": dict(objectives),
+        "good": good,
+        "share": good / sample["counted"] if sample["counted"] else None,
+        "requests_per_s": good / window if window else None,
+    }
+
+
+def _lengths(answered: pd.DataFrame) -> dict[str, Any]:
+    """Asked (the trace's) against given (what the server says, or sent): comparing E2E stands on their equality."""
+    pairs = {
+        "prompt": (answered["prompt_tokens"], answered["usage_prompt"].dropna()),
+        "output": (answered["output_tokens"], answered["output_count"]),
+    }
+    return {
+        name: {"asked_p50": _median(asked), "given_p50": _median(given), "asked": _sum(asked), "given": _sum(given)}
+        for name, (asked, given) in pairs.items()
+    }
+
+
+def _median(values: pd.Series[float]) -> float | None:
+    return finite(float(values.median())) if len(values) else None
+
+
+def _sum(values: pd.Series[float]) -> int | None:
+    return int(values.sum()) if len(values) else None
+
+
+def _cached(answered: pd.DataFrame, run: Recorded) -> dict[str, Any]:
+    """The share of prompt tokens that the server says it had cached, beside what the trace's own prefixes allow."""
+    told = answered.dropna(subset=["usage_cached", "usage_prompt"])
+    profile = (run.facts.get("trace") or {}).get("profile") or {}
+    reported = (
+        float(told["usage_cached"].sum() / told["usage_prompt"].sum())
+        if len(told) and told["usage_prompt"].sum()
+        else None
+    )
+    return {"reported": reported, "requests": len(told), "trace_allows": profile.get("prefix_reuse")}
+
+
+def _account(column: pd.Series[float]) -> dict[str, Any] | None:
+    """The server's own figure for a phase: None where it reports none."""
+    told: Values = np.sort(column.dropna().to_numpy(np.float64))
+    if not len(told):
+        return None
+    return {"n": len(told), "mean": float(told.mean()), "p50": quantiles.at(told, 0.5), "p99": quantiles.at(told, 0.99)}
+
+
+def _client(counted: pd.DataFrame) -> dict[str, Any]:
+    """What the client's own condition was: brackets at both ends, shares of inexact instants."""
+    read = counted[counted["reads"] > 0]
+    return {
+        "brackets": {name: list(ends) for name, ends in _brackets(counted).items()},
+        "shared_first_reads": float((read["first_events"] > 1).mean()) if len(read) else None,
+        "unstamped": float((read["unstamped"] > 0).mean()) if len(read) else None,
+        "reused_connections": float(counted["reused"].mean()) if len(counted) else None,
+        "max_lag": finite(float(counted["max_lag"].max() * NANO)) if len(counted) else None,
+    }
+
+
+def _brackets(counted: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    answered = counted[counted["ok"]]
+    found = {}
+    for name, low, high in (("ttft", "ttft_low", "ttft"), ("tpot", "tpot_low", "tpot_high")):
+        ends = [np.sort(answered[column].dropna().to_numpy()) for column in (low, high)]
+        for q, label in ((0.5, "p50"), (0.99, "p99")):
+            if len(ends[0]):
+                found[f"{name} {label}"] = (quantiles.at(ends[0], q), quantiles.at(ends[1], q))
+    return found
+
+
+def _in_flight(counted: pd.DataFrame) -> dict[str, Any]:
+    told = counted["in_flight"].dropna()
+    if not len(told):
+        return {"mean": None, "p50": None, "max": None}
+    return {"mean": float(told.mean()), "p50": float(told.median()), "max": int(told.max())}
+
+
+def _errors(counted: pd.DataFrame) -> list[dict[str, Any]]:
+    """The most frequent error texts, at most ten; a server wrote them, so they are cut and must be escaped."""
+    failed = counted[~counted["ok"]]
+    grouped = failed.groupby(["outcome", "error"], observed=True).size().reset_index(name="n")
+    most = grouped.sort_values(["n", "outcome", "error"], ascending=[False, True, True]).head(10)
+    return [
+        {"outcome": str(outcome), "error": str(error)[:300], "n": int(n)}
+        for outcome, error, n in zip(most["outcome"], most["error"], most["n"], strict=True)
+    ]
+
+
+def _vllm(sample: Mapping[str, Any], answered: pd.DataFrame, objectives: Mapping[str, float]) -> dict[str, Any]:
+    """vLLM's benchmark keys, so that dashboards made for it read this too: of answered requests, ms and per second."""
+    window = sample["window"]
+    prompt, output = float(answered["prompt_tokens"].sum()), float(answered["output_count"].sum())
+    flat: dict[str, Any] = {
+        "duration": window,
+        "completed": len(answered),
+        "failed": sample["failed"],
+        "total_input_tokens": int(prompt),
+        "total_output_tokens": int(output),
+        "request_throughput": sample["requests_per_s"],
+        "request_goodput": sample["good"] / window if objectives and window else None,
+        "output_throughput": sample["tokens_per_s"],
+        "total_token_throughput": sample["tokens_per_s"] + (prompt / window if window else 0.0),
+    }
+    for ours, theirs in (("ttft", "ttft"), ("tpot", "tpot"), ("itl", "itl"), ("e2e", "e2el")):
+        values = sample["values"][ours]
+        flat[f"mean_{theirs}_ms"] = finite(values.mean() * 1e3) if len(values) else None
+        flat[f"median_{theirs}_ms"] = finite(quantiles.at(values, 0.5) * 1e3)
+        flat[f"std_{theirs}_ms"] = finite(values.std() * 1e3) if len(values) else None
+        for q, label in ((0.5, "p50"), (0.9, "p90"), (0.95, "p95"), (0.99, "p99")):
+            flat[f"{label}_{theirs}_ms"] = finite(quantiles.at(values, q) * 1e3)
+    return flat
+
+
+def _evidence(key: Key, rows: pd.DataFrame, sample: Mapping[str, Any]) -> validity.Evidence:
+    counted = rows[rows["counted"]]
+    late = sample["values"]["lateness"]
+    read = counted[counted["reads"] > 0]
+    return validity.Evidence(
+        target=key[0],
+        step=key[1],
+        brackets=_brackets(counted),
+        lateness_p99=quantiles.at(late, 0.99) if len(late) else None,
+        mean_gap=sample["window"] / len(counted) if len(counted) else None,
+        unstamped_share=float((read["unstamped"] > 0).mean()) if len(read) else 0.0,
+        internal_errors=int((rows["outcome"] == "internal_error").sum()),
+        duplicates=int(rows.duplicated(["index", "attempt"]).sum()),
+    )
+
+
+def _conduct(facts: Mapping[str, Any]) -> validity.Conduct:
+    workers = [worker for worker in facts.get("workers", []) if isinstance(worker, dict)]
+    steps = [(worker.get("diagnostics") or {}).get("clock_steps") or 0 for worker in workers]
+    return validity.Conduct(
+        ended=str(facts.get("ended") or "running"),
+        lost_workers=[f"{worker.get('shard')} ({worker['lost']})" for worker in workers if worker.get("lost")],
+        clock_offset=max((abs(worker.get("clock_offset_s") or 0.0) for worker in workers), default=0.0),
+        clock_steps=sum(len(step) if isinstance(step, list) else int(step) for step in steps),
+        missing={str(target): int(n) for target, n in (facts.get("missing") or {}).items()},
+        certificate=str(facts.get("certificate_exceeded") or ""),
+    )

@@ -1,0 +1,156 @@
+"""The summary on a terminal: one table that a person reads in ten seconds, and what stands behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from . import lead, units
+from .gates import Result, Verdict
+
+COLUMNS = (("ttft", 0.5), ("ttft", 0.99), ("tpot", 0.5), ("tpot", 0.99), ("e2e", 0.5))
+NARROW = 110  # columns, below which the intervals are left out
+STATUS_STYLE = {"valid": "green", "suspect": "yellow", "invalid": "bold red"}
+RESULT_STYLE = {Result.PASS: "green", Result.FAIL: "bold red", Result.TOO_FEW: "yellow", Result.INVALID: "bold red"}
+
+
+def print_summary(summary: Mapping[str, Any], console: Console) -> None:
+    """Prints the verdict table, who leads where, what went wrong, and whether the run can be trusted."""
+    console.print(_table(summary, narrow=console.width < NARROW))
+    for sentence in lead.sentences(summary):
+        console.print(Text(sentence))
+    for note in notes(summary):
+        console.print(Text(note, style="yellow"))
+    console.print(_validity(summary["validity"]))
+
+
+def _table(summary: Mapping[str, Any], narrow: bool) -> Table:
+    table = Table(title=_title(summary), title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table.add_column("target", no_wrap=True)
+    for heading in ("n", "failed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for metric, q in COLUMNS:
+        table.add_column(f"{metric.upper()} {units.label(q)}\n{_phase(metric)}", justify="right", no_wrap=True)
+    table.add_column("tokens/s", justify="right", no_wrap=True)
+    if summary["objectives"]:
+        table.add_column("goodput\n/s", justify="right", no_wrap=True)
+    for step in lead.steps(summary):
+        results = [result for result in summary["results"] if result["step"] == step]
+        heading = ", ".join(part for part in (step, results[0]["load"]) if part)
+        if heading:
+            table.add_row(Text(heading, style="bold dim"))
+        for result in results:
+            table.add_row(*_row(summary, result, narrow))
+        table.add_section()
+    return table
+
+
+def _phase(metric: str) -> str:
+    return {"ttft": "prefill", "tpot": "decode", "e2e": "whole"}[metric]
+
+
+def _title(summary: Mapping[str, Any]) -> Text:
+    objectives = ", ".join(f"{name} <= {units.ms(limit)} ms" for name, limit in summary["objectives"].items())
+    goodput = f"; goodput: {objectives}" if objectives else ""
+    return Text(f"{summary['run']['name']} (milliseconds, 95 % intervals beneath{goodput})", style="bold")
+
+
+def _row(summary: Mapping[str, Any], result: Mapping[str, Any], narrow: bool) -> Iterator[Text | Group]:
+    counts = result["counts"]
+    yield Text(printable(result["target"]))
+    yield Text(f"{counts['counted']:,}")
+    yield Text(f"{counts['failed']:,}", style="bold red" if counts["failed"] else "")
+    for metric, q in COLUMNS:
+        row = _at(result, metric, q)
+        best = is_best(summary, result, metric, q)
+        yield Group(
+            Text(units.quantile(row), style="bold green" if best else ""), Text(units.interval(row), style="dim")
+        )
+    yield Text(units.rate(result["throughput"]["output_tokens_per_s"]))
+    if summary["objectives"]:
+        good = result["goodput"]
+        yield Group(Text(units.rate(good["requests_per_s"])), Text(units.share(good["share"]), style="dim"))
+
+
+def is_best(summary: Mapping[str, Any], result: Mapping[str, Any], metric: str, q: float) -> bool:
+    """Clearly so: no other target's interval in the same step reaches below this one's upper end."""
+    row = _at(result, metric, q)
+    if not row["enough"] or row["high"] is None:
+        return False
+    others = [
+        _at(other, metric, q)
+        for other in summary["results"]
+        if other["step"] == result["step"] and other["target"] != result["target"]
+    ]
+    bounded = [other["low"] for other in others if other["enough"]]
+    return bool(bounded) and all(low is None or low > row["high"] for low in bounded)
+
+
+def _at(result: Mapping[str, Any], metric: str, q: float) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(row for row in result["metrics"][metric]["quantiles"] if row["q"] == q)
+    return found
+
+
+def notes(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader must know before he quotes a figure."""
+    for result in summary["results"]:
+        where = result["target"] + (f" at {result['step']}" if result["step"] else "")
+        if result["overloaded"]:
+            yield f"{where}: overloaded, its backlog grew all along: these percentiles depend on the run's length."
+        asked, given = result["lengths"]["output"]["asked_p50"], result["lengths"]["output"]["given_p50"] or 0
+        if asked and abs(given / asked - 1) > 0.1:
+            yield f"{where}: median output {given:,.0f} tokens where {asked:,.0f} were asked for: E2E isn't comparable."
+        if chunks := result["tokens_from"].get("chunks"):
+            yield f"{where}: {chunks:,} answers told no token counts; their token-bearing events were counted instead."
+        for error in result["errors"][:2]:
+            yield f"{where}: {error['n']:,} x {error['outcome']}: {printable(error['error'])}"
+
+
+def printable(text: str) -> str:
+    """A server's text without what a terminal would obey."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+
+
+def _validity(facts: Mapping[str, Any]) -> Text:
+    text = Text("The run is ").append(facts["status"], style=STATUS_STYLE[facts["status"]]).append(".")
+    for reason in facts["reasons"]:
+        where = " ".join(part for part in (reason["target"], reason["step"]) if part)
+        text.append(f"\n  {where + ': ' if where else ''}{reason['text']}")
+        text.append(
+            f" (affects {reason['affects']}" + (f"; {reason['remedy']})" if reason["remedy"] else ")"), style="dim"
+        )
+    return text
+
+
+def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
+    """One line a gate and target: verdict, figure, interval, samples."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for name in ("gate", "target", "load", "verdict"):
+        table.add_column(name)
+    for name in ("figure", "95 % interval", "n"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for verdict in verdicts:
+        bounds = "" if verdict.low is None else f"{figure(verdict, verdict.low)} - {figure(verdict, verdict.high)}"
+        table.add_row(
+            escape(verdict.gate.text), escape(verdict.target), escape(verdict.step),
+            Text(str(verdict.result), style=RESULT_STYLE[verdict.result]), figure(verdict, verdict.figure), bounds,
+            f"{verdict.n:,}", escape(verdict.note),
+        )  # fmt: skip
+    console.print(table)
+
+
+def figure(verdict: Verdict, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if value == float("inf"):
+        return "unbounded"
+    if verdict.gate.unit == "%":
+        return units.share(value)
+    return f"{units.rate(value)}/s" if verdict.gate.unit.startswith("/") else units.ms(value, unit=True)

@@ -1,0 +1,162 @@
+"""Was the client fit to judge? valid, suspect or invalid, with reasons. Pure: numbers in, verdict out.
+
+A run is valid where the client's own faults can't have moved its figures: p50 and p99 of TTFT and TPOT, computed at
+both ends of the first and last tokens' brackets, agree within 5 %, and lateness p99 stays within 10 ms or 10 % of the
+mean gap between arrivals (whichever is longer). Within 20 % (20 ms) it is suspect, beyond it invalid. A server's
+failures never make a run invalid: they are results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+AGREE, DOUBTFUL = 0.05, 0.20  # (high - low) / high of a bracketed quantile
+LATE, LATE_SHARE = 0.010, 0.10  # seconds, share of the mean gap; twice that is doubtful
+CLOCK_OFFSET = 0.005  # seconds between workers' clocks
+REMEDY_CLIENT = "use more processes (--processes N) or fewer streams a process"
+
+
+class Status(StrEnum):
+    VALID = "valid"
+    SUSPECT = "suspect"
+    INVALID = "invalid"
+
+
+_ORDER = list(Status)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """`affects`: the figures that can't be trusted for it; `target` and `step` are empty where all are concerned."""
+
+    status: Status
+    text: str
+    affects: str = "all figures"
+    remedy: str = ""
+    target: str = ""
+    step: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        return {name: str(getattr(self, name)) for name in ("status", "text", "affects", "remedy", "target", "step")}
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    status: Status
+    reasons: tuple[Reason, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"status": str(self.status), "reasons": [reason.as_json() for reason in self.reasons]}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Validity:
+        reasons = [Reason(**{**reason, "status": Status(reason["status"])}) for reason in facts["reasons"]]
+        return cls(Status(facts["status"]), tuple(reasons))
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the rows of one target and load step say about the client. Durations in seconds, shares from 0 to 1."""
+
+    target: str
+    step: str
+    brackets: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # "ttft p99" -> (low end, high end)
+    lateness_p99: float | None = None
+    mean_gap: float | None = None
+    unstamped_share: float = 0.0  # of exchanges with a read that had no kernel timestamp
+    internal_errors: int = 0
+    duplicates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """What run.json says about the run as a whole."""
+
+    ended: str = "completed"
+    lost_workers: Sequence[str] = ()
+    clock_offset: float = 0.0
+    clock_steps: int = 0
+    missing: Mapping[str, int] = field(default_factory=dict)  # target -> planned and never recorded
+    certificate: str = ""  # why the run is beyond what `phaseload certify` measured here
+
+
+def judge(groups: Sequence[Evidence], conduct: Conduct) -> Validity:
+    """The worst of all reasons is the status."""
+    reasons = list(_of_run(conduct))
+    for group in groups:
+        reasons += [*_of_brackets(group), *_of_lateness(group), *_of_rows(group)]
+    status = max((reason.status for reason in reasons), key=_ORDER.index, default=Status.VALID)
+    return Validity(status, tuple(sorted(reasons, key=lambda reason: -_ORDER.index(reason.status))))
+
+
+def _of_run(conduct: Conduct) -> Iterator[Reason]:
+    if conduct.ended == "interrupted":
+        yield Reason(Status.SUSPECT, "the run was interrupted: its figures cover only what had been sent by then")
+    elif conduct.ended == "running":
+        yield Reason(
+            Status.INVALID, "the run never ended (killed?): what wasn't on disk is lost, nobody knows how much"
+        )
+    elif conduct.ended not in ("completed", "worker_lost"):
+        yield Reason(Status.INVALID, f"the run ended as {conduct.ended!r}")
+    if conduct.ended == "worker_lost" or conduct.lost_workers:
+        who = ", ".join(conduct.lost_workers) or "one or more"
+        yield Reason(Status.INVALID, f"worker lost in mid-run: {who}; its share of the load was not sent to the end")
+    for target, missing in conduct.missing.items():
+        if missing:
+            expected = conduct.ended == "interrupted"
+            text = f"{missing} planned requests were {'not sent' if expected else 'never recorded'}"
+            yield Reason(Status.SUSPECT if expected else Status.INVALID, text, target=target)
+    if conduct.clock_steps:
+        text = f"the clock was stepped {conduct.clock_steps} times during the run"
+        yield Reason(
+            Status.SUSPECT, text, "durations across a step", "stop time synchronisation from stepping the clock"
+        )
+    if abs(conduct.clock_offset) > CLOCK_OFFSET:
+        text = f"workers' clocks differ by {conduct.clock_offset * 1e3:.1f} ms"
+        yield Reason(Status.SUSPECT, text, "arrival instants across workers", "synchronise the workers' clocks")
+    if conduct.certificate:
+        yield Reason(Status.SUSPECT, conduct.certificate, remedy="phaseload certify")
+
+
+def _of_brackets(group: Evidence) -> Iterator[Reason]:
+    """One reason for the worst bracket: the others follow from the same cause."""
+    spreads = {name: (high - low) / high for name, (low, high) in group.brackets.items() if high > 0}
+    worst = max(spreads, key=lambda name: spreads[name], default="")
+    if not worst or spreads[worst] <= AGREE:
+        return
+    low, high = group.brackets[worst]
+    status = Status.SUSPECT if spreads[worst] <= DOUBTFUL else Status.INVALID
+    text = (
+        f"the client read too late to know {worst}: between {low * 1e3:.3g} and {high * 1e3:.3g} ms "
+        f"({spreads[worst]:.0%} apart, at most {AGREE:.0%} is valid)"
+    )
+    affects = ", ".join(name for name, spread in spreads.items() if spread > AGREE)
+    yield Reason(status, text, affects, REMEDY_CLIENT, group.target, group.step)
+
+
+def _of_lateness(group: Evidence) -> Iterator[Reason]:
+    if group.lateness_p99 is None:
+        return
+    limit = max(LATE, LATE_SHARE * (group.mean_gap or 0.0))
+    if group.lateness_p99 <= limit:
+        return
+    status = Status.SUSPECT if group.lateness_p99 <= 2 * limit else Status.INVALID
+    text = f"requests left late: lateness p99 {group.lateness_p99 * 1e3:.1f} ms, at most {limit * 1e3:.1f} ms is valid"
+    yield Reason(status, text, "the load and TTFT from due", REMEDY_CLIENT, group.target, group.step)
+
+
+def _of_rows(group: Evidence) -> Iterator[Reason]:
+    where = {"target": group.target, "step": group.step}
+    if group.duplicates:
+        yield Reason(Status.INVALID, f"{group.duplicates} requests were sent twice", **where)
+    if group.internal_errors:
+        text = f"{group.internal_errors} exchanges ended in an internal error of the client"
+        yield Reason(Status.SUSPECT, text, "failure counts and adjusted quantiles", "report it with run.json", **where)
+    if group.unstamped_share > 0.01:
+        text = f"{group.unstamped_share:.0%} of exchanges had reads without a kernel receive time"
+        yield Reason(
+            Status.SUSPECT, text, "TTFT, TPOT, ITL", "TCP on Linux has receive times; Unix sockets don't", **where
+        )

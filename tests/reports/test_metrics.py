@@ -1,0 +1,103 @@
+"""The durations over columns are Exchange's own, row by row."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reports import metrics, results
+from targets.exchange import Exchange, Outcome
+from tests.reports import made
+
+instants = st.none() | st.integers(-(10**9), 10**15)
+counts = st.none() | st.integers(0, 5000)
+
+
+@st.composite
+def exchanges(draw: st.DrawFn) -> Exchange:
+    reads = sorted(draw(st.lists(st.integers(0, 10**12), max_size=12)))
+    return Exchange(
+        index=draw(st.integers(0, 10**6)), target=draw(st.sampled_from("ab")), due=draw(st.integers(0, 10**13)),
+        prompt_tokens=draw(st.integers(1, 10**5)), output_tokens=draw(st.integers(1, 10**4)),
+        started=draw(instants), connected=draw(instants), sent=draw(instants), body_sent=draw(instants),
+        done=draw(instants), token_at=array("q", reads),
+        token_events=array("i", [draw(st.integers(1, 4)) for _ in reads]), first_tokens=draw(st.integers(1, 8)),
+        first_lag=draw(counts), usage_output=draw(counts), tokenizer_output=draw(counts),
+        outcome=draw(st.sampled_from(list(Outcome))),
+    )  # fmt: skip
+
+
+@given(st.lists(exchanges(), min_size=1, max_size=8))
+def test_columns_equal_the_properties(rows: list[Exchange]) -> None:
+    columns = metrics.with_durations(metrics.flatten(results.table(rows)))
+    for name in ("lateness", "ttft", "ttft_from_due", "tpot", "e2e", "longest_stall", "output_count"):
+        expected = [math.nan if (value := getattr(row, name)) is None else value for row in rows]
+        assert columns[name] == pytest.approx(expected, rel=1e-9, abs=1e-12, nan_ok=True), name
+    assert list(columns["token_source"]) == [row.token_source for row in rows]
+    assert list(columns["ok"]) == [row.ok for row in rows]
+    gaps, owner = metrics.itl(results.table(rows))
+    assert gaps == pytest.approx([gap for row in rows for gap in row.gaps()])
+    assert owner.tolist() == [number for number, row in enumerate(rows) for _ in row.gaps()]
+
+
+@given(st.lists(exchanges(), min_size=1, max_size=8))
+def test_brackets_hold_the_figures(rows: list[Exchange]) -> None:
+    columns = metrics.with_durations(metrics.flatten(results.table(rows)))
+    for low, high in (("ttft_low", "ttft"), ("tpot_low", "tpot"), ("tpot", "tpot_high")):
+        assert np.all((columns[low] <= columns[high]) | np.isnan(columns[high]))
+
+
+def test_a_read_with_one_event_is_exact_and_a_shared_one_is_not() -> None:
+    row = Exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=3, sent=100, usage_output=3,
+                   token_at=array("q", [1100, 2100]), token_events=array("i", [1, 2]), first_after=600, last_after=1600,
+                   outcome=Outcome.OK)  # fmt: skip
+    columns = metrics.with_durations(metrics.flatten(results.table([row])))
+    assert columns["ttft_low"][0] == columns["ttft"][0] == pytest.approx(1000e-9)
+    assert columns["tpot_low"][0] == pytest.approx(250e-9)
+    row.token_events = array("i", [2, 1])
+    columns = metrics.with_durations(metrics.flatten(results.table([row])))
+    assert columns["ttft_low"][0] == pytest.approx(500e-9)
+    assert columns["tpot_high"][0] == pytest.approx(750e-9)
+    row.token_events, row.unstamped = array("i", [1, 2]), 1
+    assert metrics.with_durations(metrics.flatten(results.table([row])))["ttft_low"][0] == pytest.approx(500e-9)
+
+
+def test_in_flight_is_counted_from_the_rows(tmp_path: Path) -> None:
+    spans = [(0, 100), (10, 50), (20, None), (50, 60), (70, 80)]
+    writer = results.Writer(tmp_path, 0)
+    for index, (sent, done) in enumerate(spans):
+        writer.append(
+            Exchange(index=index, target="t", due=sent, prompt_tokens=1, output_tokens=1, sent=sent, done=done)
+        )
+    writer.append(Exchange(index=9, target="other", due=0, prompt_tokens=1, output_tokens=1, sent=30, done=90))
+    writer.append(Exchange(index=10, target="t", due=99, prompt_tokens=1, output_tokens=1))
+    writer.close()
+    rows = metrics.frame(tmp_path).sort_values("index")
+    assert rows["in_flight"].tolist()[:-1] == [1, 2, 3, 3, 3, 1]
+    assert math.isnan(rows["in_flight"].iloc[-1])
+
+
+def test_a_frame_over_many_files_is_the_same(tmp_path: Path) -> None:
+    rows = made.exchanges(made.GPU, seconds=20)
+    one, many = results.Writer(tmp_path / "one", 0), results.Writer(tmp_path / "many", 0)
+    for number, row in enumerate(rows):
+        one.append(row)
+        many.append(row)
+        if number % 7 == 0:
+            many.flush()
+    one.close()
+    many.close()
+    first, second = metrics.frame(tmp_path / "one"), metrics.frame(tmp_path / "many")
+    assert first.drop(columns="error").equals(second.drop(columns="error")[first.columns.drop("error")])
+
+
+def test_no_rows_give_empty_columns() -> None:
+    columns = metrics.with_durations(metrics.flatten(pa.table(results.SCHEMA.empty_table())))
+    assert len(columns["ttft"]) == 0

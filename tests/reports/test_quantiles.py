@@ -1,0 +1,80 @@
+"""Quantiles against numpy and scipy, and the promise of their intervals by simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from reports import quantiles
+
+
+@pytest.mark.parametrize(("q", "n"), [(0.5, 6), (0.9, 29), (0.95, 59), (0.99, 299), (0.999, 2995), (0.01, 299)])
+def test_samples_needed(q: float, n: int) -> None:
+    assert quantiles.needed(q) == n
+    assert quantiles.ranks(n, q) is not None
+    assert quantiles.ranks(n - 1, q) is None
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=60), st.floats(0, 1))
+def test_without_failures_it_is_numpys(values: list[float], q: float) -> None:
+    ordered = np.sort(values)
+    assert quantiles.at(ordered, q) == pytest.approx(np.quantile(ordered, q), rel=1e-12, abs=1e-9)
+
+
+@given(st.integers(6, 4000), st.sampled_from([0.5, 0.9, 0.95, 0.99, 0.999]))
+def test_ranks_cover_95_percent_and_are_tight(n: int, q: float) -> None:
+    ranks = quantiles.ranks(n, q)
+    if ranks is None:
+        assert n < quantiles.needed(q)
+        return
+    low, high = ranks
+    assert 1 <= low < high <= n
+
+    def covered(low: int, high: int) -> float:
+        return float(binom.cdf(high - 1, n, q) - binom.cdf(low - 1, n, q))
+
+    assert covered(low, high) >= 0.95 - 1e-9
+    assert covered(low + 1, high - 1) < 0.95
+
+
+def test_the_interval_holds_the_truth_19_times_of_20() -> None:
+    rng, truth, held = np.random.default_rng(3), math.exp(2.326347874 * 0.8), 0
+    for _ in range(400):
+        found = quantiles.quantile(np.sort(rng.lognormal(0, 0.8, 600)), 0.99)
+        held += found.low <= truth <= found.high
+    assert held >= 0.93 * 400
+
+
+def test_failures_push_the_quantile_up_and_then_out() -> None:
+    values = np.arange(1.0, 91.0)
+    assert quantiles.quantile(values, 0.5, failed=10).value == pytest.approx(np.quantile(values, 0.5 * 100 / 90))
+    assert quantiles.quantile(values, 0.5, failed=10).answered == pytest.approx(45.5)
+    assert quantiles.quantile(values, 0.9, failed=10).value == 90
+    beyond = quantiles.quantile(values, 0.91, failed=10)
+    assert beyond.value == math.inf
+    assert beyond.as_json()["value"] is None
+    assert beyond.as_json()["unbounded"] is True
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=400), st.integers(0, 300), st.sampled_from([0.5, 0.9, 0.99]))
+def test_an_endpoint_cant_improve_by_failing(values: list[float], failed: int, q: float) -> None:
+    ordered = np.sort(np.array(values, float))
+    found = quantiles.quantile(ordered, q, failed)
+    if len(ordered) > 1 and found.n < len(ordered) * (len(ordered) - 1):
+        # The slowest request failed instead: no quantile gets better for it by more than the step to its neighbour.
+        worse = quantiles.quantile(ordered[:-1], q, failed + 1)
+        position = q * found.n * (len(ordered) - 1) / len(ordered)
+        assert worse.value >= ordered[min(max(int(position) - 1, 0), len(ordered) - 2)]
+    if found.enough and not math.isnan(found.value):
+        assert found.low <= found.value * (1 + 1e-9) or found.value == math.inf
+        assert found.value <= found.high * (1 + 1e-9) or found.high == math.inf
+
+
+def test_nothing_at_all() -> None:
+    assert math.isnan(quantiles.quantile(np.array([]), 0.5).value)
+    assert quantiles.quantile(np.array([]), 0.5, failed=3).value == math.inf
