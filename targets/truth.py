@@ -9,7 +9,9 @@ stdout) as JSON lines, one for each request in the order of their beginnings:
      "late_ns": largest lateness of a write behind its own schedule, "left": true if the client left in mid-stream}
 
 Instants are CLOCK_REALTIME in nanoseconds, taken right before each write. The request says what to emit, in its JSON
-body: "truth": {"ttft_s": .., "gap_s": .., "tokens": .., "id": ..}; ttft counts from the request's last byte.
+body: "truth": {"ttft_s": .., "gap_s": .., "tokens": .., "step_s": ..}; ttft counts from the request's last byte, and
+its prompt is its id. With step_s the first token waits for the next multiple of it: streams then emit together in bursts,
+as the steps of continuous batching make them.
 
 Theory of operation. One thread, one epoll, one heap of (instant, stream). It sleeps whole milliseconds only and spins
 for the rest, so that a write is as punctual as the machine allows; what is logged is the actual instant, so a late
@@ -42,6 +44,11 @@ LAST = b"0\r\n\r\n"
 
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _prompt(body: dict[str, Any]) -> str:
+    said = body["messages"][-1]["content"] if "messages" in body else body.get("prompt", "")
+    return str(said)[:100].encode("ascii", "replace").decode().replace("\n", " ")
 
 
 class Stream:
@@ -79,8 +86,10 @@ class Stream:
         self.left = int(asked.get("tokens", body.get("max_tokens", 16)))
         self.gap = round(asked.get("gap_s", 0.01) * 1e9)
         self.due = now + round(asked.get("ttft_s", 0.05) * 1e9)
+        step = round(asked.get("step_s", 0) * 1e9)
+        self.due += -self.due % step if step else 0
         self.record = {
-            "id": asked.get("id", ""), "received": now, "first_due": self.due, "first": 0, "last": 0,
+            "id": _prompt(body), "received": now, "first_due": self.due, "first": 0, "last": 0,
             "tokens": self.left, "late_ns": 0, "left": False,
         }  # fmt: skip
         start = {"id": f"truth-{self.record['id']}", "object": "chat.completion.chunk", "created": now // 10**9}
