@@ -33,18 +33,15 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from .address import Address
+from .answer import Answer
 from .exchange import Exchange, Outcome
-from .http import HttpError, Response
 from .pulse import Pulse
-from .sse import Decoder, SseError
 from .tls import Tls
-from .wire import RATE_LIMIT_STATUSES, WireError, facts, headers
+from .wire import facts
 
 READ, WRITE = 1, 2
 READ_SIZE = 1 << 16
-ANSWER_LIMIT = 16 << 20  # bytes of a JSON answer
-ERROR_LIMIT = 64 << 10  # bytes kept of an error's body
-EVENT_COUNT_LIMIT = 1_000_000  # token-bearing reads of one exchange
+TUNNEL_LIMIT = 16 << 10  # bytes of a proxy's answer
 LINGER = 1_000_000_000  # ns that a finished answer may take to end its body; then the connection is given up
 NANO = 1_000_000_000
 
@@ -101,20 +98,13 @@ class Connection:
         "_attempt",
         "_bytes",
         "_collected",
-        "_finished_at",
-        "_first_after",
-        "_last_after",
         "_outbox",
         "_quickack",
         "_reader",
-        "_receive",
         "_recvmsg",
-        "_response",
         "_sock",
-        "_sse",
         "_stepped",
         "_tls",
-        "_tokens",
         "_tried",
         "_writer",
         "flight",
@@ -136,7 +126,7 @@ class Connection:
         self._writer: Any = None
         self._tried = 0
         self._collected = b""
-        self._begin()
+        self._begin(flight)
 
     # Connecting.
 
@@ -199,7 +189,7 @@ class Connection:
         self._collected += data
         head, end, rest = self._collected.partition(b"\r\n\r\n")
         if not end:
-            if len(head) > ERROR_LIMIT:
+            if len(head) > TUNNEL_LIMIT:
                 self._finish(Outcome.REFUSED, "the proxy's answer to CONNECT never ends")
             return
         self._collected = b""
@@ -240,7 +230,7 @@ class Connection:
     def take(self, flight: Flight) -> None:
         """Carries another flight on this open connection."""
         self.flight = flight
-        self._begin()
+        self._begin(flight)
         flight.exchange.reused = True
         flight.exchange.connected = time.time_ns() - self.origin
         self.pulse.reused += 1
@@ -249,14 +239,10 @@ class Connection:
         except Exception as error:
             self._fault(error)
 
-    def _begin(self) -> None:
-        self._bytes = self._tokens = 0
-        self._finished_at: int | None = None
-        self._first_after = self._last_after = 0
+    def _begin(self, flight: Flight) -> None:
+        self._bytes = 0
         self._stepped: int | None = None
-        self._response, self._sse = Response(), Decoder()
-        self._receive: Callable[[bytes, int], None] | None = None
-        self._answer: list[bytes] = []
+        self._answer = Answer(flight.exchange, flight.wire, flight.reader, self.origin, flight.leave_after)
 
     def _send(self) -> None:
         assert self.flight is not None
@@ -344,151 +330,38 @@ class Connection:
                 return self._finish(Outcome.TRUNCATED, f"TLS: {_tls_reason(error)}", stamp)
             self._write(self._tls.take())
         if data:
-            self._parse(data, stamp, lag)
+            self._feed(data, stamp, lag)
         if self._tls is not None and self._tls.closed and self.phase == OPEN:
             self._ended("closed")
 
-    def _parse(self, data: bytes, stamp: int, lag: int) -> None:
-        assert self.flight is not None
-        exchange, response = self.flight.exchange, self._response
-        exchange_reads = len(exchange.token_at)
-        try:
-            body = response.feed(data)
-            if exchange.status is None and response.headers_done:
-                self._head(exchange, stamp)
-            if body and self._receive is not None:
-                self._receive(body, stamp)
-        except (HttpError, SseError) as error:
-            return self._finish(Outcome.MALFORMED, str(error), stamp)
-        except WireError as error:
-            return self._finish(error.outcome, str(error), stamp)
-        if exchange_reads == 0 and exchange.token_at:
-            exchange.first_lag = lag
-        if self.flight is None:
-            return
-        leave = self.flight.leave_after
-        if leave is not None and self._tokens >= leave:
-            return self._finish(Outcome.CANCELLED, f"the user left after {self._tokens} events", stamp)
-        if response.complete:
-            self._complete(stamp)
-        elif self._finished_at is not None:
-            self.owner.watch(self, self._finished_at + LINGER)
-        elif exchange_reads == 0 and exchange.token_at:
+    def _feed(self, data: bytes, stamp: int, lag: int) -> None:
+        answer = self._answer
+        tokens = answer.tokens
+        end = answer.feed(data, stamp, self.pulse.before)
+        if not tokens and answer.tokens and self.flight is not None:
+            self.flight.exchange.first_lag = lag
             self.owner.watch(self, self._limit(self.flight)[0])
-
-    def _head(self, exchange: Exchange, stamp: int) -> None:
-        """The headers are there: what kind of answer is it?"""
-        response = self._response
-        exchange.status, exchange.headers_at = response.status, stamp - self.origin
-        headers.note(response.headers, exchange)
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if not 200 <= response.status < 300:
-            self._receive = self._collect_error
-        elif kind == "application/json":
-            self._receive = self._collect_answer
-        elif kind in ("text/html", "application/xhtml+xml"):
-            raise HttpError(f"an answer of type {kind}: not an endpoint's")
-        else:
-            self._receive = self._stream
-
-    def _stream(self, body: bytes, stamp: int) -> None:
-        self._events(self._sse.feed(body), stamp)
-
-    def _events(self, events: list[tuple[bytes, str]], stamp: int) -> None:
-        assert self.flight is not None
-        exchange, reader = self.flight.exchange, self.flight.reader
-        bearing = 0
-        try:
-            for event, name in events:
-                count = reader.feed(event, name, exchange)
-                if count:
-                    bearing += 1
-                    if not self._tokens and bearing == 1:
-                        exchange.first_tokens = count
-        finally:
-            if bearing:
-                self._note_tokens(exchange, bearing, stamp)
-        if reader.finished and self._finished_at is None:
-            self._finished_at = stamp - self.origin
-
-    def _note_tokens(self, exchange: Exchange, bearing: int, stamp: int) -> None:
-        if not self._tokens:
-            self._first_after = max(self.pulse.before, self.origin + (exchange.sent or 0))
-        self._last_after = self.pulse.before
-        self._tokens += bearing
-        exchange.token_at.append(stamp - self.origin)
-        exchange.token_events.append(bearing)
-        if len(exchange.token_at) > EVENT_COUNT_LIMIT:
-            raise SseError(f"more than {EVENT_COUNT_LIMIT} reads with tokens")
-
-    def _collect_answer(self, body: bytes, stamp: int) -> None:
-        self._answer.append(body)
-        if sum(map(len, self._answer)) > ANSWER_LIMIT:
-            raise HttpError(f"an answer longer than {ANSWER_LIMIT} bytes")
-
-    def _collect_error(self, body: bytes, stamp: int) -> None:
-        self._answer.append(body)
-        if sum(map(len, self._answer)) > ERROR_LIMIT:
-            self._complete(stamp)
-
-    # The end.
-
-    def _complete(self, stamp: int) -> None:
-        """The answer's last byte is there."""
-        assert self.flight is not None
-        exchange, reader = self.flight.exchange, self.flight.reader
-        try:
-            if self._receive == self._collect_error:
-                return self._finish(*self._failure(exchange), stamp)
-            if self._receive == self._collect_answer:
-                count = reader.answer(b"".join(self._answer), exchange)
-                if count:
-                    exchange.first_tokens = count
-                    self._note_tokens(exchange, 1, stamp)
-            else:
-                self._events(self._sse.finish(), stamp)
-        except (SseError, WireError) as error:
-            return self._finish(getattr(error, "outcome", Outcome.MALFORMED), str(error), stamp)
-        if not reader.finished:
-            return self._finish(Outcome.TRUNCATED, "the stream ended before its terminator", stamp)
-        self._finish_well(stamp)
-
-    def _finish_well(self, stamp: int) -> None:
-        if not self._tokens:
-            return self._finish(Outcome.MALFORMED, "no event of the answer carried a token", stamp)
-        self._finish(Outcome.OK, "", stamp if self._finished_at is None else self._finished_at + self.origin)
-
-    def _failure(self, exchange: Exchange) -> tuple[Outcome, str]:
-        assert self.flight is not None
-        response, status = self._response, self._response.status
-        if 300 <= status < 400:
-            to = facts.line(response.headers.get("location", "nowhere"), 200)
-            return Outcome.HTTP_ERROR, f"{status}: redirects are not followed (to {to})"
-        said = self.flight.wire.failure(status, response.headers, b"".join(self._answer)[:ERROR_LIMIT], exchange)
-        limited = status in RATE_LIMIT_STATUSES
-        return Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR, f"{status}: {said}"
+        if end is not None:
+            self._finish(*end)
+        elif answer.finished_at is not None:
+            self.owner.watch(self, answer.finished_at + LINGER)
 
     def _ended(self, why: str) -> None:
         """The connection is at its end."""
-        flight = self.flight
+        flight, stamp = self.flight, time.time_ns()
         if flight is None:
             return self.close()
-        exchange, stamp = flight.exchange, time.time_ns()
         if self.phase != OPEN:
-            stage = {TUNNELLING: "by the proxy", SHAKING: "during the TLS handshake"}.get(self.phase, "")
-            return self._finish(Outcome.REFUSED, f"connection {why} {stage}".rstrip())
+            stage = {TUNNELLING: " by the proxy", SHAKING: " during the TLS handshake"}.get(self.phase, "")
+            return self._finish(Outcome.REFUSED, f"connection {why}{stage}", stamp)
+        exchange = flight.exchange
         if not self._bytes and exchange.reused and not exchange.reconnected:
             self.flight = None
             self.close()
             return self.owner.again(flight)
-        if flight.reader.finished:
-            return self._finish_well(stamp)
-        if self._response.end():
-            return self._complete(stamp)
-        if self._receive == self._collect_error:
-            return self._finish(*self._failure(exchange), stamp)
-        stage = "in mid-answer" if self._bytes else "before any answer"
-        self._finish(Outcome.TRUNCATED, f"connection {why} {stage}", stamp)
+        self._finish(*self._answer.closed(why, stamp, self.pulse.before))
+
+    # Time limits, and other ends from outside.
 
     def look(self, now: int) -> int | None:
         """Ends the flight if a time limit has passed; else the instant of its next limit. Run instants."""
@@ -501,9 +374,9 @@ class Connection:
         if now < limit:
             return limit
         if outcome is Outcome.OK:
-            self._finish_well(now + self.origin)
-        elif self._receive == self._collect_error:
-            self._finish(*self._failure(self.flight.exchange), now + self.origin)
+            self._finish(*self._answer.finish(now + self.origin))
+        elif self._answer.failing:
+            self._finish(*self._answer.failure(now + self.origin))
         else:
             self._finish(outcome, message, now + self.origin)
         return None
@@ -514,8 +387,8 @@ class Connection:
         if exchange.sent is None:
             since = self._since(exchange.started or 0)
             return since + connect, Outcome.TIMEOUT, f"no connection within {_seconds(connect)}"
-        if self._finished_at is not None:
-            return self._finished_at + LINGER, Outcome.OK, ""
+        if self._answer.finished_at is not None:
+            return self._answer.finished_at + LINGER, Outcome.OK, ""
         if exchange.token_at:
             return self._since(exchange.token_at[-1]) + silence, Outcome.STALLED, f"no token for {_seconds(silence)}"
         return self._since(exchange.sent) + first, Outcome.TIMEOUT, f"no first token within {_seconds(first)}"
@@ -552,13 +425,14 @@ class Connection:
         exchange, self.flight = flight.exchange, None
         exchange.done = (time.time_ns() if stamp is None else stamp) - self.origin
         exchange.bytes_received += self._bytes
+        answer = self._answer
+        self.pulse.fast += answer.fast
         if exchange.token_at:
-            exchange.first_after = min(self._first_after - self.origin, exchange.token_at[0])
-            exchange.last_after = min(self._last_after - self.origin, exchange.token_at[-1])
-        response = self._response
-        again = response.complete and response.keep_alive and not response.excess and not self._outbox
-        if again and self.phase == OPEN and not (self._tls is not None and self._tls.closed):
-            response.close()
+            exchange.first_after = min(answer.first_after - self.origin, exchange.token_at[0])
+            exchange.last_after = min(answer.last_after - self.origin, exchange.token_at[-1])
+        open_still = self.phase == OPEN and not self._outbox and not (self._tls is not None and self._tls.closed)
+        if open_still and answer.reusable:
+            answer.close()
             self.owner.idle(self)
         else:
             self.close()
@@ -568,7 +442,7 @@ class Connection:
         """Closes the socket; the flight, if there is one, is the caller's."""
         if self.phase != CLOSED:
             self.phase = CLOSED
-            self._response.close()
+            self._answer.close()
             self._release()
             self.owner.gone(self)
 

@@ -10,8 +10,8 @@ stdout) as JSON lines, one for each request in the order of their beginnings:
 
 Instants are CLOCK_REALTIME in nanoseconds, taken right before each write. The request says what to emit, in its JSON
 body: "truth": {"ttft_s": .., "gap_s": .., "tokens": .., "step_s": ..}; ttft counts from the request's last byte, and
-its prompt is its id. With step_s the first token waits for the next multiple of it: streams then emit together in bursts,
-as the steps of continuous batching make them.
+its prompt is its id. With step_s the first token waits for the next multiple of it: streams then emit together, in
+bursts, as the steps of continuous batching make them.
 
 Theory of operation. One thread, one epoll, one heap of (instant, stream). It sleeps whole milliseconds only and spins
 for the rest, so that a write is as punctual as the machine allows; what is logged is the actual instant, so a late

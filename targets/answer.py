@@ -1,0 +1,241 @@
+"""One answer as it comes in: bytes and their instants in, facts onto the exchange, and how it ended. Sans-I/O.
+
+HTTP framing (http.py), then events (sse.py), then the wire format's reader; or, for a chunk like the one before, none
+of them (frame.py). Instants are nanoseconds since the epoch here and nanoseconds from the run's start on the exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from .exchange import Exchange, Outcome
+from .frame import Frame, learn
+from .http import HttpError, Response
+from .sse import Decoder, Event, SseError
+from .wire import RATE_LIMIT_STATUSES, WireError, facts, headers
+
+ANSWER_LIMIT = 16 << 20  # bytes of a JSON answer
+ERROR_LIMIT = 64 << 10  # bytes kept of an error's body
+EVENT_COUNT_LIMIT = 1_000_000  # token-bearing events of one exchange
+LESSONS = 8  # frames that one answer may try to learn
+
+End = tuple[Outcome, str, int]  # how it ended, what was wrong, and when
+
+
+class Answer:
+    """Reads the answer to one exchange. `feed` and `closed` give its End once it is over."""
+
+    __slots__ = (
+        "_body",
+        "_decoder",
+        "_enough",
+        "_exchange",
+        "_frame",
+        "_in_step",
+        "_lessons",
+        "_note_at",
+        "_note_events",
+        "_origin",
+        "_reader",
+        "_receive",
+        "_response",
+        "_size",
+        "_wire",
+        "fast",
+        "finished_at",
+        "first_after",
+        "last_after",
+        "tokens",
+    )
+
+    def __init__(
+        self, exchange: Exchange, wire: ModuleType | Any, reader: Any, origin: int, leave_after: int | None = None
+    ) -> None:
+        self._exchange, self._wire, self._reader, self._origin = exchange, wire, reader, origin
+        self._enough = EVENT_COUNT_LIMIT if leave_after is None else leave_after
+        self._response, self._decoder = Response(), Decoder()
+        self._receive: Callable[[bytes, int, int], End | None] | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+        self._note_at, self._note_events = exchange.token_at.append, exchange.token_events.append
+        self._frame: Frame | None = None
+        self._in_step = False  # the last read was parsed in full and fitted the frame, or went by it
+        self._lessons = LESSONS if type(reader) is getattr(wire, "Reader", None) else 0
+        self.fast = 0  # reads that went by the frame
+        self.tokens = 0  # token-bearing events so far
+        self.finished_at: int | None = None  # when the terminator came
+        self.first_after = self.last_after = 0
+
+    @property
+    def reusable(self) -> bool:
+        """Is the connection free for another request?"""
+        response = self._response
+        return response.complete and response.keep_alive and not response.excess
+
+    @property
+    def failing(self) -> bool:
+        """An error's answer is under way: its status is known, its body may not be whole."""
+        return self._receive == self._collect_error
+
+    def feed(self, data: bytes, stamp: int, before: int) -> End | None:
+        """Takes what one read brought at `stamp`; the loop had last polled at `before`, when it wasn't there yet."""
+        if self._in_step:
+            characters = self._frame.characters(data)  # type: ignore[union-attr]
+            if characters:
+                self._exchange.chars += characters
+                self.fast += 1
+                self.tokens += 1
+                self.last_after = before
+                self._note_at(stamp - self._origin)
+                self._note_events(1)
+                return None if self.tokens < self._enough else self._leave(stamp)
+        return self._parse(data, stamp, before)
+
+    def _parse(self, data: bytes, stamp: int, before: int) -> End | None:
+        exchange, response, tokens = self._exchange, self._response, self.tokens
+        self._in_step = False
+        try:
+            body = response.feed(data)
+            if exchange.status is None and response.headers_done:
+                self._head(stamp)
+            if body and self._receive is not None:
+                end = self._receive(body, stamp, before)
+                if end is not None:
+                    return end
+        except (HttpError, SseError) as error:
+            return Outcome.MALFORMED, str(error), stamp
+        except WireError as error:
+            return error.outcome, str(error), stamp
+        if self.tokens >= self._enough:
+            return self._leave(stamp)
+        if response.complete:
+            return self._complete(stamp, before)
+        if self.tokens == tokens + 1:
+            self._consider(data)
+        return None
+
+    def _consider(self, data: bytes) -> None:
+        """The read brought one token: may the next one go by its frame?"""
+        response = self._response
+        # A line break can't be inside a size line that isn't complete, so the parser is exactly between two chunks.
+        if not (response.at_chunk and response.plain and self._decoder.empty and data.endswith(b"\n")):
+            return
+        if self._frame is not None and self._frame.characters(data):
+            self._in_step = True
+        elif self._lessons:
+            self._lessons -= 1
+            blank = Exchange(0, "", 0, 0, 0)
+            self._frame = learn(data, type(self._reader), blank)
+            self._in_step = self._frame is not None
+
+    def _head(self, stamp: int) -> None:
+        """The headers are there: what kind of answer is it?"""
+        exchange, response = self._exchange, self._response
+        exchange.status, exchange.headers_at = response.status, stamp - self._origin
+        headers.note(response.headers, exchange)
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not 200 <= response.status < 300:
+            self._receive = self._collect_error
+        elif kind == "application/json":
+            self._receive = self._collect_answer
+        elif kind in ("text/html", "application/xhtml+xml"):
+            raise HttpError(f"an answer of type {kind}: not an endpoint's")
+        else:
+            self._receive = self._stream
+
+    def _stream(self, body: bytes, stamp: int, before: int) -> None:
+        self._events(self._decoder.feed(body), stamp, before)
+
+    def _events(self, events: list[Event], stamp: int, before: int) -> None:
+        exchange, reader = self._exchange, self._reader
+        bearing = 0
+        try:
+            for event, name in events:
+                count = reader.feed(event, name, exchange)
+                if count:
+                    if not (self.tokens or bearing):
+                        exchange.first_tokens = count
+                    bearing += 1
+        finally:
+            if bearing:
+                self._note_tokens(bearing, stamp, before)
+        if reader.finished and self.finished_at is None:
+            self.finished_at = stamp - self._origin
+
+    def _note_tokens(self, bearing: int, stamp: int, before: int) -> None:
+        if not self.tokens:
+            self.first_after = max(before, self._origin + (self._exchange.sent or 0))
+        self.last_after = before
+        self.tokens += bearing
+        self._note_at(stamp - self._origin)
+        self._note_events(bearing)
+
+    def _collect_answer(self, body: bytes, stamp: int, before: int) -> None:
+        self._size += len(body)
+        if self._size > ANSWER_LIMIT:
+            raise HttpError(f"an answer longer than {ANSWER_LIMIT} bytes")
+        self._body.append(body)
+
+    def _collect_error(self, body: bytes, stamp: int, before: int) -> End | None:
+        self._size += len(body)
+        self._body.append(body)
+        return self.failure(stamp) if self._size > ERROR_LIMIT else None
+
+    # The end.
+
+    def _complete(self, stamp: int, before: int) -> End:
+        """The answer's last byte is there."""
+        try:
+            if self.failing:
+                return self.failure(stamp)
+            if self._receive == self._collect_answer:
+                count = self._reader.answer(b"".join(self._body), self._exchange)
+                if count:
+                    self._exchange.first_tokens = count
+                    self._note_tokens(1, stamp, before)
+            else:
+                self._events(self._decoder.finish(), stamp, before)
+        except (SseError, WireError) as error:
+            return getattr(error, "outcome", Outcome.MALFORMED), str(error), stamp
+        if not self._reader.finished:
+            return Outcome.TRUNCATED, "the stream ended before its terminator", stamp
+        return self.finish(stamp)
+
+    def finish(self, stamp: int) -> End:
+        """The terminator was seen, and nothing more is waited for."""
+        if not self.tokens:
+            return Outcome.MALFORMED, "no event of the answer carried a token", stamp
+        return Outcome.OK, "", stamp if self.finished_at is None else self.finished_at + self._origin
+
+    def failure(self, stamp: int) -> End:
+        """An error's answer, as far as it came."""
+        response, status = self._response, self._response.status
+        if 300 <= status < 400:
+            to = facts.line(response.headers.get("location", "nowhere"), 200)
+            return Outcome.HTTP_ERROR, f"{status}: redirects are not followed (to {to})", stamp
+        body = b"".join(self._body)[:ERROR_LIMIT]
+        said = self._wire.failure(status, response.headers, body, self._exchange)
+        outcome = Outcome.RATE_LIMITED if status in RATE_LIMIT_STATUSES else Outcome.HTTP_ERROR
+        return outcome, f"{status}: {said}", stamp
+
+    def _leave(self, stamp: int) -> End:
+        if self._enough == EVENT_COUNT_LIMIT:
+            return Outcome.MALFORMED, f"more than {EVENT_COUNT_LIMIT} events with tokens", stamp
+        return Outcome.CANCELLED, f"the user left after {self.tokens} events", stamp
+
+    def closed(self, why: str, stamp: int, before: int) -> End:
+        """The connection is at its end."""
+        if self._reader.finished:
+            return self.finish(stamp)
+        if self._response.end():
+            return self._complete(stamp, before)
+        if self.failing:
+            return self.failure(stamp)
+        stage = "in mid-answer" if self._response.status else "before any answer"
+        return Outcome.TRUNCATED, f"connection {why} {stage}", stamp
+
+    def close(self) -> None:
+        """Lets go of the parser, whose cycle would wait for the collector."""
+        self._response.close()
