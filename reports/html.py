@@ -1,13 +1,12 @@
 """report.html: one self-contained page. No script, no network; every string from outside is escaped by the template.
 
-The page is Jinja2 with autoescape on; only the plots (ours) and the style sheet are marked safe. A Content-Security-Policy
-forbids the page to load or run anything, whatever a server's text may have tried.
+The page is Jinja2 with autoescape on; only the plots (ours) and the style sheet are marked safe. A
+Content-Security-Policy forbids the page to load or run anything, whatever a server's text may have tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +25,23 @@ HONESTY = (
     "clock. Lateness and client lag below are this program's own; where they could have moved a figure the run is "
     "called suspect or invalid above."
 )
+SHOWN = (0.5, 0.9, 0.99, 0.999)
 HIDDEN = ("api_key_env", "api_key_file", "headers")  # names of secrets say nothing to a reader
 
 
 def write(runs: Sequence[Path | str], out: Path | str | None = None) -> Path:
     """Rebuilds the summaries and writes one report over all runs; by default report.html in the first run's folder."""
     loaded = [recorded.load(run) for run in runs]
-    found = [summaries.save(run) for run in loaded]
+    return page(loaded, [summaries.save(run) for run in loaded], out)
+
+
+def page(loaded: Sequence[Recorded], found: Sequence[Mapping[str, Any]], out: Path | str | None = None) -> Path:
+    """The same for runs that are read and summarised already."""
     path = Path(out) if out is not None else loaded[0].folder / "report.html"
     if path.is_dir():
         path /= "report.html"
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(render(loaded, found), encoding="utf-8")
+    partial.write_text(render(loaded, found), encoding="utf-8", errors="replace")
     partial.replace(path)
     return path
 
@@ -50,7 +54,7 @@ def render(runs: Sequence[Recorded], found: Sequence[Mapping[str, Any]]) -> str:
     css = env.loader.get_source(env, "report.css")[0] if env.loader else ""
     return env.get_template("report.html.j2").render(
         title=" and ".join(run.name for run in runs),
-        css=Markup(css),  # noqa: S704 - our own file
+        css=Markup(css),
         colours={name: number % plots.COLOURS for name, number in numbers.items()},
         sections=[
             _section(run, summary, numbers, f"run{number}")
@@ -89,7 +93,8 @@ def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, in
         "several": len(steps) > 1,
         "targets": [name for name in numbers if any(result["target"] == name for result in results)],
         "standing": _standing(facts, numbers),
-        "labels": [units.label(q) for q in summaries.QUANTILES],
+        "shown": SHOWN,
+        "labels": [units.label(q) for q in SHOWN],
         "best": lambda result, metric, q: text.is_best(summary, result, metric, q),
         "sentences": lead.sentences(summary),
         "notes": list(text.notes(summary)),
@@ -104,7 +109,7 @@ def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, in
         "honesty": HONESTY,
         "workers": _workers(facts),
         "trace": trace.get("name") or trace.get("source") or "",
-        "profile": list(flat({name: value for name, value in trace.items()})),
+        "profile": list(flat(dict(trace))),
         "configured": [
             {"name": target.get("name", ""), "facts": list(flat({k: v for k, v in target.items() if _told(k, v)}))}
             for target in facts.get("targets", [])
@@ -135,12 +140,10 @@ def _verdicts(run: Recorded, summary: Mapping[str, Any]) -> Iterator[dict[str, s
         return
     samples = {key: recorded.sample(run, key, rows, summary["objectives"]) for key, rows in run.groups()}
     for verdict in gates.judge(samples, asked, summary["objectives"]):
-        bounds = (
-            "" if verdict.low is None else "–".join(text.figure(verdict, end) for end in (verdict.low, verdict.high))
-        )
         yield {
             "gate": verdict.gate.text, "target": verdict.target, "step": verdict.step, "result": str(verdict.result),
-            "figure": text.figure(verdict, verdict.figure), "interval": bounds, "n": f"{verdict.n:,}", "note": verdict.note,
+            "figure": text.figure(verdict, verdict.figure), "interval": text.bounds(verdict), "n": f"{verdict.n:,}",
+            "note": verdict.note,
         }  # fmt: skip
 
 
@@ -152,10 +155,7 @@ def _plots(
     steps = lead.steps(summary)
     return {
         "cdfs": [
-            _plot(f"{slug}-cdf-{number}", plots.cdfs(
-                _curves(samples, numbers, step, "ttft"), _curves(samples, numbers, step, "tpot"), f"{slug} cdf {number}"),
-                f"Cumulative shares{', ' + step if step else ''}; logarithmic time. Dotted: p50 and p99. A curve that ends "
-                "below 100 % belongs to an endpoint that failed some.")
+            _plot(f"{slug}-cdf-{number}", _cdfs(samples, numbers, step, f"{slug} cdf {number}"), _cdf_caption(step))
             for number, step in enumerate(steps)
         ],
         "load": list(_load_plots(run, summary, numbers, steps, slug)),
@@ -168,8 +168,21 @@ def _plots(
     }  # fmt: skip
 
 
+def _cdf_caption(step: str) -> str:
+    return (
+        f"Cumulative shares{', ' + step if step else ''}; logarithmic time. Dotted: p50 and p99. "
+        "A curve that ends below 100 % belongs to an endpoint that failed some."
+    )
+
+
+def _cdfs(
+    samples: Mapping[Key, tuple[dict[str, Values], int]], numbers: Mapping[str, int], step: str, name: str
+) -> str:
+    return plots.cdfs(_curves(samples, numbers, step, "ttft"), _curves(samples, numbers, step, "tpot"), name)
+
+
 def _plot(name: str, svg: str, caption: str) -> dict[str, Any]:
-    return {"id": name, "svg": Markup(svg), "caption": caption}  # noqa: S704 - drawn by us, holds no outside text
+    return {"id": name, "svg": Markup(svg), "caption": caption}  # drawn by us, holds no outside text
 
 
 def _sorted(run: Recorded, key: Key, groups: Mapping[Key, Any]) -> tuple[dict[str, Values], int]:
@@ -205,15 +218,17 @@ def _load_plots(
         medians = {metric: _medians(summary, numbers, steps, metric) for metric in ("ttft", "tpot", "e2e")}
         flips = {metric: _flips(summary, steps, metric) for metric in medians}
         named = "; ".join(f"step {number + 1}: {_load(summary, step)}" for number, step in enumerate(steps))
-        yield _plot(f"{slug}-steps", plots.by_step(len(steps), medians, flips, f"{slug} steps"),
-                    f"Medians against load ({named}). A red line: between these steps the lead changes hands.")  # fmt: skip
+        caption = f"Medians against load ({named}). A red line: between these steps the lead changes hands."
+        yield _plot(f"{slug}-steps", plots.by_step(len(steps), medians, flips, f"{slug} steps"), caption)
     rows = run.rows[run.rows["counted"]]
     tables = {
         numbers[str(target)]: slices.table(part, "in_flight") for target, part in rows.groupby("target", observed=True)
     }
-    yield _plot(f"{slug}-in-flight", plots.in_flight(tables, f"{slug} in flight"),
-                "Medians with 95 % intervals against the target's own requests in flight at send, all load steps together: "
-                "how an endpoint fares as concurrency rises.")  # fmt: skip
+    caption = (
+        "Medians with 95 % intervals against the target's own requests in flight at send, all load steps together: "
+        "how an endpoint fares as concurrency rises."
+    )
+    yield _plot(f"{slug}-in-flight", plots.in_flight(tables, f"{slug} in flight"), caption)
 
 
 def _load(summary: Mapping[str, Any], step: str) -> str:
@@ -229,9 +244,7 @@ def _medians(
 
 
 def _flips(summary: Mapping[str, Any], steps: list[str], metric: str) -> list[int]:
-    """Numbers of the steps at which another target leads than in the clear step before."""
-    clear = [found for found in lead.leads(summary, metric) if found.clear]
-    return [steps.index(after.step) for before, after in pairwise(clear) if before.winner != after.winner]
+    return [steps.index(after.step) for _, after in lead.flips(lead.leads(summary, metric))]
 
 
 def _workers(facts: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Who wins which phase in which load step, and where a lead is lost: sentences over a summary. Pure.
 
-A lead counts only where the two 95 % intervals of the p50 don't overlap; otherwise it is said that none is clear.
+Targets whose 95 % intervals of the p50 overlap the fastest one's share its lead: nothing is said about who is faster.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import inf
 from typing import Any
 
 from . import units
@@ -18,19 +17,17 @@ PHASES = (("ttft", "prefill", "TTFT p50"), ("tpot", "decode", "TPOT p50"), ("e2e
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The fastest target of one step in one metric (p50, s). `second` is the runner-up; `clear`: intervals apart."""
+    """The fastest of one step in one metric (p50, s): `leaders` are level, `behind` is the first that clearly isn't."""
 
     step: str
-    metric: str
-    winner: str
+    leaders: tuple[str, ...]
     value: float
-    second: str
-    second_value: float
-    clear: bool
+    behind: str = ""
+    behind_value: float = 0.0
 
     @property
-    def factor(self) -> float:
-        return self.second_value / self.value if self.value else inf
+    def names(self) -> str:
+        return " and ".join(self.leaders) if len(self.leaders) < 3 else ", ".join(self.leaders)
 
 
 def p50(result: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
@@ -46,11 +43,13 @@ def leads(summary: Mapping[str, Any], metric: str) -> list[Lead]:
     """One for each step in which two targets or more have a bounded p50."""
     found = []
     for step in steps(summary):
-        ranked = sorted(_bounded(summary["results"], step, metric), key=lambda pair: pair[1]["value"])
-        if len(ranked) > 1:
-            (winner, best), (second, next_) = ranked[:2]
-            clear = best["high"] is not None and best["high"] < next_["low"]
-            found.append(Lead(step, metric, winner, best["value"], second, next_["value"], clear))
+        ranked = sorted(_bounded(summary["results"], step, metric), key=lambda pair: float(pair[1]["value"]))
+        if len(ranked) < 2:
+            continue
+        top = ranked[0][1]
+        level = [name for name, row in ranked if top["high"] is None or row["low"] <= top["high"]]
+        behind = [(name, row["value"]) for name, row in ranked if name not in level]
+        found.append(Lead(step, tuple(level), top["value"], *(behind[0] if behind else ())))
     return found
 
 
@@ -61,26 +60,30 @@ def _bounded(results: Sequence[Mapping[str, Any]], step: str, metric: str) -> It
             yield result["target"], row
 
 
+def flips(found: Sequence[Lead]) -> Iterator[tuple[Lead, Lead]]:
+    """Neighbouring steps that have no leader in common."""
+    for before, after in pairwise(found):
+        if not set(before.leaders) & set(after.leaders):
+            yield before, after
+
+
 def sentences(summary: Mapping[str, Any]) -> list[str]:
     """What a person should remember, in order of phase; empty for a single target."""
     said = []
     for metric, phase, name in PHASES:
         found = leads(summary, metric)
-        for lead in found:
-            where = f" at {lead.step}" if lead.step else ""
-            if lead.clear:
-                said.append(
-                    f"{phase.capitalize()}{where}: {lead.winner} is fastest, {name} {units.ms(lead.value)} ms, "
-                    f"{units.factor(lead.factor)} ahead of {lead.second}."
-                )
-            else:
-                said.append(f"{phase.capitalize()}{where}: no clear winner between {lead.winner} and {lead.second}.")
-        said += _flips(found, phase)
+        said += [_sentence(lead, phase, name) for lead in found]
+        said += [
+            f"The lead in {phase} flips at {after.step}: {before.names} lost it to {after.names}."
+            for before, after in flips(found)
+        ]
     return said
 
 
-def _flips(found: Sequence[Lead], phase: str) -> Iterator[str]:
-    clear = [lead for lead in found if lead.clear]
-    for before, after in pairwise(clear):
-        if before.winner != after.winner:
-            yield f"The lead in {phase} flips at {after.step}: {before.winner} loses it to {after.winner}."
+def _sentence(lead: Lead, phase: str, name: str) -> str:
+    where = f"{phase.capitalize()}{f' at {lead.step}' if lead.step else ''}"
+    if not lead.behind:
+        return f"{where}: no clear difference between {lead.names}, {name} about {units.ms(lead.value)} ms."
+    verb = "is fastest" if len(lead.leaders) == 1 else "are level"
+    ahead = units.factor(lead.behind_value / lead.value) if lead.value else "far"
+    return f"{where}: {lead.names} {verb}, {name} {units.ms(lead.value)} ms, {ahead} ahead of {lead.behind}."

@@ -101,7 +101,10 @@ def _add_gaps(gaps: dict[Key, list[Values]], part: pd.DataFrame, values: Values,
 
 def samples(folder: Path | str, goodput: Mapping[str, float]) -> dict[Key, dict[str, Any]]:
     """What gates ask: see `gates.decide`."""
-    run = load(folder)
+    return samples_of(load(folder), goodput)
+
+
+def samples_of(run: Recorded, goodput: Mapping[str, float]) -> dict[Key, dict[str, Any]]:
     return {key: sample(run, key, rows, goodput) for key, rows in run.groups()}
 
 

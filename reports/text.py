@@ -15,6 +15,7 @@ from . import lead, units
 from .gates import Result, Verdict
 
 COLUMNS = (("ttft", 0.5), ("ttft", 0.99), ("tpot", 0.5), ("tpot", 0.99), ("e2e", 0.5))
+WIDE = 120
 NARROW = 110  # columns, below which the intervals are left out
 STATUS_STYLE = {"valid": "green", "suspect": "yellow", "invalid": "bold red"}
 RESULT_STYLE = {Result.PASS: "green", Result.FAIL: "bold red", Result.TOO_FEW: "yellow", Result.INVALID: "bold red"}
@@ -22,12 +23,19 @@ RESULT_STYLE = {Result.PASS: "green", Result.FAIL: "bold red", Result.TOO_FEW: "
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Prints the verdict table, who leads where, what went wrong, and whether the run can be trusted."""
+    _widen(console)
     console.print(_table(summary, narrow=console.width < NARROW))
     for sentence in lead.sentences(summary):
-        console.print(Text(sentence))
+        console.print(Text(sentence), soft_wrap=True)
     for note in notes(summary):
-        console.print(Text(note, style="yellow"))
-    console.print(_validity(summary["validity"]))
+        console.print(Text(note, style="yellow"), soft_wrap=True)
+    console.print(validity_line(summary["validity"]), soft_wrap=True)
+
+
+def _widen(console: Console) -> None:
+    """A file or a pipe has no width of its own: give it room for the intervals."""
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)
 
 
 def _table(summary: Mapping[str, Any], narrow: bool) -> Table:
@@ -68,10 +76,8 @@ def _row(summary: Mapping[str, Any], result: Mapping[str, Any], narrow: bool) ->
     yield Text(f"{counts['failed']:,}", style="bold red" if counts["failed"] else "")
     for metric, q in COLUMNS:
         row = _at(result, metric, q)
-        best = is_best(summary, result, metric, q)
-        yield Group(
-            Text(units.quantile(row), style="bold green" if best else ""), Text(units.interval(row), style="dim")
-        )
+        shown = Text(units.quantile(row), style="bold green" if is_best(summary, result, metric, q) else "")
+        yield shown if narrow or not row["enough"] else Group(shown, Text(units.interval(row), style="dim"))
     yield Text(units.rate(result["throughput"]["output_tokens_per_s"]))
     if summary["objectives"]:
         good = result["goodput"]
@@ -117,7 +123,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
-def _validity(facts: Mapping[str, Any]) -> Text:
+def validity_line(facts: Mapping[str, Any]) -> Text:
     text = Text("The run is ").append(facts["status"], style=STATUS_STYLE[facts["status"]]).append(".")
     for reason in facts["reasons"]:
         where = " ".join(part for part in (reason["target"], reason["step"]) if part)
@@ -137,13 +143,16 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
         table.add_column(name, justify="right")
     table.add_column("")
     for verdict in verdicts:
-        bounds = "" if verdict.low is None else f"{figure(verdict, verdict.low)} - {figure(verdict, verdict.high)}"
-        table.add_row(
-            escape(verdict.gate.text), escape(verdict.target), escape(verdict.step),
-            Text(str(verdict.result), style=RESULT_STYLE[verdict.result]), figure(verdict, verdict.figure), bounds,
-            f"{verdict.n:,}", escape(verdict.note),
-        )  # fmt: skip
+        names = (escape(part) for part in (verdict.gate.text, verdict.target, verdict.step))
+        result = Text(str(verdict.result), style=RESULT_STYLE[verdict.result])
+        shown = figure(verdict, verdict.figure)
+        table.add_row(*names, result, shown, bounds(verdict), f"{verdict.n:,}", escape(verdict.note))
+    _widen(console)
     console.print(table)
+
+
+def bounds(verdict: Verdict) -> str:
+    return "" if verdict.low is None else f"{figure(verdict, verdict.low)}–{figure(verdict, verdict.high)}"
 
 
 def figure(verdict: Verdict, value: float | None) -> str:

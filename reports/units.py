@@ -19,7 +19,7 @@ def ms(seconds: float | None, unit: bool = False) -> str:
 def quantile(row: Mapping[str, Any]) -> str:
     """A quantile of a summary: its figure, `unbounded`, or why there is none."""
     if not row["enough"]:
-        return f"- (n={row['n']:,}, needs {row['needs']:,})"
+        return f"- (n={row['n']:,}, needs {row['needs']:,})" if row["n"] else "-"
     return "unbounded" if row["unbounded"] else ms(row["value"])
 
 

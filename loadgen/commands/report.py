@@ -1,0 +1,54 @@
+"""`phaseload report`: rebuild summary and report from a run's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    context: typer.Context,
+    run: Annotated[list[Path], typer.Argument(help="Run folders; several are compared in one report.")],
+    out: Annotated[Path | None, typer.Option(help="The page's path; report.html in the first run else.")] = None,
+    goodput: Annotated[str | None, typer.Option(help="ttft:800,tpot:40 (ms): other objectives than the run's.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Also write every request's figures as CSV to this path.")] = None,
+) -> None:
+    """Rebuild summary.json and report.html from a run's files alone, and print the verdict table.
+
+    Examples:
+
+        phaseload report runs/azure-conv-1
+
+        phaseload report runs/before runs/after --out compare.html
+
+        phaseload report runs/azure-conv-1 --json | jq '.results[].vllm.p99_ttft_ms'
+
+        phaseload report runs/azure-conv-1 --csv requests.csv
+    """
+    import sys
+
+    import orjson
+    from rich.console import Console
+
+    from reports import export, gates, html, recorded, summary, text
+    from traces.errors import InputError
+
+    if context.args:
+        raise InputError(f"unexpected argument {context.args[0]!r}", where="phaseload report")
+    objectives = gates.parse_goodput([goodput]) if goodput else None
+    loaded = [recorded.load(folder) for folder in run]
+    found = [summary.save(one, objectives) for one in loaded]
+    page = html.page(loaded, found, out)
+    if csv is not None:
+        export.write_csv(loaded, csv)
+    if json:
+        whole = found[0] if len(found) == 1 else found
+        sys.stdout.write(orjson.dumps(whole, option=orjson.OPT_INDENT_2).decode() + "\n")
+        return
+    console = Console()
+    for one in found:
+        text.print_summary(one, console)
+    console.print(f"report: {page}", soft_wrap=True, markup=False, highlight=False)
