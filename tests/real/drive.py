@@ -1,0 +1,42 @@
+"""Sends requests from inside the servers' network namespace: a pickled (Spec, [Ask], at once) on standard input, the
+finished exchanges on standard output. A fresh interpreter with our client alone, as a Locust worker has it."""
+
+import pickle
+import sys
+
+import gevent
+from gevent.event import Event
+from gevent.lock import Semaphore
+
+from targets.client import HttpTarget
+from targets.clock import Clock
+from targets.exchange import Exchange
+from targets.target import Ask, Spec
+
+
+def drive(spec: Spec, asks: list[Ask], at_once: int) -> list[Exchange]:
+    target = target_of(spec)
+    over: list[Exchange] = []
+    room, everything = Semaphore(at_once), Event()
+
+    def done(exchange: Exchange) -> None:
+        over.append(exchange)
+        room.release()
+        if len(over) == len(asks):
+            everything.set()
+
+    for ask in asks:
+        room.acquire()
+        target.start(ask, done)
+        gevent.sleep(0)
+    everything.wait(100)
+    target.close()
+    return sorted(over, key=lambda exchange: exchange.index)
+
+
+def target_of(spec: Spec) -> HttpTarget:
+    return HttpTarget(spec, Clock())
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(pickle.dumps(drive(*pickle.load(sys.stdin.buffer))))

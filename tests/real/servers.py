@@ -1,0 +1,192 @@
+"""Real model servers for the tests: NVIDIA Dynamo's frontend with mockers, and llama.cpp's own HTTP server.
+
+They are installed once, each in a virtual environment of its own under `.servers/` (git-ignored; about 20 s), and run
+inside a network namespace of ours, because Dynamo's event plane listens on every interface whatever it is told. So the
+client must run in there too: `Namespace.run` starts `drive.py`, which sends the requests and hands the finished
+exchanges back. Nothing else is in a namespace, so ports are fixed numbers, and runs side by side don't meet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SERVERS = ROOT / ".servers"
+TINY = SERVERS / "tiny"
+LOGS = SERVERS / "logs"
+# Pinned: what these servers send is what the tests are about. A plain `pip install ai-dynamo` fails (one of its
+# dependencies is a stub), so its own are named here.
+DYNAMO = [
+    ["--no-deps", "ai-dynamo==1.6.1", "ai-dynamo-runtime==1.6.1"],
+    ["uvloop", "pydantic>=2.10.6,<=2.13.5", "packaging", "pyyaml", "msgspec", "tokenizers"],
+]
+LLAMA = [["xllamacpp>=2026.10,<2027", "gguf>=0.17", "numpy"]]
+# Brings the loopback interface up (as `ip link set lo up` does; IFF_UP | IFF_RUNNING) and keeps the namespace open.
+HOLD = """
+import fcntl, signal, socket, struct
+fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh14x", b"lo", 0x41))
+print("ready", flush=True)
+signal.pause()
+"""
+READY = 60.0  # seconds that a server may take to be ready
+
+
+class Unavailable(Exception):
+    """Why the real servers can't be had here: one line."""
+
+
+def install() -> None:
+    """Make `.servers/`: two virtual environments and the tiny model. Raises Unavailable."""
+    SERVERS.mkdir(exist_ok=True)
+    LOGS.mkdir(exist_ok=True)
+    with (SERVERS / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _environment("dynamo", DYNAMO)
+        _environment("llamacpp", LLAMA)
+        _once(TINY, [python("dynamo"), HERE / "tiny_model.py", TINY], [python("llamacpp"), HERE / "tiny_gguf.py", TINY])
+
+
+def python(name: str) -> Path:
+    return SERVERS / name / "bin" / "python"
+
+
+def _environment(name: str, requirements: list[list[str]]) -> None:
+    pip = [python(name), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _once(SERVERS / name, [sys.executable, "-m", "venv", SERVERS / name], *([*pip, *line] for line in requirements))
+
+
+def _once(folder: Path, *commands: list[str | Path]) -> None:
+    """Run commands that make a folder, unless the same ones (and the scripts that they run) made it before."""
+    scripts = [Path(word) for command in commands for word in command if str(word).startswith(f"{HERE}{os.sep}")]
+    made_by = hashlib.sha256(repr(commands).encode() + b"".join(s.read_bytes() for s in scripts)).hexdigest()
+    mark = folder / ".made-by"
+    if mark.exists() and mark.read_text() == made_by:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        if done.returncode:
+            lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+            raise Unavailable(f"{' '.join(map(str, command[:5]))} ... failed: {lines[-1][:200]}")
+    mark.write_text(made_by)
+
+
+class Namespace:
+    """A network namespace with a loopback interface of its own, held open by a sleeping process."""
+
+    def __init__(self) -> None:
+        if not shutil.which("unshare") or not shutil.which("nsenter"):
+            raise Unavailable("no network namespace: unshare and nsenter (util-linux) aren't installed")
+        command = ["unshare", "--map-root-user", "--net", sys.executable, "-c", HOLD]
+        self._holder = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self._holder.stdout is not None
+        if self._holder.stdout.readline() != "ready\n":
+            raise Unavailable(f"no network namespace: {self._holder.communicate()[1].strip()[-200:]}")
+
+    def command(self, *words: str | Path) -> list[str]:
+        enter = ["nsenter", f"--target={self._holder.pid}", "--user", "--net", "--preserve-credentials"]
+        return [*enter, *map(str, words)]
+
+    def run(self, *words: str | Path, stdin: bytes = b"", timeout: float = 120) -> bytes:
+        """Run a command in here and give its standard output; its standard error is the assertion's message."""
+        done = subprocess.run(self.command(*words), input=stdin, capture_output=True, timeout=timeout, cwd=ROOT)
+        assert done.returncode == 0, done.stderr.decode()[-3000:]
+        return done.stdout
+
+    def drive(self, work: object, timeout: float = 120) -> object:
+        """Do `work` (see drive.py) in a fresh interpreter in here."""
+        return pickle.loads(self.run(sys.executable, HERE / "drive.py", stdin=pickle.dumps(work), timeout=timeout))
+
+    def close(self) -> None:
+        _stop(self._holder)
+
+
+@contextlib.contextmanager
+def running(namespace: Namespace, name: str, *words: str | Path, env: dict[str, str] | None = None) -> Iterator[int]:
+    """Keep one server process up; gives its pid. What it says goes to `.servers/logs/`."""
+    with (LOGS / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            namespace.command(*words), stdout=log, stderr=log, cwd=ROOT, env={**os.environ, **(env or {})}
+        )
+        try:
+            yield process.pid
+        finally:
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def wait_for(namespace: Namespace, url: str, words: str) -> None:
+    """Until what `url` answers contains `words`."""
+    script = (
+        "import sys, time, urllib.request\n"
+        "end = time.monotonic() + float(sys.argv[3])\n"
+        "while time.monotonic() < end:\n"
+        "    try:\n"
+        "        if sys.argv[2] in urllib.request.urlopen(sys.argv[1], timeout=2).read().decode(): sys.exit()\n"
+        "    except OSError: pass\n"
+        "    time.sleep(0.05)\n"
+        "sys.exit(f'{sys.argv[1]} never said {sys.argv[2]}')\n"
+    )
+    namespace.run(sys.executable, "-c", script, url, words, str(READY), timeout=READY + 10)
+
+
+@contextlib.contextmanager
+def llama(namespace: Namespace, *options: str, port: int = 18080) -> Iterator[tuple[str, int]]:
+    """llama.cpp with 32 slots; gives its URL and pid."""
+    url = f"http://127.0.0.1:{port}"
+    words = [python("llamacpp"), HERE / "llama_server.py", TINY / "tiny.gguf", str(port), *options]
+    with running(namespace, f"llama-{port}", *words) as pid:
+        wait_for(namespace, f"{url}/health", "ok")
+        yield url, pid
+
+
+@contextlib.contextmanager
+def dynamo(
+    namespace: Namespace,
+    folder: Path,
+    *workers: str,
+    port: int = 18000,
+    env: dict[str, str] | None = None,
+    options: tuple[str, ...] = (),
+) -> Iterator[str]:
+    """Dynamo's frontend and one mocker (with `options`) for each of `workers` (agg, prefill, decode); gives its URL."""
+    planes = ["--discovery-backend", "file", "--request-plane", "tcp", "--event-plane", "zmq"]
+    settings = {
+        "HF_HUB_OFFLINE": "1",
+        "DYN_FILE_KV": str(folder),
+        "DYN_TCP_RESPONSE_STREAM_HOST": "127.0.0.1",
+        **(env or {}),
+    }
+    front = [python("dynamo"), "-m", "dynamo.frontend", "--http-host", "127.0.0.1", "--http-port", str(port), *planes]
+    model = ["--model-path", TINY, "--model-name", "tiny", "--max-model-len", "4096"]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(running(namespace, f"dynamo-{port}", *front, env=settings))
+        for worker in workers:
+            mode = ["--disaggregation-mode", worker]
+            mode += ["--bootstrap-ports", str(port + 2)] if worker == "prefill" else []
+            mocker = [python("dynamo"), "-m", "dynamo.mocker", *model, *mode, *options, *planes]
+            stack.enter_context(running(namespace, f"dynamo-{port}-{worker}", *mocker, env=settings))
+        url = f"http://127.0.0.1:{port}"
+        wait_for(namespace, f"{url}/v1/models", '"tiny"')
+        time.sleep(0.5)  # the model is listed with its first worker; the second one may still be joining
+        yield url
