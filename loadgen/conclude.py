@@ -7,41 +7,42 @@ from pathlib import Path
 
 import orjson
 
+from traces.errors import InputError
+
 OK, FAILED, UNUSABLE, INCOMPLETE = 0, 1, 2, 3
 INTERRUPTED = 130  # as a shell reports Ctrl-C
-
-
-def _page(folder: Path) -> Path | None:
-    try:
-        from reports import html
-    except ImportError:
-        return None
-    return html.write([folder], None)
 
 
 def conclude(folder: Path) -> int:
     """Writes summary.json and report.html, prints them and the gates' verdicts, returns the exit code."""
     from rich.console import Console
 
-    from reports import text
+    from reports import html, text
     from reports.gates import exit_code, judge, parse, parse_goodput
     from reports.summary import summarise
-    from traces.errors import InputError
 
     about = orjson.loads((folder / "run.json").read_bytes())
-    console = Console(stderr=bool(about.get("json")))
+    interrupted = about["ended"] == "interrupted"
+    console = Console(stderr=bool(about.get("json")), soft_wrap=True)
     try:
         summary = summarise(folder)
     except InputError as error:
-        console.print(f"nothing to report: {error}")
-        return INTERRUPTED if about["ended"] == "interrupted" else INCOMPLETE
+        console.print(f"nothing to report: {error}", markup=False)
+        return INTERRUPTED if interrupted else INCOMPLETE
     text.print_summary(summary, console)
-    page = _page(folder)
-    verdicts = judge(folder, [parse(gate) for gate in about["slo"]], parse_goodput(about["goodput"]))
-    code = exit_code(verdicts, summary["validity"]["status"])
-    console.print(f"report: {page}")
+    verdicts = []
+    try:
+        verdicts = judge(folder, [parse(gate) for gate in about["slo"]], parse_goodput(about["goodput"]))
+        text.print_verdicts(verdicts, console)
+        code = exit_code(verdicts, summary["validity"]["status"])
+    except InputError as error:
+        console.print(str(error), markup=False)
+        code = UNUSABLE
+    console.print(f"report: {html.write([folder])}", markup=False, highlight=False)
+    if about.get("closing"):
+        console.print(about["closing"], markup=False, highlight=False)
     if about.get("json"):
         sys.stdout.write((folder / "summary.json").read_text() + "\n")
-    if about["ended"] == "interrupted" and not verdicts:
-        return INTERRUPTED
-    return INCOMPLETE if about["ended"] == "worker_lost" else code
+    if about["ended"] == "worker_lost":
+        return INCOMPLETE
+    return INTERRUPTED if interrupted and not verdicts else code

@@ -26,7 +26,7 @@ SECOND = 1_000_000_000
 
 @dataclass(frozen=True)
 class Leg:
-    """One target and what it is sent. `concurrency`: requests in flight over all workers (None: the trace's instants)."""
+    """One target and what it is sent. `concurrency`: requests in flight in all workers together."""
 
     target: Spec
     file: str

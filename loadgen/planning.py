@@ -135,6 +135,11 @@ def _profile(trace: Trace) -> dict[str, Any]:
     return profile(trace)
 
 
+def name_of(trace: str) -> str:
+    """A short name for runs of this trace."""
+    return "stdin" if trace == "-" else Path(trace).name.partition(".")[0] or "trace"
+
+
 def new_folder(name: str, out: Path | None = None) -> Path:
     """A run's folder, made now: `out`, or runs/<name>-<time>. Never one that holds something already."""
     if out is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from locust import LoadTestShape, User
 
 
-class ReplayShape(LoadTestShape):  # type: ignore[misc] - Locust is not followed
+class ReplayShape(LoadTestShape):  # type: ignore[misc]
     """`workers()` says how many processes take part, `over()` whether the run has ended."""
 
     abstract = True

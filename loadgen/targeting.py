@@ -8,9 +8,12 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from math import inf
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from targets.config import load
 from targets.target import Spec
 from targets.wire import WIRES
 from traces.errors import InputError
@@ -41,6 +44,44 @@ def spec(
             remedy=f"one of {', '.join(WIRES)}",
         )
     return Spec(name=name, url=url, headers=tuple(map(_header, header)), extra_body=_body(extra_body), **options)
+
+
+def short_name(url: str | None, model: str) -> str:
+    """A target's name where the user gave none: its model, else its host and port."""
+    return model.rpartition("/")[2] or urlsplit(url or "").netloc or "target"
+
+
+def several(named: Sequence[str], file: Path | None, common: dict[str, Any]) -> list[Spec]:
+    """The targets of --target NAME=URL and of --targets FILE. Raises InputError."""
+    specs = load(file) if file is not None else []
+    for text in named:
+        name, equals, url = text.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"expected NAME=URL, got {text!r}", where="--target")
+        specs.append(spec(name=name.strip(), url=url.strip(), **common))
+    names = [one.name for one in specs]
+    if len(set(names)) < len(names):
+        raise InputError("two targets have the same name", where="--target", remedy="results are told apart by it")
+    return specs
+
+
+def choice(value: str, option: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise InputError(f"no such choice: {value!r}", where=option, remedy=f"one of {', '.join(known)}")
+    return value
+
+
+def factors(text: str) -> list[float]:
+    """Load steps: "1,2,4"."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = [0.0]
+    if any(not 0 < factor < inf for factor in found):
+        raise InputError(f"expected positive factors such as 1,2,4, got {text!r}", where="--steps")
+    if len(set(found)) < len(found):
+        raise InputError(f"a factor comes twice in {text!r}", where="--steps")
+    return found
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -47,7 +47,7 @@ LOCAL = "local"
 log = logging.getLogger("phaseload")
 
 
-class TraceUser(User):  # type: ignore[misc] - Locust is not followed
+class TraceUser(User):  # type: ignore[misc]
     """Replays a trace; one a worker process. Subclasses set `trace`, `url` (or Locust's --host), `model`, and any
     other option of `phaseload replay`, by its name with underscores."""
 

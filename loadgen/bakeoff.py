@@ -1,0 +1,112 @@
+"""Bake-offs: the same requests to several targets, step by step; and the demonstration on simulated endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from targets.simulated.capacity import pool
+from targets.target import Spec
+from traces.trace import Trace
+
+from . import planning
+from .endpoints import Embedded
+from .plan import SECOND, Phase, Plan
+from .planning import Load
+
+DEMONSTRATION = (
+    "This was a demonstration: the endpoints were simulated on this machine. Their constants and where they come from "
+    "are in the report; put your own in their place with --target NAME=URL."
+)
+ORDERS = ("parallel", "sequential")
+MODEL = "llama2-7b"
+CONTEXT = 4096
+USE = 0.6  # of each pool at the base rate
+SAMPLED = 2000  # requests from which the pools' sizes are computed
+
+# The three ways of serving that the paper compares (docs/design.md).
+THREE = (
+    Embedded("a100", "a100", "chat"),
+    Embedded("groqrack", "groqrack", "groq"),
+    Embedded("a100+groqrack", "disaggregated", "dynamo", {"link.bandwidth": "11.5e9"}),  # 100GbE
+)
+# At least 500 counted requests in the base step, and all of it within 100 s on two cores.
+WORKLOAD = "azure-conv"
+DEMO = Load(WORKLOAD, request_rate=15.0, duration=35.0, warmup=3.0, drain_timeout=20.0, max_context=CONTEXT)
+DEMO_STEPS = (1.0, 3.0)
+DEMO_STEP_S = 8.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """A load step: its name in the report and its load."""
+
+    name: str
+    load: Load
+
+
+def base(simulated: bool, trace: str | None, concurrency: int | None) -> Load:
+    """The load before the user's options: the demonstration's, where nothing else is asked for."""
+    if not simulated:
+        return Load(trace or WORKLOAD)
+    demo = DEMO if trace is None else replace(DEMO, trace=trace, request_rate=None)
+    return demo if concurrency is None else replace(demo, request_rate=None)
+
+
+def steps(load: Load, factors: Sequence[float], later_s: float | None) -> list[Step]:
+    """The base load and its multiples; `later_s`: the window of all but the first."""
+    return [
+        Step("base" if factor == 1 else f"{factor:g}x", load if factor == 1 else _faster(load, factor, later_s))
+        for factor in factors
+    ]
+
+
+def _faster(load: Load, factor: float, window: float | None) -> Load:
+    faster = replace(load, duration=window if window is not None else load.duration, warmup=0.0)
+    if load.concurrency is not None:
+        return replace(faster, concurrency=max(1, round(load.concurrency * factor)))
+    if load.request_rate is not None:
+        return replace(faster, request_rate=load.request_rate * factor)
+    return replace(faster, speedup=load.speedup * factor)
+
+
+def plan(
+    name: str, ladder: Sequence[Step], specs: Sequence[Spec], order: str, **rest: Any
+) -> tuple[Plan, dict[str, Trace]]:
+    """Phases of a bake-off: side by side (`parallel`), or each target alone (`sequential`)."""
+    phases: list[Phase] = []
+    traces: dict[str, Trace] = {}
+    first = None
+    for step in ladder:
+        trace = planning.requests(step.load)
+        first = first or trace
+        for group in [specs] if order == "parallel" else [[spec] for spec in specs]:
+            phase, files = planning.phase(len(phases), step.name, step.load, group, trace)
+            phases.append(phase)
+            traces |= files
+    assert first is not None
+    record = {**rest.pop("record", {}), "trace": planning.about(first), "order": order}
+    return Plan(name, tuple(phases), seed=ladder[0].load.seed, record=record, **rest), traces
+
+
+def sized(endpoints: Sequence[Embedded], load: Load, model: str = MODEL) -> list[Embedded]:
+    """The endpoints with pools that the load uses to about USE."""
+    trace = planning.requests(load)
+    rate = len(trace) * SECOND / max(trace.span, SECOND) if load.request_rate is None else load.request_rate
+    sample = list(trace[:SAMPLED])
+    return [
+        replace(
+            endpoint,
+            settings={
+                **endpoint.settings,
+                "pool": pool(endpoint.profile, sample, rate, use=USE, model=model, settings=endpoint.settings),
+            },
+        )
+        for endpoint in endpoints
+    ]
+
+
+def embedded(endpoints: Sequence[Embedded], model: str = MODEL) -> Mapping[str, Any]:
+    """What run.json says of them, by name."""
+    return {endpoint.name: endpoint.about(model) for endpoint in endpoints}
