@@ -14,36 +14,55 @@ def serve(
     model: Annotated[str, typer.Option("--model", "-m", help="Model whose sizes set the speed.")] = "llama2-7b",
     pool: Annotated[str, typer.Option(help="Replicas or racks behind the address; P:D for two pools.")] = "",
     setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting or a figure; `--list` shows them.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting or a figure; see --list.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
-    list_: Annotated[
-        bool, typer.Option("--list", help="Show profiles with their standing, models and settings.")
-    ] = False,
+    fault: Annotated[
+        str, typer.Option(help="Shares of requests that go wrong: stall=,reset=,http500=,malformed=,truncate=.")
+    ] = "",
+    limit_requests: Annotated[int, typer.Option(help="Requests a day; over it: 429. 0: no limit.")] = 0,
+    limit_tokens: Annotated[int, typer.Option(help="Tokens a minute; over it: 429. 0: no limit.")] = 0,
+    log: Annotated[str | None, typer.Option(help="Write planned and actual instants to this file.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Show profiles with their standing, models, settings.")] = False,
+    figures: Annotated[bool, typer.Option(help="With NAME: show each figure with its standing and source.")] = False,
 ) -> None:
     """Serve a simulated endpoint: the OpenAI and Groq APIs at the speed of the named hardware.
 
     Examples:
 
+        phaseload serve --list
+
         phaseload serve h100 --model llama3-8b
 
-        phaseload serve groqrack --pool 7
+        phaseload serve groqrack --pool 7 --limit-tokens 100000
 
         phaseload serve a100-40g --set policy=prefill-first --set engine=trtllm
 
         phaseload serve disaggregated --pool 1:6 --set link.bandwidth=11.5e9
+
+        phaseload serve h100 --fault stall=0.01,reset=0.01
     """
-    from targets.simulated.__main__ import pairs, run
     from traces.errors import InputError
 
-    if list_:
-        from targets.simulated.catalogue import catalogue
+    if list_ or figures:
+        from targets.simulated.catalogue import catalogue, sheet
 
-        typer.echo(catalogue())
+        typer.echo(sheet(name) if figures else catalogue())
         return
     if not name:
         raise InputError("which endpoint?", remedy="phaseload serve NAME; `phaseload serve --list` shows them")
-    settings = pairs(setting or [])
-    if pool:
-        settings["pool"] = pool
-    run(name, host=host, port=port, model=model, settings=settings, seed=seed)
+    from targets.simulated.__main__ import pairs, run
+    from targets.simulated.faults import parse
+    from targets.simulated.server import Options
+
+    options = Options(
+        name=name,
+        host=host,
+        port=port,
+        seed=seed,
+        faults=parse(fault),
+        limit_requests=limit_requests,
+        limit_tokens=limit_tokens,
+        log=log,
+    )
+    run(options, model=model, settings=pairs(setting or [], pool))

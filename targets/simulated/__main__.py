@@ -10,6 +10,8 @@ import sys
 from traces.errors import InputError
 
 from .compose import SETTINGS, build
+from .faults import parse
+from .server import Options, serve
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,30 +20,34 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     parser.add_argument("--model", default="llama2-7b")
-    parser.add_argument("--pool", help="replicas or racks behind the address; P:D for prefill and decode pools")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pool", default="", help="replicas or racks behind the address; P:D for two pools")
     keys = "; ".join(f"{key}: {what}" for key, what in SETTINGS.items())
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=keys.replace("%", "%%"))
-    options = parser.parse_args(argv)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fault", default="", help="stall=0.01,reset=0.01,http500=0.01,malformed=0.01,truncate=0.01")
+    parser.add_argument("--limit-requests", type=int, default=0, help="a day; over it: 429 (0: no limit)")
+    parser.add_argument("--limit-tokens", type=int, default=0, help="a minute; over it: 429 (0: no limit)")
+    parser.add_argument("--log", help="write planned and actual instants to this file")
+    asked = parser.parse_args(argv)
     try:
-        settings = pairs(options.set)
-        if options.pool:
-            settings["pool"] = options.pool
-        run(
-            options.name,
-            host=options.host,
-            port=options.port,
-            model=options.model,
-            settings=settings,
-            seed=options.seed,
+        options = Options(
+            name=asked.name,
+            host=asked.host,
+            port=asked.port,
+            seed=asked.seed,
+            faults=parse(asked.fault),
+            limit_requests=asked.limit_requests,
+            limit_tokens=asked.limit_tokens,
+            log=asked.log,
         )
+        run(options, model=asked.model, settings=pairs(asked.set, asked.pool))
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0
 
 
-def pairs(settings: list[str]) -> dict[str, str]:
+def pairs(settings: list[str], pool: str = "") -> dict[str, str]:
     """["tp=4", ...] as a mapping."""
     found = {}
     for setting in settings:
@@ -49,14 +55,12 @@ def pairs(settings: list[str]) -> dict[str, str]:
         if not equals:
             raise InputError(f"--set {setting}", remedy="KEY=VALUE")
         found[key.strip()] = value.strip()
-    return found
+    return found | ({"pool": pool} if pool else {})
 
 
-def run(name: str, *, host: str, port: int, model: str, settings: dict[str, str], seed: int) -> None:
+def run(options: Options, *, model: str, settings: dict[str, str]) -> None:
     """Serves until told to end; prints the ready line. Raises InputError, for a port in use too."""
-    from .server import serve
-
-    endpoint = build(name, model=model, settings=settings, real_time=True, seed=seed)
+    endpoint = build(options.name, model=model, settings=settings, real_time=True, seed=options.seed)
 
     def ready(url: str) -> None:
         line = {"ready": True, "url": url, "model": model, "name": endpoint.name}
@@ -64,9 +68,9 @@ def run(name: str, *, host: str, port: int, model: str, settings: dict[str, str]
         sys.stdout.flush()
 
     try:
-        asyncio.run(serve(endpoint, name=name, host=host, port=port, ready=ready))
+        asyncio.run(serve(endpoint, options, ready))
     except OSError as error:
-        raise InputError(f"can't serve on {host}:{port}: {error.strerror or error}") from None
+        raise InputError(f"can't serve on {options.host}:{options.port}: {error.strerror or error}") from None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ and change nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -18,9 +18,18 @@ GROQ_REFUSES = ("logprobs", "logit_bias", "top_logprobs")
 class ApiError(Exception):
     """Answered with `status` and the vendor's error body."""
 
-    def __init__(self, status: int, message: str, kind: str, code: str | int | None = None, param: str | None = None):
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str,
+        code: str | int | None = None,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status, self.message, self.kind, self.code, self.param = status, message, kind, code, param
+        self.headers = headers or {}
 
     def body(self) -> bytes:
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
@@ -37,7 +46,8 @@ class Asked:
     words: tuple[Any, ...] = ()  # the prompt's tokens, where somebody needs them
     timing: bool = False  # nvext.timing
     workers: bool = False  # nvext.worker_id
-    transfer: dict[str, Any] = field(default_factory=dict)  # kv_transfer_params
+    remote_decode: bool = False  # kv_transfer_params: the prefill leg of two
+    remote_prefill: bool = False  # the decode leg
 
 
 def read(api: str, raw: bytes, model: str, context: int) -> Asked:
@@ -54,6 +64,7 @@ def read(api: str, raw: bytes, model: str, context: int) -> Asked:
         for name in GROQ_REFUSES:
             if body.get(name):
                 raise ApiError(400, f"property '{name}' is unsupported", "invalid_request_error", param=name)
+    transfer = _mapping(body.get("kv_transfer_params"))
     extra = _mapping(_mapping(body.get("nvext")).get("extra_fields"), list)
     return Asked(
         api=api,
@@ -64,7 +75,8 @@ def read(api: str, raw: bytes, model: str, context: int) -> Asked:
         words=tuple(words),
         timing="timing" in extra,
         workers="worker_id" in extra,
-        transfer=_mapping(body.get("kv_transfer_params")),
+        remote_decode=transfer.get("do_remote_decode") is True,
+        remote_prefill=transfer.get("do_remote_prefill") is True,
     )
 
 

@@ -17,8 +17,9 @@ step. Where a step can't get its blocks, the job that was admitted last gives it
 compute its prompt and the answer so far again (vLLM's preemption by recomputation).
 
 `static` batching admits a batch only when the one before is complete. With `interval`, steps leave on a fixed beat
-like trains, full or not. With speculative decoding the tokens of each step are drawn when a sequence starts to
-decode; its KV blocks are then all taken at once, because the residues of paging.py assume one token a step."""
+like trains, full or not. With a prefix cache (prefixes.py) a job's prompt begins where the cache ends. With
+speculative decoding the tokens of each step are drawn when a sequence starts to decode; its KV blocks are then all
+taken at once, because the residues of paging.py assume one token a step."""
 
 from __future__ import annotations
 
@@ -31,6 +32,7 @@ from math import ceil, inf
 from .events import EventQueue
 from .job import Emit, Job
 from .paging import BLOCK, Pages, blocks_for
+from .prefixes import PrefixCache, TierSize
 from .roofline import Roofline
 
 IDLE, TURNING, MIXED, DECODING, PAUSED = range(5)
@@ -51,6 +53,8 @@ class Batching:
     acceptance: float = 0.0
     drafted: int = 0
     seed: int = 0
+    prefix_cache: bool = False
+    tiers: tuple[TierSize, ...] = ()
 
 
 class Replica:
@@ -60,10 +64,12 @@ class Replica:
         self.queue, self.roofline, self.batching, self.longest = queue, roofline, batching, longest
         self.emit: Emit | None = None
         self.pages = Pages(batching.kv_tokens)
+        self.cache = PrefixCache(self.pages, batching.tiers) if batching.prefix_cache else None
         self.waiting: deque[Job] = deque()
         self.prefilling: deque[Job] = deque()
         self.running: list[tuple[int, int, Job]] = []  # heap by (end step, number)
         self.held: set[Job] = set()  # prefilled for another pool, KV not yet fetched
+        self.loading: set[Job] = set()  # admitted, part of their KV on its way from a tier
         self.worker = 0
         self.steps = 0  # decode steps since the start
         self.context = 0.0  # tokens of all decoding sequences together, in the next step
@@ -78,7 +84,15 @@ class Replica:
 
     @property
     def load(self) -> int:
-        return len(self.waiting) + len(self.prefilling) + len(self.running)
+        return len(self.waiting) + len(self.loading) + len(self.prefilling) + len(self.running)
+
+    @property
+    def queued(self) -> int:
+        return len(self.waiting)
+
+    @property
+    def kv_use(self) -> float:
+        return 1 - self.pages.free / self.pages.capacity
 
     @property
     def limit(self) -> int:
@@ -105,6 +119,9 @@ class Replica:
             self.release(job, now)
         elif job in self.waiting:
             self.waiting.remove(job)
+        elif job in self.loading:
+            self.loading.discard(job)
+            self._free(job)
         elif job in self.prefilling:
             self.prefilling.remove(job)
             self._chunks = [(other, tokens) for other, tokens in self._chunks if other is not job]
@@ -147,12 +164,13 @@ class Replica:
     # Admission.
 
     def _fits(self, job: Job) -> bool:
-        if len(self.running) + len(self.prefilling) >= self.batching.max_batch:
+        if len(self.running) + len(self.prefilling) + len(self.loading) >= self.batching.max_batch:
             return False
-        # One block beyond the prompt, so that an admitted job can take its first step.
-        return blocks_for(self._footprint(job)) <= self.pages.free
+        free = self.pages.free + (self.cache.idle_blocks if self.cache else 0)
+        return blocks_for(self._footprint(job)) <= free
 
     def _footprint(self, job: Job) -> int:
+        """Tokens to admit it with: the prompt, and one so that it can take its first step."""
         if self.batching.drafted and not job.prefill_only:
             return job.todo + job.left
         return job.todo + 1
@@ -164,18 +182,41 @@ class Replica:
         joined, before = [], len(self.waiting)
         while self.waiting and self._fits(self.waiting[0]):
             job = self.waiting.popleft()
-            job.blocks = blocks_for(self._footprint(job))
-            self.pages.free -= job.blocks
             if job.begun < 0:
                 job.begun = now
+            seconds = self._allot(job)
             if job.prefilled:
                 joined.append(job)
+            elif seconds:
+                self.loading.add(job)
+                self.queue.at(now + seconds, self._loaded, job)
             else:
                 self.prefilling.append(job)
         taken = len(self.waiting) < before
         if joined:
             self._join(joined, now)
         return taken
+
+    def _allot(self, job: Job) -> float:
+        """Gives the job its blocks; returns the seconds until its cached KV is loaded from a tier, 0 for none."""
+        seconds = 0.0
+        if self.cache and not job.prefilled:
+            seconds = self.cache.take(job)
+        job.blocks = blocks_for(self._footprint(job)) - job.shared
+        if self.cache:
+            self.cache.make_room(job.blocks)
+        self.pages.free -= job.blocks
+        return seconds
+
+    def _loaded(self, now: float, job: Job) -> None:
+        if job not in self.loading:  # cancelled
+            return
+        self.loading.discard(job)
+        self.prefilling.append(job)
+        if self._state == IDLE:
+            self._next(now)
+        else:
+            self._cut(now)
 
     def _join(self, jobs: list[Job], now: float) -> None:
         """The jobs' prompts are complete: each puts out a token and decodes from now on, if more are wanted."""
@@ -266,6 +307,8 @@ class Replica:
     def _complete(self, jobs: list[Job], now: float) -> None:
         staying = []
         for job in jobs:
+            if self.cache:
+                self.cache.adopt(job)
             if job.prefill_only:
                 self.held.add(job)
                 job.done(job, now)
@@ -341,6 +384,8 @@ class Replica:
     def _secure(self, steps: float) -> int:
         """How many of the `steps` next decode steps there are blocks for: at least 1, by preemption if need be."""
         while self.running:
+            if self.cache:
+                self.cache.make_room(self.pages.need(self.steps, int(steps)))
             possible = self.pages.steps_possible(self.steps, int(steps))
             if possible:
                 return possible
@@ -367,10 +412,12 @@ class Replica:
             context = job.base + self.steps
             self.context -= context
             self.pages.leave(job.base)
-            job.blocks = blocks_for(context - 1)
+            job.blocks = blocks_for(context - 1) - job.shared
         self._free(job)
 
     def _free(self, job: Job) -> None:
+        if job.pins and self.cache:
+            self.cache.drop(job)
         self.pages.free += job.blocks
         job.blocks = 0
 

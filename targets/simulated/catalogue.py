@@ -15,3 +15,15 @@ def catalogue() -> str:
     lines += ["", f"Models: {', '.join(models())}", "", "Settings (--set KEY=VALUE; any figure of a profile too):"]
     lines += [f"  {key:14} {meaning}" for key, meaning in SETTINGS.items()]
     return "\n".join(lines)
+
+
+def sheet(name: str) -> str:
+    """A profile's figures, each with its standing and source."""
+    profile = load(name)
+    lines = [f"{profile.name} ({profile.kind}, {profile.standing}): {profile.description}"]
+    lines += [
+        f"  {part}: {other}" for part, other in (("prefill", profile.prefill), ("decode", profile.decode)) if other
+    ]
+    for key, figure in profile.all_figures():
+        lines.append(f"  {key:20} {figure.value:<12.6g} {figure.unit:12} {figure.standing:9} {figure.source}")
+    return "\n".join(lines)

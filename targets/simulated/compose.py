@@ -19,12 +19,14 @@ from .job import Station
 from .link import Link, LinkSpeed
 from .pipeline import Racks
 from .pool import Pool
+from .prefixes import TierSize
 from .profiles import Figure, Profile, load
 from .profiles import model as find_model
 from .roofline import Model, Roofline
 
 WEIGHT_BYTES = {"fp16": 2.0, "fp8": 1.0, "fp4": 0.5}
 RESERVED = 2e9  # bytes beside weights and KV: activations, graphs, the runtime
+LINK_OF = "gpu-prefill+groqrack-decode"  # its link serves where a profile has none: a client that drives two legs
 USABLE = 0.92  # share of the memory that the server takes
 SETTINGS = {
     "pool": "replicas or racks behind the address (1)",
@@ -41,6 +43,11 @@ SETTINGS = {
     "acceptance": "probability that a drafted token is accepted if those before it were (0.7)",
     "draft_cost": "cost of drafting a token, as a share of a step that reads the weights once (0.05)",
     "local_below": "compositions: prompts shorter than this are prefilled by the decode pool (0)",
+    "prefix_cache": "1 to keep the KV of prompts for later ones that begin alike (0)",
+    "cpu_gb": "CPU memory for KV that the GPU can't keep, gigabytes (0)",
+    "cpu_bandwidth": "bytes a second from there (41e9: measured by LMCache)",
+    "disk_gb": "disk or remote store below it, gigabytes (0)",
+    "disk_bandwidth": "bytes a second from there (4.5e9: NVMe, assumed)",
     "link.overlap": "compositions: 1 to send each layer's KV while the next is computed (0)",
 }
 
@@ -54,9 +61,16 @@ class Endpoint:
     model: Model
     queue: EventQueue
     station: Station
-    gpus: int
+    legs: Disaggregated | None  # the legs that a client can drive itself; None where prompts can't be handed over
+    units: int  # GPUs and racks
     price: float | None  # $/h of the whole endpoint
     watts: float | None
+
+    @property
+    def caches(self) -> bool:
+        """Does any pool keep a prefix cache?"""
+        parts = [self.station, *([self.station.prefill] if isinstance(self.station, Disaggregated) else [])]
+        return any(isinstance(part, Pool) and part.replicas[0].cache is not None for part in parts)
 
 
 def build(
@@ -75,12 +89,17 @@ def build(
     wanted = Settings({**profile.settings, **(settings or {})})
     workshop = _Workshop(find_model(model), EventQueue(), real_time, seed)
     station: Station
+    legs: Disaggregated | None = None
     if profile.kind == "disaggregated":
         station, bill = workshop.disaggregated(profile, wanted)
+        legs = station
     else:
+        link = workshop.link(load(LINK_OF), wanted.part("link"))
         station, bill = workshop.one(profile, wanted)
+        if isinstance(station, Pool):
+            legs = Disaggregated(station, link, station)
     wanted.none_left()
-    return Endpoint(profile.name, profile, workshop.model, workshop.queue, station, *bill)
+    return Endpoint(profile.name, profile, workshop.model, workshop.queue, station, legs, *bill)
 
 
 class Settings:
@@ -199,9 +218,20 @@ class _Workshop:
             raise InputError(
                 f"{model.name} in {precision} doesn't fit into {profile.name}", remedy="set tp or precision"
             )
-        return roofline, self._batching(wanted, kv_tokens, drafted, acceptance)
+        tiers = self._tiers(wanted, kv_bytes)
+        return roofline, self._batching(wanted, kv_tokens, drafted, acceptance, tiers)
 
-    def _batching(self, wanted: Settings, kv_tokens: float, drafted: int, acceptance: float) -> Batching:
+    def _tiers(self, wanted: Settings, kv_bytes: float) -> tuple[TierSize, ...]:
+        tiers = []
+        for name, bandwidth in (("cpu", 41e9), ("disk", 4.5e9)):
+            size, speed = wanted.number(f"{name}_gb", 0.0) * 1e9, wanted.number(f"{name}_bandwidth", bandwidth, 1.0)
+            if size:
+                tiers.append(TierSize(size / kv_bytes, kv_bytes / speed))
+        return tuple(tiers)
+
+    def _batching(
+        self, wanted: Settings, kv_tokens: float, drafted: int, acceptance: float, tiers: tuple[TierSize, ...]
+    ) -> Batching:
         if acceptance > 1:
             raise InputError(f"acceptance={acceptance:g}", remedy="a probability, 0 to 1")
         return Batching(
@@ -215,6 +245,8 @@ class _Workshop:
             acceptance=acceptance,
             drafted=drafted,
             seed=self.seed,
+            prefix_cache=bool(tiers) or bool(wanted.count("prefix_cache", 0)),
+            tiers=tiers,
         )
 
     def racks(self, profile: Profile, wanted: Settings) -> tuple[Racks, Bill]:
@@ -237,6 +269,18 @@ class _Workshop:
         )
         return racks, _bill(profile, wanted, pool)
 
+    def link(self, profile: Profile, wanted: Settings) -> Link:
+        speed = LinkSpeed(
+            t0=wanted.figure("t0", profile.link),
+            bandwidth=wanted.figure("bandwidth", profile.link),
+            handover=wanted.figure("handover", profile.link),
+            overlap=bool(wanted.count("overlap", 0)),
+        )
+        wanted.none_left()
+        if not speed.bandwidth:
+            raise InputError("link.bandwidth=0", remedy="bytes a second, more than 0")
+        return Link(self.queue, speed, token_bytes=self.model.kv_bytes, layers=self.model.layers)
+
     def disaggregated(self, profile: Profile, wanted: Settings) -> tuple[Disaggregated, Bill]:
         prefill_settings, decode_settings = wanted.part("prefill"), wanted.part("decode")
         link_settings, local_below = wanted.part("link"), wanted.count("local_below", 0)
@@ -251,15 +295,9 @@ class _Workshop:
             raise InputError(f"{profile.prefill} can't hand its KV cache over", remedy="prefill on a GPU")
         if local_below and not isinstance(decode, Pool):
             raise InputError("local_below needs a decode pool of GPUs")
-        speed = LinkSpeed(
-            t0=link_settings.figure("t0", profile.link),
-            bandwidth=link_settings.figure("bandwidth", profile.link),
-            handover=link_settings.figure("handover", profile.link),
-            overlap=bool(link_settings.count("overlap", 0)),
-        )
-        for settings in (prefill_settings, decode_settings, link_settings):
+        link = self.link(profile, link_settings)
+        for settings in (prefill_settings, decode_settings):
             settings.none_left()
-        link = Link(self.queue, speed, token_bytes=self.model.kv_bytes, layers=self.model.layers)
         total = (bill[0] + bill_decode[0], _sum(bill[1], bill_decode[1]), _sum(bill[2], bill_decode[2]))
         return Disaggregated(prefill, link, decode, local_below=local_below), total
 

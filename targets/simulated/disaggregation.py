@@ -31,6 +31,15 @@ class Disaggregated:
         return self.prefill.load + len(self.travelling) + self.decode.load
 
     @property
+    def queued(self) -> int:
+        return self.prefill.queued + self.decode.queued
+
+    @property
+    def kv_use(self) -> float:
+        """Of the decode pool."""
+        return self.decode.kv_use
+
+    @property
     def limit(self) -> int:
         return min(self.prefill.limit, self.decode.limit)
 
@@ -38,31 +47,54 @@ class Disaggregated:
         if job.prompt < self.local_below:
             self.decode.submit(job, now)
         else:
-            self.compute(job, now)
+            self._compute(job, now)
 
-    def compute(self, job: Job, now: float) -> None:
-        """The prefill leg, then the rest of the way."""
+    def _compute(self, job: Job, now: float) -> None:
         finished, job.prefill_only = job.done, True
 
         def prefilled(job: Job, now: float) -> None:
             job.done, job.prefill_only = finished, False
             job.handed = now
-            self.carry(job, now)
+            self._carry(job, now)
 
         job.done = prefilled
         self.prefill.submit(job, now)
 
-    def carry(self, job: Job, now: float) -> None:
+    def _carry(self, job: Job, now: float) -> None:
         self.travelling.add(job)
         self.link.send(job, now, now - job.begun, self._arrived)
 
     def _arrived(self, now: float, job: Job) -> None:
-        self.prefill.release(job, now)
+        if job.prefill_worker >= 0:
+            self.prefill.release(job, now)
         if job not in self.travelling:  # cancelled on the way
             return
         self.travelling.discard(job)
         job.transferred, job.prefilled = now, True
         self.decode.submit(job, now)
+
+    # The two legs on their own, for a client that drives them both (NIXL in vLLM). They may be legs of two servers,
+    # which don't tell each other when a transfer is over: the prefill leg keeps the KV for as long as one takes.
+
+    def prefill_leg(self, job: Job, now: float) -> None:
+        """Computes the prompt; `job.done` is called when it is ready to be fetched."""
+        finished, job.prefill_only = job.done, True
+
+        def prefilled(job: Job, now: float) -> None:
+            job.handed = job.first = job.last = now
+            self.prefill.queue.at(now + self.link.alone(job), self._forget, job)
+            finished(job, now)
+
+        job.done = prefilled
+        self.prefill.submit(job, now)
+
+    def _forget(self, now: float, job: Job) -> None:
+        self.prefill.release(job, now)
+
+    def decode_leg(self, job: Job, now: float) -> None:
+        """Fetches the prompt's KV, which another server has computed, and decodes."""
+        job.begun = job.handed = now
+        self._carry(job, now)
 
     def cancel(self, job: Job, now: float) -> None:
         if job in self.travelling:

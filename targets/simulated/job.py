@@ -10,7 +10,7 @@ class Job:
     """A request on its way through the engine; instants are engine seconds, -1 where not reached.
 
     number      order of arrival, breaks ties
-    prompt      prompt tokens; output: answer tokens (at least 1); prefix: ids of the leading blocks of the prompt
+    prompt      prompt tokens; output: answer tokens (at least 1); prefix: (id, tokens) of the prompt's leading blocks
     done        called once, at the instant of the last token: `done(job, now)`; that token gets no `emit` of its own
     sink        whatever the driver keeps with the job (a stream, a trace's row)
     """
@@ -33,6 +33,7 @@ class Job:
         "left",
         "number",
         "output",
+        "pins",
         "place",
         "preempted",
         "prefill_only",
@@ -40,6 +41,7 @@ class Job:
         "prefilled",
         "prefix",
         "prompt",
+        "shared",
         "sink",
         "todo",
         "transferred",
@@ -53,7 +55,7 @@ class Job:
         output: int,
         done: Callable[[Job, float], None],
         sink: Any = None,
-        prefix: tuple[int, ...] = (),
+        prefix: tuple[tuple[int, int], ...] = (),
     ) -> None:
         self.number, self.arrival, self.prompt, self.output = number, arrival, prompt, output
         self.done, self.sink, self.prefix = done, sink, prefix
@@ -75,7 +77,9 @@ class Job:
         )
         self.filled = 0  # of those, computed
         self.left = output  # tokens still to come out
-        self.blocks = 0  # KV blocks held
+        self.blocks = 0  # KV blocks of its own
+        self.shared = 0  # KV blocks that it shares with others, in the prefix cache
+        self.pins = 0  # leading blocks of its prefix that these are
         self.base = 0  # context is base + step number of the replica
         self.entered = 0  # step number at which it joined the decode batch
         self.end_step = 0
@@ -96,6 +100,16 @@ class Station(Protocol):
     @property
     def load(self) -> int:
         """Jobs waiting or in work."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """Those of them that wait."""
+        ...
+
+    @property
+    def kv_use(self) -> float:
+        """Share of the KV memory in use, 0 to 1."""
         ...
 
     @property

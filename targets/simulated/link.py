@@ -35,6 +35,10 @@ class Link:
         self.free_at = 0.0
         self.carried = 0.0  # bytes
 
+    def alone(self, job: Job) -> float:
+        """Seconds of the job's transfer on the idle link."""
+        return self.speed.seconds(job.todo * self.token_bytes)
+
     def send(self, job: Job, now: float, computing: float, arrived: Callable[[float, Job], None]) -> None:
         """Calls `arrived(instant, job)` when the KV of the job's prompt, computed in `computing` seconds, is there."""
         size = job.todo * self.token_bytes

@@ -42,6 +42,15 @@ class Racks:
         return len(self.waiting) + len(self.serving)
 
     @property
+    def queued(self) -> int:
+        return len(self.waiting)
+
+    @property
+    def kv_use(self) -> float:
+        """Of the racks, those in use: a rack's memory belongs to one job at a time."""
+        return len(self.serving) / (len(self.serving) + len(self.free))
+
+    @property
     def tpot(self) -> float:
         return self.stages * self.stage
 

@@ -8,7 +8,7 @@ from .job import Emit, Job
 
 class Pool:
     def __init__(self, replicas: list[Replica]) -> None:
-        self.replicas = replicas
+        self.replicas, self.queue = replicas, replicas[0].queue
         for worker, replica in enumerate(replicas):
             replica.worker = worker
 
@@ -24,6 +24,14 @@ class Pool:
     @property
     def load(self) -> int:
         return sum(replica.load for replica in self.replicas)
+
+    @property
+    def queued(self) -> int:
+        return sum(replica.queued for replica in self.replicas)
+
+    @property
+    def kv_use(self) -> float:
+        return sum(replica.kv_use for replica in self.replicas) / len(self.replicas)
 
     @property
     def limit(self) -> int:

@@ -11,17 +11,24 @@ import gc
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 from aiohttp import web
 
 from ..clock import realtime_ns
-from .answers import Format, framed, text, usage
+from .answers import Format, text, usage
 from .asked import ApiError, Asked, read
 from .compose import Endpoint
+from .faults import Faults, FaultyStream
 from .job import Job
+from .limits import Limits
+from .metrics import Metrics
+from .prefixes import chain
 from .realtime import Driver
+from .streams import Sink, Stream, Whole
+from .virtual import phases
 
 LARGEST_BODY = 64 << 20
 JSON = {"Content-Type": "application/json"}
@@ -34,66 +41,27 @@ APIS = {
 }
 
 
-class Stream:
-    """The answer to one streamed request. It stays small: a response has at most the model's context of tokens."""
+@dataclass(frozen=True)
+class Options:
+    """How the server behaves beside its speed. `faults`: shares by kind; limits 0 for none; `log`: a file's path."""
 
-    __slots__ = ("_cycle", "_format", "_write", "first", "last", "over", "sent")
-
-    def __init__(self, format: Format, write: Callable[[bytes], None], over: asyncio.Future[None]) -> None:
-        self._format, self._write, self.over = format, write, over
-        self._cycle = format.cycle()
-        self.sent = 0
-        self.first = self.last = 0  # actual instants, nanoseconds since the epoch
-
-    def token(self, planned: float) -> None:
-        sent = self.sent
-        if sent:
-            self._write(self._cycle[sent & 15])
-        else:
-            self.first = realtime_ns()
-            self._write(framed(self._format.tokens(text(0, 1))))
-        self.sent = sent + 1
-
-    def tokens(self, count: int) -> None:
-        """Several tokens in one event, as speculative decoding gives them."""
-        self.first = self.first or realtime_ns()
-        self._write(framed(self._format.tokens(text(self.sent, count))))
-        self.sent += count
-
-    def end(self, count: int, closing: bytes) -> None:
-        """The last token or tokens, and all that follows, in one write."""
-        self.last = realtime_ns()
-        self.first = self.first or self.last
-        self._write(framed(self._format.tokens(text(self.sent, count)) + closing))
-        self.sent += count
-        if not self.over.done():
-            self.over.set_result(None)
-
-
-class Whole:
-    """The answer to a request that is not streamed: only its end matters."""
-
-    __slots__ = ("over", "sent")
-
-    def __init__(self, over: asyncio.Future[None]) -> None:
-        self.over, self.sent = over, 0
-
-    def token(self, planned: float) -> None:
-        self.sent += 1
-
-    def tokens(self, count: int) -> None:
-        self.sent += count
-
-    def end(self, count: int, closing: bytes) -> None:
-        self.sent += count
-        if not self.over.done():
-            self.over.set_result(None)
+    name: str
+    host: str = "127.0.0.1"
+    port: int = 0
+    seed: int = 0
+    faults: dict[str, float] = field(default_factory=dict)
+    limit_requests: int = 0  # a day
+    limit_tokens: int = 0  # a minute
+    log: str | None = None
 
 
 class Server:
-    def __init__(self, endpoint: Endpoint, driver: Driver, name: str) -> None:
-        self.endpoint, self.driver, self.name = endpoint, driver, name
-        self.model, self.station = endpoint.model.name, endpoint.station
+    def __init__(self, endpoint: Endpoint, driver: Driver, options: Options) -> None:
+        self.endpoint, self.driver, self.options = endpoint, driver, options
+        self.station, self.legs, self.model = endpoint.station, endpoint.legs, endpoint.model.name
+        self.metrics = driver.metrics
+        self.faults = Faults(options.faults, options.seed)
+        self.limits = Limits(options.limit_requests, options.limit_tokens)
         self._salt = os.urandom(4).hex()
         self._count = 0
         self._context = endpoint.station.limit
@@ -101,77 +69,145 @@ class Server:
     def app(self) -> web.Application:
         app = web.Application(client_max_size=LARGEST_BODY)
         for path, api in APIS.items():
-            app.router.add_post(path, self._answer(api))
+            app.router.add_post(path, self._answerer(api))
         for path in ("/v1/models", "/openai/v1/models"):
-            app.router.add_get(path, self.models)
-        app.router.add_get("/health", self.health)
+            app.router.add_get(path, self.models_page)
+        app.router.add_get("/health", self.health_page)
+        app.router.add_get("/metrics", self.metrics_page)
         return app
 
-    async def health(self, request: web.Request) -> web.Response:
+    async def health_page(self, request: web.Request) -> web.Response:
         return web.Response()
 
-    async def models(self, request: web.Request) -> web.Response:
-        card = {"id": self.model, "object": "model", "created": 0, "owned_by": "phaseload", "root": self.name}
-        card["max_model_len"] = self._context
+    async def models_page(self, request: web.Request) -> web.Response:
+        card = {"id": self.model, "object": "model", "created": 0, "owned_by": "phaseload"}
+        card |= {"root": self.endpoint.name, "max_model_len": self._context}
         return web.Response(body=orjson.dumps({"object": "list", "data": [card]}), headers=JSON)
 
-    def _answer(self, api: str) -> Callable[[web.Request], Any]:
+    async def metrics_page(self, request: web.Request) -> web.Response:
+        return web.Response(text=self.metrics.text(self.station), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    def _answerer(self, api: str) -> Callable[[web.Request], Any]:
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
-                asked = read(api, await _body(request), self.model, self._context)
+                return await self._answer(api, request)
             except ApiError as error:
-                return web.Response(status=error.status, body=error.body(), headers=JSON)
-            self._count += 1
-            prefix = "chatcmpl" if api != "completions" else "cmpl"
-            format = Format(api, f"{prefix}-{self._salt}{self._count:08x}", self.model, realtime_ns() // 10**9)
-            if asked.stream:
-                return await self._stream(request, asked, format)
-            return await self._whole(asked, format)
+                return web.Response(status=error.status, body=error.body(), headers={**JSON, **error.headers})
 
         return answer
 
-    async def _stream(self, request: web.Request, asked: Asked, format: Format) -> web.StreamResponse:
-        response = web.StreamResponse(headers=STREAM)
+    async def _answer(self, api: str, request: web.Request) -> web.StreamResponse:
+        asked = read(api, await _body(request), self.model, self._context)
+        limits = self._within_limits(asked)
+        fault = self.faults.draw() if self.options.faults else None
+        if fault == "http500":
+            raise ApiError(500, "a fault was asked for (--fault http500)", "internal_server_error", 500)
+        self._count += 1
+        prefix = "cmpl" if api == "completions" else "chatcmpl"
+        format = Format(api, f"{prefix}-{self._salt}{self._count:08x}", self.model, realtime_ns() // 10**9)
+        if asked.stream and not asked.remote_decode:
+            return await self._stream(request, asked, format, fault, limits)
+        job = await self._run(asked, format, Whole())
+        counts, extra = self._facts(asked, format, job)
+        words = text(0, 1 if asked.remote_decode else asked.output_tokens)
+        return web.Response(body=format.whole(words, counts, extra), headers={**JSON, **limits})
+
+    def _within_limits(self, asked: Asked) -> dict[str, str]:
+        """The rate-limit headers; ApiError 429 where a limit is reached."""
+        wait, fault, headers = self.limits.take(asked.prompt_tokens + asked.output_tokens, self.driver.now())
+        if wait:
+            kind = "per minute (TPM)" if fault == "tokens" else "per day (RPD)"
+            message = f"Rate limit reached for model `{self.model}` on {fault} {kind}. Please try again in {wait:.2f}s."
+            raise ApiError(429, message, fault, "rate_limit_exceeded", headers=headers)
+        return headers
+
+    async def _stream(
+        self, request: web.Request, asked: Asked, format: Format, fault: str | None, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={**STREAM, **headers})
         response.enable_chunked_encoding()
         await response.prepare(request)
-        await response.write(format.opening() or b": \n\n")
-        assert request.transport is not None
-        stream = Stream(format, request.transport.write, asyncio.get_running_loop().create_future())
+        await response.write(format.opening() or b": \n\n")  # a comment sends the headers of a completion
+        transport = request.transport
+        if transport is None:
+            raise asyncio.CancelledError  # the client has left
+        if fault:
+            after = self.faults.strike_after(asked.output_tokens)
+            stream: Stream = FaultyStream(format, transport, fault, after)
+        else:
+            stream = Stream(format, transport.write)
         await self._run(asked, format, stream)
         return response
 
-    async def _whole(self, asked: Asked, format: Format) -> web.Response:
-        whole = Whole(asyncio.get_running_loop().create_future())
-        job = await self._run(asked, format, whole)
-        counts, extra = self._facts(asked, format, job)
-        body = format.whole(text(0, asked.output_tokens), counts, extra)
-        return web.Response(body=body, headers=JSON)
-
-    async def _run(self, asked: Asked, format: Format, sink: Stream | Whole) -> Job:
+    async def _run(self, asked: Asked, format: Format, sink: Sink) -> Job:
         """The job from its start to its last token; if the client leaves, the job's place is free."""
 
         def done(job: Job, now: float) -> None:
-            counts, extra = self._facts(asked, format, job)
-            sink.end(asked.output_tokens - sink.sent, format.closing(counts if asked.usage else None, extra))
+            sink.end(asked.output_tokens, lambda: self._closing(asked, format, job))
+            self.metrics.add(job)
+            if self.driver.log:
+                self.driver.log.request(format.id, job, sink.first, sink.last)
 
-        job = self.driver.submit(asked.prompt_tokens, asked.output_tokens, done, sink)
+        enter, leave = self._ways(asked)
+        prefix = chain(asked.words) if self.endpoint.caches else ()
+        job = self.driver.start(enter, asked.prompt_tokens, asked.output_tokens, done, sink, prefix)
         try:
             await sink.over
-        except asyncio.CancelledError:
-            self.driver.cancel(job)
-            raise
+        finally:
+            self.driver.cancel(job, leave)
         return job
+
+    def _ways(self, asked: Asked) -> tuple[Callable[[Job, float], None], Callable[[Job, float], None]]:
+        """How a job enters the engine, and how it is cancelled."""
+        if not (asked.remote_decode or asked.remote_prefill):
+            return self.station.submit, self.station.cancel
+        if self.legs is None:
+            raise ApiError(400, "kv_transfer_params: this endpoint has no KV connector", "invalid_request_error")
+        return (self.legs.prefill_leg if asked.remote_decode else self.legs.decode_leg), self.legs.cancel
+
+    def _closing(self, asked: Asked, format: Format, job: Job) -> bytes:
+        counts, extra = self._facts(asked, format, job)
+        return format.closing(counts if asked.usage else None, extra)
 
     def _facts(self, asked: Asked, format: Format, job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
         """The usage object, and what the finish chunk carries beside."""
-        counts = usage(job.prompt, job.output, job.cached)
-        if not format.groq:
-            return counts, {}
-        counts["queue_time"] = round(job.begun - job.arrival, 9)
-        counts["prompt_time"] = round(job.first - job.begun, 9)
-        counts["completion_time"] = round(job.last - job.first, 9)
-        counts["total_time"] = round(job.last - job.begun, 9)
-        return counts, {"x_groq": {"id": format.id, "usage": counts}}
+        queue, prefill, transfer, decode = phases(job)
+        counts = usage(job.prompt, 1 if asked.remote_decode else job.output, job.cached)
+        extra: dict[str, Any] = {}
+        if format.groq:
+            counts |= {"queue_time": queue, "prompt_time": prefill + transfer, "completion_time": decode}
+            counts["total_time"] = prefill + transfer + decode
+            extra["x_groq"] = {"id": format.id, "usage": counts}
+        if asked.remote_decode:
+            extra["kv_transfer_params"] = self._hand_over(job)
+        nvext: dict[str, Any] = {}
+        if asked.timing:
+            nvext["timing"] = {
+                "prefill_wait_time_ms": queue * 1e3,
+                "prefill_time_ms": prefill * 1e3,
+                "kv_transfer_time_ms": transfer * 1e3,
+                "decode_time_ms": decode * 1e3,
+                "ttft_ms": (job.first - job.arrival) * 1e3,
+                "total_time_ms": (job.last - job.arrival) * 1e3,
+                "kv_hit_rate": job.cached / job.prompt,
+            }
+        if asked.workers:
+            nvext["worker_id"] = {"prefill_worker_id": job.prefill_worker, "decode_worker_id": job.decode_worker}
+        if nvext:
+            extra["nvext"] = nvext
+        return counts, extra
+
+    def _hand_over(self, job: Job) -> dict[str, Any]:
+        """What vLLM's NIXL connector answers for the decode leg."""
+        return {
+            "do_remote_prefill": True,
+            "do_remote_decode": False,
+            "remote_block_ids": list(range(job.blocks)),
+            "remote_engine_id": self._salt,
+            "remote_host": self.options.host,
+            "remote_port": self.options.port,
+            "tp_size": 1,
+        }
 
 
 async def _body(request: web.Request) -> bytes:
@@ -181,13 +217,14 @@ async def _body(request: web.Request) -> bytes:
         raise ApiError(413, f"the body exceeds {LARGEST_BODY} bytes", "invalid_request_error", 413) from None
 
 
-async def serve(endpoint: Endpoint, *, name: str, host: str, port: int, ready: Callable[[str], None]) -> None:
+async def serve(endpoint: Endpoint, options: Options, ready: Callable[[str], None]) -> None:
     """Serves until SIGTERM or SIGINT; `ready` is given the base URL once connections are accepted."""
-    driver = Driver(endpoint)
+    driver = Driver(endpoint, Metrics(endpoint.model.name), options.log)
     # A client that leaves must free its slot, hence handlers that are cancelled.
-    runner = web.AppRunner(Server(endpoint, driver, name).app(), handler_cancellation=True, access_log=None)
+    app = Server(endpoint, driver, options).app()
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, host, port, backlog=4096, shutdown_timeout=0.1)
+    site = web.TCPSite(runner, options.host, options.port, backlog=4096, shutdown_timeout=0.1)
     await site.start()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

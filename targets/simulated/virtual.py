@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 
 from traces.request import Request
@@ -21,9 +21,17 @@ NANO = 1_000_000_000
 
 
 def simulate(
-    endpoint: Endpoint, requests: Iterable[Request], *, target: str = "", step: str = ""
+    endpoint: Endpoint,
+    requests: Iterable[Request],
+    *,
+    target: str = "",
+    step: str = "",
+    block_tokens: int | Mapping[int, int] = 0,
 ) -> Iterator[Exchange]:
-    """One Exchange for each request, in the order in which they end. An endpoint serves one simulation."""
+    """One Exchange for each request, in the order in which they end. An endpoint serves one simulation.
+
+    `block_tokens`: the trace's, for endpoints with a prefix cache.
+    """
     queue, station, name = endpoint.queue, endpoint.station, target or endpoint.name
     limit = station.limit
     over: deque[Job] = deque()
@@ -42,10 +50,17 @@ def simulate(
             yield _refused(request, name, step, limit)
         else:
             prompt = request.prompt_tokens or 1
-            station.submit(Job(number, now, prompt, output, done, request, request.prefix), now)
+            prefix = _sized(request.prefix, block_tokens) if endpoint.caches else ()
+            station.submit(Job(number, now, prompt, output, done, request, prefix), now)
     queue.run(inf)
     while over:
         yield _exchange(over.popleft(), name, step)
+
+
+def _sized(prefix: tuple[int, ...], block_tokens: int | Mapping[int, int]) -> tuple[tuple[int, int], ...]:
+    if isinstance(block_tokens, int):
+        return tuple((block, block_tokens) for block in prefix) if block_tokens else ()
+    return tuple((block, block_tokens[block]) for block in prefix)
 
 
 def _blank(request: Request, target: str, step: str) -> Exchange:
@@ -84,7 +99,7 @@ def _exchange(job: Job, target: str, step: str) -> Exchange:
 
 def phases(job: Job) -> tuple[float, float, float, float]:
     """Seconds of a finished job in queue, prefill, KV transfer and decode; together its end-to-end time."""
-    if job.handed < 0:
+    if job.transferred < 0:
         return job.begun - job.arrival, job.first - job.begun, 0.0, job.last - job.first
     # Waiting for a place in the decode pool is queueing too.
     queue = job.begun - job.arrival + job.first - job.transferred
