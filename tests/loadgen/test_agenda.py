@@ -1,0 +1,112 @@
+"""The agenda in logs of simulated instants: open loops, sessions, a fixed number in flight, windows."""
+
+from __future__ import annotations
+
+import heapq
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen.agenda import Agenda
+from traces.trace import Trace, build
+
+
+def trace(*rows: tuple[int, int, int], sessions: bool = True) -> Trace:
+    """Rows of (due, parent, think)."""
+    columns = {
+        "due": [row[0] for row in rows],
+        "prompt_tokens": [1] * len(rows),
+        "output_tokens": [1] * len(rows),
+    }
+    if sessions:
+        columns |= {"session": [0] * len(rows), "parent": [r[1] for r in rows], "think": [r[2] for r in rows]}
+    return build(columns)
+
+
+def play(agenda: Agenda, took: int) -> list[tuple[int, int, int | None]]:
+    """(index, due, planned) of everything sent, where each answer takes `took`."""
+    log, now = [], 0
+    open_: list[tuple[int, int]] = []
+    requests = {}
+    while not (agenda.exhausted(now) and not open_):
+        due = agenda.next_due()
+        if due is not None and (not open_ or due <= open_[0][0]):
+            now = max(now, due)
+            for entry in agenda.pop(now):
+                assert entry.due <= now
+                log.append((entry.request.index, entry.due, entry.planned))
+                requests[entry.request.index] = entry.request
+                heapq.heappush(open_, (now + took, entry.request.index))
+        elif open_:
+            now, index = heapq.heappop(open_)
+            agenda.finished(requests[index], now)
+        else:
+            raise AssertionError("nothing is open, nothing is due, and yet it isn't exhausted")
+    return log
+
+
+def test_open_loop_follows_the_trace() -> None:
+    assert play(Agenda(trace((0, -1, 0), (5, -1, 0), (5, -1, 0), sessions=False)), took=100) == [
+        (0, 0, None),
+        (1, 5, None),
+        (2, 5, None),
+    ]
+
+
+def test_a_turn_waits_for_its_parent_and_its_user() -> None:
+    rows = ((0, -1, 0), (10, 0, 3), (12, -1, 0), (20, 1, 7))
+    assert play(Agenda(trace(*rows)), took=50) == [(0, 0, None), (2, 12, None), (1, 53, 10), (3, 110, 20)]
+    assert play(Agenda(trace(*rows), open_loop=True), took=50) == [(i, rows[i][0], None) for i in range(4)]
+
+
+def test_sub_agents_run_beside_each_other() -> None:
+    sent = play(Agenda(trace((0, -1, 0), (1, 0, 0), (2, 0, 4))), took=10)
+    assert sent == [(0, 0, None), (1, 10, 1), (2, 14, 2)]
+
+
+def test_nothing_is_due_after_the_window() -> None:
+    agenda = Agenda(trace((0, -1, 0), (10, 0, 0), (20, 1, 0), (30, -1, 0)), end=30)
+    assert play(agenda, took=15) == [(0, 0, None), (1, 15, 10)]
+    assert agenda.sent == 2
+
+
+def test_a_fixed_number_in_flight_sends_in_the_traces_order() -> None:
+    sent = play(Agenda(trace(*[(1000 * i, -1, 0) for i in range(5)], sessions=False), concurrency=2), took=10)
+    assert sent == [(0, 0, None), (1, 0, None), (2, 10, None), (3, 10, None), (4, 20, None)]
+
+
+def test_a_session_keeps_its_slot_unless_its_user_thinks() -> None:
+    sent = play(Agenda(trace((0, -1, 0), (1, 0, 0), (2, -1, 0), (3, -1, 0)), concurrency=1), took=10)
+    assert [index for index, _, _ in sent] == [0, 1, 2, 3]
+    sent = play(Agenda(trace((0, -1, 0), (1, 0, 5), (2, -1, 0), (3, -1, 0)), concurrency=1), took=10)
+    assert [index for index, _, _ in sent] == [0, 2, 1, 3]
+
+
+rows = st.lists(st.tuples(st.integers(0, 1000), st.integers(-1, 30), st.integers(0, 50)), min_size=1, max_size=30)
+
+
+@given(rows, st.integers(0, 300), st.integers(1, 5) | st.none(), st.integers(1, 1500) | st.none())
+def test_each_request_once_parents_first_and_never_too_many(
+    drawn: list[tuple[int, int, int]], took: int, concurrency: int | None, end: int | None
+) -> None:
+    drawn.sort()
+    made = trace(*[(due, parent if parent < i else -1, think) for i, (due, parent, think) in enumerate(drawn)])
+    log = play(Agenda(made, end=end, concurrency=concurrency), took)
+    sent = {index: due for index, due, _ in log}
+    assert len(sent) == len(log)
+    if end is None:
+        assert len(log) == len(drawn)
+    else:
+        assert all(due < end for due in sent.values())
+    for request in made:
+        if request.parent >= 0 and request.index in sent:
+            assert sent[request.index] >= sent[request.parent] + took + request.think
+    if concurrency is not None and took:
+        events = sorted([(due, 1) for due in sent.values()] + [(due + took, -1) for due in sent.values()])
+        level = 0
+        for _, step in events:
+            level += step
+            assert level <= concurrency
+    dues = [due for _, due, _ in log]
+    assert all(a <= b for a, b in pairwise(dues))

@@ -1,0 +1,57 @@
+"""plan.json and its traces: written and read again without loss; nonsense refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loadgen import plan as plans
+from loadgen.plan import Leg, Phase, Plan
+from targets.target import Spec
+from traces.errors import InputError
+from traces.trace import Trace, build
+
+
+def requests() -> Trace:
+    columns = {
+        "due": [0, 7_000_000_001],
+        "prompt_tokens": [9, 8],
+        "output_tokens": [3, 4],
+        "session": [4, 4],
+        "prefix": [[1, 2], [1, 3]],
+    }
+    return build(columns, name="t", block_tokens={1: 4, 2: 5, 3: 4}, source="t.jsonl")
+
+
+def made() -> Plan:
+    spec = Spec("a", "http://h:1", headers=(("X-A", "${B}"),), extra_body={"top_k": 1}, prefill=("http://p",))
+    legs = (Leg(spec, plans.leg_file(0, 0), 2, concurrency=3),)
+    return Plan("p", (Phase("base", legs, warmup_s=2, window_s=1.5),), slo=("ttft p50 < 1s",), record={"argv": ["x"]})
+
+
+def test_a_plan_survives_its_file(tmp_path: Path) -> None:
+    plans.save(made(), {plans.leg_file(0, 0): requests()}, tmp_path)
+    assert plans.load(tmp_path) == made()
+    read = plans.unpack(tmp_path / plans.leg_file(0, 0))
+    assert list(read) == list(requests())
+    assert (read.block_tokens, read.name, read.source) == ({1: 4, 2: 5, 3: 4}, "t", "t.jsonl")
+    assert read.fingerprint() == requests().fingerprint()
+
+
+def test_windows_are_nanoseconds_of_the_phase() -> None:
+    phase = made().phases[0]
+    assert (phase.warmup, phase.end) == (2_000_000_000, 3_500_000_000)
+    assert Phase("all", phase.legs).end is None
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"name": "x", "phases": []}', b'{"phases": 3}'])
+def test_nonsense_is_refused(data: bytes) -> None:
+    with pytest.raises(InputError):
+        plans.loads(data)
+
+
+def test_no_secret_is_in_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_KEY", "sesame")
+    spec = Spec("a", "http://h", api_key_env="SECRET_KEY", headers=(("Authorization", "Bearer ${SECRET_KEY}"),))
+    assert b"sesame" not in Plan("p", (Phase("b", (Leg(spec, "f", 1),)),)).dumps()
