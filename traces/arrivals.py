@@ -1,14 +1,13 @@
 """Arrival processes: when requests come. Pure functions of a spec (a workload's `arrivals`) and a random generator.
 
 Theory of operation. Real services show burstiness on two scales, and one mechanism for each:
-- `gaps`: the gaps between neighbours, drawn in *operational time* with mean 1: constant, exponential (Poisson), gamma
-  or weibull with a `shape` (below 1: burstier than Poisson; CV of gamma = shape ** -0.5).
+- `gaps`: the gaps between neighbours, drawn in *operational time* with mean 1: constant, exponential (Poisson),
+  gamma or weibull with a `shape` (below 1: burstier than Poisson; CV of gamma = shape ** -0.5).
 - `wander` and `daily`: the rate itself moves: rate(t) = rate * Z(t) * day(t). Z is a mean of CIR diffusions (a Cox
-  process): stationary Gamma with mean 1 and `variance` v, autocovariance v * exp(-|dt| / tau), so that counts over w
-  seconds have variance/mean = 1 + 2 rate v tau (1 - (tau / w)(1 - exp(-w / tau))). `daily` holds relative rates at
-  even steps of a day, joined by lines.
-Instants are operational time carried through the inverse of the integrated rate. A renewal process alone loses the slow
-scale, which is what fills queues.
+  process): stationary Gamma with mean 1 and `variance` v, autocovariance v * exp(-|dt| / tau), so that counts over
+  w seconds have variance/mean = 1 + 2 rate v tau (1 - (tau / w)(1 - exp(-w / tau))). `daily` holds relative rates
+  at even steps of a day, joined by lines. Instants are operational time carried through the inverse of the
+  integrated rate. A renewal process alone loses the slow scale, which is what fills queues.
 """
 
 from __future__ import annotations
@@ -36,26 +35,29 @@ def arrivals(spec: Mapping[str, Any], rate: float, duration: float, rng: np.rand
 
 
 def _operational(spec: Mapping[str, Any], end: float, rng: np.random.Generator) -> Floats:
-    """A renewal process of mean gap 1 up to `end`; the first gap is drawn like every other."""
-    parts, last = [], 0.0
-    while last < end:
-        part = last + np.cumsum(_gaps(spec, int((end - last) * 1.05) + 64, rng))
-        parts.append(part)
-        last = float(part[-1])
-    instants = np.concatenate(parts) if parts else np.zeros(0)
+    """A stationary renewal process of mean gap 1 up to `end`."""
+    instants = gaps(spec, 1, rng, stationary=True)
+    while instants[-1] < end:
+        more = gaps(spec, int((end - instants[-1]) * 1.05) + 64, rng)
+        instants = np.concatenate((instants, instants[-1] + np.cumsum(more)))
     return instants[: np.searchsorted(instants, end)]
 
 
-def _gaps(spec: Mapping[str, Any], count: int, rng: np.random.Generator) -> Floats:
+def gaps(spec: Mapping[str, Any], count: int, rng: np.random.Generator, stationary: bool = False) -> Floats:
+    """Gaps of mean 1. `stationary`: what is left of a gap at a random instant, which long gaps catch more often (a gap
+    drawn in proportion to its length, and a random part of it); started otherwise, a bursty process opens with a burst.
+    """
     kind, shape = spec.get("gaps", "exponential"), float(spec.get("shape", 1.0))
+    part = rng.random(count) if stationary else 1.0
     if kind == "constant":
-        return np.ones(count)
+        return np.ones(count) * part
     if kind == "exponential":
         return rng.exponential(size=count)
     if kind == "gamma":
-        return rng.gamma(shape, 1 / shape, count)
+        return rng.gamma(shape + stationary, 1 / shape, count) * part
     if kind == "weibull":
-        return rng.weibull(shape, count) / math.gamma(1 + 1 / shape)
+        power = rng.gamma(1 + 1 / shape, size=count) if stationary else rng.exponential(size=count)
+        return power ** (1 / shape) / math.gamma(1 + 1 / shape) * part
     raise InputError(f"unknown gaps {kind!r}", where="arrivals", remedy="constant, exponential, gamma or weibull")
 
 

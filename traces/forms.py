@@ -33,6 +33,7 @@ class Form:
     key: str | None = None  # what `parent` refers to, where it isn't `index`
     think: str | None = None
     think_unit: str = "ns"
+    service: str | None = None  # how long the answer took, s: what is left of a gap between turns is thinking
     needs: frozenset[str] = frozenset()
     ticks: bool = False  # timestamps sit on coarse ticks: spread inside them
     unordered: bool = False
@@ -47,7 +48,7 @@ class Form:
         """Every column that it can use."""
         named = (
             self.time, self.prompt, self.output, self.session, self.turn, self.prefix, self.sizes, self.index,
-            self.parent, self.key, self.think,
+            self.parent, self.key, self.think, self.service,
         )  # fmt: skip
         return [column for column in named if column]
 
@@ -63,7 +64,8 @@ FORMS = (
     *(_own(unit) for unit in ("ns", "us", "ms", "s")),
     Form("azure-2025-lmm", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso", needs=frozenset({"NumImages"})),
     Form("azure", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso"),
-    Form("burstgpt", "Request tokens", "Response tokens", "Timestamp", session="Session ID", drop_failures=True),
+    Form("burstgpt", "Request tokens", "Response tokens", "Timestamp", session="Session ID",
+        service="Elapsed time", drop_failures=True),
     Form("vidur", "num_prefill_tokens", "num_decode_tokens", "arrived_at"),
     Form(
         "bailian", "input_length", "output_length", "timestamp", prefix="hash_ids", block_tokens=16, turn="turn",
@@ -121,6 +123,8 @@ def _row(record: Mapping[str, Any], form: Form, sizes: dict[int, int]) -> dict[s
         row["parent"] = _key(record[form.parent], form.parent)
     if form.think and given(form.think):
         row["think"] = instant(record[form.think], form.think_unit, form.think)
+    if form.service and given(form.service):
+        row["service"] = instant(record[form.service], "s", form.service)
     if form.prefix and given(form.prefix):
         row["prefix"] = _ids(record[form.prefix], form.prefix)
         if form.sizes:

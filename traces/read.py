@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from . import transforms
 from .errors import InputError
-from .readers import parquet, table_csv, table_jsonl
-from .rows import Options
+from .readers import otel, parquet, ragpulse, servegen, sharegpt, table_csv, table_jsonl, weka
+from .rows import Options, within
 from .source import Source, sources
 from .trace import Trace
+
+UNTIMED = ("lengths", "vidur-lengths", "sharegpt")  # formats that hold lengths alone
+UNTIMED_RATE = 1.0  # requests (of sessions: starts) a second; transforms.pace and speed change it
 
 
 def read(
@@ -28,17 +34,39 @@ def read(
     """
     options = Options(skip_bad_rows, keep_ticks, seed, until, limit)
     found = sources(source)
+    trace = _read(found, options, source)
+    if trace.name in UNTIMED:
+        trace = within(transforms.pace(trace, UNTIMED_RATE, seed=seed), options)
+        trace = replace(trace, notes={**trace.notes, "no arrival times": f"Poisson at {UNTIMED_RATE:g}/s, seed {seed}"})
+    return replace(trace, source=source)
+
+
+def _read(found: list[Source], options: Options, where: str) -> Trace:
+    if not any(source.head.strip() for source in found):
+        raise InputError("is empty", where=where, remedy="expected a trace")
+    if any(ragpulse.is_requests(table_jsonl.keys(source.head) or []) for source in found):
+        return ragpulse.read(found, options)
+    if all(_looks_like(source, weka.KEYS) for source in found):
+        return weka.read(found, options)
+    if servegen.is_set(found):
+        return servegen.read(found, options)
+    if any(all(_looks_like(source, keys) for source in found) for keys in otel.KEYS):
+        return otel.read(found, options)
     if len(found) > 1:
-        raise InputError("a folder of several files of no known format", where=source, remedy="name one file")
-    return _one(found[0], options)
+        raise InputError("a folder of several files of no known format", where=where, remedy="name one file")
+    return _table(found[0], options)
 
 
-def _one(source: Source, options: Options) -> Trace:
-    head = source.head
-    if not head.strip():
-        raise InputError("is empty", where=source.name, remedy="expected a trace")
-    if head.startswith(parquet.MAGIC):
+def _table(source: Source, options: Options) -> Trace:
+    if source.head.startswith(parquet.MAGIC):
         return parquet.read(source, options)
-    if head.lstrip().startswith((b"{", b"[")):
+    if source.head.lstrip().startswith(b"["):
+        return sharegpt.read(source, options)
+    if source.head.lstrip().startswith(b"{"):
         return table_jsonl.read(source, options)
     return table_csv.read(source, options)
+
+
+def _looks_like(source: Source, keys: tuple[bytes, ...]) -> bool:
+    """Is it one JSON object with these keys near its start?"""
+    return source.head.lstrip().startswith(b"{") and all(b'"%b"' % key in source.head for key in keys)

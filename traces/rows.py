@@ -132,18 +132,53 @@ class Rows:
             raise InputError(
                 "an index is missing or there twice", where=self.where, column="index", remedy="leave it out"
             )
-        if "parent" in columns:
-            at = {key: position for position, key in enumerate(self._keys)}
-            names = columns.get("index") or range(len(self))
-            columns["parent"] = [names[at[key]] if key in at else -1 for key in columns["parent"]]
-        if "session" in columns:
-            columns["session"] = numbered(columns["session"])
-        for name in ("turn", "think"):
+        for name in ("turn", "think", "service"):
             if name in columns:
                 columns[name] = [value or 0 for value in columns[name]]
         if "prefix" in columns:
             columns["prefix"] = [value or () for value in columns["prefix"]]
+        service = columns.pop("service", None)
+        if "parent" in columns:
+            at = {key: position for position, key in enumerate(self._keys)}
+            parents = [at.get(key, -1) for key in columns["parent"]]
+            link(columns, parents, service)
+        elif "session" in columns:
+            columns["session"] = numbered(columns["session"])
+            link(columns, predecessors(columns["session"]), service)
+        if "session" in columns:
+            columns["session"] = numbered(columns["session"])
         return columns
+
+
+def link(columns: dict[str, Any], parents: list[int], service: list[int] | None) -> None:
+    """Parents (positions) into `columns`, with what follows from them where the format doesn't give it: session, turn,
+    and think time: the gap between the instants, less the time that the answer took where that is known. Formats that
+    log arrivals alone don't tell answering from thinking: there the whole gap is thinking."""
+    due = columns["due"].tolist()
+    session: list[int] = []
+    turn: list[int] = []
+    think: list[int] = []
+    for child, parent in enumerate(parents):
+        earlier = 0 <= parent < child
+        parents[child] = parent = parent if earlier else -1
+        session.append(session[parent] if earlier else child)
+        turn.append(turn[parent] + 1 if earlier else 0)
+        answered = service[parent] if earlier and service else 0
+        think.append(max(0, due[child] - due[parent] - answered) if earlier else 0)
+    names = columns.get("index") or range(len(due))
+    columns["parent"] = [names[parent] if parent >= 0 else -1 for parent in parents]
+    for name, values in (("session", session), ("turn", turn), ("think", think)):
+        columns.setdefault(name, values)
+
+
+def predecessors(sessions: list[int]) -> list[int]:
+    """For each row the position of the row before it in its session, -1 for none."""
+    last: dict[int, int] = {}
+    before = []
+    for position, session in enumerate(sessions):
+        before.append(last.get(session, -1) if session >= 0 else -1)
+        last[session] = position
+    return before
 
 
 def numbered(keys: list[Hashable]) -> list[int]:

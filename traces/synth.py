@@ -2,8 +2,8 @@
 
     {"about": ..., "duration": s, "arrivals": {...}, "prompt": {...}, "output": {...}, "copula": rho}
 
-`traces.arrivals` and `traces.lengths` say what the parts may hold. The same workload, seed and rate give the same trace
-on every machine; another rate keeps each request's lengths and changes only the instants.
+`traces.arrivals` and `traces.lengths` say what the parts may hold. The same workload, seed and rate give the same
+trace on every machine; another rate keeps each request's lengths and changes only the instants.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """`Trace`: requests in columns (Arrow), sorted by the instant at which they are due.
 
 A trace holds the columns that its source really has: `index`, `due`, `prompt_tokens` and `output_tokens` always,
-the others only where they say something; `column` and iteration fill in the defaults. So the 16.8 million rows of the
-Azure 2024 week take 24 bytes each. Slicing copies nothing.
+the others only where they say something; `column` and iteration fill in the defaults. So the 16.8 million rows of
+the Azure 2024 week take 24 bytes each. Slicing copies nothing.
 
-`index` names a request for good: clipping, filtering and sharding keep it, and a request's prompt depends on it, so a
-shard sends exactly what the whole trace would have sent. Parents are named by it too.
+`index` names a request for good: clipping, filtering and sharding keep it, and a request's prompt depends on it, so
+a shard sends exactly what the whole trace would have sent. Parents are named by it too.
 """
 
 from __future__ import annotations

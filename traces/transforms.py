@@ -1,7 +1,7 @@
 """Shapes: pure functions from a Trace to a Trace, each noted in `Trace.transforms` in the words of its option.
 
-Requests keep their `index` through every shape that only leaves some out, so their prompts stay the same; shapes that
-add requests (repeat, merge, superposition) number anew.
+Requests keep their `index` through every shape that only leaves some out, so their prompts stay the same; shapes
+that add requests (repeat, merge, superposition) number anew.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from . import arrivals
 from .errors import InputError
 from .trace import Trace
 
@@ -43,6 +44,23 @@ def speed(trace: Trace, factor: float) -> Trace:
     if "think" in trace.table.column_names:
         columns["think"] = _faster(trace.column("think"), factor)
     return trace.with_columns(**columns).noted(f"speed {factor:g}")
+
+
+def pace(trace: Trace, rate: float, *, gaps: str = "exponential", shape: float = 1.0, seed: int = 0) -> Trace:
+    """New instants: sessions (a request without one is its own) start as a renewal process of `rate` a second, gaps as
+    `traces.arrivals` has them; inside a session the distances stay."""
+    if not 0 < rate < float("inf"):
+        raise InputError(f"expected a rate above 0, got {rate}", where="pace")
+    due, session = trace.column("due"), trace.column("session")
+    owner = np.where(session >= 0, session, -2 - np.arange(len(trace)))
+    _, first, where = np.unique(owner, return_index=True, return_inverse=True)
+    order = np.empty(len(first), np.int64)
+    order[np.argsort(first)] = np.arange(len(first))
+    rng = np.random.default_rng((seed, 3))
+    starts = np.cumsum(arrivals.gaps({"gaps": gaps, "shape": shape}, len(first), rng)) / rate
+    moved = (starts[order] * SECOND).astype(np.int64)[where] + due - due[first][where]
+    resorted = trace.with_columns(due=moved).take(np.argsort(moved, kind="stable"))
+    return resorted.noted(f"pace {rate:g}/s {gaps}" + (f" {shape:g}" if shape != 1 else ""))
 
 
 def cap_context(trace: Trace, context: int) -> Trace:

@@ -1,14 +1,14 @@
 """English-looking text by the word count: `words(key, count)` is cheap, reproducible and has a prefix property.
 
-Theory of operation. Simulated endpoints count whitespace-delimited words, real ones the tokens of a BPE vocabulary, and
-a prompt must have the trace's length for both. So every word here is a short common one, which with its leading space
-is one token of every large vocabulary; the full stop that ends each sentence of 32 words is the one extra token, so a
-real count lies about 3 % above the word count (docs/traces.md has the measured figures).
+Theory of operation. Simulated endpoints count whitespace-delimited words, real ones the tokens of a BPE vocabulary,
+and a prompt must have the trace's length for both. So every word here is a short common one, which with its leading
+space is one token of every large vocabulary; the full stop that ends each sentence of 32 words is the one extra
+token, so a real count lies about 3 % above the word count (docs/traces.md has the measured figures).
 
-A text is a few random words, which make it unlike every other from its first block on (prefix caches compare from the
-start), then whole sentences from a table of 1,024. All is chosen by bytes of SHAKE-128 over the key, whose output
-can be extended, so that a shorter text with the same key is the beginning of a longer one. Choosing by the sentence
-and not by the word is what makes 2,000 words cost about 10 us.
+A text is a few random words, which make it unlike every other from its first block on (prefix caches compare from
+the start), then whole sentences from a table of 1,024. All is chosen by bytes of SHAKE-128 over the key, whose
+output can be extended, so that a shorter text with the same key is the beginning of a longer one. Choosing by the
+sentence and not by the word is what makes 2,000 words cost about 10 us.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Coarse timestamps: Mooncake's traces sit on ticks of 3 s, ten requests each.
 
 Replayed as they stand they are spikes of up to 28 that no user caused (inter-arrival CV 3.03). Spread evenly inside
-the tick they are what was logged: a Poisson process (CV 1.01). Rows keep their order; `--keep-ticks` keeps the ticks.
+the tick they are what was logged: a Poisson process (CV 1.01). Rows keep their order; `--keep-ticks` keeps the
+ticks.
 """
 
 from __future__ import annotations

@@ -1,0 +1,69 @@
+"""ShareGPT: a JSON list of conversations, without instants. Each answer is a request that carries all before it.
+
+`conversations[{from, value}]` or `messages[{role, content}]`; a conversation that opens with an answer loses that
+answer.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+from ..errors import InputError
+from ..rows import Options, Rows
+from ..source import Source
+from ..trace import Trace
+from ..units import BadCell, shown
+from .conversation import Conversations, messages, tokens
+
+ASSUMED_TPOT = 20_000_000  # ns: without instants, a follow-up comes when its answer would have been given
+ANSWERERS = {"gpt", "assistant", "chatgpt", "bard", "bing", "model"}
+
+
+def read(source: Source, options: Options) -> Trace:
+    rows = Rows(source.name, options, unordered=True)
+    said = Conversations()
+    with source.open() as stream:
+        try:
+            document = json.load(stream, parse_float=Decimal)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"not JSON: {str(error)[:80]}", where=source.name, remedy="expected conversations"
+            ) from None
+    if not isinstance(document, list):
+        raise InputError("expected a list of conversations", where=source.name, remedy="see docs/traces.md")
+    for number, conversation in enumerate(document, start=1):
+        try:
+            _requests(_turns(conversation), number, rows, said)
+        except BadCell as error:
+            rows.bad(None, BadCell(error.column, f"conversation {number}: {error.message}"))
+    rows.notes["lengths"] = "estimated from the text"
+    return rows.trace("sharegpt", said.sizes)
+
+
+def _turns(conversation: Any) -> list[tuple[str, str]]:
+    if not isinstance(conversation, dict):
+        raise BadCell("", f"expected a conversation, got {shown(conversation)}")
+    found = conversation.get("conversations", conversation.get("messages"))
+    return messages(found, "conversations")
+
+
+def _requests(turns: list[tuple[str, str]], session: int, rows: Rows, said: Conversations) -> None:
+    due = 0
+    for position, (role, text) in enumerate(turns):
+        if role not in ANSWERERS or position == 0:
+            continue
+        prefix = said.prefix(turns[:position])
+        rows.add(
+            0,
+            {
+                "due": due,
+                "prompt_tokens": said.length(prefix),
+                "output_tokens": tokens(text),
+                "session": session,
+                "prefix": prefix,
+                "think": 0,
+            },
+        )
+        due += tokens(text) * ASSUMED_TPOT
