@@ -44,8 +44,9 @@ class Group:
 class Digests:
     """t-digests by (target, step), each with the seven METRICS."""
 
-    def __init__(self) -> None:
+    def __init__(self, origin: str = "workers") -> None:
         self.groups: dict[tuple[str, str], Group] = {}
+        self.origin = origin  # "workers": merged from theirs; "rows": computed from the result files
 
     def add(self, exchange: Exchange) -> None:
         """Takes a finished exchange's figures; those outside the window are left out."""
@@ -124,7 +125,7 @@ class Digests:
             if not digest.is_empty()
         ]
         temporary = Path(path).with_suffix(".partial")
-        temporary.write_bytes(orjson.dumps({"digests": rows}))
+        temporary.write_bytes(orjson.dumps({"from": self.origin, "digests": rows}))
         temporary.replace(path)
 
     @classmethod
@@ -132,7 +133,9 @@ class Digests:
         """Reads what `save` wrote. InputError for anything else."""
         digests = cls()
         try:
-            for row in orjson.loads(Path(path).read_bytes())["digests"]:
+            stored = orjson.loads(Path(path).read_bytes())
+            digests.origin = str(stored["from"])
+            for row in stored["digests"]:
                 group = digests._group(row["target"], row["step"])
                 group.counted, group.failed = int(row["counted"]), int(row["failed"])
                 group.digests[row["metric"]] = TDigest.from_dict(row["digest"])

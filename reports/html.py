@@ -55,7 +55,8 @@ def render(runs: Sequence[Recorded], found: Sequence[Mapping[str, Any]]) -> str:
     return env.get_template("report.html.j2").render(
         title=" and ".join(run.name for run in runs),
         css=Markup(css),
-        colours={name: number % plots.COLOURS for name, number in numbers.items()},
+        numbers=numbers,
+        colours=plots.COLOURS,
         sections=[
             _section(run, summary, numbers, f"run{number}")
             for number, (run, summary) in enumerate(zip(runs, found, strict=True))

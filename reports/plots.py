@@ -26,9 +26,9 @@ from . import overload, slices
 from .quantiles import Values
 
 INK, GRID, BAD = "#0a0b01", "#0a0b02", "#0a0b03"
-COLOURS = 8  # CSS variables --t0 ... --t7; further targets begin again with other line styles
+COLOURS = 8  # CSS variables --t0 ... --t7; further targets begin again, with other line styles
 MARKERS = "osD^vPX*"
-LINES = ("-", "--", ":")
+LINES: Any = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))  # so that curves that coincide are both seen
 STYLE: Any = {
     "svg.fonttype": "none",
     "font.size": 10.5,
@@ -60,8 +60,8 @@ def placeholder(target: int) -> str:
     return f"#0a0c{target % COLOURS:02x}"
 
 
-def line(target: int) -> str:
-    return LINES[(target // COLOURS) % len(LINES)]
+def line(target: int) -> Any:
+    return LINES[target % len(LINES)]
 
 
 def svg(figure: Figure, name: str) -> str:

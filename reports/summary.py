@@ -44,7 +44,7 @@ def of(run: Recorded, goodput: Mapping[str, float] | None = None) -> dict[str, A
     """The summary of a run read back; `goodput` {metric: seconds} overrides the run's own objectives."""
     facts = run.facts
     objectives = dict(goodput) if goodput is not None else _objectives(facts.get("goodput"))
-    digests, origin = _digests(run)
+    digests = _digests(run)
     results, evidence = [], []
     for key, rows in run.groups():
         sample = recorded.sample(run, key, rows, objectives)
@@ -57,7 +57,7 @@ def of(run: Recorded, goodput: Mapping[str, float] | None = None) -> dict[str, A
         | {"name": run.name, "folder": str(run.folder)},
         "validity": judged.as_json(),
         "objectives": objectives,
-        "digests": origin,
+        "digests": f"from the {digests.origin}",
         "results": results,
     }
 
@@ -67,7 +67,7 @@ def _objectives(stored: Any) -> dict[str, float]:
     return gates.parse_goodput([str(text) for text in stored]) if isinstance(stored, list) and stored else {}
 
 
-def _digests(run: Recorded) -> tuple[Digests, str]:
+def _digests(run: Recorded) -> Digests:
     """The digests that travelled through Locust where they hold every row, else new ones of the rows."""
     path = run.folder / "digests.json"
     fresh = _of_rows(run)
@@ -75,13 +75,13 @@ def _digests(run: Recorded) -> tuple[Digests, str]:
         stored = Digests.load(path)
         same = {key: (group.counted, group.failed) for key, group in stored.groups.items()}
         if same == {key: (group.counted, group.failed) for key, group in fresh.groups.items()}:
-            return stored, "merged from the workers"
+            return stored
     fresh.save(path)
-    return fresh, "computed from the rows"
+    return fresh
 
 
 def _of_rows(run: Recorded) -> Digests:
-    digests = Digests()
+    digests = Digests("rows")
     for key, rows in run.groups():
         counted = rows[rows["counted"]]
         if not len(counted):

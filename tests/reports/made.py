@@ -151,6 +151,7 @@ def run(
     facts = facts_of(targets, phases, writer.rows, seed, ended)
     if change is not None:
         change(facts)
+    digests.save(folder / "digests.json")
     (folder / "run.json").write_text(json.dumps(facts, indent=1))
     return folder
 

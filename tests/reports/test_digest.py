@@ -99,6 +99,6 @@ def test_the_file_is_read_by_the_tdigest_package(tmp_path: Path) -> None:
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "digests.json"
-    path.write_text('{"digests": [{"target": 1}]}')
+    path.write_text('{"from": "rows", "digests": [{"target": 1}]}')
     with pytest.raises(InputError, match=r"digests\.json: not readable as digests"):
         Digests.load(path)

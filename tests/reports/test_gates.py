@@ -1,0 +1,191 @@
+"""Gates: what can be asked, what is refused and where, and every verdict with its exit code."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reports import gates
+from reports.gates import Result
+from reports.validity import Status
+from tests.reports import made
+from traces.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "statistic", "op", "limit", "target", "step"),
+    [
+        ("ttft p99 < 800ms", "ttft", "p99", "<", 0.8, "", ""),
+        ("TTFT P99.9 <= 1.5 s", "ttft", "p99.9", "<=", 1.5, "", ""),
+        ("tpot mean<40ms", "tpot", "mean", "<", 0.04, "", ""),
+        ("e2el max < 30s", "e2e", "max", "<", 30.0, "", ""),
+        ("errors < 1%", "errors", "", "<", 0.01, "", ""),
+        ("goodput > 5/s", "goodput", "", ">", 5.0, "", ""),
+        ("goodput >= 99.5 %", "goodput", "", ">=", 0.995, "", ""),
+        ("tokens > 600 /min", "tokens", "", ">", 10.0, "", ""),
+        ("groqrack@3x: tpot p50 < 6000us", "tpot", "p50", "<", 0.006, "groqrack", "3x"),
+        ("@3x: stall p99 < 1s", "longest_stall", "p99", "<", 1.0, "", "3x"),
+        ("host:8000: lateness p99 < 2ms", "lateness", "p99", "<", 0.002, "host:8000", ""),
+    ],
+)
+def test_read(text: str, metric: str, statistic: str, op: str, limit: float, target: str, step: str) -> None:
+    gate = gates.parse(text)
+    assert (gate.metric, gate.statistic, gate.op, gate.target, gate.step) == (metric, statistic, op, target, step)
+    assert gate.limit == pytest.approx(limit)
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("", 1), ("ttft", 5), ("tttf p99 < 1s", 1), ("ttft 99 < 1s", 6), ("ttft p0 < 1s", 6), ("ttft p100 < 1s", 6),
+        ("ttft p99 1s", 10), ("ttft p99 == 1s", 10), ("ttft p99 < fast", 12), ("ttft p99 < 80", 14),
+        ("ttft p99 < 80 minutes", 15), ("ttft p99 < 80ms or so", 17), ("errors p99 < 1%", 8), ("errors < 1/s", 11),
+        ("goodput > 5ms", 12), ("ttft < 1s", 6), ("ttft p99 < -1s", 12), ("a: b: ttft p9x < 1s", 12),
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused_with_its_place(text: str, column: int) -> None:
+    with pytest.raises(InputError) as caught:
+        gates.parse(text)
+    assert caught.value.column == column
+    caret = str(caught.value).splitlines()[-1]
+    assert caret == " " * (4 + column - 1) + "^"
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_gate_or_an_input_error(text: str) -> None:
+    try:
+        gate = gates.parse(text)
+    except InputError:
+        return
+    assert gate.limit >= 0
+    assert gate.metric in gates.UNITS
+
+
+def test_objectives() -> None:
+    assert gates.parse_goodput(["ttft:800", "tpot:40", "e2el:5000"]) == {"ttft": 0.8, "tpot": 0.04, "e2e": 5.0}
+    assert gates.parse_goodput(["ttft:800 tpot:40"]) == gates.parse_goodput(["ttft:800,tpot:40"])
+    assert gates.parse_goodput([]) == {}
+    for text in ("ttft", "ttft:", "ttft:fast", "ttft:-1", "ttft:nan", "speed:1", "ttft:0"):
+        with pytest.raises(InputError, match="--goodput"):
+            gates.parse_goodput([text])
+
+
+def sample(values: Any, failed: int = 0, good: int | None = None) -> dict[str, Any]:
+    ordered = np.sort(np.asarray(values, float))
+    return {
+        "counted": len(ordered) + failed, "failed": failed, "window": 10.0, "good": good, "requests_per_s": 4.0,
+        "tokens_per_s": 400.0, "values": dict.fromkeys(gates.LATENCIES, ordered),
+    }  # fmt: skip
+
+
+EVEN = np.linspace(0.001, 0.4, 400)
+
+
+@pytest.mark.parametrize(
+    ("text", "given_", "result", "figure"),
+    [
+        ("ttft p99 < 400ms", sample(EVEN), Result.PASS, 0.39601),
+        ("ttft p99 < 396ms", sample(EVEN), Result.FAIL, 0.39601),
+        ("ttft p99 > 396ms", sample(EVEN), Result.PASS, 0.39601),
+        ("ttft p99 < 1s", sample(EVEN[:298]), Result.TOO_FEW, None),
+        ("ttft p50 < 1s", sample(EVEN[:5]), Result.TOO_FEW, None),
+        ("ttft p50 < 1s", sample([]), Result.TOO_FEW, None),
+        ("ttft p99 < 1h".replace("1h", "99s"), sample(EVEN, failed=8), Result.FAIL, math.inf),
+        ("ttft p50 < 1s", sample([], failed=9), Result.FAIL, math.inf),
+        ("lateness p99 < 1s", sample(EVEN, failed=8), Result.PASS, 0.39601),
+        ("tpot mean < 1s", sample(EVEN, failed=8), Result.PASS, 0.2005),
+        ("tpot max <= 400ms", sample(EVEN), Result.PASS, 0.4),
+        ("errors < 2%", sample(EVEN, failed=8), Result.PASS, 8 / 408),
+        ("errors < 1%", sample(EVEN, failed=8), Result.FAIL, 8 / 408),
+        ("errors < 1%", sample([]), Result.TOO_FEW, None),
+        ("goodput > 5/s", sample(EVEN, good=49), Result.FAIL, 4.9),
+        ("goodput > 5/s", sample(EVEN, good=51), Result.PASS, 5.1),
+        ("goodput > 90%", sample(EVEN, good=400), Result.PASS, 1.0),
+        ("requests > 5/s", sample(EVEN), Result.FAIL, 4.0),
+        ("tokens > 60/min", sample(EVEN), Result.PASS, 400.0),
+    ],
+)
+def test_verdicts(text: str, given_: dict[str, Any], result: Result, figure: float | None) -> None:
+    verdict = gates.decide(gates.parse(text), given_, "t", "")
+    assert verdict.result is result
+    assert verdict.figure == (figure if figure is None else pytest.approx(figure, rel=1e-9))
+    assert json.loads(json.dumps(verdict.as_json()))["gate"] == text
+
+
+def test_a_goodput_gate_needs_objectives() -> None:
+    with pytest.raises(InputError, match="needs objectives"):
+        gates.decide(gates.parse("goodput > 1/s"), sample(EVEN), "t", "")
+
+
+def test_each_target_and_step_is_asked_unless_the_gate_is_narrower() -> None:
+    run = {(target, step): sample(EVEN) for target in "ab" for step in ("1x", "3x")}
+
+    def asked(text: str) -> list[tuple[str, str]]:
+        return [(verdict.target, verdict.step) for verdict in gates.judge(run, [gates.parse(text)])]
+
+    assert asked("ttft p50 < 1s") == list(run)
+    assert asked("a: ttft p50 < 1s") == [("a", "1x"), ("a", "3x")]
+    assert asked("@3x: ttft p50 < 1s") == [("a", "3x"), ("b", "3x")]
+    assert asked("b@1x: ttft p50 < 1s") == [("b", "1x")]
+    with pytest.raises(InputError, match="there are a@1x, a@3x, b@1x, b@3x"):
+        asked("c: ttft p50 < 1s")
+
+
+def test_exit_codes() -> None:
+    run = {("t", ""): sample(EVEN)}
+
+    def code(*texts: str, status: Status = Status.VALID) -> int:
+        return gates.exit_code(gates.judge(run, [gates.parse(text) for text in texts]), status)
+
+    good, bad, thin = "ttft p99 < 1s", "ttft p99 < 1ms", "ttft p99.9 < 1s"
+    assert [code(good), code(bad), code(thin), code(good, bad), code(bad, thin), code(good, thin)] == [0, 1, 3, 1, 1, 3]
+    assert [code(good, status=Status.SUSPECT), code(good, status=Status.INVALID), code(bad, status=Status.INVALID)] == [
+        0,
+        3,
+        3,
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.run(tmp_path_factory.mktemp("gates") / "run", (made.GPU,), seconds=45)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--slo", "ttft p99 < 2s", "--slo", "errors < 5%"], 0, "pass"),
+        (["--slo", "ttft p99 < 1ms"], 1, "fail"),
+        (["--slo", "ttft p99.9 < 2s"], 3, "needs 2995"),
+        (["--slo", "ttft p99 < 2"], 2, "^"),
+        (["--slo", "goodput > 1/s"], 2, "needs objectives"),
+        (["--goodput", "ttft:800", "tpot:40", "--slo", "goodput > 90%"], 0, "pass"),
+        ([], 2, "no gate to ask"),
+    ],
+)
+def test_the_command(run: Path, arguments: list[str], code: int, said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "loadgen", "gate", str(run), *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_invalid_run_decides_nothing(tmp_path: Path) -> None:
+    folder = made.run(tmp_path / "run", (made.GPU,), seconds=45, late=0.2)
+    command = [sys.executable, "-m", "loadgen", "gate", str(folder), "--slo", "ttft p99 < 2s", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    told = json.loads(done.stdout)
+    assert done.returncode == told["exit_code"] == 3
+    assert told["validity"]["status"] == "invalid"
+    assert told["verdicts"][0]["result"] == "pass"

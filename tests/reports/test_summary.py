@@ -1,0 +1,193 @@
+"""summary.json: figures that follow from the rows, and what a reader is told about them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reports import metrics, overload, recorded, results, summary
+from targets.exchange import Exchange, Outcome
+from tests.reports import made
+from traces.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.run(tmp_path_factory.mktemp("summary") / "run", steps={"1x": 9.0, "3x": 27.0})
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> list[Exchange]:
+    return list(results.exchanges(results.read(folder)))
+
+
+def of(found: dict, target: str, step: str) -> dict:
+    return next(result for result in found["results"] if (result["target"], result["step"]) == (target, step))
+
+
+def test_it_is_json_and_the_file_says_the_same(folder: Path) -> None:
+    found = summary.summarise(folder)
+    assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(found))
+    assert found["validity"]["status"] == "valid"
+    assert [(result["target"], result["step"]) for result in found["results"]] == [
+        (made_.name, step) for made_ in (made.GPU, made.RACK, made.HYBRID) for step in ("1x", "3x")
+    ]
+
+
+def test_figures_follow_from_the_rows(folder: Path, rows: list[Exchange]) -> None:
+    found = summary.summarise(folder)
+    for target in ("h100", "groqrack"):
+        result = of(found, target, "1x")
+        mine = [row for row in rows if row.target == target and row.step == "1x" and row.counted]
+        ok = [row for row in mine if row.ok]
+        assert result["counts"]["counted"] == len(mine)
+        assert result["counts"]["failed"] == len(mine) - len(ok)
+        assert sum(result["counts"]["outcomes"].values()) == len(mine)
+        for name in ("ttft", "tpot", "e2e", "longest_stall", "ttft_from_due"):
+            values = [value for row in ok if (value := getattr(row, name)) is not None]
+            figures = result["metrics"][name]
+            assert figures["mean"] == pytest.approx(np.mean(values))
+            median, p99 = figures["quantiles"][0], figures["quantiles"][3]
+            assert median["answered"] == pytest.approx(np.median(values))
+            assert median["value"] == pytest.approx(np.quantile(values, 0.5 * len(mine) / len(ok)))
+            assert p99["low"] <= p99["value"]
+            assert not figures["quantiles"][4]["enough"]
+            assert figures["quantiles"][4]["low"] is None
+        assert result["vllm"]["p99_ttft_ms"] == pytest.approx(np.quantile([row.ttft for row in ok], 0.99) * 1e3)
+        assert result["vllm"]["mean_tpot_ms"] == pytest.approx(np.mean([row.tpot for row in ok if row.tpot]) * 1e3)
+        assert result["lengths"]["output"] == {
+            "asked_p50": np.median([row.output_tokens for row in ok]),
+            "given_p50": np.median([row.output_count for row in ok]),
+            "asked": sum(row.output_tokens for row in ok), "given": sum(row.output_count for row in ok),
+        }  # fmt: skip
+
+
+def test_digests_agree_with_the_exact_quantiles(folder: Path) -> None:
+    found = summary.summarise(folder)
+    assert found["digests"] == "from the workers"
+    for result in found["results"]:
+        for name in ("ttft", "tpot", "itl", "e2e"):
+            quantiles = result["metrics"][name]["quantiles"]
+            assert abs(quantiles[0]["digest_error"]) < 0.002
+            assert abs(quantiles[3]["digest_error"]) < 0.002
+
+
+def test_stale_digests_are_replaced(tmp_path: Path) -> None:
+    folder = made.run(tmp_path, (made.GPU,), seconds=10)
+    summary.summarise(folder)
+    writer = results.Writer(folder, 9)
+    for row in made.exchanges(made.GPU, seconds=10, seed=3, step="extra"):
+        writer.append(row)
+    writer.close()
+    assert [summary.summarise(folder)["digests"] for _ in range(2)] == ["from the rows"] * 2
+
+
+def test_slices_hold_every_counted_request_once(folder: Path) -> None:
+    for result in summary.summarise(folder)["results"]:
+        counts = result["counts"]
+        assert sum(row["n"] for row in result["slices"]["in_flight"]) == counts["counted"]
+        assert sum(row["n"] for row in result["slices"]["prompt_tokens"]) == counts["counted"]
+        assert sum(row["n"] for row in result["slices"]["output_count"]) == counts["ok"]
+        assert sum(row["failed"] for row in result["slices"]["prompt_tokens"]) == counts["failed"]
+
+
+def test_what_the_server_told_is_told_and_nothing_else(folder: Path) -> None:
+    found = summary.summarise(folder)
+    assert of(found, "h100", "1x")["server"] == dict.fromkeys(summary.SERVER)
+    account = of(found, "groqrack", "1x")["server"]
+    assert account["server_queue"]["n"] == of(found, "groqrack", "1x")["counts"]["ok"]
+    assert account["server_decode"] is None
+
+
+def test_goodput(folder: Path, rows: list[Exchange]) -> None:
+    result = of(summary.summarise(folder, {"ttft": 0.1, "tpot": 0.01}), "h100", "1x")
+    met = [row for row in rows if row.target == "h100" and row.step == "1x" and row.counted and row.ok
+           and row.ttft <= 0.1 and (row.tpot is None or row.tpot <= 0.01)]  # fmt: skip
+    assert result["goodput"]["good"] == len(met)
+    assert result["goodput"]["requests_per_s"] == pytest.approx(len(met) / 57)
+    assert result["vllm"]["request_goodput"] == pytest.approx(len(met) / 57)
+
+
+def test_the_overloaded_are_named(folder: Path) -> None:
+    found = summary.summarise(folder)
+    loaded = {(result["target"], result["step"]) for result in found["results"] if result["overloaded"]}
+    assert loaded == {("groqrack", "3x"), ("gpu+groq", "3x")}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_steady_loads_are_not_called_overloaded(tmp_path: Path, seed: int) -> None:
+    folder = made.run(tmp_path, (made.RACK,), steps={"": 10.0}, seed=seed * 11)
+    assert not summary.summarise(folder)["results"][0]["overloaded"]
+
+
+def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
+    rows = [Exchange(index=i, target="t", due=i * made.S, prompt_tokens=1, output_tokens=1, outcome=Outcome.CUT)
+            for i in range(60)]  # fmt: skip
+    for row in rows[:20]:
+        row.outcome, row.done = Outcome.OK, row.due + 1000
+    import pandas as pd
+
+    frame = pd.DataFrame(metrics.with_durations(metrics.flatten(results.table(rows))))
+    assert overload.grows(frame, (0, 60 * made.S))
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "words"),
+    [
+        ({"late": 0.05}, "invalid", "left late"),
+        ({"blur": 40_000_000}, "invalid", "read too late"),
+        ({"ended": "worker_lost"}, "invalid", "worker lost"),
+        ({"ended": "running"}, "invalid", "never ended"),
+        ({"ended": "interrupted"}, "suspect", "interrupted"),
+        ({"change": lambda facts: facts.update(missing={"h100": 3})}, "invalid", "3 planned requests"),
+        ({"change": lambda facts: facts["workers"][0].update(clock_offset_s=0.5)}, "suspect", "clocks differ"),
+    ],
+)
+def test_validity_from_files(tmp_path: Path, more: dict, status: str, words: str) -> None:
+    judged = summary.summarise(made.run(tmp_path, (made.GPU,), seconds=20, **more))["validity"]
+    assert judged["status"] == status
+    assert words in judged["reasons"][0]["text"]
+
+
+def test_a_request_sent_twice_is_found(tmp_path: Path) -> None:
+    folder = made.run(tmp_path, (made.GPU,), seconds=10)
+    again = results.Writer(folder, 1)
+    again.append(next(results.exchanges(results.read(folder))))
+    again.close()
+    assert "1 requests were sent twice" in summary.summarise(folder)["validity"]["reasons"][0]["text"]
+
+
+def test_without_run_json_the_rows_still_speak(tmp_path: Path) -> None:
+    folder = made.run(tmp_path, (made.GPU,), seconds=20)
+    (folder / "run.json").unlink()
+    found = summary.summarise(folder)
+    assert found["validity"]["status"] == "invalid"  # nothing says how the run ended
+    assert found["results"][0]["metrics"]["ttft"]["quantiles"][0]["value"] > 0
+
+
+def test_nothing_answered_at_all(tmp_path: Path) -> None:
+    writer = results.Writer(tmp_path, 0)
+    for index in range(10):
+        due = index * made.S
+        writer.append(Exchange(index=index, target="dead", due=due, prompt_tokens=5, output_tokens=5, started=due,
+                               done=due + 9, outcome=Outcome.REFUSED, error="refused"))  # fmt: skip
+    writer.close()
+    (result,) = summary.summarise(tmp_path)["results"]
+    assert result["metrics"]["ttft"]["quantiles"][0] | {"digest": 0} == {
+        "q": 0.5, "value": None, "unbounded": True, "low": None, "high": None, "answered": None, "n": 10, "needs": 6,
+        "enough": True, "digest": 0, "digest_error": None,
+    }  # fmt: skip
+    assert result["errors"] == [{"outcome": "refused", "error": "refused", "n": 10}]
+
+
+@pytest.mark.parametrize(("content", "words"), [("{", "not JSON"), ("[]", "expected an object")])
+def test_a_damaged_run_json_is_named(tmp_path: Path, content: str, words: str) -> None:
+    folder = made.run(tmp_path, (made.GPU,), seconds=5)
+    (folder / "run.json").write_text(content)
+    with pytest.raises(InputError, match=f"run.json: {words}"):
+        recorded.load(folder)
+    with pytest.raises(InputError, match="no such run"):
+        recorded.load(tmp_path / "nowhere")

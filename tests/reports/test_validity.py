@@ -1,0 +1,66 @@
+"""valid, suspect, invalid: one table of evidence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reports.validity import Conduct, Evidence, Status, Validity, judge
+
+VALID, SUSPECT, INVALID = Status
+
+
+@pytest.mark.parametrize(
+    ("evidence", "conduct", "status", "words"),
+    [
+        ({}, {}, VALID, ""),
+        ({"brackets": {"ttft p99": (0.096, 0.1)}}, {}, VALID, ""),
+        (
+            {"brackets": {"ttft p50": (0.1, 0.1), "ttft p99": (0.094, 0.1)}},
+            {},
+            SUSPECT,
+            "read too late to know ttft p99",
+        ),
+        ({"brackets": {"tpot p50": (0.079, 0.1)}}, {}, INVALID, "tpot p50: between 79 and 100 ms (21% apart"),
+        ({"brackets": {"ttft p50": (0.0, 0.0)}}, {}, VALID, ""),
+        ({"lateness_p99": 0.010}, {}, VALID, ""),
+        ({"lateness_p99": 0.011}, {}, SUSPECT, "lateness p99 11.0 ms, at most 10.0 ms"),
+        ({"lateness_p99": 0.021}, {}, INVALID, "left late"),
+        ({"lateness_p99": 0.09, "mean_gap": 1.0}, {}, VALID, ""),
+        ({"lateness_p99": 0.15, "mean_gap": 1.0}, {}, SUSPECT, "at most 100.0 ms"),
+        ({"lateness_p99": 0.21, "mean_gap": 1.0}, {}, INVALID, "left late"),
+        ({"unstamped_share": 0.009}, {}, VALID, ""),
+        ({"unstamped_share": 0.5}, {}, SUSPECT, "50% of exchanges had reads without a kernel receive time"),
+        ({"internal_errors": 1}, {}, SUSPECT, "internal error of the client"),
+        ({"duplicates": 2}, {}, INVALID, "2 requests were sent twice"),
+        ({}, {"ended": "interrupted"}, SUSPECT, "interrupted"),
+        ({}, {"ended": "interrupted", "missing": {"t": 5}}, SUSPECT, "5 planned requests were not sent"),
+        ({}, {"ended": "running"}, INVALID, "never ended"),
+        ({}, {"ended": "worker_lost"}, INVALID, "worker lost"),
+        ({}, {"lost_workers": ["2 (killed)"]}, INVALID, "2 (killed)"),
+        ({}, {"missing": {"t": 7}}, INVALID, "7 planned requests were never recorded"),
+        ({}, {"clock_steps": 1}, SUSPECT, "clock was stepped"),
+        ({}, {"clock_offset": -0.02}, SUSPECT, "clocks differ by -20.0 ms"),
+        ({}, {"certificate": "60,000 chunks/s is beyond the certificate"}, SUSPECT, "beyond the certificate"),
+    ],
+)
+def test_the_table(evidence: dict[str, Any], conduct: dict[str, Any], status: Status, words: str) -> None:
+    judged = judge([Evidence("t", "1x", **evidence)], Conduct(**conduct))
+    assert judged.status is status
+    assert words in " | ".join(reason.text for reason in judged.reasons)
+    assert bool(judged.reasons) == (status is not VALID)
+    assert Validity.from_json(judged.as_json()) == judged
+
+
+def test_the_worst_reason_decides_and_comes_first() -> None:
+    judged = judge([Evidence("a", "", lateness_p99=0.015), Evidence("b", "", duplicates=1)], Conduct())
+    assert [(reason.status, reason.target) for reason in judged.reasons] == [(INVALID, "b"), (SUSPECT, "a")]
+    assert judged.status is INVALID
+
+
+def test_the_figures_that_are_affected_are_named() -> None:
+    brackets = {"ttft p50": (0.5, 1.0), "ttft p99": (0.9, 1.0), "tpot p50": (0.99, 1.0)}
+    (reason,) = judge([Evidence("t", "", brackets)], Conduct()).reasons
+    assert reason.affects == "ttft p50, ttft p99"
+    assert "--processes" in reason.remedy
