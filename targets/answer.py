@@ -47,6 +47,7 @@ class Answer:
         "finished_at",
         "first_after",
         "last_after",
+        "parsed",
         "tokens",
     )
 
@@ -63,7 +64,7 @@ class Answer:
         self._frame: Frame | None = None
         self._in_step = False  # the last read was parsed in full and fitted the frame, or went by it
         self._lessons = LESSONS if type(reader) is getattr(wire, "Reader", None) else 0
-        self.fast = 0  # reads that went by the frame
+        self.fast = self.parsed = 0  # reads that went by the frame, and that did not
         self.tokens = 0  # token-bearing events so far
         self.finished_at: int | None = None  # when the terminator came
         self.first_after = self.last_after = 0
@@ -79,23 +80,26 @@ class Answer:
         """An error's answer is under way: its status is known, its body may not be whole."""
         return self._receive == self._collect_error
 
+    def quick(self, data: bytes, stamp: int, before: int) -> bool:
+        """Takes what `feed` would, if it is one token like the one before and nothing follows from it; did it?"""
+        if not self._in_step or self.tokens + 1 >= self._enough:
+            return False
+        characters = self._frame.characters(data)  # type: ignore[union-attr]
+        if not characters:
+            return False
+        self._exchange.chars += characters
+        self.fast += 1
+        self.tokens += 1
+        self.last_after = before
+        self._note_at(stamp - self._origin)
+        self._note_events(1)
+        return True
+
     def feed(self, data: bytes, stamp: int, before: int) -> End | None:
         """Takes what one read brought at `stamp`; the loop had last polled at `before`, when it wasn't there yet."""
-        if self._in_step:
-            characters = self._frame.characters(data)  # type: ignore[union-attr]
-            if characters:
-                self._exchange.chars += characters
-                self.fast += 1
-                self.tokens += 1
-                self.last_after = before
-                self._note_at(stamp - self._origin)
-                self._note_events(1)
-                return None if self.tokens < self._enough else self._leave(stamp)
-        return self._parse(data, stamp, before)
-
-    def _parse(self, data: bytes, stamp: int, before: int) -> End | None:
         exchange, response, tokens = self._exchange, self._response, self.tokens
         self._in_step = False
+        self.parsed += 1
         try:
             body = response.feed(data)
             if exchange.status is None and response.headers_done:
@@ -153,6 +157,8 @@ class Answer:
         bearing = 0
         try:
             for event, name in events:
+                if not event:  # some servers send these to keep the connection alive
+                    continue
                 count = reader.feed(event, name, exchange)
                 if count:
                     if not (self.tokens or bearing):
@@ -237,5 +243,6 @@ class Answer:
         return Outcome.TRUNCATED, f"connection {why} {stage}", stamp
 
     def close(self) -> None:
-        """Lets go of the parser, whose cycle would wait for the collector."""
+        """Takes no more, and lets go of the parser, whose cycle would wait for the collector."""
+        self._in_step = False
         self._response.close()

@@ -26,9 +26,9 @@ import socket
 import ssl
 import struct
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
+from time import time_ns
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -49,6 +49,7 @@ NANO = 1_000_000_000
 SO_TIMESTAMPNS = 35 if sys.platform == "linux" else None
 _TIMESPEC = struct.Struct("@ll")
 QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
+unpack = _TIMESPEC.unpack
 ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)
 
 CONNECTING, TUNNELLING, SHAKING, OPEN, CLOSED = range(5)
@@ -98,6 +99,7 @@ class Connection:
         "_attempt",
         "_bytes",
         "_collected",
+        "_lag",
         "_outbox",
         "_quickack",
         "_reader",
@@ -106,6 +108,7 @@ class Connection:
         "_stepped",
         "_tls",
         "_tried",
+        "_unstamped",
         "_writer",
         "flight",
         "origin",
@@ -222,7 +225,7 @@ class Connection:
     def _ready(self) -> None:
         self.phase = OPEN
         assert self.flight is not None
-        self.flight.exchange.connected = time.time_ns() - self.origin
+        self.flight.exchange.connected = time_ns() - self.origin
         self._send()
 
     # Sending.
@@ -232,7 +235,7 @@ class Connection:
         self.flight = flight
         self._begin(flight)
         flight.exchange.reused = True
-        flight.exchange.connected = time.time_ns() - self.origin
+        flight.exchange.connected = time_ns() - self.origin
         self.pulse.reused += 1
         try:
             self._send()
@@ -240,7 +243,7 @@ class Connection:
             self._fault(error)
 
     def _begin(self, flight: Flight) -> None:
-        self._bytes = 0
+        self._bytes = self._lag = self._unstamped = 0
         self._stepped: int | None = None
         self._answer = Answer(flight.exchange, flight.wire, flight.reader, self.origin, flight.leave_after)
 
@@ -252,7 +255,7 @@ class Connection:
         if self._tls is not None:
             self._tls.encrypt(payload)
             payload = self._tls.take()
-        flight.exchange.sent = time.time_ns() - self.origin
+        flight.exchange.sent = time_ns() - self.origin
         self._write(payload)
 
     def _write(self, data: bytes) -> None:
@@ -279,7 +282,7 @@ class Connection:
         self._writer.stop()
         exchange = self.flight.exchange if self.flight is not None else None
         if exchange is not None and exchange.sent is not None and exchange.body_sent is None:
-            exchange.body_sent = time.time_ns() - self.origin
+            exchange.body_sent = time_ns() - self.origin
 
     # Receiving.
 
@@ -291,45 +294,37 @@ class Connection:
                 return
             except OSError as error:
                 return self._ended(error.strerror or str(error))
-            now = time.time_ns()
-            if self._quickack is not None and data:
-                self._quickack()
-            pulse = self.pulse
-            pulse.reads += 1
+            now = stamp = time_ns()
             if ancillary:
-                seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
+                seconds, nanoseconds = unpack(ancillary[0][2])
                 stamp = seconds * NANO + nanoseconds
-            else:
-                stamp = now
-            self._received(data, stamp, now, bool(ancillary))
+                if now - stamp > self._lag:
+                    self._lag = now - stamp
+            elif data:
+                self._unstamped += 1
+            self._bytes += len(data)
+            if not self._answer.quick(data, stamp, self.pulse.before):
+                self._received(data, stamp, now - stamp)
         except Exception as error:
             self._fault(error)
         except BaseException as error:  # Ctrl-C may land here: the exchange must not hang for it
             self._fault(error)
             raise
 
-    def _received(self, data: bytes, stamp: int, now: int, stamped: bool) -> None:
+    def _received(self, data: bytes, stamp: int, lag: int) -> None:
         if not data:
             return self._ended("closed")
         if self.phase != OPEN:
             return self._tunnelled(data) if self.phase == TUNNELLING else self._shake(data)
         if self.flight is None:
             return self.close()  # nobody asked: the server is out of step
-        exchange = self.flight.exchange
-        if not stamped:
-            exchange.unstamped += 1
-            self.pulse.unstamped += 1
-        lag = now - stamp
-        if lag > exchange.max_lag:
-            exchange.max_lag = lag
-        self._bytes += len(data)
         if self._tls is not None:
             try:
                 data = self._tls.decrypt(data)
             except ssl.SSLError as error:
                 return self._finish(Outcome.TRUNCATED, f"TLS: {_tls_reason(error)}", stamp)
             self._write(self._tls.take())
-        if data:
+        if data and not (self._tls is not None and self._answer.quick(data, stamp, self.pulse.before)):
             self._feed(data, stamp, lag)
         if self._tls is not None and self._tls.closed and self.phase == OPEN:
             self._ended("closed")
@@ -348,7 +343,7 @@ class Connection:
 
     def _ended(self, why: str) -> None:
         """The connection is at its end."""
-        flight, stamp = self.flight, time.time_ns()
+        flight, stamp = self.flight, time_ns()
         if flight is None:
             return self.close()
         if self.phase != OPEN:
@@ -423,10 +418,9 @@ class Connection:
         if flight is None:
             return
         exchange, self.flight = flight.exchange, None
-        exchange.done = (time.time_ns() if stamp is None else stamp) - self.origin
-        exchange.bytes_received += self._bytes
+        exchange.done = (time_ns() if stamp is None else stamp) - self.origin
+        self._account(exchange)
         answer = self._answer
-        self.pulse.fast += answer.fast
         if exchange.token_at:
             exchange.first_after = min(answer.first_after - self.origin, exchange.token_at[0])
             exchange.last_after = min(answer.last_after - self.origin, exchange.token_at[-1])
@@ -437,6 +431,15 @@ class Connection:
         else:
             self.close()
         self.owner.over(flight, outcome, error)
+
+    def _account(self, exchange: Exchange) -> None:
+        answer, pulse = self._answer, self.pulse
+        exchange.bytes_received += self._bytes
+        exchange.max_lag = max(exchange.max_lag, self._lag)
+        exchange.unstamped += self._unstamped
+        pulse.reads += answer.fast + answer.parsed
+        pulse.fast += answer.fast
+        pulse.unstamped += self._unstamped
 
     def close(self) -> None:
         """Closes the socket; the flight, if there is one, is the caller's."""
@@ -472,7 +475,7 @@ class Connection:
             self.close()
         finally:
             if flight is not None:
-                flight.exchange.done = time.time_ns() - self.origin
+                flight.exchange.done = time_ns() - self.origin
                 self.owner.over(flight, Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
 

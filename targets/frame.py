@@ -26,7 +26,6 @@ from .wire import WireError
 SIZE_LIMIT = 1 << 14  # longer chunks are parsed
 PLAIN = rb"[ !#-\[\]-~\x80-\xff]+"
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning)": ?"(' + PLAIN + rb')"')
-_plain = re.compile(PLAIN).fullmatch
 PROBES = (b"q", b"two words", "één".encode())
 
 
@@ -56,16 +55,11 @@ class Frame:
             start = self._learn_head(length)
         if not (data.startswith(start) and data.endswith(self._after)):
             return 0
-        end = length - len(self._after)
-        if _plain(data, len(start), end) is None:
-            return 0
-        text = data[len(start) : end]
-        if text.isascii():
-            return len(text)
         try:
-            return len(text.decode())
+            text = data[len(start) : length - len(self._after)].decode()
         except UnicodeDecodeError:
             return 0
+        return len(text) if text.isprintable() and '"' not in text and "\\" not in text else 0
 
     def _learn_head(self, length: int) -> bytes:
         size = head(length, self._upper) if length < SIZE_LIMIT else b""
