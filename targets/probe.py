@@ -1,0 +1,130 @@
+"""One request before the run: do the URL, the key, the model, streaming and token counting work?
+
+`probe` sends a short request through the target itself, so what it finds is what the run will meet. Its `problem` is a
+reason not to start (one line with the remedy), its `notes` say how tokens will be counted, which phases the server
+reports and what it limits. Needs gevent's hub, as every target does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+from gevent.event import AsyncResult
+
+from .clock import Clock
+from .connect import connect
+from .exchange import Exchange, Outcome
+from .target import Ask, Spec, Target
+from .wire import headers
+
+PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
+TOKENS = 16
+PHASES = {
+    "queue": "server_queue",
+    "prefill": "server_prefill",
+    "transfer": "server_transfer",
+    "decode": "server_decode",
+}
+REASONS = {
+    Outcome.REFUSED: "can't be reached",
+    Outcome.TIMEOUT: "didn't answer in time",
+    Outcome.STALLED: "stopped in the middle of its answer",
+    Outcome.TRUNCATED: "cut its answer short",
+    Outcome.MALFORMED: "doesn't speak this endpoint type",
+    Outcome.RATE_LIMITED: "refuses even one request for its rate limit",
+}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one request showed."""
+
+    spec: Spec
+    exchange: Exchange
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.problem
+
+
+def probe(spec: Spec, target: Target | None = None) -> Probe:
+    """Send one request to where `spec` points. Raises InputError for a spec that can't be used at all."""
+    probed = target or connect(spec, Clock())
+    ask = Ask(index=0, due=0, prompt=PROMPT, prompt_tokens=len(PROMPT.split()), output_tokens=TOKENS, counted=False)
+    finished: AsyncResult[Exchange] = AsyncResult()
+    try:
+        probed.start(ask, finished.set)
+        exchange = finished.get()
+        assert exchange is not None
+    finally:
+        if target is None:
+            probed.close()
+    return judge(spec, exchange)
+
+
+def judge(spec: Spec, exchange: Exchange) -> Probe:
+    """What a probe's exchange means. Pure."""
+    problem = _problem(spec, exchange)
+    return Probe(spec, exchange, problem, () if problem else tuple(_notes(spec, exchange)))
+
+
+def _problem(spec: Spec, exchange: Exchange) -> str:
+    said = f": {exchange.error}" if exchange.error else ""
+    match exchange.outcome, exchange.status:
+        case Outcome.OK, _:
+            return _unusable(spec, exchange)
+        case Outcome.HTTP_ERROR, 401 | 403:
+            named = spec.api_key_env or spec.api_key_file
+            remedy = f"is the key in {named} still good?" if named else "name a key with --api-key-env"
+            return f"{spec.url} asks for another key (HTTP {exchange.status}{said}); {remedy}"
+        case Outcome.HTTP_ERROR, 404 | 405:
+            return (
+                f"{spec.url} has no such model or path (HTTP {exchange.status}{said}); "
+                f"check model {spec.model!r} and endpoint type {spec.endpoint_type!r}"
+            )
+        case Outcome.HTTP_ERROR, status:
+            return f"{spec.url} refuses the request (HTTP {status}{said}); {_field(exchange.error)}"
+        case outcome, _:
+            return f"{spec.url} {REASONS.get(outcome, str(outcome))}{said}"
+
+
+def _field(error: str) -> str:
+    """The remedy for an error that names a field of ours."""
+    for field in ("ignore_eos", "min_tokens"):
+        if field in error:
+            return f"it doesn't know {field}: set ignore_eos = false (--heed-eos)"
+    for field in ("stream_options", "max_tokens", "nvext"):
+        if field in error:
+            return f"it doesn't take {field}: set it to null in extra_body, or choose another endpoint type"
+    return "check the endpoint type and extra_body"
+
+
+def _unusable(spec: Spec, exchange: Exchange) -> str:
+    if not exchange.token_at:
+        return f"{spec.url} answered without a single token"
+    if len(exchange.token_at) == 1 and (exchange.usage_output or 0) > 1 and not spec.no_itl:
+        return (
+            f"{spec.url} doesn't stream: {exchange.usage_output} tokens came at once, so that TTFT and TPOT can't be "
+            f"told apart; is there a buffering proxy in between? (no_itl = true runs it all the same)"
+        )
+    return ""
+
+
+def _notes(spec: Spec, exchange: Exchange) -> Iterator[str]:
+    if spec.model and exchange.model and exchange.model != spec.model:
+        yield f"answers as model {exchange.model!r}, asked was {spec.model!r}"
+    if exchange.usage_output is None:
+        yield "sends no usage: tokens are counted as chunks, or by a tokenizer.json of yours"
+    elif exchange.usage_output < TOKENS:
+        yield f"gave {exchange.usage_output} of {TOKENS} tokens: output length isn't held (no ignore_eos here)"
+    elif exchange.usage_output != sum(exchange.token_events):
+        yield f"{sum(exchange.token_events)} chunks carried {exchange.usage_output} tokens: usage is what counts"
+    reported = [phase for phase in PHASES if getattr(exchange, f"server_{phase}") is not None]
+    yield f"reports {', '.join(reported)}" if reported else "reports no phases of its own"
+    limits = orjson.loads(exchange.ratelimit) if exchange.ratelimit else {}
+    if named := headers.limits(limits):
+        yield "limits: " + ", ".join(f"{limit} {kind}" for kind, limit in named.items())
