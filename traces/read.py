@@ -10,6 +10,7 @@ from .readers import otel, parquet, ragpulse, servegen, sharegpt, table_csv, tab
 from .rows import Options, within
 from .source import Source, sources
 from .trace import Trace
+from .units import BadCell
 
 UNTIMED = ("lengths", "vidur-lengths", "sharegpt")  # formats that hold lengths alone
 UNTIMED_RATE = 1.0  # requests (of sessions: starts) a second; transforms.pace and speed change it
@@ -34,7 +35,10 @@ def read(
     """
     options = Options(skip_bad_rows, keep_ticks, seed, until, limit)
     found = sources(source)
-    trace = _read(found, options, source)
+    try:
+        trace = _read(found, options, source)
+    except BadCell as error:  # about a whole document rather than a row of it
+        raise InputError(error.message, where=source, column=error.column or None, remedy=error.remedy) from None
     if trace.name in UNTIMED:
         trace = within(transforms.pace(trace, UNTIMED_RATE, seed=seed), options)
         trace = replace(trace, notes={**trace.notes, "no arrival times": f"Poisson at {UNTIMED_RATE:g}/s, seed {seed}"})

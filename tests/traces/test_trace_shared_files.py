@@ -1,10 +1,12 @@
 """Real traces: counts, spans, quantiles, dispersion and prefix reuse equal the figures measured independently of us."""
 
+import json
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from traces.profile import profile
+from traces.profile import prefix_reuse, profile
 from traces.read import read
 from traces.trace import Trace
 
@@ -85,3 +87,61 @@ def test_llmservingsim_has_nanoseconds():
     trace = shared("llmservingsim_example_trace.jsonl")
     assert (trace.name, len(trace)) == ("llmservingsim", 10)
     assert trace.column("due")[1] == 347_938_952 - 46_926_808
+
+
+def test_ragpulse_is_the_published_one():
+    trace = shared("ragpulse")
+    assert (trace.name, len(trace), trace.span) == ("ragpulse", 7_106, 604_603 * 10**9)
+    found = figures(trace)
+    assert found["cv"] == [3.06] and found["spearman"] == [0.42]
+    assert found["dispersion"] == pytest.approx([1.01, 1.07, 1.73], abs=0.005)
+    assert found["peak"] == pytest.approx([255, 34], abs=0.5)
+    assert found["prompt"] == pytest.approx([3140, 3958, 5438, 7712], abs=1)
+    assert found["output"] == [234, 563, 891, 2183]
+    short = [r.prompt_tokens - sum(trace.block_tokens[one] for one in r.prefix) for r in trace]
+    assert min(short) >= 6 and max(short) <= 12
+
+
+def test_weka_sessions_hit_their_own_prefix():
+    trace = shared("weka_traces")
+    sessions = profile(trace)["sessions"]
+    assert (len(trace), sessions["count"], sessions["follow_ups"]) == (1722 + 303, 30, 2025 - 30)
+    hits = [prefix_reuse(trace.take(trace.column("session") == session)) for session in range(30)]
+    assert sum(one["hit_tokens"] for one in hits) / trace.column("prompt_tokens").sum() == pytest.approx(0.95, abs=0.02)
+    due = {r.index: r.due for r in trace}
+    assert all(r.due > due[r.parent] for r in trace if r.parent >= 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("etalon_sharegpt_8k_filtered_stats_llama2_tokenizer.csv.gz", 30_731),
+        ("vidur_arxiv_summarization_stats_llama2_tokenizer_filtered_v2.csv.gz", 28_257),
+    ],
+)
+def test_tables_of_lengths_read(name, rows):
+    trace = shared(name)
+    assert (trace.name, len(trace)) == ("vidur-lengths", rows)
+
+
+def test_servegens_clients_add_up_to_their_rates():
+    trace = read(str(FOLDER / "servegen_reason_deepseek-r1.tar.gz"), until=4 * 3600 * 10**9)
+    whole = read(str(FOLDER / "servegen_language_m-small_trace-csv.tar.gz"), until=600 * 10**9)
+    assert trace.notes["generated from clients"] == 73 and whole.notes["generated from clients"] == 43
+    assert len(trace) == pytest.approx(rate_of("servegen_reason_deepseek-r1.tar.gz", 4 * 3600), rel=0.02)
+    assert len(whole) == pytest.approx(rate_of("servegen_language_m-small_trace-csv.tar.gz", 600), rel=0.02)
+
+
+def rate_of(name: str, seconds: float) -> float:
+    """Requests that a set's own tables announce for its first seconds."""
+    with tarfile.open(FOLDER / name) as archive:
+        tables = [archive.extractfile(m).read().decode() for m in archive if m.name.endswith("trace.csv")]
+    windows = [line.split(",") for table in tables for line in table.splitlines()]
+    return sum(float(rate) * 600 for start, rate, *_ in windows if float(start) < seconds)
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "otel_test_traces").glob("*.json")), ids=lambda path: path.stem)
+def test_otel_calls_all_read(path):
+    trace = read(str(path))
+    assert len(trace) == json.loads(path.read_text())["span_count"]
+    assert trace.column("prompt_tokens").min() > 0
