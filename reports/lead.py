@@ -83,7 +83,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
 def _sentence(lead: Lead, phase: str, name: str) -> str:
     where = f"{phase.capitalize()}{f' at {lead.step}' if lead.step else ''}"
     if not lead.behind:
-        return f"{where}: no clear difference between {lead.names}, {name} about {units.ms(lead.value)} ms."
+        return f"{where}: no clear difference between {lead.names}, {name} about {units.ms(lead.value, unit=True)}."
     verb = "is fastest" if len(lead.leaders) == 1 else "are level"
     ahead = units.factor(lead.behind_value / lead.value) if lead.value else "far"
-    return f"{where}: {lead.names} {verb}, {name} {units.ms(lead.value)} ms, {ahead} ahead of {lead.behind}."
+    return f"{where}: {lead.names} {verb}, {name} {units.ms(lead.value, unit=True)}, {ahead} ahead of {lead.behind}."

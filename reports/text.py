@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import isinf
 from typing import Any
 
 from rich import box
@@ -26,9 +27,9 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     _widen(console)
     console.print(_table(summary, narrow=console.width < NARROW))
     for sentence in lead.sentences(summary):
-        console.print(Text(sentence), soft_wrap=True)
+        console.print(Text(printable(sentence)), soft_wrap=True)
     for note in notes(summary):
-        console.print(Text(note, style="yellow"), soft_wrap=True)
+        console.print(Text(printable(note), style="yellow"), soft_wrap=True)
     console.print(validity_line(summary["validity"]), soft_wrap=True)
 
 
@@ -39,20 +40,22 @@ def _widen(console: Console) -> None:
 
 
 def _table(summary: Mapping[str, Any], narrow: bool) -> Table:
-    table = Table(title=_title(summary), title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table = Table(title=_title(summary, narrow), title_justify="left", box=box.SIMPLE_HEAD, header_style="bold")
+    table.pad_edge, table.collapse_padding = False, True
     table.add_column("target", no_wrap=True)
     for heading in ("n", "failed"):
         table.add_column(heading, justify="right", no_wrap=True)
     for metric, q in COLUMNS:
         table.add_column(f"{metric.upper()} {units.label(q)}\n{_phase(metric)}", justify="right", no_wrap=True)
-    table.add_column("tokens/s", justify="right", no_wrap=True)
+    if not narrow:
+        table.add_column("tokens/s", justify="right", no_wrap=True)
     if summary["objectives"]:
         table.add_column("goodput\n/s", justify="right", no_wrap=True)
     for step in lead.steps(summary):
         results = [result for result in summary["results"] if result["step"] == step]
         heading = ", ".join(part for part in (step, results[0]["load"]) if part)
         if heading:
-            table.add_row(Text(heading, style="bold dim"))
+            table.add_row(Text(printable(heading), style="bold dim"))
         for result in results:
             table.add_row(*_row(summary, result, narrow))
         table.add_section()
@@ -63,10 +66,11 @@ def _phase(metric: str) -> str:
     return {"ttft": "prefill", "tpot": "decode", "e2e": "whole"}[metric]
 
 
-def _title(summary: Mapping[str, Any]) -> Text:
-    objectives = ", ".join(f"{name} <= {units.ms(limit)} ms" for name, limit in summary["objectives"].items())
+def _title(summary: Mapping[str, Any], narrow: bool) -> Text:
+    objectives = ", ".join(f"{name} <= {units.ms(limit, unit=True)}" for name, limit in summary["objectives"].items())
+    beneath = "" if narrow else ", 95 % intervals beneath"
     goodput = f"; goodput: {objectives}" if objectives else ""
-    return Text(f"{summary['run']['name']} (milliseconds, 95 % intervals beneath{goodput})", style="bold")
+    return Text(f"{printable(summary['run']['name'])} (milliseconds{beneath}{goodput})", style="bold")
 
 
 def _row(summary: Mapping[str, Any], result: Mapping[str, Any], narrow: bool) -> Iterator[Text | Group]:
@@ -78,10 +82,12 @@ def _row(summary: Mapping[str, Any], result: Mapping[str, Any], narrow: bool) ->
         row = _at(result, metric, q)
         shown = Text(units.quantile(row), style="bold green" if is_best(summary, result, metric, q) else "")
         yield shown if narrow or not row["enough"] else Group(shown, Text(units.interval(row), style="dim"))
-    yield Text(units.rate(result["throughput"]["output_tokens_per_s"]))
+    if not narrow:
+        yield Text(units.rate(result["throughput"]["output_tokens_per_s"]))
     if summary["objectives"]:
         good = result["goodput"]
-        yield Group(Text(units.rate(good["requests_per_s"])), Text(units.share(good["share"]), style="dim"))
+        shown = Text(units.rate(good["requests_per_s"]))
+        yield shown if narrow else Group(shown, Text(units.share(good["share"]), style="dim"))
 
 
 def is_best(summary: Mapping[str, Any], result: Mapping[str, Any], metric: str, q: float) -> bool:
@@ -115,19 +121,19 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
         if chunks := result["tokens_from"].get("chunks"):
             yield f"{where}: {chunks:,} answers told no token counts; their token-bearing events were counted instead."
         for error in result["errors"][:2]:
-            yield f"{where}: {error['n']:,} x {error['outcome']}: {printable(error['error'])}"
+            yield f"{where}: {error['n']:,} x {error['outcome']}: {error['error']}"
 
 
 def printable(text: str) -> str:
     """A server's text without what a terminal would obey."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
 
 
 def validity_line(facts: Mapping[str, Any]) -> Text:
     text = Text("The run is ").append(facts["status"], style=STATUS_STYLE[facts["status"]]).append(".")
     for reason in facts["reasons"]:
         where = " ".join(part for part in (reason["target"], reason["step"]) if part)
-        text.append(f"\n  {where + ': ' if where else ''}{reason['text']}")
+        text.append(printable(f"\n  {where + ': ' if where else ''}{reason['text']}"))
         text.append(
             f" (affects {reason['affects']}" + (f"; {reason['remedy']})" if reason["remedy"] else ")"), style="dim"
         )
@@ -143,7 +149,7 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
         table.add_column(name, justify="right")
     table.add_column("")
     for verdict in verdicts:
-        names = (escape(part) for part in (verdict.gate.text, verdict.target, verdict.step))
+        names = (escape(printable(part)) for part in (verdict.gate.text, verdict.target, verdict.step))
         result = Text(str(verdict.result), style=RESULT_STYLE[verdict.result])
         shown = figure(verdict, verdict.figure)
         table.add_row(*names, result, shown, bounds(verdict), f"{verdict.n:,}", escape(verdict.note))
@@ -152,7 +158,10 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
 
 
 def bounds(verdict: Verdict) -> str:
-    return "" if verdict.low is None else f"{figure(verdict, verdict.low)}–{figure(verdict, verdict.high)}"
+    """A verdict's interval; only latencies have one."""
+    if verdict.low is None:
+        return ""
+    return units.span(verdict.low, None if verdict.high is None or isinf(verdict.high) else verdict.high, unit=True)
 
 
 def figure(verdict: Verdict, value: float | None) -> str:

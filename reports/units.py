@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+LONG = 9.9995  # seconds from which on they aren't called milliseconds
+
 
 def ms(seconds: float | None, unit: bool = False) -> str:
-    """Three significant digits, in ms: 0.123, 4.57, 45.7, 457, 4,567."""
+    """Three significant digits, in ms, and in seconds from 10 s on: 0.123, 4.57, 45.7, 4,567, 12.3 s."""
     if seconds is None:
         return "-"
+    if abs(seconds) >= LONG:
+        return f"{seconds:,.1f} s" if abs(seconds) < 99.95 else f"{seconds:,.0f} s"
     value = seconds * 1e3
     size = abs(value)
     digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size >= 0.9995 else 3
@@ -27,7 +31,17 @@ def interval(row: Mapping[str, Any]) -> str:
     """The 95 % interval, empty where there is none."""
     if not row["enough"] or row["low"] is None:
         return ""
-    return f"{ms(row['low'])}–{'∞' if row['high'] is None else ms(row['high'])}"
+    return span(row["low"], row["high"])
+
+
+def span(low: float, high: float | None, unit: bool = False) -> str:
+    """Two durations with their unit said once: 30.8–35.3, 9,800–11.2 s, 164–∞."""
+    if high is None:
+        return f"{ms(low, unit)}–∞"
+    left = ms(low, unit)
+    if (low < LONG) == (high < LONG):
+        left = left.partition(" ")[0]
+    return f"{left}–{ms(high, unit)}"
 
 
 def share(value: float | None) -> str:

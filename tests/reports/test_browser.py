@@ -1,0 +1,136 @@
+"""The report in headless Chromium: every plot is drawn, the console is silent, nothing is asked of the network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports import html
+from tests.reports import made
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="Debian's chromium and chromium-driver are not installed (.ci/run does)"
+)
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--window-size=1240,2000",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = made.run(tmp_path_factory.mktemp("browser") / "run", steps={"1x": 9.0, "3x": 27.0}, seconds=45)
+    return html.write([folder])
+
+
+def requested(browser: Any) -> list[str]:
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [
+        message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
+    ]
+
+
+def test_every_plot_is_drawn_and_nothing_is_asked_of_the_network(browser: Any, page: Path) -> None:
+    browser.get_log("performance")
+    browser.get(page.as_uri())
+    plots = browser.execute_script(
+        """return [...document.querySelectorAll('figure')].map(figure => {
+            const svg = figure.querySelector('svg'), box = svg.getBoundingClientRect();
+            const drawn = [...svg.querySelectorAll('path')].filter(path => path.getBoundingClientRect().width > 20);
+            const words = [...svg.querySelectorAll('text')].filter(text => text.getBBox().width > 0);
+            const colours = new Set(drawn.map(path => getComputedStyle(path).stroke));
+            return [figure.id, box.width, box.height, drawn.length, words.length, colours.size]; })"""
+    )
+    assert [plot[0] for plot in plots] == [
+        f"run0-{name}" for name in ("cdf-0", "cdf-1", "steps", "in-flight", "timeline", "client")
+    ]
+    for name, width, height, drawn, words, colours in plots:
+        assert width > 900, name
+        assert height > 200, name
+        assert drawn >= 5, name
+        assert words >= 8, name
+        assert colours >= 3, name
+    assert requested(browser) == [page.as_uri()]
+    assert browser.get_log("browser") == []
+
+
+def test_it_fits_a_phone_and_a_wide_screen(browser: Any, page: Path) -> None:
+    """Wide tables scroll in their own box; the page itself never scrolls sideways."""
+    browser.get(page.as_uri())
+    for width in (500, 1240, 2200):
+        browser.set_window_size(width, 1000)
+        inner, scroll = browser.execute_script("return [window.innerWidth, document.documentElement.scrollWidth]")
+        assert scroll <= inner
+    browser.set_window_size(1240, 2000)
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2.1 relative luminance of `rgb(r, g, b)`."""
+    parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_curves_are_legible(browser: Any, page: Path, scheme: str) -> None:
+    """Contrast against the page: 4.5 for text, 3 for what is drawn (WCAG AA)."""
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(page.as_uri())
+    ground, texts, drawn = browser.execute_script(
+        """const colour = (element, name) => getComputedStyle(element)[name];
+        const key = number => { const probe = document.createElement('i'); probe.style.color = `var(--t${number})`;
+                                document.body.append(probe); return colour(probe, 'color'); };
+        return [colour(document.body, 'backgroundColor'),
+                [...document.querySelectorAll('p, td, th, li, dd, dt, small, .badge')].map(e => colour(e, 'color'))
+                    .concat([...document.querySelectorAll('svg text')].map(e => colour(e, 'fill'))),
+                [...Array(8).keys()].map(key)]"""
+    )
+    page_light = luminance(ground)
+    assert (page_light > 0.5) == (scheme == "light")
+
+    def contrast(colour: str) -> float:
+        low, high = sorted((luminance(colour), page_light))
+        return (high + 0.05) / (low + 0.05)
+
+    assert all(contrast(colour) >= 4.5 for colour in set(texts))
+    assert all(contrast(colour) >= 3 for colour in drawn)
+    assert len(set(drawn)) == 8
+
+
+def test_it_prints(browser: Any, page: Path) -> None:
+    browser.get(page.as_uri())
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]
+    assert len(printed) > 50_000
+
+
+def test_a_hostile_run_runs_nothing(browser: Any, tmp_path: Path) -> None:
+    from tests.reports.test_html import hostile
+
+    page = html.write([hostile(tmp_path)])
+    browser.get_log("browser")
+    browser.get_log("performance")
+    browser.get(page.as_uri())
+    assert browser.execute_script("return document.querySelectorAll('script, img').length") == 0
+    assert requested(browser) == [page.as_uri()]
+    assert browser.get_log("browser") == []

@@ -1,0 +1,154 @@
+"""The page: complete, self-contained, and deaf to what servers and users write into their names."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from reports import html, plots, results, summary, text, units
+from targets.exchange import Exchange, Outcome
+from tests.reports import made
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)> \"' $\\frac{ {{7*7}} {% x %} & _hidden \x1b[31m"
+
+
+class Seen(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made.run(tmp_path_factory.mktemp("html") / "run", steps={"1x": 9.0, "3x": 27.0}, seconds=45)
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Seen:
+    return Seen(html.write([folder]).read_text())
+
+
+def test_every_plot_and_section_is_there(page: Seen) -> None:
+    figures = [attributes["id"] for tag, attributes in page.tags if tag == "figure"]
+    assert figures == [f"run0-{name}" for name in ("cdf-0", "cdf-1", "steps", "in-flight", "timeline", "client")]
+    assert sum(tag == "svg" for tag, _ in page.tags) == len(figures)
+    for words in ("Prefill and decode", "How honest the client was", "The trace", "Definitions", "simulated", "assumed",
+                  "The lead in whole request flips at 3x", "overloaded", "needs 2,995", "not reported"):  # fmt: skip
+        assert words in page.text, words
+
+
+def test_the_page_needs_nothing_from_anywhere(page: Seen) -> None:
+    assert not {tag for tag, _ in page.tags} & {"script", "iframe", "object", "embed", "base", "form", "image", "img"}
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "xlink:href", "action", "srcset", "data"):
+            value = attributes.get(name) or "#"
+            assert value.startswith("#") or value == "data:,", (tag, value)
+    style = page.text[: page.text.index("The run is")]
+    assert "@import" not in style
+    assert "url(http" not in style
+
+
+def test_ids_are_unique(page: Seen) -> None:
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_figures_are_those_of_the_summary(folder: Path, page: Seen) -> None:
+    for result in summary.summarise(folder)["results"]:
+        for metric in ("ttft", "tpot", "e2e"):
+            for row in result["metrics"][metric]["quantiles"]:
+                if row["q"] in html.SHOWN and row["enough"]:
+                    assert units.quantile(row) in page.text
+
+
+def hostile(folder: Path) -> Path:
+    """A run whose every text from outside is an attack."""
+    evil = made.Made(EVIL, prefill=9000, tpot=0.005)
+    made.run(folder, (evil, made.GPU), steps={EVIL: 9.0}, seconds=30, change=lambda facts: facts.update(
+        name=EVIL, argv=[EVIL], slo=["ttft p50 < 9s"], trace={"name": EVIL, "profile": {EVIL: EVIL}},
+        workers=[{"shard": EVIL, "diagnostics": {EVIL: EVIL}}], machine={EVIL: [EVIL]}))  # fmt: skip
+    writer = results.Writer(folder, 7)
+    for index in range(9000, 9020):
+        writer.append(Exchange(index=index, target=EVIL, step=EVIL, due=5 * made.S, prompt_tokens=9, output_tokens=9,
+                               outcome=Outcome.HTTP_ERROR, error=EVIL * 200, model=EVIL))  # fmt: skip
+    writer.close()
+    return folder
+
+
+def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
+    page = html.write([hostile(tmp_path)]).read_text()
+    seen = Seen(page)
+    assert not {tag for tag, _ in seen.tags} & {"script", "img"}
+    assert "<script>alert(1)</script>" in seen.text
+    assert "{{7*7}}" in seen.text
+    assert "49" not in re.findall(r"\{\{.{0,9}|alert.{0,12}", seen.text)
+    assert len(page) < 2_000_000
+    for _, attributes in seen.tags:
+        assert not any(name.startswith("on") for name in attributes)
+
+
+def test_hostile_texts_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    found = summary.summarise(hostile(tmp_path))
+    text.print_summary(found, Console(width=200))
+    assert "\x1b[31m" not in capsys.readouterr().out
+
+
+def test_several_runs_in_one_page(folder: Path, tmp_path: Path) -> None:
+    other = made.run(tmp_path / "other", (made.RACK, made.HYBRID), seconds=30)
+    out = html.write([folder, other], tmp_path / "both.html")
+    seen = Seen(out.read_text())
+    ids = [attributes["id"] for _, attributes in seen.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert {"run0-timeline", "run1-timeline"} <= set(ids)
+    assert out == tmp_path / "both.html"
+
+
+def test_a_run_without_answers_and_one_without_facts_still_make_a_page(tmp_path: Path) -> None:
+    writer = results.Writer(tmp_path, 0)
+    for index in range(3):
+        writer.append(
+            Exchange(index=index, target="dead", due=index, prompt_tokens=5, output_tokens=5, outcome=Outcome.REFUSED)
+        )
+    writer.close()
+    seen = Seen(html.write([tmp_path]).read_text())
+    assert "invalid" in seen.text
+    assert "refused" in seen.text
+
+
+def test_the_same_run_gives_the_same_page(folder: Path) -> None:
+    assert html.write([folder]).read_bytes() == html.write([folder]).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(2e-4, "200 µs"), (1e-3, "1 ms"), (0.05, "50 ms"), (1.0, "1 s"), (20.0, "20 s"), (1e-6, "1 µs")]
+)
+def test_axis_labels(value: float, said: str) -> None:
+    assert plots.seconds(value) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(None, "-"), (0.0, "0.000"), (1.234e-4, "0.123"), (0.00457, "4.57"), (0.0457, "45.7"), (0.4566, "457"),
+     (4.5667, "4,567"), (12.34, "12.3 s"), (0.0099999, "10.0"), (0.09996, "100"), (0.00099996, "1.00")],
+)  # fmt: skip
+def test_milliseconds(value: float | None, said: str) -> None:
+    assert units.ms(value) == said
