@@ -346,7 +346,7 @@ class Replica:
         decodes, elapsed = len(self.running), max(now - self._began, AHEAD)
         if self.batching.interval:
             beat = self._beat(self.roofline.decode(decodes, self.context))
-            steps = max(ceil(elapsed / beat - AHEAD), 1)
+            steps = int(elapsed / beat + AHEAD) + 1  # at a beat, the next step has just left
             seconds = steps * beat
         else:
             steps = self.roofline.steps_by(decodes, self.context, elapsed)
