@@ -6,9 +6,11 @@ the kernel's receive time (SO_TIMESTAMPNS, CLOCK_REALTIME). So an instant is rig
 kernel merges what waits unread and keeps the last segment's time: a read that holds several token-bearing events bounds
 all but the last from above only, and the pulse's `before` bounds them from below.
 
-Each read is acknowledged at once (TCP_QUICKACK). A server without TCP_NODELAY (Dynamo's frontend is one) holds its next
-segment until the last one is acknowledged, and the kernel of a client that has nothing to send delays that by 40 ms: on
-a connection used again, first tokens were 25 ms late by our fault, and tokens came in clumps of five.
+What is read is acknowledged at once. A server without TCP_NODELAY (Dynamo's frontend is one) holds its next segment
+until the last one is acknowledged, and the kernel delays that by 40 ms on a connection that it takes for interactive:
+on one used again, first tokens were 25 ms late by our fault, and tokens came in clumps of five. It takes a connection
+for interactive when it sends soon after it received, so TCP_QUICKACK is set after each request and wherever a read goes
+the whole way; a stream under way sends nothing, and stays as it is.
 
 A write watcher exists only while a connect or a large body is under way. Each callback has one outermost guard: gevent
 stops a watcher whose callback raises, and its exchange would hang. Here it ends as internal_error instead.
@@ -27,6 +29,7 @@ import ssl
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from time import time_ns
 from types import ModuleType
@@ -283,6 +286,7 @@ class Connection:
         exchange = self.flight.exchange if self.flight is not None else None
         if exchange is not None and exchange.sent is not None and exchange.body_sent is None:
             exchange.body_sent = time_ns() - self.origin
+        self._acknowledge()
 
     # Receiving.
 
@@ -329,7 +333,13 @@ class Connection:
         if self._tls is not None and self._tls.closed and self.phase == OPEN:
             self._ended("closed")
 
+    def _acknowledge(self) -> None:
+        if self._quickack is not None:
+            with suppress(OSError):  # the connection is broken: the next read says how
+                self._quickack()
+
     def _feed(self, data: bytes, stamp: int, lag: int) -> None:
+        self._acknowledge()
         answer = self._answer
         tokens = answer.tokens
         end = answer.feed(data, stamp, self.pulse.before)
