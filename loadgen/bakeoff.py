@@ -33,7 +33,7 @@ THREE = (
 )
 # At least 500 counted requests in the base step, and all of it within 100 s on two cores.
 WORKLOAD = "azure-conv"
-DEMO = Load(WORKLOAD, request_rate=15.0, duration=35.0, warmup=3.0, drain_timeout=20.0, max_context=CONTEXT)
+DEMO = Load(WORKLOAD, request_rate=15.0, duration=37.0, warmup=3.0, drain_timeout=20.0, max_context=CONTEXT)
 DEMO_STEPS = (1.0, 3.0)
 DEMO_STEP_S = 8.0
 

@@ -127,6 +127,15 @@ def seconds(text: str, option: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
+def check(specs: Sequence[Spec]) -> None:
+    """Names, keys and certificates of the targets are looked at now, not when the load begins. Raises InputError."""
+    from targets.client import HttpTarget
+    from targets.clock import Clock
+
+    for one in specs:
+        HttpTarget(one, Clock()).close()
+
+
 def wait_ready(specs: Sequence[Spec], patience: str | None) -> None:
     """Until each target takes connections: at once, or within --wait-ready. Raises InputError."""
     limit = time.monotonic() + (seconds(patience, "--wait-ready") if patience else 0.0)

@@ -120,6 +120,7 @@ def bakeoff(
     plan, traces = contest.plan("bakeoff", ladder, specs, order, record=record, **rest)
     targeting.check_workers(plan, workers.count)
     if not simulated:
+        targeting.check(specs)
         targeting.wait_ready(specs, wait_ready)
         folder = planning.new_folder("bakeoff", out)
     plans.save(plan, traces, folder)

@@ -91,6 +91,7 @@ def replay(
         record={"argv": sys.argv, "order": "parallel", "json": as_json},
     )  # fmt: skip
     targeting.check_workers(plan, workers.count)
+    targeting.check([spec])
     targeting.wait_ready([spec], wait_ready)
     folder: Path = planning.new_folder(plan.name, out)
     plans.save(plan, traces, folder)

@@ -11,6 +11,8 @@ import pytest
 
 from loadgen import house
 
+HEAVY = ("locust", "gevent", "numpy", "pandas", "pyarrow", "matplotlib", "aiohttp")
+
 
 def run(*arguments: str, cwd: Path | None = None, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
@@ -41,12 +43,16 @@ def test_a_folder_named_like_a_room_does_no_harm(tmp_path: Path) -> None:
 
 
 def test_help_names_every_command_and_loads_nothing_heavy() -> None:
-    probe = (
-        "import sys; sys.argv = ['phaseload', '--help']\n"
-        "from loadgen.__main__ import main\n"
-        "try: main()\nexcept SystemExit: pass\n"
-        "print('HEAVY', [m for m in ('locust', 'gevent', 'numpy', 'pandas', 'pyarrow', 'matplotlib', 'aiohttp') if m in sys.modules])"
-    )
+    probe = f"""
+import sys
+sys.argv = ["phaseload", "--help"]
+from loadgen.__main__ import main
+try:
+    main()
+except SystemExit:
+    pass
+print("HEAVY", [module for module in {HEAVY} if module in sys.modules])
+"""
     answer = subprocess.run([sys.executable, "-P", "-c", probe], capture_output=True, text=True, timeout=60, check=True)
     assert "HEAVY []" in answer.stdout
     for command in ("replay", "bakeoff", "serve"):

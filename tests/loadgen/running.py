@@ -1,0 +1,177 @@
+"""Real processes for the tests: `phaseload` and plain Locust, and a small endpoint that answers or misbehaves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from reports import results
+
+
+class Endpoint(ThreadingHTTPServer):
+    """Streams chat completions; `manner` says how. It remembers every prompt and when it came and was answered."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, manner: str = "well", tokens: int = 4, gap: float = 0.005, ttft: float = 0.01) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.manner, self.tokens, self.gap, self.ttft = manner, tokens, gap, ttft
+        self.prompts: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.spans: dict[str, tuple[float, float]] = {}
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    @property
+    def repeated(self) -> list[str]:
+        return [prompt for prompt, times in Counter(self.prompts).items() if times > 1]
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Endpoint
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        began = time.time()
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        said = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+        self.server.prompts.append(said)
+        self.server.bodies.append(body)
+        with contextlib.suppress(OSError):
+            getattr(self, f"be_{self.server.manner}")(body)
+        self.server.spans[said] = (began, time.time())
+
+    def be_well(self, body: dict[str, Any]) -> None:
+        self._head()
+        self._tokens(min(self.server.tokens, int(body.get("max_tokens", body.get("max_completion_tokens", 4)))))
+        self._event({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": self.server.tokens}})
+        self._chunk(b"data: [DONE]\n\n")
+        self._chunk(b"")
+
+    def be_failing(self, _: dict[str, Any]) -> None:
+        answer = b'{"error": {"message": "boom"}}'
+        self.send_response(500)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def be_cutting(self, _: dict[str, Any]) -> None:
+        self._head()
+        self._tokens(2)
+        self.close_connection = True
+        self.connection.close()
+
+    def be_broken(self, _: dict[str, Any]) -> None:
+        self._head()
+        self._tokens(1)
+        self._chunk(b"data: {not json\n\n")
+        self._chunk(b"")
+
+    def be_endless(self, _: dict[str, Any]) -> None:
+        self._head()
+        for _ in range(600):
+            self._tokens(1)
+            time.sleep(0.1)
+
+    def _head(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def _tokens(self, count: int) -> None:
+        for number in range(count):
+            time.sleep(self.server.gap if number else self.server.ttft)
+            self._event({"choices": [{"index": 0, "delta": {"content": f"w{number} "}}]})
+
+    def _event(self, data: dict[str, Any]) -> None:
+        self._chunk(b"data: " + json.dumps(data).encode() + b"\n\n")
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+
+@contextlib.contextmanager
+def endpoint(manner: str = "well", **about: Any) -> Iterator[Endpoint]:
+    server = Endpoint(manner, **about)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def trace(path: Path, count: int, gap_s: float = 0.02, **columns: Any) -> Path:
+    """Our own CSV with `count` requests, one every `gap_s`."""
+    names = ["due_s", "prompt_tokens", "output_tokens", *columns]
+    lines = [",".join(names)]
+    for row in range(count):
+        values = [row * gap_s, 6 + row % 5, 4, *(column[row] for column in columns.values())]
+        lines.append(",".join(map(str, values)))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-P", "-m", "loadgen", *map(str, arguments)]
+
+
+def phaseload(*arguments: str | Path, cwd: Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@contextlib.contextmanager
+def running(*arguments: str | Path, cwd: Path, argv: list[str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A process group of its own, ended whatever happens."""
+    process = subprocess.Popen(
+        argv or command(*arguments),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def until(condition: Any, seconds: float = 30.0) -> Any:
+    """What the condition gives, once it is true."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {condition}")
+
+
+def about(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "run.json").read_text())
+    return found
+
+
+def rows(run: Path) -> pa.Table:
+    return results.read(run)

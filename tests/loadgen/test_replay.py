@@ -1,0 +1,180 @@
+"""`phaseload replay` as a process against real sockets: what is asked, what is recorded, what exit codes say."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from .running import about, endpoint, phaseload, rows, running, trace, until
+
+
+def test_every_request_once_at_its_instant(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 30)
+    with endpoint() as server:
+        done = phaseload(
+            "replay", "t.csv", "--url", server.url, "-m", "m", "--warmup", "0.2", "--duration", "0.3", "--out", "r",
+            "--extra-body", '{"top_k": 7}', "--header", "X-Team: a", "--json", "--slo", "errors < 1%",
+            cwd=tmp_path,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["validity"]["status"] in ("valid", "suspect")
+    table = rows(tmp_path / "r")
+    assert sorted(table["index"].to_pylist()) == list(range(25))
+    assert table["due"].to_pylist() == [round(index * 0.02 * 1e9) for index in table["index"].to_pylist()]
+    assert sum(table["counted"].to_pylist()) == 15
+    assert set(table["outcome"].to_pylist()) == {"ok"}
+    assert min(table["started"].to_numpy() - table["due"].to_numpy()) >= 0
+    assert server.repeated == []
+    assert all(body["top_k"] == 7 and body["model"] == "m" for body in server.bodies)
+    lengths = dict(zip(table["index"].to_pylist(), table["prompt_tokens"].to_pylist(), strict=True))
+    assert sorted(len(prompt.split()) for prompt in server.prompts) == sorted(lengths.values())
+    assert (tmp_path / "r" / "report.html").stat().st_size > 10_000
+    facts = about(tmp_path / "r")
+    assert (facts["ended"], facts["missing"]) == ("completed", {})
+    assert facts["phases"][0]["window"] == [200_000_000, 500_000_000]
+    assert facts["phases"][0]["planned"] == {"m": 25}
+
+
+def test_salt_keeps_prompts_apart_and_none_does_not(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 3)
+    with endpoint() as server:
+        for salt in ("auto", "auto", "none", "none"):
+            phaseload("replay", "t.csv", "--url", server.url, "--salt", salt, cwd=tmp_path)
+    first, second, third, fourth = (sorted(server.prompts[i : i + 3]) for i in (0, 3, 6, 9))
+    assert not set(first) & set(second)
+    assert third == fourth
+    assert len(list((tmp_path / "runs").iterdir())) == 4
+
+
+def test_a_fixed_number_in_flight(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 12, gap_s=5.0)
+    with endpoint() as server:
+        done = phaseload("replay", "t.csv", "--url", server.url, "--concurrency", "3", "--out", "r", cwd=tmp_path)
+    assert done.returncode in (0, 3)
+    spans = sorted(server.spans.values())
+    assert len(spans) == 12
+    for began, _ in spans:
+        assert sum(start <= began < end for start, end in spans) <= 3
+
+
+@pytest.mark.parametrize(
+    ("manner", "outcome"),
+    [("failing", "http_error"), ("cutting", "truncated"), ("broken", "malformed"), ("endless", "cut")],
+)
+def test_a_targets_failure_is_counted_and_reported(tmp_path: Path, manner: str, outcome: str) -> None:
+    trace(tmp_path / "t.csv", 5)
+    with endpoint(manner) as server:
+        done = phaseload(
+            "replay", "t.csv", "--url", server.url, "--drain-timeout", "1", "--out", "r", "--slo", "errors < 1%",
+            cwd=tmp_path,
+        )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert set(rows(tmp_path / "r")["outcome"].to_pylist()) == {outcome}
+    assert len(rows(tmp_path / "r")) == 5
+    assert (tmp_path / "r" / "report.html").exists()
+    assert "Traceback" not in done.stderr
+
+
+BAD = [
+    (["nowhere.csv"], "nowhere.csv"),
+    (["empty.csv"], "empty.csv"),
+    (["negative.csv"], "negative.csv:3"),
+    (["t.csv", "--duration", "-1"], "--duration"),
+    (["t.csv", "--slo", "ttft p99 << 3"], "ttft p99 << 3"),
+    (["t.csv", "--goodput", "speed:3"], "--goodput"),
+    (["t.csv", "--endpoint-type", "smoke"], "--endpoint-type"),
+    (["t.csv", "--request-rate", "0"], "--request-rate"),
+    (["t.csv", "--concurrency", "1", "--processes", "2"], "--concurrency"),
+    (["t.csv", "--extra-body", "[1]"], "--extra-body"),
+    (["t.csv", "--header", "nonsense"], "--header"),
+    (["t.csv", "--api-key-env", "PHASELOAD_NO_SUCH_KEY"], "PHASELOAD_NO_SUCH_KEY"),
+    (["t.csv", "--out", "full"], "full"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "named"), BAD)
+def test_unusable_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], named: str) -> None:
+    trace(tmp_path / "t.csv", 2)
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "negative.csv").write_text("due_s,prompt_tokens,output_tokens\n0,1,1\n1,-5,1\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "run.json").write_text("{}")
+    with endpoint() as server:
+        done = phaseload("replay", *arguments, "--url", server.url, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert named in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 3  # a gate is shown with a caret beneath
+    assert server.prompts == []
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 2)
+    done = phaseload("replay", "t.csv", "--url", "http://127.0.0.1:9", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "nobody answers" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ctrl_c_once_ends_the_run_and_reports_it(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 3000, gap_s=0.02)
+    with endpoint() as server, running("replay", "t.csv", "--url", server.url, "--out", "r", cwd=tmp_path) as process:
+        until(lambda: len(server.prompts) > 20)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 130, out + err
+    facts = about(tmp_path / "r")
+    assert facts["ended"] == "interrupted"
+    recorded = rows(tmp_path / "r")["index"].to_pylist()
+    assert len(recorded) == len(set(recorded)) == len(server.prompts)
+    assert facts["missing"]["127.0.0.1:" + server.url.rpartition(":")[2]] == 3000 - len(recorded)
+    assert (tmp_path / "r" / "report.html").exists()
+
+
+def test_kill_9_loses_at_most_5_seconds_of_rows(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 3000, gap_s=0.02)
+    with endpoint() as server, running("replay", "t.csv", "--url", server.url, "--out", "r", cwd=tmp_path) as process:
+        until(lambda: len(server.prompts) > 250)
+        killed = time.time()
+        process.kill()
+        process.wait()
+    answered = [end for _, end in server.spans.values() if end < killed - 5]
+    assert len(rows(tmp_path / "r")) >= len(answered) > 0
+    assert about(tmp_path / "r")["ended"] == "running"
+
+
+def test_two_processes_send_each_request_once(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 120, gap_s=0.01)
+    with endpoint() as server:
+        done = phaseload("replay", "t.csv", "--url", server.url, "--processes", "2", "--out", "r", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert server.repeated == []
+    assert sorted(rows(tmp_path / "r")["index"].to_pylist()) == list(range(120))
+    workers = about(tmp_path / "r")["workers"]
+    assert [worker["rows"] for worker in workers] == [60, 60]
+    assert len({worker["pid"] for worker in workers}) == 2
+
+
+def test_a_killed_worker_makes_the_run_invalid_and_names_what_is_missing(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 400, gap_s=0.02)
+    with (
+        endpoint() as server,
+        running("replay", "t.csv", "--url", server.url, "--processes", "2", "--out", "r", cwd=tmp_path) as process,
+    ):
+        until(lambda: len(server.prompts) > 30)
+        workers = [child.pid for child in psutil.Process(process.pid).children()]
+        os.kill(workers[0], signal.SIGKILL)
+        out, err = process.communicate(timeout=40)
+        assert process.returncode == 3, out + err
+    assert "is lost" in err
+    facts = about(tmp_path / "r")
+    recorded = set(rows(tmp_path / "r")["index"].to_pylist())
+    assert facts["ended"] == "worker_lost"
+    assert server.repeated == []
+    assert set(facts["missing_requests"]) == set(range(400)) - recorded
+    assert sum(facts["missing"].values()) == 400 - len(recorded) > 100
