@@ -8,8 +8,8 @@ Keys are BLAKE2b of seed and salt, so a text is the same in every process and on
 other salt. Where a trace has sessions but no blocks, a later turn carries its parents' messages and answers as
 `history`.
 
-Lengths: exact in whitespace-delimited words, which simulated endpoints count; exact as token ids; otherwise about 3
-% above for a large BPE vocabulary (`traces.wording`).
+Lengths: exact in whitespace-delimited words, which simulated endpoints count; exact as token ids; exact in tokens with
+a `tokenizer.json`; otherwise about 3 % above for a large BPE vocabulary (`traces.wording`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import lru_cache
 import numpy as np
 
 from .request import Request
+from .tokenizer import Fitted, counter
 from .trace import Trace
 from .wording import words
 
@@ -27,9 +28,12 @@ CACHED_WORDS = 4_000_000  # of shared blocks' text: about 20 MB
 
 
 class Prompts:
-    """Prompts of `trace`'s requests. `salt` is by run, round, load step and target; "" for none."""
+    """Prompts of `trace`'s requests. `salt` is by run, round, load step and target; "" for none. With `tokenizer`, the
+    path of a tokenizer.json, lengths are exact in its tokens."""
 
-    def __init__(self, trace: Trace, *, seed: int = 0, salt: str = "") -> None:
+    def __init__(self, trace: Trace, *, seed: int = 0, salt: str = "", tokenizer: str | None = None) -> None:
+        self._fitted = Fitted(counter(tokenizer)) if tokenizer else None
+        self._words = self._fitted.words if self._fitted else words
         self._key = hashlib.blake2b(salt.encode(), key=b"phaseload prompts %d" % seed, digest_size=16).digest()
         self._blocks = trace.block_tokens
         self._family = None if trace.has_prefixes else _Family.of(trace)
@@ -42,17 +46,17 @@ class Prompts:
         parts = [self._block(block, count) for block, count in self._shared(request)]
         rest = request.prompt_tokens - said - sum(count for _, count in self._shared(request))
         if rest:
-            parts.append(words(self._named(b"request", request.index), rest))
-        return " ".join(parts)
+            parts.append(self._words(self._named(b"request", request.index), rest))
+        return self._fitted.fit(parts, request.prompt_tokens - said) if self._fitted else " ".join(parts)
 
     def history(self, request: Request) -> tuple[tuple[str, str], ...]:
         """A later turn's earlier messages as (role, text), oldest first; with `text` they make `prompt_tokens`.
         Empty where the trace has prefix blocks, which hold the history already."""
         messages = []
         for index, own, answer in self._turns(request):
-            messages.append(("user", words(self._named(b"request", index), own)))
+            messages.append(("user", self._words(self._named(b"request", index), own)))
             if answer:
-                messages.append(("assistant", words(self._named(b"answer", index), answer)))
+                messages.append(("assistant", self._words(self._named(b"answer", index), answer)))
         return tuple(messages)
 
     def ids(self, request: Request, vocabulary: int) -> list[int]:
@@ -84,10 +88,10 @@ class Prompts:
 
     def _block(self, block: int, count: int) -> str:
         size = self._blocks if isinstance(self._blocks, int) else self._blocks[block]
-        return self._block_text(block, size) if count == size else words(self._named(b"block", block), count)
+        return self._block_text(block, size) if count == size else self._words(self._named(b"block", block), count)
 
     def _block_text_uncached(self, block: int, size: int) -> str:
-        return words(self._named(b"block", block), size)
+        return self._words(self._named(b"block", block), size)
 
     def _named(self, kind: bytes, number: int) -> bytes:
         return b"%b/%b/%d" % (self._key, kind, number)

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traces import wording
+from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.request import Request
+from traces.tokenizer import counter
 from traces.trace import Trace, build
 
 BLOCKS = [[1, 2, 3], [1, 2, 4], [1, 2], [9]]
@@ -128,3 +130,45 @@ def test_a_loop_of_parents_ends():
     trace = build({"due": [0, 1], "prompt_tokens": [9, 9], "output_tokens": [1, 1], "parent": [1, 0]})
     assert all(Prompts(trace).text(request) for request in trace)
     assert Prompts(trace).text(Request(5, 0, 3, 1, parent=77))
+
+
+@pytest.fixture(scope="module", params=[300, 4096])
+def tokenizer(request, tmp_path_factory) -> str:
+    """A byte-level BPE of our own words: with 300 entries most words are several tokens, with 4,096 none is."""
+    tokenizers = pytest.importorskip("tokenizers")
+    model = tokenizers.Tokenizer(tokenizers.models.BPE())
+    model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=request.param, initial_alphabet=alphabet, show_progress=False)
+    model.train_from_iterator([wording.words(b"%d" % n, 400) for n in range(100)], trainer)
+    path = tmp_path_factory.mktemp("bpe") / "tokenizer.json"
+    model.save(str(path))
+    return str(path)
+
+
+def test_with_a_tokenizer_lengths_are_exact_in_its_tokens(tokenizer):
+    count = counter(tokenizer)
+    whole = build({"due": [0] * 59, "prompt_tokens": range(11, 600, 10), "output_tokens": [1] * 59})
+    assert [count(Prompts(whole, tokenizer=tokenizer).text(r)) for r in whole] == list(range(11, 600, 10))
+    trace = shared(16, prompts=(100, 80, 37, 21))
+    prompts = Prompts(trace, tokenizer=tokenizer)
+    texts = [prompts.text(request) for request in trace]
+    assert [count(text) for text in texts] == trace.column("prompt_tokens").tolist()
+    opening = prompts._block(1, 16)
+    assert count(" " + opening) == 16 and all(text.startswith(opening) for text in texts[:3])
+
+
+def test_with_a_tokenizer_history_counts_too(tokenizer):
+    trace, count = conversation(), counter(tokenizer)
+    prompts = Prompts(trace, tokenizer=tokenizer)
+    last = list(trace)[-1]
+    said = " ".join([text for _, text in prompts.history(last)] + [prompts.text(last)])
+    assert count(said) == pytest.approx(300, abs=3)  # each message's first word stands alone
+
+
+def test_a_missing_or_broken_tokenizer_is_named(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        counter(str(tmp_path / "none.json"))
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(InputError, match=r"not a tokenizer\.json"):
+        counter(str(tmp_path / "bad.json"))
