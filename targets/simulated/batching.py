@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import ceil, inf
@@ -153,9 +154,15 @@ class Replica:
         else:
             self._state = IDLE
 
-    def _set(self, instant: float, action: object) -> None:
+    def _set(self, instant: float, action: Callable[[float, int], None]) -> None:
+        """The next turn; whatever was set before it is ignored."""
         self._turn += 1
-        self.queue.at(instant, action, self._turn)  # type: ignore[arg-type]
+        self.queue.at(self._on_beat(instant), action, self._turn)
+
+    def _on_beat(self, instant: float) -> float:
+        """A multiple of the interval exactly, so that no error adds up."""
+        interval = self.batching.interval
+        return round(instant / interval) * interval if interval else instant
 
     def _resume(self, now: float, turn: int) -> None:
         if turn == self._turn:
@@ -346,7 +353,9 @@ class Replica:
         decodes, elapsed = len(self.running), max(now - self._began, AHEAD)
         if self.batching.interval:
             beat = self._beat(self.roofline.decode(decodes, self.context))
-            steps = int(elapsed / beat + AHEAD) + 1  # at a beat, the next step has just left
+            steps = max(1, int(elapsed / beat))
+            while self._on_beat(self._began + steps * beat) <= now:  # at a beat, the next step has just left
+                steps += 1
             seconds = steps * beat
         else:
             steps = self.roofline.steps_by(decodes, self.context, elapsed)
