@@ -29,7 +29,7 @@ SAMPLED = 2000  # requests from which the pools' sizes are computed
 THREE = (
     Embedded("a100", "a100", "chat"),
     Embedded("groqrack", "groqrack", "groq"),
-    Embedded("a100+groqrack", "disaggregated", "dynamo", {"link.bandwidth": "11.5e9"}),  # 100GbE
+    Embedded("a100+groqrack", "disaggregated", "dynamo"),
 )
 # At least 500 counted requests in the base step, and all of it within 100 s on two cores.
 WORKLOAD = "azure-conv"
