@@ -5,10 +5,13 @@ from __future__ import annotations
 from .client import HttpTarget
 from .clock import Clock
 from .target import Spec, Target
+from .twoleg import TwoLegTarget
 from .wire import custom
 
 
 def connect(spec: Spec, clock: Clock) -> Target:
-    """A ready target: a user's own wire format or a known one. Raises InputError."""
+    """A ready target: two legs or one, a user's own wire format or a known one. Raises InputError."""
+    if spec.protocol is not None:
+        return TwoLegTarget(spec, clock)
     wire = custom.load(spec.endpoint_type) if spec.endpoint_type.endswith(".toml") else None
     return HttpTarget(spec, clock, wire)

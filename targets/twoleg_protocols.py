@@ -30,12 +30,23 @@ BOOTSTRAP_PORT = 8998  # SGLang's and Mooncake's default
 
 @dataclass(frozen=True)
 class Pair:
-    """Which servers, and the name of this exchange. `id` is unique: 32 hex digits; options are the target's labels."""
+    """Which servers, and the name of this exchange.
+
+    id       unique, 32 hex digits
+    engine   name of prefill's engine, where the protocol asks for it (Mooncake)
+    options  ports and addresses that can't be told from the URLs: the target's labels of these names
+    """
 
     prefill: str
     decode: str
     id: str
+    engine: str = ""
     options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def bootstrap(self) -> tuple[str, int]:
+        """Host and port of prefill's bootstrap server."""
+        return self.option("bootstrap_host", self.host("prefill")), self.port("bootstrap_port", BOOTSTRAP_PORT)
 
     def host(self, side: str) -> str:
         return urlsplit(self.prefill if side == "prefill" else self.decode).hostname or ""
@@ -102,10 +113,11 @@ def _mooncake_prefill(body: Body, pair: Pair) -> Leg:
 
 
 def _mooncake_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
-    host = pair.option("bootstrap_host", pair.host("prefill"))
+    host, port = pair.bootstrap
     params = {"do_remote_decode": False, "do_remote_prefill": True, "transfer_id": f"xfer-{pair.id}"}
-    server = {"bootstrap_server_host": host, "bootstrap_server_port": pair.port("bootstrap_port", BOOTSTRAP_PORT)}
-    return {**body, "kv_transfer_params": {**params, **server}}, _same_id(pair)
+    now = {"remote_bootstrap_addr": f"http://{host}:{port}", "remote_engine_id": pair.engine}
+    before = {"bootstrap_server_host": host, "bootstrap_server_port": port}  # vLLM up to 0.12
+    return {**body, "kv_transfer_params": {**params, **now, **before}}, _same_id(pair)
 
 
 def _lmcache_prefill(body: Body, pair: Pair) -> Leg:
@@ -124,8 +136,7 @@ def _lmcache_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
 
 def _sglang(body: Body, pair: Pair) -> Leg:
     room = int(pair.id, 16) & (2**63 - 1)
-    host = pair.option("bootstrap_host", pair.host("prefill"))
-    port = pair.port("bootstrap_port", BOOTSTRAP_PORT)
+    host, port = pair.bootstrap
     return {**body, "bootstrap_host": host, "bootstrap_port": port, "bootstrap_room": room}, []
 
 

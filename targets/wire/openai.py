@@ -136,6 +136,8 @@ def _note_dynamo(extension: dict[str, Any], exchange: Exchange) -> None:
     if timing:
         exchange.server_queue = facts.seconds(timing.get("prefill_wait_time_ms"), MILLI)
         exchange.server_prefill = facts.seconds(timing.get("prefill_time_ms"), MILLI)
+        exchange.server_transfer = facts.seconds(timing.get("kv_transfer_time_ms"), MILLI)  # never Dynamo's estimate
+        exchange.server_decode = facts.seconds(timing.get("decode_time_ms"), MILLI)
         exchange.server_ttft = facts.seconds(timing.get("ttft_ms"), MILLI)
         exchange.server_total = facts.seconds(timing.get("total_time_ms"), MILLI)
     exchange.prefill_worker = facts.name(workers.get("prefill_worker_id")) or exchange.prefill_worker

@@ -1,8 +1,8 @@
 """A tiny Llama with a real tokenizer, for the real servers: `python tiny_model.py FOLDER` (needs `tokenizers` only).
 
-The vocabulary is a byte-level BPE of 4,096 entries trained on Python's own help texts: with a small one (1,000) Dynamo's
-mocker draws ids that decode to nothing and streams no content. Two layers, 64 wide: the weights are random, and
-`tiny_gguf.py` writes them where a server really computes.
+The vocabulary is a byte-level BPE of 4,096 entries trained on Python's own help texts: with a small one (1,000)
+Dynamo's mocker draws ids that decode to nothing and streams no content. Two layers, 64 wide: the weights are random,
+and `tiny_gguf.py` writes them where a server really computes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,224 @@
+"""`TwoLegTarget`: a disaggregated exchange that the client drives itself, prefill first or both legs at once.
+
+Theory of operation. Each server of the two pools is an `HttpTarget`, so that both legs are timed like any exchange. The
+prefill leg has an Exchange of its own, of which three instants and the cached tokens are kept; the decode leg runs on
+the exchange that is handed back. Then `sent` becomes the instant of the first leg, so that TTFT is what a user behind a
+proxy would wait, and
+
+    prefill_sent ... prefill_done   prefill, as its server answered it (queue included)
+    prefill_done ... decode_sent    our own hand-over, the part of a proxy (sequential protocols)
+    decode_sent  ... first token    the KV transfer, decode's queue and its first step
+
+are measured, not inferred. Pools go round robin, each by itself. A prompt shorter than `local_prefill_below` tokens
+goes straight to decode, which then prefills it too. What the legs say to each other is in `twoleg_protocols`.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import gevent
+import orjson
+
+from traces.errors import InputError
+
+from .client import HttpTarget
+from .clock import Clock
+from .exchange import Exchange, Outcome
+from .target import Ask, Spec
+from .twoleg_protocols import PROTOCOLS, Leg, Pair
+from .wire import WireError, facts, openai
+
+Done = Callable[[Exchange], None]
+
+
+class TwoLegTarget:
+    """The `Target` of a prefill pool and a decode pool. Raises InputError when made."""
+
+    def __init__(self, spec: Spec, clock: Clock) -> None:
+        if spec.protocol not in PROTOCOLS or not spec.prefill or not spec.decode:
+            known = ", ".join(PROTOCOLS)
+            raise InputError("two legs need prefill, decode and a protocol", where=spec.name, remedy=f"one of {known}")
+        self.spec, self.clock, self.name = spec, clock, spec.name
+        self.protocol = PROTOCOLS[spec.protocol]
+        self.prefill = [HttpTarget(replace(spec, url=url), clock) for url in spec.prefill]
+        self.decode = [HttpTarget(replace(spec, url=url), clock) for url in spec.decode]
+        self._engines = [_engine(spec, url) for url in spec.prefill] if spec.protocol == "mooncake" else []
+        self._prefilled = self._decoded = 0  # exchanges so far, for the round robins
+        self._handing: set[_Exchange] = set()  # those whose decode leg isn't out yet
+
+    def start(self, ask: Ask, done: Done) -> None:
+        decode = self.decode[self._decoded % len(self.decode)]
+        self._decoded += 1
+        if ask.prompt_tokens < self.spec.local_prefill_below:
+            return decode.start(ask, done)
+        turn = self._prefilled % len(self.prefill)
+        self._prefilled += 1
+        engine = self._engines[turn] if self._engines else ""
+        prefill = self.prefill[turn]
+        pair = Pair(prefill.spec.url, decode.spec.url, uuid.uuid4().hex, engine, self.spec.labels)
+        exchange = _Exchange(self, ask, done, pair, prefill, decode)
+        try:
+            exchange.start()
+        except Exception as error:
+            gevent.spawn(exchange.fail, error)
+        return None
+
+    def stop(self, outcome: Outcome) -> None:
+        for exchange in self._handing:
+            exchange.stopped = outcome
+        for target in (*self.prefill, *self.decode):
+            target.stop(outcome)
+
+    def close(self) -> None:
+        """Prefill first: what it ends hands nothing over any more, and decode's ends are the last."""
+        for exchange in self._handing:
+            exchange.stopped = Outcome.CUT
+        for target in (*self.prefill, *self.decode):
+            target.close()
+
+
+class _Exchange:
+    """One exchange on its two legs."""
+
+    def __init__(
+        self, owner: TwoLegTarget, ask: Ask, done: Done, pair: Pair, prefill: HttpTarget, decode: HttpTarget
+    ) -> None:
+        self.owner, self.ask, self.done, self.pair = owner, ask, done, pair
+        self.prefill, self.decode = prefill, decode
+        self.stopped: Outcome | None = None
+        self.exchange = Exchange(
+            ask.index, owner.name, ask.due, ask.prompt_tokens, ask.output_tokens, ask.step, ask.session, ask.turn,
+            ask.planned, ask.counted, ask.attempt, started=owner.clock.now(),
+        )  # fmt: skip
+        self.exchange.prefill_worker = urlsplit(pair.prefill).netloc
+        self.exchange.decode_worker = urlsplit(pair.decode).netloc
+        self.first = Exchange(ask.index, owner.name, ask.due, ask.prompt_tokens, 1)
+        self.answer = PrefillReader()
+        self._waiting_for = 2 if owner.protocol.concurrent else 1
+
+    def start(self) -> None:
+        self.owner._handing.add(self)
+        self._path, self._headers, body = self.decode.wire.request(self.ask, self.decode.spec)
+        self.body: dict[str, Any] = orjson.loads(body)
+        concurrent = self.owner.protocol.concurrent
+        leg = self.owner.protocol.prefill(self.body, self.pair)
+        after = self._one_over if concurrent else self._prefilled
+        self._post(self.prefill, self.first, leg, self.answer, after)
+        if concurrent:
+            self._decode(None)
+
+    def _post(self, target: HttpTarget, exchange: Exchange, leg: Leg, reader: Any, done: Done) -> None:
+        body, headers = leg
+        leave = self.ask.leave_after if exchange is self.exchange else None
+        target.post(exchange, self._path, [*self._headers, *headers], orjson.dumps(body), reader, done, leave)
+
+    def _prefilled(self, first: Exchange) -> None:
+        """The prefill leg is over, and the decode leg may go out."""
+        try:
+            if first.outcome is not Outcome.OK:
+                self._finish(first.outcome, f"prefill: {first.error}")
+            elif self.stopped is not None:
+                self._finish(self.stopped, "ended between prefill and decode")
+            else:
+                self._decode(self.answer.told)
+        except WireError as error:
+            self._finish(error.outcome, f"prefill: {error}")
+        except Exception as error:  # a fault of ours must not leave the exchange open for ever
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        self._finish(Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+
+    def _decode(self, told: dict[str, Any] | None) -> None:
+        leg = self.owner.protocol.decode(self.body, self.pair, told)
+        if leg is None:
+            self._answered_by_prefill()
+        else:
+            self.owner._handing.discard(self)
+            self._post(self.decode, self.exchange, leg, self.decode.wire.Reader(), self._one_over)
+
+    def _one_over(self, _: Exchange) -> None:
+        """A concurrent prefill leg must be over, too, before its instants are known."""
+        self._waiting_for -= 1
+        if self._waiting_for:
+            return
+        exchange, first = self.exchange, self.first
+        exchange.decode_sent = exchange.sent
+        if exchange.outcome is not Outcome.OK and first.outcome is not Outcome.OK:
+            exchange.error = f"{exchange.error}; prefill: {first.error}"
+        self._finish(exchange.outcome, exchange.error)
+
+    def _answered_by_prefill(self) -> None:
+        """TensorRT-LLM's context server finished the request: its one token is the answer."""
+        exchange, first = self.exchange, self.first
+        openai.note(self.answer.told, facts.first(self.answer.told.get("choices")), exchange)
+        exchange.status, exchange.headers_at, exchange.done = first.status, first.headers_at, first.done
+        assert first.done is not None
+        exchange.token_at.append(first.done)
+        exchange.token_events.append(1)
+        self._finish(Outcome.OK, "")
+
+    def _finish(self, outcome: Outcome, error: str) -> None:
+        exchange, first = self.exchange, self.first
+        self.owner._handing.discard(self)
+        exchange.outcome, exchange.error = outcome, error
+        exchange.prefill_sent = first.sent
+        if first.sent is not None and (exchange.sent is None or first.sent < exchange.sent):
+            exchange.sent, exchange.connected = first.sent, first.connected
+            exchange.body_sent, exchange.reused = first.body_sent, first.reused
+        if first.outcome is Outcome.OK:
+            exchange.prefill_done = first.done
+            exchange.usage_cached = first.usage_cached  # decode counts what it fetched as cached
+        if exchange.done is None:
+            exchange.done, exchange.status, exchange.retry_after = first.done, first.status, first.retry_after
+        exchange.stepped = exchange.stepped or first.stepped
+        self.done(exchange)
+
+
+class PrefillReader:
+    """Reads prefill's answer: a whole JSON object, or (SGLang) a stream that nobody needs."""
+
+    __slots__ = ("finished", "told")
+
+    def __init__(self) -> None:
+        self.finished = False
+        self.told: dict[str, Any] = {}
+
+    def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
+        if event == openai.DONE:
+            self.finished = True
+            return 0
+        data = facts.load(event)
+        if data.get("error") or name == "error":
+            raise openai.failed(data)
+        return 1
+
+    def answer(self, body: bytes, exchange: Exchange) -> int:
+        self.told = facts.load(body)
+        if self.told.get("error"):
+            raise openai.failed(self.told)
+        openai.note(self.told, {}, exchange)
+        self.finished = True
+        return 1
+
+
+def _engine(spec: Spec, url: str) -> str:
+    """Mooncake: the name of a prefill server's engine, as its bootstrap server tells it (or the target's label)."""
+    if "remote_engine_id" in spec.labels:
+        return spec.labels["remote_engine_id"]
+    host, port = Pair(url, url, "", "", spec.labels).bootstrap
+    asked = f"http://{host}:{port}/query"
+    try:
+        with urlopen(asked, timeout=spec.connect_timeout) as answer:
+            told = json.loads(answer.read(1 << 20))
+        return str(told["0"]["engine_id"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        remedy = "set labels = { bootstrap_port = ..., remote_engine_id = ... }"
+        raise InputError(f"no engine id at {asked}: {error}", where=spec.name, remedy=remedy) from None

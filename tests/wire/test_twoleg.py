@@ -1,0 +1,143 @@
+"""Two legs driven by the client, on simulated endpoints that hand over as vLLM's NIXL connector does.
+
+The pools are servers of their own, each in a process of its own; what goes wrong on either leg ends the exchange.
+"""
+
+import json
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from targets.clock import Clock
+from targets.connect import connect
+from targets.exchange import Outcome
+from targets.target import Ask, Spec
+from traces.errors import InputError
+
+
+@contextmanager
+def simulated(name, *options):
+    command = [sys.executable, "-m", "targets.simulated", name, "--model", "llama3-8b", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield json.loads(process.stdout.readline())["url"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def pools():
+    """Two prefill servers and two decode servers."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(simulated("h100-disagg")) for _ in range(4)]
+
+
+def spec(prefill, decode, **more):
+    return Spec("legs", decode[0], "llama3-8b", prefill=tuple(prefill), decode=tuple(decode), protocol="nixl", **more)
+
+
+def run(target_spec, asks, stop_after=None, outcome=Outcome.CUT):
+    target, over, everything = connect(target_spec, Clock()), [], Event()
+
+    def done(exchange):
+        over.append(exchange)
+        if len(over) == len(asks):
+            everything.set()
+
+    for ask in asks:
+        target.start(ask, done)
+    if stop_after is not None:
+        gevent.sleep(stop_after)
+        target.stop(outcome)
+    everything.wait(30)
+    target.close()
+    assert len(over) == len(asks)
+    return sorted(over, key=lambda exchange: exchange.index)
+
+
+def asks(count, words=50, tokens=8, **more):
+    return [Ask(i, 0, " ".join(f"w{i}x{k}" for k in range(words)), words, tokens, **more) for i in range(count)]
+
+
+def test_each_leg_has_its_instants(pools):
+    exchanges = run(spec(pools[:2], pools[2:]), asks(16))
+    for x in exchanges:
+        assert (x.outcome, x.error, x.usage_output, x.usage_prompt) == (Outcome.OK, "", 8, 50)
+        assert x.sent == x.prefill_sent < x.prefill_done <= x.decode_sent < x.first_token <= x.last_token <= x.done
+        assert x.started <= x.connected <= x.sent
+        assert x.finish_reason == "length" and x.status == 200
+
+
+def test_pools_go_round_robin_each_by_itself(pools):
+    exchanges = run(spec(pools[:2], pools[2:]), asks(8))
+    workers = [(x.prefill_worker, x.decode_worker) for x in exchanges]
+    hosts = [url.removeprefix("http://") for url in pools]
+    assert workers == [(hosts[0], hosts[2]), (hosts[1], hosts[3])] * 4
+    three = run(spec(pools[:2], pools[1:]), asks(6))
+    assert len({(x.prefill_worker, x.decode_worker) for x in three}) == 6
+
+
+def test_short_prompts_go_straight_to_decode(pools):
+    short, long = run(spec(pools[:1], pools[2:3], local_prefill_below=20), [*asks(1, words=19), *asks(2, words=20)[1:]])
+    assert short.outcome is long.outcome is Outcome.OK
+    assert short.prefill_sent is None and short.decode_sent is None and short.usage_output == 8
+    assert long.prefill_done is not None
+
+
+def test_a_failure_of_either_leg_ends_the_exchange(pools):
+    nobody = "http://127.0.0.1:9"
+    (x,) = run(spec([nobody], pools[2:3]), asks(1))
+    assert x.outcome is Outcome.REFUSED and x.error.startswith("prefill: ") and x.done is not None
+    (x,) = run(spec(pools[:1], [nobody]), asks(1))
+    assert x.outcome is Outcome.REFUSED and not x.error.startswith("prefill: ")
+    assert x.prefill_done is not None and x.first_token is None
+    with simulated("h100-disagg", "--fault", "http500=1") as broken:
+        (x,) = run(spec([broken], pools[2:3]), asks(1))
+        assert (x.outcome, x.status) == (Outcome.HTTP_ERROR, 500) and x.prefill_done is None
+
+
+def test_a_server_without_a_connector(pools):
+    with simulated("groqrack-published") as plain:
+        (x,) = run(spec([plain], pools[2:3]), asks(1))
+    assert x.outcome is Outcome.HTTP_ERROR and "connector" in x.error
+
+
+def test_stop_ends_both_legs(pools):
+    exchanges = run(spec(pools[:1], pools[2:3]), asks(8, words=2000, tokens=2000), stop_after=0.3)
+    assert {x.outcome for x in exchanges} == {Outcome.CUT}
+    early = run(spec(pools[:1], pools[2:3]), asks(4, words=7000, tokens=50), stop_after=0.01)
+    assert {x.outcome for x in early} == {Outcome.CUT}
+    assert all(x.decode_sent is None for x in early)
+
+
+def test_a_user_who_leaves_leaves_the_decode_leg(pools):
+    (x,) = run(spec(pools[:1], pools[2:3]), asks(1, tokens=50, leave_after=3))
+    assert x.outcome is Outcome.CANCELLED and sum(x.token_events) == 3 and x.prefill_done is not None
+
+
+def test_an_ask_that_no_chat_takes_is_our_fault_and_not_a_hang(pools):
+    (x,) = run(spec(pools[:1], pools[2:3]), [Ask(0, 0, [1, 2, 3], 3, 8)])
+    assert x.outcome is Outcome.INTERNAL_ERROR
+
+
+def test_both_legs_at_once(pools):
+    """SGLang's way: the simulated servers take the same body twice, and the answer is decode's."""
+    legs = Spec("legs", pools[2], "llama3-8b", prefill=(pools[0],), decode=(pools[2],), protocol="sglang")
+    for x in run(legs, asks(4)):
+        assert x.outcome is Outcome.OK and x.usage_output == 8
+        assert x.sent == min(x.prefill_sent, x.decode_sent)
+        assert x.prefill_done is not None
+
+
+def test_legs_that_are_not_whole():
+    with pytest.raises(InputError, match="two legs need"):
+        connect(Spec("x", "http://127.0.0.1:1", protocol="nixl"), Clock())
+    with pytest.raises(InputError, match=r"no engine id at http://127\.0\.0\.1:9/query"):
+        labels = {"bootstrap_port": "9"}
+        one = ("http://127.0.0.1:1",)
+        connect(Spec("x", one[0], prefill=one, decode=one, protocol="mooncake", labels=labels), Clock())
