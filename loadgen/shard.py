@@ -32,8 +32,9 @@ from gevent.queue import Empty, Queue
 
 from reports.digest import Digests
 from reports.results import Writer
-from targets.client import HttpTarget, diagnostics
+from targets.client import diagnostics
 from targets.clock import Clock, monotonic_ns, realtime_ns
+from targets.connect import connect
 from targets.exchange import Exchange
 from traces.errors import InputError
 from traces.prompts import Prompts
@@ -136,7 +137,7 @@ class Shard:
             return
         clock = Clock(int(go["origin"]) + self._offset)
         self._lanes = [
-            Lane(leg, agenda, ahead, HttpTarget(leg.target, clock))
+            Lane(leg, agenda, ahead, connect(leg.target, clock))
             for leg, (agenda, ahead) in zip(phase.legs, prepared, strict=True)
         ]
         self._dispatcher = Dispatcher(phase, self._lanes, clock, int(go["start"]), self._record)

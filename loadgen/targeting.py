@@ -37,11 +37,12 @@ def spec(
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(f"expected http://HOST:PORT or https://..., got {url!r}", where="--url")
-    if options.get("endpoint_type", "chat") not in WIRES:
+    kind = options.get("endpoint_type", "chat")
+    if kind not in WIRES and not kind.endswith(".toml"):
         raise InputError(
-            f"no such endpoint type: {options['endpoint_type']!r}",
+            f"no such endpoint type: {kind!r}",
             where="--endpoint-type",
-            remedy=f"one of {', '.join(WIRES)}",
+            remedy=f"one of {', '.join(WIRES)}, or a custom format's .toml file",
         )
     return Spec(name=name, url=url, headers=tuple(map(_header, header)), extra_body=_body(extra_body), **options)
 
@@ -129,11 +130,11 @@ def seconds(text: str, option: str) -> float:
 
 def check(specs: Sequence[Spec]) -> None:
     """Names, keys and certificates of the targets are looked at now, not when the load begins. Raises InputError."""
-    from targets.client import HttpTarget
     from targets.clock import Clock
+    from targets.connect import connect
 
     for one in specs:
-        HttpTarget(one, Clock()).close()
+        connect(one, Clock()).close()
 
 
 def wait_ready(specs: Sequence[Spec], patience: str | None) -> None:

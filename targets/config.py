@@ -115,7 +115,7 @@ def _target(name: str, table: dict[str, Any], defaults: dict[str, Any], source: 
             fields[field] = checked
     _whole(name, fields, source)
     if str(fields.get("endpoint_type")).endswith(".toml"):
-        fields["endpoint_type"] = str(Path(source.where).parent / fields["endpoint_type"])
+        fields["endpoint_type"] = str((Path(source.where).parent / fields["endpoint_type"]).resolve())
         custom.load(fields["endpoint_type"])  # its mistakes are told now
     spec = Spec(**fields)
     return _pairs(spec) if every_pair else [spec]
