@@ -196,6 +196,8 @@ class Answer:
         try:
             if self.failing:
                 return self.failure(stamp)
+            if not self._response.whole:
+                return Outcome.TRUNCATED, "the compressed body ended before its end", stamp
             if self._receive == self._collect_answer:
                 count = self._reader.answer(b"".join(self._body), self._exchange)
                 if count:

@@ -11,7 +11,8 @@ import httptools
 
 HEAD_LIMIT = 64 << 10  # bytes of all headers, trailers included
 INFLATE_LIMIT = 16 << 20  # decompressed bytes from one feed: a bomb ends the exchange
-ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 47}  # zlib window bits; 47 tells a zlib header from a gzip one
+GZIP, ZLIB, RAW = 31, 15, -15  # zlib's window bits
+ENCODINGS = {"gzip": GZIP, "x-gzip": GZIP, "deflate": 0}  # 0: seen from its first two bytes
 
 
 class HttpError(Exception):
@@ -24,16 +25,17 @@ class Response:
     __slots__ = (
         "_body",
         "_head_size",
+        "_held",
         "_inflate",
         "_informational",
         "_parser",
-        "_raw",
         "at_chunk",
         "complete",
         "excess",
         "headers",
         "headers_done",
         "keep_alive",
+        "plain",
         "status",
     )
 
@@ -41,7 +43,8 @@ class Response:
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._inflate: zlib._Decompress | None = None
-        self._raw = False  # a raw deflate stream, as some servers send under the name "deflate"
+        self._held = b""  # of a deflate body whose kind is not yet known
+        self.plain = True  # the body isn't compressed
         self._head_size = 0
         self._informational = False
         self.status = 0
@@ -71,7 +74,7 @@ class Response:
             return b""
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._body = []
-        return body if self._inflate is None else self._decompress(body)
+        return body if self.plain else self._decompress(body)
 
     def end(self) -> bool:
         """The connection was closed: is the answer whole? Only where its end is the connection's end."""
@@ -79,19 +82,22 @@ class Response:
         return self.complete or (self.headers_done and not delimited)
 
     @property
-    def plain(self) -> bool:
-        return self._inflate is None
+    def whole(self) -> bool:
+        """Did a compressed body come to its own end?"""
+        return self.plain or (self._inflate is not None and self._inflate.eof)
 
     def _decompress(self, body: bytes) -> bytes:
-        assert self._inflate is not None
+        if self._inflate is None:  # some servers send a raw stream under the name of deflate, some a zlib one
+            self._held += body
+            if len(self._held) < 2:
+                return b""
+            body, self._held = self._held, b""
+            zlibs = body[0] & 15 == 8 and int.from_bytes(body[:2], "big") % 31 == 0
+            self._inflate = zlib.decompressobj(ZLIB if zlibs else RAW)
         try:
             out = self._inflate.decompress(body, INFLATE_LIMIT)
         except zlib.error as error:
-            if self._raw or self.headers.get("content-encoding", "").strip().lower() != "deflate":
-                raise HttpError(f"broken {self.headers['content-encoding']} body: {error}") from None
-            self._raw = True
-            self._inflate = zlib.decompressobj(-15)
-            return self._decompress(body)
+            raise HttpError(f"broken {self.headers['content-encoding'][:40]} body: {error}") from None
         if self._inflate.unconsumed_tail:
             raise HttpError(f"more than {INFLATE_LIMIT} bytes from one compressed read")
         return out
@@ -132,7 +138,8 @@ class Response:
         self.keep_alive = self._parser.should_keep_alive()
         encoding = self.headers.get("content-encoding", "").strip().lower()
         if encoding in ENCODINGS:
-            self._inflate = zlib.decompressobj(ENCODINGS[encoding])
+            self.plain = False
+            self._inflate = zlib.decompressobj(ENCODINGS[encoding]) if ENCODINGS[encoding] else None
         elif encoding not in ("", "identity"):
             raise HttpError(f"a body in {encoding[:40]!r}, which was not asked for")
 

@@ -1,0 +1,73 @@
+"""The answer's whole way, from bytes to the exchange: one table, fed whole, byte by byte and in random splits."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from targets.answer import Answer
+from targets.exchange import Exchange, Outcome
+from targets.wire import chat
+
+from .wire_cases import CASES, Case
+
+ORIGIN = 1_700_000_000 * 10**9
+SEEDS = 12
+
+
+def read(case: Case, pieces: Iterable[bytes]) -> Exchange:
+    """The exchange that the case's pieces make, each arriving a millisecond after the one before."""
+    exchange = Exchange(0, "", 0, 1, 2, sent=0)
+    answer = Answer(exchange, chat, chat.Reader(), ORIGIN)
+    end = None
+    at = ORIGIN
+    for piece in pieces:
+        at += 1_000_000
+        end = answer.feed(piece, at, at - 500_000) if not answer.quick(piece, at, at - 500_000) else None
+        if end is not None:
+            break
+    if end is None and (case.closes or answer.finished_at is not None):
+        end = answer.closed("closed", at, at)
+    assert end is not None, "still waiting"
+    exchange.outcome, exchange.error, at = end
+    answer.close()
+    return exchange
+
+
+def check(case: Case, exchange: Exchange) -> None:
+    assert exchange.outcome == Outcome(case.outcome), exchange.error
+    assert (sum(exchange.token_events), exchange.chars) == (case.events, case.chars)
+    assert case.says in exchange.error
+    assert {name: getattr(exchange, name) for name in case.facts} == case.facts
+    assert len(exchange.token_at) == len(exchange.token_events)
+    assert list(exchange.token_at) == sorted(exchange.token_at)
+
+
+def split(raw: bytes, cuts: list[int]) -> list[bytes]:
+    ends = sorted({*cuts, len(raw)})
+    return [raw[start:end] for start, end in zip([0, *ends], ends, strict=False) if start < end]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_case_however_it_is_cut(case: Case) -> None:
+    check(case, read(case, [case.raw] if case.raw else []))
+    check(case, read(case, (case.raw[i : i + 1] for i in range(len(case.raw)))))
+    for seed in range(SEEDS):
+        dice = random.Random(f"{case.name} {seed}")
+        cuts = [dice.randrange(len(case.raw) + 1) for _ in range(dice.choice([1, 2, 5, 20]))]
+        check(case, read(case, split(case.raw, cuts)))
+
+
+def test_the_table_is_no_smaller_than_promised() -> None:
+    assert len(CASES) >= 60
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_a_read_with_several_events_is_one_entry() -> None:
+    case: Any = next(case for case in CASES if case.name == "line feeds")
+    exchange = read(case, [case.raw])
+    assert (list(exchange.token_events), exchange.first_shared) == ([2], True)
+    assert exchange.tpot is None

@@ -1,0 +1,428 @@
+"""The client on real sockets: how an exchange ends when servers, networks or we ourselves misbehave."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from targets.client import HttpTarget, diagnostics
+from targets.clock import Clock
+from targets.exchange import Exchange, Outcome
+from targets.target import Ask, Spec
+from targets.wire import chat
+from traces.errors import InputError
+
+from .scripted import GOOD, Peer, Script, Scripted, good
+from .wire_cases import DONE, TWO, frame, token
+
+Serve = Callable[..., Scripted]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    made: list[Scripted] = []
+
+    def start(script: Script = good, *where: Any) -> Scripted:
+        made.append(Scripted(script, *where))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.close()
+
+
+def test_a_port_where_nobody_listens(caller: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    exchange = caller(url).ask()
+    assert (exchange.outcome, exchange.error) == (Outcome.REFUSED, "Connection refused")
+    assert exchange.connected is None
+
+
+def test_the_second_address_is_tried(serve: Serve, caller: Any) -> None:
+    server = serve()
+    one = caller(server.url)
+    one.target.address = replace_addresses(one.target.address, server.sock.getsockname())
+    assert one.ask().outcome is Outcome.OK
+    assert one.target.preferred == 1, "what worked is tried first the next time"
+
+
+def replace_addresses(address: Any, good_one: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(address, sockaddrs=((socket.AF_INET, ("127.0.0.1", 1)), (socket.AF_INET, good_one)))
+
+
+# What a server does wrong, and how the exchange ends.
+
+
+def cut(peer: Peer) -> None:
+    peer.request()
+    peer.say(GOOD[:-40], 0.02)
+
+
+def reset(peer: Peer) -> None:
+    peer.request()
+    peer.say(GOOD[:-40], 0.05)
+    peer.reset()
+
+
+def hang_up(peer: Peer) -> None:
+    peer.request()
+
+
+def silent(peer: Peer) -> None:
+    peer.request()
+    peer.request()
+
+
+def stalls(peer: Peer) -> None:
+    peer.request()
+    peer.say(GOOD[:-60])
+    peer.request()
+
+
+def keeps_alive_only(peer: Peer) -> None:
+    peer.request()
+    peer.head()
+    while True:
+        peer.say(frame(b": ping\n\n"), 0.02)
+
+
+def never_ends(peer: Peer) -> None:
+    peer.request()
+    peer.head()
+    while True:
+        peer.say(frame(f"data: {token()}\n\n".encode()), 0.01)
+
+
+def error_without_end(peer: Peer) -> None:
+    peer.request()
+    peer.say(b"HTTP/1.1 500 Oops\r\nContent-Length: 1000\r\n\r\nhalf")
+    peer.request()
+
+
+ENDS = [
+    (cut, Outcome.TRUNCATED, "mid-answer"),
+    (reset, Outcome.TRUNCATED, "reset"),
+    (hang_up, Outcome.TRUNCATED, "before any answer"),
+    (silent, Outcome.TIMEOUT, "no first token within 0.3 s"),
+    (stalls, Outcome.STALLED, "no token for 0.2 s"),
+    (keeps_alive_only, Outcome.TIMEOUT, "no first token"),
+    (never_ends, Outcome.TIMEOUT, "not done within 0.6 s"),
+    (error_without_end, Outcome.HTTP_ERROR, "500: half"),
+]
+
+
+@pytest.mark.parametrize(("script", "outcome", "says"), ENDS, ids=lambda x: getattr(x, "__name__", None))
+def test_misbehaving_servers(serve: Serve, caller: Any, script: Script, outcome: Outcome, says: str) -> None:
+    limits = {"first_token_timeout": 0.3, "silence_timeout": 0.2, "request_timeout": 0.6}
+    exchange = caller(serve(script).url, **limits).ask()
+    assert exchange.outcome is outcome, exchange.error
+    assert says in exchange.error
+    assert exchange.done is not None and exchange.sent is not None and exchange.done >= exchange.sent
+
+
+def test_a_connect_that_never_ends(caller: Any) -> None:
+    """A listener whose queue is full: the kernel drops what comes."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        exchange = caller(f"http://127.0.0.1:{listener.getsockname()[1]}", connect_timeout=0.2).ask()
+        for filler in fillers:
+            filler.close()
+    assert (exchange.outcome, exchange.error) == (Outcome.TIMEOUT, "no connection within 0.2 s")
+    assert exchange.connected is None and exchange.sent is None
+
+
+def test_a_finished_answer_whose_body_never_ends(serve: Serve, caller: Any) -> None:
+    """[DONE] is the end, wherever the last chunk stays."""
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.say(GOOD[:-5])
+        peer.request()
+
+    exchange = caller(serve(script).url).ask()
+    assert exchange.outcome is Outcome.OK
+    assert exchange.done - exchange.last_token < 100_000_000
+
+
+def test_a_kept_connection_that_was_closed_is_replaced_once(serve: Serve, caller: Any) -> None:
+    """The server closes exactly when the second request comes: nothing was answered, so it is sent again."""
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.say(GOOD)
+        if peer.number == 1:
+            peer.request()
+            peer.reset()
+        else:
+            good(peer)
+
+    server = serve(script)
+    one = caller(server.url)
+    first, second = one.ask(), one.ask()
+    assert (first.reconnected, second.reconnected, second.outcome) == (False, True, Outcome.OK)
+    assert second.started <= second.connected <= second.sent <= second.first_token
+    assert server.connections == 2
+
+
+def test_a_request_that_was_begun_to_be_answered_is_never_sent_again(serve: Serve, caller: Any) -> None:
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.say(GOOD)
+        peer.request()
+        peer.say(b"HTTP/1.1 200")
+
+    server = serve(script)
+    one = caller(server.url)
+    one.ask()
+    exchange = one.ask()
+    assert (exchange.outcome, exchange.reconnected, server.connections) == (Outcome.TRUNCATED, False, 1)
+
+
+def test_an_idle_connection_that_the_server_closes_is_dropped(serve: Serve, caller: Any) -> None:
+    server = serve(lambda peer: (peer.request(), peer.say(GOOD))[1])
+    one = caller(server.url)
+    one.ask()
+    gevent.sleep(0.05)
+    exchange = one.ask()
+    assert (exchange.outcome, exchange.reused, exchange.reconnected) == (Outcome.OK, False, False)
+
+
+def test_a_large_body_meets_a_slow_reader(serve: Serve, caller: Any) -> None:
+    """Far more than a socket's buffer: the rest is written as the server takes it, other exchanges go on."""
+    heard: list[int] = []
+
+    def script(peer: Peer) -> None:
+        time.sleep(0.1)
+        heard.append(len(peer.request()))
+        peer.say(GOOD)
+
+    exchange = caller(serve(script).url).ask(prompt="word " * 3_000_000)
+    assert exchange.outcome is Outcome.OK
+    assert heard[0] > 15_000_000
+    assert exchange.body_sent - exchange.sent > 50_000_000
+
+
+def test_an_error_while_the_body_is_still_being_sent(serve: Serve, caller: Any) -> None:
+    def script(peer: Peer) -> None:
+        peer.sock.recv(1000)
+        peer.say(b"HTTP/1.1 413 Too Large\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntoo long", 0.1)
+
+    exchange = caller(serve(script).url).ask(prompt="word " * 3_000_000)
+    assert (exchange.outcome, exchange.error) == (Outcome.HTTP_ERROR, "413: too long")
+
+
+def test_servers_without_nodelay_are_acknowledged_at_once(serve: Serve, caller: Any) -> None:
+    """Nagle's algorithm there and delayed acknowledgements here would clump the tokens of a connection used again."""
+
+    def script(peer: Peer) -> None:
+        while peer.request():
+            time.sleep(0.005)
+            peer.head()
+            for _ in range(20):
+                peer.say(frame(f"data: {token()}\n\n".encode()), 0.008)
+            peer.say(frame(DONE.encode()) + b"0\r\n\r\n")
+
+    one = caller(serve(script).url)
+    one.ask()
+    exchange = one.ask()
+    assert exchange.reused
+    assert len(exchange.token_at) >= 18, "tokens came in clumps"
+
+
+# Where the server is.
+
+
+def test_ipv6(serve: Serve, caller: Any) -> None:
+    try:
+        server = serve(good, socket.AF_INET6, ("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    exchange = caller(server.url).ask()
+    assert (exchange.outcome, exchange.unstamped) == (Outcome.OK, 0)
+
+
+def test_a_unix_socket_has_user_space_time_and_says_so(serve: Serve, caller: Any, tmp_path: Path) -> None:
+    before = diagnostics()["reads_unstamped"]
+    exchange = caller(serve(good, socket.AF_UNIX, str(tmp_path / "s")).url).ask()
+    assert exchange.outcome is Outcome.OK
+    assert exchange.unstamped >= 1
+    assert diagnostics()["reads_unstamped"] > before
+    assert diagnostics()["time_source"] in ("mixed", "user")
+
+
+def test_a_path_prefix_and_a_trailing_v1(serve: Serve, caller: Any) -> None:
+    asked: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        while request := peer.request():
+            asked.append(request.split(b" ", 2)[1])
+            peer.say(GOOD)
+
+    url = serve(script).url
+    for base in (url, url + "/", url + "/v1", url + "/v1/", url + "/openai/v1"):
+        assert caller(base).ask().outcome is Outcome.OK
+    assert asked == [b"/v1/chat/completions"] * 4 + [b"/openai/v1/chat/completions"]
+
+
+# Faults of ours.
+
+
+class Broken:
+    """A wire format whose reader raises what no server could make it raise."""
+
+    request, failure = staticmethod(chat.request), staticmethod(chat.failure)
+
+    class Reader(chat.Reader):
+        def feed(self, event: Any, name: str, exchange: Exchange) -> int:
+            raise ZeroDivisionError("injected")
+
+
+class BrokenRequest(Broken):
+    @staticmethod
+    def request(ask: Ask, spec: Spec) -> Any:
+        raise KeyError("injected")
+
+
+@pytest.mark.parametrize("wire", [Broken, BrokenRequest])
+def test_a_fault_of_ours_ends_the_exchange_and_not_the_program(serve: Serve, wire: Any) -> None:
+    over: list[Exchange] = []
+    target = HttpTarget(Spec("t", serve().url, "m"), Clock(), wire=wire)
+    for index in range(3):
+        target.start(Ask(index, 0, "x", 1, 1), over.append)
+    with gevent.Timeout(5):
+        while len(over) < 3:
+            gevent.sleep(0.01)
+    target.close()
+    assert {exchange.outcome for exchange in over} == {Outcome.INTERNAL_ERROR}
+    assert "injected" in over[0].error
+
+
+def test_a_callback_that_raises_or_blocks_harms_nobody_else(serve: Serve, caller: Any) -> None:
+    one = caller(serve().url)
+
+    def done(exchange: Exchange) -> None:
+        one.over.append(exchange)
+        if exchange.index == 0:
+            raise ValueError("in the user's callback")
+        gevent.sleep(0.02)
+
+    for index in range(5):
+        one.target.start(Ask(index, 0, "x", 1, 1), done)
+    one.started = 5
+    assert [exchange.outcome for exchange in one.wait()] == [Outcome.OK] * 5
+
+
+def test_stop_ends_what_is_open(serve: Serve, caller: Any) -> None:
+    one = caller(serve(silent).url)
+    for _ in range(3):
+        one.start()
+    gevent.sleep(0.05)
+    one.target.stop(Outcome.CUT)
+    assert [(e.outcome, e.error) for e in one.wait()] == [(Outcome.CUT, "the run ended first")] * 3
+    assert one.target.in_flight == 0
+
+
+def test_close_hands_back_what_is_open(serve: Serve, caller: Any) -> None:
+    one = caller(serve(silent).url)
+    one.start()
+    one.target.close()
+    assert [exchange.outcome for exchange in one.over] == [Outcome.CUT]
+
+
+# Keys and headers.
+
+
+def test_keys_are_sent_and_never_shown(serve: Serve, caller: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("THE_KEY", "sk-secret-1")
+    monkeypatch.setenv("TEAM", "team-7")
+
+    def script(peer: Peer) -> None:
+        request = peer.request()
+        body = b'{"error": {"message": "bad key sk-secret-1 of team-7"}}'
+        assert b"Authorization: Bearer sk-secret-1\r\n" in request and b"X-Team: team-7\r\n" in request
+        peer.say(b"HTTP/1.1 401 No\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    exchange = caller(serve(script).url, api_key_env="THE_KEY", headers=(("X-Team", "${TEAM}"),)).ask()
+    assert (exchange.outcome, exchange.error) == (Outcome.HTTP_ERROR, "401: bad key *** of ***")
+
+
+def test_a_header_of_the_user_replaces_ours(serve: Serve, caller: Any) -> None:
+    heard: list[bytes] = []
+
+    def script(peer: Peer) -> None:
+        heard.append(peer.request())
+        peer.say(GOOD)
+
+    caller(serve(script).url, headers=(("user-agent", "mine"),)).ask()
+    assert heard[0].lower().count(b"user-agent") == 1
+    assert b"user-agent: mine\r\n" in heard[0]
+
+
+WRONG = [
+    ({"url": "example.com"}, "not a URL"),
+    ({"url": "ftp://example.com"}, "not a URL"),
+    ({"url": "http://[::1"}, "not a URL"),
+    ({"url": "http://a b/"}, "not a URL|spaces"),
+    ({"url": "http://user:pw@127.0.0.1/"}, "no user"),
+    ({"url": "http://no-such-host.invalid/"}, "can't resolve"),
+    ({"api_key_env": "NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE"),
+    ({"api_key_file": "/nowhere/key"}, "key can't be read"),
+    ({"headers": (("X-A", "1\r\nX-B: 2"),)}, "can't be sent"),
+    ({"headers": (("X A", "1"),)}, "can't be sent"),
+    ({"headers": (("X-A", "${NOT_SET_ANYWHERE}"),)}, "NOT_SET_ANYWHERE"),
+    ({"endpoint_type": "chatt"}, "no endpoint type 'chatt'"),
+    ({"url": "https://127.0.0.1", "ca_file": "/nowhere/ca.pem"}, "CA file"),
+]
+
+
+@pytest.mark.parametrize(("fields", "says"), WRONG, ids=lambda x: str(x)[:40])
+def test_what_is_wrong_with_a_spec_is_said_at_once(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        HttpTarget(Spec(**{"name": "t", "url": "http://127.0.0.1:1", **fields}), Clock())
+
+
+def test_two_answers_to_one_request(serve: Serve, caller: Any) -> None:
+    """What comes after the end is nobody's: the connection is not used again."""
+    server = serve(lambda peer: (peer.request(), peer.say(GOOD + GOOD), peer.request())[0])
+    one = caller(server.url)
+    assert [one.ask().outcome for _ in range(2)] == [Outcome.OK] * 2
+    assert server.connections == 2
+
+
+def test_many_at_once_are_not_capped(serve: Serve, caller: Any) -> None:
+    """300 requests in flight at one time: no pool holds any of them back."""
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        deadline = time.monotonic() + 5
+        while server.connections < 300 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        peer.say(GOOD)
+
+    server = serve(script)
+    one = caller(server.url)
+    for _ in range(300):
+        one.start()
+    assert [exchange.outcome for exchange in one.wait(20)] == [Outcome.OK] * 300
+    assert server.connections == 300
+
+
+def test_the_words_of_the_table_are_served_too(serve: Serve, caller: Any) -> None:
+    """The script's good answer is the table's."""
+    assert TWO.count("data:") == 2
+    exchange = caller(serve().url).ask()
+    assert (sum(exchange.token_events), exchange.chars) == (2, 4)

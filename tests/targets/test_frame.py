@@ -1,0 +1,122 @@
+"""A stream that goes by its frame gives the same exchange as one that is parsed all the way."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from targets.answer import Answer
+from targets.exchange import Exchange, Outcome
+from targets.frame import head, learn
+from targets.wire import WIRES, chat, sglang
+
+from .wire_cases import DONE, HEAD, frame
+
+TEXTS = st.text(max_size=6) | st.sampled_from(
+    [" word", " the", "é", "🙂", '"', "\\", "\n", " ", "", "\x7f", "a", "\u200b"]
+)
+KEYS = st.sampled_from(["content", "reasoning_content", "text", "role"])
+
+
+@st.composite
+def events(draw: Any) -> bytes:
+    """One event: mostly like the others of its stream, sometimes not."""
+    delta = {draw(KEYS) if draw(st.integers(0, 9)) == 0 else "content": draw(TEXTS)}
+    event: dict[str, Any] = {"id": draw(st.sampled_from(["a", "a", "a", "b"])), "choices": [{"delta": delta}]}
+    if draw(st.integers(0, 9)) == 0:
+        event["usage"] = {"completion_tokens": draw(st.integers(0, 9))}
+    if draw(st.integers(0, 19)) == 0:
+        event["choices"][0]["finish_reason"] = draw(st.sampled_from([None, "stop", "length"]))
+    space = draw(st.sampled_from([(",", ":"), (",", ":"), (", ", ": ")]))
+    text = json.dumps(event, ensure_ascii=draw(st.booleans()), separators=space).encode("utf-8", "surrogatepass")
+    special = draw(st.integers(0, 29))
+    if special == 0:
+        return b": ping\n\n"
+    if special == 1:
+        return b"data: " + text[:-1] + b"\xff\n\n"
+    return b"data: " + text + b"\n\n"
+
+
+@st.composite
+def streams(draw: Any) -> list[bytes]:
+    """The reads of one answer: one chunk each, but some split, some merged."""
+    size = draw(st.sampled_from(["x", "x", "X", "04x"]))
+    chunks = [frame(event, size) for event in draw(st.lists(events(), max_size=30))]
+    chunks.append(frame(DONE.encode()) + b"0\r\n\r\n")
+    reads = [HEAD + b"Transfer-Encoding: chunked\r\n\r\n"]
+    for chunk in chunks:
+        match draw(st.integers(0, 9)):
+            case 0:
+                cut = draw(st.integers(0, len(chunk)))
+                reads += [chunk[:cut], chunk[cut:]]
+            case 1:
+                reads[-1] += chunk
+            case _:
+                reads.append(chunk)
+    return [read for read in reads if read]
+
+
+def exchange_of(reads: list[bytes], wire: Any, *, framed: bool, leave_after: int | None = None) -> tuple[Exchange, int]:
+    exchange = Exchange(0, "", 0, 1, 1, sent=0)
+    answer = Answer(exchange, wire, wire.Reader(), 0, leave_after)
+    if not framed:
+        answer._lessons = 0
+    for at, read in enumerate(reads, 1):
+        if answer.quick(read, at, at - 1):
+            continue
+        end = answer.feed(read, at, at - 1)
+        if end is not None:
+            exchange.outcome, exchange.error, exchange.done = end
+            break
+    exchange.first_after, exchange.last_after = answer.first_after, answer.last_after
+    return exchange, answer.fast
+
+
+@settings(max_examples=400, deadline=None)
+@given(streams(), st.none() | st.integers(1, 20), st.sampled_from([chat, sglang, *WIRES.values()]))
+@example([HEAD + b"Transfer-Encoding: chunked\r\n\r\n\xef\xbb\xbf"], None, chat)
+def test_both_ways_give_the_same_exchange(reads: list[bytes], leave_after: int | None, wire: Any) -> None:
+    framed, _ = exchange_of(reads, wire, framed=True, leave_after=leave_after)
+    parsed, fast = exchange_of(reads, wire, framed=False, leave_after=leave_after)
+    assert framed == parsed
+    assert fast == 0
+
+
+def plain(texts: list[str], **more: Any) -> list[bytes]:
+    chunks = [json.dumps({"choices": [{"delta": {"content": text}}], **more}, ensure_ascii=False) for text in texts]
+    reads = [frame(f"data: {chunk}\n\n".encode()) for chunk in chunks]
+    return [HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *reads, frame(DONE.encode()) + b"0\r\n\r\n"]
+
+
+def test_most_of_a_stream_goes_by_its_frame() -> None:
+    exchange, fast = exchange_of(plain([" word"] * 100 + ["é🙂"] * 10), chat, framed=True)
+    assert fast == 109, "all but the token that taught it"
+    assert (exchange.outcome, exchange.chars, sum(exchange.token_events)) == (Outcome.OK, 520, 110)
+
+
+def test_a_stamp_that_changes_is_learnt_anew() -> None:
+    """`created` counts seconds: two lessons, not a hundred parses."""
+    head, *first, _ = plain([" word"] * 50, created=1)
+    _, *second = plain([" word"] * 50, created=2)
+    assert exchange_of([head, *first, *second], chat, framed=True)[1] == 98
+
+
+def test_no_frame_for_a_reader_that_counts_otherwise() -> None:
+    """SGLang's text is cumulative: the next event's text says nothing about its tokens."""
+    event = json.dumps({"text": " a", "meta_info": {"completion_tokens": 1}}).encode()
+    assert learn(frame(b"data: " + event + b"\n\n"), sglang.Reader, Exchange(0, "", 0, 0, 0)) is None
+
+
+def test_no_frame_for_a_text_that_is_there_twice() -> None:
+    event = b'data: {"choices": [{"text": "a", "delta": {"content": "b"}}]}\n\n'
+    assert learn(frame(event), chat.Reader, Exchange(0, "", 0, 0, 0)) is None
+
+
+def test_size_lines() -> None:
+    for size in range(1, 5000):
+        assert head(len(b"%x\r\n" % size) + size + 2, False) == b"%x\r\n" % size
+    assert [head(length, False) for length in (0, 3, 4, 5, 21)] == [b""] * 5, "no chunk is that long"
+    assert head(0xAB + 6, True) == b"AB\r\n"
