@@ -25,10 +25,10 @@ Order = Annotated[
     typer.Option(help="parallel (simulated ones), or sequential (yours): each alone.", rich_help_panel=o.LOAD),
 ]
 Steps = Annotated[
-    str | None, typer.Option(help="Load steps as factors: 1,2,4 (1,3 if simulated, else 1).", rich_help_panel=o.LOAD)
+    str | None, typer.Option(help="Load steps as factors: 1,2,4 (0.1,1,3 if simulated, else 1).", rich_help_panel=o.LOAD)
 ]
 StepDuration = Annotated[
-    float | None, typer.Option(help="Seconds of each step after the first.", rich_help_panel=o.LOAD)
+    float | None, typer.Option(help="Seconds of each step but the base (factor 1).", rich_help_panel=o.LOAD)
 ]
 
 
@@ -91,7 +91,7 @@ def bakeoff(
     workers = become.Workers(processes=processes, web_port=web_port)
     targeting.check_gates(slo or [], goodput or [])
     order = targeting.choice(order or ("parallel" if simulated else "sequential"), "--order", contest.ORDERS)
-    factors = targeting.factors(steps or ("1,3" if simulated else "1"))
+    factors = targeting.factors(steps or (contest.DEMO_STEPS if simulated else "1"))
     given: dict[str, Any] = {
         "trace": trace, "request_rate": request_rate, "concurrency": concurrency, "duration": duration,
         "warmup": warmup, "drain_timeout": drain_timeout, "request_count": request_count, "max_context": max_context,
