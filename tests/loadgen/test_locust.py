@@ -1,0 +1,143 @@
+"""Locust is the runner: plain `locust -f`, more users than asked for, the web page, workers elsewhere."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sys
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reports.digest import Digests
+
+from .running import about, command, endpoint, phaseload, rows, running, trace, until
+
+FILE = """
+from loadgen.user import TraceUser
+class Mine(TraceUser):
+    trace, url, model, out = "t.csv", "{url}", "m", "r"
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def locust(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "locust", "-f", "mine.py", *arguments]
+
+
+def post(url: str, **form: str) -> dict[str, object]:
+    with urllib.request.urlopen(url, urllib.parse.urlencode(form).encode(), timeout=5) as answer:
+        found: dict[str, object] = json.loads(answer.read())
+        return found
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("users", ["1", "3"])
+def test_a_locust_file_of_three_lines(tmp_path: Path, users: str) -> None:
+    trace(tmp_path / "t.csv", 20)
+    with endpoint() as server:
+        (tmp_path / "mine.py").write_text(FILE.format(url=server.url))
+        with running(cwd=tmp_path, argv=locust("--headless", "-u", users, "--json")) as process:
+            out, err = process.communicate(timeout=40)
+            assert process.returncode == 0, out + err
+    assert server.repeated == []
+    assert sorted(rows(tmp_path / "r")["index"].to_pylist()) == list(range(20))
+    table = json.loads(out[out.index("[\n") :])
+    assert {(row["method"], row["num_requests"]) for row in table} == {("POST", 20), ("TTFT", 20), ("TPOT", 20)}
+
+
+def test_stop_and_start_from_the_web_page_makes_two_runs(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 600, gap_s=0.02)
+    port = free_port()
+    page = f"http://127.0.0.1:{port}"
+    with (
+        endpoint() as server,
+        running("replay", "t.csv", "--url", server.url, "--web-port", str(port), "--out", "r", cwd=tmp_path) as process,
+    ):
+        until(lambda: answers(page))
+        post(f"{page}/swarm", user_count="3", spawn_rate="3")
+        until(lambda: len(server.prompts) > 20)
+        post(f"{page}/stop")
+        until(lambda: about(tmp_path / "r")["ended"] == "interrupted")
+        first = len(server.prompts)
+        post(f"{page}/swarm", user_count="3", spawn_rate="3")
+        until(lambda: len(server.prompts) > first + 20)
+        post(f"{page}/stop")
+        until(lambda: about(tmp_path / "r-2")["ended"] == "interrupted")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert server.repeated == []
+    recorded = [rows(tmp_path / name)["index"].to_pylist() for name in ("r", "r-2")]
+    assert sum(map(len, recorded)) == len(server.prompts)
+    assert all(indices == list(dict.fromkeys(indices)) for indices in recorded)
+    assert about(tmp_path / "r")["salt"] != about(tmp_path / "r-2")["salt"]
+
+
+def test_workers_without_the_masters_folder_send_their_rows(tmp_path: Path) -> None:
+    """As on other machines: the workers see no run folder of the master's (mount namespaces would need root)."""
+    trace(tmp_path / "t.csv", 200, gap_s=0.005)
+    port = str(free_port())
+    hidden = [
+        sys.executable,
+        "-P",
+        "-c",
+        "import sys, loadgen.shard as s; s.Shard._is_shared = lambda *_: False; s.boot_id = lambda: 'elsewhere'\n"
+        "import loadgen.launch as l; l.main()",
+        *command("x")[4:0],
+        "-f",
+        str(Path(sys.modules["reports"].__file__ or "").parent.parent / "loadgen" / "locustfile.py"),
+        "--worker",
+        "--master-host",
+        "127.0.0.1",
+        "--master-port",
+        port,
+        "--skip-log-setup",
+    ]
+    with (
+        endpoint() as server,
+        running(
+            "replay", "t.csv", "--url", server.url, "--master", "--expect-workers", "2", "--master-bind-port", port,
+            "--out", "r", cwd=tmp_path,
+        ) as master,
+        running(cwd=tmp_path, argv=hidden),
+        running(cwd=tmp_path, argv=hidden),
+    ):  # fmt: skip
+        out, err = master.communicate(timeout=50)
+        assert master.returncode == 0, out + err
+    assert server.repeated == []
+    assert sorted(rows(tmp_path / "r")["index"].to_pylist()) == list(range(200))
+    workers = about(tmp_path / "r")["workers"]
+    assert [worker["rows"] for worker in workers] == [100, 100]
+    assert all(0 < worker["clock_offset_error_s"] < 0.1 for worker in workers)
+    assert all(abs(worker["clock_offset_s"]) <= worker["clock_offset_error_s"] for worker in workers)
+
+
+def test_merged_digests_equal_the_rows(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 900, gap_s=0.004)
+    with endpoint(tokens=6, gap=0.004, ttft=0.005) as server:
+        done = phaseload("replay", "t.csv", "--url", server.url, "--processes", "2", "--out", "r", cwd=tmp_path)
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    table = rows(tmp_path / "r")
+    assert len(table) == 900
+    digests = Digests.load(tmp_path / "r" / "digests.json")
+    sent, first = table["sent"].to_numpy(), [at[0] for at in table["token_at"].to_pylist()]
+    ttft = (np.array(first) - sent) * 1e-9
+    for q in (0.5, 0.99):
+        found = digests.quantile(table["target"][0].as_py(), "replay", "ttft", q)
+        assert found == pytest.approx(float(np.quantile(ttft, q)), rel=0.002)
