@@ -134,7 +134,7 @@ class Digests:
         digests = cls()
         try:
             stored = orjson.loads(Path(path).read_bytes())
-            digests.origin = str(stored["from"])
+            digests.origin = str(stored.get("from", "workers"))
             for row in stored["digests"]:
                 group = digests._group(row["target"], row["step"])
                 group.counted, group.failed = int(row["counted"]), int(row["failed"])

@@ -25,6 +25,11 @@ HONESTY = (
     "clock. Lateness and client lag below are this program's own; where they could have moved a figure the run is "
     "called suspect or invalid above."
 )
+SLICES = (
+    ("prompt_tokens", "Prompt tokens (as the trace asks)"),
+    ("output_count", "Output tokens (as given; answered requests only)"),
+    ("in_flight", "The target's requests in flight at send"),
+)
 SHOWN = (0.5, 0.9, 0.99, 0.999)
 HIDDEN = ("api_key_env", "api_key_file", "headers")  # names of secrets say nothing to a reader
 
@@ -77,6 +82,7 @@ def _environment() -> Environment:
         "interval": units.interval,
         "share": units.share,
         "rate": units.rate,
+        "off": lambda value: "-" if value is None else "< 0.01%" if abs(value) < 1e-4 else f"{value:+.2%}",
         "count": lambda value: "-" if value is None else f"{value:,.0f}",
     }
     return env
@@ -106,17 +112,27 @@ def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, in
             for result in results
             for error in result["errors"]
         ],
+        "slices": [(heading, _matched(summary, name)) for name, heading in SLICES],
         "server": [name for name in summaries.SERVER if any(result["server"][name] for result in results)],
         "honesty": HONESTY,
         "workers": _workers(facts),
         "trace": trace.get("name") or trace.get("source") or "",
-        "profile": list(flat(dict(trace))),
+        "profile": list(_profile(trace)),
         "configured": [
             {"name": target.get("name", ""), "facts": list(flat({k: v for k, v in target.items() if _told(k, v)}))}
             for target in facts.get("targets", [])
         ],
         "configuration": list(_configuration(facts)),
     }
+
+
+def _matched(summary: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Buckets with a row for each target and step, so that like stands beside like."""
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for result in summary["results"]:
+        for row in result["slices"][name]:
+            rows.setdefault(row["low"], []).append({**row, "target": result["target"], "step": result["step"]})
+    return [{"bucket": rows[low][0]["bucket"], "rows": rows[low]} for low in sorted(rows)]
 
 
 def _standing(facts: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, str]:
@@ -163,10 +179,20 @@ def _plots(
         "timeline": [_plot(
             f"{slug}-timeline", plots.timeline(run.rows, numbers, _windows(run, groups), f"{slug} timeline"),
             "Over the whole run, warm-up included.")],
+        "trace": [_plot(
+            f"{slug}-trace", _trace(run, f"{slug} trace"), "The requests as planned, before any server saw them.")],
         "client": [_plot(f"{slug}-client", plots.client(
             _pooled(samples, numbers, "lateness"), _pooled(samples, numbers, "client_lag"), f"{slug} client"),
             "The client's own part, all counted requests.")],
     }  # fmt: skip
+
+
+def _trace(run: Recorded, name: str) -> str:
+    """Lengths of one target's rows: the same requests go to all."""
+    rows = run.rows[run.rows["target"] == run.rows["target"].iloc[0]]
+    profile = (run.facts.get("trace") or {}).get("profile") or {}
+    asked = [np.sort(rows[column].to_numpy(np.float64)) for column in ("prompt_tokens", "output_tokens")]
+    return plots.trace(profile, asked[0], asked[1], name)
 
 
 def _cdf_caption(step: str) -> str:
@@ -248,14 +274,18 @@ def _flips(summary: Mapping[str, Any], steps: list[str], metric: str) -> list[in
     return [steps.index(after.step) for _, after in lead.flips(lead.leads(summary, metric))]
 
 
-def _workers(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a worker of its plain facts, all with the same columns."""
-    rows = []
-    for worker in facts.get("workers", []):
-        told = {name: value for name, value in flat(worker) if not name.startswith("counts")}
-        rows.append(told)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return [{name.removeprefix("diagnostics "): row.get(name, "") for name in names} for row in rows]
+def _workers(facts: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """A row a fact, a column a worker."""
+    told = [dict(flat(worker)) for worker in facts.get("workers", []) if isinstance(worker, Mapping)]
+    names = list(dict.fromkeys(name for worker in told for name in worker))
+    return [(name.removeprefix("diagnostics "), [worker.get(name, "") for worker in told]) for name in names]
+
+
+def _profile(trace: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The trace's facts without the timeline, which is drawn."""
+    profile = {name: value for name, value in (trace.get("profile") or {}).items() if name != "timeline"}
+    yield from flat({name: value for name, value in trace.items() if name != "profile"})
+    yield from flat(profile)
 
 
 def _configuration(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -68,7 +68,9 @@ def flips(found: Sequence[Lead]) -> Iterator[tuple[Lead, Lead]]:
 
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:
-    """What a person should remember, in order of phase; empty for a single target."""
+    """What a person should remember, in order of phase."""
+    if len({result["target"] for result in summary["results"]}) == 1:
+        return [_alone(result) for result in summary["results"]]
     said = []
     for metric, phase, name in PHASES:
         found = leads(summary, metric)
@@ -87,3 +89,14 @@ def _sentence(lead: Lead, phase: str, name: str) -> str:
     verb = "is fastest" if len(lead.leaders) == 1 else "are level"
     ahead = units.factor(lead.behind_value / lead.value) if lead.value else "far"
     return f"{where}: {lead.names} {verb}, {name} {units.ms(lead.value, unit=True)}, {ahead} ahead of {lead.behind}."
+
+
+def _alone(result: Mapping[str, Any]) -> str:
+    """One target has nobody to lead: its figures in a sentence."""
+    told = []
+    for metric, phase, _ in PHASES:
+        rows = {row["q"]: row for row in result["metrics"][metric]["quantiles"]}
+        p99 = f", p99 {units.duration(rows[0.99])}" if rows[0.99]["enough"] else ""
+        told.append(f"{phase} {metric.upper()} p50 {units.duration(rows[0.5])}{p99}")
+    where = " at ".join(part for part in (result["target"], result["step"]) if part)
+    return f"{where}: {'; '.join(told)}."

@@ -1,8 +1,9 @@
 """Does the backlog grow through the window? Then the percentiles depend on how long the run was.
 
 Backlog at an instant: requests that were due and are not over. In a steady state it goes up and down with the arrivals;
-when more comes than can be served it rises on and on, and so does the time a request takes from its due instant. Both
-must rise from third to third of the window (a trace whose rate rises gives the first without the second).
+when more comes than can be served it rises on and on, and so does the time that a token takes, from the request's due
+instant to its end. Both must rise from third to third of the window: a trace whose rate rises gives the first without
+the second, one whose answers grow longer gives it as well (therefore time per token, not per request).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pandas as pd
 
 from .quantiles import Values
 
-GROWTH = 1.3  # a third's mean backlog, and the median time in it, over the third's before
+GROWTH = 1.3  # a third's mean backlog, and the median time per token in it, over the third's before
 LEAST = 20  # requests in the window, below which nothing is said
 
 
@@ -34,7 +35,8 @@ def grows(rows: pd.DataFrame, window: tuple[float, float]) -> bool:
         return False
     edges = np.linspace(begin, end, 4)
     levels = [float(backlog(rows, np.linspace(edges[i], edges[i + 1], 50)).mean()) for i in range(3)]
-    took = np.where(counted["ok"], counted["done"] - counted["due"], np.inf)
+    tokens = np.maximum(counted["output_tokens"], 1)
+    took = np.where(counted["ok"], (counted["done"] - counted["due"]) / tokens, np.inf)
     third = np.clip(np.searchsorted(edges, counted["due"].to_numpy(), side="right") - 1, 0, 2)
     times = [_median(took[third == i]) for i in range(3)]
     noise = 3 * np.sqrt(max(levels[0], 1.0))  # Poisson: what chance alone moves a steady backlog by

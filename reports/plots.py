@@ -72,9 +72,7 @@ def svg(figure: Figure, name: str) -> str:
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    slug = re.sub(r"\W+", "-", name)
-    text = re.sub(r'\bid="', f'id="{slug}-', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\1{slug}-", text)
+    text = _numbered(text, re.sub(r"\W+", "-", name))
     text = re.sub(r"font: ([\d.]+px|[\w ]*?[\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
     for colour, variable in ((INK, "--ink"), (GRID, "--grid"), (BAD, "--bad")):
         text = text.replace(colour, f"var({variable})")
@@ -83,6 +81,15 @@ def svg(figure: Figure, name: str) -> str:
         r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1
     )
     return text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
+
+
+def _numbered(text: str, slug: str) -> str:
+    """Ids in order of appearance, unique in the page: matplotlib's hold addresses of objects and so change from
+    drawing to drawing."""
+    known: dict[str, str] = {}
+    return re.sub(
+        r'(\bid="|href="#|url\(#)([^")]+)', lambda m: m[1] + known.setdefault(m[2], f"{slug}-{len(known)}"), text
+    )
 
 
 def cdfs(ttft: Curves, tpot: Curves, name: str) -> str:
@@ -118,8 +125,10 @@ def _log_seconds(axes: Axes, axis: str = "x") -> None:
     getattr(axes, f"set_{axis}scale")("log")
     which = getattr(axes, f"{axis}axis")
     low, high = which.get_view_interval()
-    dense = high / max(low, 1e-12) < 30
-    which.set_major_locator(LogLocator(subs=(1, 2, 5) if dense else (1,), numticks=12))
+    span = high / max(low, 1e-12)
+    which.set_major_locator(
+        LogLocator(subs=range(1, 10) if span < 8 else (1, 2, 5) if span < 50 else (1,), numticks=12)
+    )
     which.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
     which.set_minor_formatter(NullFormatter())
 
@@ -216,11 +225,39 @@ def timeline(rows: pd.DataFrame, numbers: Mapping[str, int], windows: Sequence[t
             (failures, "Failures per second"),
         ):
             axes.set_title(title)
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
             for begin, finish in windows:
                 axes.axvspan(begin * NANO, finish * NANO, color=GRID, alpha=0.25, linewidth=0)
         failures.set_xlabel("seconds from the run's start; shaded: the windows that count")
+        return svg(figure, name)
+
+
+def trace(profile: Mapping[str, Any], prompts: Values, outputs: Values, name: str) -> str:
+    """What was asked: arrivals over the trace's own time, and the lengths of prompts and answers."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 2.9), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
+        told = profile.get("timeline") or {}
+        counts, width = np.asarray(told.get("counts") or [0.0], float), float(told.get("step_s") or 1.0)
+        left.fill_between(
+            np.arange(len(counts)) * width, counts / width, step="post", color=INK, alpha=0.35, linewidth=0
+        )
+        left.set_title("The trace: requests per second")
+        left.set_xlabel("seconds of the trace")
+        left.set_ylim(bottom=0)
+        for values, style, label in ((prompts, "-", "prompt"), (outputs, "--", "output")):
+            if not len(values):
+                continue
+            chosen = np.unique(np.linspace(0, len(values) - 1, POINTS).astype(int))
+            shares = (chosen + 1) / len(values)
+            right.step(np.maximum(values[chosen], 1), shares, where="post", color=INK, linestyle=style, label=label)
+        right.set_xscale("log")
+        right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        right.xaxis.set_minor_formatter(NullFormatter())
+        right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        right.set_title("Tokens asked for")
+        right.legend(frameon=False, loc="lower right")
         return svg(figure, name)
 
 

@@ -210,7 +210,7 @@ def _cached(answered: pd.DataFrame, run: Recorded) -> dict[str, Any]:
         if len(told) and told["usage_prompt"].sum()
         else None
     )
-    return {"reported": reported, "requests": len(told), "trace_allows": profile.get("prefix_reuse")}
+    return {"reported": reported, "requests": len(told), "trace_allows": (profile.get("prefix") or {}).get("hit_share")}
 
 
 def _account(column: pd.Series[float]) -> dict[str, Any] | None:

@@ -142,6 +142,8 @@ def validity_line(facts: Mapping[str, Any]) -> Text:
 
 def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
     """One line a gate and target: verdict, figure, interval, samples."""
+    if not verdicts:
+        return
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for name in ("gate", "target", "load", "verdict"):
         table.add_column(name)

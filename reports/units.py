@@ -27,6 +27,11 @@ def quantile(row: Mapping[str, Any]) -> str:
     return "unbounded" if row["unbounded"] else ms(row["value"])
 
 
+def duration(row: Mapping[str, Any]) -> str:
+    """The same with its unit, for a sentence."""
+    return ms(row["value"], unit=True) if row["enough"] and row["value"] is not None else quantile(row)
+
+
 def interval(row: Mapping[str, Any]) -> str:
     """The 95 % interval, empty where there is none."""
     if not row["enough"] or row["low"] is None:
