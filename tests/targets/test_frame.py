@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -24,20 +25,24 @@ KEYS = st.sampled_from(["content", "reasoning_content", "text", "role"])
 @st.composite
 def events(draw: Any) -> bytes:
     """One event: mostly like the others of its stream, sometimes not."""
-    delta = {draw(KEYS) if draw(st.integers(0, 9)) == 0 else "content": draw(TEXTS)}
+    text = draw(TEXTS) if draw(st.integers(0, 2)) == 0 else " word"
+    delta = {draw(KEYS) if draw(st.integers(0, 9)) == 0 else "content": text}
     event: dict[str, Any] = {"id": draw(st.sampled_from(["a", "a", "a", "b"])), "choices": [{"delta": delta}]}
     if draw(st.integers(0, 9)) == 0:
         event["usage"] = {"completion_tokens": draw(st.integers(0, 9))}
     if draw(st.integers(0, 19)) == 0:
         event["choices"][0]["finish_reason"] = draw(st.sampled_from([None, "stop", "length"]))
     space = draw(st.sampled_from([(",", ":"), (",", ":"), (", ", ": ")]))
-    text = json.dumps(event, ensure_ascii=draw(st.booleans()), separators=space).encode("utf-8", "surrogatepass")
+    data = json.dumps(event, ensure_ascii=draw(st.booleans()), separators=space).encode("utf-8", "surrogatepass")
     special = draw(st.integers(0, 29))
     if special == 0:
         return b": ping\n\n"
     if special == 1:
-        return b"data: " + text[:-1] + b"\xff\n\n"
-    return b"data: " + text + b"\n\n"
+        return b"data: " + data[:-1] + b"\xff\n\n"
+    if special == 2:  # broken by one byte, inside the text or elsewhere
+        at = draw(st.integers(0, len(data)))
+        data = data[:at] + draw(st.sampled_from([b'"', b"\\", b"\n", b"\x01", b"\xc3", b"{"])) + data[at:]
+    return b"data: " + data + b"\n\n"
 
 
 @st.composite
@@ -102,6 +107,21 @@ def test_a_stamp_that_changes_is_learnt_anew() -> None:
     head, *first, _ = plain([" word"] * 50, created=1)
     _, *second = plain([" word"] * 50, created=2)
     assert exchange_of([head, *first, *second], chat, framed=True)[1] == 98
+
+
+def test_facts_stay_in_the_order_of_the_stream() -> None:
+    """After an event of another kind, one fitting event is parsed again: the last id is the one that holds."""
+    head, *first, last = plain([" word"] * 9, id="a")
+    _, other, _ = plain([""], id="b")
+    exchange, fast = exchange_of([head, *first, other, *first, last], chat, framed=True)
+    assert (exchange.request_id, fast) == ("a", 16)
+
+
+@pytest.mark.parametrize("byte", [b'"', b"\\", b"\x01", b"\x1f", b"\xff"])
+def test_a_byte_that_breaks_the_text_breaks_the_answer(byte: bytes) -> None:
+    head, first, second, third, _ = plain([" word"] * 3)
+    broken = third.replace(b" word", b" wo" + byte + b"d")
+    assert exchange_of([head, first, second, broken], chat, framed=True)[0].outcome is Outcome.MALFORMED
 
 
 def test_no_frame_for_a_reader_that_counts_otherwise() -> None:
