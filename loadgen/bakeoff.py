@@ -31,8 +31,8 @@ THREE = (
     Embedded("groqrack", "groqrack", "groq"),
     Embedded("a100+groqrack", "disaggregated", "dynamo"),
 )
-# A light step, where each GPU has one sequence at a time; at least 500 counted requests in the base step, so that p99 can
-# be bounded; and an overload. All of it within 100 s on two cores.
+# A light step, where each GPU has one sequence at a time; at least 500 counted requests in the base step, so that p99
+# can be bounded; and an overload. All of it within 100 s on two cores.
 WORKLOAD = "azure-conv"
 DEMO = Load(WORKLOAD, request_rate=17.5, duration=32.0, warmup=3.0, drain_timeout=20.0, max_context=CONTEXT)
 DEMO_STEPS = "0.1,1,3"

@@ -25,7 +25,8 @@ Order = Annotated[
     typer.Option(help="parallel (simulated ones), or sequential (yours): each alone.", rich_help_panel=o.LOAD),
 ]
 Steps = Annotated[
-    str | None, typer.Option(help="Load steps as factors: 1,2,4 (0.1,1,3 if simulated, else 1).", rich_help_panel=o.LOAD)
+    str | None,
+    typer.Option(help="Load steps as factors: 1,2,4 (0.1,1,3 if simulated, else 1).", rich_help_panel=o.LOAD),
 ]
 StepDuration = Annotated[
     float | None, typer.Option(help="Seconds of each step but the base (factor 1).", rich_help_panel=o.LOAD)
