@@ -38,7 +38,7 @@ def serve(
 
         phaseload serve a100-40g --set policy=prefill-first --set engine=trtllm
 
-        phaseload serve disaggregated --pool 1:6 --set link.bandwidth=11.5e9
+        phaseload serve disaggregated --pool 1:6 --set link.bandwidth=11.5
 
         phaseload serve h100 --fault stall=0.01,reset=0.01
     """

@@ -32,6 +32,7 @@ from math import ceil, inf
 
 from .events import EventQueue
 from .job import Emit, Job
+from .journal import Journal
 from .paging import BLOCK, Pages, blocks_for
 from .prefixes import PrefixCache, TierSize
 from .roofline import Roofline
@@ -61,8 +62,17 @@ class Batching:
 class Replica:
     """One GPU, or one tensor-parallel group of them."""
 
-    def __init__(self, queue: EventQueue, roofline: Roofline, batching: Batching, *, longest: float = inf) -> None:
+    def __init__(
+        self,
+        queue: EventQueue,
+        roofline: Roofline,
+        batching: Batching,
+        *,
+        longest: float = inf,
+        journal: bool = False,
+    ) -> None:
         self.queue, self.roofline, self.batching, self.longest = queue, roofline, batching, longest
+        self.journal: Journal | None = Journal() if journal else None
         self.emit: Emit | None = None
         self.pages = Pages(batching.kv_tokens)
         self.cache = PrefixCache(self.pages, batching.tiers) if batching.prefix_cache else None
@@ -232,6 +242,8 @@ class Replica:
         for job in jobs:
             if job.first < 0:
                 job.first = now
+            if job.times is not None:
+                job.times.append(now)
             job.left -= 1
             if job.left == 0:
                 over.append(job)
@@ -375,6 +387,8 @@ class Replica:
         """All decoding sequences have done `steps` steps; those that are complete leave."""
         running = self.running
         self.pages.free -= self.pages.need(self.steps, steps)
+        if self.journal is not None:
+            self._write(steps, now)
         self.steps += steps
         self.context += len(running) * steps * self.roofline.gain
         over = []
@@ -387,6 +401,21 @@ class Replica:
             self.emit([entry[2] for entry in running], now)
         for job in over:
             self._finish(job, now)
+
+    def _write(self, steps: int, now: float) -> None:
+        """The instants at which the steps that end now ended."""
+        journal = self.journal
+        assert journal is not None
+        if steps > 1:
+            decodes, context, at = len(self.running), self.context, self._began
+            beat = self.batching.interval and (now - self._began) / steps
+            for _ in range(steps - 1):
+                at += beat or self.roofline.decode(decodes, context)
+                context += decodes * self.roofline.gain
+                journal.ends.append(at)
+        journal.ends.append(now)
+        if len(journal.ends) > 1 << 16:
+            journal.forget(min((entry[2].entered for entry in self.running), default=self.steps))
 
     # KV blocks.
 
@@ -415,6 +444,8 @@ class Replica:
 
     def _leave(self, job: Job) -> None:
         """Takes the job out of the decode batch's sums."""
+        if self.journal is not None and job.times is not None:
+            job.times.extend(self.journal.between(job.entered, self.steps))
         if self.batching.drafted:
             self.context -= job.todo + 1 + (self.steps - job.entered) * self.roofline.gain
         else:

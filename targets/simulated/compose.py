@@ -48,6 +48,7 @@ SETTINGS = {
     "cpu_bandwidth": "bytes a second from there (41e9: measured by LMCache)",
     "disk_gb": "disk or remote store below it, gigabytes (0)",
     "disk_bandwidth": "bytes a second from there (4.5e9: NVMe, assumed)",
+    "link.bandwidth": "gigabytes a second, one way; link.t0 and link.handover in seconds",
     "link.overlap": "compositions: 1 to send each layer's KV while the next is computed (0)",
 }
 
@@ -62,6 +63,7 @@ class Endpoint:
     queue: EventQueue
     station: Station
     legs: Disaggregated | None  # the legs that a client can drive itself; None where prompts can't be handed over
+    journal: bool  # are the instants of all tokens kept?
     units: int  # GPUs and racks
     price: float | None  # $/h of the whole endpoint
     watts: float | None
@@ -79,15 +81,18 @@ def build(
     model: str = "llama2-7b",
     settings: Mapping[str, str] | None = None,
     real_time: bool = False,
+    journal: bool = False,
     seed: int = 0,
 ) -> Endpoint:
-    """The named endpoint on an event queue of its own. `real_time`: an event for each step and token.
+    """The named endpoint on an event queue of its own.
+
+    `real_time`: an event for each step and token. `journal`: virtual time that keeps the instants of all tokens.
 
     Raises InputError for an unknown name, model, setting or value, and for a model that doesn't fit.
     """
     profile = load(name)
     wanted = Settings({**profile.settings, **(settings or {})})
-    workshop = _Workshop(find_model(model), EventQueue(), real_time, seed)
+    workshop = _Workshop(find_model(model), EventQueue(), real_time, journal, seed)
     station: Station
     legs: Disaggregated | None = None
     if profile.kind == "disaggregated":
@@ -99,7 +104,7 @@ def build(
         if isinstance(station, Pool):
             legs = Disaggregated(station, link, station)
     wanted.none_left()
-    return Endpoint(profile.name, profile, workshop.model, workshop.queue, station, legs, *bill)
+    return Endpoint(profile.name, profile, workshop.model, workshop.queue, station, legs, journal, *bill)
 
 
 class Settings:
@@ -163,6 +168,7 @@ class _Workshop:
     model: Model
     queue: EventQueue
     real_time: bool
+    journal: bool
     seed: int
 
     def one(self, profile: Profile, wanted: Settings) -> tuple[Pool | Racks, Bill]:
@@ -177,7 +183,7 @@ class _Workshop:
         engine = profile.engines[wanted.text("engine", next(iter(profile.engines)), tuple(profile.engines))]
         roofline, batching = self._gpu(profile, {**profile.figures, **engine}, wanted, tp)
         longest = 1 if self.real_time else inf
-        replicas = [Replica(self.queue, roofline, batching, longest=longest) for _ in range(pool)]
+        replicas = [Replica(self.queue, roofline, batching, longest=longest, journal=self.journal) for _ in range(pool)]
         return Pool(replicas), _bill(profile, wanted, pool * tp)
 
     def _gpu(
@@ -272,13 +278,13 @@ class _Workshop:
     def link(self, profile: Profile, wanted: Settings) -> Link:
         speed = LinkSpeed(
             t0=wanted.figure("t0", profile.link),
-            bandwidth=wanted.figure("bandwidth", profile.link),
+            bandwidth=wanted.figure("bandwidth", profile.link) * 1e9,
             handover=wanted.figure("handover", profile.link),
             overlap=bool(wanted.count("overlap", 0)),
         )
         wanted.none_left()
         if not speed.bandwidth:
-            raise InputError("link.bandwidth=0", remedy="bytes a second, more than 0")
+            raise InputError("link.bandwidth=0", remedy="gigabytes a second, more than 0")
         return Link(self.queue, speed, token_bytes=self.model.kv_bytes, layers=self.model.layers)
 
     def disaggregated(self, profile: Profile, wanted: Settings) -> tuple[Disaggregated, Bill]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -43,6 +44,7 @@ class Job:
         "prompt",
         "shared",
         "sink",
+        "times",
         "todo",
         "transferred",
     )
@@ -67,6 +69,7 @@ class Job:
         self.last = -1.0  # last token
         self.cached = 0  # prompt tokens found in a prefix cache
         self.preempted = 0
+        self.times: array[float] | None = None  # of each step that gave tokens, where the driver wants them
         self.prefill_worker = self.decode_worker = -1
         # State, owned by the station that works on it.
         self.place: Any = None  # the replica

@@ -95,6 +95,8 @@ class Racks:
         if job not in self.serving:
             return
         job.left, job.last = 0, now
+        if job.times is not None:
+            job.times.extend(job.first + token * self.tpot for token in range(job.output))
         self._vacate(job, now)
         job.done(job, now)
 

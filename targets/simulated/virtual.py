@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 
+import numpy as np
+
 from traces.request import Request
 
 from ..exchange import Exchange, Outcome
@@ -30,10 +32,11 @@ def simulate(
 ) -> Iterator[Exchange]:
     """One Exchange for each request, in the order in which they end. An endpoint serves one simulation.
 
-    `block_tokens`: the trace's, for endpoints with a prefix cache.
+    `block_tokens`: the trace's, for endpoints with a prefix cache. Without a journal an Exchange has two token
+    instants, the first and the last.
     """
     queue, station, name = endpoint.queue, endpoint.station, target or endpoint.name
-    limit = station.limit
+    limit, caches = station.limit, endpoint.caches
     over: deque[Job] = deque()
 
     def done(job: Job, now: float) -> None:
@@ -50,8 +53,11 @@ def simulate(
             yield _refused(request, name, step, limit)
         else:
             prompt = request.prompt_tokens or 1
-            prefix = _sized(request.prefix, block_tokens) if endpoint.caches else ()
-            station.submit(Job(number, now, prompt, output, done, request, prefix), now)
+            prefix = _sized(request.prefix, block_tokens) if caches else ()
+            job = Job(number, now, prompt, output, done, request, prefix)
+            if endpoint.journal:
+                job.times = array("d")
+            station.submit(job, now)
     queue.run(inf)
     while over:
         yield _exchange(over.popleft(), name, step)
@@ -85,8 +91,14 @@ def _blank(request: Request, target: str, step: str) -> Exchange:
 def _exchange(job: Job, target: str, step: str) -> Exchange:
     exchange = _blank(job.sink, target, step)
     first, last = round(job.first * NANO), round(job.last * NANO)
-    exchange.token_at = array("q", (first, last) if job.output > 1 else (first,))
-    exchange.token_events = array("i", (1, job.output - 1) if job.output > 1 else (1,))
+    if job.times is not None:
+        exchange.token_at = array("q", np.rint(np.frombuffer(job.times) * NANO).astype(np.int64).tobytes())
+        exchange.token_events = array("i", [1]) * len(exchange.token_at)
+        if job.counts:
+            exchange.token_events = array("i", [1, *job.counts])
+    else:
+        exchange.token_at = array("q", (first, last) if job.output > 1 else (first,))
+        exchange.token_events = array("i", (1, job.output - 1) if job.output > 1 else (1,))
     exchange.done, exchange.status, exchange.outcome, exchange.finish_reason = last, 200, Outcome.OK, "length"
     exchange.usage_prompt, exchange.usage_output, exchange.usage_cached = job.prompt, job.output, job.cached
     queue, prefill, transfer, decode = phases(job)
