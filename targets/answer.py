@@ -37,7 +37,6 @@ class Answer:
         "_lessons",
         "_note_at",
         "_note_events",
-        "_origin",
         "_reader",
         "_receive",
         "_response",
@@ -47,6 +46,7 @@ class Answer:
         "finished_at",
         "first_after",
         "last_after",
+        "origin",
         "parsed",
         "tokens",
     )
@@ -54,7 +54,7 @@ class Answer:
     def __init__(
         self, exchange: Exchange, wire: ModuleType | Any, reader: Any, origin: int, leave_after: int | None = None
     ) -> None:
-        self._exchange, self._wire, self._reader, self._origin = exchange, wire, reader, origin
+        self._exchange, self._wire, self._reader, self.origin = exchange, wire, reader, origin
         self._enough = EVENT_COUNT_LIMIT if leave_after is None else leave_after
         self._response, self._decoder = Response(), Decoder()
         self._receive: Callable[[bytes, int, int], End | None] | None = None
@@ -91,7 +91,7 @@ class Answer:
         self.fast += 1
         self.tokens += 1
         self.last_after = before
-        self._note_at(stamp - self._origin)
+        self._note_at(stamp - self.origin)
         self._note_events(1)
         return True
 
@@ -137,7 +137,7 @@ class Answer:
     def _head(self, stamp: int) -> None:
         """The headers are there: what kind of answer is it?"""
         exchange, response = self._exchange, self._response
-        exchange.status, exchange.headers_at = response.status, stamp - self._origin
+        exchange.status, exchange.headers_at = response.status, stamp - self.origin
         headers.note(response.headers, exchange)
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not 200 <= response.status < 300:
@@ -168,14 +168,14 @@ class Answer:
             if bearing:
                 self._note_tokens(bearing, stamp, before)
         if reader.finished and self.finished_at is None:
-            self.finished_at = stamp - self._origin
+            self.finished_at = stamp - self.origin
 
     def _note_tokens(self, bearing: int, stamp: int, before: int) -> None:
         if not self.tokens:
-            self.first_after = max(before, self._origin + (self._exchange.sent or 0))
+            self.first_after = max(before, self.origin + (self._exchange.sent or 0))
         self.last_after = before
         self.tokens += bearing
-        self._note_at(stamp - self._origin)
+        self._note_at(stamp - self.origin)
         self._note_events(bearing)
 
     def _collect_answer(self, body: bytes, stamp: int, before: int) -> None:
@@ -215,7 +215,7 @@ class Answer:
         """The terminator was seen, and nothing more is waited for."""
         if not self.tokens:
             return Outcome.MALFORMED, "no event of the answer carried a token", stamp
-        return Outcome.OK, "", stamp if self.finished_at is None else self.finished_at + self._origin
+        return Outcome.OK, "", stamp if self.finished_at is None else self.finished_at + self.origin
 
     def failure(self, stamp: int) -> End:
         """An error's answer, as far as it came."""

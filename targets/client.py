@@ -38,7 +38,6 @@ from .wire import WIRES
 log = logging.getLogger(__name__)
 
 AGENT = "phaseload"
-STEP = 2_000_000  # ns that CLOCK_REALTIME may drift between two ticks; more is a step (slewing: 500 ppm, 25 us a tick)
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -52,7 +51,6 @@ class HttpTarget:
         raise_open_files()
         self.spec, self.clock, self.name = spec, clock, spec.name
         self.wire = wire or _wire(spec)
-        self.origin = clock.origin
         self.address = address(spec.url)
         self.preferred = 0
         self.tls = _context(spec) if self.address.scheme == "https" else None
@@ -65,15 +63,17 @@ class HttpTarget:
             round(spec.request_timeout * 1e9),
         )
         self.pulse = pulse.pulse()
-        self.pulse.sweeps[self] = self._sweep
+        self.pulse.listeners[self] = None
         self._deadlines: Deadlines[Connection] = Deadlines(clocks.monotonic_ns())
         self._busy: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
-        self._drift = clock.drift()
-        self.steps: list[dict[str, float]] = []
         self._over: SimpleQueue[tuple[Flight | None, Outcome, str]] = SimpleQueue()
         self._courier = gevent.spawn(self._deliver)
         self._closed = False
+
+    @property
+    def origin(self) -> int:
+        return self.clock.origin
 
     @property
     def in_flight(self) -> int:
@@ -125,7 +125,7 @@ class HttpTarget:
         self.stop(Outcome.CUT)
         for connection in list(self._idle):
             connection.close()
-        self.pulse.sweeps.pop(self, None)
+        self.pulse.listeners.pop(self, None)
         self._over.put((None, Outcome.OK, ""))
         if gevent.getcurrent() is not self._courier:
             self._courier.join()
@@ -157,6 +157,23 @@ class HttpTarget:
 
     def watch(self, connection: Connection, limit: int) -> None:
         self._deadlines.put(connection, clocks.monotonic_ns() + limit - self.clock.now())
+
+    # The pulse's side.
+
+    def sweep(self) -> None:
+        """Looks at the connections whose time has come."""
+        now = self.clock.now()
+        for connection in self._deadlines.due(clocks.monotonic_ns()):
+            limit = connection.look(now)
+            if limit is not None:
+                self.watch(connection, limit)
+
+    def stepped(self) -> None:
+        """The clock was stepped: what is open can't be measured, and its limits count from now."""
+        now = self.clock.now()
+        for connection in self._busy:
+            connection.step(now)
+            self.watch(connection, now)
 
     # Inside.
 
@@ -193,19 +210,6 @@ class HttpTarget:
             except Exception:
                 self.pulse.faults += 1
                 log.exception("the callback of request %d failed", flight.exchange.index)
-
-    def _sweep(self) -> None:
-        now = self.clock.now()
-        drift = self.clock.drift()
-        if abs(drift - self._drift) > STEP:
-            self.steps.append({"at_s": now * 1e-9, "step_s": (drift - self._drift) * 1e-9})
-            for connection in self._busy:
-                connection.step(now)
-        self._drift = drift
-        for connection in self._deadlines.due(clocks.monotonic_ns()):
-            limit = connection.look(now)
-            if limit is not None:
-                self.watch(connection, limit)
 
     # The request's bytes.
 
@@ -258,9 +262,7 @@ def diagnostics() -> dict[str, Any]:
 
     JSON-able. Durations in seconds. Counted since the process's first target was made.
     """
-    known = pulse.pulse()
-    steps = [step for target in known.sweeps if isinstance(target, HttpTarget) for step in target.steps]
-    return {**known.facts(), "clock_steps": steps}
+    return pulse.pulse().facts()
 
 
 def raise_open_files() -> int:

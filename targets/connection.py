@@ -82,11 +82,12 @@ class Owner(Protocol):
 
     pulse: Pulse
     address: Address
-    origin: int  # the run's start, nanoseconds since the epoch
     tls: ssl.SSLContext | None
     limits: tuple[int, int, int, int]  # ns: connect, first token, silence, whole
     preferred: int  # which of the socket addresses worked last
 
+    @property
+    def origin(self) -> int: ...  # the run's start, nanoseconds since the epoch
     def over(self, flight: Flight, outcome: Outcome, error: str) -> None: ...
     def again(self, flight: Flight) -> None: ...
     def idle(self, connection: Connection) -> None: ...
@@ -235,7 +236,7 @@ class Connection:
 
     def take(self, flight: Flight) -> None:
         """Carries another flight on this open connection."""
-        self.flight = flight
+        self.flight, self.origin = flight, self.owner.origin
         self._begin(flight)
         flight.exchange.reused = True
         flight.exchange.connected = time_ns() - self.origin
@@ -407,6 +408,7 @@ class Connection:
         if self.flight is not None:
             self.flight.exchange.stepped = True
             self._stepped = now
+            self.origin = self._answer.origin = self.owner.origin
 
     def stop(self, outcome: Outcome, error: str) -> None:
         """Ends the flight from outside, and closes."""

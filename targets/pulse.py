@@ -15,15 +15,26 @@ from __future__ import annotations
 import gc
 import resource
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 
 from . import clock
+from .clockalarm import ClockAlarm
 
 TICK = 0.05  # seconds
 LONG = 10_000_000  # a stall worth counting, nanoseconds
+UNSEEN = 2_000_000  # ns: a step that a tick alone believes in (slewing makes 25 us a tick)
+TOLD = 20_000  # ns: the same when the kernel says that the clock was set
+
+
+class Listener(Protocol):
+    """What every open target of the hub gives its pulse."""
+
+    clock: clock.Clock
+
+    def sweep(self) -> None: ...
+    def stepped(self) -> None: ...
 
 
 class Pulse:
@@ -36,7 +47,9 @@ class Pulse:
         self.reads = self.unstamped = self.fast = 0
         self.opened = self.reused = self.reconnected = self.faults = 0
         self.stalls = self.longest_stall = 0
-        self.sweeps: dict[object, Callable[[], None]] = {}  # what each open target wants at every tick
+        self.listeners: dict[Listener, None] = {}  # the open targets
+        self.watch = clock.Steps()
+        self.steps: list[dict[str, float]] = []
         self._ticked = clock.monotonic_ns()
         self._started = self._ticked
         self._cpu = clock.cpu_ns()
@@ -44,6 +57,7 @@ class Pulse:
         self._prepare.start(self._polling)
         self._timer = self.loop.timer(TICK, TICK, ref=False)
         self._timer.start(self._tick)
+        self._alarm = ClockAlarm(self.loop, lambda: self._look(TOLD))
 
     def _polling(self) -> None:
         self.before = self._latest
@@ -57,8 +71,23 @@ class Pulse:
             self.longest_stall = stall
         if stall > LONG:
             self.stalls += 1
-        for sweep in list(self.sweeps.values()):
-            sweep()
+        self._look(UNSEEN)
+        for listener in list(self.listeners):
+            listener.sweep()
+
+    def _look(self, least: int) -> None:
+        """Was the clock stepped? Then the runs' clocks follow, and what is open is marked."""
+        step = self.watch.look(least)
+        if not step:
+            return
+        clocks = {id(listener.clock): listener.clock for listener in self.listeners}
+        at = min((known.now() for known in clocks.values()), default=0)
+        self.steps.append({"at_s": at * 1e-9, "step_s": step * 1e-9})
+        for known in clocks.values():
+            known.follow(step)
+        self.before, self._latest = self.before + step, self._latest + step
+        for listener in list(self.listeners):
+            listener.stepped()
 
     def facts(self) -> dict[str, Any]:
         wall, cpu = clock.monotonic_ns() - self._started, clock.cpu_ns() - self._cpu
@@ -79,6 +108,7 @@ class Pulse:
             "collections": COLLECTIONS.count,
             "collections_s": COLLECTIONS.total * 1e-9,
             "longest_collection_s": COLLECTIONS.longest * 1e-9,
+            "clock_steps": list(self.steps),
         }
 
 
