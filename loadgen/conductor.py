@@ -21,6 +21,7 @@ from gevent.queue import Empty, Queue
 
 from reports.digest import Digests
 from targets.clock import realtime_ns
+from targets.scrape import Scraper
 
 from . import plan as plans
 from .plan import Plan
@@ -74,6 +75,7 @@ class Conductor:
         self.phase = -1  # the last phase that was started
         self.origin = 0
         self.digests = Digests()
+        self._scraper: Scraper | None = None
         self._send, self._alive = send, alive
         self._inbox: Queue[tuple[str, Message]] = Queue()
         self._secret = secrets.token_hex(16)
@@ -114,6 +116,8 @@ class Conductor:
                 self._listen(0.2)
                 self._notice_losses()
                 self._advance()
+            if self._scraper is not None:
+                self._scraper.stop()
             self.record.complete(self.workers.values(), self.digests, self.interrupted, self.origin)
         except Exception:
             log.exception("the run could not be completed")
@@ -143,10 +147,17 @@ class Conductor:
         if alive and all(worker.ready >= upcoming for worker in alive):
             if upcoming == 0:
                 self.origin = realtime_ns() + LEAD
+                self._scraper = self._scrape()
             start = 0 if upcoming == 0 else self._now() + LEAD
             self.phase = upcoming
             self.record.phase_started(upcoming, start, self.origin)
             self._tell({"kind": "go", "phase": upcoming, "origin": self.origin, "start": start})
+
+    def _scrape(self) -> Scraper:
+        """Reads the servers' own metrics from here on, in a process of its own."""
+        specs = [leg.target for phase in self.plan.phases for leg in phase.legs]
+        urls = [url for spec in specs for url in spec.metrics]
+        return Scraper(urls, self.folder, self.origin, any(spec.insecure for spec in specs))
 
     def _now(self) -> int:
         return realtime_ns() - self.origin

@@ -1,0 +1,251 @@
+"""What the servers say of themselves while the load runs: `/metrics` (Prometheus text), read every second.
+
+The reading is off the client's critical path, in a process of its own: `python -m targets.scrape`, started and ended by
+`Scraper`. It reads each URL once before the load, every second during it and once after, a thread a URL, and writes one
+JSON line a reading:
+
+    {"at": 1000012345, "url": "...", "when": "during", "running": 12, "waiting": 3, "kv_use": 0.41,
+     "ttft": [sum of seconds, count], ...}
+
+`at` is nanoseconds from the run's start. A name that a server doesn't have is absent; a reading that failed has
+`error`. `before` and `after` also have the histograms' buckets, so that quantiles of the run alone can be had. Prefill
+and decode workers stay apart, because each has its URL. The names of vLLM, SGLang, Dynamo, TGI, TensorRT-LLM and
+llama.cpp stand in the tables below (2026).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import ssl
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from select import select
+from typing import IO, Any
+from urllib.request import urlopen
+
+from .clock import Clock
+from .wire import facts
+
+EVERY = 1.0  # seconds
+PATIENCE = 2.0  # seconds that one reading may take
+LARGEST = 8 << 20  # bytes of one answer
+FILE = "metrics.jsonl"
+
+GAUGES = {
+    "running": (
+        "vllm:num_requests_running",
+        "sglang:num_running_reqs",
+        "dynamo_frontend_inflight_requests",
+        "tgi_batch_current_size",
+        "trtllm_num_requests_running",
+        "llamacpp:requests_processing",
+    ),
+    "waiting": (
+        "vllm:num_requests_waiting",
+        "sglang:num_queue_reqs",
+        "dynamo_frontend_queued_requests",
+        "tgi_queue_size",
+        "trtllm_num_requests_waiting",
+        "llamacpp:requests_deferred",
+    ),
+    "prefill_inflight": ("sglang:num_prefill_inflight_queue_reqs",),
+    "decode_transfer": ("sglang:num_decode_transfer_queue_reqs",),
+    "kv_use": (
+        "vllm:kv_cache_usage_perc",
+        "vllm:gpu_cache_usage_perc",
+        "sglang:token_usage",
+        "trtllm_kv_cache_utilization",
+    ),
+    "kv_hit_rate": ("sglang:cache_hit_rate", "trtllm_kv_cache_hit_rate"),
+}
+LARGEST_COUNTS = {"kv_use", "kv_hit_rate"}  # shares: of several engines the fullest counts, others are added up
+HISTOGRAMS = {
+    "ttft": (
+        "vllm:time_to_first_token_seconds",
+        "sglang:time_to_first_token_seconds",
+        "dynamo_frontend_time_to_first_token_seconds",
+        "trtllm_time_to_first_token_seconds",
+    ),
+    "itl": (
+        "vllm:inter_token_latency_seconds",
+        "vllm:time_per_output_token_seconds",
+        "sglang:inter_token_latency_seconds",
+        "dynamo_frontend_inter_token_latency_seconds",
+        "tgi_request_mean_time_per_token_duration",
+        "trtllm_time_per_output_token_seconds",
+    ),
+    "e2e": (
+        "vllm:e2e_request_latency_seconds",
+        "sglang:e2e_request_latency_seconds",
+        "dynamo_frontend_request_duration_seconds",
+        "tgi_request_duration",
+        "trtllm_e2e_request_latency_seconds",
+    ),
+    "queue": (
+        "vllm:request_queue_time_seconds",
+        "sglang:queue_time_seconds",
+        "tgi_request_queue_duration",
+        "trtllm_request_queue_time_seconds",
+    ),
+    "prefill": ("vllm:request_prefill_time_seconds",),
+    "decode": ("vllm:request_decode_time_seconds",),
+    "transfer": ("vllm:nixl_xfer_time_seconds",),
+}
+
+_SAMPLE = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? +(\S+)(?: +-?\d+)?")
+_LE = re.compile(r'(?:^|,)\s*le="([^"]*)"')
+Samples = dict[str, list[tuple[str, float]]]
+
+
+def samples(text: str) -> Samples:
+    """The samples of a Prometheus text by name, each with its labels as they stand. Lines that are none are skipped."""
+    found: Samples = defaultdict(list)
+    for line in text.splitlines():
+        match = _SAMPLE.fullmatch(line.strip())
+        if match is None:
+            continue
+        try:
+            value = float(match[3])
+        except ValueError:
+            continue
+        if math.isfinite(value):
+            found[match[1]].append((match[2] or "", value))
+    return found
+
+
+def reading(text: str, buckets: bool = False) -> dict[str, Any]:
+    """What one answer says, under our names."""
+    found = samples(text)
+    row: dict[str, Any] = {}
+    for ours, theirs in GAUGES.items():
+        if name := next((name for name in theirs if name in found), None):
+            values = [value for _, value in found[name]]
+            row[ours] = max(values) if ours in LARGEST_COUNTS else sum(values)
+    for ours, theirs in HISTOGRAMS.items():
+        if name := next((name for name in theirs if f"{name}_count" in found), None):
+            row[ours] = [sum(value for _, value in found[f"{name}_{part}"]) for part in ("sum", "count")]
+            if buckets:
+                row[f"{ours}_buckets"] = _buckets(found[f"{name}_bucket"])
+    return row
+
+
+def _buckets(parts: Iterable[tuple[str, float]]) -> list[list[float]]:
+    """[upper bound, cumulative count] pairs, the series of several engines added up; the last bound is left out."""
+    counts: dict[float, float] = defaultdict(float)
+    for labels, value in parts:
+        bound = _LE.search(labels)
+        if bound and bound[1] != "+Inf":
+            counts[float(bound[1])] += value
+    return [[bound, counts[bound]] for bound in sorted(counts)]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The readings of a run. A line that a kill cut short is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def means(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, tuple[float, int]]]:
+    """By URL and phase: mean seconds and count of what happened between the readings before and after the load."""
+    ends: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        if row.get("when") in ("before", "after") and "error" not in row:
+            ends[row["url"]][row["when"]] = row
+    return {url: dict(_phases(both)) for url, both in ends.items() if len(both) == 2}
+
+
+def _phases(ends: dict[str, dict[str, Any]]) -> Iterator[tuple[str, tuple[float, int]]]:
+    for phase in HISTOGRAMS:
+        if phase in ends["after"]:
+            before, after = ends["before"].get(phase, [0.0, 0.0]), ends["after"][phase]
+            total, count = after[0] - before[0], round(after[1] - before[1])
+            if count > 0 and total >= 0:
+                yield phase, (total / count, count)
+
+
+class Scraper:
+    """The process that reads, from here on until `stop`. Does nothing where there is no URL."""
+
+    def __init__(self, urls: Iterable[str], folder: Path, origin: int, insecure: bool = False) -> None:
+        """`origin` is the run's start, nanoseconds since the epoch (`Clock.origin`)."""
+        command = [sys.executable, "-P", "-m", "targets.scrape", "--out", str(folder / FILE), "--origin", str(origin)]
+        command += ["--insecure"] if insecure else []
+        named = sorted(set(urls))
+        self._process = None
+        if named:
+            self._process = subprocess.Popen([*command, *named], stdin=subprocess.PIPE, start_new_session=True)
+
+    def stop(self) -> None:
+        """Has the last reading made, and waits for it."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            try:
+                self._process.wait(2 * PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+            self._process = None
+
+
+def _follow(url: str, out: IO[str], lock: threading.Lock, over: threading.Event, clock: Clock, insecure: bool) -> None:
+    """One URL from before to after."""
+    _write(_take(url, "before", clock, insecure), out, lock)
+    while not over.wait(EVERY - clock.now() % 1_000_000_000 * 1e-9):  # on the run's whole seconds
+        _write(_take(url, "during", clock, insecure), out, lock)
+    _write(_take(url, "after", clock, insecure), out, lock)
+
+
+def _take(url: str, when: str, clock: Clock, insecure: bool) -> dict[str, Any]:
+    context = ssl._create_unverified_context() if insecure and url.startswith("https:") else None
+    row: dict[str, Any] = {"at": clock.now(), "url": url, "when": when}
+    try:
+        with urlopen(url, timeout=PATIENCE, context=context) as answer:
+            text = answer.read(LARGEST).decode("utf-8", "replace")
+        return row | reading(text, buckets=when != "during")
+    except (OSError, ValueError) as error:
+        return row | {"error": facts.line(str(error) or type(error).__name__, 200)}
+
+
+def _write(row: dict[str, Any], out: IO[str], lock: threading.Lock) -> None:
+    with lock:
+        out.write(json.dumps(row) + "\n")
+        out.flush()
+
+
+def main() -> None:
+    """Reads until standard input ends: when the run does, or when the process that started this one is gone."""
+    parser = argparse.ArgumentParser(prog="python -m targets.scrape")
+    parser.add_argument("urls", nargs="+")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--origin", type=int)
+    parser.add_argument("--insecure", action="store_true")
+    options = parser.parse_args()
+    clock, lock, over = Clock(options.origin), threading.Lock(), threading.Event()
+    with Path(options.out).open("a", encoding="utf-8") as out:
+        threads = [
+            threading.Thread(target=_follow, args=(url, out, lock, over, clock, options.insecure), daemon=True)
+            for url in options.urls
+        ]
+        for thread in threads:
+            thread.start()
+        while not select([sys.stdin], [], [])[0] or os.read(sys.stdin.fileno(), 4096):
+            pass
+        over.set()
+        for thread in threads:
+            thread.join(2 * PATIENCE)
+
+
+if __name__ == "__main__":
+    main()
