@@ -1,6 +1,5 @@
 """`phaseload replay`: one trace against one endpoint."""
 
-
 from __future__ import annotations
 
 import sys
