@@ -18,6 +18,7 @@ from __future__ import annotations
 import gc
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -52,6 +53,7 @@ Message = dict[str, Any]
 FLUSH = 2.0  # seconds between flushes: what kill -9 loses at most
 PROGRESS = 1.0
 PIECE = 512 * 1024
+SWITCH = 1e-4  # seconds that a thread which writes rows may keep the interpreter from the dispatcher
 PATIENCE = 3.0  # seconds until a message that must arrive is sent again
 TRIES = 10
 
@@ -112,6 +114,7 @@ class Shard:
             self.done.set()
 
     def _work(self) -> None:
+        sys.setswitchinterval(SWITCH)
         offer = self._claim()
         plan = plans.loads(offer["plan"])
         self._number, self._of = int(offer["shard"]), int(offer["of"])

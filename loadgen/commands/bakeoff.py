@@ -26,7 +26,7 @@ Order = Annotated[
 ]
 Steps = Annotated[
     str | None,
-    typer.Option(help="Load steps as factors: 1,2,4 (0.1,1,3 if simulated, else 1).", rich_help_panel=o.LOAD),
+    typer.Option(help="Load steps as factors: 1,2,4 (simulated: 0.1,1,3).", rich_help_panel=o.LOAD),
 ]
 StepDuration = Annotated[
     float | None, typer.Option(help="Seconds of each step but the base (factor 1).", rich_help_panel=o.LOAD)
