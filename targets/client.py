@@ -107,7 +107,7 @@ class HttpTarget:
         if exchange.started is None:
             exchange.started = self.clock.now()
         try:
-            payload = self._payload(path, headers, body)
+            payload = self.payload(path, headers, body)
             self._carry(Flight(exchange, payload, self.wire, reader, done, leave_after))
         except Exception as error:
             self._stillborn(exchange, done, error)
@@ -243,7 +243,8 @@ class HttpTarget:
 
         return _VARIABLE.sub(fill, value)
 
-    def _payload(self, path: str, headers: list[tuple[str, str]], body: bytes) -> bytes:
+    def payload(self, path: str, headers: list[tuple[str, str]], body: bytes) -> bytes:
+        """One request as it goes onto the wire."""
         own = "".join(_line(name, value) for name, value in headers)
         head = f"POST {self.address.path(path)} HTTP/1.1\r\n{self._head}{own}Content-Length: {len(body)}\r\n\r\n"
         return head.encode("latin-1") + body

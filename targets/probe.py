@@ -7,20 +7,22 @@ reports and what it limits. Needs gevent's hub, as every target does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import gevent
 import orjson
 from gevent.event import AsyncResult
 
 from .clock import Clock
 from .connect import connect
 from .exchange import Exchange, Outcome
-from .target import Ask, Spec, Target
+from .target import Ask, Spec
 from .wire import headers
 
 PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
 TOKENS = 16
+PATIENCE = 60.0  # seconds until the first token: the first request of a cold server may take long
 PHASES = {
     "queue": "server_queue",
     "prefill": "server_prefill",
@@ -50,19 +52,30 @@ class Probe:
     def ok(self) -> bool:
         return not self.problem
 
+    @property
+    def hopeless(self) -> bool:
+        """Will every request of a run meet the same problem? Else it may pass, and a run counts it."""
+        refused = self.exchange.outcome is Outcome.HTTP_ERROR and 400 <= (self.exchange.status or 0) < 500
+        return not self.ok and (refused or self.exchange.outcome in (Outcome.OK, Outcome.REFUSED))
 
-def probe(spec: Spec, target: Target | None = None) -> Probe:
-    """Send one request to where `spec` points. Raises InputError for a spec that can't be used at all."""
-    probed = target or connect(spec, Clock())
+
+def probe(specs: Sequence[Spec]) -> list[Probe]:
+    """Send one request to each target, at the same time. Raises InputError for a spec that can't be used at all."""
+    asked = [gevent.spawn(_probe, spec) for spec in specs]
+    return [one.get() for one in asked]
+
+
+def _probe(spec: Spec) -> Probe:
+    patient = replace(spec, first_token_timeout=min(spec.first_token_timeout, PATIENCE), request_timeout=2 * PATIENCE)
+    target = connect(patient, Clock())
     ask = Ask(index=0, due=0, prompt=PROMPT, prompt_tokens=len(PROMPT.split()), output_tokens=TOKENS, counted=False)
     finished: AsyncResult[Exchange] = AsyncResult()
     try:
-        probed.start(ask, finished.set)
+        target.start(ask, finished.set)
         exchange = finished.get()
         assert exchange is not None
     finally:
-        if target is None:
-            probed.close()
+        target.close()
     return judge(spec, exchange)
 
 
@@ -73,7 +86,8 @@ def judge(spec: Spec, exchange: Exchange) -> Probe:
 
 
 def _problem(spec: Spec, exchange: Exchange) -> str:
-    said = f": {exchange.error}" if exchange.error else ""
+    error = exchange.error.removeprefix(f"{exchange.status}: ")
+    said = f": {error}" if error else ""
     match exchange.outcome, exchange.status:
         case Outcome.OK, _:
             return _unusable(spec, exchange)
@@ -87,7 +101,7 @@ def _problem(spec: Spec, exchange: Exchange) -> str:
                 f"check model {spec.model!r} and endpoint type {spec.endpoint_type!r}"
             )
         case Outcome.HTTP_ERROR, status:
-            return f"{spec.url} refuses the request (HTTP {status}{said}); {_field(exchange.error)}"
+            return f"{spec.url} refuses the request (HTTP {status}{said}); {_field(error)}"
         case outcome, _:
             return f"{spec.url} {REASONS.get(outcome, str(outcome))}{said}"
 

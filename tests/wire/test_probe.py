@@ -64,5 +64,22 @@ def test_one_read_is_all_right_where_itl_is_given_up():
 
 
 def test_a_port_where_nobody_listens():
-    found = probe(Spec("none", "http://127.0.0.1:9", "m"))
-    assert "http://127.0.0.1:9 can't be reached" in found.problem
+    specs = [Spec(name, "http://127.0.0.1:9", "m") for name in ("one", "two")]
+    found = probe(specs)
+    assert [each.spec.name for each in found] == ["one", "two"]
+    assert all("http://127.0.0.1:9 can't be reached" in each.problem and each.hopeless for each in found)
+
+
+@pytest.mark.parametrize(
+    ("given", "hopeless"),
+    [
+        (exchange(), False),
+        (exchange(reads=1), True),
+        (exchange(Outcome.HTTP_ERROR, 404), True),
+        (exchange(Outcome.HTTP_ERROR, 500), False),
+        (exchange(Outcome.RATE_LIMITED, 429), False),
+        (exchange(Outcome.TRUNCATED), False),
+    ],
+)
+def test_what_may_pass_is_left_to_the_run(given, hopeless):
+    assert judge(SPEC, given).hopeless is hopeless

@@ -1,0 +1,62 @@
+"""`phaseload record`: one answer of a live server, as a table that is a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import options as o
+
+
+def record(
+    url: Annotated[str, typer.Argument(help="Base URL of the endpoint.")],
+    model: o.Model = "",
+    endpoint_type: o.EndpointType = "chat",
+    api_key_env: o.ApiKeyEnv = None,
+    api_key_file: o.ApiKeyFile = None,
+    header: o.Header = None,
+    insecure: o.Insecure = False,
+    ca_file: o.CaFile = None,
+    extra_body: o.ExtraBody = None,
+    prompt: Annotated[str, typer.Option(help="What to ask.")] = "Count upwards from one, in words.",
+    tokens: Annotated[int, typer.Option(help="Length of the answer.")] = 8,
+    name: Annotated[str, typer.Option(help="The table's name.")] = "stream",
+    source: Annotated[str, typer.Option(help="Which server, which version: noted in the table.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Append the table to this file (stdout unless given).")] = None,
+) -> None:
+    """Record one answer, byte for byte, with the facts that our reader finds in it.
+
+    The table goes into tests/wire/exchanges/TYPE.toml after a look at its facts: from then on the same bytes, whole or
+    split anywhere, must give the same facts. Headers that aren't read are left out; the request isn't kept.
+
+    Examples:
+
+        phaseload record http://127.0.0.1:8000 -m llama-3.1-8b --source "vLLM 0.12"
+
+        phaseload record https://api.groq.com --endpoint-type groq --api-key-env GROQ_API_KEY -m m --out groq.toml
+    """
+    import sys
+
+    from targets.fetch import fetch
+    from targets.recording import facts, replay
+    from targets.target import Ask
+
+    from .. import targeting
+
+    spec = targeting.spec(
+        name="record", url=url, model=model, endpoint_type=endpoint_type, api_key_env=api_key_env,
+        api_key_file=api_key_file, header=header or [], insecure=insecure, ca_file=ca_file, extra_body=extra_body,
+    )  # fmt: skip
+    ask = Ask(index=0, due=0, prompt=prompt, prompt_tokens=len(prompt.split()), output_tokens=tokens)
+    wire, answer = fetch(spec, ask, source)
+    exchange = replay(wire, answer)
+    table = answer.table(name, facts(exchange))
+    if out is None:
+        sys.stdout.write(table)
+    else:
+        with out.open("a", encoding="utf-8") as file:
+            file.write(("\n" if file.tell() else "") + table)
+        said = f"{exchange.outcome}, {sum(exchange.token_events)} tokens in {len(exchange.token_events)} events"
+        sys.stderr.write(f"{out}: [{name}] {said} {exchange.error}\n")

@@ -1,0 +1,126 @@
+"""`phaseload targets check` and `phaseload record` as a user runs them, against simulated servers."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen.quota import DAY, MINUTE, shortfalls, worst
+from targets.recording import facts, recording, replay
+from targets.wire import WIRES
+from traces.synth import synthesise
+
+
+def phaseload(*words, **environment):
+    command = [sys.executable, "-P", "-m", "loadgen", *map(str, words)]
+    env = {**os.environ, **environment, "COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+
+
+@pytest.fixture(scope="module")
+def groqrack():
+    """A GroqRack that admits 30,000 tokens a minute."""
+    command = [sys.executable, "-m", "targets.simulated", "groqrack-published", "--model", "llama3-8b"]
+    process = subprocess.Popen([*command, "--limit-tokens", "30000"], stdout=subprocess.PIPE, text=True)
+    yield json.loads(process.stdout.readline())["url"]
+    process.terminate()
+    process.communicate(timeout=10)
+
+
+TARGETS = """\
+[defaults]
+model = "llama3-8b"
+url = "{url}"
+[rack]
+type = "groq"
+[gone]
+url = "http://127.0.0.1:9"
+[other-model]
+model = "nope"
+[other-type]
+type = "tgi"
+[secret]
+api_key_env = "PHASELOAD_TEST_KEY"
+model = "nope"
+"""
+
+
+def test_check_names_what_is_wrong_with_each(groqrack, tmp_path):
+    file = tmp_path / "targets.toml"
+    file.write_text(TARGETS.format(url=groqrack))
+    done = phaseload("targets", "check", file, PHASELOAD_TEST_KEY="sk-never-shown")
+    assert done.returncode == 1, done.stderr
+    said = done.stdout.splitlines()
+    verdicts = [line.split()[:2] for line in said if not line.startswith(" ")]
+    assert verdicts == [["yes", "rack"], ["no", "gone"], ["no", "other-model"], ["no", "other-type"], ["no", "secret"]]
+    assert "reports queue, prefill, decode" in done.stdout and "limits: 30000 tokens" in done.stdout
+    assert "can't be reached: Connection refused" in done.stdout
+    assert "no such model or path (HTTP 404: The model `nope` does not exist.)" in done.stdout
+    assert "sk-never-shown" not in done.stdout + done.stderr
+
+
+def test_check_names_a_target_that_cant_admit_the_load(groqrack, tmp_path):
+    file = tmp_path / "targets.toml"
+    file.write_text(f'[rack]\nmodel = "llama3-8b"\nurl = "{groqrack}"\ntype = "groq"\n')
+    assert phaseload("targets", "check", file).returncode == 0
+    done = phaseload("targets", "check", file, "--trace", "azure-conv", "--duration", "120")
+    assert done.returncode == 1
+    assert "admits 30,000 tokens a minute, the trace's worst minute needs" in done.stdout
+
+
+def test_a_mistake_in_the_file_is_exit_code_2(tmp_path):
+    file = tmp_path / "targets.toml"
+    file.write_text('[rack]\nurl = "http://x"\nmodle = "m"\n')
+    done = phaseload("targets", "check", file)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{file}:3, column modle: unknown key (did you mean model?)" in done.stderr
+
+
+def test_a_recording_is_a_test(groqrack, tmp_path):
+    out = tmp_path / "groq.toml"
+    for name in ("one", "two"):
+        words = ("record", groqrack, "-m", "llama3-8b", "--endpoint-type", "groq", "--tokens", "5")
+        done = phaseload(*words, "--source", "simulated", "--name", name, "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert f"[{name}] ok, 5 tokens in 5 events" in done.stderr
+    tables = tomllib.loads(out.read_text())
+    assert list(tables) == ["one", "two"]
+    for table in tables.values():
+        assert table["source"] == "simulated" and table["facts"]["usage_output"] == 5
+        assert facts(replay(WIRES["groq"], recording(table))) == table["facts"]
+
+
+def test_an_error_can_be_recorded_too(groqrack):
+    done = phaseload("record", groqrack, "-m", "nope")
+    (table,) = tomllib.loads(done.stdout).values()
+    assert (table["status"], table["facts"]["outcome"]) == (404, "http_error")
+    assert phaseload("record", "http://127.0.0.1:9", "-m", "m").returncode == 2
+
+
+@given(
+    due=st.lists(st.integers(0, 300), min_size=1, max_size=40).map(sorted),
+    period=st.integers(1, 100),
+    data=st.data(),
+)
+def test_the_worst_period_is_the_worst(due, period, data):
+    amount = data.draw(st.lists(st.integers(0, 50), min_size=len(due), max_size=len(due)))
+    by_hand = max(sum(a for d, a in zip(due, amount, strict=True) if start <= d < start + period) for start in due)
+    assert worst(np.array(due), np.array(amount), period) == by_hand
+
+
+def test_shortfalls():
+    trace = synthesise("azure-conv", duration=300.0, seed=1)
+    due, tokens = trace.column("due"), trace.column("prompt_tokens") + trace.column("output_tokens")
+    assert list(shortfalls({"tokens": worst(due, tokens, MINUTE)}, trace, "chat")) == []
+    (line,) = shortfalls({"tokens": worst(due, tokens, MINUTE) // 2}, trace, "chat")
+    assert "tokens a minute" in line and "at most 50% of it" in line
+    (line,) = shortfalls({"requests": len(trace) - 1}, trace, "groq")
+    assert "requests a day" in line
+    assert list(shortfalls({"requests": len(trace) - 1}, trace, "chat")) == []
+    assert worst(due, np.ones(len(due), np.int64), DAY) == len(trace)
