@@ -49,7 +49,9 @@ class Roofline:
     verified: int = 1  # tokens a sequence computes a step
     draft: float = 0.0  # seconds a step for drafting
 
-    def mixed(self, decodes: int, context: float, tokens: int, squares: float, prompts: int, ending: int) -> float:
+    def mixed(
+        self, decodes: int, context: float, tokens: float, squares: float, prompts: float, ending: float
+    ) -> float:
         """One step: `decodes` sequences of `context` tokens together, and chunks of `prompts` prompts.
 
         `tokens` in the chunks, `squares` the sum of to^2 - from^2 over them, `ending` prompts complete with this step.

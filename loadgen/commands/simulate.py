@@ -1,0 +1,85 @@
+"""`phaseload simulate`: a trace through simulated endpoints in virtual time, and grids of such runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import options as o
+
+SIMULATED = "Simulated endpoints"
+
+
+def simulate(
+    trace: o.TraceFile = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME=]PROFILE[,KEY=VALUE...], repeatable.", rich_help_panel=SIMULATED),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Model whose sizes set the speed.")] = "llama2-7b",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of all targets.", rich_help_panel=SIMULATED),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUES",
+            help="An axis of a grid: speedup=0.5..8, pool=1,2,4, link.bandwidth=1..50:6 (points, 8 unless given).",
+            rich_help_panel=SIMULATED,
+        ),
+    ] = None,
+    speedup: o.Speedup = 1.0,
+    request_rate: o.RequestRate = None,
+    burstiness: o.Burstiness = 1.0,
+    duration: o.Duration = None,
+    warmup: o.Warmup = 0.0,
+    request_count: o.RequestCount = None,
+    max_context: o.MaxContext = None,
+    skip_bad_rows: o.SkipBadRows = False,
+    seed: o.Seed = 0,
+    slo: o.Slo = None,
+    goodput: o.Goodput = None,
+    out: o.Out = None,
+    as_json: o.Json = False,
+) -> None:
+    """Plan with simulated endpoints in virtual time: an hour of traffic in a second, the same report.
+
+    With --sweep, every combination is simulated on all cores, and planning.html shows TTFT, TPOT and cost against the
+    load, what a hybrid gains, and where batching overtakes.
+
+    Examples:
+
+        phaseload simulate azure-conv --target a100,pool=4 --target groqrack,pool=14 --duration 600
+
+        phaseload simulate conv.csv --target h100 --slo "ttft p99 < 800ms" --goodput "ttft:800 tpot:40"
+
+        phaseload simulate azure-conv --duration 600 --target h100 --target h100-disagg --sweep speedup=0.5..8
+    """
+    from targets.simulated.__main__ import pairs
+    from traces.errors import InputError
+
+    from .. import conclude, planning, simulation, targeting
+
+    if not target:
+        raise InputError("is missing", where="--target", remedy="a profile; `phaseload serve --list` shows them")
+    chosen = simulation.subjects(target, pairs(setting or []))
+    targeting.check_gates(slo or [], goodput or [])
+    load = planning.Load(
+        trace=targeting.required(trace, "TRACE", "a file, or a bundled workload such as azure-conv"),
+        speedup=speedup, request_rate=request_rate, burstiness=burstiness, duration=duration, warmup=warmup,
+        request_count=request_count, max_context=max_context, skip_bad_rows=skip_bad_rows, seed=seed,
+    )  # fmt: skip
+    name = f"simulate-{planning.name_of(load.trace)}"
+    if sweep:
+        from .. import sweeping
+
+        sys.exit(sweeping.run(chosen, load, sweep, out, name=name, model=model, goodput=goodput or []))
+    for subject in chosen:
+        subject.build(model)
+    folder = planning.new_folder(name, out)
+    about = {"argv": sys.argv, "json": as_json, "slo": slo or [], "goodput": goodput or []}
+    simulation.run(chosen, load, folder, model=model, about=about)
+    sys.exit(conclude.conclude(folder))

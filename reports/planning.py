@@ -1,0 +1,198 @@
+"""planning.html: what a grid of simulations says before any hardware is bought. One self-contained page, no script.
+
+The input is planning.json (`phaseload simulate --sweep` writes it): points of the grid, and for each target its floor,
+capacity, decode curve and price of speed. Everything in it was computed by the engine; this draws it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from . import plots, units
+
+Found = Mapping[str, Any]
+LINES = 8  # of one target in a plot; a larger grid is read from its table
+WIDE = 150  # columns of a file or a pipe
+SHOWN = 400  # rows of the table; planning.json has all
+
+
+def write(found: Found, out: Path) -> Path:
+    env = Environment(
+        loader=PackageLoader("reports", "assets"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+    )
+    env.filters |= {"ms": units.ms, "share": units.share, "rate": units.rate}
+    css = env.loader.get_source(env, "report.css")[0] if env.loader else ""
+    numbers = {target["name"]: number for number, target in enumerate(found["targets"])}
+    page = env.get_template("planning.html.j2").render(
+        found=found,
+        css=Markup(css),
+        numbers=numbers,
+        colours=plots.COLOURS,
+        figures=[(title, caption, Markup(svg)) for title, caption, svg in _figures(found, numbers)],
+        columns=list(found["axes"]),
+        rows=found["points"][:SHOWN],
+        hidden=max(0, len(found["points"]) - SHOWN),
+        ratios=[(t["name"], ratio(t["capacity"])) for t in found["targets"] if len(t["capacity"]) == 2],
+    )
+    out.write_text(page, encoding="utf-8")
+    return out
+
+
+def ratio(capacity: Sequence[float]) -> str:
+    """Prefill : decode replicas with which both pools are full at the same rate, in small whole numbers."""
+    prefill, decode = capacity
+    best = min(
+        ((p, d) for p in range(1, 17) for d in range(1, 17)),
+        key=lambda pair: abs(np.log(pair[0] * prefill / (pair[1] * decode))) + 0.01 * sum(pair),
+    )
+    return f"{best[0]}:{best[1]}"
+
+
+def print_points(found: Found, console: Console) -> None:
+    """The grid as a table, in the order of the axes."""
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)
+    title = "TTFT and TPOT in ms, cost in $ per million output tokens"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("target", *found["axes"], "req/s", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99", "in flight"):
+        table.add_column(name, justify="left" if name == "target" else "right")
+    for name in ("failed", "goodput", "$/Mtok"):
+        table.add_column(name, justify="right")
+    for row in found["points"][:SHOWN]:
+        values = [f"{row['values'][key]:g}" if key in row["values"] else "-" for key in found["axes"]]
+        figures = [units.ms(_at(row, m, q)) for m in ("ttft", "tpot") for q in ("p50", "p99")]
+        cost = row["dollars_per_mtok"]
+        table.add_row(
+            row["target"], *values, units.rate(row["rate"]), *figures, units.rate(row["in_flight"]), str(row["failed"]),
+            units.share(row["goodput"]), "-" if cost is None else f"{cost:.2f}",
+        )  # fmt: skip
+    console.print(table)
+    for pair in found["crossovers"]:
+        where = f"from batch {pair['batch']} on" if pair["batch"] else "at no batch up to 1,024"
+        line = f"A replica of {pair['gpu']} decodes more tokens a second than a rack of {pair['rack']} {where}."
+        console.print(line, markup=False, highlight=False)
+
+
+def _at(row: Mapping[str, Any], metric: str, q: str) -> float | None:
+    return row[metric][q] if row[metric] else None
+
+
+def _figures(found: Found, numbers: Mapping[str, int]) -> Iterator[tuple[str, str, str]]:
+    """(title, caption, svg) of each plot that the data allows."""
+    for axis, values in found["axes"].items():
+        if len(values) > 1:
+            caption = f"p50 solid, p99 dashed; a line for each combination of the other axes (at most {LINES})."
+            yield f"TTFT and TPOT against {axis}", caption, _against(found, axis, numbers)
+    if any(target.get("decode") for target in found["targets"]):
+        caption = "Tokens a second of one replica by batch size; level lines: one rack, which doesn't batch."
+        yield "Where batching overtakes", caption, _decode(found, numbers)
+    for hybrid in found["hybrids"]:
+        caption = (
+            f"End-to-end time of the prefill hardware alone over that of {hybrid['name']}, one request of "
+            f"{hybrid['prompt']:,} prompt tokens: above 1 the hybrid pays."
+        )
+        yield "What the hybrid gains", caption, _gain(hybrid)
+    if any(target.get("batch_cost") for target in found["targets"]):
+        caption = "A replica kept full, by its batch cap (the figures at the points): premium tiers sell small batches."
+        yield "The price of speed", caption, _price(found, numbers)
+
+
+def _against(found: Found, axis: str, numbers: Mapping[str, int]) -> str:
+    with mpl.rc_context(plots.STYLE):
+        figure = Figure(figsize=(11, 3.6), layout="constrained")
+        for axes, metric, title in zip(
+            figure.subplots(1, 2), ("ttft", "tpot"), ("Prefill: TTFT", "Decode: TPOT"), strict=True
+        ):
+            for target, lines in _lines(found, axis).items():
+                for points in lines[:LINES]:
+                    x = [row["values"][axis] for row in points]
+                    for q, style in (("p50", "-"), ("p99", "--")):
+                        y = [(_at(row, metric, q) or np.nan) * 1e3 for row in points]
+                        axes.plot(x, y, style, color=plots.placeholder(numbers[target]), marker=".")
+            axes.set(title=title, xlabel=axis, ylabel="ms", yscale="log")
+            if len(found["axes"][axis]) > 2:
+                axes.set_xscale("log")
+        return plots.svg(figure, f"against {numbers_of(axis)}")
+
+
+def numbers_of(text: str) -> str:
+    """A setting's name as an accessible label may hold it."""
+    return "".join(c if c.isalnum() else " " for c in text)
+
+
+def _lines(found: Found, axis: str) -> dict[str, list[list[dict[str, Any]]]]:
+    """By target, the points of each combination of the other axes, along this one."""
+    lines: dict[str, dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
+    for row in found["points"]:
+        if axis in row["values"]:
+            others = tuple((key, value) for key, value in row["values"].items() if key != axis)
+            lines.setdefault(row["target"], {}).setdefault(others, []).append(row)
+    return {target: list(groups.values()) for target, groups in lines.items()}
+
+
+def _decode(found: Found, numbers: Mapping[str, int]) -> str:
+    with mpl.rc_context(plots.STYLE):
+        figure = Figure(figsize=(11, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for target in found["targets"]:
+            if target.get("decode"):
+                batch, rate = zip(*target["decode"], strict=True)
+                axes.plot(batch, rate, color=plots.placeholder(numbers[target["name"]]), marker=".")
+        for pair in found["crossovers"]:
+            axes.axhline(pair["rack_tokens_per_s"], color=plots.placeholder(numbers[pair["rack"]]), linestyle="--")
+            if pair["batch"]:
+                axes.axvline(pair["batch"], color=plots.GRID, linestyle=":")
+                axes.text(pair["batch"], pair["rack_tokens_per_s"], f" batch {pair['batch']}", va="bottom")
+        axes.set(xlabel="batch", ylabel="tokens a second", xscale="log", yscale="log", title="Decode throughput")
+        return plots.svg(figure, "decode throughput against batch")
+
+
+def _gain(hybrid: Mapping[str, Any]) -> str:
+    gain = np.array(hybrid["gain"])
+    with mpl.rc_context(plots.STYLE):
+        figure = Figure(figsize=(11, 4.2), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(visible=False)
+        limit = max(2.0, float(gain.max()))
+        norm = mpl.colors.LogNorm(1 / limit, limit)
+        image = axes.imshow(gain, origin="lower", aspect="auto", cmap="PuOr", norm=norm)
+        axes.set_xticks(range(len(hybrid["outputs"])), [f"{n:,}" for n in hybrid["outputs"]])
+        axes.set_yticks(range(len(hybrid["bandwidths"])), [f"{b:g}" for b in hybrid["bandwidths"]])
+        for row, column in np.ndindex(gain.shape):
+            axes.text(column, row, f"{gain[row, column]:.2f}", ha="center", va="center", color="#1b1f24", fontsize=8.5)
+        axes.set(xlabel="output tokens", ylabel="link, GB/s", title="Times as fast as without the hand-over")
+        figure.colorbar(image, ax=axes, format="%.2g")
+        return plots.svg(figure, f"gain of hybrid {numbers_of(hybrid['name'])}")
+
+
+def _price(found: Found, numbers: Mapping[str, int]) -> str:
+    with mpl.rc_context(plots.STYLE):
+        figure = Figure(figsize=(11, 3.8), layout="constrained")
+        axes = figure.subplots()
+        for target in found["targets"]:
+            if target.get("batch_cost"):
+                batch, tpot, cost = zip(*target["batch_cost"], strict=True)
+                axes.plot(np.array(tpot) * 1e3, cost, color=plots.placeholder(numbers[target["name"]]), marker=".")
+                for number, x, y in zip(batch, tpot, cost, strict=True):
+                    if number in (1, 4, 16, 64, 256):
+                        axes.annotate(f" {number}", (x * 1e3, y), va="bottom", fontsize=8.5)
+                if target["floor"]:
+                    axes.axvline(target["floor"] * 1e3, color=plots.placeholder(numbers[target["name"]]), linestyle=":")
+        axes.set(
+            xlabel="TPOT, ms (dotted: the floor, weights over bandwidth)", ylabel="$ a million tokens", yscale="log",
+            title="Cost against latency",
+        )  # fmt: skip
+        return plots.svg(figure, "cost against latency by batch cap")
