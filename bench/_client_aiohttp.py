@@ -27,7 +27,8 @@ async def one(session: aiohttp.ClientSession, load: dict[str, Any], stream: int,
                     last = time.time_ns()
                     first = first or last
                     tokens += 1
-        rows[f"{stream}-{turn}"] = ["ok", first, last, tokens, False, tokens]
+        row = {"ok": tokens == load["tokens"], "first": first, "last": last, "events": tokens, "reads": tokens}
+        rows[f"{stream}-{turn}"] = {**row, "shared": False}
 
 
 async def main() -> None:

@@ -107,6 +107,8 @@ class Record:
                     "diagnostics": final.get("diagnostics", {}),
                 }
             )
+        beyond = [str(one["diagnostics"].get("beyond_certificate") or "") for one in self.about["workers"]]
+        self.about["certificate_exceeded"] = next(filter(None, beyond), "")
         missing, names = self._missing([worker.number for worker in workers if worker.lost or interrupted])
         self.about |= {"missing": missing, "missing_requests": names}
         lost = any(worker.lost for worker in workers)

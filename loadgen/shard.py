@@ -41,6 +41,7 @@ from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.transforms import shard as part_of
 
+from . import certificate
 from . import plan as plans
 from .agenda import Agenda
 from .ahead import Ahead
@@ -150,7 +151,7 @@ class Shard:
         if self._finishing:
             self._dispatcher.stop()
         self._dispatcher.run()
-        self._diagnostics = diagnostics()
+        self._diagnostics = certificate.cite(diagnostics())
         for lane in self._lanes:
             lane.ahead.stop()
             lane.target.close()

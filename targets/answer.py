@@ -47,7 +47,6 @@ class Answer:
         "first_after",
         "last_after",
         "origin",
-        "parsed",
         "tokens",
     )
 
@@ -64,7 +63,7 @@ class Answer:
         self._frame: Frame | None = None
         self._in_step = False  # the last read was parsed in full and fitted the frame, or went by it
         self._lessons = LESSONS if type(reader) is getattr(wire, "Reader", None) else 0
-        self.fast = self.parsed = 0  # reads that went by the frame, and that did not
+        self.fast = 0  # reads that went by the frame
         self.tokens = 0  # token-bearing events so far
         self.finished_at: int | None = None  # when the terminator came
         self.first_after = self.last_after = 0
@@ -99,7 +98,6 @@ class Answer:
         """Takes what one read brought at `stamp`; the loop had last polled at `before`, when it wasn't there yet."""
         exchange, response, tokens = self._exchange, self._response, self.tokens
         self._in_step = False
-        self.parsed += 1
         try:
             body = response.feed(data)
             if exchange.status is None and response.headers_done:

@@ -143,16 +143,14 @@ class HttpTarget:
         self._connect(flight)
 
     def idle(self, connection: Connection) -> None:
-        self._busy.discard(connection)
-        self._deadlines.drop(connection)
+        self._land(connection)
         if self._closed:
             connection.close()
         else:
             self._idle[connection] = None
 
     def gone(self, connection: Connection) -> None:
-        self._busy.discard(connection)
-        self._deadlines.drop(connection)
+        self._land(connection)
         self._idle.pop(connection, None)
 
     def watch(self, connection: Connection, limit: int) -> None:
@@ -189,8 +187,15 @@ class HttpTarget:
         self._watch_new(connection)
         connection.connect()
 
+    def _land(self, connection: Connection) -> None:
+        if connection in self._busy:
+            self._busy.remove(connection)
+            self.pulse.streams -= 1
+        self._deadlines.drop(connection)
+
     def _watch_new(self, connection: Connection) -> None:
         self._busy.add(connection)
+        self.pulse.opened_stream()
         self._deadlines.put(connection, clocks.monotonic_ns() + min(self.limits))
 
     def _stillborn(self, exchange: Exchange, done: Callable[[Exchange], None], error: Exception) -> None:

@@ -308,7 +308,9 @@ class Connection:
             elif data:
                 self._unstamped += 1
             self._bytes += len(data)
-            if not self._answer.quick(data, stamp, self.pulse.before):
+            pulse = self.pulse
+            pulse.reads += 1
+            if not self._answer.quick(data, stamp, pulse.before):
                 self._received(data, stamp, now - stamp)
         except Exception as error:
             self._fault(error)
@@ -449,7 +451,6 @@ class Connection:
         exchange.bytes_received += self._bytes
         exchange.max_lag = max(exchange.max_lag, self._lag)
         exchange.unstamped += self._unstamped
-        pulse.reads += answer.fast + answer.parsed
         pulse.fast += answer.fast
         pulse.unstamped += self._unstamped
 

@@ -24,6 +24,7 @@ from .clockalarm import ClockAlarm
 
 TICK = 0.05  # seconds
 LONG = 10_000_000  # a stall worth counting, nanoseconds
+SPAN = 1_000_000_000  # ns over which the busiest moment is counted
 UNSEEN = 2_000_000  # ns: a step that a tick alone believes in (slewing makes 25 us a tick)
 TOLD = 20_000  # ns: the same when the kernel says that the clock was set
 
@@ -45,6 +46,8 @@ class Pulse:
         self.loop = hub.loop
         self.before = self._latest = clock.realtime_ns()
         self.reads = self.unstamped = self.fast = 0
+        self.streams = self.most_streams = 0  # exchanges open now, and at most
+        self.most_reads = 0.0  # a second, over SPAN
         self.opened = self.reused = self.reconnected = self.faults = 0
         self.stalls = self.longest_stall = 0
         self.listeners: dict[Listener, None] = {}  # the open targets
@@ -52,6 +55,7 @@ class Pulse:
         self.steps: list[dict[str, float]] = []
         self._ticked = clock.monotonic_ns()
         self._started = self._ticked
+        self._span = (self._started, 0)  # when the current span began, and the reads until then
         self._cpu = clock.cpu_ns()
         self._prepare = self.loop.prepare(ref=False, priority=self.loop.MINPRI)  # after gevent's own, next to the poll
         self._prepare.start(self._polling)
@@ -63,6 +67,11 @@ class Pulse:
         self.before = self._latest
         self._latest = time.time_ns()
 
+    def opened_stream(self) -> None:
+        self.streams += 1
+        if self.streams > self.most_streams:
+            self.most_streams = self.streams
+
     def _tick(self) -> None:
         now = clock.monotonic_ns()
         stall = now - self._ticked - int(TICK * 1e9)
@@ -71,6 +80,10 @@ class Pulse:
             self.longest_stall = stall
         if stall > LONG:
             self.stalls += 1
+        began, reads = self._span
+        if now - began >= SPAN:
+            self.most_reads = max(self.most_reads, (self.reads - reads) * 1e9 / (now - began))
+            self._span = (now, self.reads)
         self._look(UNSEEN)
         for listener in list(self.listeners):
             listener.sweep()
@@ -96,6 +109,8 @@ class Pulse:
             "reads": self.reads,
             "reads_unstamped": self.unstamped,
             "reads_fast": self.fast,
+            "most_reads_per_s": self.most_reads,
+            "most_streams": self.most_streams,
             "connections_opened": self.opened,
             "connections_reused": self.reused,
             "reconnected": self.reconnected,

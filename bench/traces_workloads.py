@@ -1,0 +1,116 @@
+"""Makes the bundled workloads' files anew from the public traces: `python -m bench.traces_workloads FOLDER`.
+
+FOLDER holds the traces under their publishers' names. Only parameters are written: quantiles, rates, correlations.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+
+from traces.fit import fit, table
+from traces.read import read
+from traces.synth import FOLDER
+from traces.trace import Trace
+
+AZURE = "Azure LLM inference traces 2023 (Azure/AzurePublicDataset, CC-BY-4.0)"
+FITTED = {
+    "azure-conv": (
+        "AzureLLMInferenceTrace_conv.csv",
+        "Chat at a large cloud: multimodal prompts, a slowly wandering rate",
+        AZURE,
+    ),
+    "azure-code": (
+        "AzureLLMInferenceTrace_code.csv",
+        "Code completion: long prompts, short answers, bursts and silences",
+        AZURE,
+    ),
+    "mooncake-conversation": (
+        "mooncake_conversation_trace.jsonl.gz",
+        "Chat with long contexts and shared prefixes",
+        "Mooncake conversation trace (kvcache-ai/Mooncake, Apache-2.0)",
+    ),
+    "ragpulse": (
+        "ragpulse",
+        "Retrieval-augmented answers over a week: a slow service with a daily rhythm",
+        "RAGPulse (flashserve/RAGPulse, MIT)",
+    ),
+}
+DEEPSEEK = (
+    "servegen_reason_deepseek-r1.tar.gz",
+    "Reasoning: short prompts, very long answers, bursty clients",
+    "ServeGen, deepseek-r1 (alibaba/ServeGen, Apache-2.0)",
+)
+WEKA = (
+    "weka_traces",
+    "Coding agents: sessions of some 65 turns whose context grows to 100k tokens",
+    "30 sessions of kv-cache-tester (callanjfox/kv-cache-tester, Apache-2.0)",
+)
+FIXED = {"fixed-128-128": (128, 128), "fixed-1k-1k": (1024, 1024), "fixed-8k-1k": (8192, 1024)}
+
+
+def main(folder: Path) -> None:
+    for name, (file, about, source) in FITTED.items():
+        write(name, {**fit(read(str(folder / file))), "about": about + ".", "fitted_to": source})
+    trace = read(str(folder / DEEPSEEK[0]))
+    write("deepseek-r1", {**fit(trace), "duration": 3600, "about": DEEPSEEK[1] + ".", "fitted_to": DEEPSEEK[2]})
+    write("weka-agentic", agents(read(str(folder / WEKA[0]))))
+    for name, (prompt, output) in FIXED.items():
+        about = f"Every request {prompt} tokens in, {output} out, Poisson arrivals: the shape that benchmarks quote."
+        arrivals = {"rate": 1.0, "gaps": "exponential"}
+        write(
+            name,
+            {
+                "about": about,
+                "duration": 600,
+                "arrivals": arrivals,
+                "prompt": {"fixed": prompt},
+                "output": {"fixed": output},
+            },
+        )
+
+
+def agents(trace: Trace) -> dict[str, Any]:
+    """Sessions that grow: first prompts, growth from turn to turn, think times, turns."""
+    prompt, parent = trace.column("prompt_tokens"), trace.column("parent")
+    later = np.flatnonzero(parent >= 0)
+    growth = np.maximum(0, prompt[later] - prompt[parent[later]])
+    turns = np.unique(trace.column("session"), return_counts=True)[1]
+    return {
+        "about": WEKA[1] + ".",
+        "fitted_to": WEKA[2],
+        "duration": 3600,
+        "arrivals": {"rate": 1.0, "gaps": "exponential"},
+        "prompt": table(prompt[parent < 0]),
+        "output": table(trace.column("output_tokens")),
+        "sessions": {
+            "turns": table(turns),
+            "mean_turns": round(float(turns.mean()), 1),
+            "growth": table(growth),
+            "think_ms": table(trace.column("think")[later] / 1e6),
+            "block_tokens": 64,
+            "most": int(np.quantile(prompt, 0.99)),
+        },
+    }
+
+
+def write(name: str, workload: dict[str, Any]) -> None:
+    text = json.dumps(
+        dict(sorted(workload.items(), key=lambda entry: entry[0] not in ("about", "fitted_to"))), indent=1
+    )
+    flat = re.sub(r"\[\s+(-?[\d.e+-]+),\s+(-?[\d.e+-]+)\s+\]", r"[\1, \2]", text)
+    rows = re.sub(r"(?<=[\]\d.]),\n +(?=[\[\d-])", ", ", flat)
+    rows = "\n".join(part for line in rows.split("\n") for part in wrap(line, 118, drop_whitespace=False) or [""])
+    rows = re.sub(r" +\n", "\n", rows)
+    (FOLDER / f"{name}.json").write_text(rows + "\n")
+    print(f"{name}: {len(rows)} bytes")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,146 @@
+"""The client against the known-truth server: one load, each side in a process of its own, and how far they differ.
+
+`measure` is what `phaseload certify` and the benchmarks are made of; `python -m loadgen.selftest LOAD` is the client's
+side. A load is JSON: {"streams": n, "rate": tokens a second and stream, "tokens": a stream's, "rounds": streams one
+after the other on each connection, "ramp_s": over which they start, "truth": more for the server (targets/truth.py)}.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Load = Mapping[str, Any]
+CLIENT = (sys.executable, "-m", "loadgen.selftest")
+
+
+def measure(load: Load, *, client: Sequence[str] = CLIENT, tls: tuple[str, str] | None = None) -> dict[str, Any]:
+    """One client, pinned to the first core, against a fresh server on the last one; see `judge` for the figures."""
+    cores = sorted(os.sched_getaffinity(0))
+    gap = 1 / load["rate"]
+    truth = {"ttft_s": 0.1, "gap_s": gap, "step_s": gap, "tokens": load["tokens"], **load.get("truth", {})}
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "truth.jsonl"
+        command = [sys.executable, "-m", "targets.truth", "--log", str(log), *(("--tls", *tls) if tls else ())]
+        server = _pinned(command, cores[-1])
+        try:
+            assert server.stdout is not None
+            asked = {**load, "url": json.loads(server.stdout.readline())["url"], "truth": truth}
+            worker = _pinned([*client, json.dumps(asked)], cores[0])
+            out, _ = worker.communicate(timeout=600)
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.communicate(timeout=60)
+        records = {record["id"]: record for record in map(json.loads, log.read_text().splitlines())}
+    if worker.returncode:
+        raise RuntimeError(f"the client's process ended with code {worker.returncode}")
+    return judge(json.loads(out), records)
+
+
+def _pinned(command: Sequence[str], core: int) -> subprocess.Popen[str]:
+    pin = lambda: os.sched_setaffinity(0, {core})  # noqa: E731
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=pin)
+
+
+def judge(told: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of one load. Errors are [p50, p99] in seconds: |first token's instant - its write's| and
+    |client's TPOT - true TPOT|. `shared`: share of first tokens that came in one read with others; `merged`: of all
+    tokens that did; `cpu`: client's CPU seconds a chunk, requests and all; `late`: the server's own lateness."""
+    import numpy as np
+
+    rows = {key: row for key, row in told["rows"].items() if row["ok"]}
+    first = np.array([abs(row["first"] - truth[key]["first"]) for key, row in rows.items()])
+    spans = [row["last"] - row["first"] - (truth[key]["last"] - truth[key]["first"]) for key, row in rows.items()]
+    gaps = np.array([truth[key]["tokens"] - 1 for key in rows])
+    chunks = max(1, sum(row["events"] for row in rows.values()))
+    emitting = max(record["last"] for record in truth.values()) - min(record["first"] for record in truth.values())
+    return {
+        "requests": len(rows),
+        "failed": len(told["rows"]) - len(rows),
+        "ttft": (np.quantile(first, [0.5, 0.99]) * 1e-9).tolist() if rows else [1.0, 1.0],
+        "tpot": (np.quantile(np.abs(spans) / gaps, [0.5, 0.99]) * 1e-9).tolist() if rows else [1.0, 1.0],
+        "shared": sum(row["shared"] for row in rows.values()) / max(1, len(rows)),
+        "merged": 1 - sum(row["reads"] for row in rows.values()) / chunks,
+        "cpu": told["cpu_s"] / chunks,
+        "rate": chunks * 1e9 / max(1, emitting),
+        "late": (np.quantile([record["late_ns"] for record in truth.values()], [0.5, 0.99]) * 1e-9).tolist(),
+        "grown_mb": told["grown_kb"] / 1024,
+        "facts": told.get("facts", {}),
+    }
+
+
+def main() -> None:
+    """The client's side: prints {"rows": {id: ...}, "cpu_s", "grown_kb", "facts"} as JSON."""
+    from gevent import monkey
+
+    monkey.patch_all()
+
+    import gc
+    import resource
+
+    import gevent
+
+    from targets.client import HttpTarget, diagnostics
+    from targets.clock import Clock, cpu_ns
+    from targets.exchange import Exchange
+    from targets.target import Ask, Spec
+
+    load = json.loads(sys.argv[1])
+    clock = Clock()
+    extra = {"truth": load["truth"]}
+    spec = Spec("truth", load["url"], "m", extra_body=extra, insecure=True, no_itl=load.get("no_itl", False))
+    target = HttpTarget(spec, clock)
+    rows: dict[str, Any] = {}
+    total = load["streams"] * load["rounds"]
+    gc.collect()
+    gc.freeze()
+    before, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, cpu_ns()
+    numbers = itertools.count()
+
+    def ask(stream: int, turn: int) -> None:
+        key = f"{stream}-{turn}"
+
+        def done(exchange: Exchange) -> None:
+            rows[key] = _row(exchange, clock.origin)
+            if turn + 1 < load["rounds"]:
+                ask(stream, turn + 1)
+
+        target.start(Ask(next(numbers), clock.now(), key, 1, load["tokens"]), done)
+
+    began = clock.now()
+    for stream in range(load["streams"]):
+        ahead = load["ramp_s"] * stream / load["streams"] - (clock.now() - began) * 1e-9
+        if ahead > 0.001 or stream % 16 == 0:
+            gevent.sleep(max(0.0, ahead))
+        ask(stream, 0)
+    while len(rows) < total:
+        gevent.sleep(0.05)
+    cpu = cpu_ns() - cpu
+    facts = diagnostics()
+    target.close()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    json.dump({"cpu_s": cpu * 1e-9, "rows": rows, "grown_kb": grown, "facts": facts}, sys.stdout)
+
+
+def _row(exchange: Any, origin: int) -> dict[str, Any]:
+    first, last = exchange.first_token, exchange.last_token
+    return {
+        "ok": exchange.ok and last is not None,
+        "first": origin + (first or 0),
+        "last": origin + (last or 0),
+        "events": sum(exchange.token_events),
+        "reads": len(exchange.token_at),
+        "shared": exchange.first_shared,
+    }
+
+
+if __name__ == "__main__":
+    main()
