@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from . import gates, lead, plots, recorded, slices, text, units
+from . import compare, gates, lead, phases, plots, recorded, slices, text, units
 from . import summary as summaries
 from .definitions import DEFINITIONS
 from .quantiles import Values
@@ -24,6 +24,10 @@ HONESTY = (
     "Arrival instants are the kernel's receive times, read with each piece of data; send instants come from the same "
     "clock. Lateness and client lag below are this program's own; where they could have moved a figure the run is "
     "called suspect or invalid above."
+)
+PHASES_CAPTION = (
+    "Bars are numbered as the rows above; from left to right the phases in the order of the columns. Palest: not "
+    "attributed, and the client's own; dotted: queue; solid: prefill; crossed: KV transfer and hand-over."
 )
 SLICES = (
     ("prompt_tokens", "Prompt tokens (as the trace asks)"),
@@ -112,6 +116,13 @@ def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, in
             for result in results
             for error in result["errors"]
         ],
+        "comparison": list(compare.table(summary["comparison"])),
+        "headings": compare.HEADINGS,
+        "phase_names": [name for name in phases.ALL if any(_part(r["phases"], name) for r in results)],
+        "aligned": lambda parts: [
+            _part(parts, name) for name in phases.ALL if any(_part(r["phases"], name) for r in results)
+        ],
+        "costs": [result for result in results if result["cost"]],
         "slices": [(heading, _matched(summary, name)) for name, heading in SLICES],
         "server": [name for name in summaries.SERVER if any(result["server"][name] for result in results)],
         "honesty": HONESTY,
@@ -133,6 +144,10 @@ def _matched(summary: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
         for row in result["slices"][name]:
             rows.setdefault(row["low"], []).append({**row, "target": result["target"], "step": result["step"]})
     return [{"bucket": rows[low][0]["bucket"], "rows": rows[low]} for low in sorted(rows)]
+
+
+def _part(parts: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | None:
+    return next((part for part in parts if part["phase"] == name), None)
 
 
 def _standing(facts: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, str]:
@@ -176,6 +191,7 @@ def _plots(
             for number, step in enumerate(steps)
         ],
         "load": list(_load_plots(run, summary, numbers, steps, slug)),
+        "phases": [_plot(f"{slug}-phases", _phases(summary, numbers, f"{slug} phases"), PHASES_CAPTION)],
         "timeline": [_plot(
             f"{slug}-timeline", plots.timeline(run.rows, numbers, _windows(run, groups), f"{slug} timeline"),
             "Over the whole run, warm-up included.")],
@@ -185,6 +201,10 @@ def _plots(
             _pooled(samples, numbers, "lateness"), _pooled(samples, numbers, "client_lag"), f"{slug} client"),
             "The client's own part, all counted requests.")],
     }  # fmt: skip
+
+
+def _phases(summary: Mapping[str, Any], numbers: Mapping[str, int], name: str) -> str:
+    return plots.phases([(numbers[r["target"]], r["phases"]) for r in summary["results"]], phases.ALL, name)
 
 
 def _trace(run: Recorded, name: str) -> str:

@@ -233,6 +233,43 @@ def timeline(rows: pd.DataFrame, numbers: Mapping[str, int], windows: Sequence[t
         return svg(figure, name)
 
 
+def phases(accounts: Sequence[tuple[int, Sequence[Mapping[str, Any]]]], order: Sequence[str], name: str) -> str:
+    """Where the mean request's time went: a bar for each (target, account), up to the first token on the left, the
+    whole on the right. Parts are told apart by hatching and shade of the target's own colour."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 1.5 + 0.42 * len(accounts)), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for axes, shown, title in ((left, order[:-1], "Up to the first token"), (right, order, "The whole request")):
+            for row, (target, account) in enumerate(accounts):
+                _bar(axes, row, target, account, shown, order)
+            axes.set_title(f"{title}: mean")
+            axes.set_yticks(range(len(accounts)), [f"{row + 1}" for row in range(len(accounts))])
+            axes.invert_yaxis()
+            axes.grid(visible=False, axis="y")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value) if value else "0"))
+            axes.xaxis.set_major_locator(MaxNLocator(6))
+        return svg(figure, name)
+
+
+HATCHES = ("", "////", "....", "", "xxxx", "++++", "\\\\\\\\", "", "")
+SHADES = (0.15, 0.3, 0.45, 0.95, 0.6, 0.4, 0.7, 0.2, 0.55)
+
+
+def _bar(
+    axes: Axes, row: int, target: int, account: Sequence[Mapping[str, Any]], shown: Sequence[str], order: Sequence[str]
+) -> None:
+    start = 0.0
+    for part in account:
+        if part["phase"] not in shown or not part["mean"]:
+            continue
+        number = order.index(part["phase"])
+        colour = placeholder(target)
+        axes.barh(row, part["mean"], left=start, height=0.66, color=colour, alpha=SHADES[number], linewidth=0)
+        axes.barh(row, part["mean"], left=start, height=0.66, facecolor="none", edgecolor=colour, linewidth=0.8,
+                  hatch=HATCHES[number])  # fmt: skip
+        start += part["mean"]
+
+
 def trace(profile: Mapping[str, Any], prompts: Values, outputs: Values, name: str) -> str:
     """What was asked: arrivals over the trace's own time, and the lengths of prompts and answers."""
     with mpl.rc_context(STYLE):

@@ -16,12 +16,13 @@ import pandas as pd
 
 from targets.exchange import NANO
 
-from . import gates, overload, quantiles, recorded, slices, validity
+from . import compare, gates, overload, phases, quantiles, recorded, slices, validity
 from .digest import METRICS, Digests
 from .quantiles import Values, finite
 from .recorded import Key, Recorded
 
 FORMAT = 1
+CHARACTERS = 4  # of a reference token, where no tokenizer is at hand
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 SERVER = ("server_queue", "server_prefill", "server_transfer", "server_decode", "server_ttft", "server_total")
 
@@ -59,6 +60,7 @@ def of(run: Recorded, goodput: Mapping[str, float] | None = None) -> dict[str, A
         "objectives": objectives,
         "digests": f"from the {digests.origin}",
         "results": results,
+        "comparison": compare.of_run(run),
     }
 
 
@@ -118,7 +120,9 @@ def _result(
         "lengths": _lengths(answered),
         "tokens_from": {str(name): int(n) for name, n in answered["token_source"].value_counts().items() if n},
         "cached": _cached(answered, run),
+        "phases": phases.account(answered),
         "server": {name: _account(answered[name]) for name in SERVER},
+        "cost": phases.costs(_target(run, key[0]), sample["tokens_per_s"], _good_tokens(answered, sample, objectives)),
         "overloaded": overload.grows(rows, window),
         "client": _client(counted),
         "in_flight": _in_flight(counted),
@@ -126,6 +130,20 @@ def _result(
         "errors": _errors(counted),
         "vllm": _vllm(sample, answered, objectives),
     }
+
+
+def _target(run: Recorded, name: str) -> Mapping[str, Any]:
+    return next((target for target in run.facts.get("targets", []) if target.get("name") == name), {})
+
+
+def _good_tokens(answered: pd.DataFrame, sample: Mapping[str, Any], objectives: Mapping[str, float]) -> float | None:
+    """The part of the tokens per second that belongs to requests which met every objective."""
+    whole = float(answered["output_count"].sum())
+    if not objectives or not whole:
+        return None
+    return float(
+        sample["tokens_per_s"] * answered.loc[recorded.meets(answered, objectives), "output_count"].sum() / whole
+    )
 
 
 def _figures(name: str, key: Key, sample: Mapping[str, Any], digests: Digests) -> dict[str, Any]:
@@ -187,10 +205,25 @@ def _lengths(answered: pd.DataFrame) -> dict[str, Any]:
         "prompt": (answered["prompt_tokens"], answered["usage_prompt"].dropna()),
         "output": (answered["output_tokens"], answered["output_count"]),
     }
-    return {
+    lengths: dict[str, Any] = {
         name: {"asked_p50": _median(asked), "given_p50": _median(given), "asked": _sum(asked), "given": _sum(given)}
         for name, (asked, given) in pairs.items()
     }
+    return lengths | {"reference": _reference(answered)}
+
+
+def _reference(answered: pd.DataFrame) -> dict[str, Any] | None:
+    """TPOT per reference token: vendors' tokens differ, text doesn't. Counted by the local tokenizer where one was
+    given, else four characters are one. None where no text was counted."""
+    local = answered["tokenizer_output"].notna().all() and len(answered) > 0
+    tokens = answered["tokenizer_output"] if local else answered["chars"] / CHARACTERS
+    later = tokens * (1 - answered["first_tokens"] / answered["output_count"].where(answered["output_count"] > 0))
+    elapsed = (answered["last_token"] - answered["first_token"]) * NANO
+    found = (elapsed / later.where(later > 0)).where(answered["tpot"].notna())
+    if not found.notna().any():
+        return None
+    unit = "token of the local tokenizer" if local else f"{CHARACTERS} characters"
+    return {"unit": unit, "tpot_p50": _median(found.dropna()), "n": int(found.notna().sum())}
 
 
 def _median(values: pd.Series[float]) -> float | None:

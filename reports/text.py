@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from . import lead, units
+from . import compare, lead, units
 from .gates import Result, Verdict
 
 COLUMNS = (("ttft", 0.5), ("ttft", 0.99), ("tpot", 0.5), ("tpot", 0.99), ("e2e", 0.5))
@@ -174,3 +174,22 @@ def figure(verdict: Verdict, value: float | None) -> str:
     if verdict.gate.unit == "%":
         return units.share(value)
     return f"{units.rate(value)}/s" if verdict.gate.unit.startswith("/") else units.ms(value, unit=True)
+
+
+def print_comparison(comparisons: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """A row for each pair, step and phase: who is faster, and by how much."""
+    _widen(console)
+    rows: dict[str, list[list[str]]] = {}
+    for pair, *cells in compare.table(comparisons):
+        rows.setdefault(pair, []).append(cells)
+    for pair, lines in rows.items():
+        title = Text(f"{printable(pair)}: the same request on both, 95 % intervals", style="bold")
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in compare.HEADINGS[1:]:
+            table.add_column(name, justify="right" if name in ("pairs", "requests won") else "left")
+        for line in lines:
+            table.add_row(*(Text(printable(cell)) for cell in line))
+        console.print(table)
+    for metric, phase in compare.PHASES.items():
+        for step, loser, winner in compare.flips(comparisons, metric):
+            console.print(Text(printable(f"The lead in {phase} flips at {step}: {loser} lost it to {winner}.")))

@@ -169,7 +169,8 @@ def facts_of(
                   "span_s": 60.0, "transforms": ["cap_context 4096"],
                   "profile": {"requests": 600, "rate_per_s": 10.0, "prompt_tokens": {"p50": 735, "p99": 3800}}},
         "targets": [{"name": made.name, "url": f"http://127.0.0.1:8{number:03d}", "model": "made-7b",
-                     "endpoint_type": "chat", "embedded": True, "standing": "assumed", "description": "a made endpoint"}
+                     "endpoint_type": "chat", "embedded": True, "standing": "assumed", "description": "a made endpoint",
+                     "price_per_hour": 2.65 * (number + 1), "watts": 700.0}
                     for number, made in enumerate(targets)],
         "workers": [{"shard": 0, "pid": 4711, "host": "localhost", "planned": rows, "rows": rows, "lost": False,
                      "clock_offset_s": 0.0, "diagnostics": {"loop_stalls": 0, "cpu_s": 12.5, "unstamped": 0,

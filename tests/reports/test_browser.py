@@ -62,7 +62,7 @@ def test_every_plot_is_drawn_and_nothing_is_asked_of_the_network(browser: Any, p
             return [figure.id, box.width, box.height, drawn.length, words.length, colours.size]; })"""
     )
     assert [plot[0] for plot in plots] == [
-        f"run0-{name}" for name in ("cdf-0", "cdf-1", "steps", "in-flight", "timeline", "client", "trace")
+        f"run0-{name}" for name in ("cdf-0", "cdf-1", "steps", "in-flight", "phases", "timeline", "client", "trace")
     ]
     for name, width, height, drawn, words, colours in plots:
         assert width > 900, name

@@ -48,7 +48,7 @@ def page(folder: Path) -> Seen:
 def test_every_plot_and_section_is_there(page: Seen) -> None:
     figures = [attributes["id"] for tag, attributes in page.tags if tag == "figure"]
     assert figures == [
-        f"run0-{name}" for name in ("cdf-0", "cdf-1", "steps", "in-flight", "timeline", "client", "trace")
+        f"run0-{name}" for name in ("cdf-0", "cdf-1", "steps", "in-flight", "phases", "timeline", "client", "trace")
     ]
     assert sum(tag == "svg" for tag, _ in page.tags) == len(figures)
     for words in ("Prefill and decode", "How honest the client was", "The trace", "Definitions", "simulated", "assumed",

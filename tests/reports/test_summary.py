@@ -58,6 +58,10 @@ def test_figures_follow_from_the_rows(folder: Path, rows: list[Exchange]) -> Non
             assert figures["quantiles"][4]["low"] is None
         assert result["vllm"]["p99_ttft_ms"] == pytest.approx(np.quantile([row.ttft for row in ok], 0.99) * 1e3)
         assert result["vllm"]["mean_tpot_ms"] == pytest.approx(np.mean([row.tpot for row in ok if row.tpot]) * 1e3)
+        assert result["lengths"]["reference"]["unit"] == "4 characters"
+        assert result["lengths"]["reference"]["tpot_p50"] == pytest.approx(
+            np.median([row.tpot for row in ok if row.tpot]), rel=0.02
+        )
         assert result["lengths"]["output"] == {
             "asked_p50": np.median([row.output_tokens for row in ok]),
             "given_p50": np.median([row.output_count for row in ok]),

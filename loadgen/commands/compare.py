@@ -1,0 +1,47 @@
+"""`phaseload compare`: the same requests on two endpoints, or in two runs, pair by pair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def compare(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    other: Annotated[
+        Path | None, typer.Argument(help="A later run of the same trace; without it: RUN's targets.")
+    ] = None,
+    base: Annotated[str, typer.Option(metavar="TARGET", help="Compare with this target of RUN only.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON and nothing else.")] = False,
+) -> None:
+    """Compare endpoints request by request: median ratios of TTFT, TPOT and E2E with 95 % intervals, and ratios of p99.
+
+    Requests are paired by their place in the trace, so their lengths cancel. A ratio is OTHER / BASE.
+
+    Examples:
+
+        phaseload compare runs/bakeoff-1
+
+        phaseload compare runs/bakeoff-1 --base h100
+
+        phaseload compare runs/before runs/after --json
+    """
+    import sys
+
+    import orjson
+    from rich.console import Console
+
+    from reports import compare as comparing
+    from reports import recorded, text
+    from traces.errors import InputError
+
+    first = recorded.load(run)
+    found = comparing.of_run(first, base) if other is None else comparing.of_runs(first, recorded.load(other))
+    if not found:
+        raise InputError("one target only: nothing to compare", where=str(run), remedy="give a second run")
+    if json:
+        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        text.print_comparison(found, Console())

@@ -1,0 +1,77 @@
+"""Where the time went: parts add up to the whole, and what nobody told is not reported."""
+
+from __future__ import annotations
+
+from array import array
+
+import pandas as pd
+import pytest
+
+from reports import metrics, phases, results
+from reports.phases import ABSENT, MEASURED, REST, TOLD
+from targets.exchange import Exchange, Outcome
+from tests.reports import made
+
+MS = made.MS
+
+
+def account(rows: list[Exchange]) -> dict[str, dict]:
+    frame = pd.DataFrame(metrics.with_durations(metrics.flatten(results.table(rows))))
+    return {part["phase"]: part for part in phases.account(frame)}
+
+
+def test_parts_add_up_to_the_whole_request_from_due() -> None:
+    for one in (made.GPU, made.RACK):
+        rows = [row for row in made.exchanges(one, seconds=30) if row.ok]
+        told = account(rows)
+        whole = sum((row.last_token - row.due) * 1e-9 for row in rows) / len(rows)
+        assert sum(part["mean"] or 0.0 for part in told.values()) == pytest.approx(whole, rel=2e-4)
+
+
+def test_a_server_that_tells_nothing_is_not_guessed_at() -> None:
+    told = account([row for row in made.exchanges(made.GPU, seconds=20) if row.ok])
+    assert {name: part["standing"] for name, part in told.items()} == {
+        "client wait": MEASURED, "connection": MEASURED, "queue": ABSENT, "prefill": ABSENT, "KV transfer": ABSENT,
+        "not attributed": REST, "decode": MEASURED,
+    }  # fmt: skip
+    assert told["queue"]["mean"] is None
+
+
+def test_what_the_server_tells_is_taken_and_marked() -> None:
+    told = account([row for row in made.exchanges(made.RACK, seconds=20) if row.ok])
+    assert (told["queue"]["standing"], told["prefill"]["standing"], told["KV transfer"]["standing"]) == (
+        TOLD,
+        TOLD,
+        ABSENT,
+    )
+
+
+def test_a_phase_that_only_some_answers_tell_is_not_reported() -> None:
+    rows = [row for row in made.exchanges(made.RACK, seconds=20) if row.ok]
+    for row in rows[:10]:
+        row.server_queue = None
+    assert account(rows)["queue"]["standing"] == ABSENT
+
+
+def test_two_legs_are_measured() -> None:
+    def row(index: int, local: bool) -> Exchange:
+        return Exchange(
+            index=index, target="t", due=0, prompt_tokens=9, output_tokens=3, outcome=Outcome.OK, started=1 * MS,
+            connected=1 * MS, sent=2 * MS, body_sent=2 * MS, token_at=array("q", [100 * MS, 120 * MS]),
+            token_events=array("i", [1, 2]), prefill_sent=None if local else 2 * MS,
+            prefill_done=None if local else 50 * MS, decode_sent=2 * MS if local else 53 * MS,
+        )  # fmt: skip
+
+    told = account([row(0, local=False), row(1, local=True)])
+    assert "not attributed" not in told
+    assert [told[name]["mean"] for name in ("prefill", "hand-over", "decode leg to first token", "decode")] == (
+        pytest.approx([0.024, 0.0015, (0.047 + 0.098) / 2, 0.02])
+    )
+
+
+def test_costs() -> None:
+    assert phases.costs({}, 100.0, None) is None
+    assert phases.costs({"price_per_hour": 3.6}, 0.0, None) is None
+    assert phases.costs({"price_per_hour": 3.6, "watts": 700}, 1000.0, 500.0) == pytest.approx(
+        {"per_million_tokens": 1.0, "per_million_good_tokens": 2.0, "joules_per_token": 0.7}
+    )
