@@ -1,13 +1,16 @@
 """Streams from servers that nobody here wrote: every token accounted for, our TTFT against the server's own account."""
 
 import statistics
+import sys
 
 import pytest
 
 from targets.exchange import Outcome
+from targets.scrape import reading
 from targets.target import Ask, Spec
 
 STREAMS, TOKENS = 256, 64
+GET = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
 
 
 def asks(count, tokens=TOKENS, words=20):
@@ -82,3 +85,18 @@ def test_llamacpp_completions_from_token_ids(namespace, llamacpp):
     exchanges = namespace.drive((spec, work, 4))
     accounted(exchanges, 16)
     assert {x.usage_prompt for x in exchanges} == {30}
+
+
+def test_each_is_probed_and_its_metrics_are_read(namespace, aggregated, llamacpp, tmp_path):
+    """What `phaseload targets check` says of both, and what their /metrics mean under our names."""
+    file = tmp_path / "targets.toml"
+    file.write_text(
+        f'[defaults]\nmodel = "tiny"\n[dynamo]\ntype = "dynamo"\nurl = "{aggregated}"\n[llama]\nurl = "{llamacpp}"\n'
+    )
+    said = namespace.run(sys.executable, "-m", "loadgen", "targets", "check", file).decode()
+    assert "yes dynamo" in said and "reports queue, prefill\n" in said
+    assert "yes llama" in said and "reports prefill, decode" in said
+    urls = (aggregated, llamacpp)
+    metrics = {url: reading(namespace.run(sys.executable, "-c", GET, f"{url}/metrics").decode()) for url in urls}
+    assert metrics[aggregated]["ttft"][1] >= 1 and metrics[aggregated]["e2e"][1] >= 1
+    assert {"running", "waiting"} <= metrics[aggregated].keys() & metrics[llamacpp].keys()
