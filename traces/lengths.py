@@ -30,16 +30,17 @@ def pairs(count: int, rho: float, seed: tuple[int, ...]) -> tuple[Floats, Floats
     `count`: the same request has the same lengths at every rate."""
     first = np.random.default_rng((*seed, 1)).standard_normal(count)
     second = np.random.default_rng((*seed, 2)).standard_normal(count)
-    return _phi(first), _phi(rho * first + math.sqrt(1 - rho * rho) * second)
+    return phi(first), phi(rho * first + math.sqrt(1 - rho * rho) * second)
 
 
 def quantile(spec: Mapping[str, Any], uniform: Floats, least: int) -> Whole:
     """The distribution's quantiles at `uniform`, as tokens, none below `least`."""
-    tokens: Whole = np.maximum(np.rint(_inverse(spec, uniform)).astype(np.int64), least)
+    tokens: Whole = np.maximum(np.rint(inverse(spec, uniform)).astype(np.int64), least)
     return tokens
 
 
-def _inverse(spec: Mapping[str, Any], uniform: Floats) -> Any:
+def inverse(spec: Mapping[str, Any], uniform: Floats) -> Any:
+    """The distribution's quantiles at `uniform`, not yet rounded."""
     if "fixed" in spec:
         return np.full(len(uniform), float(spec["fixed"]))
     if "quantiles" in spec:
@@ -57,10 +58,10 @@ def _mixture(parts: Floats, uniform: Floats) -> Any:
     """Inverse of the mixture's distribution function, read off a fine grid in log(tokens)."""
     weight, mu, sigma = parts.T
     grid = np.linspace((mu - 6 * sigma).min(), (mu + 6 * sigma).max(), 20001)
-    below = (weight[:, None] * _phi((grid - mu[:, None]) / sigma[:, None])).sum(axis=0) / weight.sum()
+    below = (weight[:, None] * phi((grid - mu[:, None]) / sigma[:, None])).sum(axis=0) / weight.sum()
     return np.exp(np.interp(uniform, below, grid))
 
 
-def _phi(z: Floats) -> Any:
+def phi(z: Floats) -> Any:
     """The normal distribution function, to 1e-7."""
     return np.interp(z, _Z, _PHI)

@@ -8,8 +8,8 @@ Keys are BLAKE2b of seed and salt, so a text is the same in every process and on
 other salt. Where a trace has sessions but no blocks, a later turn carries its parents' messages and answers as
 `history`.
 
-Lengths: exact in whitespace-delimited words, which simulated endpoints count; exact as token ids; exact in tokens with
-a `tokenizer.json`; otherwise about 3 % above for a large BPE vocabulary (`traces.wording`).
+Lengths: exact in whitespace-delimited words, which simulated endpoints count; exact as token ids; exact in tokens
+with a `tokenizer.json`; otherwise about 3 % above for a large BPE vocabulary (`traces.wording`).
 """
 
 from __future__ import annotations

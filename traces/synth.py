@@ -1,9 +1,9 @@
 """`synthesise`: a trace drawn from a workload's parameters. A workload is a small JSON file (see docs/traces.md):
 
-    {"about": ..., "duration": s, "arrivals": {...}, "prompt": {...}, "output": {...}, "copula": rho}
+    {"about": ..., "duration": s, "arrivals": {...}, "prompt": {...}, "output": {...}, "copula": rho, "sessions": {...}}
 
-`traces.arrivals` and `traces.lengths` say what the parts may hold. The same workload, seed and rate give the same
-trace on every machine; another rate keeps each request's lengths and changes only the instants.
+`traces.arrivals`, `traces.lengths` and `traces.sessions` say what the parts may hold. The same workload, seed and
+rate give the same trace on every machine; another rate keeps each request's lengths and changes only the instants.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 from . import lengths
 from .arrivals import arrivals
 from .errors import InputError
+from .lengths import Whole
+from .sessions import continued, grown
 from .trace import Trace, build
 
 FOLDER = Path(__file__).parent / "workloads"
@@ -27,11 +29,22 @@ LARGEST = 50_000_000  # requests; more is a slip of the keyboard
 
 def synthesise(name_or_file: str, *, rate: float | None = None, duration: float | None = None, seed: int = 0) -> Trace:
     """A trace of a bundled workload (`WORKLOADS`) or of a workload file; rate in requests/s, duration in s."""
-    workload = load(name_or_file)
+    return draw(load(name_or_file), rate=rate, duration=duration, seed=seed, source=name_or_file)
+
+
+def draw(
+    workload: Mapping[str, Any],
+    *,
+    rate: float | None = None,
+    duration: float | None = None,
+    seed: int = 0,
+    source: str = "workload",
+) -> Trace:
+    """The same from a workload that has been loaded."""
     try:
-        return _draw(workload, rate, duration, seed, name_or_file)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"not a workload: {error!r}", where=name_or_file, remedy="see docs/traces.md") from None
+        return _drawn(workload, rate, duration, seed, source)
+    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise InputError(f"not a workload: {error!r}", where=source, remedy="see docs/traces.md") from None
 
 
 def load(name_or_file: str) -> dict[str, Any]:
@@ -49,20 +62,32 @@ def load(name_or_file: str) -> dict[str, Any]:
     return workload
 
 
-def _draw(workload: Mapping[str, Any], rate: float | None, duration: float | None, seed: int, source: str) -> Trace:
+def _drawn(workload: Mapping[str, Any], rate: float | None, duration: float | None, seed: int, source: str) -> Trace:
     process = workload.get("arrivals", {})
     rate = float(process.get("rate", 1.0)) if rate is None else rate
     duration = float(workload.get("duration", 3600)) if duration is None else duration
     if not (rate > 0 and duration > 0 and rate * duration <= LARGEST):
         raise InputError(f"expected a rate and a duration above 0, got {rate}/s for {duration} s", where=source)
-    instants = arrivals(process, rate, duration, np.random.default_rng((seed, 0)))
-    if not len(instants):
+    sessions = workload.get("sessions", {})
+    starts = rate / float(sessions["mean_turns"]) if "turns" in sessions else rate
+    instants = arrivals(process, starts, duration, np.random.default_rng((seed, 0)))
+    due = np.rint(instants * 1e9).astype(np.int64)
+    columns, block_tokens = _requests(workload, due, int(duration * 1e9), seed)
+    if not len(columns["due"]):
         raise InputError(f"no request falls into {duration:g} s at {rate:g}/s", where=source, remedy="raise either")
-    first, second = lengths.pairs(len(instants), float(workload.get("copula") or 0.0), (seed,))
-    columns = {
-        "due": np.rint(instants * 1e9).astype(np.int64),
-        "prompt_tokens": lengths.quantile(workload["prompt"], first, 1),
-        "output_tokens": lengths.quantile(workload["output"], second, 1),
-    }
     notes = {"synthetic": {"workload": source, "rate": rate, "duration": duration, "seed": seed}}
-    return build(columns, name=Path(source).stem, source=source, notes=notes)
+    return build(columns, name=Path(source).stem, block_tokens=block_tokens, source=source, notes=notes)
+
+
+def _requests(workload: Mapping[str, Any], due: Whole, end: int, seed: int) -> tuple[dict[str, Any], int]:
+    """(columns, tokens of a block) for requests, or sessions, that start at `due`."""
+    spec = workload.get("sessions")
+    rng = np.random.default_rng((seed, 4))
+    if spec and "turns" in spec:
+        return grown(spec, workload, due, end, rng), int(spec["block_tokens"])
+    first, second = lengths.pairs(len(due), float(workload.get("copula") or 0.0), (seed,))
+    prompt, output = lengths.quantile(workload["prompt"], first, 1), lengths.quantile(workload["output"], second, 1)
+    columns = {"due": due, "prompt_tokens": prompt, "output_tokens": output}
+    if not spec:
+        return columns, 0
+    return {**columns, **continued(spec, due, prompt, output, rng)}, int(spec["block_tokens"])

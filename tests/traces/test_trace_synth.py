@@ -67,7 +67,7 @@ def test_a_wandering_rate_has_the_dispersion_of_its_formula():
 
 
 def test_a_daily_rhythm_follows_the_clock():
-    instants = arrivals({"daily": [1.0, 3.0]}, 1.0, 2 * 86400.0, rng())
+    instants = arrivals({"rhythm": {"period": 86400, "relative": [1.0, 3.0]}}, 1.0, 2 * 86400.0, rng())
     by_half_day = np.bincount((instants // 43200).astype(int))
     assert len(instants) == pytest.approx(2 * 86400, rel=0.02)
     midday = ((instants % 86400 > 32400) & (instants % 86400 < 54000)).sum()

@@ -1,0 +1,112 @@
+"""`fit` makes traces like the one it saw; synthetic sessions are sound; bundled workloads behave like the real ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from traces import fit as fitting
+from traces.fit import closeness, fit, kolmogorov
+from traces.profile import profile
+from traces.read import read
+from traces.synth import draw, synthesise
+from traces.trace import build
+
+FOLDER = Path(__file__).parents[3] / "shared" / "traces"
+REAL = {
+    "azure-conv": "AzureLLMInferenceTrace_conv.csv",
+    "azure-code": "AzureLLMInferenceTrace_code.csv",
+    "mooncake-conversation": "mooncake_conversation_trace.jsonl.gz",
+}
+
+
+def made(arrivals: dict, duration: float = 3000) -> dict:
+    lengths = {"prompt": {"mixture": [[1, 6, 1]]}, "output": {"mixture": [[0.5, 3, 0.5], [0.5, 5, 0.5]]}}
+    return {"arrivals": arrivals, "duration": duration, "copula": 0.5, **lengths}
+
+
+@pytest.mark.parametrize(
+    "arrivals",
+    [
+        {"rate": 5.0, "gaps": "exponential"},
+        {"rate": 5.0, "gaps": "gamma", "shape": 0.4},
+        {"rate": 5.0, "wander": [{"variance": 0.2, "tau": 20}]},
+        {"rate": 5.0, "rhythm": {"period": 3000, "relative": [1, 3, 2, 1]}},
+    ],
+)
+def test_a_fit_to_a_synthetic_trace_makes_traces_like_it(arrivals):
+    trace = draw(made(arrivals), seed=5)
+    workload = json.loads(json.dumps(fit(trace)))
+    assert workload["copula"] == pytest.approx(0.5, abs=0.05)
+    for found in closeness(trace, workload):
+        assert abs(found["requests"]) < 0.05
+        assert max(found["prompt_tokens KS"], found["output_tokens KS"]) < 0.02
+        assert found["gaps KS"] < 0.07
+        assert all(abs(found[f"dispersion {window} s"]) < 0.35 for window in (1, 10))
+
+
+def test_an_even_beat_is_seen_as_one():
+    assert fit(draw(made({"rate": 5.0, "gaps": "constant"}, 300)))["arrivals"]["gaps"] == "constant"
+
+
+def test_on_and_off_is_seen_as_bursts():
+    bursts = {"size": {"fixed": 100}, "off_ms": {"fixed": 60_000}, "gap_us": {"fixed": 20_000}}
+    trace = draw(made({"rate": 100 / 62, "bursts": bursts}), seed=1)
+    found = fit(trace)["arrivals"]["bursts"]
+    assert np.median([tokens for _, tokens in found["size"]["quantiles"]]) == pytest.approx(100, abs=1)
+    assert found["off_ms"]["quantiles"][30][1] == pytest.approx(60_000, rel=0.01)
+    faster = draw(made({"rate": 100 / 62, "bursts": bursts}), rate=10 * 100 / 62, duration=300)
+    assert len(faster) == pytest.approx(len(trace), rel=0.05)
+
+
+def test_clients_are_superposed_in_proportion():
+    clients = [{"rate": 3.0, "gaps": "constant"}, {"rate": 1.0, "gaps": "gamma", "shape": 0.1}]
+    trace = draw(made({"clients": clients}), rate=8.0, duration=1000)
+    assert len(trace) == pytest.approx(8000, rel=0.05)
+    assert (np.diff(trace.column("due")) >= 0).all()
+
+
+def test_kolmogorov_is_scipys():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 20, 300), rng.integers(2, 22, 500)
+    assert kolmogorov(a, b) == pytest.approx(stats.ks_2samp(a, b).statistic)
+
+
+@pytest.mark.parametrize("name", ["mooncake-conversation", "ragpulse", "weka-agentic"])
+def test_synthetic_sessions_are_sound(name):
+    trace = synthesise(name, duration=2000 if name != "ragpulse" else 200_000)
+    rows = {request.index: request for request in trace}
+    assert sum(request.parent >= 0 for request in trace) > 50
+    for request in trace:
+        if request.parent >= 0:
+            before = rows[request.parent]
+            assert before.due < request.due and before.session == request.session and request.turn == before.turn + 1
+            assert 0 <= request.think <= request.due - before.due
+        assert len(request.prefix) * trace.block_tokens < request.prompt_tokens + trace.block_tokens
+    assert len({(r.session, r.turn) for r in trace}) == len(trace)
+
+
+def test_synthetic_prefixes_are_reused_as_the_real_ones():
+    assert profile(synthesise("mooncake-conversation"))["prefix"]["hit_share"] == pytest.approx(0.37, abs=0.05)
+    assert profile(synthesise("weka-agentic"))["prefix"]["hit_share"] == pytest.approx(0.95, abs=0.03)
+
+
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="../shared/traces, the real traces, is absent")
+@pytest.mark.parametrize("name", REAL)
+def test_bundled_workloads_behave_like_the_real_traces(name):
+    real = read(str(FOLDER / REAL[name]))
+    for seed in range(3):
+        found = fitting._compared(real, synthesise(name, seed=seed, duration=real.span / 1e9))
+        assert max(found["prompt_tokens KS"], found["output_tokens KS"]) <= 0.03
+        assert found["gaps KS"] <= 0.05
+        assert all(abs(found[f"dispersion {window} s"]) <= 0.35 for window in (1, 10, 60))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 30])
+def test_a_short_trace_fits_too(rows):
+    trace = build({"due": range(0, rows * 10**9, 10**9), "prompt_tokens": [5] * rows, "output_tokens": [1] * rows})
+    workload = fit(trace)
+    workload["duration"] = 100
+    assert set(draw(workload).column("prompt_tokens")) == {5}

@@ -1,0 +1,236 @@
+"""`fit`: a workload file from any trace, parameters only; `closeness`: how well what it makes resembles the trace.
+
+Lengths become tables of 64 quantiles, tied by a copula from Spearman's rank correlation. Arrivals become, by how
+bursty they are,
+- on and off (`bursts`), if the gaps' CV is above 2.5: gaps longer than 13 mean gaps are silences, what lies between
+  are bursts;
+- a renewal process of constant or gamma gaps, if the counts of one vary as those seen do over windows of 1 to 120 s;
+- else a Cox process: a `rhythm` of the slow changes that the trace shows (steps of 5 minutes and more), and one or
+  two `wander`s that explain what variance of counts the rhythm leaves over windows of 1 to 120 s (least squares on
+  the log of `traces.arrivals`' formula, over a grid of decay times).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .arrivals import arrivals
+from .profile import dispersion, spearman, window_counts
+from .synth import draw
+from .trace import Trace
+
+Floats = npt.NDArray[np.float64]
+PROBABILITIES = np.unique(
+    np.concatenate(([0, 0.002, 0.005, 0.01], np.linspace(0.02, 0.98, 57), [0.99, 0.995, 0.999, 1]))
+)
+WINDOWS = (1, 2, 5, 10, 20, 30, 60, 120)  # seconds
+TAUS = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)  # seconds; slower changes are the rhythm's
+BURSTY = 2.5  # CV of gaps
+SILENCE = 13  # mean gaps
+RHYTHM_STEP, RHYTHM_MOST, RHYTHM_REQUESTS = 300.0, 48, 150  # s; steps; requests a step, at least
+TEMPO, DRIFT = 0.03, 0.3  # of bursts: as in Azure's code service, the one public trace of that kind
+
+
+def fit(trace: Trace) -> dict[str, Any]:
+    """A workload (JSON-able) that `synthesise` reads."""
+    due = (trace.column("due") - trace.column("due")[0]) / 1e9
+    rank = spearman(trace.column("prompt_tokens"), trace.column("output_tokens"))
+    workload = {
+        "about": f"Fitted to {trace.name}: {len(trace)} requests in {due[-1]:.0f} s.",
+        "duration": round(float(due[-1]), 3),
+        "arrivals": _arrivals(due),
+        "prompt": table(trace.column("prompt_tokens")),
+        "output": table(trace.column("output_tokens")),
+        "copula": round(2 * math.sin(math.pi / 6 * rank), 4) if rank is not None else 0.0,
+    }
+    if sessions := _sessions(trace):
+        workload["sessions"] = sessions
+    return workload
+
+
+def _sessions(trace: Trace) -> dict[str, Any] | None:
+    """How requests continue earlier ones, as logged or else as the prefixes show."""
+    if not trace.has_prefixes and not trace.has_sessions:
+        return None
+    parent, common, nest = _followed(trace)
+    rows = np.flatnonzero(parent >= 0)
+    if len(rows) < 20:
+        return None
+    due = trace.column("due")
+    size = trace.block_tokens if isinstance(trace.block_tokens, int) and trace.block_tokens else 64
+    return {
+        "continue": round(len(rows) / len(trace), 4),
+        "gap_ms": table((due[rows] - due[parent[rows]]) / 1e6),
+        "block_tokens": size,
+        "common": common // size,
+        "nest": round(nest, 3),
+    }
+
+
+def _followed(trace: Trace) -> tuple[npt.NDArray[np.int64], int, float]:
+    """(row of each request's parent or -1, tokens that most begin with, share of a parent's prompt that comes again)"""
+    sizes, lengths = trace.block_tokens, trace.column("prompt_tokens").tolist()
+    offsets, ids = trace.prefixes()
+    bounds, flat = offsets.tolist(), ids.tolist()
+    latest: dict[tuple[int, int], tuple[int, int, int]] = {}  # (node, block) -> node, visits, last request there
+    shared, by_prefix = [0] * len(trace), [-1] * len(trace)
+    for row in range(len(trace)):
+        node, trail = 0, []
+        for block in flat[bounds[row] : bounds[row + 1]]:
+            trail.append((node, block))
+            node = latest.get((node, block), (len(latest) + 1, 0, -1))[0]
+            latest.setdefault((trail[-1]), (node, 0, -1))
+        for step in trail:
+            node, visits, last = latest[step]
+            latest[step] = (node, visits + 1, row)
+            if visits:
+                shared[row] += sizes if isinstance(sizes, int) else sizes[step[1]]
+                by_prefix[row] = last
+    everywhere = [
+        step for step, (_, visits, _) in latest.items() if visits > 0.5 * len(trace)
+    ]  # one path from the root
+    common = sum(sizes if isinstance(sizes, int) else sizes[block] for _, block in everywhere)
+    parent = trace.column("parent")
+    if (parent >= 0).any():
+        place = {index: row for row, index in enumerate(trace.column("index").tolist())}
+        followed = [place.get(one, -1) for one in parent.tolist()]
+    else:
+        followed = [before if own > common else -1 for before, own in zip(by_prefix, shared, strict=True)]
+    again = [
+        min(1.0, max(0, shared[row] - common) / max(1, lengths[before]))
+        for row, before in enumerate(followed)
+        if before >= 0
+    ]
+    return np.array(followed, np.int64), common, float(np.mean(again)) if again else 0.0
+
+
+def table(values: npt.NDArray[Any]) -> dict[str, Any]:
+    """A distribution's quantiles, four digits each."""
+    found = np.quantile(values, PROBABILITIES)
+    return {"quantiles": [[round(float(p), 4), float(f"{q:.4g}")] for p, q in zip(PROBABILITIES, found, strict=True)]}
+
+
+def closeness(trace: Trace, workload: dict[str, Any], seeds: int = 3) -> list[dict[str, float | None]]:
+    """For each seed: KS distances of lengths and gaps, relative errors of p50 and p99 and of dispersion at 1, 10 and
+    60 s, of a synthetic trace as long as the real one."""
+    return [_compared(trace, draw(workload, seed=seed, duration=max(trace.span / 1e9, 1.0))) for seed in range(seeds)]
+
+
+def _compared(real: Trace, made: Trace) -> dict[str, float | None]:
+    found: dict[str, float | None] = {"requests": len(made) / len(real) - 1}
+    pairs = {name: (real.column(name), made.column(name)) for name in ("prompt_tokens", "output_tokens")}
+    pairs["gaps"] = (np.diff(real.column("due")), np.diff(made.column("due")))
+    for name, (a, b) in pairs.items():
+        found[f"{name} KS"] = kolmogorov(a, b)
+        for q in (0.5, 0.99):
+            found[f"{name} p{q * 100:g}"] = _error(float(np.quantile(a, q)), float(np.quantile(b, q)))
+    for window in (1, 10, 60):
+        spread = [dispersion(one.column("due") / 1e9, window) for one in (real, made)]
+        found[f"dispersion {window} s"] = _error(*spread)
+    return found
+
+
+def kolmogorov(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """The two-sample Kolmogorov-Smirnov distance."""
+    a, b = np.sort(a), np.sort(b)
+    points = np.concatenate((a, b))
+    below = [np.searchsorted(one, points, side="right") / len(one) for one in (a, b)]
+    return float(np.abs(below[0] - below[1]).max())
+
+
+def _error(real: float | None, made: float | None) -> float | None:
+    return made / real - 1 if real and made is not None else None
+
+
+def _arrivals(due: Floats) -> dict[str, Any]:
+    gaps = np.diff(due)
+    if len(gaps) < 20 or not due[-1]:
+        return {"rate": round(len(due) / due[-1], 6) if due[-1] else 1.0, "gaps": "exponential"}
+    rate = {"rate": float(f"{len(due) / due[-1]:.5g}")}
+    return rate | (_on_off(due, gaps) if gaps.std() > BURSTY * gaps.mean() else _cox(due, gaps))
+
+
+def _on_off(due: Floats, gaps: Floats) -> dict[str, Any]:
+    silent = gaps > SILENCE * gaps.mean()
+    sizes = np.diff(np.flatnonzero(np.concatenate(([True], silent, [True]))))
+    ends = np.cumsum(sizes) - 1
+    lasted = due[ends] - due[ends - sizes + 1]
+    hurry = spearman(sizes[sizes > 1], sizes[sizes > 1] / np.maximum(lasted[sizes > 1], 1e-3)) or 0.0
+    bursts = {"size": table(sizes), "off_ms": table(gaps[silent] * 1e3), "gap_us": table(gaps[~silent] * 1e6)}
+    return {"bursts": {**bursts, "tempo": TEMPO, "drift": DRIFT, "hurry": round(hurry, 3)}}
+
+
+def _cox(due: Floats, gaps: Floats) -> dict[str, Any]:
+    spec: dict[str, Any] = {"gaps": "exponential"}
+    steps = int(min(RHYTHM_MOST, due[-1] / RHYTHM_STEP, len(due) / RHYTHM_REQUESTS))
+    slow = 0.0  # variance of the relative rate that the rhythm explains
+    if steps >= 4:
+        relative = window_counts(due, due[-1] / steps * (1 - 1e-9))[:steps] * steps / len(due)
+        chance = (gaps.std() / gaps.mean()) ** 2 * steps / len(due)  # the variance that independent gaps would show
+        if relative.var() > 3 * chance:
+            spec["rhythm"] = {
+                "period": round(float(due[-1]), 3),
+                "relative": [round(float(one), 3) for one in relative],
+            }
+            slow = max(0.0, float(relative.var()) - chance)
+    renewal = spec | _renewal(gaps)
+    if renewal["gaps"] == "constant" or _explains(renewal, due):
+        return renewal
+    if wander := _wander(due, slow):
+        spec["wander"] = wander
+    return spec | _shape(spec, due, gaps)
+
+
+def _renewal(gaps: Floats) -> dict[str, Any]:
+    """Independent gaps of the same CV."""
+    cv = float(gaps.std() / gaps.mean())
+    if cv < 0.02:
+        return {"gaps": "constant"}
+    return {} if 0.9 < cv < 1.1 else {"gaps": "gamma", "shape": round(cv**-2, 3)}
+
+
+def _explains(spec: dict[str, Any], due: Floats) -> bool:
+    """Has a trace of this process, too, the dispersion that was seen over every window?"""
+    tried = arrivals(spec, len(due) / due[-1], float(due[-1]), np.random.default_rng(0))
+    for window in WINDOWS:
+        made, seen = dispersion(tried, window), dispersion(due, window)
+        chance = 0.1 + math.sqrt(4 / max(1.0, due[-1] / window))  # of the logarithm of two variances' ratio
+        if made and seen and due[-1] / window >= 25 and abs(math.log(made / seen)) > chance:
+            return False
+    return True
+
+
+def _wander(due: Floats, slow: float) -> list[dict[str, float]]:
+    """One or two CIR processes that explain the dispersion left over by the rhythm."""
+    rate = len(due) / due[-1]
+    seen = {w: value for w in WINDOWS if (value := dispersion(due, w)) is not None and due[-1] / w >= 25}
+    windows = np.array(list(seen), float)
+    target = np.array(list(seen.values())) - rate * windows * slow
+    if not len(windows) or target.max() < 1.15:
+        return []
+    best: tuple[float, list[tuple[float, float]]] = (math.inf, [])
+    for taus in [*((tau,) for tau in TAUS), *itertools.combinations(TAUS, 2)]:
+        kernel = np.array([2 * rate * tau * (1 - tau / windows * (1 - np.exp(-windows / tau))) for tau in taus]).T
+        weights = 1 / np.maximum(target, 1)
+        found, *_ = np.linalg.lstsq(kernel * weights[:, None], (target - 1) * weights, rcond=None)
+        if (found <= 0).any():
+            continue
+        model = 1 + kernel @ found
+        score = float(np.square(np.log(model / np.maximum(target, 0.5))).sum()) * (1 + 0.1 * len(taus))
+        best = min(best, (score, list(zip(taus, found, strict=True))))
+    count = len(best[1])  # the path is the mean of its parts, which divides each variance by the count squared
+    return [{"variance": float(f"{v * count * count:.4g}"), "tau": tau} for tau, v in best[1]]
+
+
+def _shape(spec: dict[str, Any], due: Floats, gaps: Floats) -> dict[str, Any]:
+    """The gaps' own shape: what a first try with exponential gaps leaves of their variation."""
+    tried = np.diff(arrivals(spec, len(due) / due[-1], float(due[-1]), np.random.default_rng(0)))
+    left = max(1e-4, (gaps.std() / gaps.mean()) ** 2 / (tried.std() / tried.mean()) ** 2)
+    if 0.85 < left < 1.15:
+        return {}
+    return {"gaps": "gamma", "shape": round(float(np.clip(1 / left, 0.05, 50)), 3)}

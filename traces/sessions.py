@@ -1,0 +1,128 @@
+"""Sessions of synthetic traces: which request follows which, and which prefix blocks they share. Two ways:
+
+- `continued`: instants and lengths stand as drawn, so their distributions are exactly the workload's; a share of
+  the requests is declared to continue an earlier one that is about `gap_ms` old and short enough. {"continue":
+  share, "gap_ms": lengths, "block_tokens": n, "common": leading blocks that all requests share, "nest": share of
+  the earlier prompt that comes again}
+- `grown`: whole sessions start by the arrival process and grow: agents. {"turns": lengths, "growth": lengths,
+  "think_ms": lengths, "block_tokens": n, "most": tokens at which a context is compacted: it starts anew}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .lengths import quantile
+
+Whole = npt.NDArray[np.int64]
+MS = 1_000_000
+LOOK = 24  # neighbours in time, on each side, that are tried as a request's predecessor
+ASSUMED_TPOT = 20 * MS  # of the planned instants of grown sessions; closed loops take the server's own time
+MAX_TURNS = 10_000
+
+
+def continued(
+    spec: Mapping[str, Any], due: Whole, prompt: Whole, output: Whole, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Columns session, turn, parent, think and prefix for requests that stand."""
+    rows = len(due)
+    rank = np.argsort(np.argsort(prompt, kind="stable")) / max(1, rows - 1)  # the longer, the likelier a continuation
+    wish = rng.random(rows) < 2 * float(spec["continue"]) * rank
+    target = due - quantile(spec["gap_ms"], rng.random(rows), 1) * MS
+    near = np.searchsorted(due, target)
+    parent, session, turn = [-1] * rows, list(range(rows)), [0] * rows
+    taken = [False] * rows
+    lengths, said = prompt.tolist(), (prompt + output).tolist()
+    for row in np.flatnonzero(wish & (target >= 0)).tolist():
+        found = _before(int(near[row]), row, lengths[row], due, int(target[row]), said, taken)
+        if found >= 0:
+            taken[found] = True
+            parent[row], session[row], turn[row] = found, session[found], turn[found] + 1
+    return {
+        "session": session,
+        "turn": turn,
+        "parent": parent,
+        "think": [int(due[row] - due[before]) if before >= 0 else 0 for row, before in enumerate(parent)],
+        "prefix": _nested(spec, parent, lengths),
+    }
+
+
+def _before(near: int, row: int, room: int, due: Whole, aim: int, length: list[int], taken: list[bool]) -> int:
+    """The longest request within half a gap of the instant `aim` that has `room` for `row` to continue it; else the
+    one closest to it; -1 for none."""
+    fitting = [
+        one for one in range(max(0, near - LOOK), min(row, near + LOOK)) if length[one] < room and not taken[one]
+    ]
+    off = {one: abs(int(due[one]) - aim) for one in fitting}
+    half = (int(due[row]) - aim) // 2
+    timely = [one for one in fitting if off[one] <= half]
+    if timely:
+        return max(timely, key=lambda one: length[one])
+    return min(fitting, key=lambda one: off[one], default=-1)
+
+
+def _nested(spec: Mapping[str, Any], parent: list[int], prompt: list[int]) -> list[range | list[int]]:
+    """Block ids: the common ones, the predecessor's whole blocks, then new ones up to the prompt's end."""
+    size, common, nest = int(spec["block_tokens"]), int(spec.get("common", 0)), float(spec.get("nest", 1.0))
+    prefixes: list[Any] = []
+    fresh = common
+    for row, length in enumerate(prompt):
+        wanted = -(-length // size)
+        again = prefixes[parent[row]][: int(nest * prompt[parent[row]] / size)] if parent[row] >= 0 else ()
+        start = list(again) if len(again) > common else list(range(min(common, wanted)))
+        more = wanted - len(start)
+        prefixes.append(start + list(range(fresh, fresh + more)))
+        fresh += more
+    return prefixes
+
+
+def grown(
+    spec: Mapping[str, Any], workload: Mapping[str, Any], starts: Whole, end: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """All columns of sessions that start at `starts` (ns); turns after `end` are left out."""
+    size, most = int(spec["block_tokens"]), int(spec.get("most", 2**31 - 1))
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    fresh = 0
+    for session, start in enumerate(starts.tolist()):
+        turns = int(min(MAX_TURNS, quantile(spec["turns"], rng.random(1), 1)[0]))
+        draws = {name: quantile(source, rng.random(turns), 0).tolist() for name, source in (
+            ("prompt", workload["prompt"]), ("output", workload["output"]),
+            ("growth", spec["growth"]), ("think", spec["think_ms"]),
+        )}  # fmt: skip
+        now, length, blocks, parent = start, 0, range(0), -1
+        for turn in range(turns):
+            output = max(1, draws["output"][turn])
+            think = draws["think"][turn] * MS if turn else 0
+            now += think
+            if now >= end:
+                break
+            length += draws["growth"][turn]
+            if not turn or length > most:
+                length, blocks = max(1, min(most, draws["prompt"][turn])), range(fresh, fresh)
+            blocks = range(blocks.start, blocks.start + length // size)
+            fresh = max(fresh, blocks.stop)
+            row = (now, length, output, session, turn, parent, think, blocks)
+            parent = len(columns["due"])
+            for name, value in zip(COLUMNS, row, strict=True):
+                columns[name].append(value)
+            now += output * ASSUMED_TPOT
+        fresh += 1
+    return _in_order(columns)
+
+
+COLUMNS = ("due", "prompt_tokens", "output_tokens", "session", "turn", "parent", "think", "prefix")
+
+
+def _in_order(columns: dict[str, list[Any]]) -> dict[str, Any]:
+    """Sorted by due; parents follow their rows."""
+    order = np.argsort(np.array(columns["due"], np.int64), kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    sorted_columns: dict[str, Any] = {name: [values[row] for row in order] for name, values in columns.items()}
+    sorted_columns["parent"] = [int(place[parent]) if parent >= 0 else -1 for parent in sorted_columns["parent"]]
+    sorted_columns["prefix"] = [list(blocks) for blocks in sorted_columns["prefix"]]
+    return sorted_columns
