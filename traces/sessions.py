@@ -83,7 +83,8 @@ def _nested(spec: Mapping[str, Any], parent: list[int], prompt: list[int]) -> li
 def grown(
     spec: Mapping[str, Any], workload: Mapping[str, Any], starts: Whole, end: int, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """All columns of sessions that start at `starts` (ns); turns after `end` are left out."""
+    """All columns of sessions that start at `starts` (ns); turns before 0 and after `end` are left
+    out, and who followed one of them then follows nobody."""
     size, most = int(spec["block_tokens"]), int(spec.get("most", 2**31 - 1))
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     fresh = 0
@@ -105,13 +106,22 @@ def grown(
                 length, blocks = max(1, min(most, draws["prompt"][turn])), range(fresh, fresh)
             blocks = range(blocks.start, blocks.start + length // size)
             fresh = max(fresh, blocks.stop)
-            row = (now, length, output, session, turn, parent, think, blocks)
-            parent = len(columns["due"])
-            for name, value in zip(COLUMNS, row, strict=True):
-                columns[name].append(value)
+            if now >= 0:
+                row = (now, length, output, session, turn, parent, think, blocks)
+                parent = len(columns["due"])
+                for name, value in zip(COLUMNS, row, strict=True):
+                    columns[name].append(value)
             now += output * ASSUMED_TPOT
         fresh += 1
     return _in_order(columns)
+
+
+def lead(spec: Mapping[str, Any], workload: Mapping[str, Any]) -> float:
+    """Seconds before the trace's start from which sessions must have begun for it to start in full swing: four mean
+    lifetimes."""
+    even = (np.arange(1000) + 0.5) / 1000
+    think, output = quantile(spec["think_ms"], even, 0).mean(), quantile(workload["output"], even, 1).mean()
+    return 4 * float(spec["mean_turns"]) * (float(think) / 1e3 + float(output) * ASSUMED_TPOT / 1e9)
 
 
 COLUMNS = ("due", "prompt_tokens", "output_tokens", "session", "turn", "parent", "think", "prefix")

@@ -19,7 +19,7 @@ from . import lengths
 from .arrivals import arrivals
 from .errors import InputError
 from .lengths import Whole
-from .sessions import continued, grown
+from .sessions import continued, grown, lead
 from .trace import Trace, build
 
 FOLDER = Path(__file__).parent / "workloads"
@@ -69,8 +69,12 @@ def _drawn(workload: Mapping[str, Any], rate: float | None, duration: float | No
     if not (rate > 0 and duration > 0 and rate * duration <= LARGEST):
         raise InputError(f"expected a rate and a duration above 0, got {rate}/s for {duration} s", where=source)
     sessions = workload.get("sessions", {})
-    starts = rate / float(sessions["mean_turns"]) if "turns" in sessions else rate
-    instants = arrivals(process, starts, duration, np.random.default_rng((seed, 0)))
+    rng = np.random.default_rng((seed, 0))
+    if "turns" in sessions:
+        before = lead(sessions, workload)
+        instants = arrivals(process, rate / float(sessions["mean_turns"]), before + duration, rng) - before
+    else:
+        instants = arrivals(process, rate, duration, rng)
     due = np.rint(instants * 1e9).astype(np.int64)
     columns, block_tokens = _requests(workload, due, int(duration * 1e9), seed)
     if not len(columns["due"]):
