@@ -84,8 +84,10 @@ def _environment() -> Environment:
         "ms": units.ms,
         "quantile": units.quantile,
         "interval": units.interval,
+        "lacking": units.lacking,
         "share": units.share,
         "rate": units.rate,
+        "factor": units.factor,
         "off": lambda value: "-" if value is None else "< 0.01%" if abs(value) < 1e-4 else f"{value:+.2%}",
         "count": lambda value: "-" if value is None else f"{value:,.0f}",
     }
@@ -108,6 +110,7 @@ def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, in
         "labels": [units.label(q) for q in SHOWN],
         "best": lambda result, metric, q: text.is_best(summary, result, metric, q),
         "sentences": lead.sentences(summary),
+        "leads": lead.matrix(summary),
         "notes": list(text.notes(summary)),
         "verdicts": list(_verdicts(run, summary)),
         "plots": _plots(run, summary, numbers, slug),
@@ -156,7 +159,9 @@ def _standing(facts: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str,
     standing = {}
     for name in numbers:
         target = told.get(name) or {}
-        parts = ["simulated" if target.get("embedded") else "", target.get("description"), target.get("standing")]
+        described = str(target.get("description") or "")
+        simulated = target.get("embedded") and not described.startswith("simulated")
+        parts = ["simulated" if simulated else "", described, target.get("standing")]
         standing[name] = ", ".join(str(part) for part in parts if part)
     return standing
 

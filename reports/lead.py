@@ -1,6 +1,7 @@
-"""Who wins which phase in which load step, and where a lead is lost: sentences over a summary. Pure.
+"""Who leads which phase at which load, and where a lead is lost: words over a summary. Pure.
 
-Targets whose 95 % intervals of the p50 overlap the fastest one's share its lead: nothing is said about who is faster.
+A target is beaten where another answers the same requests faster (`reports.compare`: the paired interval excludes 1) by
+LEAST or more; those that nobody beats lead together.
 """
 
 from __future__ import annotations
@@ -10,24 +11,38 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from . import units
+from . import compare, units
 
-PHASES = (("ttft", "prefill", "TTFT p50"), ("tpot", "decode", "TPOT p50"), ("e2e", "whole request", "E2E p50"))
+LEAST = 1.02  # a difference of less than 2 % is no lead, however many pairs prove it
+PHASES = {"ttft": "prefill", "tpot": "decode", "e2e": "whole request"}
 
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The fastest of one step in one metric (p50, s): `leaders` are level, `behind` is the first that clearly isn't."""
+    """The fastest of one step in one metric: `leaders` are level, and `factor` times faster than `behind`, the next.
+
+    `why` says why there are no leaders (too few pairs, not comparable).
+    """
 
     step: str
     leaders: tuple[str, ...]
-    value: float
+    p50: float | None = None
     behind: str = ""
-    behind_value: float = 0.0
+    factor: float = 0.0
+    why: str = ""
 
     @property
     def names(self) -> str:
         return " and ".join(self.leaders) if len(self.leaders) < 3 else ", ".join(self.leaders)
+
+    def __str__(self) -> str:
+        if not self.leaders:
+            return self.why
+        figure = f" {units.ms(self.p50, unit=True)}" if self.p50 is not None else ""
+        if not self.behind:
+            return f"no clear difference,{figure or ' unbounded'}"
+        ahead = f"{units.factor(self.factor)} ahead of {self.behind}" if self.factor else f"{self.behind} mostly failed"
+        return f"{self.names}{figure}, {ahead}"
 
 
 def p50(result: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
@@ -40,61 +55,76 @@ def steps(summary: Mapping[str, Any]) -> list[str]:
 
 
 def leads(summary: Mapping[str, Any], metric: str) -> list[Lead]:
-    """One for each step in which two targets or more have a bounded p50."""
+    """One for each step in which there are two targets or more."""
     found = []
     for step in steps(summary):
-        ranked = sorted(_bounded(summary["results"], step, metric), key=lambda pair: float(pair[1]["value"]))
-        if len(ranked) < 2:
-            continue
-        top = ranked[0][1]
-        level = [name for name, row in ranked if top["high"] is None or row["low"] <= top["high"]]
-        behind = [(name, row["value"]) for name, row in ranked if name not in level]
-        found.append(Lead(step, tuple(level), top["value"], *(behind[0] if behind else ())))
+        medians = {r["target"]: p50(r, metric)["value"] for r in summary["results"] if r["step"] == step}
+        pairs = [pair for pair in summary["comparison"] if pair["step"] == step]
+        if len(medians) > 1:
+            found.append(_lead(step, metric, medians, pairs))
     return found
 
 
-def _bounded(results: Sequence[Mapping[str, Any]], step: str, metric: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for result in results:
-        row = p50(result, metric)
-        if result["step"] == step and row["enough"] and row["value"] is not None:
-            yield result["target"], row
+def _lead(step: str, metric: str, medians: Mapping[str, float | None], pairs: Sequence[Mapping[str, Any]]) -> Lead:
+    if metric == "e2e" and not all(pair["lengths"]["comparable"] for pair in pairs if pair["pairs"]):
+        return Lead(step, (), why="not comparable: the targets gave answers of different length")
+    if any(pair["metrics"][metric] is None for pair in pairs):
+        return Lead(step, (), why="too few pairs")
+    beats = {(winner, loser): factor for winner, loser, factor in _beats(pairs, metric)}
+    order = sorted(medians, key=lambda name: (medians[name] is None, medians[name] or 0.0))
+    beaten = {loser for _, loser in beats}
+    leaders = tuple(name for name in order if name not in beaten) or (order[0],)
+    behind = next((name for name in order if name in beaten and (leaders[0], name) in beats), "")
+    return Lead(step, leaders, medians[leaders[0]], behind, beats.get((leaders[0], behind), 0.0))
+
+
+def _beats(pairs: Sequence[Mapping[str, Any]], metric: str) -> Iterator[tuple[str, str, float]]:
+    """(winner, loser, how many times faster; 0 where the loser failed too often to say)."""
+    for pair in pairs:
+        found = pair["metrics"][metric]
+        if not found["winner"]:
+            continue
+        won = found["winner"] == pair["base"]
+        ratio = found["median"]["value"]
+        factor = (ratio or 0.0) if won else (1 / ratio if ratio else 0.0)
+        if factor == 0 or factor >= LEAST:
+            yield found["winner"], pair["other"] if won else pair["base"], factor
 
 
 def flips(found: Sequence[Lead]) -> Iterator[tuple[Lead, Lead]]:
-    """Neighbouring steps that have no leader in common."""
-    for before, after in pairwise(found):
+    """Neighbouring steps (of those with leaders) that have no leader in common."""
+    for before, after in pairwise(lead for lead in found if lead.leaders):
         if not set(before.leaders) & set(after.leaders):
             yield before, after
 
 
+def matrix(summary: Mapping[str, Any]) -> list[tuple[str, list[Lead]]]:
+    """A row a phase, a lead a step; empty for a single target."""
+    rows = [(f"{phase} {metric.upper()}", leads(summary, metric)) for metric, phase in PHASES.items()]
+    return [row for row in rows if row[1]]
+
+
 def sentences(summary: Mapping[str, Any]) -> list[str]:
-    """What a person should remember, in order of phase."""
+    """What a person should remember beside the matrix: where leads are lost; a single target's figures."""
     if len({result["target"] for result in summary["results"]}) == 1:
         return [_alone(result) for result in summary["results"]]
     said = []
-    for metric, phase, name in PHASES:
-        found = leads(summary, metric)
-        said += [_sentence(lead, phase, name) for lead in found]
+    for metric, phase in PHASES.items():
         said += [
             f"The lead in {phase} flips at {after.step}: {before.names} lost it to {after.names}."
-            for before, after in flips(found)
+            for before, after in flips(leads(summary, metric))
+        ]
+        said += [
+            f"{phase.capitalize()}: {leader}'s lead over {follower} is gone at about {at:.0f} requests in flight."
+            for leader, follower, at in compare.crossovers(summary, metric)
         ]
     return said
-
-
-def _sentence(lead: Lead, phase: str, name: str) -> str:
-    where = f"{phase.capitalize()}{f' at {lead.step}' if lead.step else ''}"
-    if not lead.behind:
-        return f"{where}: no clear difference between {lead.names}, {name} about {units.ms(lead.value, unit=True)}."
-    verb = "is fastest" if len(lead.leaders) == 1 else "are level"
-    ahead = units.factor(lead.behind_value / lead.value) if lead.value else "far"
-    return f"{where}: {lead.names} {verb}, {name} {units.ms(lead.value, unit=True)}, {ahead} ahead of {lead.behind}."
 
 
 def _alone(result: Mapping[str, Any]) -> str:
     """One target has nobody to lead: its figures in a sentence."""
     told = []
-    for metric, phase, _ in PHASES:
+    for metric, phase in PHASES.items():
         rows = {row["q"]: row for row in result["metrics"][metric]["quantiles"]}
         p99 = f", p99 {units.duration(rows[0.99])}" if rows[0.99]["enough"] else ""
         told.append(f"{phase} {metric.upper()} p50 {units.duration(rows[0.5])}{p99}")

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -122,10 +124,22 @@ def _against(found: Found, axis: str, numbers: Mapping[str, int]) -> str:
                     for q, style in (("p50", "-"), ("p99", "--")):
                         y = [(_at(row, metric, q) or np.nan) * 1e3 for row in points]
                         axes.plot(x, y, style, color=plots.placeholder(numbers[target]), marker=".")
-            axes.set(title=title, xlabel=axis, ylabel="ms", yscale="log")
+            axes.set(title=title, xlabel=axis, ylabel="ms")
+            _log(axes, "y")
             if len(found["axes"][axis]) > 2:
-                axes.set_xscale("log")
+                _log(axes, "x")
         return plots.svg(figure, f"against {numbers_of(axis)}")
+
+
+def _log(axes: Axes, which: Literal["x", "y"]) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5."""
+    axes.set(**{f"{which}scale": "log"})
+    if which == "y" and (low := axes.dataLim.ymin) > 0 and axes.dataLim.ymax < 1.5 * low:
+        axes.set_ylim(low / 2, 2 * low)  # or a level line would be all there is to see
+    scale = axes.xaxis if which == "x" else axes.yaxis
+    scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e5 else f"{value:.0e}"))
+    scale.set_minor_formatter(NullFormatter())
 
 
 def numbers_of(text: str) -> str:
@@ -156,7 +170,9 @@ def _decode(found: Found, numbers: Mapping[str, int]) -> str:
             if pair["batch"]:
                 axes.axvline(pair["batch"], color=plots.GRID, linestyle=":")
                 axes.text(pair["batch"], pair["rack_tokens_per_s"], f" batch {pair['batch']}", va="bottom")
-        axes.set(xlabel="batch", ylabel="tokens a second", xscale="log", yscale="log", title="Decode throughput")
+        axes.set(xlabel="batch", ylabel="tokens a second", title="Decode throughput")
+        _log(axes, "x")
+        _log(axes, "y")
         return plots.svg(figure, "decode throughput against batch")
 
 
@@ -172,9 +188,13 @@ def _gain(hybrid: Mapping[str, Any]) -> str:
         axes.set_xticks(range(len(hybrid["outputs"])), [f"{n:,}" for n in hybrid["outputs"]])
         axes.set_yticks(range(len(hybrid["bandwidths"])), [f"{b:g}" for b in hybrid["bandwidths"]])
         for row, column in np.ndindex(gain.shape):
-            axes.text(column, row, f"{gain[row, column]:.2f}", ha="center", va="center", color="#1b1f24", fontsize=8.5)
+            dark = abs(np.log(gain[row, column])) > 0.6 * np.log(limit)
+            colour = "#ffffff" if dark else "#1b1f24"
+            axes.text(column, row, f"{gain[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=8.5)
         axes.set(xlabel="output tokens", ylabel="link, GB/s", title="Times as fast as without the hand-over")
-        figure.colorbar(image, ax=axes, format="%.2g")
+        bar = figure.colorbar(image, ax=axes)
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
         return plots.svg(figure, f"gain of hybrid {numbers_of(hybrid['name'])}")
 
 
@@ -191,8 +211,7 @@ def _price(found: Found, numbers: Mapping[str, int]) -> str:
                         axes.annotate(f" {number}", (x * 1e3, y), va="bottom", fontsize=8.5)
                 if target["floor"]:
                     axes.axvline(target["floor"] * 1e3, color=plots.placeholder(numbers[target["name"]]), linestyle=":")
-        axes.set(
-            xlabel="TPOT, ms (dotted: the floor, weights over bandwidth)", ylabel="$ a million tokens", yscale="log",
-            title="Cost against latency",
-        )  # fmt: skip
+        axes.set(xlabel="TPOT, ms (dotted: the floor, weights over bandwidth)", ylabel="$ a million tokens")
+        axes.set(title="Cost against latency")
+        _log(axes, "y")
         return plots.svg(figure, "cost against latency by batch cap")

@@ -127,7 +127,7 @@ def _log_seconds(axes: Axes, axis: str = "x") -> None:
     low, high = which.get_view_interval()
     span = high / max(low, 1e-12)
     which.set_major_locator(
-        LogLocator(subs=range(1, 10) if span < 8 else (1, 2, 5) if span < 50 else (1,), numticks=12)
+        LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if span < 8 else (1, 2, 5) if span < 50 else (1,), numticks=12)
     )
     which.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
     which.set_minor_formatter(NullFormatter())

@@ -26,6 +26,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Prints the verdict table, who leads where, what went wrong, and whether the run can be trusted."""
     _widen(console)
     console.print(_table(summary, narrow=console.width < NARROW))
+    if rows := lead.matrix(summary):
+        console.print(_leads(rows))
     for sentence in lead.sentences(summary):
         console.print(Text(printable(sentence)), soft_wrap=True)
     for note in notes(summary):
@@ -42,7 +44,8 @@ def _widen(console: Console) -> None:
 def _table(summary: Mapping[str, Any], narrow: bool) -> Table:
     table = Table(title=_title(summary, narrow), title_justify="left", box=box.SIMPLE_HEAD, header_style="bold")
     table.pad_edge, table.collapse_padding = False, True
-    table.add_column("target", no_wrap=True)
+    headings = [_heading(summary, step) for step in lead.steps(summary)]
+    table.add_column("target", no_wrap=True, min_width=max(map(len, headings)))
     for heading in ("n", "failed"):
         table.add_column(heading, justify="right", no_wrap=True)
     for metric, q in COLUMNS:
@@ -51,19 +54,33 @@ def _table(summary: Mapping[str, Any], narrow: bool) -> Table:
         table.add_column("tokens/s", justify="right", no_wrap=True)
     if summary["objectives"]:
         table.add_column("goodput\n/s", justify="right", no_wrap=True)
-    for step in lead.steps(summary):
-        results = [result for result in summary["results"] if result["step"] == step]
-        heading = ", ".join(part for part in (step, results[0]["load"]) if part)
+    for step, heading in zip(lead.steps(summary), headings, strict=True):
         if heading:
-            table.add_row(Text(printable(heading), style="bold dim"))
-        for result in results:
-            table.add_row(*_row(summary, result, narrow))
+            table.add_row(Text(heading, style="bold dim"))
+        for result in summary["results"]:
+            if result["step"] == step:
+                table.add_row(*_row(summary, result, narrow))
         table.add_section()
     return table
 
 
+def _heading(summary: Mapping[str, Any], step: str) -> str:
+    load = next(result["load"] for result in summary["results"] if result["step"] == step)
+    return printable(", ".join(part for part in (step, load) if part))[:40]
+
+
 def _phase(metric: str) -> str:
     return {"ttft": "prefill", "tpot": "decode", "e2e": "whole"}[metric]
+
+
+def _leads(rows: Sequence[tuple[str, Sequence[lead.Lead]]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table.add_column("fastest, by p50")
+    for found in rows[0][1]:
+        table.add_column(Text(printable(found.step or "all")))
+    for phase, leads in rows:
+        table.add_row(phase, *(Text(printable(str(found))) for found in leads))
+    return table
 
 
 def _title(summary: Mapping[str, Any], narrow: bool) -> Text:
@@ -81,7 +98,7 @@ def _row(summary: Mapping[str, Any], result: Mapping[str, Any], narrow: bool) ->
     for metric, q in COLUMNS:
         row = _at(result, metric, q)
         shown = Text(units.quantile(row), style="bold green" if is_best(summary, result, metric, q) else "")
-        yield shown if narrow or not row["enough"] else Group(shown, Text(units.interval(row), style="dim"))
+        yield shown if narrow else Group(shown, Text(units.interval(row) or units.lacking(row), style="dim"))
     if not narrow:
         yield Text(units.rate(result["throughput"]["output_tokens_per_s"]))
     if summary["objectives"]:
@@ -101,7 +118,7 @@ def is_best(summary: Mapping[str, Any], result: Mapping[str, Any], metric: str, 
         if other["step"] == result["step"] and other["target"] != result["target"]
     ]
     bounded = [other["low"] for other in others if other["enough"]]
-    return bool(bounded) and all(low is None or low > row["high"] for low in bounded)
+    return bool(bounded) and all(low is None or low > max(row["high"], lead.LEAST * row["value"]) for low in bounded)
 
 
 def _at(result: Mapping[str, Any], metric: str, q: float) -> Mapping[str, Any]:

@@ -21,15 +21,24 @@ def ms(seconds: float | None, unit: bool = False) -> str:
 
 
 def quantile(row: Mapping[str, Any]) -> str:
-    """A quantile of a summary: its figure, `unbounded`, or why there is none."""
-    if not row["enough"]:
-        return f"- (n={row['n']:,}, needs {row['needs']:,})" if row["n"] else "-"
+    """A quantile of a summary: its figure, `unbounded`, or a dash (`lacking` says why)."""
+    if not row["enough"] or (row["value"] is None and not row["unbounded"]):
+        return "-"
     return "unbounded" if row["unbounded"] else ms(row["value"])
+
+
+def lacking(row: Mapping[str, Any]) -> str:
+    """Why a quantile isn't printed: n=41 < 299, the samples there are and those it needs."""
+    return "" if row["enough"] else f"n={row['n']:,} < {row['needs']:,}"
 
 
 def duration(row: Mapping[str, Any]) -> str:
     """The same with its unit, for a sentence."""
-    return ms(row["value"], unit=True) if row["enough"] and row["value"] is not None else quantile(row)
+    return (
+        ms(row["value"], unit=True)
+        if row["enough"] and row["value"] is not None
+        else f"{quantile(row)} ({lacking(row)})".removesuffix(" ()")
+    )
 
 
 def interval(row: Mapping[str, Any]) -> str:

@@ -66,7 +66,8 @@ def test_gates(folder: Path) -> None:
 
 def test_leads(folder: Path) -> None:
     found = summary.summarise(folder)
-    same("leads.txt", "\n".join(lead.sentences(found)))
+    said = [f"{phase}: {one.step}: {one}" for phase, leads in lead.matrix(found) for one in leads]
+    same("leads.txt", "\n".join([*said, *lead.sentences(found)]))
     (flip,) = lead.flips(lead.leads(found, "e2e"))
     assert flip[1].leaders == ("h100",)
 
