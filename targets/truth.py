@@ -1,6 +1,6 @@
 """A server whose emission instants are known: what the client is judged against. Its own process, no gevent.
 
-    python -m targets.truth [--port 0] [--log FILE] [--tls CERT KEY]
+    python -m targets.truth [--port 0] [--log FILE] [--no-log] [--tls CERT KEY]
 
 Prints one JSON line {"ready": true, "url": ..., "pid": ...} and runs until SIGTERM; then it writes its log to FILE (or
 stdout) as JSON lines, one for each request in the order of their beginnings:
@@ -144,7 +144,8 @@ class Stream:
 class Truth:
     """The server."""
 
-    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext | None = None, *, logs: bool = True) -> None:
+        self.logs = logs
         self.listener = socket.create_server(("127.0.0.1", port), backlog=16384)
         self.listener.setblocking(False)
         self.context = context
@@ -215,7 +216,8 @@ class Truth:
         body = stream.request()
         if body is not None:
             stream.begin(body, time.time_ns())
-            self.log.append(stream.record)
+            if self.logs:
+                self.log.append(stream.record)
             heapq.heappush(self.heap, (stream.due, next(self.order), stream))
         return None
 
@@ -233,13 +235,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m targets.truth", description="a server of known emission instants")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--no-log", action="store_true", help="for endless runs: keep no record of requests")
     parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
     asked = parser.parse_args()
     context = None
     if asked.tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*asked.tls)
-    server = Truth(asked.port, context)
+    server = Truth(asked.port, context, logs=not asked.no_log)
 
     def stop(*_: object) -> None:
         server.running = False
