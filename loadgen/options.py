@@ -34,6 +34,12 @@ WaitReady = Annotated[
     str | None,
     typer.Option(help="Wait so long for the endpoint to accept connections (90s, 10m).", rich_help_panel=TARGET),
 ]
+Probe = Annotated[
+    bool,
+    typer.Option(
+        "--probe/--no-probe", help="Look at each endpoint with one request before the run.", rich_help_panel=TARGET
+    ),
+]
 
 Speedup = Annotated[float, typer.Option(help="Time of the trace runs so many times as fast.", rich_help_panel=LOAD)]
 RequestRate = Annotated[

@@ -137,6 +137,18 @@ def check(specs: Sequence[Spec]) -> None:
         connect(one, Clock()).close()
 
 
+def probe(specs: Sequence[Spec]) -> None:
+    """One request to each target. Raises InputError where every request would fail; says on stderr what else it saw."""
+    from targets.probe import probe
+
+    for found in probe(specs):
+        if found.hopeless:
+            raise InputError(found.problem, where=found.spec.name, remedy="--no-probe starts all the same")
+        for line in (found.problem, *found.notes):
+            if line:
+                sys.stderr.write(f"{found.spec.name}: {line}\n")
+
+
 def wait_ready(specs: Sequence[Spec], patience: str | None) -> None:
     """Until each target takes connections: at once, or within --wait-ready. Raises InputError."""
     limit = time.monotonic() + (seconds(patience, "--wait-ready") if patience else 0.0)

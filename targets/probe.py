@@ -35,6 +35,7 @@ REASONS = {
     Outcome.STALLED: "stopped in the middle of its answer",
     Outcome.TRUNCATED: "cut its answer short",
     Outcome.MALFORMED: "doesn't speak this endpoint type",
+    Outcome.CANCELLED: f"gives more than the {TOKENS} tokens that it was asked for",
     Outcome.RATE_LIMITED: "refuses even one request for its rate limit",
 }
 
@@ -68,7 +69,8 @@ def probe(specs: Sequence[Spec]) -> list[Probe]:
 def _probe(spec: Spec) -> Probe:
     patient = replace(spec, first_token_timeout=min(spec.first_token_timeout, PATIENCE), request_timeout=2 * PATIENCE)
     target = connect(patient, Clock())
-    ask = Ask(index=0, due=0, prompt=PROMPT, prompt_tokens=len(PROMPT.split()), output_tokens=TOKENS, counted=False)
+    words = len(PROMPT.split())
+    ask = Ask(0, 0, PROMPT, words, TOKENS, counted=False, leave_after=2 * TOKENS)  # some servers never end
     finished: AsyncResult[Exchange] = AsyncResult()
     try:
         target.start(ask, finished.set)

@@ -49,6 +49,7 @@ def bakeoff(
     insecure: o.Insecure = False,
     ca_file: o.CaFile = None,
     wait_ready: o.WaitReady = None,
+    probe: o.Probe = True,
     speedup: o.Speedup = 1.0,
     request_rate: o.RequestRate = None,
     burstiness: o.Burstiness = 1.0,
@@ -123,6 +124,8 @@ def bakeoff(
     if not simulated:
         targeting.check(specs)
         targeting.wait_ready(specs, wait_ready)
+        if probe:
+            targeting.probe(specs)
         folder = planning.new_folder("bakeoff", out)
     plans.save(plan, traces, folder)
     become.run(folder, workers, ctx.args)

@@ -22,6 +22,7 @@ def replay(
     insecure: o.Insecure = False,
     ca_file: o.CaFile = None,
     wait_ready: o.WaitReady = None,
+    probe: o.Probe = True,
     speedup: o.Speedup = 1.0,
     request_rate: o.RequestRate = None,
     burstiness: o.Burstiness = 1.0,
@@ -92,6 +93,8 @@ def replay(
     targeting.check_workers(plan, workers.count)
     targeting.check([spec])
     targeting.wait_ready([spec], wait_ready)
+    if probe:
+        targeting.probe([spec])
     folder: Path = planning.new_folder(plan.name, out)
     plans.save(plan, traces, folder)
     become.run(folder, workers, ctx.args)

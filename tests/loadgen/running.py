@@ -71,6 +71,14 @@ class _Answer(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
+    def be_flaky(self, body: dict[str, Any]) -> None:
+        """Fails the first try of each prompt."""
+        said = self.server.prompts[-1]
+        if self.server.prompts.count(said) == 1:
+            self.be_failing(body)
+        else:
+            self.be_well(body)
+
     def be_cutting(self, _: dict[str, Any]) -> None:
         self._head()
         self._tokens(2)
@@ -131,7 +139,9 @@ def trace(path: Path, count: int, gap_s: float = 0.02, **columns: Any) -> Path:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-P", "-m", "loadgen", *map(str, arguments)]
+    """`phaseload ...`; without a probe, so that an endpoint counts the run's own requests only."""
+    quiet = ["--no-probe"] if arguments[0] in ("replay", "bakeoff") else []
+    return [sys.executable, "-P", "-m", "loadgen", *map(str, arguments), *quiet]
 
 
 def phaseload(*arguments: str | Path, cwd: Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -171,6 +181,12 @@ def until(condition: Any, seconds: float = 30.0) -> Any:
 def about(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((run / "run.json").read_text())
     return found
+
+
+def expected(run: Path, code: int) -> int:
+    """The exit code: on a machine too busy for a valid run, 3 is right."""
+    judged = json.loads((run / "summary.json").read_text())["validity"]["status"]
+    return 3 if judged == "invalid" else code
 
 
 def rows(run: Path) -> pa.Table:
