@@ -7,19 +7,23 @@ for. Instants are compared on CLOCK_MONOTONIC: a step of the wall clock must not
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import gevent
 
 from targets.clock import Clock, monotonic_ns
 from targets.exchange import Exchange, Outcome
-from targets.target import Target
+from targets.target import Ask, Target
 
 from .agenda import Agenda, Entry
 from .ahead import Ahead
+from .pacing import leaves
 from .plan import Leg, Phase
 from .timerfd import Timer
+
+log = logging.getLogger("phaseload")
 
 HAND_BACK = 5_000_000_000  # nanoseconds that targets have to hand back what was cut
 
@@ -34,19 +38,26 @@ class Lane:
     target: Target
     done: int = 0
     failed: int = 0
-    open: dict[int, Entry] = field(default_factory=dict)
+    open: dict[int, tuple[Entry, Ask]] = field(default_factory=dict)
+    retrying: dict[int, gevent.Greenlet[..., None]] = field(default_factory=dict)
 
 
 class Dispatcher:
     """Runs one phase of one worker. `finished` gets every exchange, from an ordinary greenlet.
 
-    `start` is the phase's first instant, nanoseconds from the run's start.
+    `start` is the phase's first instant, nanoseconds from the run's start; `seed` says which users leave early.
     """
 
     def __init__(
-        self, phase: Phase, lanes: list[Lane], clock: Clock, start: int, finished: Callable[[Exchange], None]
+        self,
+        phase: Phase,
+        lanes: list[Lane],
+        clock: Clock,
+        start: int,
+        finished: Callable[[Exchange], None],
+        seed: int = 0,
     ) -> None:
-        self.phase, self.lanes, self.start = phase, lanes, start
+        self.phase, self.lanes, self.start, self.seed = phase, lanes, start, seed
         self._zero = clock.monotonic(start)
         self._finished = finished
         self._timer = Timer()
@@ -106,15 +117,26 @@ class Dispatcher:
     def _send(self, lane: Lane, entry: Entry) -> None:
         counted = entry.due >= self.phase.warmup
         ask = lane.ahead.ask(entry, start=self.start, step=self.phase.name, counted=counted)
-        lane.open[entry.request.index] = entry
+        if lane.leg.leave:
+            ask = replace(ask, leave_after=leaves(self.seed, ask.index, lane.leg.leave, ask.output_tokens))
+        self._start(lane, entry, ask)
+
+    def _start(self, lane: Lane, entry: Entry, ask: Ask) -> None:
+        lane.retrying.pop(ask.index, None)
+        lane.open[ask.index] = entry, ask
         lane.target.start(ask, lambda exchange: self._over(lane, exchange))
 
     def _over(self, lane: Lane, exchange: Exchange) -> None:
-        entry = lane.open.pop(exchange.index)
-        lane.done += 1
-        lane.failed += not exchange.ok
+        entry, ask = lane.open.pop(exchange.index)
         self._finished(exchange)
         ended = exchange.done if exchange.done is not None else self.start + self.now()
+        if not self._stopped and ask.attempt <= lane.leg.retries and worth_retrying(exchange):
+            pause = exchange.retry_after if exchange.retry_after is not None else 0.5 * 2 ** (ask.attempt - 1)
+            again = replace(ask, due=ended + round(pause * 1e9), attempt=ask.attempt + 1)
+            lane.retrying[ask.index] = gevent.spawn_later(pause, self._start, lane, entry, again)
+            return
+        lane.done += 1
+        lane.failed += not exchange.ok
         lane.agenda.finished(entry.request, ended - self.start)
         if not self._stopped:
             self._timer.set(1)
@@ -122,7 +144,17 @@ class Dispatcher:
     def _cut(self) -> None:
         """Ends what is open; the targets hand those exchanges back like all others."""
         for lane in self.lanes:
+            for index, greenlet in lane.retrying.items():
+                greenlet.kill()
+                lane.agenda.in_flight -= 1
+                log.info("request %d was not tried again: the run ended first", index)
             lane.target.stop(Outcome.CUT)
         patience = monotonic_ns() + HAND_BACK
         while self.in_flight and monotonic_ns() < patience:
             gevent.sleep(0.005)
+
+
+def worth_retrying(exchange: Exchange) -> bool:
+    """Another try may end better: the server was full, or not there, or failed of its own."""
+    server_failed = exchange.status is not None and exchange.status >= 500 and exchange.outcome is Outcome.HTTP_ERROR
+    return server_failed or exchange.outcome in (Outcome.RATE_LIMITED, Outcome.REFUSED)

@@ -68,6 +68,10 @@ MaxContext = Annotated[
 OpenLoop = Annotated[
     bool, typer.Option("--open-loop", help="Send later turns by their timestamps, too.", rich_help_panel=LOAD)
 ]
+Retries = Annotated[
+    int, typer.Option(help="Tries after a refused, limited or failed one; each is a row.", rich_help_panel=LOAD)
+]
+Leave = Annotated[float, typer.Option(help="Share of users who leave in mid-answer (0 to 1).", rich_help_panel=LOAD)]
 SkipBadRows = Annotated[
     bool, typer.Option("--skip-bad-rows", help="Count unusable rows instead of refusing them.", rich_help_panel=LOAD)
 ]

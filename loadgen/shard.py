@@ -144,7 +144,7 @@ class Shard:
             Lane(leg, agenda, ahead, connect(leg.target, clock))
             for leg, (agenda, ahead) in zip(phase.legs, prepared, strict=True)
         ]
-        self._dispatcher = Dispatcher(phase, self._lanes, clock, int(go["start"]), self._record)
+        self._dispatcher = Dispatcher(phase, self._lanes, clock, int(go["start"]), self._record, plan.seed)
         reporter = gevent.spawn(self._report_often)
         for lane in self._lanes:
             lane.ahead.start(self._dispatcher.idle)

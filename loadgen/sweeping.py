@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import re
@@ -148,7 +149,8 @@ def _simulated(
     from rich.progress import track
 
     tasks = [(point, model, load.seed, load.warmup, dict(objectives)) for point in points]
-    with multiprocessing.get_context("fork").Pool(min(len(os.sched_getaffinity(0)), len(tasks))) as pool:
+    gc.freeze()  # a collection in a worker would walk, and so copy, all the requests
+    with multiprocessing.get_context("fork").Pool(min(len(os.sched_getaffinity(0)), len(tasks)), gc.disable) as pool:
         done = pool.imap_unordered(_measure, tasks)
         rows = dict(track(done, "simulating", len(tasks), transient=True, disable=len(tasks) < 4))
     return [rows[number] for number in sorted(rows)]

@@ -60,6 +60,8 @@ def bakeoff(
     request_count: o.RequestCount = None,
     max_context: o.MaxContext = None,
     open_loop: o.OpenLoop = False,
+    retries: o.Retries = 0,
+    leave: o.Leave = 0.0,
     skip_bad_rows: o.SkipBadRows = False,
     seed: o.Seed = 0,
     salt: o.Salt = "auto",
@@ -101,7 +103,8 @@ def bakeoff(
     load = replace(
         contest.base(simulated, trace, concurrency),
         **{name: value for name, value in given.items() if value is not None},
-        speedup=speedup, burstiness=burstiness, open_loop=open_loop, skip_bad_rows=skip_bad_rows, seed=seed,
+        speedup=speedup, burstiness=burstiness, open_loop=open_loop, retries=retries, leave=leave,
+        skip_bad_rows=skip_bad_rows, seed=seed,
     )  # fmt: skip
     ladder = contest.steps(load, factors, step_duration or (contest.DEMO_STEP_S if simulated else None))
     rest = {"salt": salt, "slo": tuple(slo or ()), "goodput": tuple(goodput or ())}

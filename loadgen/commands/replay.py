@@ -33,6 +33,8 @@ def replay(
     request_count: o.RequestCount = None,
     max_context: o.MaxContext = None,
     open_loop: o.OpenLoop = False,
+    retries: o.Retries = 0,
+    leave: o.Leave = 0.0,
     skip_bad_rows: o.SkipBadRows = False,
     seed: o.Seed = 0,
     salt: o.Salt = "auto",
@@ -84,7 +86,7 @@ def replay(
         trace=targeting.required(trace, "TRACE", "a file, or a bundled workload such as azure-conv"),
         speedup=speedup, request_rate=request_rate, burstiness=burstiness, concurrency=concurrency, duration=duration,
         warmup=warmup, drain_timeout=drain_timeout, request_count=request_count, max_context=max_context,
-        open_loop=open_loop, skip_bad_rows=skip_bad_rows, seed=seed,
+        open_loop=open_loop, retries=retries, leave=leave, skip_bad_rows=skip_bad_rows, seed=seed,
     )  # fmt: skip
     plan, traces = planning.replay(
         planning.name_of(load.trace), load, spec, salt=salt, slo=tuple(slo or ()), goodput=tuple(goodput or ()),

@@ -35,6 +35,9 @@ class Endpoint(ThreadingHTTPServer):
         self.spans: dict[str, tuple[float, float]] = {}
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
+    def handle_error(self, *_: object) -> None:
+        """A client that was killed has closed its connection: not worth a traceback."""
+
     @property
     def repeated(self) -> list[str]:
         return [prompt for prompt, times in Counter(self.prompts).items() if times > 1]
