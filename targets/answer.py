@@ -243,6 +243,7 @@ class Answer:
         return Outcome.TRUNCATED, f"connection {why} {stage}", stamp
 
     def close(self) -> None:
-        """Takes no more, and lets go of the parser, whose cycle would wait for the collector."""
+        """Takes no more, and breaks its cycles: the garbage collector need not come for them."""
         self._in_step = False
+        self._receive = None
         self._response.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -401,6 +402,21 @@ def test_two_answers_to_one_request(serve: Serve, caller: Any) -> None:
     one = caller(server.url)
     assert [one.ask().outcome for _ in range(2)] == [Outcome.OK] * 2
     assert server.connections == 2
+
+
+def test_an_exchange_leaves_nothing_to_the_collector(serve: Serve, caller: Any) -> None:
+    """No cycles: the collector's pauses would be the client's stalls."""
+    one = caller(serve().url)
+    for _ in range(20):
+        one.ask()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            one.ask()
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
 
 
 def test_many_at_once_are_not_capped(serve: Serve, caller: Any) -> None:
