@@ -65,8 +65,8 @@ class FaultyStream(Stream):
 
     __slots__ = ("_after", "_kind", "_struck", "_transport")
 
-    def __init__(self, format: Format, transport: Transport, kind: str, after: int) -> None:
-        super().__init__(format, transport.write)
+    def __init__(self, format: Format, transport: Transport, received: int, kind: str, after: int) -> None:
+        super().__init__(format, transport.write, received)
         self._transport, self._kind, self._after, self._struck = transport, kind, after, False
 
     def token(self) -> None:

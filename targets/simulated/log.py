@@ -1,8 +1,9 @@
 """The server's own log: planned and actual instants side by side, a JSON object a line.
 
-    {"id", "prompt", "output", "arrival", "planned": [first, last], "actual": [first, last]}     a finished request
-    {"step": [planned, begun, ended, streams]}                                                     a step that was sent
+    {"id", "prompt", "output", "received", "arrival", "planned": [first, last], "actual": [first, last]}     a request
+    {"step": [planned, begun, ended, streams]}                                                              a step sent
 
+`received` is when the server began to read the request, `arrival` when it was understood and entered the engine.
 Instants are nanoseconds since the epoch, so they can be held against a client's.
 """
 
@@ -25,8 +26,9 @@ class Log:
     def _at(self, seconds: float) -> int:
         return self._origin + round(seconds * 1e9)
 
-    def request(self, id: str, job: Job, first: int, last: int) -> None:
-        row = {"id": id, "prompt": job.prompt, "output": job.output, "arrival": self._at(job.arrival)}
+    def request(self, id: str, job: Job, received: int, first: int, last: int) -> None:
+        row = {"id": id, "prompt": job.prompt, "output": job.output, "received": received}
+        row["arrival"] = self._at(job.arrival)
         row |= {"planned": [self._at(job.first), self._at(job.last)], "actual": [first, last]}
         self._file.write(orjson.dumps(row) + b"\n")
 

@@ -97,6 +97,7 @@ class Server:
         return answer
 
     async def _answer(self, api: str, request: web.Request) -> web.StreamResponse:
+        received = realtime_ns()
         asked = read(api, await _body(request), self.model, self._context)
         limits = self._within_limits(asked)
         fault = self.faults.draw() if self.options.faults else None
@@ -106,8 +107,8 @@ class Server:
         prefix = "cmpl" if api == "completions" else "chatcmpl"
         format = Format(api, f"{prefix}-{self._salt}{self._count:08x}", self.model, realtime_ns() // 10**9)
         if asked.stream and not asked.remote_decode:
-            return await self._stream(request, asked, format, fault, limits)
-        job = await self._run(asked, format, Whole())
+            return await self._stream(request, asked, format, received, fault, limits)
+        job = await self._run(asked, format, Whole(received))
         counts, extra = self._facts(asked, format, job)
         words = text(0, 1 if asked.remote_decode else asked.output_tokens)
         return web.Response(body=format.whole(words, counts, extra), headers={**JSON, **limits})
@@ -122,7 +123,13 @@ class Server:
         return headers
 
     async def _stream(
-        self, request: web.Request, asked: Asked, format: Format, fault: str | None, headers: dict[str, str]
+        self,
+        request: web.Request,
+        asked: Asked,
+        format: Format,
+        received: int,
+        fault: str | None,
+        headers: dict[str, str],
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={**STREAM, **headers})
         response.enable_chunked_encoding()
@@ -133,9 +140,9 @@ class Server:
             raise asyncio.CancelledError  # the client has left
         if fault:
             after = self.faults.strike_after(asked.output_tokens)
-            stream: Stream = FaultyStream(format, transport, fault, after)
+            stream: Stream = FaultyStream(format, transport, received, fault, after)
         else:
-            stream = Stream(format, transport.write)
+            stream = Stream(format, transport.write, received)
         await self._run(asked, format, stream)
         return response
 
@@ -146,7 +153,7 @@ class Server:
             sink.end(asked.output_tokens, lambda: self._closing(asked, format, job))
             self.metrics.add(job)
             if self.driver.log:
-                self.driver.log.request(format.id, job, sink.first, sink.last)
+                self.driver.log.request(format.id, job, sink.received, sink.first, sink.last)
 
         enter, leave = self._ways(asked)
         prefix = chain(asked.words) if self.endpoint.caches else ()

@@ -14,8 +14,9 @@ from .answers import WORDS, Format, framed, text
 
 
 class Sink(Protocol):
-    """What the driver does with a job's tokens; `first` and `last` are actual instants, ns since the epoch."""
+    """What the driver does with a job's tokens; the instants are actual ones, ns since the epoch."""
 
+    received: int
     first: int
     last: int
     over: asyncio.Future[None]
@@ -30,10 +31,10 @@ class Sink(Protocol):
 
 
 class Stream:
-    __slots__ = ("_cycle", "_format", "_write", "first", "last", "over", "sent")
+    __slots__ = ("_cycle", "_format", "_write", "first", "last", "over", "received", "sent")
 
-    def __init__(self, format: Format, write: Callable[[bytes], None]) -> None:
-        self._format, self._write = format, write
+    def __init__(self, format: Format, write: Callable[[bytes], None], received: int) -> None:
+        self._format, self._write, self.received = format, write, received
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._cycle = format.cycle()
         self.sent = self.first = self.last = 0
@@ -67,9 +68,10 @@ class Stream:
 
 
 class Whole:
-    __slots__ = ("first", "last", "over")
+    __slots__ = ("first", "last", "over", "received")
 
-    def __init__(self) -> None:
+    def __init__(self, received: int) -> None:
+        self.received = received
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.first = self.last = 0
 

@@ -194,5 +194,5 @@ def test_the_log_has_planned_and_actual_instants(tmp_path):
     assert len(requests) == 3
     assert sum("step" in row for row in rows) == 3 * 9  # the last token goes with the request's own row
     for row in requests:
-        assert row["arrival"] < row["planned"][0] <= row["actual"][0] < row["actual"][1]
+        assert row["received"] <= row["arrival"] < row["planned"][0] <= row["actual"][0] < row["actual"][1]
         assert row["planned"][1] <= row["actual"][1]
