@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from . import compare, gates, lead, phases, plots, recorded, slices, text, units
+from . import compare, gates, lead, phases, plots, recorded, servers, slices, text, units
 from . import summary as summaries
 from .definitions import DEFINITIONS
 from .quantiles import Values
@@ -99,7 +99,10 @@ def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, in
     steps = lead.steps(summary)
     facts = run.facts
     trace = facts.get("trace") or {}
+    readings = servers.readings(run.folder)
     return {
+        "told": servers.account(run, readings),
+        "untold": servers.problems(readings),
         "summary": summary,
         "results": results,
         "steps": [(step, [result for result in results if result["step"] == step]) for step in steps],
@@ -113,7 +116,7 @@ def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, in
         "leads": lead.matrix(summary),
         "notes": list(text.notes(summary)),
         "verdicts": list(_verdicts(run, summary)),
-        "plots": _plots(run, summary, numbers, slug),
+        "plots": _plots(run, summary, numbers, slug) | {"servers": list(_servers(run, readings, numbers, slug))},
         "errors": [
             {"target": result["target"], "step": result["step"], **error}
             for result in results
@@ -210,6 +213,17 @@ def _plots(
 
 def _phases(summary: Mapping[str, Any], numbers: Mapping[str, int], name: str) -> str:
     return plots.phases([(numbers[r["target"]], r["phases"]) for r in summary["results"]], phases.ALL, name)
+
+
+def _servers(
+    run: Recorded, readings: Sequence[Mapping[str, Any]], numbers: Mapping[str, int], slug: str
+) -> Iterator[dict[str, Any]]:
+    targets = run.facts.get("targets", [])
+    told = servers.series(readings)
+    if told:
+        drawn = [(numbers.get(servers.owner(targets, url), 0), gauges) for url, gauges in told.items()]
+        caption = "Read from the servers' metrics every second, a line a URL in its target's colour."
+        yield _plot(f"{slug}-servers", plots.servers(drawn, servers.SHOWN, f"{slug} servers"), caption)
 
 
 def _trace(run: Recorded, name: str) -> str:

@@ -233,6 +233,26 @@ def timeline(rows: pd.DataFrame, numbers: Mapping[str, int], windows: Sequence[t
         return svg(figure, name)
 
 
+def servers(
+    series: Sequence[tuple[int, Mapping[str, tuple[Values, Values]]]], titles: Mapping[str, str], name: str
+) -> str:
+    """The servers' own gauges over the run, one panel each; (target's number, gauge -> (seconds, values))."""
+    shown = [gauge for gauge in titles if any(gauge in gauges for _, gauges in series)]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(11, 0.7 + 1.5 * len(shown)), layout="constrained")
+        panels = np.atleast_1d(figure.subplots(len(shown), 1, sharex=True))
+        for axes, gauge in zip(panels, shown, strict=True):
+            for target, gauges in series:
+                if gauge in gauges:
+                    axes.step(
+                        *gauges[gauge], where="post", color=placeholder(target), linestyle=line(target), linewidth=1.4
+                    )
+            axes.set_title(titles[gauge])
+            axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+        panels[-1].set_xlabel("seconds from the run's start")
+        return svg(figure, name)
+
+
 def phases(accounts: Sequence[tuple[int, Sequence[Mapping[str, Any]]]], order: Sequence[str], name: str) -> str:
     """Where the mean request's time went: a bar for each (target, account), up to the first token on the left, the
     whole on the right. Parts are told apart by hatching and shade of the target's own colour."""

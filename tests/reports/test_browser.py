@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from reports import html
-from tests.reports import made
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -33,26 +32,20 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
+    driver.get("about:blank")
     yield driver
     driver.quit()
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = made.run(tmp_path_factory.mktemp("browser") / "run", steps={"1x": 9.0, "3x": 27.0}, seconds=45)
-    return html.write([folder])
-
-
 def requested(browser: Any) -> list[str]:
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    return [
-        message["params"]["request"]["url"] for message in messages if message["method"] == "Network.requestWillBeSent"
-    ]
+    urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    return [url for url in urls if not url.startswith("chrome://")]  # the browser's own start page
 
 
-def test_every_plot_is_drawn_and_nothing_is_asked_of_the_network(browser: Any, page: Path) -> None:
+def test_every_plot_is_drawn_and_nothing_is_asked_of_the_network(browser: Any, report: Path) -> None:
     browser.get_log("performance")
-    browser.get(page.as_uri())
+    browser.get(report.as_uri())
     plots = browser.execute_script(
         """return [...document.querySelectorAll('figure')].map(figure => {
             const svg = figure.querySelector('svg'), box = svg.getBoundingClientRect();
@@ -70,13 +63,13 @@ def test_every_plot_is_drawn_and_nothing_is_asked_of_the_network(browser: Any, p
         assert drawn >= 5, name
         assert words >= 8, name
         assert colours >= 3, name
-    assert requested(browser) == [page.as_uri()]
+    assert requested(browser) == [report.as_uri()]
     assert browser.get_log("browser") == []
 
 
-def test_it_fits_a_phone_and_a_wide_screen(browser: Any, page: Path) -> None:
+def test_it_fits_a_phone_and_a_wide_screen(browser: Any, report: Path) -> None:
     """Wide tables scroll in their own box; the page itself never scrolls sideways."""
-    browser.get(page.as_uri())
+    browser.get(report.as_uri())
     for width in (500, 1240, 2200):
         browser.set_window_size(width, 1000)
         inner, scroll = browser.execute_script("return [window.innerWidth, document.documentElement.scrollWidth]")
@@ -92,11 +85,11 @@ def luminance(colour: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_and_curves_are_legible(browser: Any, page: Path, scheme: str) -> None:
+def test_text_and_curves_are_legible(browser: Any, report: Path, scheme: str) -> None:
     """Contrast against the page: 4.5 for text, 3 for what is drawn (WCAG AA)."""
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get(page.as_uri())
+    browser.get(report.as_uri())
     ground, texts, drawn = browser.execute_script(
         """const colour = (element, name) => getComputedStyle(element)[name];
         const key = number => { const probe = document.createElement('i'); probe.style.color = `var(--t${number})`;
@@ -118,8 +111,8 @@ def test_text_and_curves_are_legible(browser: Any, page: Path, scheme: str) -> N
     assert len(set(drawn)) == 8
 
 
-def test_it_prints(browser: Any, page: Path) -> None:
-    browser.get(page.as_uri())
+def test_it_prints(browser: Any, report: Path) -> None:
+    browser.get(report.as_uri())
     printed = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]
     assert len(printed) > 50_000
 
@@ -127,10 +120,10 @@ def test_it_prints(browser: Any, page: Path) -> None:
 def test_a_hostile_run_runs_nothing(browser: Any, tmp_path: Path) -> None:
     from tests.reports.test_html import hostile
 
-    page = html.write([hostile(tmp_path)])
+    report = html.write([hostile(tmp_path)])
     browser.get_log("browser")
     browser.get_log("performance")
-    browser.get(page.as_uri())
+    browser.get(report.as_uri())
     assert browser.execute_script("return document.querySelectorAll('script, img').length") == 0
-    assert requested(browser) == [page.as_uri()]
+    assert requested(browser) == [report.as_uri()]
     assert browser.get_log("browser") == []

@@ -97,14 +97,9 @@ def test_only_requests_counted_on_both_sides_are_paired() -> None:
     assert compare.of_pair(base, other.iloc[:22], "a", "b", "")["metrics"]["ttft"] is None
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.run(tmp_path_factory.mktemp("compare") / "run", steps={"1x": 9.0, "3x": 27.0})
-
-
-def test_a_run_against_its_truth(folder: Path) -> None:
+def test_a_run_against_its_truth(bakeoff: Path) -> None:
     """The rack decodes at 4.4 ms whatever the load, and its queue eats that lead at 3x."""
-    found = compare.of_run(recorded.load(folder))
+    found = compare.of_run(recorded.load(bakeoff))
     assert [(one["base"], one["other"], one["step"]) for one in found] == [
         (a, b, step)
         for a, b in (("h100", "groqrack"), ("h100", "gpu+groq"), ("groqrack", "gpu+groq"))
@@ -114,36 +109,36 @@ def test_a_run_against_its_truth(folder: Path) -> None:
     assert [one["metrics"]["tpot"]["winner"] for one in found[:2]] == ["groqrack"] * 2
     assert compare.flips(found, "e2e") == [("3x", "groqrack", "h100"), ("3x", "gpu+groq", "h100")]
     assert compare.flips(found, "tpot") == []
-    assert {one["base"] for one in compare.of_run(recorded.load(folder), "groqrack")} == {"groqrack"}
+    assert {one["base"] for one in compare.of_run(recorded.load(bakeoff), "groqrack")} == {"groqrack"}
     for one in found:
         assert sum(row["n"] for row in one["by_prompt"]) == one["pairs"]
 
 
-def test_the_crossing_in_concurrency_is_found(folder: Path) -> None:
-    found = summary.summarise(folder)
+def test_the_crossing_in_concurrency_is_found(bakeoff: Path) -> None:
+    found = summary.summarise(bakeoff)
     crossings = {(leader, follower): at for leader, follower, at in compare.crossovers(found, "e2e")}
     assert set(crossings) == {("groqrack", "h100"), ("gpu+groq", "h100")}
     assert all(9 < at < 130 for at in crossings.values())
     assert list(compare.crossovers(found, "tpot")) == []
 
 
-def test_two_runs(tmp_path: Path, folder: Path) -> None:
+def test_two_runs(tmp_path: Path, bakeoff: Path) -> None:
     slower = made.Made("h100", prefill=12_000, tpot=0.0062, per_peer=0.00022)
     after = made.run(tmp_path / "after", (slower,), steps={"1x": 9.0}, change=lambda facts: facts.update(name="after"))
-    found = compare.of_runs(recorded.load(folder), recorded.load(after))
+    found = compare.of_runs(recorded.load(bakeoff), recorded.load(after))
     assert [(one["base"], one["other"], one["step"]) for one in found] == [("h100 (made)", "h100 (after)", "1x")]
     assert found[0]["metrics"]["ttft"]["winner"] == "h100 (made)"
     other = made.run(tmp_path / "other", (made.RACK,), steps={"1x": 9.0}, change=lambda facts: facts.update(name="o"))
     assert compare.of_runs(recorded.load(after), recorded.load(other))[0]["other"] == "groqrack (o)"
     strange = made.run(tmp_path / "s", (made.GPU,), change=lambda facts: facts["trace"].update(fingerprint="ff"))
     with pytest.raises(InputError, match="different traces"):
-        compare.of_runs(recorded.load(folder), recorded.load(strange))
+        compare.of_runs(recorded.load(bakeoff), recorded.load(strange))
     with pytest.raises(InputError, match="no target 'nobody' here"):
-        compare.of_run(recorded.load(folder), "nobody")
+        compare.of_run(recorded.load(bakeoff), "nobody")
 
 
-def test_the_command(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "loadgen", "compare", str(folder), "--base", "h100"]
+def test_the_command(bakeoff: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "loadgen", "compare", str(bakeoff), "--base", "h100"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "The lead in whole request flips at 3x: groqrack lost it to h100." in done.stdout
     told = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)

@@ -36,13 +36,8 @@ class Seen(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.run(tmp_path_factory.mktemp("html") / "run", steps={"1x": 9.0, "3x": 27.0}, seconds=45)
-
-
-@pytest.fixture(scope="module")
-def page(folder: Path) -> Seen:
-    return Seen(html.write([folder]).read_text())
+def page(report: Path) -> Seen:
+    return Seen(report.read_text())
 
 
 def test_every_plot_and_section_is_there(page: Seen) -> None:
@@ -72,8 +67,8 @@ def test_ids_are_unique(page: Seen) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_the_figures_are_those_of_the_summary(folder: Path, page: Seen) -> None:
-    for result in summary.summarise(folder)["results"]:
+def test_the_figures_are_those_of_the_summary(bakeoff: Path, page: Seen) -> None:
+    for result in summary.summarise(bakeoff)["results"]:
         for metric in ("ttft", "tpot", "e2e"):
             for row in result["metrics"][metric]["quantiles"]:
                 if row["q"] in html.SHOWN:
@@ -114,9 +109,9 @@ def test_hostile_texts_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "\x1b[31m" not in capsys.readouterr().out
 
 
-def test_several_runs_in_one_page(folder: Path, tmp_path: Path) -> None:
-    other = made.run(tmp_path / "other", (made.RACK, made.HYBRID), seconds=30)
-    out = html.write([folder, other], tmp_path / "both.html")
+def test_several_runs_in_one_page(tmp_path: Path) -> None:
+    folders = [made.run(tmp_path / name, (one,), seconds=20) for name, one in (("a", made.GPU), ("b", made.RACK))]
+    out = html.write(folders, tmp_path / "both.html")
     seen = Seen(out.read_text())
     ids = [attributes["id"] for _, attributes in seen.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -136,8 +131,8 @@ def test_a_run_without_answers_and_one_without_facts_still_make_a_page(tmp_path:
     assert "refused" in seen.text
 
 
-def test_the_same_run_gives_the_same_page(folder: Path) -> None:
-    assert html.write([folder]).read_bytes() == html.write([folder]).read_bytes()
+def test_the_same_run_gives_the_same_page(bakeoff: Path, report: Path, tmp_path: Path) -> None:
+    assert html.write([bakeoff], tmp_path).read_bytes() == report.read_bytes()
 
 
 @pytest.mark.parametrize(

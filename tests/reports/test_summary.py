@@ -15,13 +15,13 @@ from traces.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.run(tmp_path_factory.mktemp("summary") / "run", steps={"1x": 9.0, "3x": 27.0})
+def rows(bakeoff: Path) -> list[Exchange]:
+    return list(results.exchanges(results.read(bakeoff)))
 
 
 @pytest.fixture(scope="module")
-def rows(folder: Path) -> list[Exchange]:
-    return list(results.exchanges(results.read(folder)))
+def folder(bakeoff: Path) -> Path:
+    return bakeoff
 
 
 def of(found: dict, target: str, step: str) -> dict:

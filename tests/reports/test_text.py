@@ -7,12 +7,12 @@ import os
 import re
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
-from reports import gates, html, lead, recorded, summary, text
+from reports import gates, lead, summary, text
 from tests.reports import made
 
+GOODPUT = {"ttft": 0.8}
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -25,14 +25,6 @@ def same(name: str, said: str) -> None:
     assert said == path.read_text()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    steps = {"1x": 9.0, "3x": 27.0}
-    return made.run(
-        tmp_path_factory.mktemp("text") / "run", steps=steps, change=lambda facts: facts.update(goodput=["ttft:800"])
-    )
-
-
 def printed(width: int, found: dict) -> str:
     out = io.StringIO()
     text.print_summary(
@@ -41,12 +33,12 @@ def printed(width: int, found: dict) -> str:
     return out.getvalue()
 
 
-def test_the_verdict_table(folder: Path) -> None:
-    same("summary.txt", printed(120, summary.summarise(folder)))
+def test_the_verdict_table(bakeoff: Path) -> None:
+    same("summary.txt", printed(120, summary.summarise(bakeoff, GOODPUT)))
 
 
-def test_a_narrow_terminal_gets_the_figures_without_intervals(folder: Path) -> None:
-    said = printed(96, summary.summarise(folder))
+def test_a_narrow_terminal_gets_the_figures_without_intervals(bakeoff: Path) -> None:
+    said = printed(96, summary.summarise(bakeoff, GOODPUT))
     same("summary-narrow.txt", said)
     assert "…" not in said
 
@@ -56,23 +48,23 @@ def test_one_target_invalid(tmp_path: Path) -> None:
     same("summary-invalid.txt", printed(120, summary.summarise(folder)))
 
 
-def test_gates(folder: Path) -> None:
+def test_gates(bakeoff: Path) -> None:
     asked = ["ttft p99 < 800ms", "@1x: tpot p99 < 5ms", "errors < 1%", "goodput > 8/s", "h100@1x: e2e p99.9 < 9s"]
-    verdicts = gates.judge(folder, [gates.parse(one) for one in asked], {"ttft": 0.8})
+    verdicts = gates.judge(bakeoff, [gates.parse(one) for one in asked], {"ttft": 0.8})
     out = io.StringIO()
     text.print_verdicts(verdicts, Console(file=out, width=130))
     same("gates.txt", out.getvalue())
 
 
-def test_leads(folder: Path) -> None:
-    found = summary.summarise(folder)
+def test_leads(bakeoff: Path) -> None:
+    found = summary.summarise(bakeoff, GOODPUT)
     said = [f"{phase}: {one.step}: {one}" for phase, leads in lead.matrix(found) for one in leads]
     same("leads.txt", "\n".join([*said, *lead.sentences(found)]))
     (flip,) = lead.flips(lead.leads(found, "e2e"))
     assert flip[1].leaders == ("h100",)
 
 
-def test_html_fragments(folder: Path) -> None:
-    page = html.render([run := recorded.load(folder)], [summary.of(run)])
+def test_html_fragments(report: Path) -> None:
+    page = report.read_text()
     fragments = re.findall(r'<section class="answers">.*?</section>|<div class="pair">.*?</table>', page, re.DOTALL)
     same("fragments.html", "\n".join(fragments[:2]))

@@ -1,0 +1,60 @@
+"""The servers' own metrics beside the client's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reports import html, recorded, servers
+from tests.reports import made
+from tests.reports.test_html import Seen
+
+URL, OTHER = "http://127.0.0.1:8000/metrics", "http://127.0.0.1:9/metrics"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made.run(tmp_path, (made.GPU,), seconds=20)
+    rows = [{"at": 0, "url": URL, "when": "before", "ttft": [10.0, 100]}]
+    rows += [{"at": second * made.S, "url": URL, "when": "during", "running": second, "waiting": 0, "kv_use": second / 40}
+             for second in range(1, 21)]  # fmt: skip
+    rows += [{"at": 21 * made.S, "url": URL, "when": "after", "ttft": [16.0, 300], "queue": [1.0, 200]}]
+    rows += [{"at": 5, "url": OTHER, "when": "during", "error": "<b>refused</b>"}] * 3
+    text = "\n".join(json.dumps(row) for row in rows) + '\n{"at": 99, "url": "cut sho'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    return tmp_path
+
+
+def test_the_account(folder: Path) -> None:
+    run = recorded.load(folder)
+    ttft, queue = servers.account(run, servers.readings(folder))
+    assert (ttft["target"], ttft["phase"], ttft["n"]) == ("h100", "ttft", 200)
+    assert ttft["mean"] == pytest.approx(0.03)
+    assert ttft["client"] == pytest.approx(np.nanmean(run.rows["ttft"]))
+    assert ttft["difference"] == pytest.approx(ttft["client"] - 0.03)
+    assert (queue["mean"], queue["client"], queue["difference"]) == (pytest.approx(0.005), None, None)
+
+
+def test_the_timeline_and_the_page(folder: Path) -> None:
+    (gauges,) = servers.series(servers.readings(folder)).values()
+    assert list(gauges) == list(servers.SHOWN)
+    assert gauges["kv_use"][1].max() == 0.5
+    seen = Seen(html.write([folder]).read_text())
+    assert ("figure", {"id": "run0-servers"}) in seen.tags
+    assert f"3 readings of {OTHER} failed: <b>refused</b>" in seen.text
+
+
+def test_whose_a_url_is() -> None:
+    targets = [
+        {"name": "a", "url": "http://a:1", "metrics": ["http://m/metrics"]},
+        {"name": "b", "url": "http://a:10/"},
+    ]
+    urls = ("http://m/metrics", "http://a:1/metrics", "http://a:10/metrics", "http://c/metrics")
+    assert [servers.owner(targets, url) for url in urls] == ["a", "a", "b", ""]
+
+
+def test_without_metrics_nothing_is_said(tmp_path: Path) -> None:
+    assert servers.readings(tmp_path) == []
