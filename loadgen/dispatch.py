@@ -128,7 +128,11 @@ class Dispatcher:
 
     def _over(self, lane: Lane, exchange: Exchange) -> None:
         entry, ask = lane.open.pop(exchange.index)
-        self._finished(exchange)
+        try:
+            self._finished(exchange)
+        except Exception as error:  # a fault of ours must not leave the request in flight for ever
+            exchange.outcome, exchange.error = Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}"
+            log.exception("request %d could not be recorded properly", exchange.index)
         ended = exchange.done if exchange.done is not None else self.start + self.now()
         if not self._stopped and ask.attempt <= lane.leg.retries and worth_retrying(exchange):
             pause = exchange.retry_after if exchange.retry_after is not None else 0.5 * 2 ** (ask.attempt - 1)

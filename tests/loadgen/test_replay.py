@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .running import about, endpoint, expected, phaseload, rows, running, trace, until
+from .running import about, command, endpoint, expected, phaseload, rows, running, trace, until
 
 
 def test_every_request_once_at_its_instant(tmp_path: Path) -> None:
@@ -147,6 +148,42 @@ def test_kill_9_loses_at_most_5_seconds_of_rows(tmp_path: Path) -> None:
     answered = [end for _, end in server.spans.values() if end < killed - 5]
     assert len(rows(tmp_path / "r")) >= len(answered) > 0
     assert about(tmp_path / "r")["ended"] == "running"
+
+
+def test_a_fault_of_ours_is_counted_and_hangs_nothing(tmp_path: Path) -> None:
+    """Injected: the digests fail on one exchange, in a closed loop that waits for its end."""
+    trace(tmp_path / "t.csv", 6, gap_s=5.0)
+    injected = (
+        "import sys\n"
+        "import reports.digest as d\n"
+        "good = d.Digests.add\n"
+        "def add(self, exchange):\n"
+        "    if exchange.index == 2: raise ZeroDivisionError('injected')\n"
+        "    good(self, exchange)\n"
+        "d.Digests.add = add\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(injected)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with endpoint() as server:
+        arguments = command("replay", "t.csv", "--url", server.url, "--concurrency", "1", "--out", "r")
+        done = subprocess.run(
+            arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=40, check=False
+        )
+    outcomes = {row["index"]: row["outcome"] for row in rows(tmp_path / "r").to_pylist()}
+    assert outcomes == {index: "internal_error" if index == 2 else "ok" for index in range(6)}, done.stderr
+    assert "injected" in done.stderr
+
+
+def test_ctrl_c_twice_kills(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 3000, gap_s=0.02)
+    with endpoint() as server, running("replay", "t.csv", "--url", server.url, "--out", "r", cwd=tmp_path) as process:
+        until(lambda: len(server.prompts) > 20)
+        os.kill(process.pid, signal.SIGSTOP)  # so that both arrive before it can end by itself
+        process.send_signal(signal.SIGINT)
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 130
 
 
 def test_each_try_is_a_row(tmp_path: Path) -> None:

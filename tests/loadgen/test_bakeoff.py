@@ -1,0 +1,119 @@
+"""`phaseload bakeoff`: the demonstration in small, its endpoints' ends, own targets one after the other."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loadgen.bakeoff import DEMO, DEMO_STEP_S, DEMO_STEPS, THREE, USE, sized, steps
+from loadgen.planning import Load, requests
+from loadgen.targeting import factors
+from targets.simulated.capacity import capacity
+
+from .running import about, endpoint, expected, phaseload, rows, running, trace, until
+
+SMALL = ("--duration", "2", "--warmup", "0", "--request-rate", "4", "--steps", "1", "--drain-timeout", "20")
+
+
+def endpoints_of(process_id: int) -> list[psutil.Process]:
+    return [
+        child for child in psutil.Process(process_id).children() if "targets.simulated" in " ".join(child.cmdline())
+    ]
+
+
+def test_the_demonstration_in_small(tmp_path: Path) -> None:
+    done = phaseload("bakeoff", *SMALL, "--out", "r", cwd=tmp_path, timeout=90)
+    assert done.returncode == expected(tmp_path / "r", 0), done.stdout + done.stderr
+    assert "This was a demonstration" in done.stdout
+    assert "report: r/report.html" in done.stdout
+    facts = about(tmp_path / "r")
+    assert [target["name"] for target in facts["targets"]] == [one.name for one in THREE]
+    assert all(target["embedded"] and target["standing"] for target in facts["targets"])
+    table = rows(tmp_path / "r")
+    by_target = {name: set() for name in facts["phases"][0]["planned"]}
+    for row in table.select(["target", "index", "outcome"]).to_pylist():
+        assert row["outcome"] == "ok"
+        by_target[row["target"]].add(row["index"])
+    assert len({frozenset(indices) for indices in by_target.values()}) == 1
+    ours = [
+        p for p in psutil.process_iter(["cmdline", "cwd"]) if "targets.simulated" in " ".join(p.info["cmdline"] or [])
+    ]
+    assert not [p for p in ours if p.info["cwd"] == str(tmp_path)]
+
+
+def test_endpoints_die_with_a_killed_run(tmp_path: Path) -> None:
+    with running("bakeoff", "--out", "r", cwd=tmp_path) as process:
+        until(lambda: len(endpoints_of(process.pid)) == len(THREE))
+        children = endpoints_of(process.pid)
+        process.kill()
+        process.wait()
+        assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+def test_own_targets_one_after_the_other(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 10)
+    with endpoint() as first, endpoint() as second:
+        done = phaseload(
+            "bakeoff", "t.csv", "-t", f"one={first.url}", "-t", f"two={second.url}", "-m", "m", "--steps", "1,2",
+            "--out", "r", cwd=tmp_path,
+        )  # fmt: skip
+    assert done.returncode == expected(tmp_path / "r", 0), done.stdout + done.stderr
+    assert "demonstration" not in done.stdout
+    assert about(tmp_path / "r")["order"] == "sequential"
+    phases = about(tmp_path / "r")["phases"]
+    assert [(phase["name"], phase["planned"]) for phase in phases] == [
+        (step, {target: 10}) for step in ("base", "2x") for target in ("one", "two")
+    ]
+    assert all(before["end"] <= after["start"] for before, after in pairwise(phases))
+    ends = sorted(end for _, end in first.spans.values())
+    starts = sorted(start for start, _ in second.spans.values())
+    assert ends[9] <= starts[0]
+    prompts = first.prompts + second.prompts
+    assert len(set(prompts)) == len(prompts) == 40  # salted by target and step
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--order", "random"], "--order"),
+        (["--steps", "1,x"], "--steps"),
+        (["--target", "http://127.0.0.1:9"], "--target"),
+        (["--target", "a=http://127.0.0.1:9", "--target", "a=http://127.0.0.1:9"], "--target"),
+        (["--target", "a=http://127.0.0.1:9"], "nobody answers"),
+        (["--targets", "nowhere.toml"], "nowhere.toml"),
+    ],
+)
+def test_unusable_targets(tmp_path: Path, arguments: list[str], named: str) -> None:
+    done = phaseload("bakeoff", "azure-conv", "--duration", "1", *arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_demonstrations_pools_are_used_to_about_60_percent() -> None:
+    sample = list(requests(DEMO))
+    assert DEMO.request_rate is not None
+    for made in sized(THREE, DEMO):
+        pools = [int(part) for part in made.settings["pool"].split(":")]
+        for size, one in zip(pools, capacity(made.profile, sample, settings=made.settings), strict=True):
+            assert 0.3 <= DEMO.request_rate / (size * one) <= USE + 0.02
+
+
+def test_the_demonstration_can_bound_p99() -> None:
+    counted = sum(request.due >= DEMO.warmup * 1e9 for request in requests(DEMO))
+    assert counted >= 500
+
+
+def test_steps_multiply_any_kind_of_load() -> None:
+    ladder = steps(Load("t", request_rate=2.0, duration=9, warmup=1), [1, 3], 4.0)
+    assert [(step.name, step.load.request_rate, step.load.duration, step.load.warmup) for step in ladder] == [
+        ("base", 2.0, 9, 1),
+        ("3x", 6.0, 4.0, 0.0),
+    ]
+    assert steps(Load("t", concurrency=3), [2.5], None)[0].load.concurrency == 8
+    assert steps(Load("t", speedup=2), [2], None)[0].load.speedup == 4
+    assert len(steps(DEMO, factors(DEMO_STEPS), DEMO_STEP_S)) == 3

@@ -1,0 +1,41 @@
+"""Public traces with sessions against a slow server: no turn before its parent's end, unless the loop is open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loadgen import plan as plans
+
+from .running import endpoint, expected, phaseload, rows
+
+SHARED = Path(__file__).parents[3] / "shared" / "traces"
+
+
+@pytest.mark.parametrize("open_loop", [False, True])
+@pytest.mark.parametrize(("name", "speedup"), [("weka_traces", "400"), ("ragpulse", "4000")])
+def test_replayed_sessions(tmp_path: Path, name: str, speedup: str, open_loop: bool) -> None:
+    source = SHARED / name
+    if not source.exists():
+        pytest.skip("needs the public traces in ../shared/traces")
+    with endpoint(tokens=3, ttft=0.05, gap=0.02) as server:
+        done = phaseload(
+            "replay", source, "--url", server.url, "--speedup", speedup, "--request-count", "80", "--max-context",
+            "2048", "--out", "r", *(["--open-loop"] if open_loop else []), cwd=tmp_path,
+        )  # fmt: skip
+    assert done.returncode == expected(tmp_path / "r", 0), done.stdout + done.stderr
+    asked = {request.index: request for request in plans.unpack(tmp_path / "r" / plans.leg_file(0, 0))}
+    sent = {row["index"]: row for row in rows(tmp_path / "r").to_pylist()}
+    assert sorted(sent) == sorted(asked)
+    turns = [request for request in asked.values() if request.parent in asked]
+    assert len(turns) > 10
+    for request in asked.values():
+        row = sent[request.index]
+        if open_loop or request.parent not in asked:
+            assert row["due"] == request.due
+        else:
+            assert row["started"] >= row["due"] == sent[request.parent]["done"] + request.think
+            assert row["planned"] == request.due
+    if open_loop:
+        assert any(sent[turn.index]["started"] < sent[turn.parent]["done"] for turn in turns)
