@@ -36,6 +36,24 @@ def limit(trace: Trace, requests: int) -> Trace:
     return _orphaned(trace[:requests]).noted(f"limit {requests}")
 
 
+def only(
+    trace: Trace,
+    *,
+    prompt: tuple[int | None, int | None] = (None, None),
+    output: tuple[int | None, int | None] = (None, None),
+) -> Trace:
+    """Requests whose lengths lie in the given ranges (tokens, ends included, None: open)."""
+    kept = np.ones(len(trace), bool)
+    words = []
+    for name, (low, high) in (("prompt", prompt), ("output", output)):
+        if low is None and high is None:
+            continue
+        values = trace.column(f"{name}_tokens")
+        kept &= (values >= (low or 0)) & (values <= (2**31 if high is None else high))
+        words.append(f"{name} {low or 0}-{'' if high is None else high}")
+    return _orphaned(trace.take(kept)).noted("only " + ", ".join(words)) if words else trace
+
+
 def speed(trace: Trace, factor: float) -> Trace:
     """Time runs `factor` times as fast, think times too; 0.5 halves the rate."""
     if not 0 < factor < float("inf"):

@@ -1,0 +1,56 @@
+"""`phaseload trace ...` as a user runs it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+CSV = "due_s,prompt_tokens,output_tokens\n" + "".join(f"{n / 4},{100 + n},{10 + n % 7}\n" for n in range(400))
+
+
+def trace(*words: str, stdin: str | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "loadgen", "trace", *words]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def csv(tmp_path) -> str:
+    (tmp_path / "t.csv").write_text(CSV)
+    return str(tmp_path / "t.csv")
+
+
+def test_info_reads_a_file_and_standard_input(csv):
+    assert "400 in 99.8 s, 4.01 a second" in trace("info", csv).stdout
+    told = json.loads(trace("info", "-", "--json", stdin=CSV).stdout)
+    assert told["requests"] == 400 and told["prompt_tokens"]["max"] == 499 and len(told["fingerprint"]) == 32
+
+
+def test_convert_shapes_in_order_and_plot_draws_it(csv, tmp_path):
+    out = str(tmp_path / "o.jsonl.gz")
+    done = trace("convert", csv, csv, out, "--end", "50", "--max-prompt", "150", "--speed", "2", "--limit", "30")
+    assert done.returncode == 0 and "30 requests in 1.750 s" in done.stdout
+    assert trace("plot", out, str(tmp_path / "o.html")).returncode == 0
+    assert "<svg" in (tmp_path / "o.html").read_text()
+
+
+def test_fit_and_synth_go_round(csv, tmp_path):
+    workload, out = str(tmp_path / "w.json"), str(tmp_path / "s.parquet")
+    fitted = trace("fit", csv, "-o", workload, "--seeds", "1")
+    assert fitted.returncode == 0 and "prompt_tokens KS" in fitted.stdout
+    made = trace("synth", workload, "--rate", "8", "--duration", "20", "-o", out)
+    assert made.returncode == 0 and "160 requests" in made.stdout.replace("159", "160")
+    assert "azure-conv" in trace("synth", "--list").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("info", "/nowhere"), "no such file"),
+        (("synth", "nothing"), "no such workload"),
+        (("convert", "azure-conv", "/tmp/x.odd", "--end", "5"), "unknown ending"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(words, says):
+    done = trace(*words)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
