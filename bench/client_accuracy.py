@@ -29,9 +29,10 @@ LOADS: dict[str, tuple[dict[str, Any], tuple[float, float, float, float], str]] 
         (0.1, 1.5, 1, 13),
         "aiohttp",
     ),
+    "1,000 x 60/s": ({"streams": 1000, "rate": 60, "tokens": 300, "rounds": 1, "ramp_s": 1}, (0.1, 1.5, 1, 13), ""),
     "10,000 x 2/s": ({"streams": 10000, "rate": 2, "tokens": 100, "rounds": 1, "ramp_s": 10}, (0.1, 2, 1, 14), ""),
     "64, TLS": ({"streams": 64, "rate": 100, "tokens": 100, "rounds": 6, "ramp_s": 1}, (0.2, 2, 2, 52), "aiohttp"),
-    "1,000, TLS": ({"streams": 1000, "rate": 20, "tokens": 100, "rounds": 2, "ramp_s": 4}, (0.2, 3, 2, 26), ""),
+    "1,000, TLS": ({"streams": 1000, "rate": 20, "tokens": 100, "rounds": 2, "ramp_s": 8}, (0.2, 3, 2, 26), ""),
 }
 
 HEADER = (
