@@ -273,7 +273,8 @@ def _hybrid(subject: Subject, model: str, requests: Sequence[Request]) -> dict[s
     outputs = sorted({min(int(n), longest) for n in np.geomspace(8, 1024, 9)})
     bandwidths = [float(f"{b:.3g}") for b in np.geomspace(1.1, 450, 9)]
     settings = {key: value for key, value in subject.settings.items() if key != "pool"}
+    gpu = settings.get("prefill", endpoint.profile.prefill)
     gain = analysis.hybrid_gain(
-        endpoint.profile.prefill, subject.profile, outputs, bandwidths, prompt=prompt, model=model, settings=settings
+        gpu, subject.profile, outputs, bandwidths, prompt=prompt, model=model, settings=settings
     )
     return {"name": subject.name, "prompt": prompt, "outputs": outputs, "bandwidths": bandwidths, "gain": gain}

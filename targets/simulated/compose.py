@@ -42,6 +42,7 @@ SETTINGS = {
     "drafted": "tokens drafted a step by speculative decoding (0)",
     "acceptance": "probability that a drafted token is accepted if those before it were (0.7)",
     "draft_cost": "cost of drafting a token, as a share of a step that reads the weights once (0.05)",
+    "prefill": "compositions: the profile of the prefill pool; decode: of the decode pool",
     "local_below": "compositions: prompts shorter than this are prefilled by the decode pool (0)",
     "prefix_cache": "1 to keep the KV of prompts for later ones that begin alike (0)",
     "cpu_gb": "CPU memory for KV that the GPU can't keep, gigabytes (0)",
@@ -251,7 +252,7 @@ class _Workshop:
             acceptance=acceptance,
             drafted=drafted,
             seed=self.seed,
-            prefix_cache=bool(tiers) or bool(wanted.count("prefix_cache", 0)),
+            prefix_cache=bool(wanted.count("prefix_cache", 1 if tiers else 0)),
             tiers=tiers,
         )
 
@@ -295,10 +296,11 @@ class _Workshop:
         if pools != [""]:
             prefill_settings = prefill_settings.with_default("pool", pools[0])
             decode_settings = decode_settings.with_default("pool", pools[-1])
-        prefill, bill = self.one(load(profile.prefill), prefill_settings)
-        decode, bill_decode = self.one(load(profile.decode), decode_settings)
+        source, sink = wanted.text("prefill", profile.prefill), wanted.text("decode", profile.decode)
+        prefill, bill = self.one(load(source), prefill_settings)
+        decode, bill_decode = self.one(load(sink), decode_settings)
         if not isinstance(prefill, Pool):
-            raise InputError(f"{profile.prefill} can't hand its KV cache over", remedy="prefill on a GPU")
+            raise InputError(f"{source} can't hand its KV cache over", remedy="prefill on a GPU")
         if local_below and not isinstance(decode, Pool):
             raise InputError("local_below needs a decode pool of GPUs")
         link = self.link(profile, link_settings)
