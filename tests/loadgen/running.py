@@ -27,9 +27,12 @@ class Endpoint(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, manner: str = "well", tokens: int = 4, gap: float = 0.005, ttft: float = 0.01) -> None:
+    def __init__(
+        self, manner: str = "well", tokens: int = 4, gap: float = 0.005, ttft: float = 0.01, alone: bool = False
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.manner, self.tokens, self.gap, self.ttft = manner, tokens, gap, ttft
+        self.turn = threading.Lock() if alone else contextlib.nullcontext()  # alone: one request at a time
         self.prompts: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.spans: dict[str, tuple[float, float]] = {}
@@ -56,7 +59,7 @@ class _Answer(BaseHTTPRequestHandler):
         said = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         self.server.prompts.append(said)
         self.server.bodies.append(body)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self.server.turn:
             getattr(self, f"be_{self.server.manner}")(body)
         self.server.spans[said] = (began, time.time())
 
