@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import ceil, inf
 
+from traces.errors import InputError
 from traces.request import Request
 
 from .compose import Endpoint, build
@@ -23,7 +24,7 @@ def capacity(
 ) -> tuple[float, ...]:
     """Requests a second at full use: of one replica or rack, and for a composition of one of each pool.
 
-    Requests that exceed the endpoint's context are left out. ValueError where none fits.
+    Requests that exceed the endpoint's context are left out. InputError where none fits.
     """
     lengths = [(r.prompt_tokens or 1, r.output_tokens or 1) for r in requests]
     parts = 2 if isinstance(_single(name, model, settings).station, Disaggregated) else 1
@@ -53,7 +54,7 @@ def _saturated(endpoint: Endpoint, part: int, lengths: list[tuple[int, int]]) ->
     whole, queue = endpoint.station, endpoint.queue
     lengths = [(prompt, output) for prompt, output in lengths if prompt + output <= whole.limit]
     if not lengths:
-        raise ValueError("no request fits into the endpoint's context")
+        raise InputError("no request fits into the endpoint's context", remedy="--max-context cuts their lengths")
     lengths = (lengths * ceil(SAMPLE / len(lengths)))[: max(SAMPLE, min(len(lengths), 4 * SAMPLE))]
     station: Station = whole
     if isinstance(whole, Disaggregated):

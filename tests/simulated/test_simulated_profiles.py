@@ -1,0 +1,127 @@
+"""Profiles and settings: every figure has its standing and source; a user's file; mistakes in one clear line."""
+
+from __future__ import annotations
+
+import pytest
+
+from targets.simulated.catalogue import catalogue, sheet
+from targets.simulated.compose import SETTINGS, build
+from targets.simulated.profiles import ALIASES, STANDINGS, load, models, names
+from traces.errors import InputError
+
+BUNDLED = [
+    *("a100-40g", "a100-80g", "h100", "h200", "b200", "gh200", "mi300x", "gb200-nvl72"),
+    *("groqrack-alcf", "groqrack-published"),
+    *("gpu-prefill+groqrack-decode", "h100-disagg", "blackwell-disagg", "local-prefill"),
+]
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_every_bundled_profile_is_sourced_and_builds(name):
+    profile = load(name)
+    figures = dict(profile.all_figures())
+    assert figures
+    for figure in figures.values():
+        assert figure.standing in STANDINGS
+        assert figure.source
+        assert figure.unit
+    endpoint = build(name)
+    assert endpoint.station.limit > 1000
+    assert endpoint.price > 0
+    assert endpoint.watts > 0
+    assert name in sheet(name)
+
+
+def test_the_catalogue_lists_all_with_their_standing():
+    assert sorted(BUNDLED) == names()
+    text = catalogue()
+    for name in BUNDLED:
+        assert name in text
+    assert all(alias in text for alias in ALIASES)
+    assert all(key in text for key in SETTINGS)
+    assert (load("h100").standing, load("h200").standing) == ("fitted", "assumed")
+    assert load("groqrack").standing == "derived"
+    assert load("disaggregated").standing == "assumed"
+
+
+def test_pools_multiply_the_price():
+    assert build("h100", settings={"pool": "3", "tp": "2"}).price == pytest.approx(6 * 2.65)
+    assert build("disaggregated", settings={"pool": "2:3"}).price == pytest.approx(2 * 1.1 + 3 * 43)
+    assert build("gb200-nvl72").units == 72
+
+
+OWN = """
+kind = "gpu"
+description = "a card of our own"
+[figures]
+bandwidth = { value = 2e12, unit = "B/s", standing = "measured", source = "our bench" }
+peak = { value = 500e12, unit = "flop/s", standing = "measured", source = "our bench" }
+memory = { value = 60e9, unit = "B", standing = "vendor", source = "data sheet" }
+[engines.ours]
+mbu = { value = 0.9, unit = "1", standing = "fitted", source = "our bench" }
+mfu = { value = 0.6, unit = "1", standing = "fitted", source = "our bench" }
+c0 = { value = 2e-3, unit = "s", standing = "fitted", source = "our bench" }
+c1 = { value = 3e-5, unit = "s", standing = "fitted", source = "our bench" }
+"""
+
+
+def test_a_users_own_hardware_is_a_file(tmp_path):
+    path = tmp_path / "ours.toml"
+    path.write_text(OWN)
+    endpoint = build(str(path), model="llama3-8b")
+    assert endpoint.name == "ours"
+    assert endpoint.profile.standing == "fitted"
+    assert endpoint.price is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('kind = "gpu"', 'kind = "tpu"', "kind: expected one of gpu"),
+        ('standing = "measured"', 'standing = "guessed"', "bandwidth: expected one of measured"),
+        ("value = 2e12", 'value = "fast"', "bandwidth: expected { value"),
+        ("value = 2e12", "value = -1", "bandwidth: expected { value"),
+        ("mbu = ", "mbu 3 = ", "ours.toml"),
+        ("c0 = ", "c9 = ", "no figure named c0"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named(tmp_path, old, new, says):
+    path = tmp_path / "ours.toml"
+    path.write_text(OWN.replace(old, new, 1))
+    with pytest.raises(InputError) as problem:
+        build(str(path))
+    assert says in str(problem.value)
+    assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "settings", "says"),
+    [
+        ("h1000", "llama2-7b", {}, "no such simulated endpoint: h1000"),
+        ("models", "llama2-7b", {}, "no such simulated endpoint"),
+        ("h100", "llama9", {}, "no such model: llama9"),
+        ("h100", "llama2-70b", {}, "doesn't fit into h100"),
+        ("groqrack", "llama2-70b", {}, "doesn't fit into one groqrack-alcf"),
+        ("h100", "llama2-7b", {"pool": "0"}, "pool=0"),
+        ("h100", "llama2-7b", {"pool": "1.5"}, "pool=1.5"),
+        ("h100", "llama2-7b", {"pool": "many"}, "pool=many"),
+        ("h100", "llama2-7b", {"policy": "best"}, "policy=best"),
+        ("h100", "llama2-7b", {"engine": "sglang"}, "engine=sglang"),
+        ("h100", "llama2-7b", {"acceptance": "1.5"}, "acceptance=1.5"),
+        ("h100", "llama2-7b", {"speed": "9"}, "no such setting: speed"),
+        ("disaggregated", "llama2-7b", {"decode.tp": "2"}, "no such setting: tp"),
+        ("disaggregated", "llama2-7b", {"link.bandwidth": "0"}, "link.bandwidth=0"),
+        ("disaggregated", "llama2-7b", {"local_below": "100"}, "local_below needs"),
+        ("disaggregated", "llama2-7b", {"prefill": "groqrack"}, "can't hand its KV cache over"),
+        ("disaggregated", "llama2-7b", {"decode": "h100-disagg"}, "is a composition"),
+    ],
+)
+def test_what_can_not_be_built_is_one_clear_line(name, model, settings, says):
+    with pytest.raises(InputError, match=says) as problem:
+        build(name, model=model, settings=settings)
+    assert "\n" not in str(problem.value)
+
+
+def test_models_have_the_kv_of_their_heads():
+    for model in models().values():
+        assert model.kv_bytes % (2 * model.layers * 2 * 128) == 0  # heads of 128
