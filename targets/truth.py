@@ -71,13 +71,19 @@ class Stream:
             head, end, _ = self.incoming.partition(b"\r\n\r\n")
             if not end:
                 return None
-            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            self.wanted = len(head) + 4 + int(length[15:])
+            lengths = (line[15:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            self.wanted = len(head) + 4 + int(next(lengths, b"0"))
         if len(self.incoming) < self.wanted:
             return None
         whole, self.incoming = self.incoming[: self.wanted], self.incoming[self.wanted :]
         self.wanted = 0
-        body: dict[str, Any] = json.loads(whole.partition(b"\r\n\r\n")[2])
+        try:
+            body = json.loads(whole.partition(b"\r\n\r\n")[2])
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            self.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            return None
         return body
 
     def begin(self, body: dict[str, Any], now: int) -> None:

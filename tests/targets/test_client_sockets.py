@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -402,6 +404,36 @@ def test_two_answers_to_one_request(serve: Serve, caller: Any) -> None:
     one = caller(server.url)
     assert [one.ask().outcome for _ in range(2)] == [Outcome.OK] * 2
     assert server.connections == 2
+
+
+FEW_FILES = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+import gevent
+from targets.client import HttpTarget
+from targets.clock import Clock
+from targets.target import Ask, Spec
+over, target = [], HttpTarget(Spec("t", sys.argv[1], "m"), Clock())
+for index in range(60):
+    target.start(Ask(index, 0, "x", 1, 1), over.append)
+while len(over) < 60:
+    gevent.sleep(0.01)
+print(*sorted({f"{exchange.outcome.value}: {exchange.error}" for exchange in over}), sep="\\n")
+"""
+
+
+def test_too_few_open_files_is_our_fault_and_says_what_to_do(serve: Serve) -> None:
+    command = [sys.executable, "-c", FEW_FILES, serve().url]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+    assert out[-1] == "ok: "
+    assert out[0].startswith("internal_error: Too many open files: raise the limit of open files")
+
+
+def test_open_files_are_raised_to_the_hard_limit(serve: Serve) -> None:
+    program = "import resource as r; from targets.client import raise_open_files; "
+    program += "r.setrlimit(r.RLIMIT_NOFILE, (50, 90)); print(raise_open_files(), r.getrlimit(r.RLIMIT_NOFILE))"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True).stdout
+    assert out == "90 (90, 90)\n"
 
 
 def test_an_exchange_leaves_nothing_to_the_collector(serve: Serve, caller: Any) -> None:
