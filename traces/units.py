@@ -45,12 +45,17 @@ def length(value: Any, column: str, least: int = 0) -> int:
 
 
 def whole(value: Any, column: str) -> int:
+    """A whole number that fits 64 bits."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    number = _decimal(value, column, "a whole number")
-    if number.adjusted() > 20 or number != number.to_integral_value():
-        raise BadCell(column, f"expected a whole number, got {shown(value)}")
-    return int(number)
+        number = value
+    else:
+        decimal = _decimal(value, column, "a whole number")
+        if decimal.adjusted() > 20 or decimal != decimal.to_integral_value():
+            raise BadCell(column, f"expected a whole number, got {shown(value)}")
+        number = int(decimal)
+    if abs(number) >= 2**63:
+        raise BadCell(column, f"expected a number below 2**63, got {shown(value)}")
+    return number
 
 
 def shown(value: Any) -> str:

@@ -6,8 +6,6 @@ answer.
 
 from __future__ import annotations
 
-import json
-from decimal import Decimal
 from typing import Any
 
 from ..errors import InputError
@@ -16,6 +14,7 @@ from ..source import Source
 from ..trace import Trace
 from ..units import BadCell, shown
 from .conversation import Conversations, messages, tokens
+from .table_jsonl import parse
 
 ASSUMED_TPOT = 20_000_000  # ns: without instants, a follow-up comes when its answer would have been given
 ANSWERERS = {"gpt", "assistant", "chatgpt", "bard", "bing", "model"}
@@ -25,12 +24,7 @@ def read(source: Source, options: Options) -> Trace:
     rows = Rows(source.name, options, unordered=True)
     said = Conversations()
     with source.open() as stream:
-        try:
-            document = json.load(stream, parse_float=Decimal)
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"not JSON: {str(error)[:80]}", where=source.name, remedy="expected conversations"
-            ) from None
+        document = parse(stream.read())
     if not isinstance(document, list):
         raise InputError("expected a list of conversations", where=source.name, remedy="see docs/traces.md")
     for number, conversation in enumerate(document, start=1):

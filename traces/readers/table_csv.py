@@ -19,7 +19,7 @@ from ..forms import FORMS, Form, add_record, form_for
 from ..rows import Options, Rows, within
 from ..source import Source
 from ..trace import Trace, build
-from ..units import LARGEST_INSTANT, NANOS, BadCell
+from ..units import LARGEST_INSTANT, NANOS, BadCell, shown
 
 BLOCK = 4 << 20  # bytes parsed at a time
 
@@ -54,7 +54,7 @@ def unknown_columns(where: str, columns: list[str]) -> InputError:
     nearest = min((form for form in FORMS if form.time), key=lambda form: len(missing(form)))
     lacking = missing(nearest)
     return InputError(
-        f"expected column {lacking[0]!r} of the {nearest.name} format, found {', '.join(columns[:8])}",
+        f"expected column {lacking[0]!r} of the {nearest.name} format, found {', '.join(map(shown, columns[:8]))}",
         where=where,
         line=1,
         column=lacking[0],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from ..errors import InputError
@@ -17,10 +17,10 @@ from .ticks import spread
 
 
 def parse(line: bytes | str) -> Any:
-    """One JSON value; BadCell where it isn't one (or nests too deeply, or holds a number of 4,301 digits)."""
+    """One JSON value; BadCell where it isn't one, nests too deeply, or holds a number that is too long."""
     try:
         return json.loads(line, parse_float=Decimal)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, InvalidOperation) as error:
         raise BadCell("", f"not JSON: {str(error)[:80]}") from None
 
 

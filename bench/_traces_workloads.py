@@ -1,4 +1,4 @@
-"""Makes the bundled workloads' files anew from the public traces: `python -m bench.traces_workloads FOLDER`.
+"""Makes the bundled workloads' files anew from the public traces: `python -m bench._traces_workloads FOLDER`.
 
 FOLDER holds the traces under their publishers' names. Only parameters are written: quantiles, rates, correlations.
 """
