@@ -144,11 +144,11 @@ def test_more_bandwidth_never_slows_a_full_batch(jobs, factor):
         assert other.last <= one.last * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("use", [0.3, 0.6, 0.8])
+@pytest.mark.parametrize("use", [0.3, 0.7])
 def test_groqracks_queue_is_m_d_1(use):
     service = (100 + 31 + 32 * 99) * 138.5e-6
     random = np.random.default_rng(7)
-    arrivals = np.cumsum(random.exponential(service / use, 200_000))
+    arrivals = np.cumsum(random.exponential(service / use, 120_000))
     jobs = work(endpoint("groqrack"), [(float(at), 100, 100) for at in arrivals])
     wait = np.mean([job.begun - job.arrival for job in jobs])
     assert wait == pytest.approx(use * service / (2 * (1 - use)), rel=0.03)

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from targets.simulated.__main__ import main
+
 from .servers import chat, connect, events, get, post, serving
 
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
@@ -119,22 +121,30 @@ def test_a_client_that_leaves_frees_its_rack():
         assert time.monotonic() - start < 10
 
 
-def test_a_taken_port_and_a_wrong_name_are_one_clear_line(gpu):
-    port = gpu.rsplit(":", 1)[1]
-    for options, says in (
-        (["h100", "--port", port], "can't serve"),
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
         (["z100"], "no such simulated endpoint"),
         (["h100", "--set", "tp=0"], "tp=0"),
         (["h100", "--set", "speed=9"], "no such setting: speed"),
+        (["h100", "--set", "speed"], "KEY=VALUE"),
         (["h100", "--model", "gpt"], "no such model"),
         (["a100", "--model", "llama2-70b"], "doesn't fit"),
-    ):
-        process = subprocess.run(
-            [sys.executable, "-m", "targets.simulated", *options], capture_output=True, text=True, timeout=20
-        )
-        assert process.returncode == 2
-        assert says in process.stderr
-        assert process.stderr.count("\n") == 1
+        (["h100", "--fault", "hiccup=1"], "kinds are"),
+        (["h100", "--fault", "stall=0.7,reset=0.7"], "at most 1 together"),
+        (["h100", "--fault", "stall=often"], "KIND=SHARE"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line(capsys, options, says):
+    assert main(options) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+
+
+def test_a_taken_port_is_one_clear_line(gpu, capsys):
+    assert main(["h100", "--port", gpu.rsplit(":", 1)[1]]) == 2
+    assert "can't serve on 127.0.0.1" in capsys.readouterr().err
 
 
 def test_gevent_is_never_imported():

@@ -1,0 +1,141 @@
+"""`phaseload simulate` and its sweeps, as a user runs them, and what the planning page says."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadgen.commands import simulate as command
+from loadgen.sweeping import axis
+from reports.planning import ratio
+from targets.simulated import analysis
+from targets.simulated.compose import build
+from traces.errors import InputError
+
+from .engines import alone, endpoint, tpot
+
+
+def simulate(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "loadgen", "simulate", *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
+
+
+def test_a_simulated_run_is_a_run(tmp_path):
+    done = simulate(
+        *("azure-conv", "--duration", "60", "--warmup", "5", "--max-context", "4096", "--out", "run"),
+        *("--target", "gpus=a100,pool=3", "--target", "groqrack,pool=12"),
+        *("--slo", "ttft p50 < 800ms", "--slo", "tpot p50 < 1ms"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1, done.stderr  # the second gate can't hold
+    facts = json.loads((tmp_path / "run/run.json").read_text())
+    assert facts["simulated"] is True
+    assert [target["name"] for target in facts["targets"]] == ["gpus", "groqrack"]
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["validity"]["status"] == "valid"
+    by_name = {result["target"]: result for result in summary["results"]}
+    assert by_name["gpus"]["counts"] == by_name["groqrack"]["counts"] | {}
+    rack = {row["q"]: row["value"] for row in by_name["groqrack"]["metrics"]["itl"]["quantiles"]}
+    assert rack[0.5] == pytest.approx(32 * 138.5e-6, rel=1e-3)
+    assert (tmp_path / "run/report.html").stat().st_size > 20_000
+
+
+class Page(html.parser.HTMLParser):
+    """What a page loads, and its headings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.plots = 0
+
+    def handle_starttag(self, tag, attributes):
+        self.plots += tag == "svg"
+        self.loads += [
+            value for name, value in attributes if name in ("src", "href") and not value.startswith(("#", "data:"))
+        ]
+        assert tag != "script"
+
+
+def test_a_sweep_writes_its_points_and_a_page(tmp_path):
+    done = simulate(
+        *("azure-conv", "--duration", "30", "--max-context", "4096", "--out", "plan", "--goodput", "ttft:800 tpot:40"),
+        *("--target", "h100", "--target", "a<b>=groqrack,pool=12", "--target", "disaggregated,pool=1:12"),
+        *("--sweep", "speedup=0.5..2:3", "--sweep", "link.bandwidth=1,46"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "plan/planning.json").read_text())
+    assert len(found["points"]) == 3 + 3 + 6  # the link is the composition's only
+    for name in ("h100", "a<b>"):
+        rates = [row["rate"] for row in found["points"] if row["target"] == name]
+        assert rates == sorted(rates)
+    for slow, fast in zip(*[iter(row for row in found["points"] if row["target"] == "disaggregated")] * 2, strict=True):
+        assert slow["transfer_mean"] > fast["transfer_mean"]
+    assert {pair["batch"] for pair in found["crossovers"]} == {2}
+    text = (tmp_path / "plan/planning.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.plots >= 5
+    assert page.loads == []
+    assert "a<b>" not in text
+    assert "a&lt;b&gt;" in text
+    assert "h100" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("targets", "sweep", "says"),
+    [
+        ([], [], "--target"),
+        (["h100", "h100"], [], "two targets are called h100"),
+        (["h100,pool"], [], "KEY=VALUE"),
+        (["h1000"], [], "no such simulated endpoint"),
+        (["h100"], ["speedup"], "--sweep speedup"),
+        (["h100"], ["decode.pool=1,2"], "no target has a setting decode.pool"),
+        (["h100"], ["tp=0.5,1"], "tp=0.5"),
+    ],
+)
+def test_mistakes_are_one_clear_line(targets, sweep, says):
+    with pytest.raises(InputError) as problem:
+        command.simulate("azure-conv", duration=5.0, target=targets, sweep=sweep)
+    assert says in str(problem.value)
+    assert "\n" not in str(problem.value)
+
+
+def test_axes():
+    assert axis("speedup=0.5..8:5") == ("speedup", [0.5, 1.0, 2.0, 4.0, 8.0])
+    assert axis("pool=1,2,4") == ("pool", [1.0, 2.0, 4.0])
+    assert len(axis("link.bandwidth=1..50")[1]) == 8
+    for nonsense in ("speedup=", "=1,2", "a=8..1", "a=0..1", "a=1..2:1", "a=1..b", "a=-1", "a=nan"):
+        with pytest.raises(InputError):
+            axis(nonsense)
+
+
+def test_the_best_ratio_fills_both_pools():
+    assert ratio([10.0, 5.0]) == "1:2"
+    assert ratio([3.0, 9.0]) == "3:1"
+    assert ratio([18.3, 0.82]) == "1:16"  # the widest that is told
+
+
+def test_closed_forms_agree_with_the_engine():
+    made = endpoint("a100")
+    times = analysis.roofline(made)
+    curve = dict(analysis.decode_curve(times, 256))
+    assert curve[1] == pytest.approx(1 / tpot(alone(endpoint("a100"), 224, 65)), rel=0.01)
+    assert analysis.floor(made) == pytest.approx(2 * (6.738e9 - 1.311e8) / (1.555e12 * 0.87))
+    assert analysis.roofline(endpoint("groqrack")) is None
+    assert analysis.crossover(times, 256, 32 * 138.5e-6) == 4
+
+
+def test_small_batches_cost_more_and_are_faster():
+    made = build("h100")
+    rows = analysis.price_of_speed(analysis.roofline(made), 2.65, 1024, 200, 100_000)
+    batches, tpots, costs = zip(*rows, strict=True)
+    assert batches[-1] < 256  # what the memory holds
+    assert list(tpots) == sorted(tpots)
+    assert list(costs) == sorted(costs, reverse=True)
+    assert tpots[0] > analysis.floor(made)
