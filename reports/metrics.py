@@ -24,9 +24,17 @@ Array = np.ndarray[Any, Any]
 Columns = Mapping[str, Any]
 
 # Read from the files; the server's ids and texts stay there.
-_TEXTS = ("target", "step", "outcome", "error", "finish_reason", "model", "service_tier", "region")
+_TEXTS = ("target", "step", "outcome", "error")
 _LISTS = ("token_at", "token_events")
-_SKIPPED = ("request_id", "fingerprint", "ratelimit", "prefill_worker", "decode_worker")
+_SKIPPED = (
+    "request_id", "fingerprint", "ratelimit", "prefill_worker", "decode_worker", "finish_reason", "model",
+    "service_tier", "region",
+)  # fmt: skip
+# Needed for the durations, and by nobody after them: a long run's frame is large enough.
+_SPENT = (
+    "session", "turn", "planned", "started", "connected", "body_sent", "headers_at", "first_after", "last_after",
+    "first_lag", "bytes_received", "retry_after", "last_events", "longest_gap",
+)  # fmt: skip
 WANTED = [name for name in results.SCHEMA.names if name not in _SKIPPED]
 
 
@@ -187,9 +195,12 @@ def _gaps(at: Array, starts: Array, ends: Array) -> tuple[Array, Array]:
 
 
 def _longest_gap(at: Array, starts: Array, ends: Array) -> Array:
-    gaps, row = _gaps(at, starts, ends)
     longest = np.full(len(starts), np.nan)
-    np.fmax.at(longest, row, gaps)
+    several = ends - starts >= 2
+    if several.any():
+        gaps = np.append(np.diff(at), 0)  # the last row's end must be a valid index too
+        bounds = np.stack([starts[several], ends[several] - 1], axis=1).ravel()
+        longest[several] = np.maximum.reduceat(gaps, bounds)[::2]
     return longest
 
 
@@ -209,7 +220,8 @@ def with_durations(columns: Columns) -> dict[str, Any]:
 def frames(run: Path | str) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
     """A frame of flat columns and durations for each of the run's files, with the rows it came from."""
     for part in results.batches(run, WANTED):
-        yield pd.DataFrame(with_durations(flatten(part))), part
+        columns = {name: column for name, column in with_durations(flatten(part)).items() if name not in _SPENT}
+        yield pd.DataFrame(columns), part
 
 
 def frame(run: Path | str) -> pd.DataFrame:

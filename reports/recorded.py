@@ -23,7 +23,8 @@ Key = tuple[str, str]  # target, step
 
 @dataclass
 class Recorded:
-    """`rows` is `metrics.frame`'s, warm-up included; `gaps` holds the counted, answered requests' ITL, sorted, in s."""
+    """`rows` is `metrics.frame`'s, warm-up included; `gaps` holds the counted, answered requests' ITL, sorted, in s
+    (float32: exact to 0.1 us, and a long run has hundreds of millions)."""
 
     folder: Path
     facts: dict[str, Any]
@@ -74,8 +75,15 @@ def load(folder: Path | str) -> Recorded:
     for part, table in metrics.frames(folder):
         frames.append(part)
         _add_gaps(gaps, part, *metrics.itl(table))
-    joined = {key: np.sort(np.concatenate(parts)) for key, parts in gaps.items()}
-    return Recorded(folder, _facts(folder), metrics.joined(frames), joined)
+    rows = metrics.joined(frames)
+    frames.clear()
+    return Recorded(folder, _facts(folder), rows, {key: _sorted(gaps.pop(key)) for key in list(gaps)})
+
+
+def _sorted(parts: list[Values]) -> Values:
+    whole = np.concatenate(parts)
+    whole.sort()  # in place: a long run has hundreds of millions of gaps
+    return whole
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -96,7 +104,7 @@ def _add_gaps(gaps: dict[Key, list[Values]], part: pd.DataFrame, values: Values,
     numbers = part.groupby(["target", "step"], observed=True).ngroup().to_numpy()
     for key, rows in part.groupby(["target", "step"], observed=True):
         chosen = good & (numbers == numbers[rows.index[0]])
-        gaps.setdefault((str(key[0]), str(key[1])), []).append(values[chosen[owner]])
+        gaps.setdefault((str(key[0]), str(key[1])), []).append(values[chosen[owner]].astype(np.float32))
 
 
 def samples(folder: Path | str, goodput: Mapping[str, float]) -> dict[Key, dict[str, Any]]:

@@ -72,12 +72,17 @@ def _objectives(stored: Any) -> dict[str, float]:
 def _digests(run: Recorded) -> Digests:
     """The digests that travelled through Locust where they hold every row, else new ones of the rows."""
     path = run.folder / "digests.json"
-    fresh = _of_rows(run)
+    counted = run.rows[run.rows["counted"]]
+    sizes = counted.groupby(["target", "step"], observed=True)["ok"].agg(["size", "sum"])
+    there = {
+        (str(target), str(step)): (int(n), int(n - ok))
+        for (target, step), (n, ok) in zip(sizes.index, sizes.to_numpy(), strict=True)
+    }
     if path.exists():
         stored = Digests.load(path)
-        same = {key: (group.counted, group.failed) for key, group in stored.groups.items()}
-        if same == {key: (group.counted, group.failed) for key, group in fresh.groups.items()}:
+        if there == {key: (group.counted, group.failed) for key, group in stored.groups.items()}:
             return stored
+    fresh = _of_rows(run)
     fresh.save(path)
     return fresh
 

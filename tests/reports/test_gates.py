@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports import gates
@@ -60,6 +60,7 @@ def test_nonsense_is_refused_with_its_place(text: str, column: int) -> None:
     assert caret == " " * (4 + column - 1) + "^"
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.text(max_size=30))
 def test_any_text_is_a_gate_or_an_input_error(text: str) -> None:
     try:

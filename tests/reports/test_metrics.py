@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports import metrics, results
@@ -34,6 +34,7 @@ def exchanges(draw: st.DrawFn) -> Exchange:
     )  # fmt: skip
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(exchanges(), min_size=1, max_size=8))
 def test_columns_equal_the_properties(rows: list[Exchange]) -> None:
     columns = metrics.with_durations(metrics.flatten(results.table(rows)))
@@ -47,6 +48,7 @@ def test_columns_equal_the_properties(rows: list[Exchange]) -> None:
     assert owner.tolist() == [number for number, row in enumerate(rows) for _ in row.gaps()]
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(exchanges(), min_size=1, max_size=8))
 def test_brackets_hold_the_figures(rows: list[Exchange]) -> None:
     columns = metrics.with_durations(metrics.flatten(results.table(rows)))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
@@ -20,12 +20,14 @@ def test_samples_needed(q: float, n: int) -> None:
     assert quantiles.ranks(n - 1, q) is None
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=60), st.floats(0, 1))
 def test_without_failures_it_is_numpys(values: list[float], q: float) -> None:
     ordered = np.sort(values)
     assert quantiles.at(ordered, q) == pytest.approx(np.quantile(ordered, q), rel=1e-12, abs=1e-9)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(6, 4000), st.sampled_from([0.5, 0.9, 0.95, 0.99, 0.999]))
 def test_ranks_cover_95_percent_and_are_tight(n: int, q: float) -> None:
     ranks = quantiles.ranks(n, q)
@@ -61,6 +63,7 @@ def test_failures_push_the_quantile_up_and_then_out() -> None:
     assert beyond.as_json()["unbounded"] is True
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.floats(0, 1e6), max_size=400), st.integers(0, 300), st.sampled_from([0.5, 0.9, 0.99]))
 def test_an_endpoint_cant_improve_by_failing(values: list[float], failed: int, q: float) -> None:
     ordered = np.sort(np.array(values, float))

@@ -19,8 +19,8 @@ URL, OTHER = "http://127.0.0.1:8000/metrics", "http://127.0.0.1:9/metrics"
 def folder(tmp_path: Path) -> Path:
     made.run(tmp_path, (made.GPU,), seconds=20)
     rows = [{"at": 0, "url": URL, "when": "before", "ttft": [10.0, 100]}]
-    rows += [{"at": second * made.S, "url": URL, "when": "during", "running": second, "waiting": 0, "kv_use": second / 40}
-             for second in range(1, 21)]  # fmt: skip
+    rows += [{"at": n * made.S, "url": URL, "when": "during", "running": n, "waiting": 0, "kv_use": n / 40}
+             for n in range(1, 21)]  # fmt: skip
     rows += [{"at": 21 * made.S, "url": URL, "when": "after", "ttft": [16.0, 300], "queue": [1.0, 200]}]
     rows += [{"at": 5, "url": OTHER, "when": "during", "error": "<b>refused</b>"}] * 3
     text = "\n".join(json.dumps(row) for row in rows) + '\n{"at": 99, "url": "cut sho'
