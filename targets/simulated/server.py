@@ -225,23 +225,24 @@ async def _body(request: web.Request) -> bytes:
 
 
 async def serve(endpoint: Endpoint, options: Options, ready: Callable[[str], None]) -> None:
-    """Serves until SIGTERM or SIGINT; `ready` is given the base URL once connections are accepted."""
-    driver = Driver(endpoint, Metrics(endpoint.model.name), options.log)
-    # A client that leaves must free its slot, hence handlers that are cancelled.
-    app = Server(endpoint, driver, options).app()
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, options.host, options.port, backlog=4096, shutdown_timeout=0.1)
-    await site.start()
+    """Serves until SIGTERM or SIGINT; `ready` is given the base URL once connections are accepted. OSError: it can't."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    # A full collection over everything imported would hold a step up by tens of milliseconds.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 1_000)
-    bound = runner.addresses[0]
-    ready(f"http://{bound[0]}:{bound[1]}")
-    await stop.wait()
-    await runner.cleanup()
-    driver.close()
+    driver = Driver(endpoint, Metrics(endpoint.model.name, endpoint.model.kv_bytes), options.log)
+    app = Server(endpoint, driver, options).app()
+    # A client that leaves must free its slot, hence handlers that are cancelled.
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+    try:
+        await runner.setup()
+        await web.TCPSite(runner, options.host, options.port, backlog=4096).start()
+        # A full collection over everything imported would hold a step up by tens of milliseconds.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 1_000)
+        host, port = runner.addresses[0][:2]
+        ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+        driver.close()
