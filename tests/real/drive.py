@@ -8,14 +8,14 @@ import gevent
 from gevent.event import Event
 from gevent.lock import Semaphore
 
-from targets.client import HttpTarget
 from targets.clock import Clock
+from targets.connect import connect
 from targets.exchange import Exchange
 from targets.target import Ask, Spec
 
 
 def drive(spec: Spec, asks: list[Ask], at_once: int) -> list[Exchange]:
-    target = target_of(spec)
+    target = connect(spec, Clock())
     over: list[Exchange] = []
     room, everything = Semaphore(at_once), Event()
 
@@ -29,13 +29,9 @@ def drive(spec: Spec, asks: list[Ask], at_once: int) -> list[Exchange]:
         room.acquire()
         target.start(ask, done)
         gevent.sleep(0)
-    everything.wait(100)
+    everything.wait(300)
     target.close()
     return sorted(over, key=lambda exchange: exchange.index)
-
-
-def target_of(spec: Spec) -> HttpTarget:
-    return HttpTarget(spec, Clock())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,9 @@ def main(model: str, port: int, *keys: str) -> None:
     params.n_parallel = 32
     params.n_ctx = 32 * 1024
     params.n_gpu_layers = 0
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = (
+        1  # two wait for each other, spinning, on a busy machine
+    )
     params.endpoint_metrics = True
     params.warmup = False
     params.api_keys = list(keys)

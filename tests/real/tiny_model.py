@@ -1,7 +1,7 @@
 """A tiny Llama with a real tokenizer, for the real servers: `python tiny_model.py FOLDER` (needs `tokenizers` only).
 
 The vocabulary is a byte-level BPE of 4,096 entries trained on Python's own help texts: with a small one (1,000)
-Dynamo's mocker draws ids that decode to nothing and streams no content. Two layers, 64 wide: the weights are random,
+Dynamo's mocker draws ids that decode to nothing and streams no content. Two layers, 128 wide: the weights are random,
 and `tiny_gguf.py` writes them where a server really computes.
 """
 
@@ -18,12 +18,12 @@ VOCABULARY = 4096
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 128,
+    "hidden_size": 128,
+    "intermediate_size": 256,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 16,
+    "head_dim": 32,  # the least that vLLM computes on CPU
     "vocab_size": VOCABULARY,
     "max_position_embeddings": 4096,
     "rms_norm_eps": 1e-5,
