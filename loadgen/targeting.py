@@ -20,6 +20,8 @@ from traces.errors import InputError
 
 from .plan import Plan
 
+COMMON = 1000  # requests of an open loop that are thought to be in flight at once
+SPARE = 200  # open files beside the connections
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -147,6 +149,21 @@ def probe(specs: Sequence[Spec]) -> None:
         for line in (found.problem, *found.notes):
             if line:
                 sys.stderr.write(f"{found.spec.name}: {line}\n")
+
+
+def check_open_files(plan: Plan, workers: int) -> None:
+    """Says on stderr where the system allows fewer connections than the plan may want."""
+    from targets.client import raise_open_files
+
+    allowed = raise_open_files()
+    for phase in plan.phases:
+        slots = [leg.concurrency if leg.concurrency is not None else min(leg.requests, COMMON) for leg in phase.legs]
+        wanted = sum(slots) // workers + SPARE
+        if wanted > allowed:
+            sys.stderr.write(
+                f"open files are limited to {allowed}: {phase.name} may want {wanted} in a process, and requests "
+                "beyond the limit fail (raise it with ulimit -n, or use more --processes)\n"
+            )
 
 
 def wait_ready(specs: Sequence[Spec], patience: str | None) -> None:

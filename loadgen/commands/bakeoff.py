@@ -124,6 +124,7 @@ def bakeoff(
         specs = targeting.several(target or [], targets, common)
     plan, traces = contest.plan("bakeoff", ladder, specs, order, record=record, **rest)
     targeting.check_workers(plan, workers.count)
+    targeting.check_open_files(plan, workers.count)
     if not simulated:
         targeting.check(specs)
         targeting.wait_ready(specs, wait_ready)

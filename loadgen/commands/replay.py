@@ -93,6 +93,7 @@ def replay(
         record={"argv": sys.argv, "order": "parallel", "json": as_json},
     )  # fmt: skip
     targeting.check_workers(plan, workers.count)
+    targeting.check_open_files(plan, workers.count)
     targeting.check([spec])
     targeting.wait_ready([spec], wait_ready)
     if probe:

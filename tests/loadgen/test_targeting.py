@@ -1,0 +1,88 @@
+"""Targets and limits as the command line names them; the live lines."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastdigest import TDigest
+
+from loadgen import progress, targeting
+from loadgen.plan import Leg, Phase, Plan
+from targets import client
+from targets.target import Spec
+from traces.errors import InputError
+
+
+def plan(**leg: Any) -> Plan:
+    return Plan("p", (Phase("base", (Leg(Spec("gpu", "http://h"), "f", 5000, **leg),), "5/s"),))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25)])
+def test_times(text: str, seconds: float) -> None:
+    assert targeting.seconds(text, "--x") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "ten", "5 parsecs", "-3s"])
+def test_times_that_are_none(text: str) -> None:
+    with pytest.raises(InputError, match="--x"):
+        targeting.seconds(text, "--x")
+
+
+def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text('[cpu]\nurl = "http://c:1"\nmodel = "m"\n')
+    common = {"model": "m", "header": ["X-A: ${B}"], "extra_body": '{"k": 1}', "endpoint_type": "completions"}
+    specs = targeting.several(["gpu=http://g:1/v1", "groq=https://q"], tmp_path / "t.toml", common)
+    assert [spec.name for spec in specs] == ["cpu", "gpu", "groq"]
+    assert (specs[1].headers, specs[1].extra_body, specs[1].endpoint_type) == (
+        (("X-A", "${B}"),),
+        {"k": 1},
+        "completions",
+    )
+
+
+@pytest.mark.parametrize("url", ["g:1", "ftp://g", "http://", ""])
+def test_urls_that_are_none(url: str) -> None:
+    with pytest.raises(InputError, match="--url"):
+        targeting.spec(name="x", url=url)
+
+
+def test_a_late_server_is_waited_for() -> None:
+    with socket.socket() as late:
+        late.bind(("127.0.0.1", 0))
+        spec = Spec("late", f"http://127.0.0.1:{late.getsockname()[1]}")
+        with pytest.raises(InputError, match="nobody answers"):
+            targeting.wait_ready([spec], None)
+        threading.Timer(0.7, late.listen).start()
+        began = time.monotonic()
+        targeting.wait_ready([spec], "20s")
+        assert 0.5 < time.monotonic() - began < 20
+
+
+def test_too_few_open_files_are_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(client, "raise_open_files", lambda: 1024)
+    targeting.check_open_files(plan(concurrency=500), 1)
+    targeting.check_open_files(plan(concurrency=3000), 4)
+    assert capsys.readouterr().err == ""
+    targeting.check_open_files(plan(concurrency=3000), 1)
+    assert "limited to 1024" in capsys.readouterr().err
+
+
+def test_live_lines() -> None:
+    values = TDigest.from_values([0.01, 0.02, 0.03])
+    lane = {"sent": 7, "in_flight": 2, "done": 5, "failed": 1, "ttft": values, "tpot": TDigest(50)}
+    worker = SimpleNamespace(number=1, lost="its process is gone")
+    conductor: Any = SimpleNamespace(plan=plan(), phase=0, workers={"a": worker}, progress=lambda: {"gpu": lane})
+    assert progress.lines(conductor) == [
+        "p: base, 5/s",
+        "target         sent  in flight    done  failed    TTFT p50    TPOT p50",
+        "gpu          7/5000          2       5       1     20.0 ms           -",
+        "worker 1 is lost: its process is gone; the run is invalid",
+    ]
+    conductor.phase = -1
+    assert progress.lines(conductor) == ["p: preparing prompts for 1 worker(s)"]
