@@ -79,10 +79,11 @@ class Driver:
             self._timer.set(self.origin + int(instant * 1e9))
 
     def _due(self) -> None:
-        self._timer.clear()
         self._set = inf
         self.queue.run(self.now())
         self._arm()
+        if self._set == inf:  # setting the timer anew would have made it unreadable as well
+            self._timer.clear()
 
     def _emit(self, jobs: Iterable[Job], planned: float) -> None:
         begun = self.now()

@@ -225,7 +225,7 @@ async def _body(request: web.Request) -> bytes:
 
 
 async def serve(endpoint: Endpoint, options: Options, ready: Callable[[str], None]) -> None:
-    """Serves until SIGTERM or SIGINT; `ready` is given the base URL once connections are accepted. OSError: it can't."""
+    """Serves until SIGTERM or SIGINT; `ready` is given the base URL once connections are accepted. Raises OSError."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
