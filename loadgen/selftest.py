@@ -134,6 +134,7 @@ def _row(exchange: Any, origin: int) -> dict[str, Any]:
     first, last = exchange.first_token, exchange.last_token
     return {
         "ok": exchange.ok and last is not None,
+        "sent": origin + (exchange.sent or 0),
         "first": origin + (first or 0),
         "last": origin + (last or 0),
         "events": sum(exchange.token_events),

@@ -1,6 +1,6 @@
 """A server whose emission instants are known: what the client is judged against. Its own process, no gevent.
 
-    python -m targets.truth [--port 0] [--log FILE] [--no-log] [--tls CERT KEY]
+    python -m targets.truth [--port 0] [--log FILE] [--no-log] [--tls CERT KEY] [--emit JSON]
 
 Prints one JSON line {"ready": true, "url": ..., "pid": ...} and runs until SIGTERM; then it writes its log to FILE (or
 stdout) as JSON lines, one for each request in the order of their beginnings:
@@ -11,7 +11,7 @@ stdout) as JSON lines, one for each request in the order of their beginnings:
 Instants are CLOCK_REALTIME in nanoseconds, taken right before each write. The request says what to emit, in its JSON
 body: "truth": {"ttft_s": .., "gap_s": .., "tokens": .., "step_s": ..}; ttft counts from the request's last byte, and
 its prompt is its id. With step_s the first token waits for the next multiple of it: streams then emit together, in
-bursts, as the steps of continuous batching make them.
+bursts, as the steps of continuous batching make them. What a request leaves out --emit says, or max_tokens.
 
 Theory of operation. One thread, one epoll, one heap of (instant, stream). It sleeps whole milliseconds only and spins
 for the rest, so that a write is as punctual as the machine allows; what is logged is the actual instant, so a late
@@ -40,6 +40,8 @@ HEAD = (
 )
 DONE = b"data: [DONE]\n\n"
 LAST = b"0\r\n\r\n"
+_LIST = b'{"object": "list", "data": [{"id": "truth", "object": "model"}]}'
+MODELS = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(_LIST), _LIST)
 
 
 def chunk(data: bytes) -> bytes:
@@ -82,14 +84,14 @@ class Stream:
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            self.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            self.write(MODELS)  # a GET of /v1/models or /health
             return None
         return body
 
-    def begin(self, body: dict[str, Any], now: int) -> None:
-        asked = body.get("truth", {})
+    def begin(self, body: dict[str, Any], now: int, standing: dict[str, Any]) -> None:
+        asked = {**standing, **body.get("truth", {})}
         model = body.get("model", "truth")
-        self.left = int(asked.get("tokens", body.get("max_tokens", 16)))
+        self.left = int(asked.get("tokens", body.get("max_completion_tokens", body.get("max_tokens", 16))))
         self.gap = round(asked.get("gap_s", 0.01) * 1e9)
         self.due = now + round(asked.get("ttft_s", 0.05) * 1e9)
         step = round(asked.get("step_s", 0) * 1e9)
@@ -152,6 +154,7 @@ class Truth:
 
     def __init__(self, port: int, context: ssl.SSLContext | None = None, *, logs: bool = True) -> None:
         self.logs = logs
+        self.standing: dict[str, Any] = {}
         self.listener = socket.create_server(("127.0.0.1", port), backlog=16384)
         self.listener.setblocking(False)
         self.context = context
@@ -221,7 +224,7 @@ class Truth:
         stream.incoming += data
         body = stream.request()
         if body is not None:
-            stream.begin(body, time.time_ns())
+            stream.begin(body, time.time_ns(), self.standing)
             if self.logs:
                 self.log.append(stream.record)
             heapq.heappush(self.heap, (stream.due, next(self.order), stream))
@@ -242,6 +245,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--no-log", action="store_true", help="for endless runs: keep no record of requests")
+    parser.add_argument("--emit", type=json.loads, default={}, metavar="JSON", help="what requests leave out")
     parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
     asked = parser.parse_args()
     context = None
@@ -249,6 +253,7 @@ def main() -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*asked.tls)
     server = Truth(asked.port, context, logs=not asked.no_log)
+    server.standing = asked.emit
 
     def stop(*_: object) -> None:
         server.running = False
