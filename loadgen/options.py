@@ -16,7 +16,10 @@ TraceFile = Annotated[
 Url = Annotated[str | None, typer.Option(help="Base URL of the endpoint.", rich_help_panel=TARGET)]
 Model = Annotated[str, typer.Option("--model", "-m", help="Model name to ask for.", rich_help_panel=TARGET)]
 EndpointType = Annotated[
-    str, typer.Option(help="Wire format: chat, completions, groq, dynamo, ...", rich_help_panel=TARGET)
+    str,
+    typer.Option(
+        help="Wire format: chat, groq, dynamo, ..., a TOML file of your own, or auto.", rich_help_panel=TARGET
+    ),
 ]
 ApiKeyEnv = Annotated[
     str | None, typer.Option(help="Name of the environment variable that holds the API key.", rich_help_panel=TARGET)

@@ -40,11 +40,11 @@ def spec(
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(f"expected http://HOST:PORT or https://..., got {url!r}", where="--url")
     kind = options.get("endpoint_type", "chat")
-    if kind not in WIRES and not kind.endswith(".toml"):
+    if kind not in (*WIRES, "auto") and not kind.endswith(".toml"):
         raise InputError(
             f"no such endpoint type: {kind!r}",
             where="--endpoint-type",
-            remedy=f"one of {', '.join(WIRES)}, or a custom format's .toml file",
+            remedy=f"one of {', '.join(WIRES)}, auto, or a custom format's .toml file",
         )
     return Spec(name=name, url=url, headers=tuple(map(_header, header)), extra_body=_body(extra_body), **options)
 
@@ -137,6 +137,23 @@ def check(specs: Sequence[Spec]) -> None:
 
     for one in specs:
         connect(one, Clock()).close()
+
+
+def settled(specs: Sequence[Spec], patience: str | None) -> list[Spec]:
+    """The targets with their endpoint types known: "auto" is found out, and said on stderr. Raises InputError."""
+    unknown = [one for one in specs if one.endpoint_type == "auto"]
+    if not unknown:
+        return list(specs)
+    from targets.probe import settle
+
+    wait_ready(unknown, patience)
+    found = []
+    for one in specs:
+        one, said = settle(one)
+        found.append(one)
+        if said:
+            sys.stderr.write(f"{one.name}: {said}\n")
+    return found
 
 
 def probe(specs: Sequence[Spec]) -> None:

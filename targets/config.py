@@ -4,7 +4,7 @@
     model = "llama-3.1-8b"
 
     [groq]
-    type = "groq"                    # a key of targets.wire.WIRES, or a custom format's TOML file; "chat" unless given
+    type = "groq"                    # a key of targets.wire.WIRES, "auto", or a custom format's TOML file ("chat")
     url = "https://api.groq.com"
     api_key_env = "GROQ_API_KEY"     # or api_key_file; a key itself is refused
     headers = { x-team = "${TEAM}" }
@@ -213,8 +213,8 @@ def _headers(value: Any) -> tuple[tuple[str, str], ...]:
 
 def _type(value: Any) -> str:
     name = _text(value)
-    if name not in WIRES and not name.endswith(".toml"):
-        raise ValueError(f"one of {', '.join(WIRES)}, or a custom format's .toml file")
+    if name not in (*WIRES, "auto") and not name.endswith(".toml"):
+        raise ValueError(f"one of {', '.join(WIRES)}, auto, or a custom format's .toml file")
     return name
 
 

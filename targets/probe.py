@@ -14,6 +14,8 @@ import gevent
 import orjson
 from gevent.event import AsyncResult
 
+from traces.errors import InputError
+
 from .clock import Clock
 from .connect import connect
 from .exchange import Exchange, Outcome
@@ -23,12 +25,9 @@ from .wire import headers
 PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
 TOKENS = 16
 PATIENCE = 60.0  # seconds until the first token: the first request of a cold server may take long
-PHASES = {
-    "queue": "server_queue",
-    "prefill": "server_prefill",
-    "transfer": "server_transfer",
-    "decode": "server_decode",
-}
+AUTO = "auto"
+CANDIDATES = ("dynamo", "chat", "groq", "completions", "sglang", "tgi", "triton", "responses", "anthropic")
+PHASES = ("queue", "prefill", "transfer", "decode")
 REASONS = {
     Outcome.REFUSED: "can't be reached",
     Outcome.TIMEOUT: "didn't answer in time",
@@ -144,3 +143,24 @@ def _notes(spec: Spec, exchange: Exchange) -> Iterator[str]:
     limits = orjson.loads(exchange.ratelimit) if exchange.ratelimit else {}
     if named := headers.limits(limits):
         yield "limits: " + ", ".join(f"{limit} {kind}" for kind, limit in named.items())
+
+
+def settle(spec: Spec) -> tuple[Spec, str]:
+    """A target whose type is "auto", with the type that it answers to, and a line that says so; others as they are.
+
+    Dynamo's request goes first: who answers it with `nvext` is one, who takes it at all speaks chat.
+    Raises InputError where no type gets an answer.
+    """
+    if spec.endpoint_type != AUTO:
+        return spec, ""
+    first = ""
+    for kind in CANDIDATES:
+        tried = _probe(replace(spec, endpoint_type=kind))
+        first = first or tried.problem
+        if tried.exchange.outcome is Outcome.REFUSED:
+            break
+        if tried.ok:
+            nvext = tried.exchange.server_total is not None or tried.exchange.prefill_worker is not None
+            found = "chat" if kind == "dynamo" and not nvext else kind
+            return replace(spec, endpoint_type=found), f"{spec.url} answers as endpoint type {found}"
+    raise InputError(first, where=spec.name, remedy=f"or name its --endpoint-type; tried {', '.join(CANDIDATES)}")

@@ -121,7 +121,7 @@ def bakeoff(
             "header": header or [], "insecure": insecure, "ca_file": ca_file, "ignore_eos": ignore_eos,
             "extra_body": extra_body,
         }  # fmt: skip
-        specs = targeting.several(target or [], targets, common)
+        specs = targeting.settled(targeting.several(target or [], targets, common), wait_ready)
     plan, traces = contest.plan("bakeoff", ladder, specs, order, record=record, **rest)
     targeting.check_workers(plan, workers.count)
     targeting.check_open_files(plan, workers.count)

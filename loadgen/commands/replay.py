@@ -82,6 +82,7 @@ def replay(
         ignore_eos=ignore_eos, extra_body=extra_body,
     )  # fmt: skip
     targeting.check_gates(slo or [], goodput or [])
+    [spec] = targeting.settled([spec], wait_ready)
     load = planning.Load(
         trace=targeting.required(trace, "TRACE", "a file, or a bundled workload such as azure-conv"),
         speedup=speedup, request_rate=request_rate, burstiness=burstiness, concurrency=concurrency, duration=duration,

@@ -44,8 +44,9 @@ def check(
 
     from ..planning import Load, requests
     from ..quota import shortfalls
+    from ..targeting import settled
 
-    specs = load(file)
+    specs = settled(load(file), None)
     wanted = None if trace is None else requests(Load(trace=trace, speedup=speedup, duration=duration))
     console, unusable = Console(highlight=False), 0
     for found in probe(specs):

@@ -124,3 +124,20 @@ def test_shortfalls():
     assert "requests a day" in line
     assert list(shortfalls({"requests": len(trace) - 1}, trace, "chat")) == []
     assert worst(due, np.ones(len(due), np.int64), DAY) == len(trace)
+
+
+def test_auto_finds_the_type_and_says_it(groqrack, tmp_path):
+    words = ("replay", "azure-conv", "-m", "llama3-8b", "--endpoint-type", "auto", "--url")
+    done = phaseload(*words, groqrack, "--duration", "1", "--drain-timeout", "1", "--out", tmp_path / "run")
+    assert "answers as endpoint type" in done.stderr, done.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["targets"][0]["endpoint_type"] in ("dynamo", "groq")
+
+
+def test_a_hopeless_target_is_refused_before_the_run(groqrack, tmp_path):
+    words = ("replay", "azure-conv", "--url", groqrack, "-m", "nope", "--duration", "1", "--out", tmp_path / "run")
+    done = phaseload(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1 and "The model `nope` does not exist." in done.stderr
+    assert not (tmp_path / "run").exists()
+    assert phaseload(*words, "--no-probe").returncode != 2
+    assert (tmp_path / "run" / "run.json").exists()
