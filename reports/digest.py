@@ -27,7 +27,8 @@ from targets.exchange import NANO, Exchange
 from traces.errors import InputError
 
 METRICS = ("ttft", "ttft_from_due", "tpot", "itl", "e2e", "lateness", "client_lag")
-CLIENT_METRICS = ("lateness", "client_lag")  # of every counted exchange, failed or not
+# The client's own are of every counted exchange; ITL's samples are gaps, so a failed request has no rank among them.
+UNADJUSTED = ("lateness", "client_lag", "itl")
 CENTROIDS = 1000
 WIRE_CENTROIDS = 200
 
@@ -54,11 +55,13 @@ class Digests:
             return
         group = self._group(exchange.target, exchange.step)
         group.counted += 1
+        group.failed += not exchange.ok
+        if exchange.stepped:  # its instants can't be compared
+            return
         digests = group.digests
         _update(digests["lateness"], exchange.lateness)
         _update(digests["client_lag"], None if exchange.first_lag is None else exchange.first_lag * NANO)
         if not exchange.ok:
-            group.failed += 1
             return
         _update(digests["ttft"], exchange.ttft)
         _update(digests["ttft_from_due"], exchange.ttft_from_due)
@@ -83,9 +86,9 @@ class Digests:
         if group is None or group.digests[metric].is_empty():
             return inf if adjusted and group is not None and group.failed else nan
         digest = group.digests[metric]
-        if adjusted and metric not in CLIENT_METRICS:
-            answered = group.counted - group.failed
-            q = q * group.counted / answered if answered else inf
+        if adjusted and metric not in UNADJUSTED:
+            values = int(digest.n_values)
+            q = q * (values + group.failed) / values
             if q > 1:
                 return inf
         return float(digest.quantile(q))

@@ -24,6 +24,7 @@ import numpy as np
 from traces.errors import InputError
 
 from . import quantiles
+from .digest import UNADJUSTED
 from .validity import Status, Validity
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -207,7 +208,7 @@ def decide(gate: Gate, sample: Sample, target: str, step: str) -> Verdict:
         if gate.unit == "%":
             return _share(gate, target, step, good, n)
         return _plain(gate, target, step, good / sample["window"] if sample["window"] else 0.0, n)
-    return _latency(gate, target, step, sample["values"][gate.metric], 0 if gate.metric == "lateness" else failed)
+    return _latency(gate, target, step, sample["values"][gate.metric], 0 if gate.metric in UNADJUSTED else failed)
 
 
 def _latency(gate: Gate, target: str, step: str, values: quantiles.Values, failed: int) -> Verdict:

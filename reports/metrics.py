@@ -148,7 +148,7 @@ def flatten(part: pa.Table) -> dict[str, Any]:
             columns[name] = pd.Categorical(column.to_pandas())
         elif pa.types.is_boolean(column.type):
             columns[name] = column.to_numpy()
-        elif name not in _LISTS:
+        elif name not in _LISTS and not pa.types.is_string(column.type):
             columns[name] = pc.cast(column, pa.float64(), safe=False).to_numpy()
     return columns | _reduced(part)
 
@@ -211,10 +211,14 @@ def itl(part: pa.Table) -> tuple[Array, Array]:
 
 
 def with_durations(columns: Columns) -> dict[str, Any]:
-    derived = {name: function(columns) for name, function in DURATIONS.items()}
-    brackets = {"ttft_low": ttft_low(columns), "tpot_low": tpot_low(columns), "tpot_high": tpot_high(columns)}
+    """The columns and what follows from them. An exchange that was open while the clock was stepped has no durations:
+    its instants can't be compared."""
+    brackets = {"ttft_low": ttft_low, "tpot_low": tpot_low, "tpot_high": tpot_high}
+    derived = {name: function(columns) for name, function in (DURATIONS | brackets).items()}
+    for values in derived.values():
+        values[columns["stepped"]] = np.nan
     counts = {"output_count": output_count(columns), "token_source": pd.Categorical(token_source(columns))}
-    return {**columns, **derived, **brackets, **counts, "ok": np.asarray(columns["outcome"] == Outcome.OK.value)}
+    return {**columns, **derived, **counts, "ok": np.asarray(columns["outcome"] == Outcome.OK.value)}
 
 
 def frames(run: Path | str) -> Iterator[tuple[pd.DataFrame, pa.Table]]:

@@ -17,7 +17,7 @@ import pandas as pd
 from targets.exchange import NANO
 
 from . import compare, gates, overload, phases, quantiles, recorded, slices, validity
-from .digest import METRICS, Digests
+from .digest import METRICS, UNADJUSTED, Digests
 from .quantiles import Values, finite
 from .recorded import Key, Recorded
 
@@ -153,7 +153,7 @@ def _good_tokens(answered: pd.DataFrame, sample: Mapping[str, Any], objectives: 
 
 def _figures(name: str, key: Key, sample: Mapping[str, Any], digests: Digests) -> dict[str, Any]:
     values: Values = sample["values"][name]
-    failed = 0 if name in ("lateness", "client_lag") else sample["failed"]
+    failed = 0 if name in UNADJUSTED else sample["failed"]
     found = [quantiles.quantile(values, q, failed) for q in QUANTILES]
     rows = []
     for quantile in found:
@@ -337,6 +337,7 @@ def _evidence(key: Key, rows: pd.DataFrame, sample: Mapping[str, Any]) -> validi
         mean_gap=sample["window"] / len(counted) if len(counted) else None,
         unstamped_share=float((read["unstamped"] > 0).mean()) if len(read) else 0.0,
         internal_errors=int((rows["outcome"] == "internal_error").sum()),
+        stepped=int(counted["stepped"].sum()),
         duplicates=int(rows.duplicated(["index", "attempt"]).sum()),
     )
 

@@ -69,6 +69,7 @@ class Evidence:
     unstamped_share: float = 0.0  # of exchanges with a read that had no kernel timestamp
     internal_errors: int = 0
     duplicates: int = 0
+    stepped: int = 0  # open while the clock was stepped: without durations
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,9 @@ def _of_rows(group: Evidence) -> Iterator[Reason]:
     where = {"target": group.target, "step": group.step}
     if group.duplicates:
         yield Reason(Status.INVALID, f"{group.duplicates} requests were sent twice", **where)
+    if group.stepped:
+        text = f"{group.stepped} requests were open while the clock was stepped and have no durations"
+        yield Reason(Status.SUSPECT, text, "the sample of all figures", **where)
     if group.internal_errors:
         text = f"{group.internal_errors} exchanges ended in an internal error of the client"
         yield Reason(Status.SUSPECT, text, "failure counts and adjusted quantiles", "report it with run.json", **where)

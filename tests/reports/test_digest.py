@@ -68,6 +68,16 @@ def test_failures_rank_as_infinite() -> None:
     assert math.isfinite(digests.quantile("h100", "1x", "lateness", 0.99, adjusted=True))
 
 
+def test_requests_across_a_clock_step_have_no_durations() -> None:
+    rows = made.exchanges(made.GPU, seconds=10, warmup=0)
+    for row in rows[:7]:
+        row.stepped = True
+    digests = digests_of(rows)
+    assert digests.groups["h100", "1x"].counted == len(rows)
+    assert digests.values("h100", "1x", "ttft") == sum(row.ok for row in rows[7:])
+    assert digests.values("h100", "1x", "lateness") == len(rows) - 7
+
+
 def test_nothing_answered() -> None:
     row = Exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=1, started=10, outcome=Outcome.REFUSED)
     digests = digests_of([row])

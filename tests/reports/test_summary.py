@@ -156,6 +156,18 @@ def test_validity_from_files(tmp_path: Path, more: dict, status: str, words: str
     assert words in judged["reasons"][0]["text"]
 
 
+def test_a_clock_step_is_told_and_its_requests_left_out(tmp_path: Path) -> None:
+    writer = results.Writer(tmp_path, 0)
+    for number, row in enumerate(made.exchanges(made.GPU, seconds=20, warmup=0)):
+        row.stepped = number < 5
+        writer.append(row)
+    writer.close()
+    found = summary.summarise(tmp_path)
+    (result,) = found["results"]
+    assert result["metrics"]["ttft"]["n"] == result["counts"]["ok"] - 5
+    assert "5 requests were open while the clock was stepped" in str(found["validity"])
+
+
 def test_a_request_sent_twice_is_found(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=10)
     again = results.Writer(folder, 1)

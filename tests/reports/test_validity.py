@@ -33,6 +33,7 @@ VALID, SUSPECT, INVALID = Status
         ({"unstamped_share": 0.009}, {}, VALID, ""),
         ({"unstamped_share": 0.5}, {}, SUSPECT, "50% of exchanges had reads without a kernel receive time"),
         ({"internal_errors": 1}, {}, SUSPECT, "internal error of the client"),
+        ({"stepped": 4}, {}, SUSPECT, "4 requests were open while the clock was stepped"),
         ({"duplicates": 2}, {}, INVALID, "2 requests were sent twice"),
         ({}, {"ended": "interrupted"}, SUSPECT, "interrupted"),
         ({}, {"ended": "interrupted", "missing": {"t": 5}}, SUSPECT, "5 planned requests were not sent"),
