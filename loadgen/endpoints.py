@@ -70,11 +70,12 @@ def _spawn(endpoint: Embedded, model: str, folder: Path) -> subprocess.Popen[byt
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Asks the kernel for a SIGTERM when the parent ends."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

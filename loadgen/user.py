@@ -37,6 +37,7 @@ from . import plan as plans
 from .become import RUN
 from .conclude import INCOMPLETE, INTERRUPTED, UNUSABLE, conclude
 from .conductor import Conductor
+from .endpoints import die_with_parent
 from .progress import Progress
 from .shape import ReplayShape
 from .shard import Shard
@@ -83,10 +84,13 @@ class Wiring:
         self.signals = 0
         self.folder = Path(os.environ[RUN]) if RUN in os.environ else None
         self.leads = not isinstance(self.runner, WorkerRunner)
+        self.forked = not self.leads and bool(environment.parsed_options.processes)
         if self.leads:
             self._lead()
         if not isinstance(self.runner, MasterRunner):
             self.runner.register_message(DOWN, self._to_shard)
+            if self.forked:
+                die_with_parent()  # or it would go on sending for a minute after its master was killed
         environment.events.quitting.add_listener(self._quitting)
         gevent.signal_handler(signal.SIGINT, self._interrupt)
 
@@ -212,7 +216,7 @@ class Wiring:
     def _quitting(self, **_: Any) -> None:
         if self.shard is not None:
             self.shard.finish()
-            self.shard.done.wait(30)
+            self.shard.done.wait(5 if self.forked else 30)
         if self.leads:
             self._end()
             self._conclude()
@@ -223,19 +227,27 @@ class Wiring:
     def _interrupt(self) -> None:
         """Ctrl-C: once ends the run and reports it, twice kills."""
         self.signals += 1
-        running = self.conductor is not None if self.leads else self.shard is not None and not self.shard.done.is_set()
-        if self.signals > 1 or not running:
+        if self.signals > 1:
             _kill(INTERRUPTED)
         if self.leads:
-            log.warning("ending the run: what is open is cut; Ctrl-C again kills")
-            self._end()
-            if self.environment.web_ui is not None:
-                self.runner.quit()
-                self.environment.web_ui.stop()
-        elif not self.environment.parsed_options.processes:  # forked workers wait for their master's word
+            self._end_by_hand()
+        elif self.shard is None or self.shard.done.is_set():
+            _kill(INTERRUPTED)
+        elif not self.forked:  # forked workers wait for their master's word
             self.release()
-            self.shard.done.wait(30)  # type: ignore[union-attr]
+            self.shard.done.wait(30)
             self.runner.quit()
+
+    def _end_by_hand(self) -> None:
+        web = self.environment.web_ui
+        if self.conductor is not None:
+            log.warning("ending the run: what is open is cut; Ctrl-C again kills")
+            self._end()  # the shape sees that it is over, and Locust quits by itself
+        elif web is None:
+            _kill(INTERRUPTED)  # still waiting for workers
+        if web is not None:
+            self.runner.quit()
+            web.stop()
 
 
 def _planned(user: type[TraceUser], host: str | None) -> Path:

@@ -40,6 +40,12 @@ def post(url: str, **form: str) -> dict[str, object]:
         return found
 
 
+def state(page: str) -> dict[str, object]:
+    with urllib.request.urlopen(f"{page}/stats/requests", timeout=5) as answer:
+        found: dict[str, object] = json.loads(answer.read())
+        return {"worker_count": 0, **found}
+
+
 def answers(url: str) -> bool:
     try:
         urllib.request.urlopen(url, timeout=1).close()
@@ -62,15 +68,20 @@ def test_a_locust_file_of_three_lines(tmp_path: Path, users: str) -> None:
     assert {(row["method"], row["num_requests"]) for row in table} == {("POST", 20), ("TTFT", 20), ("TPOT", 20)}
 
 
-def test_stop_and_start_from_the_web_page_makes_two_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_stop_and_start_from_the_web_page_makes_two_runs(tmp_path: Path, processes: str) -> None:
     trace(tmp_path / "t.csv", 600, gap_s=0.02)
     port = free_port()
     page = f"http://127.0.0.1:{port}"
     with (
         endpoint() as server,
-        running("replay", "t.csv", "--url", server.url, "--web-port", str(port), "--out", "r", cwd=tmp_path) as process,
-    ):
+        running(
+            "replay", "t.csv", "--url", server.url, "--web-port", str(port), "--processes", processes, "--out", "r",
+            cwd=tmp_path,
+        ) as process,
+    ):  # fmt: skip
         until(lambda: answers(page))
+        until(lambda: processes == "1" or state(page)["worker_count"] == int(processes))
         post(f"{page}/swarm", user_count="3", spawn_rate="3")
         until(lambda: len(server.prompts) > 20)
         post(f"{page}/stop")

@@ -236,6 +236,22 @@ def test_two_processes_send_each_request_once(tmp_path: Path) -> None:
     assert len({worker["pid"] for worker in workers}) == 2
 
 
+def test_workers_end_with_a_killed_master(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 3000, gap_s=0.02)
+    with (
+        endpoint() as server,
+        running("replay", "t.csv", "--url", server.url, "--processes", "2", "--out", "r", cwd=tmp_path) as process,
+    ):
+        until(lambda: len(server.prompts) > 30)
+        workers = psutil.Process(process.pid).children()
+        process.kill()
+        process.wait()
+        assert psutil.wait_procs(workers, timeout=20)[1] == []
+        assert server.repeated == []
+        until(lambda: len(server.spans) == len(server.prompts))
+        assert len(rows(tmp_path / "r")) == len(server.prompts)
+
+
 def test_a_killed_worker_makes_the_run_invalid_and_names_what_is_missing(tmp_path: Path) -> None:
     trace(tmp_path / "t.csv", 300, gap_s=0.02)
     with (
