@@ -154,10 +154,9 @@ class Conductor:
             self._tell({"kind": "go", "phase": upcoming, "origin": self.origin, "start": start})
 
     def _scrape(self) -> Scraper:
-        """Reads the servers' own metrics from here on, in a process of its own."""
+        """Reads the servers' own metrics and the round trips from here on, in a process of its own."""
         specs = [leg.target for phase in self.plan.phases for leg in phase.legs]
-        urls = [url for spec in specs for url in spec.metrics]
-        return Scraper(urls, self.folder, self.origin, any(spec.insecure for spec in specs))
+        return Scraper(specs, self.folder, self.origin)
 
     def _now(self) -> int:
         return realtime_ns() - self.origin

@@ -7,6 +7,10 @@ JSON line a reading:
     {"at": 1000012345, "url": "...", "when": "during", "running": 12, "waiting": 3, "kv_use": 0.41,
      "ttft": [sum of seconds, count], ...}
 
+and for each target that is not on this machine the network's round trip, as long as a TCP connect takes:
+
+    {"at": 1000012345, "url": "https://api.groq.com", "when": "during", "round_trip": 0.0123}
+
 `at` is nanoseconds from the run's start. A name that a server doesn't have is absent; a reading that failed has
 `error`. `before` and `after` also have the histograms' buckets, so that quantiles of the run alone can be had. Prefill
 and decode workers stay apart, because each has its URL. The names of vLLM, SGLang, Dynamo, TGI, TensorRT-LLM and
@@ -20,18 +24,22 @@ import json
 import math
 import os
 import re
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from select import select
+from statistics import median
 from typing import IO, Any
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from .clock import Clock
+from .clock import Clock, monotonic_ns
+from .target import Spec
 from .wire import facts
 
 EVERY = 1.0  # seconds
@@ -103,6 +111,7 @@ HISTOGRAMS = {
 _SAMPLE = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? +(\S+)(?: +-?\d+)?")
 _LE = re.compile(r'(?:^|,)\s*le="([^"]*)"')
 Samples = dict[str, list[tuple[str, float]]]
+Look = Callable[[str, str, bool], dict[str, Any]]  # at a URL: (URL, when, insecure) to what was seen
 
 
 def samples(text: str) -> Samples:
@@ -176,17 +185,30 @@ def _phases(ends: dict[str, dict[str, Any]]) -> Iterator[tuple[str, tuple[float,
                 yield phase, (total / count, count)
 
 
-class Scraper:
-    """The process that reads, from here on until `stop`. Does nothing where there is no URL."""
+def round_trips(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """By URL: the median round trip in seconds before, during and after the load."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if "round_trip" in row:
+            found[row["url"]][row["when"]].append(row["round_trip"])
+    return {url: {when: median(times) for when, times in all_.items()} for url, all_ in found.items()}
 
-    def __init__(self, urls: Iterable[str], folder: Path, origin: int, insecure: bool = False) -> None:
+
+class Scraper:
+    """The process that reads, from here on until `stop`. Does nothing where there is nothing to read."""
+
+    def __init__(self, specs: Iterable[Spec], folder: Path, origin: int) -> None:
         """`origin` is the run's start, nanoseconds since the epoch (`Clock.origin`)."""
+        specs = list(specs)
         command = [sys.executable, "-P", "-m", "targets.scrape", "--out", str(folder / FILE), "--origin", str(origin)]
-        command += ["--insecure"] if insecure else []
-        named = sorted(set(urls))
+        command += ["--insecure"] if any(spec.insecure for spec in specs) else []
+        asked = sorted({url for spec in specs for url in spec.metrics})
+        for url in sorted({url for spec in specs for url in (spec.url, *spec.prefill, *spec.decode)}):
+            if _is_far(url):
+                asked += ["--round-trip", url]
         self._process = None
-        if named:
-            self._process = subprocess.Popen([*command, *named], stdin=subprocess.PIPE, start_new_session=True)
+        if asked:
+            self._process = subprocess.Popen([*command, *asked], stdin=subprocess.PIPE, start_new_session=True)
 
     def stop(self) -> None:
         """Has the last reading made, and waits for it."""
@@ -199,50 +221,72 @@ class Scraper:
             self._process = None
 
 
-def _follow(url: str, out: IO[str], lock: threading.Lock, over: threading.Event, clock: Clock, insecure: bool) -> None:
-    """One URL from before to after."""
-    _write(_take(url, "before", clock, insecure), out, lock)
-    while not over.wait(EVERY - clock.now() % 1_000_000_000 * 1e-9):  # on the run's whole seconds
-        _write(_take(url, "during", clock, insecure), out, lock)
-    _write(_take(url, "after", clock, insecure), out, lock)
+def _is_far(url: str) -> bool:
+    host = urlsplit(url).hostname or "localhost"
+    return host != "localhost" and not host.startswith("127.") and host != "::1"
 
 
-def _take(url: str, when: str, clock: Clock, insecure: bool) -> dict[str, Any]:
+def _metrics(url: str, when: str, insecure: bool) -> dict[str, Any]:
     context = ssl._create_unverified_context() if insecure and url.startswith("https:") else None
-    row: dict[str, Any] = {"at": clock.now(), "url": url, "when": when}
-    try:
-        with urlopen(url, timeout=PATIENCE, context=context) as answer:
-            text = answer.read(LARGEST).decode("utf-8", "replace")
-        return row | reading(text, buckets=when != "during")
-    except (OSError, ValueError) as error:
-        return row | {"error": facts.line(str(error) or type(error).__name__, 200)}
+    with urlopen(url, timeout=PATIENCE, context=context) as answer:
+        return reading(answer.read(LARGEST).decode("utf-8", "replace"), buckets=when != "during")
 
 
-def _write(row: dict[str, Any], out: IO[str], lock: threading.Lock) -> None:
-    with lock:
-        out.write(json.dumps(row) + "\n")
-        out.flush()
+def _round_trip(url: str, when: str, insecure: bool) -> dict[str, Any]:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    family, kind, protocol, _, address = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as sock:
+        sock.settimeout(PATIENCE)
+        began = monotonic_ns()
+        sock.connect(address)
+        return {"round_trip": (monotonic_ns() - began) * 1e-9}
+
+
+class _Log:
+    """The file that all readings go into, and when they are over."""
+
+    def __init__(self, out: IO[str], origin: int | None, insecure: bool) -> None:
+        self.clock, self.over = Clock(origin), threading.Event()
+        self._out, self._insecure, self._lock = out, insecure, threading.Lock()
+
+    def follow(self, url: str, look: Look) -> None:
+        """One URL from before to after, on the run's whole seconds."""
+        self._note(url, look, "before")
+        while not self.over.wait(EVERY - self.clock.now() % 1_000_000_000 * 1e-9):
+            self._note(url, look, "during")
+        self._note(url, look, "after")
+
+    def _note(self, url: str, look: Look, when: str) -> None:
+        row: dict[str, Any] = {"at": self.clock.now(), "url": url, "when": when}
+        try:
+            row |= look(url, when, self._insecure)
+        except (OSError, ValueError) as error:
+            row["error"] = facts.line(str(error) or type(error).__name__, 200)
+        with self._lock:
+            self._out.write(json.dumps(row) + "\n")
+            self._out.flush()
 
 
 def main() -> None:
     """Reads until standard input ends: when the run does, or when the process that started this one is gone."""
     parser = argparse.ArgumentParser(prog="python -m targets.scrape")
-    parser.add_argument("urls", nargs="+")
+    parser.add_argument("urls", nargs="*", help="of /metrics")
+    parser.add_argument("--round-trip", action="append", default=[], metavar="URL")
     parser.add_argument("--out", required=True)
     parser.add_argument("--origin", type=int)
     parser.add_argument("--insecure", action="store_true")
     options = parser.parse_args()
-    clock, lock, over = Clock(options.origin), threading.Lock(), threading.Event()
+    looks: list[tuple[str, Look]] = [(url, _metrics) for url in options.urls]
+    looks += [(url, _round_trip) for url in options.round_trip]
     with Path(options.out).open("a", encoding="utf-8") as out:
-        threads = [
-            threading.Thread(target=_follow, args=(url, out, lock, over, clock, options.insecure), daemon=True)
-            for url in options.urls
-        ]
+        log = _Log(out, options.origin, options.insecure)
+        threads = [threading.Thread(target=log.follow, args=look, daemon=True) for look in looks]
         for thread in threads:
             thread.start()
         while not select([sys.stdin], [], [])[0] or os.read(sys.stdin.fileno(), 4096):
             pass
-        over.set()
+        log.over.set()
         for thread in threads:
             thread.join(2 * PATIENCE)
 

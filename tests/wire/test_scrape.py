@@ -1,6 +1,7 @@
 """Servers' own metrics: their text read right, and a run's readings made by a process of their own."""
 
 import http.server
+import socket
 import threading
 import time
 
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from targets.clock import Clock
-from targets.scrape import FILE, Scraper, means, read, reading, samples
+from targets.scrape import FILE, Scraper, means, read, reading, round_trips, samples
+from targets.target import Spec
 
 VLLM = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -99,7 +101,8 @@ def test_a_process_reads_before_during_and_after(tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     up, down = f"http://127.0.0.1:{server.server_port}/metrics", "http://127.0.0.1:9/metrics"
     clock = Clock()
-    scraper = Scraper([up, down, up], tmp_path, clock.origin)
+    specs = [Spec("one", up, metrics=(up, down)), Spec("two", up, metrics=(up,))]
+    scraper = Scraper(specs, tmp_path, clock.origin)
     limit = time.monotonic() + 20
     while time.monotonic() < limit and not (tmp_path / FILE).exists():
         time.sleep(0.05)
@@ -118,6 +121,21 @@ def test_a_process_reads_before_during_and_after(tmp_path):
     assert read(tmp_path / FILE) == rows
 
 
-def test_no_url_no_process(tmp_path):
-    Scraper([], tmp_path, Clock().origin).stop()
+def test_nothing_to_read_no_process(tmp_path):
+    Scraper([Spec("near", "http://127.0.0.1:9")], tmp_path, Clock().origin).stop()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_round_trips_to_targets_elsewhere(tmp_path):
+    """This machine under its other name stands in for a far one."""
+    with socket.create_server(("0.0.0.0", 0)) as server:
+        url = f"http://0.0.0.0:{server.getsockname()[1]}"
+        scraper = Scraper([Spec("far", url)], tmp_path, Clock().origin)
+        limit = time.monotonic() + 20
+        file = tmp_path / FILE
+        while time.monotonic() < limit and not (file.exists() and '"during"' in file.read_text()):
+            time.sleep(0.05)
+        scraper.stop()
+    found = round_trips(read(tmp_path / FILE))
+    assert found.keys() == {url} and found[url].keys() == {"before", "during", "after"}
+    assert all(0 < seconds < 1 for seconds in found[url].values())
