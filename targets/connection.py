@@ -346,9 +346,11 @@ class Connection:
         answer = self._answer
         tokens = answer.tokens
         end = answer.feed(data, stamp, self.pulse.before)
-        if not tokens and answer.tokens and self.flight is not None:
-            self.flight.exchange.first_lag = lag
-            self.owner.watch(self, self._limit(self.flight)[0])
+        if self.flight is not None:
+            self.flight.payload = b""  # what has begun to be answered is never sent again
+            if not tokens and answer.tokens:
+                self.flight.exchange.first_lag = lag
+                self.owner.watch(self, self._limit(self.flight)[0])
         if end is not None:
             self._finish(*end)
         elif answer.finished_at is not None:
@@ -377,7 +379,7 @@ class Connection:
             return None
         limit, outcome, message = self._limit(self.flight)
         whole = self._since(self.flight.exchange.started or 0) + self.owner.limits[3]
-        if whole < limit:
+        if whole < limit and outcome is not Outcome.OK:
             limit, outcome, message = whole, Outcome.TIMEOUT, f"not done within {_seconds(self.owner.limits[3])}"
         if now < limit:
             return limit

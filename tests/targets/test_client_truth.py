@@ -9,23 +9,27 @@ from targets.exchange import Outcome
 
 
 def test_instants_are_the_servers_own(truth: Any, caller: Any) -> None:
-    """Loose limits: this is not the benchmark, only the proof that the instants are those of the writes."""
-    asked = {"ttft_s": 0.05, "gap_s": 0.01, "tokens": 20}
-    one = caller(truth.url, extra_body={"truth": asked})
-    for _ in range(8):
-        one.start()
-    exchanges = sorted(one.wait(), key=lambda e: e.first_token)
-    records = sorted(truth.stop(), key=lambda r: r["first"])
-    for exchange, record in zip(exchanges, records, strict=True):
+    """No instant before its write, and half of them within milliseconds of it: the benchmark is elsewhere, and a busy
+    machine may preempt the server between its look at the clock and its write."""
+    one = caller(truth.url, extra_body={"truth": {"ttft_s": 0.05, "gap_s": 0.01, "tokens": 20}})
+    for index in range(9):
+        one.start(prompt=f"request {index}")
+    exchanges = {f"request {exchange.index}": exchange for exchange in one.wait()}
+    errors = []
+    for record in truth.stop():
+        exchange = exchanges[record["id"]]
         assert exchange.outcome is Outcome.OK, exchange.error
         assert sum(exchange.token_events) == exchange.usage_output == 20
-        assert exchange.first_after <= exchange.first_token
+        assert exchange.sent <= exchange.first_after <= exchange.first_token
         assert exchange.last_after <= exchange.last_token
         assert exchange.due <= exchange.started <= exchange.connected <= exchange.sent <= exchange.body_sent
         assert exchange.sent <= record["received"] - one.clock.origin <= exchange.first_token
-        assert 0 <= exchange.first_token + one.clock.origin - record["first"] < 5_000_000
-        assert 0 <= exchange.last_token + one.clock.origin - record["last"] < 5_000_000
         assert exchange.unstamped == 0
+        errors += [exchange.first_token + one.clock.origin - record["first"]]
+        errors += [exchange.last_token + one.clock.origin - record["last"]]
+    assert len(errors) == 18
+    assert min(errors) >= 0
+    assert sorted(errors)[9] < 5_000_000
 
 
 def test_connections_are_used_again(truth: Any, caller: Any) -> None:

@@ -87,12 +87,14 @@ def test_exchanges_open_across_a_step_are_marked(truth: Any, caller: Any, inject
     assert 0.02 < after.ttft < 5
 
 
-def test_a_step_ends_nothing_by_a_time_limit(truth: Any, caller: Any, injected: Injected) -> None:
-    """An hour forward, and limits of seconds: they count from the step on."""
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_step_ends_nothing_by_a_time_limit(truth: Any, caller: Any, injected: Injected, hours: int) -> None:
+    """Limits of seconds count from the step on. (The run's clock follows the injected step and the kernel's stamps
+    don't: to the exchange that is open the clock jumps by an hour, the other way.)"""
     one = caller(truth.url, silence_timeout=5, extra_body={"truth": {"ttft_s": 0.1, "gap_s": 0.01, "tokens": 30}})
     one.start()
     gevent.sleep(0.2)
-    injected.step = 3600 * SECOND
+    injected.step = hours * 3600 * SECOND
     assert one.wait()[0].outcome is Outcome.OK
 
 
