@@ -19,17 +19,18 @@ from traces.trace import Trace
 from .agenda import Entry
 
 BUDGET = 64_000_000  # characters held ready
+ID_SIZE = 8  # bytes of a token id in a list (small integers are shared, its body text is about as long)
 CALM = 3_000_000  # nanoseconds before the next due instant within which nothing is written
 
-Written = tuple[str, tuple[tuple[str, str], ...], int]
+Written = tuple[str | list[int], tuple[tuple[str, str], ...], int]  # prompt, history, what they count in the budget
 
 
 class Ahead:
-    """The prompts of one leg's shard."""
+    """The prompts of one leg's shard: texts, or token ids below `vocabulary`."""
 
-    def __init__(self, trace: Trace, prompts: Prompts, budget: int = BUDGET) -> None:
+    def __init__(self, trace: Trace, prompts: Prompts, vocabulary: int | None = None, budget: int = BUDGET) -> None:
         self.unprepared = 0  # prompts that were not ready when they were due
-        self._prompts, self._budget = prompts, budget
+        self._prompts, self._vocabulary, self._budget = prompts, vocabulary, budget
         self._ready: dict[int, Written] = {}
         self._taken: set[int] = set()  # written on demand, before their turn came
         self._held = 0
@@ -94,5 +95,7 @@ class Ahead:
         return True
 
     def _write(self, request: Request) -> Written:
+        if self._vocabulary is not None:
+            return self._prompts.ids(request, self._vocabulary), (), ID_SIZE * request.prompt_tokens
         text, history = self._prompts.text(request), tuple(self._prompts.history(request))
         return text, history, len(text) + sum(len(said) for _, said in history)

@@ -84,6 +84,13 @@ Salt = Annotated[
     typer.Option(help="Keeps prompts out of caches of earlier runs: auto, none, or a text.", rich_help_panel=LOAD),
 ]
 
+Tokenizer = Annotated[
+    str | None, typer.Option(help="The model's tokenizer.json: prompts exact in its tokens.", rich_help_panel=ANSWERS)
+]
+TokenIds = Annotated[
+    int | None,
+    typer.Option(help="Send prompts as token ids below this (completions endpoints).", rich_help_panel=ANSWERS),
+]
 IgnoreEos = Annotated[
     bool | None,
     typer.Option(

@@ -60,13 +60,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole run. `record` holds what goes into run.json as it is: argv, seed, trace, slo, goodput, order, ..."""
+    """A whole run. `tokenizer`: path of a tokenizer.json that makes prompts exact in its tokens; `vocabulary`: prompts
+    are sent as token ids below it. `record` goes into run.json as it is: argv, seed, trace, slo, order, ..."""
 
     name: str
     phases: tuple[Phase, ...]
     seed: int = 0
     salt: str = "auto"  # "auto": the run's own; "none"; or a text
     tokenizer: str | None = None
+    vocabulary: int | None = None
     slo: tuple[str, ...] = ()
     goodput: tuple[str, ...] = ()
     record: dict[str, Any] = field(default_factory=dict)

@@ -167,8 +167,8 @@ class Shard:
         slots = None if leg.concurrency is None else share(leg.concurrency, self._number, self._of)
         agenda = Agenda(trace, end=phase.end, concurrency=slots, open_loop=leg.open_loop)
         leg_salt = "" if salt == "none" else f"{salt}/{phase.name}/{leg.target.name}"
-        prompts = Prompts(trace, seed=plan.seed, salt=leg_salt)
-        ahead = Ahead(trace, prompts)
+        prompts = Prompts(trace, seed=plan.seed, salt=leg_salt, tokenizer=plan.tokenizer)
+        ahead = Ahead(trace, prompts, plan.vocabulary)
         ahead.fill()
         return agenda, ahead
 

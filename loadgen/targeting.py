@@ -113,6 +113,23 @@ def check_gates(slo: Sequence[str], goodput: Sequence[str]) -> None:
     parse_goodput(list(goodput))
 
 
+def check_prompts(tokenizer: str | None, token_ids: int | None, endpoint_type: str) -> None:
+    if tokenizer is not None:
+        from traces.tokenizer import counter
+
+        counter(tokenizer)
+    if token_ids is None:
+        return
+    if tokenizer is not None:
+        raise InputError("can't be combined with --tokenizer", where="--token-ids", remedy="give one of them")
+    if not 10 <= token_ids <= 10_000_000:
+        raise InputError(f"expected the size of a vocabulary, got {token_ids}", where="--token-ids")
+    if endpoint_type != "completions":
+        raise InputError(
+            "only completions endpoints take ids", where="--token-ids", remedy="--endpoint-type completions"
+        )
+
+
 def check_workers(plan: Plan, workers: int) -> None:
     for phase in plan.phases:
         for leg in phase.legs:

@@ -65,6 +65,8 @@ def bakeoff(
     skip_bad_rows: o.SkipBadRows = False,
     seed: o.Seed = 0,
     salt: o.Salt = "auto",
+    tokenizer: o.Tokenizer = None,
+    token_ids: o.TokenIds = None,
     ignore_eos: o.IgnoreEos = None,
     extra_body: o.ExtraBody = None,
     slo: o.Slo = None,
@@ -93,6 +95,7 @@ def bakeoff(
 
     simulated = not target and not targets
     workers = become.Workers(processes=processes, web_port=web_port)
+    targeting.check_prompts(tokenizer, token_ids, endpoint_type)
     targeting.check_gates(slo or [], goodput or [])
     order = targeting.choice(order or ("parallel" if simulated else "sequential"), "--order", contest.ORDERS)
     factors = targeting.factors(steps or (contest.DEMO_STEPS if simulated else "1"))
@@ -107,7 +110,13 @@ def bakeoff(
         skip_bad_rows=skip_bad_rows, seed=seed,
     )  # fmt: skip
     ladder = contest.steps(load, factors, step_duration or (contest.DEMO_STEP_S if simulated else None))
-    rest = {"salt": salt, "slo": tuple(slo or ()), "goodput": tuple(goodput or ())}
+    rest = {
+        "salt": salt,
+        "tokenizer": tokenizer,
+        "vocabulary": token_ids,
+        "slo": tuple(slo or ()),
+        "goodput": tuple(goodput or ()),
+    }
     record = {"argv": sys.argv, "json": as_json}
 
     if simulated:

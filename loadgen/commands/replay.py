@@ -38,6 +38,8 @@ def replay(
     skip_bad_rows: o.SkipBadRows = False,
     seed: o.Seed = 0,
     salt: o.Salt = "auto",
+    tokenizer: o.Tokenizer = None,
+    token_ids: o.TokenIds = None,
     ignore_eos: o.IgnoreEos = None,
     extra_body: o.ExtraBody = None,
     slo: o.Slo = None,
@@ -81,6 +83,7 @@ def replay(
         api_key_env=api_key_env, api_key_file=api_key_file, header=header or [], insecure=insecure, ca_file=ca_file,
         ignore_eos=ignore_eos, extra_body=extra_body,
     )  # fmt: skip
+    targeting.check_prompts(tokenizer, token_ids, endpoint_type)
     targeting.check_gates(slo or [], goodput or [])
     [spec] = targeting.settled([spec], wait_ready)
     load = planning.Load(
@@ -90,7 +93,8 @@ def replay(
         open_loop=open_loop, retries=retries, leave=leave, skip_bad_rows=skip_bad_rows, seed=seed,
     )  # fmt: skip
     plan, traces = planning.replay(
-        planning.name_of(load.trace), load, spec, salt=salt, slo=tuple(slo or ()), goodput=tuple(goodput or ()),
+        planning.name_of(load.trace), load, spec, salt=salt, tokenizer=tokenizer, vocabulary=token_ids,
+        slo=tuple(slo or ()), goodput=tuple(goodput or ()),
         record={"argv": sys.argv, "order": "parallel", "json": as_json},
     )  # fmt: skip
     targeting.check_workers(plan, workers.count)

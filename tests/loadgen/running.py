@@ -57,6 +57,7 @@ class _Answer(BaseHTTPRequestHandler):
         began = time.time()
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         said = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
+        said = said if isinstance(said, str) else " ".join(map(str, said))
         self.server.prompts.append(said)
         self.server.bodies.append(body)
         with contextlib.suppress(OSError), self.server.turn:

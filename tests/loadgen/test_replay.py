@@ -97,6 +97,8 @@ BAD = [
     (["t.csv", "--header", "nonsense"], "--header"),
     (["t.csv", "--api-key-env", "PHASELOAD_NO_SUCH_KEY"], "PHASELOAD_NO_SUCH_KEY"),
     (["t.csv", "--out", "full"], "full"),
+    (["t.csv", "--tokenizer", "nowhere.json"], "nowhere.json"),
+    (["t.csv", "--token-ids", "32000"], "--token-ids"),
 ]
 
 
@@ -193,6 +195,17 @@ def test_each_try_is_a_row(tmp_path: Path) -> None:
     tries = rows(tmp_path / "r").select(["index", "attempt", "outcome"]).to_pylist()
     found = sorted((row["index"], row["attempt"], row["outcome"]) for row in tries)
     assert found == [(index, n, outcome) for index in range(4) for n, outcome in ((1, "http_error"), (2, "ok"))]
+
+
+def test_prompts_as_token_ids(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 3)
+    with endpoint() as server:
+        phaseload(
+            "replay", "t.csv", "--url", server.url, "--token-ids", "1000", "--endpoint-type", "completions",
+            "--no-probe", "--out", "r", cwd=tmp_path,
+        )  # fmt: skip
+    assert sorted(len(body["prompt"]) for body in server.bodies) == [6, 7, 8]
+    assert all(0 < token < 1000 for body in server.bodies for token in body["prompt"])
 
 
 def test_users_who_leave(tmp_path: Path) -> None:
