@@ -14,6 +14,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from traces.errors import InputError
+
 from . import compare, gates, lead, phases, plots, recorded, servers, slices, text, units
 from . import summary as summaries
 from .definitions import DEFINITIONS
@@ -66,12 +68,37 @@ def render(runs: Sequence[Recorded], found: Sequence[Mapping[str, Any]]) -> str:
         css=Markup(css),
         numbers=numbers,
         colours=plots.COLOURS,
+        overview=_overview(runs, found),
+        across=_across(runs),
+        headings=compare.HEADINGS,
         sections=[
             _section(run, summary, numbers, f"run{number}")
             for number, (run, summary) in enumerate(zip(runs, found, strict=True))
         ],
         definitions=DEFINITIONS,
     )
+
+
+def _overview(runs: Sequence[Recorded], found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each result of every run; empty for a single run."""
+    if len(runs) < 2:
+        return []
+    return [
+        {"run": run.name, "status": summary["validity"]["status"], "result": result}
+        for run, summary in zip(runs, found, strict=True)
+        for result in summary["results"]
+    ]
+
+
+def _across(runs: Sequence[Recorded]) -> list[tuple[str, ...]]:
+    """The first run against each later one, request by request, where they replayed the same trace."""
+    rows: list[tuple[str, ...]] = []
+    for later in runs[1:]:
+        try:
+            rows += compare.table(compare.of_runs(runs[0], later))
+        except InputError:  # nothing to pair: the overview stands alone
+            continue
+    return rows
 
 
 def _environment() -> Environment:
@@ -101,6 +128,7 @@ def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, in
     trace = facts.get("trace") or {}
     readings = servers.readings(run.folder)
     return {
+        "simulated": bool(facts.get("simulated")),
         "told": servers.account(run, readings),
         "untold": servers.problems(readings),
         "summary": summary,
@@ -123,7 +151,6 @@ def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, in
             for error in result["errors"]
         ],
         "comparison": list(compare.table(summary["comparison"])),
-        "headings": compare.HEADINGS,
         "phase_names": [name for name in phases.ALL if any(_part(r["phases"], name) for r in results)],
         "aligned": lambda parts: [
             _part(parts, name) for name in phases.ALL if any(_part(r["phases"], name) for r in results)

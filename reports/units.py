@@ -49,13 +49,12 @@ def interval(row: Mapping[str, Any]) -> str:
 
 
 def span(low: float, high: float | None, unit: bool = False) -> str:
-    """Two durations with their unit said once: 30.8–35.3, 9,800–11.2 s, 164–∞."""
+    """Two durations, their unit said once where it is the same: 30.8–35.3, 10.2–11.2 s, 548 ms–12.0 s, 164–∞."""
     if high is None:
         return f"{ms(low, unit)}–∞"
-    left = ms(low, unit)
-    if (low < LONG) == (high < LONG):
-        left = left.partition(" ")[0]
-    return f"{left}–{ms(high, unit)}"
+    if (low < LONG) != (high < LONG):
+        return f"{ms(low, unit=True)}–{ms(high)}"
+    return f"{ms(low).partition(' ')[0]}–{ms(high, unit)}"
 
 
 def share(value: float | None) -> str:

@@ -110,13 +110,15 @@ def test_hostile_texts_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_several_runs_in_one_page(tmp_path: Path) -> None:
-    folders = [made.run(tmp_path / name, (one,), seconds=20) for name, one in (("a", made.GPU), ("b", made.RACK))]
+    folders = [made.run(tmp_path / name, (one,), seconds=20) for name, one in (("a", made.GPU), ("b", made.GPU))]
     out = html.write(folders, tmp_path / "both.html")
     seen = Seen(out.read_text())
     ids = [attributes["id"] for _, attributes in seen.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert {"run0-timeline", "run1-timeline"} <= set(ids)
     assert out == tmp_path / "both.html"
+    assert "The same request in both runs" in seen.text
+    assert seen.text.count("h100 (") > 0
 
 
 def test_a_run_without_answers_and_one_without_facts_still_make_a_page(tmp_path: Path) -> None:
@@ -149,3 +151,17 @@ def test_axis_labels(value: float, said: str) -> None:
 )  # fmt: skip
 def test_milliseconds(value: float | None, said: str) -> None:
     assert units.ms(value) == said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.0308, 0.0353, "30.8–35.3"),
+        (0.548, 1325.0, "548 ms–1,325 s"),
+        (10.2, 11.2, "10.2–11.2 s"),
+        (0.164, None, "164–∞"),
+        (12.0, None, "12.0 s–∞"),
+    ],
+)
+def test_spans(low: float, high: float | None, said: str) -> None:
+    assert units.span(low, high) == said
