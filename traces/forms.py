@@ -14,6 +14,7 @@ from typing import Any
 from .rows import Rows
 from .units import BadCell, instant, length, shown, whole
 
+FAILURES = "failed requests left out"
 NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
 
 
@@ -40,7 +41,7 @@ class Form:
     needs: frozenset[str] = frozenset()
     ticks: bool = False  # timestamps sit on coarse ticks: spread inside them
     unordered: bool = False
-    drop_failures: bool = False  # rows without output are failures that the publisher logged
+    drop_failures: bool = False  # rows without tokens are failures that the publisher logged
 
     def fits(self, columns: Collection[str]) -> bool:
         wanted = {self.prompt, self.output, *self.needs} | ({self.time} if self.time else set())
@@ -91,8 +92,8 @@ def form_for(columns: Collection[str]) -> Form | None:
 def add_record(rows: Rows, line: int, record: Mapping[str, Any], form: Form, sizes: dict[int, int]) -> None:
     """One record of a table into `rows`, or refused. `sizes` gathers block lengths where the format gives them."""
     try:
-        if form.drop_failures and whole(record.get(form.output), form.output) == 0:
-            rows.count("failed requests left out")
+        if form.drop_failures and 0 in (whole(record.get(name), name) for name in (form.prompt, form.output)):
+            rows.count(FAILURES)
             return
         row = _row(record, form, sizes)
     except BadCell as error:

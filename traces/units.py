@@ -48,6 +48,8 @@ def whole(value: Any, column: str) -> int:
     """A whole number that fits 64 bits."""
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
+    elif isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
+        return int(value)
     else:
         decimal = _decimal(value, column, "a whole number")
         if decimal.adjusted() > 20 or decimal != decimal.to_integral_value():

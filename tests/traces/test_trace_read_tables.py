@@ -3,10 +3,14 @@
 import gzip
 import io
 import sys
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from traces.errors import InputError
 from traces.read import read
@@ -14,6 +18,7 @@ from traces.readers import parquet, table_csv
 from traces.rows import Options
 from traces.source import Source
 from traces.trace import build
+from traces.units import NANOS
 
 NAMES = "TIMESTAMP,ContextTokens,GeneratedTokens"
 AZURE_2023 = f"{NAMES}\r\n2023-11-16 18:15:46.6805900,374,44\r\n2023-11-16 18:15:50.9951690,396,109"
@@ -41,14 +46,22 @@ def test_azure_2024_has_offsets(tmp_path):
     assert trace.name == "azure" and trace.column("due").tolist() == [0, 990_070_000]
 
 
-@pytest.mark.parametrize("text", [AZURE_2023, AZURE_2024])
+VIDUR = "arrived_at,num_prefill_tokens,num_decode_tokens\n0.0,374,44\n4.314579,396,109\n1e1,5,6\n"
+OWN = "due_{},prompt_tokens,output_tokens\n1700000000,374,44\n1700000004,396,0\n"
+BURSTGPT = "Timestamp,Model,Request tokens,Response tokens\n5,M,472,18\n45,M,1087,0\n50,M,0,7\n118,M,417,276\n"
+
+
+@pytest.mark.parametrize(
+    "text", [AZURE_2023, AZURE_2024, VIDUR, BURSTGPT, *(OWN.format(unit) for unit in ("s", "ms", "us", "ns"))]
+)
 def test_the_quick_and_the_careful_way_agree(tmp_path, text):
     source = Source("t", Path(written(tmp_path, text)))
     columns = table_csv.header(source.head)
     form = table_csv.form_for(columns)
     quick = table_csv._quick(source, columns, form, Options())
     assert quick is not None
-    assert quick.fingerprint() == table_csv._careful(source, columns, form, Options()).fingerprint()
+    careful = table_csv._careful(source, columns, form, Options())
+    assert quick.fingerprint() == careful.fingerprint() and quick.notes == careful.notes
 
 
 @pytest.mark.parametrize(
@@ -174,3 +187,34 @@ def test_reading_ends_early(tmp_path):
     path = written(tmp_path, lines + "broken\n", "t.jsonl")
     assert len(read(path, limit=10)) == 10
     assert read(path, until=20_000_000_000).span == 20_000_000_000
+
+
+instants = st.integers(0, 10**18)
+cells = st.tuples(instants, st.integers(-2, 2**31 + 1), st.integers(-2, 2**31 + 1))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(cells, min_size=1, max_size=8), st.sampled_from(("iso", "ns", "us", "ms", "s")), st.booleans())
+def test_what_the_quick_way_takes_the_careful_way_takes_alike(tmp_path, drawn, unit, ordered):
+    drawn = sorted(drawn) if ordered else drawn
+    if unit == "iso":
+        names = NAMES
+        stamps = [f"{datetime.fromtimestamp(at // 10**9, UTC):%Y-%m-%d %H:%M:%S}.{at % 10**9:09}" for at, *_ in drawn]
+    else:
+        names = f"due_{unit},prompt_tokens,output_tokens"
+        stamps = [str(Decimal(at) / NANOS[unit]) for at, *_ in drawn]
+    rows = [f"{stamp},{prompt},{output}" for stamp, (_, prompt, output) in zip(stamps, drawn, strict=True)]
+    source = Source("t", Path(written(tmp_path, "\n".join([names, *rows]))))
+    columns = table_csv.header(source.head)
+    form = table_csv.form_for(columns)
+    quick = table_csv._quick(source, columns, form, Options())
+    good = all(1 <= prompt < 2**31 and 0 <= output < 2**31 for _, prompt, output in drawn)
+    if good and drawn == sorted(drawn, key=lambda row: row[0]):
+        careful = table_csv._careful(source, columns, form, Options())
+        assert careful.column("due").tolist() == [at - drawn[0][0] for at, *_ in drawn]
+        assert quick is None or quick.fingerprint() == careful.fingerprint()
+        assert quick is not None or unit == "iso" or any(len(stamp) > 27 for stamp in stamps)
+    else:
+        assert quick is None
+        with pytest.raises(InputError):
+            table_csv._careful(source, columns, form, Options())

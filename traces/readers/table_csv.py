@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from ..errors import InputError
-from ..forms import FORMS, Form, add_record, form_for
+from ..forms import FAILURES, FORMS, Form, add_record, form_for
 from ..rows import Options, Rows, within
 from ..source import Source
 from ..trace import Trace, build
@@ -102,7 +102,7 @@ def _cells(line: str) -> list[str]:
 def _quick(source: Source, columns: list[str], form: Form, options: Options) -> Trace | None:
     """Time and lengths alone, through Arrow; None where there is more in the table, or anything wrong with it."""
     more = {form.session, form.prefix, form.index, form.parent, form.turn, form.think} & set(columns)
-    if form.time is None or form.drop_failures or more:
+    if form.time is None or more:
         return None
     parts = []
     try:
@@ -123,8 +123,12 @@ def _quick(source: Source, columns: list[str], form: Form, options: Options) -> 
     due, prompt, output = (np.concatenate(column) for column in zip(*parts, strict=True))
     if (np.diff(due) < 0).any():
         return None
+    notes = {}
+    if form.drop_failures and not (answered := (prompt > 0) & (output > 0)).all():
+        due, prompt, output = due[answered], prompt[answered], output[answered]
+        notes[FAILURES] = int(len(answered) - len(due))
     columns_ = {"due": due - due[0], "prompt_tokens": prompt, "output_tokens": output}
-    return within(build(columns_, name=form.name, source=source.name), options)
+    return within(build(columns_, name=form.name, source=source.name, notes=notes), options) if len(due) else None
 
 
 def _batches(stream: Any, source: Source, form: Form) -> Any:
@@ -142,7 +146,7 @@ def _batches(stream: Any, source: Source, form: Form) -> Any:
 
 def _time_type(form: Form, head: bytes) -> Any:
     if form.unit != "iso":
-        return pa.decimal128(28, 9)
+        return pa.int64() if form.unit == "ns" else pa.decimal128(27, 9)  # 38 digits hold it and its nanoseconds
     second = head.split(b"\n", 2)[1:2]
     return pa.timestamp("ns", "UTC" if second and b"+" in second[0] else None)
 
@@ -154,13 +158,13 @@ def _part(batch: Any, form: Form) -> tuple[Any, Any, Any] | None:
         return None
     if any(column.null_count for column in batch.columns):
         return None
-    if form.unit == "iso":
+    if form.unit in ("iso", "ns"):
         due = time.cast(pa.int64())
     else:
         scaled = pc.multiply(time, pa.scalar(NANOS[form.unit], pa.decimal128(10, 0)))
         due = scaled.cast(pa.int64())  # raises where a digit would be lost
     due, prompt, output = (column.to_numpy(zero_copy_only=False) for column in (due, prompt, output))
-    if prompt.min() < 1 or output.min() < 0 or abs(due).max() > LARGEST_INSTANT:
+    if prompt.min() < (not form.drop_failures) or output.min() < 0 or abs(due).max() > LARGEST_INSTANT:
         return None
     return due, prompt, output
 
