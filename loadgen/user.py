@@ -61,15 +61,18 @@ class TraceUser(User):  # type: ignore[misc]
     slo: tuple[str, ...] = ()
     goodput: tuple[str, ...] = ()
 
+    shard: Shard | None = None  # that this user holds
+
     @task  # type: ignore[untyped-decorator]
     def replay(self) -> None:
-        shard = wiring_of(self.environment).claim()
-        shard.done.wait()
+        self.shard = wiring_of(self.environment).claim()
+        self.shard.done.wait()
         while True:  # the shape ends the run; a task that returned would be run again
             gevent.sleep(3600)
 
     def on_stop(self) -> None:
-        wiring_of(self.environment).release()
+        if self.shard is not None:
+            self.shard.finish()
 
 
 class Wiring:
@@ -114,10 +117,6 @@ class Wiring:
         self.shard = Shard(self._post, self._fire)
         self.shard.start()
         return self.shard
-
-    def release(self) -> None:
-        if self.shard is not None:
-            self.shard.finish()
 
     def _post(self, message: dict[str, Any]) -> None:
         self.runner.send_message(UP, message)
@@ -234,7 +233,7 @@ class Wiring:
         elif self.shard is None or self.shard.done.is_set():
             _kill(INTERRUPTED)
         elif not self.forked:  # forked workers wait for their master's word
-            self.release()
+            self.shard.finish()
             self.shard.done.wait(30)
             self.runner.quit()
 

@@ -68,6 +68,22 @@ def test_a_locust_file_of_three_lines(tmp_path: Path, users: str) -> None:
     assert {(row["method"], row["num_requests"]) for row in table} == {("POST", 20), ("TTFT", 20), ("TPOT", 20)}
 
 
+def test_a_second_user_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 60)
+    more = (
+        "import gevent\nfrom locust import events\n@events.test_start.add_listener\n"
+        "def more(environment, **_): gevent.spawn_later(0.6, environment.runner.spawn_users, {'Mine': 2})\n"
+    )
+    with endpoint() as server:
+        (tmp_path / "mine.py").write_text(FILE.format(url=server.url) + more)
+        with running(cwd=tmp_path, argv=locust("--headless")) as process:
+            out, err = process.communicate(timeout=40)
+            assert process.returncode == expected(tmp_path / "r", 0), out + err
+    assert err.count("is refused") == 2
+    assert server.repeated == []
+    assert rows(tmp_path / "r")["outcome"].to_pylist() == ["ok"] * 60
+
+
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_stop_and_start_from_the_web_page_makes_two_runs(tmp_path: Path, processes: str) -> None:
     trace(tmp_path / "t.csv", 600, gap_s=0.02)
