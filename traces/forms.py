@@ -39,6 +39,7 @@ class Form:
     think_unit: str = "ns"
     service: str | None = None  # how long the answer took, s: what is left of a gap between turns is thinking
     needs: frozenset[str] = frozenset()
+    relative: bool = False  # instants count from the trace's start, unless they lie more than a year from it
     ticks: bool = False  # timestamps sit on coarse ticks: spread inside them
     unordered: bool = False
     drop_failures: bool = False  # rows without tokens are failures that the publisher logged
@@ -61,6 +62,7 @@ def _own(unit: str) -> Form:
     return Form(
         "phaseload", "prompt_tokens", "output_tokens", f"due_{unit}", unit, session="session", turn="turn",
         prefix="prefix", sizes="prefix_tokens", index="index", parent="parent", think=f"think_{unit}", think_unit=unit,
+        relative=True,
     )  # fmt: skip
 
 

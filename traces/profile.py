@@ -12,6 +12,9 @@ from .trace import Trace
 WINDOWS = (1, 10, 60)  # seconds over which counts are compared
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 TIMELINE_BINS = 120
+ODD = np.uint64(0x9E3779B97F4A7C15)
+
+Whole = npt.NDArray[np.int64]
 
 
 def profile(trace: Trace) -> dict[str, Any]:
@@ -57,32 +60,39 @@ def prefix_reuse(trace: Trace) -> dict[str, Any]:
     """What a perfect prefix cache, infinite and empty at the start, would hit: tokens of the longest run of leading
     blocks that some earlier request began with too."""
     offsets, ids = trace.prefixes()
+    rows = np.repeat(np.arange(len(trace)), np.diff(offsets))
+    prompt = trace.column("prompt_tokens").astype(np.int64)
+    distinct, where = np.unique(ids, return_inverse=True)
     sizes = trace.block_tokens
-    lengths = trace.column("prompt_tokens").tolist()
-    known: dict[tuple[int, int], int] = {}  # the tree of prefixes: (node, block id) -> node
-    hit = shared = 0
-    flat, bounds = ids.tolist(), offsets.tolist()
-    for row, length in enumerate(lengths):
-        node, left, hitting = 0, length, True
-        for block in flat[bounds[row] : bounds[row + 1]]:
-            size = min(left, sizes if isinstance(sizes, int) else sizes.get(block, 0))
-            following = known.get((node, block))
-            if following is None:
-                hitting = False
-                following = known[(node, block)] = len(known) + 1
-            node = following
-            left -= size
-            if hitting:
-                hit += size
-        shared += length - left
-    total = sum(lengths)
+    each = [sizes] * len(distinct) if isinstance(sizes, int) else [sizes.get(one, 0) for one in distinct.tolist()]
+    size = np.array(each, np.int64)[where]
+    before = _running(size, offsets, rows) - size
+    tokens = np.clip(prompt[rows] - before, 0, size)  # the last block is cut at the prompt's end
+    new = np.zeros(len(ids), bool)
+    new[np.unique(_prefix_hashes(where, offsets, rows), return_index=True)[1]] = True
+    total, hit = int(prompt.sum()), int(tokens[~new].sum())
     return {
-        "blocks": len(np.unique(ids)),
+        "blocks": len(distinct),
         "block_tokens": sizes if isinstance(sizes, int) else "variable",
-        "in_blocks_share": shared / total,
+        "in_blocks_share": int(tokens.sum()) / total,
         "hit_tokens": hit,
         "hit_share": hit / total,
     }
+
+
+def _prefix_hashes(ranks: Whole, offsets: Whole, rows: Whole) -> npt.NDArray[np.uint64]:
+    """For each entry a hash of all entries of its row up to it: sum of mix(block) * P**position modulo 2**64. Equal
+    beginnings are equal; with 3 million entries two others are with a chance of 2e-7."""
+    position = np.arange(len(ranks)) - offsets[rows]
+    powers = np.cumprod(np.full(int(position.max(initial=0)) + 1, ODD, np.uint64))
+    mixed = np.random.default_rng(0).integers(0, 2**64, int(ranks.max(initial=0)) + 1, np.uint64)
+    return _running(mixed[ranks] * powers[position], offsets, rows)
+
+
+def _running(values: npt.NDArray[Any], offsets: Whole, rows: Whole) -> npt.NDArray[Any]:
+    """Running sums inside each row."""
+    sums = np.concatenate((np.zeros(1, values.dtype), np.cumsum(values)))
+    return np.asarray(sums[1:] - sums[offsets[rows]])
 
 
 def _arrivals(due: npt.NDArray[np.float64], span: float) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from .trace import Trace, build
 from .units import LARGEST_LENGTH, BadCell
 
 SHOWN_REASONS = 5
+YEAR = 366 * 86400 * 10**9  # ns
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,13 @@ class Rows:
     """Collects the rows of one source, or of several files of one trace.
 
     unordered  the format is known to come out of order: sort without a word of reproach
+    relative   instants count from the trace's start already, unless they look like a calendar's
     """
 
     where: str
     options: Options
     unordered: bool = False
+    relative: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
     _columns: dict[str, list[Any]] = field(default_factory=dict)
     _keys: list[Hashable] = field(default_factory=list)
@@ -107,7 +110,7 @@ class Rows:
         return within(trace, self.options)
 
     def _first_due(self) -> int:
-        return self._first or 0
+        return beginning(self._first or 0, self.relative)
 
     def _out_of_order(self, line: int, column: str) -> None:
         if not self.options.skip_bad_rows:
@@ -148,6 +151,11 @@ class Rows:
         if "session" in columns:
             columns["session"] = numbered(columns["session"])
         return columns
+
+
+def beginning(first: int, relative: bool) -> int:
+    """What is taken off all instants of a trace whose earliest is `first`."""
+    return 0 if relative and 0 <= first < YEAR else first
 
 
 def link(columns: dict[str, Any], parents: list[int], service: list[int] | None) -> None:

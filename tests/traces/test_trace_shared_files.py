@@ -9,6 +9,7 @@ import pytest
 from traces.profile import prefix_reuse, profile
 from traces.read import read
 from traces.trace import Trace
+from traces.write import write
 
 FOLDER = Path(__file__).parents[3] / "shared" / "traces"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="../shared/traces, the real traces, is absent")
@@ -145,3 +146,12 @@ def test_otel_calls_all_read(path):
     trace = read(str(path))
     assert len(trace) == json.loads(path.read_text())["span_count"]
     assert trace.column("prompt_tokens").min() > 0
+
+
+@pytest.mark.parametrize("name", ["ragpulse", "mooncake_conversation_trace.jsonl.gz", "otel_test_traces"])
+@pytest.mark.parametrize("ending", ["parquet", "jsonl.zst"])
+def test_real_traces_survive_our_own_files(name, ending, tmp_path):
+    trace = shared(name)
+    write(trace, str(tmp_path / f"t.{ending}"))
+    again = read(str(tmp_path / f"t.{ending}"))
+    assert list(again) == list(trace)

@@ -25,11 +25,10 @@ import numpy.typing as npt
 
 from ..arrivals import gaps
 from ..errors import InputError
-from ..lengths import quantile
 from ..rows import Options, within
 from ..source import Source
 from ..trace import Trace, build
-from ..units import NANOS, BadCell, shown
+from ..units import LARGEST_LENGTH, NANOS, BadCell, shown
 
 NAME = re.compile(r"chunk-(\d+)-(trace\.csv|dataset\.json)")
 PAIR = re.compile(r"(\d+(?:\.\d+)?): *(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)")
@@ -40,7 +39,7 @@ REMEDY = "docs/traces.md has the format"
 STAND_IN = (512, 128)  # lengths where a set has rates only
 
 Floats = npt.NDArray[np.float64]
-Table = list[tuple[float, float]]
+Table = tuple[Floats, Floats]  # tokens ascending, and the share of lengths up to each
 
 
 @dataclass
@@ -128,7 +127,8 @@ def _client(client: Client, end: float, rng: np.random.Generator) -> tuple[Float
         instants, ahead = _renewal(LAWS[law], shape, ahead, passed, rng)
         dues.append(start + instants / rate)
         for found, table in zip((prompts, outputs), _table(client, start), strict=True):
-            found.append(quantile({"values": table}, rng.random(len(instants)), 1).astype(float))
+            tokens, below = table
+            found.append(tokens[np.searchsorted(below, rng.random(len(instants))).clip(max=len(tokens) - 1)])
     return np.concatenate(dues), np.concatenate(prompts), np.concatenate(outputs)
 
 
@@ -148,7 +148,8 @@ def _renewal(law: str, shape: float, ahead: float, passed: float, rng: np.random
 def _table(client: Client, start: float) -> tuple[Table, Table]:
     """The length tables of the window nearest to `start`."""
     if not client.lengths:
-        return [(STAND_IN[0], 1.0)], [(STAND_IN[1], 1.0)]
+        first, second = ((np.array([float(one)]), np.ones(1)) for one in STAND_IN)
+        return first, second
     nearest = min(client.lengths, key=lambda begun: (begun > start, abs(begun - start)))
     return client.lengths[nearest]
 
@@ -167,14 +168,17 @@ def _windows(text: str) -> Iterator[tuple[float, float, str, float]]:
 
 def _lengths(document: dict[str, dict[str, str]]) -> Iterator[tuple[float, tuple[Table, Table]]]:
     for start, window in document.items():
-        prompt, output = (_pairs(window[name]) for name in ("input_tokens", "output_tokens"))
-        if prompt and output:
+        prompt, output = (_table_of(window[name]) for name in ("input_tokens", "output_tokens"))
+        if len(prompt[0]) and len(output[0]):
             yield float(start), (prompt, output)
 
 
-def _pairs(text: str) -> Table:
+def _table_of(text: str) -> Table:
     """Values are Python dicts written as text."""
-    return [(float(tokens), float(weight)) for tokens, weight in PAIR.findall(text) if float(weight) > 0]
+    pairs = np.array([(float(tokens), float(weight)) for tokens, weight in PAIR.findall(text)]).reshape(-1, 2)
+    tokens, weight = pairs[(pairs[:, 0] >= 1) & (pairs[:, 0] <= LARGEST_LENGTH) & (pairs[:, 1] > 0)].T
+    order = np.argsort(tokens)
+    return np.rint(tokens[order]), np.cumsum(weight[order]) / max(float(weight.sum()), 1e-300)
 
 
 def _files(sources: list[Source]) -> Iterator[tuple[str, bytes]]:

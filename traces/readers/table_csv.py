@@ -16,7 +16,7 @@ import pyarrow.csv
 
 from ..errors import InputError
 from ..forms import FAILURES, FORMS, Form, add_record, form_for
-from ..rows import Options, Rows, within
+from ..rows import Options, Rows, beginning, within
 from ..source import Source
 from ..trace import Trace, build
 from ..units import LARGEST_INSTANT, NANOS, BadCell, shown
@@ -63,7 +63,7 @@ def unknown_columns(where: str, columns: list[str]) -> InputError:
 
 
 def _careful(source: Source, columns: list[str], form: Form, options: Options) -> Trace:
-    rows = Rows(source.name, options, unordered=form.unordered)
+    rows = Rows(source.name, options, form.unordered, form.relative)
     sizes: dict[int, int] = {}
     lines = source.lines()
     next(lines)
@@ -112,7 +112,7 @@ def _quick(source: Source, columns: list[str], form: Form, options: Options) -> 
                 part = _part(batch, form)
                 if part is None:
                     return None
-                first = part[0][0] if first is None else first
+                first = beginning(int(part[0][0]), form.relative) if first is None else first
                 parts.append(part)
                 if _enough(parts, first, options):
                     break
@@ -127,7 +127,7 @@ def _quick(source: Source, columns: list[str], form: Form, options: Options) -> 
     if form.drop_failures and not (answered := (prompt > 0) & (output > 0)).all():
         due, prompt, output = due[answered], prompt[answered], output[answered]
         notes[FAILURES] = int(len(answered) - len(due))
-    columns_ = {"due": due - due[0], "prompt_tokens": prompt, "output_tokens": output}
+    columns_ = {"due": due - beginning(int(due[0]), form.relative), "prompt_tokens": prompt, "output_tokens": output}
     return within(build(columns_, name=form.name, source=source.name, notes=notes), options) if len(due) else None
 
 

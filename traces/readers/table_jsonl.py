@@ -39,7 +39,7 @@ def read(source: Source, options: Options) -> Trace:
     form = form_for(columns)
     if form is None:
         raise unknown_columns(source.name, columns)
-    rows = Rows(source.name, options, unordered=form.unordered)
+    rows = Rows(source.name, options, form.unordered, form.relative)
     sizes: dict[int, int] = {}
     for number, line in source.lines():
         try:
