@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from traces.errors import InputError
 
-from . import compare, gates, lead, phases, plots, recorded, servers, slices, text, units
+from . import compare, gates, lead, phases, plots, quantiles, recorded, servers, slices, text, units
 from . import summary as summaries
 from .definitions import DEFINITIONS
 from .quantiles import Values
@@ -36,6 +36,7 @@ SLICES = (
     ("output_count", "Output tokens (as given; answered requests only)"),
     ("in_flight", "The target's requests in flight at send"),
 )
+LEAST = quantiles.needed(0.5)
 SHOWN = (0.5, 0.9, 0.99, 0.999)
 HIDDEN = ("api_key_env", "api_key_file", "headers")  # names of secrets say nothing to a reader
 
@@ -156,6 +157,8 @@ def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, in
             _part(parts, name) for name in phases.ALL if any(_part(r["phases"], name) for r in results)
         ],
         "costs": [result for result in results if result["cost"]],
+        "causes": text.causes(summary["validity"]),
+        "least": LEAST,
         "slices": [(heading, _matched(summary, name)) for name, heading in SLICES],
         "server": [name for name in summaries.SERVER if any(result["server"][name] for result in results)],
         "honesty": HONESTY,
@@ -171,11 +174,13 @@ def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, in
 
 
 def _matched(summary: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """Buckets with a row for each target and step, so that like stands beside like."""
+    """Buckets with a row for each step and target, like beside like, without those that bound no median."""
     rows: dict[int, list[dict[str, Any]]] = {}
-    for result in summary["results"]:
-        for row in result["slices"][name]:
-            rows.setdefault(row["low"], []).append({**row, "target": result["target"], "step": result["step"]})
+    for step in lead.steps(summary):
+        for result in summary["results"]:
+            for row in result["slices"][name] if result["step"] == step else ():
+                if row["n"] >= LEAST:
+                    rows.setdefault(row["low"], []).append({**row, "target": result["target"], "step": step})
     return [{"bucket": rows[low][0]["bucket"], "rows": rows[low]} for low in sorted(rows)]
 
 

@@ -146,14 +146,27 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
 
 
+def causes(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The reasons of a verdict that call for the same remedy, taken together, in order of weight."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for reason in facts["reasons"]:
+        about = reason["text"].partition(":")[0] if reason["target"] else reason["text"]
+        key = (reason["status"], reason["remedy"], about)
+        cause = found.setdefault(key, {**reason, "where": []})
+        where = " at ".join(part for part in (reason["target"], reason["step"]) if part)
+        cause["where"].append((where, reason["text"]))
+    return list(found.values())
+
+
 def validity_line(facts: Mapping[str, Any]) -> Text:
     text = Text("The run is ").append(facts["status"], style=STATUS_STYLE[facts["status"]]).append(".")
-    for reason in facts["reasons"]:
-        where = " ".join(part for part in (reason["target"], reason["step"]) if part)
-        text.append(printable(f"\n  {where + ': ' if where else ''}{reason['text']}"))
-        text.append(
-            f" (affects {reason['affects']}" + (f"; {reason['remedy']})" if reason["remedy"] else ")"), style="dim"
-        )
+    for cause in causes(facts):
+        first, *others = cause["where"]
+        text.append(printable(f"\n  {first[0] + ': ' if first[0] else ''}{first[1]}"))
+        if others:
+            text.append(printable(f"; also {', '.join(where for where, _ in others)}"))
+        remedy = f"; {cause['remedy']}" if cause["remedy"] else ""
+        text.append(printable(f" (affects {cause['affects']}{remedy})"), style="dim")
     return text
 
 

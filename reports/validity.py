@@ -132,7 +132,7 @@ def _of_brackets(group: Evidence) -> Iterator[Reason]:
     status = Status.SUSPECT if spreads[worst] <= DOUBTFUL else Status.INVALID
     text = (
         f"the client read too late to know {worst}: between {low * 1e3:.3g} and {high * 1e3:.3g} ms "
-        f"({spreads[worst]:.0%} apart, at most {AGREE:.0%} is valid)"
+        f"({spreads[worst]:.1%} apart, at most {AGREE:.0%} is valid)"
     )
     affects = ", ".join(name for name, spread in spreads.items() if spread > AGREE)
     yield Reason(status, text, affects, REMEDY_CLIENT, group.target, group.step)

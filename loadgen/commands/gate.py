@@ -61,5 +61,5 @@ def gate(
     else:
         console = Console()
         text.print_verdicts(verdicts, console)
-        console.print(text.validity_line(summary["validity"]))
+        console.print(text.validity_line(summary["validity"]), soft_wrap=True)
     raise typer.Exit(code)

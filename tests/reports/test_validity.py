@@ -22,7 +22,7 @@ VALID, SUSPECT, INVALID = Status
             SUSPECT,
             "read too late to know ttft p99",
         ),
-        ({"brackets": {"tpot p50": (0.079, 0.1)}}, {}, INVALID, "tpot p50: between 79 and 100 ms (21% apart"),
+        ({"brackets": {"tpot p50": (0.079, 0.1)}}, {}, INVALID, "tpot p50: between 79 and 100 ms (21.0% apart"),
         ({"brackets": {"ttft p50": (0.0, 0.0)}}, {}, VALID, ""),
         ({"lateness_p99": 0.010}, {}, VALID, ""),
         ({"lateness_p99": 0.011}, {}, SUSPECT, "lateness p99 11.0 ms, at most 10.0 ms"),
