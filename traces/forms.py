@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .rows import Rows
-from .units import BadCell, instant, length, shown, whole
+from .units import BadCell, block_ids, instant, length, whole
 
 FAILURES = "failed requests left out"
 NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
@@ -132,9 +132,9 @@ def _row(record: Mapping[str, Any], form: Form, sizes: dict[int, int]) -> dict[s
     if form.service and given(form.service):
         row["service"] = instant(record[form.service], "s", form.service)
     if form.prefix and given(form.prefix):
-        row["prefix"] = _ids(record[form.prefix], form.prefix)
+        row["prefix"] = block_ids(record[form.prefix], form.prefix)
         if form.sizes:
-            _gather(sizes, row["prefix"], _ids(record.get(form.sizes), form.sizes), form.sizes)
+            _gather(sizes, row["prefix"], block_ids(record.get(form.sizes), form.sizes), form.sizes)
     return row
 
 
@@ -146,16 +146,7 @@ def _key(value: Any, column: str) -> int | str:
     return whole(value, column)
 
 
-def _ids(value: Any, column: str) -> tuple[int, ...]:
-    """Block ids: a JSON array, or numbers between spaces in a CSV cell."""
-    if isinstance(value, str):
-        value = value.split()
-    if not isinstance(value, list):
-        raise BadCell(column, f"expected a list of block ids, got {shown(value)}")
-    return tuple(whole(one, column) for one in value)
-
-
-def _gather(sizes: dict[int, int], ids: tuple[int, ...], tokens: tuple[int, ...], column: str) -> None:
+def _gather(sizes: dict[int, int], ids: list[int], tokens: list[int], column: str) -> None:
     if len(ids) != len(tokens):
         raise BadCell(column, f"expected {len(ids)} block lengths, one for each id, got {len(tokens)}")
     for one, size in zip(ids, tokens, strict=True):

@@ -60,6 +60,17 @@ def whole(value: Any, column: str) -> int:
     return number
 
 
+def block_ids(value: Any, column: str) -> list[int]:
+    """Block ids: a JSON array, or numbers between spaces in a CSV cell."""
+    if isinstance(value, str):
+        value = value.split()
+    if not isinstance(value, list):
+        raise BadCell(column, f"expected a list of block ids, got {shown(value)}")
+    if value and set(map(type, value)) == {int} and -(2**63) < min(value) <= max(value) < 2**63:
+        return value  # nothing to convert: the way of millions of ids
+    return [whole(one, column) for one in value]
+
+
 def shown(value: Any) -> str:
     """A value short enough for a message."""
     text = repr(value) if isinstance(value, str) else str(value)

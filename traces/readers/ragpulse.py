@@ -12,7 +12,7 @@ from typing import Any
 from ..rows import Options, Rows
 from ..source import Source
 from ..trace import Trace
-from ..units import BadCell, instant, length, shown, whole
+from ..units import BadCell, block_ids, instant, length, shown, whole
 from .table_jsonl import keys, parse
 
 PARTS = ("sys_prompt", "passages_ids", "history", "web_search", "user_input")
@@ -64,7 +64,7 @@ def _row(record: Any, sizes: dict[int, int]) -> dict[str, Any]:
     }
     if sizes:
         parts = _object(record.get("hash_ids"), "hash_ids")
-        row["prefix"] = tuple(whole(one, part) for part in PARTS for one in _list(parts.get(part, []), part))
+        row["prefix"] = [one for part in PARTS for one in block_ids(parts.get(part, []), part)]
         unknown = next((one for one in row["prefix"] if one not in sizes), None)
         if unknown is not None:
             raise BadCell("hash_ids", f"chunk {unknown} is in none of the chunk tables")
@@ -74,10 +74,4 @@ def _row(record: Any, sizes: dict[int, int]) -> dict[str, Any]:
 def _object(value: Any, column: str = "") -> Any:
     if not isinstance(value, dict):
         raise BadCell(column, f"expected a JSON object, got {shown(value)}")
-    return value
-
-
-def _list(value: Any, column: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise BadCell(column, f"expected a list, got {shown(value)}")
     return value

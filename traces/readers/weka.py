@@ -15,7 +15,7 @@ from typing import Any
 from ..rows import Options, Rows
 from ..source import Source
 from ..trace import Trace
-from ..units import BadCell, instant, length, shown, whole
+from ..units import BadCell, block_ids, instant, length, shown
 from .table_jsonl import object_or_refuse
 
 KEYS = (b"block_size", b"hash_id_scope", b"requests")  # by which a session is known
@@ -80,13 +80,13 @@ def _sub_agent(
 
 
 def _row(request: Any, session: int, offset: int, begun: int, parent: int | None) -> dict[str, Any]:
-    ids = _list(_field(request, "hash_ids"))
+    ids = block_ids(_field(request, "hash_ids"), "hash_ids")
     return {
         "due": begun + instant(request.get("t"), "s", "t"),
         "prompt_tokens": length(request.get("in"), "in", least=1),
         "output_tokens": length(request.get("out"), "out"),
         "session": session,
-        "prefix": tuple(offset + whole(one, "hash_ids") for one in ids),
+        "prefix": [offset + one for one in ids],
         "parent": parent,
         "think": instant(request.get("think_time", 0), "s", "think_time"),
     }
