@@ -35,15 +35,15 @@ def wait_for_the_start(run: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a second core for the server")
 def test_busy_loops_on_the_clients_core_make_the_run_invalid(tmp_path: Path, truth: Any) -> None:
-    lines = ["due_ns,prompt_tokens,output_tokens", *(f"{index * 20_000_000},8,40" for index in range(200))]
+    lines = ["due_ns,prompt_tokens,output_tokens", *(f"{index * 10_000_000},8,40" for index in range(400))]
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     command = [sys.executable, "-m", "loadgen", "replay", "t.csv", "--url", truth.url, "-m", "m", "--out", "run"]
     core = min(os.sched_getaffinity(0))
     replay = pinned([*command, "--extra-body", EXTRA], core, cwd=tmp_path, stdout=subprocess.PIPE)
-    loops = []
+    loops: list[subprocess.Popen[str]] = []
     try:
         wait_for_the_start(tmp_path / "run", replay)
-        loops = [pinned([sys.executable, "-c", "while True: pass"], core) for _ in range(LOOPS)]
+        loops += [pinned(["sh", "-c", "while :; do :; done"], core) for _ in range(LOOPS)]
         time.sleep(4)
     finally:
         for loop in loops:
