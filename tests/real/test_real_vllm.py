@@ -2,6 +2,7 @@
 
 import os
 import re
+import statistics
 import sys
 from contextlib import ExitStack
 
@@ -68,5 +69,11 @@ def test_two_legs_with_a_real_transfer(namespace, model):
     assert {(x.outcome, x.error) for x in exchanges} == {(Outcome.OK, "")}
     assert {x.usage_output for x in exchanges} == {32}
     assert all(x.sent == x.prefill_sent < x.prefill_done <= x.decode_sent < x.first_token for x in exchanges)
+    legs_ms = {
+        "prefill": [x.prefill_done - x.prefill_sent for x in exchanges],
+        "hand-over": [x.decode_sent - x.prefill_done for x in exchanges],
+        "transfer and first step": [x.first_token - x.decode_sent for x in exchanges],
+    }
+    print({leg: round(statistics.median(times) * 1e-6, 2) for leg, times in legs_ms.items()}, "ms p50")
     assert transfers >= 32  # the KV cache really went from one to the other
     assert (prefilled, decoded) == (32, 32 * 32)

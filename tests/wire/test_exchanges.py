@@ -59,9 +59,7 @@ def test_split_anywhere(case, data):
 @pytest.mark.parametrize("kind", WIRES)
 def test_every_type_has_a_stream_an_error_and_a_request(kind):
     outcomes = {table["facts"]["outcome"] for (type_, _), table in EXCHANGES.items() if type_ == kind}
-    assert "ok" in outcomes
-    if kind != "dynamo":  # its errors are chat's
-        assert outcomes & {"http_error", "rate_limited"}
+    assert "ok" in outcomes and outcomes & {"http_error", "rate_limited"}
 
 
 @every_exchange
