@@ -155,7 +155,8 @@ class Connection:
     def _open(self, family: int, address: Any) -> None:
         sock = self._sock = _socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         if SO_TIMESTAMPNS is not None:
-            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)  # before connect: no segment may come without
+            with suppress(OSError):  # where the kernel has none, reads are counted as unstamped
+                sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)  # before connect: no segment may come without
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         failed = sock.connect_ex(address)

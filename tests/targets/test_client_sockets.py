@@ -267,6 +267,18 @@ def test_a_unix_socket_has_user_space_time_and_says_so(serve: Serve, caller: Any
     assert diagnostics()["time_source"] in ("mixed", "user")
 
 
+@pytest.mark.parametrize("option", [None, 9999], ids=["no such option", "refused by the kernel"])
+def test_without_kernel_times_user_space_time_is_used_and_counted(
+    serve: Serve, caller: Any, monkeypatch: Any, option: int | None
+) -> None:
+    monkeypatch.setattr("targets.connection.SO_TIMESTAMPNS", option)
+    exchange = caller(serve().url).ask()
+    assert exchange.outcome is Outcome.OK
+    assert exchange.unstamped >= 1
+    assert exchange.sent < exchange.first_token <= exchange.done
+    assert exchange.first_lag == 0, "nothing is known of the lag"
+
+
 def test_a_path_prefix_and_a_trailing_v1(serve: Serve, caller: Any) -> None:
     asked: list[bytes] = []
 
