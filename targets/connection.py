@@ -350,7 +350,7 @@ class Connection:
         if self.flight is not None:
             self.flight.payload = b""  # what has begun to be answered is never sent again
             if not tokens and answer.tokens:
-                self.flight.exchange.first_lag = lag
+                self.flight.exchange.first_lag = lag or None  # unknown without a kernel timestamp
                 self.owner.watch(self, self._limit(self.flight)[0])
         if end is not None:
             self._finish(*end)
