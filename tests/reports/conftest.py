@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reports import html
+from reports import html, recorded, summary
+from reports.recorded import Recorded
 from tests.reports import made
 
 
@@ -20,3 +22,15 @@ def bakeoff(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def report(bakeoff: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its report.html."""
     return html.write([bakeoff], tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.fixture(scope="session")
+def read_back(bakeoff: Path) -> Recorded:
+    """It, read back."""
+    return recorded.load(bakeoff)
+
+
+@pytest.fixture(scope="session")
+def summed(read_back: Recorded) -> dict[str, Any]:
+    """Its summary with an objective; don't change it."""
+    return summary.of(read_back, {"ttft": 0.8})

@@ -6,13 +6,13 @@ import io
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from reports import gates, lead, summary, text
 from tests.reports import made
 
-GOODPUT = {"ttft": 0.8}
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -33,12 +33,12 @@ def printed(width: int, found: dict) -> str:
     return out.getvalue()
 
 
-def test_the_verdict_table(bakeoff: Path) -> None:
-    same("summary.txt", printed(120, summary.summarise(bakeoff, GOODPUT)))
+def test_the_verdict_table(summed: dict[str, Any]) -> None:
+    same("summary.txt", printed(120, summed))
 
 
-def test_a_narrow_terminal_gets_the_figures_without_intervals(bakeoff: Path) -> None:
-    said = printed(96, summary.summarise(bakeoff, GOODPUT))
+def test_a_narrow_terminal_gets_the_figures_without_intervals(summed: dict[str, Any]) -> None:
+    said = printed(96, summed)
     same("summary-narrow.txt", said)
     assert "…" not in said
 
@@ -56,8 +56,8 @@ def test_gates(bakeoff: Path) -> None:
     same("gates.txt", out.getvalue())
 
 
-def test_leads(bakeoff: Path) -> None:
-    found = summary.summarise(bakeoff, GOODPUT)
+def test_leads(summed: dict[str, Any]) -> None:
+    found = summed
     said = [f"{phase}: {one.step}: {one}" for phase, leads in lead.matrix(found) for one in leads]
     same("leads.txt", "\n".join([*said, *lead.sentences(found)]))
     (flip,) = lead.flips(lead.leads(found, "e2e"))
