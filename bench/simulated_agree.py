@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import inf
 from pathlib import Path
 
@@ -33,11 +33,7 @@ def serving(log: Path, *options: str, core: int | None = None):
     """A simulated endpoint that logs; the core that it may use."""
     command = [sys.executable, "-m", "targets.simulated", *options, "--log", str(log)]
 
-    def pin() -> None:
-        if core is not None:
-            os.sched_setaffinity(0, {core})
-
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=pin) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: alone(core)) as process:
         try:
             assert process.stdout is not None
             yield json.loads(process.stdout.readline())["url"]
@@ -45,12 +41,33 @@ def serving(log: Path, *options: str, core: int | None = None):
             process.terminate()
 
 
+def alone(core: int | None) -> None:
+    """On that core, before all else that wants it, where we may: or the machine's other work is what is measured."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    with suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+
+
+def privileged() -> bool:
+    """May processes be given real-time priority here?"""
+    return subprocess.run([sys.executable, "-c", ""], preexec_fn=_try).returncode == 0
+
+
+def _try() -> None:
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        os._exit(1)
+
+
 def main() -> bool:
+    print(f"servers and clients at {'real-time' if privileged() else 'ordinary'} priority")
     with tempfile.TemporaryDirectory() as folder:
         missed = [agreement(Path(folder), "a100", "chat", "pool=3")]
         missed += [agreement(Path(folder), "groqrack", "groq", "pool=14")]
         missed += [
-            punctuality(Path(folder), *case) for case in ((("a100",), 37, 600), (("b200", "--pool", "2"), 150, 2600))
+            punctuality(Path(folder), *case) for case in ((("a100",), 37, 600), (("b200", "--pool", "3"), 180, 800))
         ]
     return any(missed)
 
@@ -61,7 +78,8 @@ def agreement(folder: Path, name: str, wire: str, setting: str) -> bool:
     with serving(log, name, "--set", setting) as url:
         command = [sys.executable, "-m", "loadgen", "replay", trace, "--url", url, "-m", "llama2-7b"]
         command += ["--endpoint-type", wire, "--duration", SECONDS, "--max-context", "4096", "--out", str(out)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(command, check=True, preexec_fn=lambda: alone(None), **quiet)
     rows = sorted(requests(log), key=lambda row: row["arrival"])
     worst = against_virtual(name, setting, rows)
     ttft, tpot = ours(out)
@@ -115,7 +133,7 @@ def punctuality(folder: Path, options: tuple[str, ...], streams: int, tokens: in
     log = folder / "steps.jsonl"
     with serving(log, *options, core=cores[0]) as url:
         drain = [sys.executable, str(Path(__file__).parent / "_drain.py"), url, str(streams), str(tokens), "20"]
-        subprocess.run(drain, check=True, preexec_fn=lambda: os.sched_setaffinity(0, {cores[-1]}))
+        subprocess.run(drain, check=True, preexec_fn=lambda: alone(cores[-1]))
     steps = [row["step"] for row in map(json.loads, log.read_text().splitlines()) if "step" in row]
     planned, begun, ended, count = np.array(steps, float).T
     rate = count.sum() / (ended[-1] - planned[0]) * 1e9

@@ -18,6 +18,7 @@ import orjson
 from aiohttp import web
 
 from ..clock import realtime_ns
+from . import stamped
 from .answers import Format, text, usage
 from .asked import ApiError, Asked, read
 from .compose import Endpoint
@@ -93,11 +94,13 @@ class Server:
                 return await self._answer(api, request)
             except ApiError as error:
                 return web.Response(status=error.status, body=error.body(), headers={**JSON, **error.headers})
+            finally:
+                stamped.expect_next(request.transport)
 
         return answer
 
     async def _answer(self, api: str, request: web.Request) -> web.StreamResponse:
-        received = realtime_ns()
+        received = stamped.received(request.transport)
         asked = read(api, await _body(request), self.model, self._context)
         limits = self._within_limits(asked)
         fault = self.faults.draw() if self.options.faults else None
@@ -233,16 +236,23 @@ async def serve(endpoint: Endpoint, options: Options, ready: Callable[[str], Non
     app = Server(endpoint, driver, options).app()
     # A client that leaves must free its slot, hence handlers that are cancelled.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+    server = None
     try:
         await runner.setup()
-        await web.TCPSite(runner, options.host, options.port, backlog=4096).start()
+        handler = runner.server
+        assert handler is not None
+        server = await asyncio.get_running_loop().create_server(
+            lambda: stamped.Stamped(handler()), options.host, options.port, backlog=4096, reuse_address=True
+        )
         # A full collection over everything imported would hold a step up by tens of milliseconds.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 50, 1_000)
-        host, port = runner.addresses[0][:2]
+        host, port = server.sockets[0].getsockname()[:2]
         ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         await stop.wait()
     finally:
+        if server:
+            server.close()
         await runner.cleanup()
         driver.close()

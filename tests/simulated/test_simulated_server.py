@@ -150,3 +150,14 @@ def test_a_taken_port_is_one_clear_line(gpu, capsys):
 def test_gevent_is_never_imported():
     code = "import sys, targets.simulated.__main__, targets.simulated.server; sys.exit('gevent' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_sigterm_ends_it_in_the_middle_of_a_stream():
+    with serving("groqrack") as url:
+        connection = connect(url)
+        connection.request("POST", "/v1/chat/completions", json.dumps(chat(10, 3000, stream=True)))
+        response = connection.getresponse()
+        assert response.read(10)
+        start = time.monotonic()
+    assert time.monotonic() - start < 5  # and with exit code 0 and nothing on stderr: see `serving`
+    connection.close()
