@@ -33,6 +33,7 @@ TAUS = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)  # seconds; slower changes are
 BURSTY = 2.5  # CV of gaps
 SILENCE = 13  # mean gaps
 RHYTHM_STEP, RHYTHM_MOST, RHYTHM_REQUESTS = 300.0, 48, 150  # s; steps; requests a step, at least
+AGENTS, NESTED = 5, 0.8  # turns on average, and share of a prompt that comes again: sessions that grow
 TEMPO, DRIFT = 0.03, 0.3  # of bursts: as in Azure's code service, the one public trace of that kind
 
 
@@ -40,7 +41,7 @@ def fit(trace: Trace) -> dict[str, Any]:
     """A workload (JSON-able) that `synthesise` reads."""
     due = (trace.column("due") - trace.column("due")[0]) / 1e9
     rank = spearman(trace.column("prompt_tokens"), trace.column("output_tokens"))
-    workload = {
+    workload: dict[str, Any] = {
         "about": f"Fitted to {trace.name}: {len(trace)} requests in {due[-1]:.0f} s.",
         "duration": round(float(due[-1]), 3),
         "arrivals": _arrivals(due),
@@ -48,28 +49,54 @@ def fit(trace: Trace) -> dict[str, Any]:
         "output": table(trace.column("output_tokens")),
         "copula": round(2 * math.sin(math.pi / 6 * rank), 4) if rank is not None else 0.0,
     }
-    if sessions := _sessions(trace):
-        workload["sessions"] = sessions
-    return workload
+    return workload | _sessions(trace)
 
 
-def _sessions(trace: Trace) -> dict[str, Any] | None:
-    """How requests continue earlier ones, as logged or else as the prefixes show."""
+def _sessions(trace: Trace) -> dict[str, Any]:
+    """How requests follow each other, as logged or else as prefixes show: what a workload then has more, or other."""
     if not trace.has_prefixes and not trace.has_sessions:
-        return None
+        return {}
     parent, common, nest = _followed(trace)
     rows = np.flatnonzero(parent >= 0)
     if len(rows) < 20:
-        return None
-    due = trace.column("due")
+        return {}
     size = trace.block_tokens if isinstance(trace.block_tokens, int) and trace.block_tokens else 64
-    return {
+    if len(trace) >= AGENTS * (len(trace) - len(rows)) and nest > NESTED:
+        return _grown(trace, parent, size)
+    due = trace.column("due")
+    spec = {
         "continue": round(len(rows) / len(trace), 4),
         "gap_ms": table((due[rows] - due[parent[rows]]) / 1e6),
         "block_tokens": size,
         "common": common // size,
         "nest": round(nest, 3),
     }
+    return {"sessions": spec}
+
+
+def _grown(trace: Trace, parent: npt.NDArray[np.int64], size: int) -> dict[str, Any]:
+    """Agents: long sessions whose every turn carries the ones before. Sessions start as a Poisson process."""
+    prompt, session = trace.column("prompt_tokens"), trace.column("session")
+    later = np.flatnonzero(parent >= 0)
+    turns = np.unique(session[session >= 0], return_counts=True)[1] if trace.has_sessions else _turns(parent)
+    spec = {
+        "turns": table(turns),
+        "mean_turns": round(float(turns.mean()), 1),
+        "growth": table(np.maximum(0, prompt[later] - prompt[parent[later]])),
+        "think_ms": table(trace.column("think")[later] / 1e6),
+        "block_tokens": size,
+        "most": int(np.quantile(prompt, 0.99)),
+    }
+    rate = float(f"{len(trace) / max(trace.span / 1e9, 1e-9):.5g}")
+    return {"arrivals": {"rate": rate, "gaps": "exponential"}, "prompt": table(prompt[parent < 0]), "sessions": spec}
+
+
+def _turns(parent: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Requests of each chain of followers."""
+    root = np.arange(len(parent))
+    for row, before in enumerate(parent.tolist()):  # a parent is due before its followers
+        root[row] = root[before] if before >= 0 else row
+    return np.unique(root, return_counts=True)[1]
 
 
 def _followed(trace: Trace) -> tuple[npt.NDArray[np.int64], int, float]:

@@ -11,7 +11,7 @@ from traces import fit as fitting
 from traces.fit import closeness, fit, kolmogorov
 from traces.profile import profile
 from traces.read import read
-from traces.synth import draw, synthesise
+from traces.synth import draw, load, synthesise
 from traces.trace import build
 
 FOLDER = Path(__file__).parents[3] / "shared" / "traces"
@@ -76,7 +76,7 @@ def test_kolmogorov_is_scipys():
 
 @pytest.mark.parametrize("name", ["mooncake-conversation", "ragpulse", "weka-agentic"])
 def test_synthetic_sessions_are_sound(name):
-    trace = synthesise(name, duration=2000 if name != "ragpulse" else 200_000)
+    trace = synthesise(name, duration={"ragpulse": 200_000, "weka-agentic": 500}.get(name, 2000))
     rows = {request.index: request for request in trace}
     assert sum(request.parent >= 0 for request in trace) > 50
     for request in trace:
@@ -86,6 +86,15 @@ def test_synthetic_sessions_are_sound(name):
             assert 0 <= request.think <= request.due - before.due
         assert len(request.prefix) * trace.block_tokens < request.prompt_tokens + trace.block_tokens
     assert len({(r.session, r.turn) for r in trace}) == len(trace)
+
+
+def test_agents_are_seen_as_sessions_that_grow():
+    trace = synthesise("weka-agentic", duration=8000, rate=0.5)
+    spec = fit(trace)["sessions"]
+    assert spec["mean_turns"] > 20 and spec["block_tokens"] == 64
+    growth = dict(map(tuple, spec["growth"]["quantiles"]))
+    wanted = dict(map(tuple, load("weka-agentic")["sessions"]["growth"]["quantiles"]))
+    assert growth[0.5] == pytest.approx(wanted[0.5], rel=0.3)
 
 
 def test_synthetic_prefixes_are_reused_as_the_real_ones():

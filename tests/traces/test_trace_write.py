@@ -106,7 +106,7 @@ def test_bars_are_as_high_as_their_counts():
 
 @pytest.mark.parametrize("name", ["azure-code", "fixed-128-128", "weka-agentic"])
 def test_pictures_are_written(tmp_path, name):
-    trace = synthesise(name, duration=120)
+    trace = synthesise(name, duration=60)
     plot(trace, profile(trace), str(tmp_path / "t.png"))
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
     plot(trace, profile(trace), str(tmp_path / "t.svg"))
