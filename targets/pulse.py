@@ -2,10 +2,12 @@
 
 Theory of operation. A read whose socket was not readable at one poll and is at the next arrived in between. So a
 `prepare` watcher notes the instant just before each poll, and the instant before the poll before the current one is the
-lower end of every read's bracket. (Noted before the poll, not after: a process preempted between the two would claim a
+lower end of every read's bracket. Noted before the poll, not after: a process preempted between the two would claim a
 bracket that is too narrow. Where the loop is busy polls don't block and the two agree; where it is idle the bracket is
-wider, and reads that hold one event don't need it.) A coarse timer shows stalls: how much its interval is longer than
-asked.
+wider, and reads that hold one event don't need it. (libev takes 64 ready sockets a poll, and twice as many each time
+that this was not enough: in a process's very first burst a few sockets wait for a second poll.)
+
+A coarse timer shows stalls: how much its interval is longer than asked.
 
 One pulse serves all targets of a hub; a process has one hub per thread, normally one.
 """
