@@ -22,15 +22,21 @@ Load = Mapping[str, Any]
 CLIENT = (sys.executable, "-m", "loadgen.selftest")
 
 
-def measure(load: Load, *, client: Sequence[str] = CLIENT, tls: tuple[str, str] | None = None) -> dict[str, Any]:
-    """One client, pinned to the first core, against a fresh server on the last one; see `judge` for the figures."""
-    cores = sorted(os.sched_getaffinity(0))
+def measure(
+    load: Load,
+    *,
+    client: Sequence[str] = CLIENT,
+    tls: tuple[str, str] | None = None,
+    cores: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """One client against a fresh server, pinned to these cores (the first, the last); `judge` has the figures."""
+    cores = cores or (min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0)))
     gap = 1 / load["rate"]
     truth = {"ttft_s": 0.1, "gap_s": gap, "step_s": gap, "tokens": load["tokens"], **load.get("truth", {})}
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "truth.jsonl"
         command = [sys.executable, "-m", "targets.truth", "--log", str(log), *(("--tls", *tls) if tls else ())]
-        server = _pinned(command, cores[-1])
+        server = _pinned(command, cores[1])
         try:
             assert server.stdout is not None
             asked = {**load, "url": json.loads(server.stdout.readline())["url"], "truth": truth}
