@@ -241,9 +241,14 @@ def test_servers_without_nodelay_are_acknowledged_at_once(serve: Serve, caller: 
 
     one = caller(serve(script).url)
     one.ask()
-    exchange = one.ask()
-    assert exchange.reused
-    assert len(exchange.token_at) >= 18, "tokens came in clumps"
+    reads = 0
+    for _ in range(6):  # a busy machine may merge the tokens of some exchanges; delayed acknowledgements did of each
+        exchange = one.ask()
+        assert exchange.reused
+        reads = max(reads, len(exchange.token_at))
+        if reads >= 18:
+            break
+    assert reads >= 18, "tokens came in clumps"
 
 
 # Where the server is.
