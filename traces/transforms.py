@@ -83,7 +83,8 @@ def pace(trace: Trace, rate: float, *, gaps: str = "exponential", shape: float =
 
 def cap_context(trace: Trace, context: int) -> Trace:
     """Lengths cut so that prompt and answer fit a model of `context` tokens: the answer to half of it, the prompt to
-    what the answer leaves. Where the endpoint's chat template adds tokens, name a smaller context."""
+    what the answer leaves. A prompt is cut at its end, so capped turns of one session may become alike. Where the
+    endpoint's chat template adds tokens, name a smaller context."""
     if context < 2:
         raise InputError(f"expected a context of at least 2 tokens, got {context}", where="cap context")
     output = np.minimum(trace.column("output_tokens"), context // 2)
