@@ -106,11 +106,9 @@ def _body(text: str | None) -> dict[str, Any]:
 
 def check_gates(slo: Sequence[str], goodput: Sequence[str]) -> None:
     """A gate that can't be read must not be found out after the run."""
-    from reports.gates import parse, parse_goodput
+    from reports.gates import check
 
-    for gate in slo:
-        parse(gate)
-    parse_goodput(list(goodput))
+    check(slo, goodput)
 
 
 def check_prompts(tokenizer: str | None, token_ids: int | None, endpoint_type: str) -> None:

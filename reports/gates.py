@@ -174,6 +174,18 @@ def parse_goodput(objectives: Sequence[str]) -> dict[str, float]:
     return found
 
 
+def check(slo: Sequence[str], goodput: Sequence[str]) -> None:
+    """Raises InputError for what could not be decided after a run either."""
+    objectives = parse_goodput(goodput)
+    for gate in map(parse, slo):
+        if gate.metric == "goodput" and not objectives:
+            raise _no_objectives(gate)
+
+
+def _no_objectives(gate: Gate) -> InputError:
+    return InputError("a goodput gate needs objectives", where=gate.text, remedy="add --goodput ttft:800 tpot:40")
+
+
 def exit_code(verdicts: Sequence[Verdict], validity: Validity | Status | str) -> int:
     """0 passed, 1 failed, 3 undecided: an invalid run decides nothing, whatever its figures are."""
     status = validity.status if isinstance(validity, Validity) else Status(validity)

@@ -131,6 +131,7 @@ def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, in
     return {
         "simulated": bool(facts.get("simulated")),
         "told": servers.account(run, readings),
+        "round_trips": servers.round_trips(run, readings),
         "untold": servers.problems(readings),
         "summary": summary,
         "results": results,

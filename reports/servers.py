@@ -32,7 +32,9 @@ def readings(folder: Path) -> list[dict[str, Any]]:
 def owner(targets: Iterable[Mapping[str, Any]], url: str) -> str:
     """The target that a metrics URL belongs to; empty where none claims it."""
     for target in targets:
-        if url in (target.get("metrics") or []) or url.startswith(str(target.get("url") or "\0").rstrip("/") + "/"):
+        bases = [target.get("url"), *(target.get("prefill") or []), *(target.get("decode") or [])]
+        ours = any(f"{url}/".startswith(f"{str(base).rstrip('/')}/") for base in bases if base)
+        if ours or url in (target.get("metrics") or []):
             return str(target.get("name") or "")
     return ""
 
@@ -62,6 +64,16 @@ def account(run: Recorded, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, 
             row = {"url": url, "target": target, "phase": phase, "mean": mean, "n": count, "client": ours}
             found.append(row | {"difference": None if ours is None else ours - mean})
     return found
+
+
+def round_trips(run: Recorded, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row a URL that is not on this machine: median time of a TCP connect (s) before, during and after the load."""
+    targets = run.facts.get("targets", [])
+    found = scrape.round_trips(dict(row) for row in rows)
+    return [
+        {"url": url, "target": owner(targets, url), **{when: times.get(when) for when in ("before", "during", "after")}}
+        for url, times in found.items()
+    ]
 
 
 def problems(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, str]]:

@@ -15,6 +15,7 @@ import orjson
 import pandas as pd
 
 from targets.exchange import NANO
+from traces.errors import InputError
 
 from . import compare, gates, overload, phases, quantiles, recorded, slices, validity
 from .digest import METRICS, UNADJUSTED, Digests
@@ -79,7 +80,10 @@ def _digests(run: Recorded) -> Digests:
         for (target, step), (n, ok) in zip(sizes.index, sizes.to_numpy(), strict=True)
     }
     if path.exists():
-        stored = Digests.load(path)
+        try:
+            stored = Digests.load(path)
+        except InputError:  # the rows are the truth; a damaged digest doesn't stop a report
+            stored = Digests()
         if there == {key: (group.counted, group.failed) for key, group in stored.groups.items()}:
             return stored
     fresh = _of_rows(run)
@@ -126,7 +130,8 @@ def _result(
         "tokens_from": {str(name): int(n) for name, n in answered["token_source"].value_counts().items() if n},
         "cached": _cached(answered, run),
         "phases": phases.account(answered),
-        "server": {name: _account(answered[name]) for name in SERVER},
+        "server": {name: _account(answered[name]) for name in SERVER}
+        | {"ttft_difference": _account(answered["ttft"] - answered["server_ttft"])},
         "cost": phases.costs(_target(run, key[0]), sample["tokens_per_s"], _good_tokens(answered, sample, objectives)),
         "overloaded": overload.grows(rows, window),
         "client": _client(counted),
@@ -187,6 +192,7 @@ def _counts(run: Recorded, key: Key, rows: pd.DataFrame, counted: pd.DataFrame) 
         "counted": len(counted),
         "ok": outcomes.get("ok", 0),
         "failed": len(counted) - outcomes.get("ok", 0),
+        "admitted": 1 - outcomes.get("rate_limited", 0) / len(counted) if len(counted) else None,
         "outcomes": outcomes,
         "retried": int((counted["attempt"] > 1).sum()),
     }

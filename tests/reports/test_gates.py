@@ -127,6 +127,13 @@ def test_a_goodput_gate_needs_objectives() -> None:
         gates.decide(gates.parse("goodput > 1/s"), sample(EVEN), "t", "")
 
 
+def test_what_cant_be_decided_is_refused_before_the_run() -> None:
+    gates.check(["ttft p99 < 1s", "goodput > 1/s"], ["ttft:800"])
+    for slo, goodput in ((["goodput > 1/s"], []), (["ttft p99"], []), ([], ["ttft"])):
+        with pytest.raises(InputError):
+            gates.check(slo, goodput)
+
+
 def test_each_target_and_step_is_asked_unless_the_gate_is_narrower() -> None:
     run = {(target, step): sample(EVEN) for target in "ab" for step in ("1x", "3x")}
 

@@ -47,6 +47,17 @@ def test_the_timeline_and_the_page(folder: Path) -> None:
     assert f"3 readings of {OTHER} failed: <b>refused</b>" in seen.text
 
 
+def test_round_trips(folder: Path) -> None:
+    far = [{"at": second, "url": "https://far/v1", "when": when, "round_trip": time}
+           for second, (when, time) in enumerate([("before", 0.01), ("during", 0.02), ("during", 0.04)])]  # fmt: skip
+    run = recorded.load(folder)
+    run.facts["targets"][0]["url"] = "https://far/v1/"
+    (row,) = servers.round_trips(run, far)
+    assert row == {
+        "url": "https://far/v1", "target": "h100", "before": 0.01, "during": pytest.approx(0.03), "after": None,
+    }  # fmt: skip
+
+
 def test_whose_a_url_is() -> None:
     targets = [
         {"name": "a", "url": "http://a:1", "metrics": ["http://m/metrics"]},

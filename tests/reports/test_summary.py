@@ -87,6 +87,22 @@ def test_stale_digests_are_replaced(tmp_path: Path) -> None:
         writer.append(row)
     writer.close()
     assert [summary.summarise(folder)["digests"] for _ in range(2)] == ["from the rows"] * 2
+    (folder / "digests.json").write_text("{")
+    assert summary.summarise(folder)["digests"] == "from the rows"
+
+
+def test_a_servers_own_ttft_stands_beside_ours(tmp_path: Path) -> None:
+    writer = results.Writer(tmp_path, 0)
+    for row in made.exchanges(made.GPU, seconds=10, warmup=0):
+        row.server_ttft = (row.ttft or 0.0) - 0.002
+        if row.index % 10 == 0:
+            row.outcome = Outcome.RATE_LIMITED
+        writer.append(row)
+    writer.close()
+    (result,) = summary.summarise(tmp_path)["results"]
+    assert result["server"]["ttft_difference"]["p50"] == pytest.approx(0.002)
+    refused = result["counts"]["outcomes"]["rate_limited"]
+    assert result["counts"]["admitted"] == 1 - refused / result["counts"]["counted"] < 0.92
 
 
 def test_slices_hold_every_counted_request_once(summed: dict) -> None:
@@ -100,7 +116,7 @@ def test_slices_hold_every_counted_request_once(summed: dict) -> None:
 
 def test_what_the_server_told_is_told_and_nothing_else(summed: dict) -> None:
     found = summed
-    assert of(found, "h100", "1x")["server"] == dict.fromkeys(summary.SERVER)
+    assert of(found, "h100", "1x")["server"] == dict.fromkeys((*summary.SERVER, "ttft_difference"))
     account = of(found, "groqrack", "1x")["server"]
     assert account["server_queue"]["n"] == of(found, "groqrack", "1x")["counts"]["ok"]
     assert account["server_decode"] is None
