@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arrivals import arrivals
-from .profile import dispersion, spearman, window_counts
+from .profile import Whole, dispersion, prefix_entries, spearman, window_counts
 from .synth import draw
 from .trace import Trace
 
@@ -74,7 +74,7 @@ def _sessions(trace: Trace) -> dict[str, Any]:
     return {"sessions": spec}
 
 
-def _grown(trace: Trace, parent: npt.NDArray[np.int64], size: int) -> dict[str, Any]:
+def _grown(trace: Trace, parent: Whole, size: int) -> dict[str, Any]:
     """Agents: long sessions whose every turn carries the ones before. Sessions start as a Poisson process."""
     prompt, session = trace.column("prompt_tokens"), trace.column("session")
     later = np.flatnonzero(parent >= 0)
@@ -91,7 +91,7 @@ def _grown(trace: Trace, parent: npt.NDArray[np.int64], size: int) -> dict[str, 
     return {"arrivals": {"rate": rate, "gaps": "exponential"}, "prompt": table(prompt[parent < 0]), "sessions": spec}
 
 
-def _turns(parent: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _turns(parent: Whole) -> Whole:
     """Requests of each chain of followers."""
     root = np.arange(len(parent))
     for row, before in enumerate(parent.tolist()):  # a parent is due before its followers
@@ -99,41 +99,29 @@ def _turns(parent: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.unique(root, return_counts=True)[1]
 
 
-def _followed(trace: Trace) -> tuple[npt.NDArray[np.int64], int, float]:
-    """(row of each request's parent or -1, tokens that most begin with, share of a parent's prompt that comes again)"""
-    sizes, lengths = trace.block_tokens, trace.column("prompt_tokens").tolist()
-    offsets, ids = trace.prefixes()
-    bounds, flat = offsets.tolist(), ids.tolist()
-    latest: dict[tuple[int, int], tuple[int, int, int]] = {}  # (node, block) -> node, visits, last request there
-    shared, by_prefix = [0] * len(trace), [-1] * len(trace)
-    for row in range(len(trace)):
-        node, trail = 0, []
-        for block in flat[bounds[row] : bounds[row + 1]]:
-            trail.append((node, block))
-            node = latest.get((node, block), (len(latest) + 1, 0, -1))[0]
-            latest.setdefault((trail[-1]), (node, 0, -1))
-        for step in trail:
-            node, visits, last = latest[step]
-            latest[step] = (node, visits + 1, row)
-            if visits:
-                shared[row] += sizes if isinstance(sizes, int) else sizes[step[1]]
-                by_prefix[row] = last
-    everywhere = [
-        step for step, (_, visits, _) in latest.items() if visits > 0.5 * len(trace)
-    ]  # one path from the root
-    common = sum(sizes if isinstance(sizes, int) else sizes[block] for _, block in everywhere)
+def _followed(trace: Trace) -> tuple[Whole, int, float]:
+    """(row of each request's parent or -1, tokens that most begin with, share of a parent's prompt that comes again).
+    Where the trace doesn't name a parent it is the last request that began with the longest prefix seen before."""
+    _, rows, tokens, hashes = prefix_entries(trace)
+    order = np.argsort(hashes, kind="stable")
+    again = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
+    before = np.full(len(rows), -1)  # entry with the same prefix, the one before
+    before[order[again + 1]] = order[again]
+    seen = before >= 0
+    shared = np.bincount(rows[seen], tokens[seen], len(trace)).astype(np.int64)
+    depth = np.bincount(rows[seen], minlength=len(trace))
+    _, first, visits = np.unique(hashes, return_index=True, return_counts=True)
+    common = int(tokens[first[visits > 0.5 * len(trace)]].sum())  # one path from the root
     parent = trace.column("parent")
     if (parent >= 0).any():
         place = {index: row for row, index in enumerate(trace.column("index").tolist())}
-        followed = [place.get(one, -1) for one in parent.tolist()]
+        followed = np.array([place.get(one, -1) for one in parent.tolist()])
     else:
-        followed = [before if own > common else -1 for before, own in zip(by_prefix, shared, strict=True)]
-    again = [
-        min(1.0, max(0, shared[row] - common) / max(1, lengths[before]))
-        for row, before in enumerate(followed)
-        if before >= 0
-    ]
-    return np.array(followed, np.int64), common, float(np.mean(again)) if again else 0.0
+        deepest = np.minimum(trace.prefixes()[0][:-1] + depth - 1, max(0, len(rows) - 1))
+        followed = np.where(shared > common, rows[before[deepest]], -1) if len(rows) else np.full(len(trace), -1)
+    children = np.flatnonzero(followed >= 0)
+    nest = (shared[children] - common).clip(0) / trace.column("prompt_tokens")[followed[children]]
+    return followed, common, float(nest.clip(max=1).mean()) if len(children) else 0.0
 
 
 def table(values: npt.NDArray[Any]) -> dict[str, Any]:

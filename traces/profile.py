@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -59,25 +59,40 @@ def spearman(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float | None:
 def prefix_reuse(trace: Trace) -> dict[str, Any]:
     """What a perfect prefix cache, infinite and empty at the start, would hit: tokens of the longest run of leading
     blocks that some earlier request began with too."""
+    entries = prefix_entries(trace)
+    new = np.zeros(len(entries.rows), bool)
+    new[np.unique(entries.hashes, return_index=True)[1]] = True
+    total = int(trace.column("prompt_tokens").sum(dtype=np.int64))
+    tokens, hit = entries.tokens, int(entries.tokens[~new].sum())
+    return {
+        "blocks": entries.blocks,
+        "block_tokens": trace.block_tokens if isinstance(trace.block_tokens, int) else "variable",
+        "in_blocks_share": int(tokens.sum()) / total,
+        "hit_tokens": hit,
+        "hit_share": hit / total,
+    }
+
+
+class Entries(NamedTuple):
+    """All entries of all prefixes: the row of each, its tokens, and a hash of its row's prefix up to it."""
+
+    blocks: int  # distinct ones
+    rows: Whole
+    tokens: Whole
+    hashes: npt.NDArray[np.uint64]
+
+
+def prefix_entries(trace: Trace) -> Entries:
     offsets, ids = trace.prefixes()
     rows = np.repeat(np.arange(len(trace)), np.diff(offsets))
-    prompt = trace.column("prompt_tokens").astype(np.int64)
     distinct, where = np.unique(ids, return_inverse=True)
     sizes = trace.block_tokens
     each = [sizes] * len(distinct) if isinstance(sizes, int) else [sizes.get(one, 0) for one in distinct.tolist()]
     size = np.array(each, np.int64)[where]
     before = _running(size, offsets, rows) - size
-    tokens = np.clip(prompt[rows] - before, 0, size)  # the last block is cut at the prompt's end
-    new = np.zeros(len(ids), bool)
-    new[np.unique(_prefix_hashes(where, offsets, rows), return_index=True)[1]] = True
-    total, hit = int(prompt.sum()), int(tokens[~new].sum())
-    return {
-        "blocks": len(distinct),
-        "block_tokens": sizes if isinstance(sizes, int) else "variable",
-        "in_blocks_share": int(tokens.sum()) / total,
-        "hit_tokens": hit,
-        "hit_share": hit / total,
-    }
+    left = trace.column("prompt_tokens")[rows] - before
+    tokens = np.clip(left, 0, size)  # the last block is cut at the prompt's end
+    return Entries(len(distinct), rows, tokens, _prefix_hashes(where, offsets, rows))
 
 
 def _prefix_hashes(ranks: Whole, offsets: Whole, rows: Whole) -> npt.NDArray[np.uint64]:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from . import transforms
 from .errors import InputError
 from .readers import otel, parquet, ragpulse, servegen, sharegpt, table_csv, table_jsonl, weka
-from .rows import Options, within
+from .rows import Options
 from .source import Source, sources
 from .trace import Trace
 from .units import BadCell
-
-UNTIMED = ("lengths", "vidur-lengths", "sharegpt")  # formats that hold lengths alone
-UNTIMED_RATE = 1.0  # requests (of sessions: starts) a second; transforms.pace and speed change it
 
 
 def read(
@@ -39,9 +35,6 @@ def read(
         trace = _read(found, options, source)
     except BadCell as error:  # about a whole document rather than a row of it
         raise InputError(error.message, where=source, column=error.column or None, remedy=error.remedy) from None
-    if trace.name in UNTIMED:
-        trace = within(transforms.pace(trace, UNTIMED_RATE, seed=seed), options)
-        trace = replace(trace, notes={**trace.notes, "no arrival times": f"Poisson at {UNTIMED_RATE:g}/s, seed {seed}"})
     return replace(trace, source=source)
 
 

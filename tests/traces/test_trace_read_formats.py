@@ -11,6 +11,7 @@ from traces.errors import InputError
 from traces.read import read
 from traces.readers import weka
 from traces.readers.conversation import tokens
+from traces.write import write
 
 SECOND = 10**9
 
@@ -229,6 +230,8 @@ def test_lengths_alone_get_arrivals(tmp_path):
     assert trace.span / SECOND == pytest.approx(400, rel=0.2) and "Poisson" in trace.notes["no arrival times"]
     assert read(written(tmp_path, "t", text)).fingerprint() == trace.fingerprint()
     assert read(written(tmp_path, "t", text), seed=1).fingerprint() != trace.fingerprint()
+    write(trace, str(tmp_path / "t.parquet"))
+    assert read(str(tmp_path / "t.parquet"), seed=1).fingerprint() == trace.fingerprint()  # it has instants now
 
 
 def servegen_files() -> dict[str, str]:

@@ -15,6 +15,7 @@ from ..trace import Trace
 from ..units import BadCell, shown
 from .conversation import Conversations, messages, tokens
 from .table_jsonl import parse
+from .untimed import timed
 
 ASSUMED_TPOT = 20_000_000  # ns: without instants, a follow-up comes when its answer would have been given
 ANSWERERS = {"gpt", "assistant", "chatgpt", "bard", "bing", "model"}
@@ -33,7 +34,7 @@ def read(source: Source, options: Options) -> Trace:
         except BadCell as error:
             rows.bad(None, BadCell(error.column, f"conversation {number}: {error.message}"))
     rows.notes["lengths"] = "estimated from the text"
-    return rows.trace("sharegpt", said.sizes)
+    return timed(rows.trace("sharegpt", said.sizes), options)
 
 
 def _turns(conversation: Any) -> list[tuple[str, str]]:

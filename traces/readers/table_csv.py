@@ -20,6 +20,7 @@ from ..rows import Options, Rows, beginning, within
 from ..source import Source
 from ..trace import Trace, build
 from ..units import LARGEST_INSTANT, NANOS, BadCell, shown
+from .untimed import timed
 
 BLOCK = 4 << 20  # bytes parsed at a time
 
@@ -82,7 +83,8 @@ def _careful(source: Source, columns: list[str], form: Form, options: Options) -
             add_record(rows, number, dict(zip(columns, cells, strict=True)), form, sizes)
         if rows.full:
             break
-    return rows.trace(form.name, block_sizes(sizes, form))
+    trace = rows.trace(form.name, block_sizes(sizes, form))
+    return trace if form.time else timed(trace, options)
 
 
 def block_sizes(sizes: dict[int, int], form: Form) -> int | dict[int, int]:

@@ -14,6 +14,7 @@ from ..trace import Trace
 from ..units import BadCell
 from .table_csv import block_sizes, unknown_columns
 from .ticks import spread
+from .untimed import timed
 
 
 def parse(line: bytes | str) -> Any:
@@ -53,6 +54,8 @@ def read(source: Source, options: Options) -> Trace:
         if rows.full:
             break
     trace = rows.trace(form.name, block_sizes(sizes, form))
+    if not form.time:
+        return timed(trace, options)
     return spread(trace, options.seed) if form.ticks and not options.keep_ticks else trace
 
 
