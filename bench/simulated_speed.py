@@ -1,5 +1,6 @@
 """Virtual time: an hour of Azure conversations in <= 0.5 s, a million requests in <= 30 s with flat memory, a sweep of
-8 x 8 points over ten minutes in <= 20 s."""
+8 x 8 points over ten minutes in <= 20 s. The first two are CPU seconds of one process, so that a busy machine doesn't
+change them; the sweep is timed by the clock."""
 
 from __future__ import annotations
 
@@ -9,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from targets.simulated.compose import build
@@ -31,7 +31,8 @@ def again_and_again(requests: list[Request], times: int) -> Iterator[Request]:
     span = requests[-1].due + 1_000_000_000
     for turn in range(times):
         for request in requests:
-            yield replace(request, due=request.due + turn * span)
+            due = request.due + turn * span
+            yield Request(request.index, due, request.prompt_tokens, request.output_tokens)
 
 
 def peak_mb() -> float:
@@ -47,17 +48,17 @@ def main() -> bool:
         seconds = []
         for _ in range(3):
             endpoint = build(name, settings=settings, model="llama2-7b")
-            start = time.perf_counter()
+            start = time.process_time()
             count = sum(1 for _ in simulate(endpoint, requests))
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
         missed |= name in ("a100", "h100") and not settings and min(seconds) > HOUR_S
         label = f"{name} {settings or ''}"
         print(f"{count:,} requests, {tokens / 1e6:.1f} M tokens, {label:22} {min(seconds):.2f} s (limit {HOUR_S})")
     times = -(-1_000_000 // len(requests))
     list(simulate(build("h100"), again_and_again(requests, 1)))
-    before, start = peak_mb(), time.perf_counter()
+    before, start = peak_mb(), time.process_time()
     count = sum(1 for _ in simulate(build("h100"), again_and_again(requests, times)))
-    took, grown = time.perf_counter() - start, peak_mb() - before
+    took, grown = time.process_time() - start, peak_mb() - before
     missed |= took > MILLION_S or grown > GROWTH_MB
     print(f"{count:,} requests on h100: {took:.1f} s (limit {MILLION_S:.0f}), memory grew by {grown:.1f} MB")
     return missed | sweep()

@@ -154,7 +154,6 @@ class Replica:
                 self._state = PAUSED
                 self._set(start, self._resume)
                 return
-        # Again, because a job that is over at once may have called for the next one.
         while self.waiting and self._admit(now):
             pass
         if self.prefilling:
@@ -193,10 +192,10 @@ class Replica:
         return job.todo + 1
 
     def _admit(self, now: float) -> bool:
-        """Takes in what fits; true if anything did."""
+        """Takes in what fits; true if jobs joined the batch at once, and so may be over, and call for more."""
         if self.batching.static and (self.running or self.prefilling):
             return False
-        joined, before = [], len(self.waiting)
+        joined = []
         while self.waiting and self._fits(self.waiting[0]):
             job = self.waiting.popleft()
             if job.begun < 0:
@@ -209,10 +208,9 @@ class Replica:
                 self.queue.at(now + seconds, self._loaded, job)
             else:
                 self.prefilling.append(job)
-        taken = len(self.waiting) < before
         if joined:
             self._join(joined, now)
-        return taken
+        return bool(joined)
 
     def _allot(self, job: Job) -> float:
         """Gives the job its blocks; returns the seconds until its cached KV is loaded from a tier, 0 for none."""

@@ -61,7 +61,7 @@ class Roofline:
         compute += self.prefilled * tokens + self.attention * 0.5 * squares + self.head * ending
         memory = self.weights + self.kv * context
         fixed = self.c0 + self.c1 * (decodes + prompts) + self.reduce * (computed + tokens)
-        return max(memory, compute) + fixed + (self.draft if decodes else 0.0)
+        return (memory if memory > compute else compute) + fixed + (self.draft if decodes else 0.0)
 
     def decode(self, decodes: int, context: float) -> float:
         return self.span(decodes, context, 1)
