@@ -36,12 +36,21 @@ def test_ranks_cover_95_percent_and_are_tight(n: int, q: float) -> None:
         return
     low, high = ranks
     assert 1 <= low < high <= n
+    assert covered(n, q, low, high) >= 0.95 - 1e-9
+    assert covered(n, q, low + 1, high - 1) < 0.95
 
-    def covered(low: int, high: int) -> float:
-        return float(binom.cdf(high - 1, n, q) - binom.cdf(low - 1, n, q))
 
-    assert covered(low, high) >= 0.95 - 1e-9
-    assert covered(low + 1, high - 1) < 0.95
+def covered(n: int, q: float, low: int, high: int) -> float:
+    """P(X(low) <= true quantile <= X(high))."""
+    return float(binom.cdf(high - 1, n, q) - binom.cdf(low - 1, n, q))
+
+
+@pytest.mark.parametrize("q", [0.01, 0.1, 0.5, 0.9, 0.95, 0.99, 0.999])
+def test_just_enough_samples_give_one_sided_intervals_that_still_cover(q: float) -> None:
+    first = quantiles.needed(q)
+    for n in range(first, first + max(30, first // 2), max(1, first // 60)):
+        low, high = quantiles.ranks(n, q) or (0, 0)
+        assert covered(n, q, low, high) >= 0.95 - 1e-9, n
 
 
 def test_the_interval_holds_the_truth_19_times_of_20() -> None:
