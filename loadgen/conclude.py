@@ -38,7 +38,8 @@ def conclude(folder: Path) -> int:
     except InputError as error:
         console.print(str(error), markup=False)
         code = UNUSABLE
-    console.print(f"report: {html.write([folder])}", markup=False, highlight=False)
+    if about.get("report", True):
+        console.print(f"report: {html.write([folder])}", markup=False, highlight=False)
     if about.get("closing"):
         console.print(about["closing"], markup=False, highlight=False)
     if about.get("json"):

@@ -106,6 +106,12 @@ Goodput = Annotated[
 Out = Annotated[
     Path | None, typer.Option(help="Folder of the run (runs/NAME-TIME unless given).", rich_help_panel=OUTCOME)
 ]
+Report = Annotated[
+    bool,
+    typer.Option(
+        "--report/--no-report", help="Write report.html (or later: phaseload report).", rich_help_panel=OUTCOME
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.", rich_help_panel=OUTCOME)]
 
 Processes = Annotated[int | None, typer.Option(help="Worker processes on this machine.", rich_help_panel=LOCUST)]

@@ -44,10 +44,9 @@ def pace(trace: Trace, *, rate: float | None = None, burstiness: float = 1.0, se
     """
     if rate is None:
         return trace
-    due = trace.column("due")
-    parent = trace.column("parent")
-    row_of = {int(index): row for row, index in enumerate(trace.column("index"))}
-    roots = np.array([int(p) not in row_of for p in parent]) if trace.has_sessions else np.ones(len(trace), bool)
+    due, parent = trace.column("due"), trace.column("parent")
+    row_of = {int(index): row for row, index in enumerate(trace.column("index"))} if trace.has_sessions else {}
+    roots = np.array([int(before) not in row_of for before in parent]) if row_of else np.ones(len(trace), bool)
     moved = np.empty(len(trace), np.int64)
     moved[roots] = at_rate(int(roots.sum()), rate, burstiness, seed)
     for row in np.flatnonzero(~roots):  # a parent is due before its children, so it has been moved by now

@@ -72,6 +72,7 @@ def bakeoff(
     slo: o.Slo = None,
     goodput: o.Goodput = None,
     out: o.Out = None,
+    report: o.Report = True,
     as_json: o.Json = False,
     processes: o.Processes = None,
     web_port: o.WebPort = None,
@@ -117,7 +118,7 @@ def bakeoff(
         "slo": tuple(slo or ()),
         "goodput": tuple(goodput or ()),
     }
-    record = {"argv": sys.argv, "json": as_json}
+    record = {"argv": sys.argv, "json": as_json, "report": report}
 
     if simulated:
         field = contest.sized(contest.THREE, load)

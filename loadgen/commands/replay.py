@@ -45,6 +45,7 @@ def replay(
     slo: o.Slo = None,
     goodput: o.Goodput = None,
     out: o.Out = None,
+    report: o.Report = True,
     as_json: o.Json = False,
     processes: o.Processes = None,
     master: o.Master = False,
@@ -95,7 +96,7 @@ def replay(
     plan, traces = planning.replay(
         planning.name_of(load.trace), load, spec, salt=salt, tokenizer=tokenizer, vocabulary=token_ids,
         slo=tuple(slo or ()), goodput=tuple(goodput or ()),
-        record={"argv": sys.argv, "order": "parallel", "json": as_json},
+        record={"argv": sys.argv, "order": "parallel", "json": as_json, "report": report},
     )  # fmt: skip
     targeting.check_workers(plan, workers.count)
     targeting.check_open_files(plan, workers.count)

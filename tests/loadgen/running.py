@@ -146,8 +146,11 @@ def trace(path: Path, count: int, gap_s: float = 0.02, **columns: Any) -> Path:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """`phaseload ...`; without a probe, so that an endpoint counts the run's own requests only."""
-    quiet = ["--no-probe"] if arguments[0] in ("replay", "bakeoff") else []
+    """`phaseload ...`; without a probe, so that an endpoint counts the run's own requests only, and without report.html
+    unless --report asks for it: it takes longer than most of these replays."""
+    quiet = []
+    if arguments[0] in ("replay", "bakeoff"):
+        quiet = ["--no-probe"] if "--report" in arguments else ["--no-probe", "--no-report"]
     return [sys.executable, "-P", "-m", "loadgen", *map(str, arguments), *quiet]
 
 

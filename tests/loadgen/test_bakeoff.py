@@ -25,7 +25,7 @@ def endpoints_of(process_id: int) -> list[psutil.Process]:
 
 
 def test_the_demonstration_in_small(tmp_path: Path) -> None:
-    done = phaseload("bakeoff", *SMALL, "--out", "r", cwd=tmp_path, timeout=90)
+    done = phaseload("bakeoff", *SMALL, "--report", "--out", "r", cwd=tmp_path, timeout=90)
     assert done.returncode == expected(tmp_path / "r", 0), done.stdout + done.stderr
     assert "This was a demonstration" in done.stdout
     assert "report: r/report.html" in done.stdout

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -22,7 +23,7 @@ def test_every_request_once_at_its_instant(tmp_path: Path) -> None:
         done = phaseload(
             "replay", "t.csv", "--url", server.url, "-m", "m", "--warmup", "0.2", "--duration", "0.3", "--out", "r",
             "--extra-body", '{"top_k": 7}', "--header", "X-Team: a", "--json", "--slo", "errors < 1%",
-            cwd=tmp_path,
+            "--report", cwd=tmp_path,
         )  # fmt: skip
     assert done.returncode == expected(tmp_path / "r", 0), done.stderr
     assert json.loads(done.stdout)["run"]["ended"] == "completed"
@@ -65,20 +66,21 @@ def test_a_fixed_number_in_flight(tmp_path: Path) -> None:
         assert sum(start <= began < end for start, end in spans) <= 3
 
 
-@pytest.mark.parametrize(
-    ("manner", "outcome"),
-    [("failing", "http_error"), ("cutting", "truncated"), ("broken", "malformed"), ("endless", "cut")],
-)
-def test_a_targets_failure_is_counted_and_reported(tmp_path: Path, manner: str, outcome: str) -> None:
+FAILURES = {"failing": "http_error", "cutting": "truncated", "broken": "malformed", "endless": "cut"}
+
+
+def test_a_targets_failure_is_counted_and_reported(tmp_path: Path) -> None:
     trace(tmp_path / "t.csv", 5)
-    with endpoint(manner) as server:
+    with ExitStack() as stack:
+        servers = {manner: stack.enter_context(endpoint(manner)) for manner in FAILURES}
+        targets = [f"--target={manner}={server.url}" for manner, server in servers.items()]
         done = phaseload(
-            "replay", "t.csv", "--url", server.url, "--drain-timeout", "1", "--out", "r", "--slo", "errors < 1%",
-            cwd=tmp_path,
+            "bakeoff", "t.csv", *targets, "--order", "parallel", "--drain-timeout", "1", "--slo", "errors < 1%",
+            "--out", "r", "--report", cwd=tmp_path,
         )  # fmt: skip
     assert done.returncode == expected(tmp_path / "r", 1), done.stdout + done.stderr
-    assert set(rows(tmp_path / "r")["outcome"].to_pylist()) == {outcome}
-    assert len(rows(tmp_path / "r")) == 5
+    found = Counter((row["target"], row["outcome"]) for row in rows(tmp_path / "r").to_pylist())
+    assert found == dict.fromkeys(FAILURES.items(), 5)
     assert (tmp_path / "r" / "report.html").exists()
     assert "Traceback" not in done.stderr
 
@@ -127,7 +129,10 @@ def test_nobody_listens(tmp_path: Path) -> None:
 
 def test_ctrl_c_once_ends_the_run_and_reports_it(tmp_path: Path) -> None:
     trace(tmp_path / "t.csv", 3000, gap_s=0.02)
-    with endpoint() as server, running("replay", "t.csv", "--url", server.url, "--out", "r", cwd=tmp_path) as process:
+    with (
+        endpoint() as server,
+        running("replay", "t.csv", "--url", server.url, "--out", "r", "--report", cwd=tmp_path) as process,
+    ):
         until(lambda: len(server.prompts) > 20)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
