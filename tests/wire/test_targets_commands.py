@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.quota import DAY, MINUTE, shortfalls, worst
+from reports import results
+from targets import scrape
 from targets.recording import facts, recording, replay
 from targets.wire import WIRES
 from traces.synth import synthesise
@@ -124,6 +126,53 @@ def test_shortfalls():
     assert "requests a day" in line
     assert list(shortfalls({"requests": len(trace) - 1}, trace, "chat")) == []
     assert worst(due, np.ones(len(due), np.int64), DAY) == len(trace)
+
+
+KINDS = """\
+[defaults]
+model = "llama3-8b"
+[front]
+url = "{url}"
+type = "dynamo"
+metrics = "{url}/metrics"
+[legs]
+prefill = ["{url}"]
+decode = ["{url}"]
+protocol = "nixl"
+[own]
+url = "{url}"
+type = "own.toml"
+"""
+OWN = """\
+path = "/v1/completions"
+body = { model = "{model}", prompt = "{prompt}", max_tokens = "{output_tokens}", stream = true }
+answer = { text = "choices.0.text", end = "[DONE]" }
+"""
+
+
+def test_a_bakeoff_of_a_front_door_two_legs_and_a_format_of_ones_own(tmp_path):
+    """One server in three ways: rows of each have what its way can tell, and the report is written."""
+    command = [sys.executable, "-m", "targets.simulated", "h100-disagg", "--model", "llama3-8b"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        url = json.loads(process.stdout.readline())["url"]
+        (tmp_path / "targets.toml").write_text(KINDS.format(url=url))
+        (tmp_path / "own.toml").write_text(OWN)
+        words = ("bakeoff", "azure-conv", "--targets", tmp_path / "targets.toml", "--order", "parallel")
+        done = phaseload(*words, "--duration", "3", "--warmup", "0", "--out", tmp_path / "run")
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
+    assert done.returncode == 0, done.stderr
+    rows = results.read(tmp_path / "run").to_pylist()
+    assert {row["outcome"] for row in rows} == {"ok"}
+    of = {name: [row for row in rows if row["target"] == name] for name in ("front", "legs", "own")}
+    assert len({len(some) for some in of.values()}) == 1 and of["own"]
+    assert all(row["server_transfer"] > 0 and row["prefill_worker"] for row in of["front"])
+    assert all(row["prefill_sent"] < row["prefill_done"] <= row["decode_sent"] for row in of["legs"])
+    assert all(row["usage_output"] is None and row["server_ttft"] is None for row in of["own"])
+    assert "hand-over" in (tmp_path / "run" / "report.html").read_text()
+    assert {row["when"] for row in scrape.read(tmp_path / "run" / scrape.FILE)} == {"before", "during", "after"}
 
 
 def test_auto_finds_the_type_and_says_it(groqrack, tmp_path):
