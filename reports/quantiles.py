@@ -84,10 +84,8 @@ def ranks(n: int, q: float) -> tuple[int, int] | None:
     first, mass = _binomial(n, q)
     below = np.concatenate([[0.0], np.cumsum(mass)])  # below[i] = P(B < first + i)
     tail = 1 - CONFIDENCE
-    # P(B = n) and P(B = 0): no rank can leave less outside than that, so the other side has to make up for it.
-    above_all, below_all = q**n, (1 - q) ** n
-    upper_tail = min(max(tail / 2, above_all), tail - below_all)
-    lower_tail = min(max(tail / 2, below_all), tail - above_all)
+    # What can't be had on one side, because no rank lies beyond the last, the other side has to make up for.
+    upper_tail, lower_tail = min(tail / 2, tail - (1 - q) ** n), min(tail / 2, tail - q**n)
     low = first + int(np.searchsorted(below, lower_tail, side="right")) - 1
     high = first + int(np.searchsorted(below, 1 - upper_tail - 1e-12))
     return max(1, min(low, n)), max(1, min(high, n))
