@@ -86,6 +86,7 @@ def exchanges(
         _stream(row, made, first, tpot, rng, blur)
         if made.reports_server:
             row.server_queue, row.server_prefill = (begin - sent) / S, (first - begin) / S
+            row.server_ttft = (first - sent) / S
         if rng.random() < made.fails:
             _fail(row, rng)
         row.done = (row.last_token or row.sent or 0) + 200_000
