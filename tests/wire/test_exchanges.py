@@ -46,7 +46,7 @@ def test_other_line_ends(kind, table):
         assert facts(replay(WIRES[kind], answer)) == table["facts"]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(case=st.sampled_from(sorted(EXCHANGES)), data=st.data())
 def test_split_anywhere(case, data):
     answer = recording(EXCHANGES[case])

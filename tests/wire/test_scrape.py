@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targets.clock import Clock
@@ -65,6 +65,7 @@ def test_other_servers_and_nonsense(text, found):
     assert reading(text) == found
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_read(text):
     samples(text)

@@ -8,7 +8,7 @@ import tomllib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.quota import DAY, MINUTE, shortfalls, worst
@@ -22,7 +22,7 @@ from traces.synth import synthesise
 def phaseload(*words, **environment):
     command = [sys.executable, "-P", "-m", "loadgen", *map(str, words)]
     env = {**os.environ, **environment, "COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, env=env)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,7 @@ def test_an_error_can_be_recorded_too(groqrack):
     assert phaseload("record", "http://127.0.0.1:9", "-m", "m").returncode == 2
 
 
+@settings(deadline=None)
 @given(
     due=st.lists(st.integers(0, 300), min_size=1, max_size=40).map(sorted),
     period=st.integers(1, 100),
