@@ -10,6 +10,7 @@ from targets.simulated.capacity import pool
 from targets.target import Spec
 from traces.trace import Trace
 
+from . import plan as plans
 from . import planning
 from .endpoints import Embedded
 from .plan import SECOND, Phase, Plan
@@ -78,16 +79,12 @@ def plan(
     """Phases of a bake-off: side by side (`parallel`), or each target alone (`sequential`)."""
     phases: list[Phase] = []
     traces: dict[str, Trace] = {}
-    first = None
-    for step in ladder:
-        trace = planning.requests(step.load)
-        first = first or trace
-        for group in [specs] if order == "parallel" else [[spec] for spec in specs]:
-            phase, files = planning.phase(len(phases), step.name, step.load, group, trace)
-            phases.append(phase)
-            traces |= files
-    assert first is not None
-    record = {**rest.pop("record", {}), "trace": planning.about(first), "order": order}
+    for number, step in enumerate(ladder):
+        file = plans.step_file(number)
+        traces[file] = planning.requests(step.load)
+        groups = [specs] if order == "parallel" else [[spec] for spec in specs]
+        phases += [planning.phase(file, step.name, step.load, group, traces[file]) for group in groups]
+    record = {**rest.pop("record", {}), "trace": planning.about(traces[plans.step_file(0)]), "order": order}
     return Plan(name, tuple(phases), seed=ladder[0].load.seed, record=record, **rest), traces
 
 

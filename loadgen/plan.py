@@ -1,8 +1,8 @@
 """The plan of a run: phases one after the other, each a set of legs side by side; a leg is a target and its trace.
 
 `replay` is one phase of one leg, a parallel bake-off one phase a load step with a leg a target, a sequential one a
-phase a target. plan.json holds the plan, `plan/<phase>-<leg>.arrow` the requests of each leg with their final due
-instants: every worker reads the same instants, whatever random numbers made them.
+phase a target. plan.json holds the plan, `plan/<step>.arrow` the requests of each load step with their final due
+instants: every worker and every target gets the same instants, whatever random numbers made them.
 """
 
 from __future__ import annotations
@@ -128,8 +128,9 @@ def load(folder: Path) -> Plan:
         raise InputError(str(problem), where=str(folder)) from None
 
 
-def leg_file(phase: int, leg: int) -> str:
-    return f"{FOLDER}/{phase}-{leg}.arrow"
+def step_file(step: int) -> str:
+    """Where the requests of a load step lie, below the run's folder."""
+    return f"{FOLDER}/{step}.arrow"
 
 
 def pack(trace: Trace, path: Path) -> None:

@@ -95,22 +95,20 @@ def source(load: Load) -> Trace:
     return trace if load.speedup == 1 else transforms.speed(trace, load.speedup)
 
 
-def phase(number: int, name: str, load: Load, specs: Sequence[Spec], trace: Trace) -> tuple[Phase, dict[str, Trace]]:
-    """One phase that sends the same requests to every target, and the files of its legs."""
-    files = {plans.leg_file(number, leg): trace for leg in range(len(specs))}
+def phase(file: str, name: str, load: Load, specs: Sequence[Spec], trace: Trace) -> Phase:
+    """One phase that sends the same requests, those of `file`, to every target."""
     legs = tuple(
-        Leg(spec, file, len(trace), load.concurrency, load.open_loop, load.retries, load.leave)
-        for spec, file in zip(specs, files, strict=True)
+        Leg(spec, file, len(trace), load.concurrency, load.open_loop, load.retries, load.leave) for spec in specs
     )
-    return Phase(name, legs, load.describe(), load.warmup, load.duration, load.drain_timeout), files
+    return Phase(name, legs, load.describe(), load.warmup, load.duration, load.drain_timeout)
 
 
 def replay(name: str, load: Load, spec: Spec, **rest: Any) -> tuple[Plan, dict[str, Trace]]:
-    """The plan of a replay: one phase of one leg. `rest`: the plan's other fields."""
-    trace = requests(load)
-    only, files = phase(0, "replay", load, [spec], trace)
+    """The plan of a replay, one phase of one leg, and its requests by file. `rest`: the plan's other fields."""
+    trace, file = requests(load), plans.step_file(0)
     record = {**rest.pop("record", {}), "trace": about(trace)}
-    return Plan(name, (only,), seed=load.seed, record=record, **rest), files
+    only = phase(file, "replay", load, [spec], trace)
+    return Plan(name, (only,), seed=load.seed, record=record, **rest), {file: trace}
 
 
 def about(trace: Trace) -> dict[str, Any]:

@@ -26,14 +26,14 @@ def requests() -> Trace:
 
 def made() -> Plan:
     spec = Spec("a", "http://h:1", headers=(("X-A", "${B}"),), extra_body={"top_k": 1}, prefill=("http://p",))
-    legs = (Leg(spec, plans.leg_file(0, 0), 2, concurrency=3),)
+    legs = (Leg(spec, plans.step_file(0), 2, concurrency=3),)
     return Plan("p", (Phase("base", legs, warmup_s=2, window_s=1.5),), slo=("ttft p50 < 1s",), record={"argv": ["x"]})
 
 
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:
-    plans.save(made(), {plans.leg_file(0, 0): requests()}, tmp_path)
+    plans.save(made(), {plans.step_file(0): requests()}, tmp_path)
     assert plans.load(tmp_path) == made()
-    read = plans.unpack(tmp_path / plans.leg_file(0, 0))
+    read = plans.unpack(tmp_path / plans.step_file(0))
     assert list(read) == list(requests())
     assert (read.block_tokens, read.name, read.source) == ({1: 4, 2: 5, 3: 4}, "t", "t.jsonl")
     assert read.fingerprint() == requests().fingerprint()

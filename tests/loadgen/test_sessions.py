@@ -25,7 +25,7 @@ def test_replayed_sessions(tmp_path: Path, name: str, speedup: str, open_loop: b
             "2048", "--out", "r", *(["--open-loop"] if open_loop else []), cwd=tmp_path,
         )  # fmt: skip
     assert done.returncode == expected(tmp_path / "r", 0), done.stdout + done.stderr
-    asked = {request.index: request for request in plans.unpack(tmp_path / "r" / plans.leg_file(0, 0))}
+    asked = {request.index: request for request in plans.unpack(tmp_path / "r" / plans.step_file(0))}
     sent = {row["index"]: row for row in rows(tmp_path / "r").to_pylist()}
     assert sorted(sent) == sorted(asked)
     turns = [request for request in asked.values() if request.parent in asked]
