@@ -122,8 +122,12 @@ def _cdf(axes: Axes, curves: Curves, title: str) -> None:
 
 
 def _log_seconds(axes: Axes, axis: str = "x") -> None:
-    getattr(axes, f"set_{axis}scale")("log")
     which = getattr(axes, f"{axis}axis")
+    if not _shows(axes, axis):
+        which.set_ticks([])
+        axes.annotate("nothing to show", (0.5, 0.5), xycoords="axes fraction", ha="center", color=INK)
+        return
+    getattr(axes, f"set_{axis}scale")("log")
     low, high = which.get_view_interval()
     span = high / max(low, 1e-12)
     which.set_major_locator(
@@ -131,6 +135,12 @@ def _log_seconds(axes: Axes, axis: str = "x") -> None:
     )
     which.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
     which.set_minor_formatter(NullFormatter())
+
+
+def _shows(axes: Axes, axis: str) -> bool:
+    """Is there anything positive to draw? A logarithmic axis needs it."""
+    high = getattr(axes.dataLim, f"{axis}1")
+    return bool(np.isfinite(high) and high > 0)
 
 
 def seconds(value: float) -> str:

@@ -242,7 +242,12 @@ def _median(values: pd.Series[float]) -> float | None:
 
 
 def _sum(values: pd.Series[float]) -> int | None:
-    return int(values.sum()) if len(values) else None
+    return _whole(float(values.sum())) if len(values) else None
+
+
+def _whole(value: float) -> int:
+    """JSON's writer holds 64 bits, and a server may claim any number of tokens."""
+    return int(min(value, 2.0**62))
 
 
 def _cached(answered: pd.DataFrame, run: Recorded) -> dict[str, Any]:
@@ -314,8 +319,8 @@ def _vllm(sample: Mapping[str, Any], answered: pd.DataFrame, objectives: Mapping
         "duration": window,
         "completed": len(answered),
         "failed": sample["failed"],
-        "total_input_tokens": int(prompt),
-        "total_output_tokens": int(output),
+        "total_input_tokens": _whole(prompt),
+        "total_output_tokens": _whole(output),
         "request_throughput": sample["requests_per_s"],
         "request_goodput": sample["good"] / window if objectives and window else None,
         "output_throughput": sample["tokens_per_s"],
