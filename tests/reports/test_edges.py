@@ -39,7 +39,8 @@ RUNS = {
         *(row(i, target="u", step="b", outcome=Outcome.TIMEOUT) for i in range(40)),
     ],
     "absurd numbers": [
-        ok(i, (2**62, 2**62 + 5), due=LATE, started=LATE, sent=LATE, done=2**62 + 9, usage_output=2**62, usage_prompt=2**62)
+        ok(i, (2**62, 2**62 + 5), due=LATE, started=LATE, sent=LATE, done=2**62 + 9, usage_output=2**62,
+           usage_prompt=2**62)
         for i in range(40)
     ],
     "more targets than colours": [

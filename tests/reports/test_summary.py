@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from reports import metrics, overload, recorded, results, summary
@@ -131,6 +132,12 @@ def test_goodput(folder: Path, rows: list[Exchange]) -> None:
     assert result["vllm"]["request_goodput"] == pytest.approx(len(met) / 57)
 
 
+def test_an_undefined_figure_violates_no_objective() -> None:
+    rows = pd.DataFrame({"ttft": [0.1, 0.1, 0.3], "tpot": [np.nan, 0.02, 0.02]})
+    assert recorded.meets(rows, {"ttft": 0.2, "tpot": 0.01}).tolist() == [True, False, False]
+    assert recorded.meets(rows, {"ttft": 0.1, "tpot": 0.02}).tolist() == [True, True, False]
+
+
 def test_the_overloaded_are_named(summed: dict) -> None:
     found = summed
     loaded = {(result["target"], result["step"]) for result in found["results"] if result["overloaded"]}
@@ -148,8 +155,6 @@ def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
             for i in range(60)]  # fmt: skip
     for row in rows[:20]:
         row.outcome, row.done = Outcome.OK, row.due + 1000
-    import pandas as pd
-
     frame = pd.DataFrame(metrics.with_durations(metrics.flatten(results.table(rows))))
     assert overload.grows(frame, (0, 60 * made.S))
 
