@@ -15,7 +15,8 @@ bursts, as the steps of continuous batching make them. What a request leaves out
 
 Theory of operation. One thread, one epoll, one heap of (instant, stream). It sleeps whole milliseconds only and spins
 for the rest, so that a write is as punctual as the machine allows; what is logged is the actual instant, so a late
-write is late in the log too and spoils nothing but the rate.
+write is late in the log too and spoils nothing but the rate. A stream that fell behind by a whole gap goes on from now:
+no server makes up for lost time in a burst.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Stream:
         self.left = 0
         self.due = 0
         self.gap = 0
+        self.step = 1
 
     def request(self) -> dict[str, Any] | None:
         """The JSON body of the request, once it is whole."""
@@ -94,8 +96,8 @@ class Stream:
         self.left = int(asked.get("tokens", body.get("max_completion_tokens", body.get("max_tokens", 16))))
         self.gap = round(asked.get("gap_s", 0.01) * 1e9)
         self.due = now + round(asked.get("ttft_s", 0.05) * 1e9)
-        step = round(asked.get("step_s", 0) * 1e9)
-        self.due += -self.due % step if step else 0
+        self.step = max(1, round(asked.get("step_s", 0) * 1e9))
+        self.due += -self.due % self.step
         self.record = {
             "id": _prompt(body), "received": now, "first_due": self.due, "first": 0, "last": 0,
             "tokens": self.left, "late_ns": 0, "left": False,
@@ -143,6 +145,9 @@ class Stream:
         record["last"] = now
         self.left -= 1
         self.due += self.gap
+        if self.due < now:
+            self.due = now + self.gap
+            self.due += -self.due % self.step
         if self.left:
             return True
         self.write(self.tail)
