@@ -74,6 +74,6 @@ DEFINITIONS = (
     ),
     (
         "Overloaded",
-        "The backlog and the time from due to done both grew from third to third of the window.",
+        "The backlog and the time per token from due to done both grew from third to third of the window.",
     ),
 )

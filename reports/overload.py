@@ -2,8 +2,9 @@
 
 Backlog at an instant: requests that were due and are not over. In a steady state it goes up and down with the arrivals;
 when more comes than can be served it rises on and on, and so does the time that a token takes, from the request's due
-instant to its end. Both must rise from third to third of the window: a trace whose rate rises gives the first without
-the second, one whose answers grow longer gives it as well (therefore time per token, not per request).
+instant to its end. Over the thirds of the window the first must rise by more than chance, the second steadily: a trace
+whose rate rises gives the first without the second, as does one whose answers grow longer (therefore time per token,
+not per request).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pandas as pd
 
 from .quantiles import Values
 
-GROWTH = 1.3  # a third's mean backlog, and the median time per token in it, over the third's before
+GROWTH = 1.3  # a third's median time per token over the third's before
 LEAST = 20  # requests in the window, below which nothing is said
 
 
@@ -40,7 +41,7 @@ def grows(rows: pd.DataFrame, window: tuple[float, float]) -> bool:
     third = np.clip(np.searchsorted(edges, counted["due"].to_numpy(), side="right") - 1, 0, 2)
     times = [_median(took[third == i]) for i in range(3)]
     noise = 3 * np.sqrt(max(levels[0], 1.0))  # Poisson: what chance alone moves a steady backlog by
-    return bool(levels[2] - levels[0] > noise and _rises(levels) and _rises(times))
+    return bool(levels[2] - levels[0] > noise and _rises(times))
 
 
 def _rises(values: list[float]) -> bool:
