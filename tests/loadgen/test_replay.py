@@ -242,18 +242,6 @@ def test_a_turn_waits_for_its_parent_unless_the_loop_is_open(tmp_path: Path, ope
     assert history >= 3  # a question, its answer, and the turn's own (as far as the prompt's length goes)
 
 
-def test_two_processes_send_each_request_once(tmp_path: Path) -> None:
-    trace(tmp_path / "t.csv", 120, gap_s=0.01)
-    with endpoint() as server:
-        done = phaseload("replay", "t.csv", "--url", server.url, "--processes", "2", "--out", "r", cwd=tmp_path)
-    assert done.returncode == expected(tmp_path / "r", 0), done.stdout + done.stderr
-    assert server.repeated == []
-    assert sorted(rows(tmp_path / "r")["index"].to_pylist()) == list(range(120))
-    workers = about(tmp_path / "r")["workers"]
-    assert [worker["rows"] for worker in workers] == [60, 60]
-    assert len({worker["pid"] for worker in workers}) == 2
-
-
 def test_workers_end_with_a_killed_master(tmp_path: Path) -> None:
     trace(tmp_path / "t.csv", 3000, gap_s=0.02)
     with (

@@ -13,8 +13,10 @@ from .running import endpoint, expected, phaseload, rows
 SHARED = Path(__file__).parents[3] / "shared" / "traces"
 
 
-@pytest.mark.parametrize("open_loop", [False, True])
-@pytest.mark.parametrize(("name", "speedup"), [("weka_traces", "400"), ("ragpulse", "4000")])
+@pytest.mark.parametrize(
+    ("name", "speedup", "open_loop"),
+    [("weka_traces", "400", False), ("ragpulse", "4000", False), ("ragpulse", "4000", True)],
+)
 def test_replayed_sessions(tmp_path: Path, name: str, speedup: str, open_loop: bool) -> None:
     source = SHARED / name
     if not source.exists():
