@@ -25,11 +25,11 @@ PEER = (sys.executable, "-m", "bench._client_aiohttp")
 LOADS: dict[str, tuple[dict[str, Any], tuple[float, float, float, float], str]] = {
     "64 x 100/s": ({"streams": 64, "rate": 100, "tokens": 100, "rounds": 6, "ramp_s": 1}, (0.1, 1, 1, 26), "aiohttp"),
     "1,000 x 40/s": (
-        {"streams": 1000, "rate": 40, "tokens": 100, "rounds": 3, "ramp_s": 1},
+        {"streams": 1000, "rate": 40, "tokens": 100, "rounds": 3, "ramp_s": 2.5},
         (0.1, 1.5, 1, 13),
         "aiohttp",
     ),
-    "1,000 x 60/s": ({"streams": 1000, "rate": 60, "tokens": 300, "rounds": 1, "ramp_s": 1}, (0.1, 1.5, 1, 13), ""),
+    "1,000 x 60/s": ({"streams": 1000, "rate": 60, "tokens": 300, "rounds": 1, "ramp_s": 2.5}, (0.1, 1.5, 1, 13), ""),
     "10,000 x 2/s": ({"streams": 10000, "rate": 2, "tokens": 100, "rounds": 1, "ramp_s": 10}, (0.1, 2, 1, 14), ""),
     "64, TLS": ({"streams": 64, "rate": 100, "tokens": 100, "rounds": 6, "ramp_s": 1}, (0.2, 2, 2, 52), "aiohttp"),
     "1,000, TLS": ({"streams": 1000, "rate": 20, "tokens": 100, "rounds": 2, "ramp_s": 8}, (0.2, 3, 2, 26), ""),
