@@ -75,18 +75,17 @@ def main() -> bool:
 def agreement(folder: Path, name: str, wire: str, setting: str) -> bool:
     trace = str(SHARED) if SHARED.exists() else "azure-conv"
     log, out = folder / f"{name}.jsonl", folder / name
-    with serving(log, name, "--set", setting) as url:
+    cores = sorted(os.sched_getaffinity(0))
+    with serving(log, name, "--set", setting, core=cores[0]) as url:
         command = [sys.executable, "-m", "loadgen", "replay", trace, "--url", url, "-m", "llama2-7b"]
         command += ["--endpoint-type", wire, "--duration", SECONDS, "--max-context", "4096", "--out", str(out)]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        subprocess.run(command, check=True, preexec_fn=lambda: alone(None), **quiet)
+        subprocess.run(command, check=True, preexec_fn=lambda: alone(cores[-1]), **quiet)
     rows = sorted(requests(log), key=lambda row: row["arrival"])
     worst = against_virtual(name, setting, rows)
-    ttft, tpot = ours(out)
-    theirs_ttft = np.median([(row["actual"][0] - row["received"]) * 1e-6 for row in rows])
-    theirs_tpot = np.median(
-        [(row["actual"][1] - row["actual"][0]) * 1e-6 / (row["output"] - 1) for row in rows if row["output"] > 1]
-    )
+    pairs = matched(rows, out)
+    ttft, theirs_ttft = (np.median([pair[who] for pair in pairs]) for who in (0, 1))
+    tpot, theirs_tpot = (np.median([pair[who] for pair in pairs if pair[who] is not None]) for who in (2, 3))
     print(f"{name} ({setting}), {len(rows)} requests: planned instants differ by {worst:.1e} at most (limit {PLANNED})")
     print(f"  TTFT p50: client {ttft:.3f} ms, server {theirs_ttft:.3f} ms; TPOT p50: {tpot:.4f}, {theirs_tpot:.4f} ms")
     return worst > PLANNED or abs(ttft - theirs_ttft) > CLIENT_MS or abs(tpot - theirs_tpot) > CLIENT_MS
@@ -115,17 +114,21 @@ def against_virtual(name: str, setting: str, rows: list[dict]) -> float:
     return worst
 
 
-def ours(run: Path) -> tuple[float, float]:
-    """The client's own p50 of TTFT and TPOT, in ms."""
-    columns = ["sent", "token_at", "usage_output", "outcome"]
-    rows = pq.read_table(run / "exchanges", columns=columns).to_pylist()
-    good = [row for row in rows if row["outcome"] == "ok"]
-    assert len(good) == len(rows), f"{len(rows) - len(good)} of {len(rows)} failed"
-    ttft = [(row["token_at"][0] - row["sent"]) * 1e-6 for row in good]
-    tpot = [
-        (r["token_at"][-1] - r["token_at"][0]) * 1e-6 / (r["usage_output"] - 1) for r in good if r["usage_output"] > 1
-    ]
-    return float(np.median(ttft)), float(np.median(tpot))
+def matched(rows: list[dict], run: Path) -> list[tuple[float, float, float | None, float | None]]:
+    """(client's TTFT, server's, client's TPOT, server's) in ms of each request that both saw, by its id."""
+    table = pq.read_table(run / "exchanges", columns=["request_id", "sent", "token_at", "usage_output", "outcome"])
+    client = {row["request_id"]: row for row in table.to_pylist()}
+    assert all(row["outcome"] == "ok" for row in client.values())
+    found = []
+    for row in rows:
+        if mine := client.get(row["id"]):
+            ttft = (mine["token_at"][0] - mine["sent"], row["actual"][0] - row["received"])
+            later = row["output"] - 1
+            spans = (mine["token_at"][-1] - mine["token_at"][0], row["actual"][1] - row["actual"][0])
+            tpot = [span * 1e-6 / later if later else None for span in spans]
+            found.append((ttft[0] * 1e-6, ttft[1] * 1e-6, *tpot))
+    assert len(found) == len(client), "requests that the server never saw"
+    return found
 
 
 def punctuality(folder: Path, options: tuple[str, ...], streams: int, tokens: int) -> bool:

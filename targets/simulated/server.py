@@ -109,12 +109,13 @@ class Server:
         self._count += 1
         prefix = "cmpl" if api == "completions" else "chatcmpl"
         format = Format(api, f"{prefix}-{self._salt}{self._count:08x}", self.model, realtime_ns() // 10**9)
+        headers = {"x-request-id": format.id, **limits}
         if asked.stream and not asked.remote_decode:
-            return await self._stream(request, asked, format, received, fault, limits)
+            return await self._stream(request, asked, format, received, fault, headers)
         job = await self._run(asked, format, Whole(received))
         counts, extra = self._facts(asked, format, job)
         words = text(0, 1 if asked.remote_decode else asked.output_tokens)
-        return web.Response(body=format.whole(words, counts, extra), headers={**JSON, **limits})
+        return web.Response(body=format.whole(words, counts, extra), headers={**JSON, **headers})
 
     def _within_limits(self, asked: Asked) -> dict[str, str]:
         """The rate-limit headers; ApiError 429 where a limit is reached."""
