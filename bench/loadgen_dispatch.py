@@ -2,8 +2,8 @@
 
 Each row is one `phaseload replay` of a Poisson trace, 512-token prompts, four tokens an answer. Server and client share
 the machine. Wanted: p99 <= 1 ms at 500 requests/s. Before them, what the machine gives at best: the same timer in a
-process that does nothing else. Where that is late as well, others are using the cores (`chrt -f 1` puts a load generator
-ahead of them, where the user may).
+process that does nothing else. Where that is late as well, others are using the cores (`chrt -f 1` puts a load
+generator ahead of them, where the user may).
 """
 
 from __future__ import annotations
