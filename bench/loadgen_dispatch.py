@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from loadgen.pacing import at_rate
-from loadgen.timerfd import Timer
+from loadgen.timer import Timer
 from reports import results
 from targets.clock import monotonic_ns
 

@@ -21,7 +21,7 @@ from .agenda import Agenda, Entry
 from .ahead import Ahead
 from .pacing import leaves
 from .plan import Leg, Phase
-from .timerfd import Timer
+from .timer import Timer
 
 log = logging.getLogger("phaseload")
 

@@ -7,19 +7,12 @@ coarse comparison with CLOCK_MONOTONIC remains.
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
-CLOCK_REALTIME = 0
-TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET = 1, 2
-NEVER = 1 << 40  # seconds since the epoch
+from .timerfd import CANCEL_ON_SET, CLOCK_REALTIME, SECOND, Timerfd
 
-
-class Itimerspec(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_long) for name in ("interval_s", "interval_ns", "value_s", "value_ns"))
+NEVER = (1 << 33) * SECOND  # two centuries and more
 
 
 class ClockAlarm:
@@ -27,24 +20,17 @@ class ClockAlarm:
 
     def __init__(self, loop: Any, told: Callable[[], None]) -> None:
         self._told = told
-        self._fd = -1
-        if sys.platform != "linux":
+        try:
+            self._timer = Timerfd(CLOCK_REALTIME)
+            self._timer.set(NEVER, CANCEL_ON_SET)
+        except (OSError, AttributeError):  # no Linux, or a kernel without it
             return
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = self._libc.timerfd_create(CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._fd >= 0 and self._arm():
-            self._watcher = loop.io(self._fd, 1, ref=False)
-            self._watcher.start(self._ready)
-
-    def _arm(self) -> bool:
-        never, flags = Itimerspec(value_s=NEVER), TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET
-        return bool(self._libc.timerfd_settime(self._fd, flags, ctypes.byref(never), None) == 0)
+        self._watcher = loop.io(self._timer.fd, 1, ref=False)
+        self._watcher.start(self._ready)
 
     def _ready(self) -> None:
         try:
-            os.read(self._fd, 8)
-        except BlockingIOError:
-            return
+            self._timer.clear()
         except OSError:  # ECANCELED: the clock was set
             self._told()
-        self._arm()
+        self._timer.set(NEVER, CANCEL_ON_SET)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from math import inf
 
 from ..clock import monotonic_ns
+from ..timerfd import Timerfd
 from .compose import Endpoint
 from .job import Job
 from .log import Log
 from .metrics import Metrics
 from .streams import Sink
-from .timerfd import Timerfd
 
 
 class Driver:
