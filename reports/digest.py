@@ -5,8 +5,9 @@ request has no latency that could be compared; its rank is restored by `quantile
 failures as +inf. Lateness and client lag are the client's own and are taken from every counted exchange.
 
 `fastdigest` is the engine (Rust); its dict is what the `tdigest` package reads as well, and digests.json holds it.
-With up to `max_centroids` values it keeps each of them and its quantile is the linear interpolation between order
-statistics, as in `reports.quantiles`, so the two differ by compression only.
+With up to CENTROIDS values it keeps each of them and its quantile is the linear interpolation between order
+statistics, as in `reports.quantiles`: exact, and near by (0.2 % at p50 and p99) for more. Workers hand over the whole
+digest, once, at the end: to compress it for the wire cost 1 % at 300 values and saved nothing that mattered.
 
 Pandas is never imported here: workers keep digests.
 """
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from fastdigest import TDigest, merge_all
+from fastdigest import TDigest
 
 from targets.exchange import NANO, Exchange
 from traces.errors import InputError
@@ -29,8 +30,7 @@ from traces.errors import InputError
 METRICS = ("ttft", "ttft_from_due", "tpot", "itl", "e2e", "lateness", "client_lag")
 # The client's own are of every counted exchange; ITL's samples are gaps, so a failed request has no rank among them.
 UNADJUSTED = ("lateness", "client_lag", "itl")
-CENTROIDS = 1000
-WIRE_CENTROIDS = 200
+CENTROIDS = 2000  # 32 kB at most
 
 
 @dataclass
@@ -98,14 +98,14 @@ class Digests:
         group = self.groups.get((target, step))
         return 0 if group is None else int(group.digests[metric].n_values)
 
-    def wire(self, centroids: int = WIRE_CENTROIDS) -> list[dict[str, Any]]:
-        """The whole state as plain lists and numbers, for a Locust message (about 4 kB a digest).
+    def wire(self) -> list[dict[str, Any]]:
+        """The whole state as plain lists and numbers, for a Locust message (at most about 40 kB a digest).
 
         State, not increments: whoever collects keeps the latest of each worker and merges those.
         """
         return [
             {"target": target, "step": step, "counted": group.counted, "failed": group.failed}
-            | {name: _pack(digest, centroids) for name, digest in group.digests.items() if not digest.is_empty()}
+            | {name: _pack(digest) for name, digest in group.digests.items() if not digest.is_empty()}
             for (target, step), group in self.groups.items()
         ]
 
@@ -165,8 +165,8 @@ def _extend(digest: TDigest, values: Any) -> None:
     digest.batch_update(values)  # takes a numpy array as it is, whatever its stub says
 
 
-def _pack(digest: TDigest, centroids: int) -> dict[str, Any]:
-    packed: dict[str, Any] = dict(merge_all([digest], max_centroids=centroids).to_dict())
+def _pack(digest: TDigest) -> dict[str, Any]:
+    packed: dict[str, Any] = dict(digest.to_dict())
     packed["m"] = [centroid["m"] for centroid in packed["centroids"]]
     packed["c"] = [centroid["c"] for centroid in packed.pop("centroids")]
     return packed

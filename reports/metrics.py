@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from targets.exchange import NANO, Outcome
+from traces.errors import InputError
 
 from . import results
 
@@ -221,9 +222,9 @@ def with_durations(columns: Columns) -> dict[str, Any]:
     return {**columns, **derived, **counts, "ok": np.asarray(columns["outcome"] == Outcome.OK.value)}
 
 
-def frames(run: Path | str) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
+def frames(run: Path | str, damaged: dict[str, InputError] | None = None) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
     """A frame of flat columns and durations for each of the run's files, with the rows it came from."""
-    for part in results.batches(run, WANTED):
+    for part in results.batches(run, WANTED, damaged):
         columns = {name: column for name, column in with_durations(flatten(part)).items() if name not in _SPENT}
         yield pd.DataFrame(columns), part
 

@@ -30,6 +30,20 @@ class Recorded:
     facts: dict[str, Any]
     rows: pd.DataFrame
     gaps: dict[Key, Values] = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()  # names of row files that couldn't be read
+
+    @property
+    def lacking(self) -> int:
+        """Exchanges that run.json tells of and no row file holds: what workers recorded, and, of a completed run, what
+        was planned."""
+        told = sum(int(worker.get("rows") or 0) for worker in self.facts.get("workers", []))
+        lost = told - len(self.rows)
+        if self.facts.get("ended") == "completed":
+            of_phases = [phase.get("planned") or {} for phase in self.facts.get("phases", [])]
+            planned = sum(sum(targets.values()) for targets in of_phases)
+            known = sum((self.facts.get("missing") or {}).values())
+            lost = max(lost, planned - known - len(self.rows.drop_duplicates(["target", "step", "index"])))
+        return max(0, lost)
 
     @property
     def name(self) -> str:
@@ -66,18 +80,22 @@ def _place(order: list[str], target: str) -> int:
 
 
 def load(folder: Path | str) -> Recorded:
-    """Reads a run folder. InputError where it holds no rows, or run.json is not JSON."""
+    """Reads a run folder. InputError where it holds no readable rows, or run.json is not JSON."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError("no such run", where=str(folder), remedy="give a folder under runs/")
     frames: list[pd.DataFrame] = []
     gaps: dict[Key, list[Values]] = {}
-    for part, table in metrics.frames(folder):
+    damaged: dict[str, InputError] = {}
+    for part, table in metrics.frames(folder, damaged):
         frames.append(part)
         _add_gaps(gaps, part, *metrics.itl(table))
+    if not frames:
+        raise next(iter(damaged.values()))
     rows = metrics.joined(frames)
     frames.clear()
-    return Recorded(folder, _facts(folder), rows, {key: _sorted(gaps.pop(key)) for key in list(gaps)})
+    whole = {key: _sorted(gaps.pop(key)) for key in list(gaps)}
+    return Recorded(folder, _facts(folder), rows, whole, tuple(damaged))
 
 
 def _sorted(parts: list[Values]) -> Values:

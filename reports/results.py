@@ -160,14 +160,27 @@ def files(run: Path | str) -> list[Path]:
     return found
 
 
-def batches(run: Path | str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """One table for each file: a long run's token lists need not fit into memory together."""
+def batches(
+    run: Path | str, columns: list[str] | None = None, damaged: dict[str, InputError] | None = None
+) -> Iterator[pa.Table]:
+    """One table for each file: a long run's token lists need not fit into memory together. InputError for a file that
+    can't be read; where `damaged` is given, it takes file name and error instead, and the other files are read."""
     for path in files(run):
         try:
-            part = pq.read_table(path, columns=columns)
-        except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as problem:
-            raise InputError(f"not a readable Parquet file: {problem}", where=str(path)) from None
-        yield _checked(part, path, columns)
+            part = _checked(_read(path, columns), path, columns)
+        except InputError as error:
+            if damaged is None:
+                raise
+            damaged[path.name] = error
+        else:
+            yield part
+
+
+def _read(path: Path, columns: list[str] | None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as problem:
+        raise InputError(f"not a readable Parquet file: {problem}", where=str(path)) from None
 
 
 def _checked(part: pa.Table, path: Path, columns: list[str] | None) -> pa.Table:

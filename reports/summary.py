@@ -52,7 +52,7 @@ def of(run: Recorded, goodput: Mapping[str, float] | None = None) -> dict[str, A
         sample = recorded.sample(run, key, rows, objectives)
         results.append(_result(run, key, rows, sample, digests, objectives))
         evidence.append(_evidence(key, rows, sample))
-    judged = validity.judge(evidence, _conduct(facts))
+    judged = validity.judge(evidence, _conduct(run))
     return {
         "format": FORMAT,
         "run": {name: facts.get(name) for name in ("created", "version", "seed", "salt", "order", "ended", "argv")}
@@ -343,6 +343,7 @@ def _evidence(key: Key, rows: pd.DataFrame, sample: Mapping[str, Any]) -> validi
     return validity.Evidence(
         target=key[0],
         step=key[1],
+        counted=len(counted),
         brackets=_brackets(counted),
         lateness_p99=quantiles.at(late, 0.99) if len(late) else None,
         mean_gap=sample["window"] / len(counted) if len(counted) else None,
@@ -353,7 +354,8 @@ def _evidence(key: Key, rows: pd.DataFrame, sample: Mapping[str, Any]) -> validi
     )
 
 
-def _conduct(facts: Mapping[str, Any]) -> validity.Conduct:
+def _conduct(run: Recorded) -> validity.Conduct:
+    facts = run.facts
     workers = [worker for worker in facts.get("workers", []) if isinstance(worker, dict)]
     steps = [(worker.get("diagnostics") or {}).get("clock_steps") or 0 for worker in workers]
     return validity.Conduct(
@@ -363,4 +365,6 @@ def _conduct(facts: Mapping[str, Any]) -> validity.Conduct:
         clock_steps=sum(len(step) if isinstance(step, list) else int(step) for step in steps),
         missing={str(target): int(n) for target, n in (facts.get("missing") or {}).items()},
         certificate=str(facts.get("certificate_exceeded") or ""),
+        damaged=run.damaged,
+        lacking=run.lacking,
     )

@@ -66,6 +66,7 @@ class Evidence:
     brackets: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # "ttft p99" -> (low end, high end)
     lateness_p99: float | None = None
     mean_gap: float | None = None
+    counted: int = 1  # requests inside the window
     unstamped_share: float = 0.0  # of exchanges with a read that had no kernel timestamp
     internal_errors: int = 0
     duplicates: int = 0
@@ -82,11 +83,16 @@ class Conduct:
     clock_steps: int = 0
     missing: Mapping[str, int] = field(default_factory=dict)  # target -> planned and never recorded
     certificate: str = ""  # why the run is beyond what `phaseload certify` measured here
+    damaged: Sequence[str] = ()  # row files that couldn't be read
+    lacking: int = 0  # exchanges that were recorded and that no row file holds
 
 
 def judge(groups: Sequence[Evidence], conduct: Conduct) -> Validity:
     """The worst of all reasons is the status."""
-    reasons = list(_of_run(conduct))
+    reasons = [*_of_run(conduct), *_of_files(conduct)]
+    if not any(group.counted for group in groups):
+        text = "no verdict: no request was counted"
+        reasons.append(Reason(Status.INVALID, text, remedy="a longer --duration or a shorter --warmup"))
     for group in groups:
         reasons += [*_of_brackets(group), *_of_lateness(group), *_of_rows(group)]
     status = max((reason.status for reason in reasons), key=_ORDER.index, default=Status.VALID)
@@ -95,7 +101,8 @@ def judge(groups: Sequence[Evidence], conduct: Conduct) -> Validity:
 
 def _of_run(conduct: Conduct) -> Iterator[Reason]:
     if conduct.ended == "interrupted":
-        yield Reason(Status.SUSPECT, "the run was interrupted: its figures cover only what had been sent by then")
+        text = "the run ended early: interrupted; its figures cover only what had been sent by then"
+        yield Reason(Status.SUSPECT, text)
     elif conduct.ended == "running":
         yield Reason(
             Status.INVALID, "the run never ended (killed?): what wasn't on disk is lost, nobody knows how much"
@@ -120,6 +127,14 @@ def _of_run(conduct: Conduct) -> Iterator[Reason]:
         yield Reason(Status.SUSPECT, text, "arrival instants across workers", "synchronise the workers' clocks")
     if conduct.certificate:
         yield Reason(Status.SUSPECT, conduct.certificate, remedy="phaseload certify")
+
+
+def _of_files(conduct: Conduct) -> Iterator[Reason]:
+    if conduct.damaged:
+        yield Reason(Status.INVALID, f"row files that can't be read, left out: {', '.join(conduct.damaged)}")
+    if conduct.lacking:
+        text = f"{conduct.lacking:,} exchanges that the run recorded are in no readable row file: a file is gone or cut"
+        yield Reason(Status.INVALID, text, remedy="restore the run's exchanges/ folder")
 
 
 def _of_brackets(group: Evidence) -> Iterator[Reason]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import metrics, overload, recorded, results, summary
+from reports import gates, metrics, overload, recorded, results, summary
 from targets.exchange import Exchange, Outcome
 from tests.reports import made
 from traces.errors import InputError
@@ -230,3 +230,45 @@ def test_a_damaged_run_json_is_named(tmp_path: Path, content: str, words: str) -
         recorded.load(folder)
     with pytest.raises(InputError, match="no such run"):
         recorded.load(tmp_path / "nowhere")
+
+
+@pytest.fixture
+def in_two_files(tmp_path: Path) -> Path:
+    return made.run(tmp_path / "run", (made.GPU,), steps={"1x": 9.0, "2x": 9.0}, seconds=10)
+
+
+@pytest.mark.parametrize("told_by", ["workers", "phases"])
+def test_a_row_file_that_is_gone_is_noticed(in_two_files: Path, told_by: str) -> None:
+    assert summary.summarise(in_two_files)["validity"]["status"] == "valid"
+    gone, kept = results.files(in_two_files)
+    lost = results.pq.read_metadata(gone).num_rows
+    gone.unlink()
+    facts = json.loads((in_two_files / "run.json").read_text())
+    (in_two_files / "run.json").write_text(json.dumps({**facts, "workers": [], "phases": [], told_by: facts[told_by]}))
+    found = summary.summarise(in_two_files)
+    assert found["validity"]["status"] == "invalid"
+    assert f"{lost} exchanges that the run recorded are in no readable row file" in str(found["validity"])
+    assert sum(result["counts"]["recorded"] for result in found["results"]) == results.pq.read_metadata(kept).num_rows
+
+
+def test_a_cut_row_file_is_named_and_the_others_are_reported(in_two_files: Path) -> None:
+    cut, _ = results.files(in_two_files)
+    cut.write_bytes(cut.read_bytes()[:-50])
+    found = summary.summarise(in_two_files)
+    assert [result["step"] for result in found["results"]] == ["2x"]
+    assert found["validity"]["status"] == "invalid"
+    assert f"row files that can't be read, left out: {cut.name}" in str(found["validity"])
+
+
+def test_where_no_row_file_can_be_read_there_is_nothing_to_report(in_two_files: Path) -> None:
+    for path in results.files(in_two_files):
+        path.write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        summary.summarise(in_two_files)
+
+
+def test_without_a_counted_request_there_is_no_verdict(tmp_path: Path) -> None:
+    judged = summary.summarise(made.run(tmp_path, (made.GPU,), seconds=5, warmup=60))["validity"]
+    assert judged["status"] == "invalid"
+    assert "no verdict: no request was counted" in str(judged)
+    assert gates.exit_code([], judged["status"]) == 3

@@ -35,7 +35,11 @@ VALID, SUSPECT, INVALID = Status
         ({"internal_errors": 1}, {}, SUSPECT, "internal error of the client"),
         ({"stepped": 4}, {}, SUSPECT, "4 requests were open while the clock was stepped"),
         ({"duplicates": 2}, {}, INVALID, "2 requests were sent twice"),
-        ({}, {"ended": "interrupted"}, SUSPECT, "interrupted"),
+        ({"lateness_p99": 0.009, "mean_gap": 0.001}, {}, VALID, ""),  # the larger of the two limits
+        ({"counted": 0}, {}, INVALID, "no verdict: no request was counted"),
+        ({}, {"damaged": ["0-00001.parquet"]}, INVALID, "can't be read, left out: 0-00001.parquet"),
+        ({}, {"lacking": 9}, INVALID, "9 exchanges that the run recorded"),
+        ({}, {"ended": "interrupted"}, SUSPECT, "ended early: interrupted"),
         ({}, {"ended": "interrupted", "missing": {"t": 5}}, SUSPECT, "5 planned requests were not sent"),
         ({}, {"ended": "running"}, INVALID, "never ended"),
         ({}, {"ended": "worker_lost"}, INVALID, "worker lost"),
