@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -13,7 +15,7 @@ import typer
 from traces.errors import InputError
 
 from . import house
-from .conclude import UNUSABLE
+from .conclude import INCOMPLETE, UNUSABLE
 
 RUN, PLAN, REPORT, CHECK = "Replay", "Traces and simulation", "Results", "The tool itself"
 
@@ -81,6 +83,20 @@ def main() -> None:
         sys.exit(UNUSABLE)
     except BrokenPipeError:  # `phaseload ... | head`
         sys.exit(0)
+    except Exception as error:
+        sys.stderr.write(_fault(error))
+        sys.exit(INCOMPLETE)
+
+
+def _fault(error: Exception) -> str:
+    """What is said of a mistake of ours."""
+    if os.environ.get("PHASELOAD_DEBUG"):
+        return "".join(traceback.format_exception(error))
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"phaseload: a fault of its own, please report it: {error!r} at {at.filename}:{at.lineno} "
+        "(PHASELOAD_DEBUG=1 shows the way there)\n"
+    )
 
 
 if __name__ == "__main__":

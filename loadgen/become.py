@@ -31,12 +31,17 @@ class Workers:
     web_port: int | None = None
 
     def __post_init__(self) -> None:
-        if self.processes is not None and self.processes < 1:
-            raise InputError(f"must be at least 1, not {self.processes}", where="--processes")
+        for option, count in (("--processes", self.processes), ("--expect-workers", self.expect_workers)):
+            if count is not None and count < 1:
+                raise InputError(f"must be at least 1, not {count}", where=option)
         if self.processes is not None and (self.master or self.worker):
             raise InputError("can't be combined with --master or --worker", where="--processes")
         if self.master and self.worker:
             raise InputError("can't be combined with --worker", where="--master", remedy="give one of them")
+        if self.web_port is not None:
+            _bindable("--web-port", "127.0.0.1", self.web_port)
+        if self.master:
+            _bindable("--master-bind-port", self.master_bind_host, self.master_bind_port)
 
     @property
     def count(self) -> int:
@@ -70,6 +75,15 @@ def run(folder: Path | None, workers: Workers, extra: Sequence[str] = ()) -> NoR
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, [*command, *workers.arguments(), *extra], environment)
+
+
+def _bindable(option: str, host: str, port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise InputError(f"expected a port from 1 to 65535, not {port}", where=option)
+    try:
+        socket.create_server(("" if host == "*" else host, port)).close()
+    except OSError as problem:
+        raise InputError(f"can't listen at {host}:{port}: {problem.strerror}", where=option) from None
 
 
 def free_port() -> int:

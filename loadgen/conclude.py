@@ -10,7 +10,6 @@ import orjson
 from traces.errors import InputError
 
 OK, FAILED, UNUSABLE, INCOMPLETE = 0, 1, 2, 3
-INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
 def conclude(folder: Path) -> int:
@@ -22,15 +21,13 @@ def conclude(folder: Path) -> int:
     from reports.summary import summarise
 
     about = orjson.loads((folder / "run.json").read_bytes())
-    interrupted = about["ended"] == "interrupted"
     console = Console(stderr=bool(about.get("json")), soft_wrap=True)
     try:
         summary = summarise(folder)
     except InputError as error:
         console.print(f"nothing to report: {error}", markup=False)
-        return INTERRUPTED if interrupted else INCOMPLETE
+        return INCOMPLETE
     text.print_summary(summary, console)
-    verdicts = []
     try:
         verdicts = judge(folder, [parse(gate) for gate in about["slo"]], parse_goodput(about["goodput"]))
         text.print_verdicts(verdicts, console)
@@ -44,6 +41,4 @@ def conclude(folder: Path) -> int:
         console.print(about["closing"], markup=False, highlight=False)
     if about.get("json"):
         sys.stdout.write((folder / "summary.json").read_text() + "\n")
-    if about["ended"] == "worker_lost":
-        return INCOMPLETE
-    return INTERRUPTED if interrupted and not verdicts else code
+    return INCOMPLETE if about["ended"] in ("worker_lost", "interrupted") else code

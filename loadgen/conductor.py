@@ -248,6 +248,8 @@ class Conductor:
         if worker.final is None:
             worker.final = message
             self.digests.merge(message["digests"])
+            if message["early"] and not self.interrupted:
+                self._lose(worker, "it was stopped")
         self._acknowledge(worker, message)
 
     def _on_failed(self, worker: Worker, message: Message) -> None:

@@ -78,6 +78,9 @@ Leave = Annotated[float, typer.Option(help="Share of users who leave in mid-answ
 SkipBadRows = Annotated[
     bool, typer.Option("--skip-bad-rows", help="Count unusable rows instead of refusing them.", rich_help_panel=LOAD)
 ]
+KeepTicks = Annotated[
+    bool, typer.Option("--keep-ticks", help="Leave a coarse clock's ticks as they are.", rich_help_panel=LOAD)
+]
 Seed = Annotated[int, typer.Option(help="Of every random draw.", rich_help_panel=LOAD)]
 Salt = Annotated[
     str,

@@ -7,7 +7,7 @@ instants: every worker and every target gets the same instants, whatever random 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,17 @@ class Plan:
 
     def dumps(self) -> bytes:
         return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2)
+
+
+def cut(plan: Plan, seconds: float) -> Plan:
+    """The plan with arrivals of its first `seconds` only. Raises InputError where nothing would be counted."""
+    if len(plan.phases) > 1:
+        raise InputError("can't be divided among several phases", where="--run-time", remedy="give --duration")
+    [phase] = plan.phases
+    if seconds <= phase.warmup_s:
+        raise InputError(f"{seconds:g} s are over before the warm-up is ({phase.warmup_s:g} s)", where="--run-time")
+    window = seconds - phase.warmup_s
+    return replace(plan, phases=(replace(phase, window_s=min(window, phase.window_s or window)),))
 
 
 def loads(data: bytes | str) -> Plan:

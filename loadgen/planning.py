@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from traces.trace import Trace
 from . import plan as plans
 from .pacing import pace
 from .plan import Leg, Phase, Plan
+
+LONGEST = 10_000_000  # tokens of a prompt; more is a slip of the keyboard
+MOST = 50_000_000  # requests of a plan, too
+FASTEST = 1_000_000.0  # requests/s
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,32 @@ class Load:
     retries: int = 0
     leave: float = 0.0
     skip_bad_rows: bool = False
+    keep_ticks: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         for option, value in (("--duration", self.duration), ("--drain-timeout", self.drain_timeout)):
-            if value is not None and not value > 0:
-                raise InputError(f"must be positive, not {value:g} s", where=option)
-        if self.warmup < 0:
-            raise InputError(f"must not be negative, but is {self.warmup:g} s", where="--warmup")
-        if self.concurrency is not None and self.concurrency < 1:
-            raise InputError(f"must be at least 1, not {self.concurrency}", where="--concurrency")
+            if value is not None and not 0 < value < inf:
+                raise InputError(f"must be positive and finite, not {value:g} s", where=option)
+        if not 0 <= self.warmup < inf:
+            raise InputError(f"must not be negative, and finite, but is {self.warmup:g} s", where="--warmup")
+        if not 0 < self.speedup < inf:
+            raise InputError(f"expected a factor above 0, not {self.speedup:g}", where="--speedup")
+        if self.request_rate is not None and FASTEST < self.request_rate < inf:
+            raise InputError(
+                f"at most {FASTEST:,.0f} requests/s, not {self.request_rate:g}",
+                where="--request-rate",
+                remedy="inf sends all at once",
+            )
+        for option, count, least in (
+            ("--concurrency", self.concurrency, 1),
+            ("--request-count", self.request_count, 1),
+            ("--max-context", self.max_context, 2),
+            ("--retries", self.retries, 0),
+            ("--seed", self.seed, 0),
+        ):
+            if count is not None and count < least:
+                raise InputError(f"must be at least {least}, not {count}", where=option)
         if self.concurrency is not None and self.request_rate is not None:
             raise InputError("can't be combined with --request-rate", where="--concurrency", remedy="give one of them")
         if not 0 <= self.leave <= 1:
@@ -78,7 +99,26 @@ def requests(load: Load) -> Trace:
         trace = transforms.cap_context(trace, load.max_context)
     if not len(trace):
         raise InputError("no request is left to send", where=load.trace, remedy="a longer --duration?")
+    _check(trace, load)
     return trace
+
+
+def _check(trace: Trace, load: Load) -> None:
+    """Refuses what would stall, or send without counting anything."""
+    if len(trace) > MOST:
+        raise InputError(f"{len(trace):,} requests", where=load.trace, remedy=f"at most {MOST:,}: give --duration")
+    lengths = trace.column("prompt_tokens")
+    if (longest := int(lengths.max())) > LONGEST:
+        index = trace.column("index")[lengths.argmax()]
+        raise InputError(
+            f"request {index} has a prompt of {longest:,} tokens", where=load.trace, remedy="--max-context cuts it"
+        )
+    waits = load.concurrency is not None or (trace.has_sessions and not load.open_loop)  # else the instants are known
+    end = int(trace.column("due")[-1])
+    if not waits and end < load.warmup * plans.SECOND:
+        raise InputError(
+            f"the trace ends at {end / plans.SECOND:g} s, before the warm-up does ({load.warmup:g} s)", where="--warmup"
+        )
 
 
 def source(load: Load) -> Trace:
@@ -89,7 +129,13 @@ def source(load: Load) -> Trace:
     else:
         timed = load.seconds is not None and load.request_rate is None and load.concurrency is None
         until = round((load.seconds or 0) * load.speedup * plans.SECOND) if timed else None
-        trace = read(load.trace, skip_bad_rows=load.skip_bad_rows, seed=load.seed, until=until)
+        if load.trace != "-" and not Path(load.trace).exists():
+            raise InputError(
+                "no such file, and no bundled workload", where=load.trace, remedy=f"bundled: {', '.join(WORKLOADS)}"
+            )
+        trace = read(
+            load.trace, skip_bad_rows=load.skip_bad_rows, keep_ticks=load.keep_ticks, seed=load.seed, until=until
+        )
     if not len(trace):
         raise InputError("the trace is empty", where=load.trace)
     return trace if load.speedup == 1 else transforms.speed(trace, load.speedup)
@@ -145,7 +191,10 @@ def new_folder(name: str, out: Path | None = None) -> Path:
             raise InputError(
                 "holds something already", where=str(out), remedy="runs are never overwritten: name another"
             )
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise _unwritable(out, problem) from None
         return out
     return numbered(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
 
@@ -158,5 +207,11 @@ def numbered(path: Path) -> Path:
             candidate.mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as problem:
+            raise _unwritable(candidate, problem) from None
         return candidate
     raise InputError("no free name for a run", where=str(path))
+
+
+def _unwritable(folder: Path, problem: OSError) -> InputError:
+    return InputError(f"can't be made: {problem.strerror}", where=str(folder), remedy="name another folder with --out")

@@ -306,6 +306,7 @@ class Shard:
             {
                 "kind": "final",
                 "rows": rows,
+                "early": self._finishing,
                 "digests": self._digests.wire(),
                 "counts": dict(self._counts),
                 "diagnostics": self._diagnostics,

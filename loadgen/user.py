@@ -35,7 +35,7 @@ from traces.errors import InputError
 
 from . import plan as plans
 from .become import RUN
-from .conclude import INCOMPLETE, INTERRUPTED, UNUSABLE, conclude
+from .conclude import INCOMPLETE, UNUSABLE, conclude
 from .conductor import Conductor
 from .endpoints import die_with_parent
 from .progress import Progress
@@ -84,7 +84,8 @@ class Wiring:
         self.conductor: Conductor | None = None
         self.progress: Progress | None = None
         self.exit_code: int | None = None
-        self.signals = 0
+        self.stopping = False
+        self.terminals = [fd for fd in (1, 2) if os.isatty(fd)]
         self.folder = Path(os.environ[RUN]) if RUN in os.environ else None
         self.leads = not isinstance(self.runner, WorkerRunner)
         self.forked = not self.leads and bool(environment.parsed_options.processes)
@@ -95,7 +96,9 @@ class Wiring:
             if self.forked:
                 die_with_parent()  # or it would go on sending for a minute after its master was killed
         environment.events.quitting.add_listener(self._quitting)
-        gevent.signal_handler(signal.SIGINT, self._interrupt)
+        for number in (signal.SIGINT, signal.SIGHUP, *([signal.SIGTERM] if self.leads else [])):  # or Locust has it
+            if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                gevent.signal_handler(number, self._interrupt, number)
 
     def _lead(self) -> None:
         self.runner.register_message(UP, self._to_conductor)
@@ -175,6 +178,8 @@ class Wiring:
         try:
             folder = self._run_folder()
             plan = plans.load(folder)
+            if self.environment.web_ui is None and self.environment.parsed_options.run_time:
+                plan = plans.cut(plan, self.environment.parsed_options.run_time)
         except InputError as error:
             sys.stderr.write(f"phaseload: {error}\n")
             self.exit_code = UNUSABLE
@@ -213,25 +218,30 @@ class Wiring:
     # The end of the process.
 
     def _quitting(self, **_: Any) -> None:
-        if self.shard is not None:
-            self.shard.finish()
-            self.shard.done.wait(5 if self.forked else 30)
         if self.leads:
             self._end()
             self._conclude()
-            self.environment.process_exit_code = self.exit_code or 0
+            self.environment.process_exit_code = INCOMPLETE if self.exit_code is None else self.exit_code
         else:
+            if self.shard is not None:
+                self.shard.finish()
+                self.shard.done.wait(5 if self.forked else 30)
             self.environment.process_exit_code = int(self.shard is not None and self.shard.error is not None)
 
-    def _interrupt(self) -> None:
-        """Ctrl-C: once ends the run and reports it, twice kills."""
-        self.signals += 1
-        if self.signals > 1:
-            _kill(INTERRUPTED)
+    def _interrupt(self, number: int) -> None:
+        """SIGINT, SIGTERM or SIGHUP ends the run and reports it; Ctrl-C after that kills. `timeout` and a closed
+        terminal send theirs twice."""
+        if number == signal.SIGHUP:
+            _mute(self.terminals)
+        if self.stopping:
+            if number == signal.SIGINT:
+                _kill(INCOMPLETE)
+            return
+        self.stopping = True
         if self.leads:
             self._end_by_hand()
         elif self.shard is None or self.shard.done.is_set():
-            _kill(INTERRUPTED)
+            _kill(INCOMPLETE)
         elif not self.forked:  # forked workers wait for their master's word
             self.shard.finish()
             self.shard.done.wait(30)
@@ -243,7 +253,7 @@ class Wiring:
             log.warning("ending the run: what is open is cut; Ctrl-C again kills")
             self._end()  # the shape sees that it is over, and Locust quits by itself
         elif web is None:
-            _kill(INTERRUPTED)  # still waiting for workers
+            _kill(INCOMPLETE)  # still waiting for workers
         if web is not None:
             self.runner.quit()
             web.stop()
@@ -252,6 +262,7 @@ class Wiring:
 def _planned(user: type[TraceUser], host: str | None) -> Path:
     """A plan from a user's own Locust file."""
     from . import planning
+    from .targeting import argv
 
     options = {f.name: getattr(user, f.name) for f in fields(planning.Load) if hasattr(user, f.name)}
     url = user.url or host or user.host
@@ -259,13 +270,20 @@ def _planned(user: type[TraceUser], host: str | None) -> Path:
         raise InputError("needs a trace and a URL", where=user.__name__, remedy='trace = "FILE", url = "http://..."')
     about = {f.name: getattr(user, f.name) for f in fields(Spec) if hasattr(user, f.name)}
     spec = Spec(**{**about, "name": user.__name__, "url": url})
-    record = {"argv": sys.argv, "order": "parallel"}
+    record = {"argv": argv(), "order": "parallel"}
     plan, traces = planning.replay(
         Path(user.trace).stem, planning.Load(**options), spec, slo=user.slo, goodput=user.goodput, record=record
     )
     folder = planning.new_folder(plan.name, Path(user.out) if user.out else None)
     plans.save(plan, traces, folder)
     return folder
+
+
+def _mute(terminals: list[int]) -> None:
+    """What is written from now on is lost with these terminals; writing to one that is gone would be an error."""
+    with Path(os.devnull).open("wb") as nowhere:
+        for terminal in terminals:
+            os.dup2(nowhere.fileno(), terminal)
 
 
 def _kill(code: int) -> None:

@@ -68,6 +68,17 @@ def test_a_locust_file_of_three_lines(tmp_path: Path) -> None:
     assert {(row["method"], row["num_requests"]) for row in table} == {("POST", 20), ("TTFT", 20), ("TPOT", 20)}
 
 
+def test_locusts_run_time_is_the_plans_duration(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 3000)
+    with endpoint() as server:
+        (tmp_path / "mine.py").write_text(FILE.format(url=server.url))
+        with running(cwd=tmp_path, argv=locust("--headless", "-t", "1s")) as process:
+            out, err = process.communicate(timeout=40)
+            assert process.returncode == expected(tmp_path / "r", 0), out + err
+    assert about(tmp_path / "r")["ended"] == "completed"
+    assert sorted(rows(tmp_path / "r")["index"].to_pylist()) == list(range(50))
+
+
 def test_a_second_user_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
     trace(tmp_path / "t.csv", 60)
     more = (

@@ -101,6 +101,10 @@ BAD = [
     (["t.csv", "--out", "full"], "full"),
     (["t.csv", "--tokenizer", "nowhere.json"], "nowhere.json"),
     (["t.csv", "--token-ids", "32000"], "--token-ids"),
+    (["t.csv", "--web-port", "99999"], "--web-port"),
+    (["t.csv", "--web-port", "{taken}"], "can't listen at 127.0.0.1:{taken}"),
+    (["t.csv", "--master", "--master-bind-port", "{taken}"], "--master-bind-port: can't listen"),
+    (["t.csv", "--out", "/proc/x"], "/proc/x: can't be made"),
 ]
 
 
@@ -112,9 +116,11 @@ def test_unusable_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: l
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "run.json").write_text("{}")
     with endpoint() as server:
+        taken = server.url.rpartition(":")[2]
+        arguments = [argument.format(taken=taken) for argument in arguments]
         done = phaseload("replay", *arguments, "--url", server.url, cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr
-    assert named in done.stderr
+    assert named.format(taken=taken) in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 3  # a gate is shown with a caret beneath
     assert server.prompts == []
 
@@ -127,22 +133,32 @@ def test_nobody_listens(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_ctrl_c_once_ends_the_run_and_reports_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "more"),
+    [(signal.SIGINT, ["--report"]), (signal.SIGTERM, ["--processes", "2"]), (signal.SIGHUP, ["--slo", "errors < 1%"])],
+)
+def test_a_signal_ends_the_run_and_reports_it(tmp_path: Path, number: int, more: list[str]) -> None:
     trace(tmp_path / "t.csv", 3000, gap_s=0.02)
     with (
         endpoint() as server,
-        running("replay", "t.csv", "--url", server.url, "--out", "r", "--report", cwd=tmp_path) as process,
+        running("replay", "t.csv", "--url", server.url, "--out", "r", *more, cwd=tmp_path) as process,
     ):
         until(lambda: len(server.prompts) > 20)
-        process.send_signal(signal.SIGINT)
+        if number == signal.SIGTERM:  # as `timeout` does: to the process, then to its group
+            process.send_signal(number)
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
         out, err = process.communicate(timeout=30)
-        assert process.returncode == 130, out + err
+        assert process.returncode == 3, out + err
+    assert "Traceback" not in err
     facts = about(tmp_path / "r")
-    assert facts["ended"] == "interrupted"
+    assert facts["ended"] == "interrupted" or (number == signal.SIGTERM and facts["ended"] == "worker_lost")
+    assert (tmp_path / "r" / "summary.json").exists()
     recorded = rows(tmp_path / "r")["index"].to_pylist()
     assert len(recorded) == len(set(recorded)) == len(server.prompts)
     assert facts["missing"]["127.0.0.1:" + server.url.rpartition(":")[2]] == 3000 - len(recorded)
-    assert (tmp_path / "r" / "report.html").exists()
+    assert (tmp_path / "r" / "report.html").exists() == ("--report" in more)
 
 
 def test_kill_9_loses_at_most_5_seconds_of_rows(tmp_path: Path) -> None:
@@ -190,7 +206,7 @@ def test_ctrl_c_twice_kills(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGCONT)
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=10) == 130
+        assert process.wait(timeout=10) == 3
 
 
 def test_each_try_is_a_row(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ def header(head: bytes) -> list[str] | None:
 def read(source: Source, options: Options) -> Trace:
     columns = header(source.head)
     if not columns:
+        if b"\0" in source.head:
+            raise InputError("not a trace of a known format", where=source.name, remedy="see docs/traces.md")
         raise InputError("no header line", where=source.name, line=1, remedy="is it a CSV trace?")
     form = form_for(columns)
     if form is None:

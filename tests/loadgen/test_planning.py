@@ -1,0 +1,84 @@
+"""Loads that can't be sent, or would be sent in vain, are refused before anything starts; the command's own faults."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen import __main__ as program
+from loadgen import plan as plans
+from loadgen.planning import Load, numbered, phase, requests
+from targets.target import Spec
+from traces.errors import InputError
+
+from .running import trace
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"duration": float("inf")}, "--duration: "),
+    ({"warmup": float("nan")}, "--warmup: "),
+    ({"warmup": 100.0}, "the trace ends at 0.18 s, before the warm-up does (100 s)"),
+    ({"retries": -1}, "--retries: "),
+    ({"seed": -1}, "--seed: "),
+    ({"speedup": 0.0}, "--speedup: "),
+    ({"request_count": 0}, "--request-count: "),
+    ({"max_context": 0}, "--max-context: "),
+    ({"request_rate": 1e12}, "--request-rate: "),
+    ({"trace": "azure-cnv"}, "azure-conv"),
+    ({"trace": "garbage.parquet"}, "not a trace of a known format"),
+    ({"trace": "huge.csv"}, "huge.csv: request 1 has a prompt of 2,000,000,000 tokens (--max-context"),
+]
+
+
+@pytest.mark.parametrize(("given", "said"), BAD)
+def test_a_load_that_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trace(tmp_path / "t.csv", 10)
+    (tmp_path / "huge.csv").write_text("due_s,prompt_tokens,output_tokens\n0,1,1\n1,2000000000,1\n")
+    (tmp_path / "garbage.parquet").write_bytes(bytes(range(256)) * 9)
+    with pytest.raises(InputError) as refused:
+        requests(Load(**{"trace": "t.csv", **given}))
+    assert said in str(refused.value)
+
+
+def test_a_huge_prompt_may_be_cut_and_a_window_may_be_short(tmp_path: Path) -> None:
+    path = trace(tmp_path / "t.csv", 10)
+    (tmp_path / "huge.csv").write_text("due_s,prompt_tokens,output_tokens\n0,1,1\n1,2000000000,1\n")
+    assert requests(Load(str(tmp_path / "huge.csv"), max_context=4096)).column("prompt_tokens").max() == 4095
+    assert len(requests(Load(str(path), warmup=0.18))) == 10
+
+
+def test_a_folder_that_cant_be_made() -> None:
+    with pytest.raises(InputError, match="can't be made"):
+        numbered(Path("/proc/x"))
+
+
+def test_a_plan_is_cut(tmp_path: Path) -> None:
+    load = Load(str(trace(tmp_path / "t.csv", 10)), warmup=0.05)
+    one = phase("0.arrow", "replay", load, [Spec("a", "http://a", "m")], requests(load))
+    plan = plans.Plan("p", (one,))
+    assert plans.cut(plan, 0.15).phases[0].end == 150_000_000
+    with pytest.raises(InputError, match="before the warm-up"):
+        plans.cut(plan, 0.05)
+    with pytest.raises(InputError, match="--duration"):
+        plans.cut(plans.Plan("p", (one, one)), 5.0)
+
+
+def test_a_fault_of_our_own_is_one_line_and_no_failed_gate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(program.house, "check", lambda: 1 // 0)
+    monkeypatch.setattr(sys, "argv", ["phaseload"])
+    for debug in ("", "1"):
+        monkeypatch.setenv("PHASELOAD_DEBUG", debug)
+        with pytest.raises(SystemExit) as ended:
+            program.main()
+        assert ended.value.code == 3
+        said = capsys.readouterr().err
+        assert "ZeroDivisionError" in said
+        assert ("Traceback" in said) == bool(debug)
+        assert debug or ("please report" in said and len(said.splitlines()) == 1)
