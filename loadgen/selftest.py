@@ -102,7 +102,7 @@ def main() -> None:
     load = json.loads(sys.argv[1])
     clock = Clock()
     extra = {"truth": load["truth"]}
-    spec = Spec("truth", load["url"], "m", extra_body=extra, insecure=True, no_itl=load.get("no_itl", False))
+    spec = Spec("truth", load["url"], "m", extra_body=extra, insecure=True)
     target = HttpTarget(spec, clock)
     rows: dict[str, Any] = {}
     total = load["streams"] * load["rounds"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from targets.config import load
-from targets.target import Spec
+from targets.target import SECRET_HEADER, Spec, literal_field
 from targets.wire import WIRES
 from traces.errors import InputError
 
@@ -22,6 +23,8 @@ from .plan import Plan
 
 COMMON = 1000  # requests of an open loop that are thought to be in flight at once
 SPARE = 200  # open files beside the connections
+VARIABLE = "PHASELOAD_HEADER_"  # holds a secret that the command line gave, for the processes of the run
+CREDENTIAL = re.compile(r"(bearer|basic) |(sk|gsk|hf|nvapi|xai)[-_]", re.IGNORECASE)
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
@@ -90,8 +93,43 @@ def factors(text: str) -> list[float]:
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        raise InputError(f"expected KEY:VALUE, got {text!r}", where="--header")
-    return name.strip(), value.strip()
+        raise InputError("expected KEY:VALUE", where="--header", remedy="what was given isn't shown: it may be a key")
+    return name.strip(), _sheltered(name, value.strip())
+
+
+def _sheltered(name: str, value: str) -> str:
+    """The value; a literal secret moves into the environment, and its variable's name stays."""
+    if not _literal(name, value):
+        return value
+    number = 1
+    while os.environ.setdefault(f"{VARIABLE}{number}", value) != value:
+        number += 1
+    return f"${{{VARIABLE}{number}}}"
+
+
+def _literal(name: str, value: str) -> bool:
+    """Is the value a secret, not the name of one?"""
+    return bool(value) and "${" not in value and bool(SECRET_HEADER.search(name) or CREDENTIAL.match(value))
+
+
+def argv() -> list[str]:
+    """The command line as a run may keep it: without literal secrets, wherever they stand."""
+    return [_masked(argument) for argument in sys.argv]
+
+
+def _masked(argument: str) -> str:
+    start, brace, rest = argument.partition("{")
+    if brace and literal_field(_json(brace + rest)) is not None:
+        return start + "***"
+    header = re.fullmatch(r"([\w=.-]+):(?!//)\s*(.*?)\s*", argument, re.DOTALL)
+    return f"{header[1]}: ***" if header is not None and _literal(header[1], header[2]) else argument
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _body(text: str | None) -> dict[str, Any]:

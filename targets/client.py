@@ -38,7 +38,14 @@ from .wire import WIRES
 log = logging.getLogger(__name__)
 
 AGENT = "phaseload"
+SAID = (
+    "error", "request_id", "model", "fingerprint", "finish_reason", "service_tier", "region", "ratelimit",
+    "prefill_worker", "decode_worker",
+)  # fmt: skip
+SECRET, BEGINNING = 6, 16  # characters: of the shortest secret that is looked for, of what is found of a long one
+SCHEMES = ("bearer", "basic", "digest", "session", "token")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+_WORDS = re.compile(r"[\s;,=]+")
 
 
 class HttpTarget:
@@ -56,6 +63,7 @@ class HttpTarget:
         self.tls = _context(spec) if self.address.scheme == "https" else None
         self._secrets: list[str] = []
         self._head = self._standing_head()
+        self._keys = self._secret()
         self.limits = (
             round(spec.connect_timeout * 1e9),
             round(spec.first_token_timeout * 1e9),
@@ -209,7 +217,8 @@ class HttpTarget:
             flight, outcome, error = self._over.get()
             if flight is None:
                 return
-            flight.exchange.outcome, flight.exchange.error = outcome, self._redacted(error)
+            flight.exchange.outcome, flight.exchange.error = outcome, error
+            self.redact(flight.exchange)
             try:
                 flight.done(flight.exchange)
             except Exception:
@@ -241,9 +250,9 @@ class HttpTarget:
         def fill(match: re.Match[str]) -> str:
             found = os.environ.get(match[1])
             if found is None:
-                raise InputError(f"header {name}: the environment has no {match[1]}", where=self.name)
-            if found:
-                self._secrets.append(found)
+                remedy = "export it on each machine that sends load, and name it in the header as ${VARIABLE}"
+                raise InputError(f"header {name}: the environment has no {match[1]}", where=self.name, remedy=remedy)
+            self._secrets += {found, *_WORDS.split(found)}  # a server may echo the key without its "Bearer"
             return found
 
         return _VARIABLE.sub(fill, value)
@@ -254,10 +263,20 @@ class HttpTarget:
         head = f"POST {self.address.path(path)} HTTP/1.1\r\n{self._head}{own}Content-Length: {len(body)}\r\n\r\n"
         return head.encode("latin-1") + body
 
-    def _redacted(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+    def _secret(self) -> re.Pattern[str] | None:
+        """Finds this target's keys, and their beginnings where a bound cut them; short words would be everywhere."""
+        known = {secret for secret in self._secrets if len(secret) >= SECRET and secret.lower() not in SCHEMES}
+        forms = (re.escape(s[:BEGINNING]) + r"[\w.~+/=-]*" if len(s) > BEGINNING else re.escape(s) for s in known)
+        return re.compile("|".join(sorted(forms, key=len, reverse=True))) if known else None
+
+    def redact(self, exchange: Exchange) -> None:
+        """Takes this target's keys out of what the server said."""
+        if self._keys is None:
+            return
+        for name in SAID:
+            said = getattr(exchange, name)
+            if said:
+                setattr(exchange, name, self._keys.sub("***", said))
 
 
 _STOPPED = {Outcome.CUT: "the run ended first", Outcome.CANCELLED: "cancelled"}

@@ -37,7 +37,7 @@ from urllib.parse import urlsplit
 
 from traces.errors import InputError
 
-from .target import Spec
+from .target import KEYS_ELSEWHERE, Spec, literal_field, literal_header
 from .twoleg_protocols import PROTOCOLS
 from .wire import WIRES, custom
 
@@ -206,9 +206,17 @@ def _headers(value: Any) -> tuple[tuple[str, str], ...]:
     for name, text in _table(value).items():
         if not isinstance(text, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or "\n" in text:
             raise ValueError("header names with texts")
-        if SECRET_HEADER.search(name) and "${" not in text:
-            raise ValueError(f"{name} to name its secret as ${{VARIABLE}}")
-    return tuple(value.items())
+    headers = tuple(value.items())
+    if (secret := literal_header(headers)) is not None:
+        raise ValueError(f"{secret} to name its secret as ${{VARIABLE}}")
+    return headers
+
+
+def _body(value: Any) -> dict[str, Any]:
+    body = _table(value)
+    if (key := literal_field(body)) is not None:
+        raise ValueError(f"no secret such as {key}, which would be stored with the run: {KEYS_ELSEWHERE}")
+    return body
 
 
 def _type(value: Any) -> str:
@@ -229,7 +237,6 @@ def _known() -> str:
 
 
 SECRETS = {"api_key", "key", "token", "password", "secret"}
-SECRET_HEADER = re.compile("authorization|api-?key|token|secret|cookie", re.IGNORECASE)
 KEYS: dict[str, tuple[str, Check]] = {
     "type": ("endpoint_type", _type),
     "url": ("url", url),
@@ -237,7 +244,7 @@ KEYS: dict[str, tuple[str, Check]] = {
     "api_key_env": ("api_key_env", _text),
     "api_key_file": ("api_key_file", _text),
     "headers": ("headers", _headers),
-    "extra_body": ("extra_body", _table),
+    "extra_body": ("extra_body", _body),
     "ignore_eos": ("ignore_eos", _flag),
     "insecure": ("insecure", _flag),
     "ca_file": ("ca_file", _text),
@@ -245,7 +252,6 @@ KEYS: dict[str, tuple[str, Check]] = {
     "first_token_timeout": ("first_token_timeout", _number),
     "silence_timeout": ("silence_timeout", _number),
     "request_timeout": ("request_timeout", _number),
-    "no_itl": ("no_itl", _flag),
     "prefill": ("prefill", _urls),
     "decode": ("decode", _urls),
     "protocol": ("protocol", _protocol),

@@ -121,10 +121,10 @@ def _field(error: str) -> str:
 def _unusable(spec: Spec, exchange: Exchange) -> str:
     if not exchange.token_at:
         return f"{spec.url} answered without a single token"
-    if len(exchange.token_at) == 1 and (exchange.usage_output or 0) > 1 and not spec.no_itl:
+    if len(exchange.token_at) == 1 and (exchange.usage_output or 0) > 1:
         return (
             f"{spec.url} doesn't stream: {exchange.usage_output} tokens came at once, so that TTFT and TPOT can't be "
-            f"told apart; is there a buffering proxy in between? (no_itl = true runs it all the same)"
+            f"told apart; is there a buffering proxy in between?"
         )
     return ""
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from traces.errors import InputError
+
 from .exchange import Exchange, Outcome
+
+SECRET_HEADER = re.compile("auth|key|token|secret|cookie|passw|credential|session|signature", re.IGNORECASE)
+SECRET_FIELD = re.compile(
+    "api_?key|^key$|(^|access_?|auth_?|bearer_?)token$|secret|passw|authori|credential", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,6 @@ class Spec:
     first_token_timeout: float = 300.0
     silence_timeout: float = 60.0  # between tokens
     request_timeout: float = 600.0
-    no_itl: bool = False
     prefill: tuple[str, ...] = ()  # two legs: the pools' URLs
     decode: tuple[str, ...] = ()
     protocol: str | None = None
@@ -61,6 +68,34 @@ class Spec:
     labels: dict[str, str] = field(default_factory=dict)
     price_per_hour: float | None = None
     watts: float | None = None
+
+    def __post_init__(self) -> None:
+        if (header := literal_header(self.headers)) is not None:
+            raise InputError(f"header {header}: expected its secret as ${{VARIABLE}}", where=self.name)
+        if (key := literal_field(self.extra_body)) is not None:
+            raise InputError(f"extra body: {key} would be stored with the run", where=self.name, remedy=KEYS_ELSEWHERE)
+
+
+KEYS_ELSEWHERE = "give a key as a header, or by api_key_env"
+
+
+def literal_header(headers: Iterable[tuple[str, str]]) -> str | None:
+    """The first header whose name says that it holds a secret and whose value isn't a ${VARIABLE}."""
+    return next((name for name, value in headers if SECRET_HEADER.search(name) and "${" not in value), None)
+
+
+def literal_field(body: object) -> str | None:
+    """The first key of a JSON value, however deep, whose name says that its text is a secret."""
+    if isinstance(body, list):
+        return next(filter(None, map(literal_field, body)), None)
+    if not isinstance(body, dict):
+        return None
+    for key, value in body.items():
+        if isinstance(value, str) and value and SECRET_FIELD.search(key.replace("-", "_")):
+            return str(key)
+        if (found := literal_field(value)) is not None:
+            return found
+    return None
 
 
 class Target(Protocol):

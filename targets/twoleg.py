@@ -169,6 +169,7 @@ class _Exchange:
         exchange, first = self.exchange, self.first
         self.owner._handing.discard(self)
         exchange.outcome, exchange.error = outcome, error
+        self.prefill.redact(exchange)
         exchange.prefill_sent = first.sent
         if first.sent is not None and (exchange.sent is None or first.sent < exchange.sent):
             exchange.sent, exchange.connected = first.sent, first.connected

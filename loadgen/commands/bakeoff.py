@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,6 +62,7 @@ def bakeoff(
     retries: o.Retries = 0,
     leave: o.Leave = 0.0,
     skip_bad_rows: o.SkipBadRows = False,
+    keep_ticks: o.KeepTicks = False,
     seed: o.Seed = 0,
     salt: o.Salt = "auto",
     tokenizer: o.Tokenizer = None,
@@ -108,7 +108,7 @@ def bakeoff(
         contest.base(simulated, trace, concurrency),
         **{name: value for name, value in given.items() if value is not None},
         speedup=speedup, burstiness=burstiness, open_loop=open_loop, retries=retries, leave=leave,
-        skip_bad_rows=skip_bad_rows, seed=seed,
+        skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed,
     )  # fmt: skip
     ladder = contest.steps(load, factors, step_duration or (contest.DEMO_STEP_S if simulated else None))
     rest = {
@@ -118,7 +118,7 @@ def bakeoff(
         "slo": tuple(slo or ()),
         "goodput": tuple(goodput or ()),
     }
-    record = {"argv": sys.argv, "json": as_json, "report": report}
+    record = {"argv": targeting.argv(), "json": as_json, "report": report}
 
     if simulated:
         field = contest.sized(contest.THREE, load)

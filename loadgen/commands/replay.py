@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import typer
@@ -36,6 +35,7 @@ def replay(
     retries: o.Retries = 0,
     leave: o.Leave = 0.0,
     skip_bad_rows: o.SkipBadRows = False,
+    keep_ticks: o.KeepTicks = False,
     seed: o.Seed = 0,
     salt: o.Salt = "auto",
     tokenizer: o.Tokenizer = None,
@@ -59,8 +59,8 @@ def replay(
 ) -> None:
     """Replay a trace against an endpoint, and report TTFT and TPOT.
 
-    What follows `--` goes to Locust as it is. Exit codes: 0 all gates hold, 1 one doesn't, 2 unusable input, 3 the run
-    can't decide.
+    What follows `--` goes to Locust as it is. Exit codes: 0 all gates hold, 1 one doesn't, 2 unusable input, 3 no
+    verdict: the run was interrupted or is invalid. SIGINT, SIGTERM and SIGHUP end a run and report it.
 
     Examples:
 
@@ -91,12 +91,13 @@ def replay(
         trace=targeting.required(trace, "TRACE", "a file, or a bundled workload such as azure-conv"),
         speedup=speedup, request_rate=request_rate, burstiness=burstiness, concurrency=concurrency, duration=duration,
         warmup=warmup, drain_timeout=drain_timeout, request_count=request_count, max_context=max_context,
-        open_loop=open_loop, retries=retries, leave=leave, skip_bad_rows=skip_bad_rows, seed=seed,
+        open_loop=open_loop, retries=retries, leave=leave, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks,
+        seed=seed,
     )  # fmt: skip
     plan, traces = planning.replay(
         planning.name_of(load.trace), load, spec, salt=salt, tokenizer=tokenizer, vocabulary=token_ids,
         slo=tuple(slo or ()), goodput=tuple(goodput or ()),
-        record={"argv": sys.argv, "order": "parallel", "json": as_json, "report": report},
+        record={"argv": targeting.argv(), "order": "parallel", "json": as_json, "report": report},
     )  # fmt: skip
     targeting.check_workers(plan, workers.count)
     targeting.check_open_files(plan, workers.count)

@@ -80,6 +80,6 @@ def simulate(
     for subject in chosen:
         subject.build(model)
     folder = planning.new_folder(name, out)
-    about = {"argv": sys.argv, "json": as_json, "slo": slo or [], "goodput": goodput or []}
+    about = {"argv": targeting.argv(), "json": as_json, "slo": slo or [], "goodput": goodput or []}
     simulation.run(chosen, load, folder, model=model, about=about)
     sys.exit(conclude.conclude(folder))

@@ -108,6 +108,9 @@ class _Answer(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
+        if "authorization" in self.headers:  # a server that tells what it shouldn't
+            self.send_header("X-Request-Id", "for " + self.headers["authorization"])
+            self.send_header("X-RateLimit-Key", self.headers["authorization"].split()[-1])
         self.end_headers()
 
     def _tokens(self, count: int) -> None:

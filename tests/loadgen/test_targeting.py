@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -44,6 +45,40 @@ def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
         {"k": 1},
         "completions",
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (["-H", "Authorization: Bearer sk-1"], ["-H", "Authorization: ***"]),
+        (["-Hx-api-key:sk-1"], ["-Hx-api-key: ***"]),
+        (["--header=Cookie: a=b"], ["--header=Cookie: ***"]),
+        (["--header", "X-Own: sk-abc"], ["--header", "X-Own: ***"]),
+        (["-H", "X-Team: a", "--url", "http://key:1"], ["-H", "X-Team: a", "--url", "http://key:1"]),
+        (["-H", "Authorization: Bearer ${KEY}"], ["-H", "Authorization: Bearer ${KEY}"]),
+        (['--extra-body={"a": {"api-key": "k"}}'], ["--extra-body=***"]),
+        (["--extra-body", '{"max_tokens": 3, "stop": ["x"]}'], ["--extra-body", '{"max_tokens": 3, "stop": ["x"]}']),
+        (["--target", "key=http://h:1"], ["--target", "key=http://h:1"]),
+    ],
+)
+def test_the_command_line_is_kept_without_secrets(given: list[str], kept: list[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr("sys.argv", ["phaseload", *given])
+    assert targeting.argv() == ["phaseload", *kept]
+
+
+def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
+    for number in (1, 2, 3):
+        monkeypatch.setenv(f"PHASELOAD_HEADER_{number}", "")  # restored afterwards
+        monkeypatch.delenv(f"PHASELOAD_HEADER_{number}")
+    given = ["Authorization: Bearer sk-1", "X-Key: sk-2", "X-Again: Bearer sk-1", "X-Team: a", "X-Token: ${T}"]
+    headers = dict(targeting.spec(name="x", url="http://h", header=given).headers)
+    assert headers == {
+        "Authorization": "${PHASELOAD_HEADER_1}", "X-Key": "${PHASELOAD_HEADER_2}", "X-Again": "${PHASELOAD_HEADER_1}",
+        "X-Team": "a", "X-Token": "${T}",
+    }  # fmt: skip
+    assert os.environ["PHASELOAD_HEADER_1"] == "Bearer sk-1"
+    with pytest.raises(InputError, match="Authorization"):
+        Spec("x", "http://h", headers=(("Authorization", "Bearer sk-1"),))
 
 
 @pytest.mark.parametrize("url", ["g:1", "ftp://g", "http://", ""])

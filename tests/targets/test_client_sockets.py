@@ -380,6 +380,24 @@ def test_keys_are_sent_and_never_shown(serve: Serve, caller: Any, monkeypatch: A
     assert (exchange.outcome, exchange.error) == (Outcome.HTTP_ERROR, "401: bad key *** of ***")
 
 
+def test_an_echoed_key_is_in_no_fact_of_the_row(serve: Serve, caller: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("LINE", "Bearer sk-secret-" + "x" * 80)
+    key = b"sk-secret-" + b"x" * 80
+    events = b'data: {"id":"%b","model":"m %b","system_fingerprint":"%b","choices":[{"delta":{"content":"a"},' % (
+        (key,) * 3
+    )
+    events += b'"finish_reason":"%b"}]}\n\ndata: [DONE]\n\n' % key
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nx-ratelimit-of: %b\r\nx-region: %b\r\n" % (key, key)
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.say(head + b"Content-Length: %d\r\n\r\n" % len(events) + events)
+
+    exchange = caller(serve(script).url, headers=(("Authorization", "${LINE}"),)).ask()
+    assert (exchange.outcome, exchange.model, exchange.region) == (Outcome.OK, "m ***", "***")
+    assert "sk-secret" not in repr(exchange) and exchange.ratelimit == '{"x-ratelimit-of":"***…"}'
+
+
 def test_a_header_of_the_user_replaces_ours(serve: Serve, caller: Any) -> None:
     heard: list[bytes] = []
 

@@ -1,7 +1,6 @@
 """What a probe's one exchange means: reasons not to start, each with its remedy, and what is worth knowing."""
 
 from array import array
-from dataclasses import replace
 
 import pytest
 
@@ -32,7 +31,7 @@ def exchange(outcome=Outcome.OK, status=200, error="", usage=TOKENS, reads=TOKEN
         (exchange(Outcome.MALFORMED, 200, "not JSON"), ["doesn't speak"]),
         (exchange(Outcome.TIMEOUT, None), ["in time"]),
         (exchange(reads=0, usage=0), ["without a single token"]),
-        (exchange(reads=1), ["doesn't stream", "no_itl"]),
+        (exchange(reads=1), ["doesn't stream", "proxy"]),
     ],
 )
 def test_reasons_not_to_start(given, says):
@@ -57,10 +56,6 @@ def test_reasons_not_to_start(given, says):
 def test_what_is_worth_knowing(given, says):
     found = judge(SPEC, given)
     assert found.ok and any(says in note for note in found.notes), found
-
-
-def test_one_read_is_all_right_where_itl_is_given_up():
-    assert judge(replace(SPEC, no_itl=True), exchange(reads=1)).ok
 
 
 def test_a_port_where_nobody_listens():

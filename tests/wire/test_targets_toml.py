@@ -67,6 +67,7 @@ def test_every_pair_of_hardware():
         ('[a]\nurl = "http://x"\nwatts = -3', 3, "watts", "a number above 0"),
         ('[a]\nurl = "http://x"\ninsecure = "yes"', 3, "insecure", "true or false"),
         ('[a]\nurl = "http://x"\nheaders = { Authorization = "Bearer abc" }', 3, "headers", "${VARIABLE}"),
+        ('[a]\nurl = "http://x"\nextra_body = { auth_token = "abc" }', 3, "extra_body", "auth_token"),
         ('[a]\nurl = "http://x"\n[a.headers]\n"x y" = "1"', 3, "headers", "header names"),
         ('[a]\nmodel = "m"', 1, None, "has no url"),
         ('[a]\nprefill = "http://x"\nprotocol = "nixl"', 2, "prefill", "need decode too"),
