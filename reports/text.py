@@ -7,7 +7,7 @@ from math import isinf
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +17,13 @@ from .gates import Result, Verdict
 
 COLUMNS = (("ttft", 0.5), ("ttft", 0.99), ("tpot", 0.5), ("tpot", 0.99), ("e2e", 0.5))
 WIDE = 120
-NARROW = 110  # columns, below which the intervals are left out
+LEAD = 19  # columns, at least, for one step's leader
+GAP = 2  # blanks between columns
+UNDER = {"TTFT p50": "prefill", "TTFT p99": "prefill", "TPOT p50": "decode", "TPOT p99": "decode", "E2E p50": "whole",
+         "goodput": "/s"}  # fmt: skip
+INTERVALS = "intervals"
+EXPENDABLE = ("tokens/s", "E2E p50", INTERVALS, "goodput", "n", "TTFT p99", "TPOT p99")  # the first first
+Cell = tuple[Text, Text]  # a figure, and what stands beneath it: its interval, or the samples that it lacks
 STATUS_STYLE = {"valid": "green", "suspect": "yellow", "invalid": "bold red"}
 RESULT_STYLE = {Result.PASS: "green", Result.FAIL: "bold red", Result.TOO_FEW: "yellow", Result.INVALID: "bold red"}
 
@@ -25,9 +31,12 @@ RESULT_STYLE = {Result.PASS: "green", Result.FAIL: "bold red", Result.TOO_FEW: "
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Prints the verdict table, who leads where, what went wrong, and whether the run can be trusted."""
     _widen(console)
-    console.print(_table(summary, narrow=console.width < NARROW))
+    for line in _table(summary, console.width):
+        console.print(line, soft_wrap=True)
     if rows := lead.matrix(summary):
-        console.print(_leads(rows))
+        console.print(_leads(rows, console.width), soft_wrap=False)
+    else:
+        console.print()
     for sentence in lead.sentences(summary):
         console.print(Text(printable(sentence)), soft_wrap=True)
     for note in notes(summary):
@@ -41,39 +50,68 @@ def _widen(console: Console) -> None:
         console.width = max(console.width, WIDE)
 
 
-def _table(summary: Mapping[str, Any], narrow: bool) -> Table:
-    table = Table(title=_title(summary, narrow), title_justify="left", box=box.SIMPLE_HEAD, header_style="bold")
-    table.pad_edge, table.collapse_padding = False, True
-    headings = [_heading(summary, step) for step in lead.steps(summary)]
-    table.add_column("target", no_wrap=True, min_width=max(map(len, headings)))
-    for heading in ("n", "failed"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for metric, q in COLUMNS:
-        table.add_column(f"{metric.upper()} {units.label(q)}\n{_phase(metric)}", justify="right", no_wrap=True)
-    if not narrow:
-        table.add_column("tokens/s", justify="right", no_wrap=True)
-    if summary["objectives"]:
-        table.add_column("goodput\n/s", justify="right", no_wrap=True)
-    for step, heading in zip(lead.steps(summary), headings, strict=True):
-        if heading:
-            table.add_row(Text(heading, style="bold dim"))
-        for result in summary["results"]:
-            if result["step"] == step:
-                table.add_row(*_row(summary, result, narrow))
-        table.add_section()
-    return table
+def _table(summary: Mapping[str, Any], width: int) -> Iterator[Text]:
+    """The table's lines: a load step's title spans them, and what a narrow console has no room for is left out."""
+    rows = [(result["step"], _cells(summary, result)) for result in summary["results"]]
+    widths, beneath = _layout([cells for _, cells in rows], width)
+    yield _title(summary, beneath)
+    yield Text()
+    yield _line({name: Text(name, style="bold") for name in widths}, widths)
+    yield _line({name: Text(UNDER.get(name, ""), style="dim") for name in widths}, widths)
+    yield Text("─" * _whole(widths))
+    for number, step in enumerate(lead.steps(summary)):
+        if number:
+            yield Text()
+        if heading := _heading(summary, step):
+            yield Text(heading, style="bold dim")
+        for cells in (cells for of, cells in rows if of == step):
+            yield _line({name: cell[0] for name, cell in cells.items()}, widths)
+            if beneath and any(cells[name][1] for name in widths):
+                yield _line({name: cell[1] for name, cell in cells.items()}, widths)
+
+
+def _layout(rows: Sequence[Mapping[str, Cell]], width: int) -> tuple[dict[str, int], bool]:
+    """The columns that fit, with their widths, and whether there is room for the intervals beneath the figures."""
+    kept, beneath = list(rows[0]), True
+    widths = _widths(rows, kept, beneath, width)
+    for least in EXPENDABLE:
+        if _whole(widths) <= width:
+            break
+        kept, beneath = [name for name in kept if name != least], beneath and least != INTERVALS
+        widths = _widths(rows, kept, beneath, width)
+    widths["target"] = max(3, widths["target"] - max(0, _whole(widths) - width))
+    return widths, beneath
+
+
+def _widths(rows: Sequence[Mapping[str, Cell]], kept: Sequence[str], beneath: bool, width: int) -> dict[str, int]:
+    found = {
+        name: max(len(name), *(text.cell_len for cells in rows for text in cells[name][: 1 + beneath])) for name in kept
+    }
+    return found | {"target": min(found["target"], max(12, width // 4))}
+
+
+def _whole(widths: Mapping[str, int]) -> int:
+    return sum(widths.values()) + GAP * (len(widths) - 1)
+
+
+def _line(texts: Mapping[str, Text], widths: Mapping[str, int]) -> Text:
+    for name, width in widths.items():
+        texts[name].truncate(width, overflow="ellipsis")
+        texts[name].align("left" if name == "target" else "right", width)
+    line = Text(" " * GAP).join(texts[name] for name in widths)
+    line.rstrip()
+    return line
 
 
 def _heading(summary: Mapping[str, Any], step: str) -> str:
     load = next(result["load"] for result in summary["results"] if result["step"] == step)
-    return printable(", ".join(part for part in (step, load) if part))[:40]
+    return printable(", ".join(part for part in (step, load) if part))
 
 
-def _phase(metric: str) -> str:
-    return {"ttft": "prefill", "tpot": "decode", "e2e": "whole"}[metric]
-
-
-def _leads(rows: Sequence[tuple[str, Sequence[lead.Lead]]]) -> Table:
+def _leads(rows: Sequence[tuple[str, Sequence[lead.Lead]]], width: int) -> Table | Text:
+    if width < LEAD * (len(rows[0][1]) + 1):
+        lines = [f"fastest by p50, {phase}, {found.step}: {found}" for phase, leads in rows for found in leads]
+        return Text(printable("\n" + "\n".join(lines)))
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     table.add_column("fastest, by p50")
     for found in rows[0][1]:
@@ -83,28 +121,29 @@ def _leads(rows: Sequence[tuple[str, Sequence[lead.Lead]]]) -> Table:
     return table
 
 
-def _title(summary: Mapping[str, Any], narrow: bool) -> Text:
+def _title(summary: Mapping[str, Any], beneath: bool) -> Text:
     objectives = ", ".join(f"{name} <= {units.ms(limit, unit=True)}" for name, limit in summary["objectives"].items())
-    beneath = "" if narrow else ", 95 % intervals beneath"
+    intervals = ", 95 % intervals beneath" if beneath else ""
     goodput = f"; goodput: {objectives}" if objectives else ""
-    return Text(f"{printable(summary['run']['name'])} (milliseconds{beneath}{goodput})", style="bold")
+    return Text(f"{printable(summary['run']['name'])} (milliseconds{intervals}{goodput})", style="bold")
 
 
-def _row(summary: Mapping[str, Any], result: Mapping[str, Any], narrow: bool) -> Iterator[Text | Group]:
-    counts = result["counts"]
-    yield Text(printable(result["target"]))
-    yield Text(f"{counts['counted']:,}")
-    yield Text(f"{counts['failed']:,}", style="bold red" if counts["failed"] else "")
+def _cells(summary: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Cell]:
+    counts, failed = result["counts"], "bold red" if result["counts"]["failed"] else ""
+    cells = {
+        "target": (Text(printable(result["target"]).replace("\n", " ")), Text()),
+        "n": (Text(f"{counts['counted']:,}"), Text()),
+        "failed": (Text(f"{counts['failed']:,}", style=failed), Text()),
+    }
     for metric, q in COLUMNS:
         row = _at(result, metric, q)
         shown = Text(units.quantile(row), style="bold green" if is_best(summary, result, metric, q) else "")
-        yield shown if narrow else Group(shown, Text(units.interval(row) or units.lacking(row), style="dim"))
-    if not narrow:
-        yield Text(units.rate(result["throughput"]["output_tokens_per_s"]))
-    if summary["objectives"]:
-        good = result["goodput"]
-        shown = Text(units.rate(good["requests_per_s"]))
-        yield shown if narrow else Group(shown, Text(units.share(good["share"]), style="dim"))
+        beneath = Text(units.interval(row) or units.lacking(row), style="dim")
+        cells[f"{metric.upper()} {units.label(q)}"] = (shown, beneath)
+    cells["tokens/s"] = (Text(units.rate(result["throughput"]["output_tokens_per_s"])), Text())
+    if good := result["goodput"]:
+        cells["goodput"] = (Text(units.rate(good["requests_per_s"])), Text(units.share(good["share"]), style="dim"))
+    return cells
 
 
 def is_best(summary: Mapping[str, Any], result: Mapping[str, Any], metric: str, q: float) -> bool:
@@ -186,7 +225,7 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
         shown = figure(verdict, verdict.figure)
         table.add_row(*names, result, shown, bounds(verdict), f"{verdict.n:,}", escape(verdict.note))
     _widen(console)
-    console.print(table)
+    console.print(table, soft_wrap=False)
 
 
 def bounds(verdict: Verdict) -> str:
@@ -219,7 +258,7 @@ def print_comparison(comparisons: Sequence[Mapping[str, Any]], console: Console)
             table.add_column(name, justify="right" if name in ("pairs", "requests won") else "left")
         for line in lines:
             table.add_row(*(Text(printable(cell)) for cell in line))
-        console.print(table)
+        console.print(table, soft_wrap=False)
     for metric, phase in compare.PHASES.items():
         for step, loser, winner in compare.flips(comparisons, metric):
             console.print(Text(printable(f"The lead in {phase} flips at {step}: {loser} lost it to {winner}.")))

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from reports import gates, lead, summary, text
@@ -37,10 +38,40 @@ def test_the_verdict_table(summed: dict[str, Any]) -> None:
     same("summary.txt", printed(120, summed))
 
 
-def test_a_narrow_terminal_gets_the_figures_without_intervals(summed: dict[str, Any]) -> None:
-    said = printed(96, summed)
-    same("summary-narrow.txt", said)
-    assert "…" not in said
+def test_at_eighty_columns_e2e_and_tokens_give_way(summed: dict[str, Any]) -> None:
+    same("summary-narrow.txt", printed(80, summed))
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
+def test_no_figure_or_head_is_cut_at_any_width(summed: dict[str, Any], width: int) -> None:
+    table = printed(width, summed).partition("fastest")[0].splitlines()[1:]
+    assert max(map(len, table)) <= width
+    assert not any("…" in line for line in table)
+    assert "TTFT p50" in "".join(table)
+    assert ("TPOT p99" in "".join(table)) == (width >= 60)
+
+
+def test_a_long_name_is_cut_and_a_long_title_is_not(summed: dict[str, Any]) -> None:
+    step = "3x and " + "more " * 20
+    changed = [{**result, "target": "t" * 90, "step": step} for result in summed["results"]]
+    said = printed(80, {**summed, "results": changed})
+    assert step in said
+    assert "ttttttttttttttttttt…   " in said
+
+
+def test_too_few_samples_stand_beneath_the_dash(tmp_path: Path) -> None:
+    folder = made.run(tmp_path, (made.GPU,), seconds=15)
+    lines = printed(100, summary.summarise(folder)).splitlines()
+    row = next(number for number, line in enumerate(lines) if line.startswith("h100"))
+    n = lines[row].split()[1]
+    assert lines[row + 1].split().count(f"n={n}") == 2
+    assert lines[row].split()[4] == "-"
+
+
+def test_no_gates_no_table() -> None:
+    out = io.StringIO()
+    text.print_verdicts([], Console(file=out))
+    assert out.getvalue() == ""
 
 
 def test_one_target_invalid(tmp_path: Path) -> None:
