@@ -81,6 +81,8 @@ def main() -> None:
     except InputError as error:
         sys.stderr.write(f"phaseload: {error}\n")
         sys.exit(UNUSABLE)
+    except SystemExit as end:
+        sys.exit(INCOMPLETE if end.code == 130 else end.code)  # Typer's for Ctrl-C
     except BrokenPipeError:  # `phaseload ... | head`
         sys.exit(0)
     except Exception as error:

@@ -41,15 +41,15 @@ def test_a_step_has_enough_requests() -> None:
 
 
 def test_an_endpoint_that_serves_one_at_a_time(tmp_path: Path) -> None:
-    """20 requests/s at most: a queue grows above, and the median TTFT with it."""
+    """20 requests/s at most: a queue grows above, and the median TTFT with it. Both sides of the limit are far off."""
     with endpoint(tokens=1, ttft=0.05, alone=True) as server:
         done = phaseload(
-            "capacity", "azure-conv", "--url", server.url, "--from", "15", "--to", "60", "--precision", "1",
-            "--duration", "2", "--warmup", "0", "--slo", "ttft p50 < 1s", "--out", "c",
-            "--", "--no-report", "--no-probe", "--drain-timeout", "2", cwd=tmp_path,
+            "capacity", "azure-conv", "--url", server.url, "--from", "14", "--to", "28", "--precision", "1",
+            "--duration", "2", "--warmup", "0", "--slo", "ttft p50 < 250ms", "--out", "c",
+            "--", "--no-report", "--no-probe", "--drain-timeout", "1", cwd=tmp_path,
         )  # fmt: skip
     assert done.returncode in (0, 3), done.stdout + done.stderr
     if done.returncode == 0:  # 3: the machine was too busy for a valid step
         rate = float(re.search(r"capacity: (\S+) requests/s", done.stdout)[1])  # type: ignore[index]
-        assert rate in (15, 30)
-        assert {path.name for path in (tmp_path / "c").iterdir()} >= {"15", "30"}
+        assert rate in (7, 14)
+        assert {path.name for path in (tmp_path / "c").iterdir()} >= {"14", "28" if rate == 14 else "7"}

@@ -166,15 +166,15 @@ def test_workers_without_the_masters_folder_send_their_rows(tmp_path: Path) -> N
 
 
 def test_two_processes_send_each_request_once_and_merge_their_digests(tmp_path: Path) -> None:
-    trace(tmp_path / "t.csv", 900, gap_s=0.004)
+    trace(tmp_path / "t.csv", 300, gap_s=0.004)
     with endpoint(tokens=6, gap=0.004, ttft=0.005) as server:
         done = phaseload("replay", "t.csv", "--url", server.url, "--processes", "2", "--out", "r", cwd=tmp_path)
     assert done.returncode == expected(tmp_path / "r", 0), done.stdout + done.stderr
     table = rows(tmp_path / "r")
-    assert sorted(table["index"].to_pylist()) == list(range(900))
+    assert sorted(table["index"].to_pylist()) == list(range(300))
     assert server.repeated == []
     workers = about(tmp_path / "r")["workers"]
-    assert [worker["rows"] for worker in workers] == [450, 450]
+    assert [worker["rows"] for worker in workers] == [150, 150]
     assert len({worker["pid"] for worker in workers}) == 2
     digests = Digests.load(tmp_path / "r" / "digests.json")
     sent, first = table["sent"].to_numpy(), [at[0] for at in table["token_at"].to_pylist()]

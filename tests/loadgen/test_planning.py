@@ -82,3 +82,14 @@ def test_a_fault_of_our_own_is_one_line_and_no_failed_gate(
         assert "ZeroDivisionError" in said
         assert ("Traceback" in said) == bool(debug)
         assert debug or ("please report" in said and len(said.splitlines()) == 1)
+
+
+def test_ctrl_c_before_a_run_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "version", interrupted)
+    monkeypatch.setattr(sys, "argv", ["phaseload", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 3
