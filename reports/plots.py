@@ -53,6 +53,7 @@ STYLE: Any = {
     "lines.linewidth": 1.8,
 }
 POINTS = 300  # of a curve
+FEW = "no or too few answered requests"
 Curves = Mapping[int, tuple[Values, int]]  # target's number -> sorted seconds, requests that failed
 
 
@@ -103,7 +104,7 @@ def cdfs(ttft: Curves, tpot: Curves, name: str) -> str:
         return svg(figure, name)
 
 
-def _cdf(axes: Axes, curves: Curves, title: str) -> None:
+def _cdf(axes: Axes, curves: Curves, title: str, empty: str = "no answered request") -> None:
     for target, (values, failed) in curves.items():
         if not len(values):
             continue
@@ -118,14 +119,18 @@ def _cdf(axes: Axes, curves: Curves, title: str) -> None:
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 0.99]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    _log_seconds(axes)
+    _log_seconds(axes, empty=empty)
 
 
-def _log_seconds(axes: Axes, axis: str = "x") -> None:
+def _empty(axes: Axes, said: str) -> None:
+    axes.annotate(said, (0.5, 0.5), xycoords="axes fraction", ha="center", color=INK)
+
+
+def _log_seconds(axes: Axes, axis: str = "x", *, empty: str) -> None:
     which = getattr(axes, f"{axis}axis")
     if not _shows(axes, axis):
         which.set_ticks([])
-        axes.annotate("nothing to show", (0.5, 0.5), xycoords="axes fraction", ha="center", color=INK)
+        _empty(axes, empty)
         return
     getattr(axes, f"set_{axis}scale")("log")
     low, high = which.get_view_interval()
@@ -164,7 +169,7 @@ def in_flight(tables: Mapping[int, Sequence[Mapping[str, Any]]], name: str) -> s
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel("in flight at send")
-            _log_seconds(axes, "y")
+            _log_seconds(axes, "y", empty=FEW)
         return svg(figure, name)
 
 
@@ -208,27 +213,28 @@ def by_step(
             axes.set_title(title)
             axes.set_xticks(range(steps), [f"step {number + 1}" for number in range(steps)])
             axes.set_xlim(-0.3, steps - 0.7)
-            _log_seconds(axes, "y")
+            _log_seconds(axes, "y", empty=FEW)
         return svg(figure, name)
 
 
 def timeline(rows: pd.DataFrame, numbers: Mapping[str, int], windows: Sequence[tuple[float, float]], name: str) -> str:
-    """Arrivals, requests in flight, and failures for each second of the run; windows (ns) are shaded."""
+    """Arrivals, requests in flight, and failures over the run's seconds; windows (ns) are shaded."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 5.2), layout="constrained")
         arrivals, open_, failures = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.4, 0.8])
         start, end = float(rows["due"].min()) * NANO, float(np.nanmax([rows["due"].max(), rows["done"].max()])) * NANO
-        width = max(1.0, (end - start) / 400)
-        edges = np.arange(np.floor(start), end + width, width)
+        edges = bins(start, end)
+        width = edges[1] - edges[0]
         for target, part in rows.groupby("target", observed=True):
             number = numbers[str(target)]
             colour, style = placeholder(number), line(number)
             counts, _ = np.histogram(part["due"] * NANO, edges)
-            arrivals.step(edges[:-1], counts / width, where="post", color=colour, linestyle=style, linewidth=1.2)
-            open_.plot(edges, overload.backlog(part, edges / NANO), color=colour, linestyle=style, linewidth=1.4)
+            arrivals.stairs(counts / width, edges, baseline=None, color=colour, linestyle=style, linewidth=1.2)
+            backlog = overload.backlog(part, edges / NANO)
+            open_.step(edges, backlog, where="post", color=colour, linestyle=style, linewidth=1.4)
             failed = part.loc[~part["ok"]]
             counts, _ = np.histogram(failed["done"].fillna(failed["due"]) * NANO, edges)
-            failures.step(edges[:-1], counts / width, where="post", color=colour, linestyle=style, linewidth=1.4)
+            failures.stairs(counts / width, edges, baseline=None, color=colour, linestyle=style, linewidth=1.4)
         for axes, title in (
             (arrivals, "Arrivals per second (due)"),
             (open_, "Due and not over"),
@@ -241,6 +247,16 @@ def timeline(rows: pd.DataFrame, numbers: Mapping[str, int], windows: Sequence[t
                 axes.axvspan(begin * NANO, finish * NANO, color=GRID, alpha=0.25, linewidth=0)
         failures.set_xlabel("seconds from the run's start; shaded: the windows that count")
         return svg(figure, name)
+
+
+def bins(start: float, end: float) -> Values:
+    """Edges of seconds; of a short run 20 at least and of a long one about 400 bins."""
+    span = end - start
+    if span <= 0:
+        return np.array([start, start + 1])
+    width = min(max(1.0, span / 400), span / 20)
+    begin = np.floor(start) if width >= 1 else start
+    return np.asarray(begin + width * np.arange(np.ceil((end - begin) / width + 1e-9) + 1))
 
 
 def servers(
@@ -272,6 +288,8 @@ def phases(accounts: Sequence[tuple[int, Sequence[Mapping[str, Any]]]], order: S
         for axes, shown, title in ((left, order[:-1], "Up to the first token"), (right, order, "The whole request")):
             for row, (target, account) in enumerate(accounts):
                 _bar(axes, row, target, account, shown, order)
+            if not axes.patches:
+                _empty(axes, "no answered request")
             axes.set_title(f"{title}: mean")
             axes.set_yticks(range(len(accounts)), [f"{row + 1}" for row in range(len(accounts))])
             axes.invert_yaxis()
@@ -333,7 +351,7 @@ def client(lateness: Curves, lag: Curves, name: str) -> str:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(11, 2.9), layout="constrained")
         left, right = figure.subplots(1, 2)
-        _cdf(left, lateness, "Lateness: sent after it was due")
-        _cdf(right, lag, "Client lag: read after it had arrived")
+        _cdf(left, lateness, "Lateness: sent after it was due", "no request was sent")
+        _cdf(right, lag, "Client lag: read after it had arrived", "no answer was read")
         left.set_ylabel("share of requests")
         return svg(figure, name)

@@ -17,6 +17,7 @@ from .gates import Result, Verdict
 
 COLUMNS = (("ttft", 0.5), ("ttft", 0.99), ("tpot", 0.5), ("tpot", 0.99), ("e2e", 0.5))
 WIDE = 120
+ROOM = 100  # columns, that the table of gates needs
 LEAD = 19  # columns, at least, for one step's leader
 GAP = 2  # blanks between columns
 UNDER = {"TTFT p50": "prefill", "TTFT p99": "prefill", "TPOT p50": "decode", "TPOT p99": "decode", "E2E p50": "whole",
@@ -213,6 +214,11 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
     """One line a gate and target: verdict, figure, interval, samples."""
     if not verdicts:
         return
+    _widen(console)
+    if console.width < ROOM:
+        for verdict in verdicts:
+            console.print(_verdict(verdict), soft_wrap=True)
+        return
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for name in ("gate", "target", "load", "verdict"):
         table.add_column(name)
@@ -224,8 +230,15 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
         result = Text(str(verdict.result), style=RESULT_STYLE[verdict.result])
         shown = figure(verdict, verdict.figure)
         table.add_row(*names, result, shown, bounds(verdict), f"{verdict.n:,}", escape(verdict.note))
-    _widen(console)
     console.print(table, soft_wrap=False)
+
+
+def _verdict(verdict: Verdict) -> Text:
+    """The same as a sentence, for a console without room for the table."""
+    where = " at ".join(part for part in (verdict.target, verdict.step) if part)
+    told = [figure(verdict, verdict.figure), bounds(verdict), verdict.note or f"n={verdict.n:,}"]
+    said = f" {verdict.gate.text}, {where}: {', '.join(part for part in told if part)}"
+    return Text.assemble((str(verdict.result), RESULT_STYLE[verdict.result]), printable(said))
 
 
 def bounds(verdict: Verdict) -> str:

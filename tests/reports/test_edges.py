@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from array import array
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from reports import html, recorded, results, summary, text
+from reports import html, plots, recorded, results, summary, text
 from targets.exchange import Exchange, Outcome
 
 
@@ -49,6 +51,33 @@ RUNS = {
         for k in range(1, 11)
     ],
 }  # fmt: skip
+
+
+@pytest.mark.parametrize(("end", "fewest", "most"), [(0.0, 1, 1), (1.0, 20, 22), (60.0, 60, 62), (4000.0, 400, 402)])
+def test_the_timelines_bins(end: float, fewest: int, most: int) -> None:
+    for start in (0.0, 0.3, 1e9 + 0.7):
+        edges = plots.bins(start, start + end)
+        assert fewest <= len(edges) - 1 <= most
+        assert edges[0] <= start
+        assert edges[-1] >= start + end
+        assert np.all(np.diff(edges) > 0)
+
+
+def test_a_short_run_that_failed_says_so_in_its_plots(tmp_path: Path) -> None:
+    writer = results.Writer(tmp_path, 0)
+    for index in range(10):
+        due = index * 10**8
+        times = {"started": due, "sent": due + 100, "done": due + 10**6}
+        writer.append(row(index, due=due, outcome=Outcome.HTTP_ERROR, status=500, **times))
+    writer.close()
+    run = recorded.load(tmp_path)
+    page = html.page([run], [summary.save(run)]).read_text()
+    assert page.count(">no answered request<") >= 4  # both CDFs, both accounts of phases
+    assert page.count(">no or too few answered requests<") == 3
+    drawn = plots.timeline(run.rows, {"t": 0}, [], "timeline")
+    curves = [path.count("L") for path in re.findall(r'<path d="([^"]*)" clip-path[^>]*var\(--t0\)', drawn)]
+    assert len(curves) == 3
+    assert min(curves) >= 20
 
 
 @pytest.mark.parametrize("name", RUNS)

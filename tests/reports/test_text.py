@@ -87,6 +87,16 @@ def test_gates(bakeoff: Path) -> None:
     same("gates.txt", out.getvalue())
 
 
+def test_gates_on_a_narrow_terminal_are_sentences(bakeoff: Path) -> None:
+    verdicts = gates.judge(bakeoff, [gates.parse("h100@1x: ttft p99 < 800ms"), gates.parse("h100@1x: e2e p99.9 < 9s")])
+    out = io.StringIO()
+    text.print_verdicts(verdicts, Console(file=out, width=60, force_terminal=True, color_system=None))
+    assert out.getvalue().splitlines() == [
+        "pass h100@1x: ttft p99 < 800ms, h100 at 1x: 167 ms, 164 ms–∞, the limit lies inside the 95 % interval",
+        "too few samples h100@1x: e2e p99.9 < 9s, h100 at 1x: -, n=514, needs 2995",
+    ]
+
+
 def test_leads(summed: dict[str, Any]) -> None:
     found = summed
     said = [f"{phase}: {one.step}: {one}" for phase, leads in lead.matrix(found) for one in leads]
