@@ -61,6 +61,8 @@ def options(
 
 
 def _register() -> None:
+    if app.registered_commands:
+        return
     for name, group in COMMANDS:
         if find_spec(f"loadgen.commands.{name}") is None:
             continue

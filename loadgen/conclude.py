@@ -16,7 +16,7 @@ def conclude(folder: Path) -> int:
     """Writes summary.json and report.html, prints them and the gates' verdicts, returns the exit code."""
     from rich.console import Console
 
-    from reports import html, text
+    from reports import text
     from reports.gates import exit_code, judge, parse, parse_goodput
     from reports.summary import summarise
 
@@ -36,6 +36,8 @@ def conclude(folder: Path) -> int:
         console.print(str(error), markup=False)
         code = UNUSABLE
     if about.get("report", True):
+        from reports import html  # its figures cost half a second
+
         console.print(f"report: {html.write([folder])}", markup=False, highlight=False)
     if about.get("closing"):
         console.print(about["closing"], markup=False, highlight=False)

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
+from loadgen import __main__ as program
+from loadgen import become
 from reports import results
 
 
@@ -68,6 +71,15 @@ class _Answer(BaseHTTPRequestHandler):
         self._head()
         self._tokens(min(self.server.tokens, int(body.get("max_tokens", body.get("max_completion_tokens", 4)))))
         self._event({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": self.server.tokens}})
+        self._end()
+
+    def be_silent(self, body: dict[str, Any]) -> None:
+        """Tells no usage."""
+        self._head()
+        self._tokens(int(body["max_tokens"]))
+        self._end()
+
+    def _end(self) -> None:
         self._chunk(b"data: [DONE]\n\n")
         self._chunk(b"")
 
@@ -159,6 +171,21 @@ def command(*arguments: str | Path) -> list[str]:
 
 def phaseload(*arguments: str | Path, cwd: Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def refused(patch: pytest.MonkeyPatch, cwd: Path, *arguments: str | Path) -> int:
+    """The exit code of a command that must not get as far as Locust; in this process, which is quick."""
+
+    def started(*_: Any) -> None:
+        raise AssertionError("the run was started")
+
+    patch.chdir(cwd)
+    patch.setattr(become, "run", started)
+    patch.setattr(sys, "argv", ["phaseload", *command(*arguments)[4:]])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .running import about, command, endpoint, expected, phaseload, rows, running, trace, until
+from .running import about, command, endpoint, expected, phaseload, refused, rows, running, trace, until
 
 
 def test_every_request_once_at_its_instant(tmp_path: Path) -> None:
@@ -109,7 +109,13 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "named"), BAD)
-def test_unusable_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], named: str) -> None:
+def test_unusable_input_is_one_line_and_exit_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    named: str,
+) -> None:
     trace(tmp_path / "t.csv", 2)
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "negative.csv").write_text("due_s,prompt_tokens,output_tokens\n0,1,1\n1,-5,1\n")
@@ -118,10 +124,10 @@ def test_unusable_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: l
     with endpoint() as server:
         taken = server.url.rpartition(":")[2]
         arguments = [argument.format(taken=taken) for argument in arguments]
-        done = phaseload("replay", *arguments, "--url", server.url, cwd=tmp_path)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert named.format(taken=taken) in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 3  # a gate is shown with a caret beneath
+        assert refused(monkeypatch, tmp_path, "replay", *arguments, "--url", server.url) == 2
+    said = capsys.readouterr().err
+    assert named.format(taken=taken) in said
+    assert len(said.strip().splitlines()) <= 3  # a gate is shown with a caret beneath
     assert server.prompts == []
 
 
@@ -209,23 +215,17 @@ def test_ctrl_c_twice_kills(tmp_path: Path) -> None:
         assert process.wait(timeout=10) == 3
 
 
-def test_each_try_is_a_row(tmp_path: Path) -> None:
+def test_each_try_is_a_row_and_prompts_may_be_token_ids(tmp_path: Path) -> None:
     trace(tmp_path / "t.csv", 4)
     with endpoint("flaky") as server:
-        phaseload("replay", "t.csv", "--url", server.url, "--retries", "2", "--out", "r", cwd=tmp_path)
+        phaseload(
+            "replay", "t.csv", "--url", server.url, "--retries", "2", "--token-ids", "1000", "--endpoint-type",
+            "completions", "--out", "r", cwd=tmp_path,
+        )  # fmt: skip
     tries = rows(tmp_path / "r").select(["index", "attempt", "outcome"]).to_pylist()
     found = sorted((row["index"], row["attempt"], row["outcome"]) for row in tries)
     assert found == [(index, n, outcome) for index in range(4) for n, outcome in ((1, "http_error"), (2, "ok"))]
-
-
-def test_prompts_as_token_ids(tmp_path: Path) -> None:
-    trace(tmp_path / "t.csv", 3)
-    with endpoint() as server:
-        phaseload(
-            "replay", "t.csv", "--url", server.url, "--token-ids", "1000", "--endpoint-type", "completions",
-            "--no-probe", "--out", "r", cwd=tmp_path,
-        )  # fmt: skip
-    assert sorted(len(body["prompt"]) for body in server.bodies) == [6, 7, 8]
+    assert sorted(len(body["prompt"]) for body in server.bodies) == [6, 6, 7, 7, 8, 8, 9, 9]
     assert all(0 < token < 1000 for body in server.bodies for token in body["prompt"])
 
 

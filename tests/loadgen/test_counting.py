@@ -1,0 +1,51 @@
+"""Token counts by a local tokenizer.json: of the whole answer, in the row, whoever else counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loadgen.counting import Counting
+from targets import exchange as exchanges
+from targets.exchange import Exchange, Verbatim
+
+from .running import endpoint, phaseload, rows, trace
+
+tokenizers = pytest.importorskip("tokenizers")
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> str:
+    """Tokens are the characters of words: `w12 ` has three."""
+    made = tokenizers.Tokenizer(tokenizers.models.BPE({char: n for n, char in enumerate("w0123456789ax")}, []))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "tokenizer.json"))
+    return str(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize("manner", ["silent", "well"])
+def test_answers_are_counted_by_the_local_tokenizer(tmp_path: Path, tokenizer: str, manner: str) -> None:
+    trace(tmp_path / "t.csv", 6)
+    with endpoint(manner, gap=0.001) as server:
+        done = phaseload("replay", "t.csv", "--url", server.url, "--tokenizer", tokenizer, "--out", "r", cwd=tmp_path)
+    table = rows(tmp_path / "r")
+    assert set(table["outcome"].to_pylist()) == {"ok"}, done.stderr
+    assert table["tokenizer_output"].to_pylist() == [8] * 6, done.stderr  # w0 w1 w2 w3
+    assert set(table["chars"].to_pylist()) == {12} and set(map(len, table["token_at"].to_pylist())) == {4}
+    assert set(table["usage_output"].to_pylist()) == ({None} if manner == "silent" else {4})
+
+
+def test_every_exchange_is_recorded_once_in_order(tokenizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "TEXT_LIMIT", 10)
+    recorded: list[Exchange] = []
+    counting = Counting(tokenizer, recorded.append)
+    for index, text in enumerate(["w0 w1", "", "w" * 11]):
+        put = Verbatim(index, "t", 0, 1, 1)
+        put.hear(text)
+        counting.put(put)
+    counting.put(Exchange(3, "t", 0, 1, 1))
+    counting.close()
+    assert [one.index for one in recorded] == [0, 1, 2, 3]
+    assert [one.tokenizer_output for one in recorded] == [4, None, None, None]  # nothing said, too much, not kept
+    assert not any(one.text for one in recorded if isinstance(one, Verbatim))
