@@ -41,4 +41,4 @@ def test_the_samples_needed(q: float, n: str) -> None:
 def test_the_limits_of_validity() -> None:
     assert (validity.AGREE, validity.DOUBTFUL, validity.LATE, validity.LATE_SHARE) == (0.05, 0.2, 0.01, 0.1)
     assert "agree within 5 % | within 20 % | beyond" in WORDS
-    assert "at most 10 ms, or 10 % of the mean gap" in WORDS
+    assert "at most 10 ms or 10 % of the mean gap" in WORDS
