@@ -36,7 +36,7 @@ from reports.results import Writer
 from targets.client import diagnostics
 from targets.clock import Clock, monotonic_ns, realtime_ns
 from targets.connect import connect
-from targets.exchange import Exchange
+from targets.exchange import Exchange, Verbatim
 from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.transforms import shard as part_of
@@ -45,6 +45,7 @@ from . import certificate
 from . import plan as plans
 from .agenda import Agenda
 from .ahead import Ahead
+from .counting import Counting
 from .dispatch import Dispatcher, Lane
 from .pacing import share
 from .plan import Leg, Phase, Plan
@@ -141,10 +142,12 @@ class Shard:
             return
         clock = Clock(int(go["origin"]) + self._offset)
         self._lanes = [
-            Lane(leg, agenda, ahead, connect(leg.target, clock))
+            Lane(leg, agenda, ahead, connect(leg.target, clock, Exchange if plan.tokenizer is None else Verbatim))
             for leg, (agenda, ahead) in zip(phase.legs, prepared, strict=True)
         ]
-        self._dispatcher = Dispatcher(phase, self._lanes, clock, int(go["start"]), self._record, plan.seed)
+        counting = None if plan.tokenizer is None else Counting(plan.tokenizer, self._record)
+        record = self._record if counting is None else counting.put
+        self._dispatcher = Dispatcher(phase, self._lanes, clock, int(go["start"]), record, plan.seed)
         reporter = gevent.spawn(self._report_often)
         for lane in self._lanes:
             lane.ahead.start(self._dispatcher.idle)
@@ -156,6 +159,8 @@ class Shard:
             lane.ahead.stop()
             lane.target.close()
             self._counts["unprepared"] += lane.ahead.unprepared
+        if counting is not None:
+            counting.close()
         reporter.kill()
         self._report()
         self._counts["clock_drift_ns"] = max(self._counts["clock_drift_ns"], abs(clock.drift()), key=abs)

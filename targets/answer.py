@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from .exchange import Exchange, Outcome
+from .exchange import Exchange, Outcome, Verbatim
 from .frame import Frame, learn
 from .http import HttpError, Response
 from .sse import Decoder, Event, SseError
@@ -62,7 +62,8 @@ class Answer:
         self._note_at, self._note_events = exchange.token_at.append, exchange.token_events.append
         self._frame: Frame | None = None
         self._in_step = False  # the last read was parsed in full and fitted the frame, or went by it
-        self._lessons = LESSONS if type(reader) is getattr(wire, "Reader", None) else 0
+        known = type(reader) is getattr(wire, "Reader", None) and not isinstance(exchange, Verbatim)
+        self._lessons = LESSONS if known else 0
         self.fast = 0  # reads that went by the frame
         self.tokens = 0  # token-bearing events so far
         self.finished_at: int | None = None  # when the terminator came

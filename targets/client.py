@@ -54,8 +54,11 @@ class HttpTarget:
     `wire` is a wire format (targets/wire/__init__.py) for an endpoint type that WIRES doesn't have.
     """
 
-    def __init__(self, spec: Spec, clock: Clock, wire: ModuleType | Any = None) -> None:
+    def __init__(
+        self, spec: Spec, clock: Clock, wire: ModuleType | Any = None, kind: type[Exchange] = Exchange
+    ) -> None:
         raise_open_files()
+        self.kind = kind
         self.spec, self.clock, self.name = spec, clock, spec.name
         self.wire = wire or _wire(spec)
         self.address = address(spec.url)
@@ -90,7 +93,7 @@ class HttpTarget:
     # The Target's side.
 
     def start(self, ask: Ask, done: Callable[[Exchange], None]) -> None:
-        exchange = Exchange(
+        exchange = self.kind(
             ask.index, self.name, ask.due, ask.prompt_tokens, ask.output_tokens, ask.step, ask.session, ask.turn,
             ask.planned, ask.counted, ask.attempt, started=self.clock.now(),
         )  # fmt: skip

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from .client import HttpTarget
 from .clock import Clock
+from .exchange import Exchange
 from .target import Spec, Target
 from .twoleg import TwoLegTarget
 from .wire import custom
 
 
-def connect(spec: Spec, clock: Clock) -> Target:
-    """A ready target: two legs or one, a user's own wire format or a known one. Raises InputError."""
+def connect(spec: Spec, clock: Clock, kind: type[Exchange] = Exchange) -> Target:
+    """A ready target: two legs or one, a user's own wire format or a known one. Raises InputError.
+
+    `kind` Verbatim: the exchanges keep their answers' text."""
     if spec.protocol is not None:
-        return TwoLegTarget(spec, clock)
+        return TwoLegTarget(spec, clock, kind)
     wire = custom.load(spec.endpoint_type) if spec.endpoint_type.endswith(".toml") else None
-    return HttpTarget(spec, clock, wire)
+    return HttpTarget(spec, clock, wire, kind)

@@ -27,7 +27,6 @@ import os
 import socket
 import ssl
 import struct
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -38,7 +37,7 @@ from typing import Any, Protocol
 from .address import Address
 from .answer import Answer
 from .exchange import Exchange, Outcome
-from .pulse import Pulse
+from .pulse import Pulse, stamped
 from .tls import Tls
 from .wire import facts
 
@@ -48,9 +47,7 @@ TUNNEL_LIMIT = 16 << 10  # bytes of a proxy's answer
 LINGER = 1_000_000_000  # ns that a finished answer may take to end its body; then the connection is given up
 NANO = 1_000_000_000
 
-# Linux; the socket module doesn't have it. Its message is a timespec: two native longs.
-SO_TIMESTAMPNS = 35 if sys.platform == "linux" else None
-_TIMESPEC = struct.Struct("@ll")
+_TIMESPEC = struct.Struct("@ll")  # what SO_TIMESTAMPNS brings
 QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 unpack = _TIMESPEC.unpack
 ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)
@@ -154,9 +151,7 @@ class Connection:
 
     def _open(self, family: int, address: Any) -> None:
         sock = self._sock = _socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        if SO_TIMESTAMPNS is not None:
-            with suppress(OSError):  # where the kernel has none, reads are counted as unstamped
-                sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)  # before connect: no segment may come without
+        stamped(sock)  # before connect: no segment may come without
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         failed = sock.connect_ex(address)

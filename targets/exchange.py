@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 NANO = 1e-9
+TEXT_LIMIT = 1 << 20  # characters of an answer that are kept to be counted
 
 
 class Outcome(StrEnum):
@@ -104,6 +105,10 @@ class Exchange:
     prefill_done: int | None = None
     decode_sent: int | None = None
 
+    def hear(self, text: str) -> None:
+        """Takes note of text that was received."""
+        self.chars += len(text)
+
     @property
     def ok(self) -> bool:
         return self.outcome is Outcome.OK
@@ -168,6 +173,24 @@ class Exchange:
     @property
     def longest_stall(self) -> float | None:
         return max(self.gaps(), default=None)
+
+
+@dataclass(slots=True)
+class Verbatim(Exchange):
+    """An exchange that keeps the answer's text until a local tokenizer has counted it; no row holds it."""
+
+    text: list[str] = field(default_factory=list, repr=False)
+
+    def hear(self, text: str) -> None:
+        self.chars += len(text)
+        if self.chars <= TEXT_LIMIT:
+            self.text.append(text)
+
+    def take(self) -> str | None:
+        """The whole text, which is then forgotten; None where there was none, or more than is kept."""
+        text = "".join(self.text)
+        self.text.clear()
+        return text if text and len(text) == self.chars else None
 
 
 def _span(start: int | None, end: int | None) -> float | None:

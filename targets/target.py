@@ -40,6 +40,11 @@ class Ask:
     attempt: int = 1
     leave_after: int | None = None
 
+    @property
+    def tokens(self) -> int:
+        """What is asked for: servers refuse to give none."""
+        return max(1, self.output_tokens)
+
 
 @dataclass(frozen=True)
 class Spec:

@@ -41,14 +41,14 @@ Done = Callable[[Exchange], None]
 class TwoLegTarget:
     """The `Target` of a prefill pool and a decode pool. Raises InputError when made."""
 
-    def __init__(self, spec: Spec, clock: Clock) -> None:
+    def __init__(self, spec: Spec, clock: Clock, kind: type[Exchange] = Exchange) -> None:
         if spec.protocol not in PROTOCOLS or not spec.prefill or not spec.decode:
             known = ", ".join(PROTOCOLS)
             raise InputError("two legs need prefill, decode and a protocol", where=spec.name, remedy=f"one of {known}")
-        self.spec, self.clock, self.name = spec, clock, spec.name
+        self.spec, self.clock, self.name, self.kind = spec, clock, spec.name, kind
         self.protocol = PROTOCOLS[spec.protocol]
         self.prefill = [HttpTarget(replace(spec, url=url), clock) for url in spec.prefill]
-        self.decode = [HttpTarget(replace(spec, url=url), clock) for url in spec.decode]
+        self.decode = [HttpTarget(replace(spec, url=url), clock, kind=kind) for url in spec.decode]
         self._engines = [_engine(spec, url) for url in spec.prefill] if spec.protocol == "mooncake" else []
         self._prefilled = self._decoded = 0  # exchanges so far, for the round robins
         self._handing: set[_Exchange] = set()  # those whose decode leg isn't out yet
@@ -93,7 +93,7 @@ class _Exchange:
         self.owner, self.ask, self.done, self.pair = owner, ask, done, pair
         self.prefill, self.decode = prefill, decode
         self.stopped: Outcome | None = None
-        self.exchange = Exchange(
+        self.exchange = owner.kind(
             ask.index, owner.name, ask.due, ask.prompt_tokens, ask.output_tokens, ask.step, ask.session, ask.turn,
             ask.planned, ask.counted, ask.attempt, started=owner.clock.now(),
         )  # fmt: skip

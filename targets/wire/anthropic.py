@@ -26,7 +26,7 @@ OVERLOADED = {"rate_limit_error", "overloaded_error"}
 def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
     body = {
         "model": spec.model,
-        "max_tokens": ask.output_tokens,
+        "max_tokens": ask.tokens,
         "messages": facts.messages(ask),
         "stream": True,
         **spec.extra_body,
@@ -48,7 +48,7 @@ class Reader:
             case "content_block_delta":
                 delta = facts.mapping(data.get("delta"))
                 text = facts.text(delta.get(TEXTS.get(str(delta.get("type")), "")))
-                exchange.chars += len(text)
+                exchange.hear(text)
                 return 1 if text else 0
             case "message_start":
                 _note(facts.mapping(data.get("message")), exchange)
@@ -68,7 +68,7 @@ class Reader:
         self.finished = True
         blocks = data.get("content")
         texts = [facts.text(facts.mapping(b).get("text")) for b in blocks] if isinstance(blocks, list) else []
-        exchange.chars += sum(map(len, texts))
+        exchange.hear("".join(texts))
         return exchange.usage_output or int(any(texts))
 
 

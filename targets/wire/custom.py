@@ -70,7 +70,7 @@ class Custom:
             "messages": facts.messages(ask),
             "model": spec.model,
             "prompt_tokens": ask.prompt_tokens,
-            "output_tokens": ask.output_tokens,
+            "output_tokens": ask.tokens,
         }
         body = _filled(self.body, words) | spec.extra_body
         return self.path, list(self.headers.items()), orjson.dumps(body)
@@ -101,10 +101,10 @@ class Reader:
             raise WireError(facts.complaint(error), Outcome.HTTP_ERROR)
         self.finished = self.finished or bool(find(data, paths.ended))
         self._note(data, exchange)
-        length = len(facts.text(find(data, paths.text)))
-        new = length - exchange.chars if paths.cumulative else length
-        exchange.chars += max(0, new)
-        return self._new_tokens(data) if paths.tokens else int(new > 0)
+        text = facts.text(find(data, paths.text))
+        new = text[exchange.chars :] if paths.cumulative else text
+        exchange.hear(new)
+        return self._new_tokens(data) if paths.tokens else int(bool(new))
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
         self.finished = True

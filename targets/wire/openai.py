@@ -22,10 +22,10 @@ RATE_LIMIT_CODES = ("rate_limit", "429", "498", "529", "capacity_exceeded", "ove
 
 def body(ask: Ask, spec: Spec, asked: dict[str, Any]) -> dict[str, Any]:
     """The request's body: what every server of the family takes, then the user's own; a null there removes a key."""
-    body: dict[str, Any] = {"model": spec.model, **asked, "max_tokens": ask.output_tokens, "stream": True}
+    body: dict[str, Any] = {"model": spec.model, **asked, "max_tokens": ask.tokens, "stream": True}
     body["stream_options"] = {"include_usage": True}
     if spec.ignore_eos is not False:
-        body |= {"ignore_eos": True, "min_tokens": ask.output_tokens}
+        body |= {"ignore_eos": True, "min_tokens": ask.tokens}
     body |= spec.extra_body
     return {key: value for key, value in body.items() if value is not None}
 
@@ -49,12 +49,12 @@ class Reader:
         if "x_groq" in data:
             _note_groq(facts.mapping(data["x_groq"]), exchange)
         choice = facts.first(data.get("choices"))
-        chars = len(_text(choice, facts.mapping(choice.get("delta"))))
+        text = _text(choice, facts.mapping(choice.get("delta")))
         note(data, choice, exchange)
         before, self._tokens = self._tokens, exchange.usage_output or 0
-        if not chars:
+        if not text:
             return 0
-        exchange.chars += chars
+        exchange.hear(text)
         return max(1, self._tokens - before)
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
@@ -63,10 +63,10 @@ class Reader:
             raise failed(data)
         choice = facts.first(data.get("choices"))
         note(data, choice, exchange)
-        chars = len(_text(choice, facts.mapping(choice.get("message"))))
-        exchange.chars += chars
+        text = _text(choice, facts.mapping(choice.get("message")))
+        exchange.hear(text)
         self.finished = True
-        return exchange.usage_output or (1 if chars else 0)
+        return exchange.usage_output or (1 if text else 0)
 
 
 def _text(choice: dict[str, Any], delta: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
     body = {
         "model": spec.model,
         "input": facts.messages(ask),
-        "max_output_tokens": ask.output_tokens,
+        "max_output_tokens": ask.tokens,
         "stream": True,
         **spec.extra_body,
     }
@@ -48,7 +48,7 @@ class Reader:
         kind = facts.text(data.get("type"))
         if kind.endswith(".delta"):
             text = facts.text(data.get("delta"))
-            exchange.chars += len(text)
+            exchange.hear(text)
             return 1 if text else 0
         response = facts.mapping(data.get("response"))
         if kind in FAILURES:

@@ -21,7 +21,7 @@ ABORTS = {429: Outcome.RATE_LIMITED, 503: Outcome.RATE_LIMITED}
 
 
 def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
-    sampling: dict[str, Any] = {"max_new_tokens": ask.output_tokens}
+    sampling: dict[str, Any] = {"max_new_tokens": ask.tokens}
     if spec.ignore_eos is not False:
         sampling["ignore_eos"] = True
     prompt = {"input_ids": ask.prompt} if isinstance(ask.prompt, list) else {"text": facts.prompt(ask)}
@@ -47,7 +47,7 @@ class Reader:
             raise WireError(facts.complaint(data), Outcome.HTTP_ERROR)
         meta = facts.mapping(data.get("meta_info"))
         _note(meta, exchange)
-        exchange.chars = max(exchange.chars, len(facts.text(data.get("text"))))
+        exchange.hear(facts.text(data.get("text"))[exchange.chars :])
         seen = facts.count(meta.get("completion_tokens")) or 0
         new, self._tokens = max(0, seen - self._tokens), max(seen, self._tokens)
         return new

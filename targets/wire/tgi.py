@@ -19,7 +19,7 @@ __all__ = ["Reader", "failure", "request"]
 
 
 def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
-    parameters = {"max_new_tokens": ask.output_tokens, "details": True}
+    parameters = {"max_new_tokens": ask.tokens, "details": True}
     body = {"inputs": facts.prompt(ask), "parameters": parameters, "stream": True, **spec.extra_body}
     return "/generate_stream", [], orjson.dumps(body)
 
@@ -41,7 +41,7 @@ class Reader:
         token = data.get("token")
         if not isinstance(token, dict):
             return 0
-        exchange.chars += len(facts.text(token.get("text")))
+        exchange.hear(facts.text(token.get("text")))
         return 1
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
@@ -51,7 +51,7 @@ class Reader:
         _note(facts.mapping(data.get("details")), exchange)
         self.finished = True
         text = facts.text(data.get("generated_text"))
-        exchange.chars += len(text)
+        exchange.hear(text)
         return exchange.usage_output or int(bool(text))
 
 

@@ -21,7 +21,7 @@ __all__ = ["Reader", "failure", "request"]
 
 
 def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
-    body = {"text_input": facts.prompt(ask), "max_tokens": ask.output_tokens, "stream": True, **spec.extra_body}
+    body = {"text_input": facts.prompt(ask), "max_tokens": ask.tokens, "stream": True, **spec.extra_body}
     return f"/v2/models/{quote(spec.model, safe='')}/generate_stream", [], orjson.dumps(body)
 
 
@@ -40,7 +40,7 @@ class Reader:
         exchange.model = facts.name(data.get("model_name")) or exchange.model
         exchange.request_id = exchange.request_id or facts.name(data.get("id"))
         text = facts.text(data.get("text_output"))
-        exchange.chars += len(text)
+        exchange.hear(text)
         return 1 if text else 0
 
     def answer(self, body: bytes, exchange: Exchange) -> int:

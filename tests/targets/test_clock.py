@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,10 @@ from targets.clockalarm import ClockAlarm
 from targets.exchange import Outcome
 
 SECOND = 1_000_000_000
+
+
+def test_a_socket_keeps_the_kernel_taking_receive_times() -> None:
+    assert pulse.pulse().keeper.getsockopt(socket.SOL_SOCKET, 35) == 1
 
 
 class Injected:

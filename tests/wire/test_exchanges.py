@@ -4,6 +4,7 @@ A new one is a table in `exchanges/TYPE.toml`; `phaseload record URL` writes it 
 """
 
 import json
+import re
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targets.exchange import Exchange
+from targets.exchange import Exchange, Verbatim
 from targets.recording import facts, recording, replay
+from targets.target import Ask, Spec
 from targets.wire import WIRES, WireError
 
 EXCHANGES = {
@@ -60,6 +62,19 @@ def test_split_anywhere(case, data):
 def test_every_type_has_a_stream_an_error_and_a_request(kind):
     outcomes = {table["facts"]["outcome"] for (type_, _), table in EXCHANGES.items() if type_ == kind}
     assert "ok" in outcomes and outcomes & {"http_error", "rate_limited"}
+
+
+@every_exchange
+def test_the_text_that_is_kept_is_all_of_it(kind, table, monkeypatch):
+    monkeypatch.setattr("targets.recording.UNTOLD", Verbatim(0, "", 0, 0, 0))
+    exchange = replay(WIRES[kind], recording(table))
+    assert exchange.chars == len(exchange.take() or "")
+
+
+@pytest.mark.parametrize("kind", WIRES)
+def test_a_request_for_no_token_asks_for_one(kind):
+    _, _, body = WIRES[kind].request(Ask(0, 0, "hello", 1, 0), Spec("x", "http://h", "m"))
+    assert re.findall(rb'"\w*max\w*tokens":(\d+)', body) == [b"1"]
 
 
 @every_exchange
