@@ -123,7 +123,7 @@ def _cdf(axes: Axes, curves: Curves, title: str, empty: str = "no answered reque
 
 
 def _empty(axes: Axes, said: str) -> None:
-    axes.annotate(said, (0.5, 0.5), xycoords="axes fraction", ha="center", color=INK)
+    axes.annotate(said, (0.5, 0.6), xycoords="axes fraction", ha="center", color=INK)
 
 
 def _log_seconds(axes: Axes, axis: str = "x", *, empty: str) -> None:
@@ -230,8 +230,11 @@ def timeline(rows: pd.DataFrame, numbers: Mapping[str, int], windows: Sequence[t
             colour, style = placeholder(number), line(number)
             counts, _ = np.histogram(part["due"] * NANO, edges)
             arrivals.stairs(counts / width, edges, baseline=None, color=colour, linestyle=style, linewidth=1.2)
-            backlog = overload.backlog(part, edges / NANO)
-            open_.step(edges, backlog, where="post", color=colour, linestyle=style, linewidth=1.4)
+            changes = np.unique(part[["due", "done"]].to_numpy(np.float64))  # nan where a request was never over
+            at = edges / NANO if len(part) > POINTS else changes[np.isfinite(changes)]
+            open_.step(
+                at * NANO, overload.backlog(part, at), where="post", color=colour, linestyle=style, linewidth=1.4
+            )
             failed = part.loc[~part["ok"]]
             counts, _ = np.histogram(failed["done"].fillna(failed["due"]) * NANO, edges)
             failures.stairs(counts / width, edges, baseline=None, color=colour, linestyle=style, linewidth=1.4)
