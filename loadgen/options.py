@@ -88,7 +88,10 @@ Salt = Annotated[
 ]
 
 Tokenizer = Annotated[
-    str | None, typer.Option(help="The model's tokenizer.json: prompts exact in its tokens.", rich_help_panel=ANSWERS)
+    str | None,
+    typer.Option(
+        help="A tokenizer.json: prompts exact in its tokens, answers counted in them.", rich_help_panel=ANSWERS
+    ),
 ]
 TokenIds = Annotated[
     int | None,
