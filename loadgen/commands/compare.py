@@ -37,8 +37,12 @@ def compare(
     from reports import recorded, text
     from traces.errors import InputError
 
-    first = recorded.load(run)
-    found = comparing.of_run(first, base) if other is None else comparing.of_runs(first, recorded.load(other))
+    loaded = [recorded.load(folder) for folder in (run, other) if folder is not None]
+    for one in loaded:
+        if one.damaged or one.lacking:
+            said = f"{one.folder}: row files are gone or unreadable; only the rows that are left are compared"
+            Console(stderr=True).print(said, soft_wrap=True, markup=False, highlight=False)
+    found = comparing.of_run(loaded[0], base) if other is None else comparing.of_runs(*loaded)
     if not found:
         raise InputError("one target only: nothing to compare", where=str(run), remedy="give a second run")
     if json:

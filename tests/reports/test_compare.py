@@ -147,3 +147,12 @@ def test_the_command(bakeoff: Path, tmp_path: Path) -> None:
     failed = subprocess.run([*command[:4], str(alone)], capture_output=True, text=True)
     assert (failed.returncode, failed.stderr.count("\n")) == (2, 1)
     assert "one target only" in failed.stderr
+
+
+def test_the_command_says_that_rows_are_gone(tmp_path: Path) -> None:
+    folder = made.run(tmp_path, (made.GPU, made.RACK), steps={"1x": 5.0, "2x": 5.0}, seconds=10)
+    next((folder / "exchanges").iterdir()).write_bytes(b"PAR1")
+    command = [sys.executable, "-m", "loadgen", "compare", str(folder), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(json.loads(done.stdout)) == 1
+    assert "row files are gone or unreadable" in done.stderr
