@@ -279,7 +279,11 @@ class HttpTarget:
         for name in SAID:
             said = getattr(exchange, name)
             if said:
-                setattr(exchange, name, self._keys.sub("***", said))
+                setattr(exchange, name, self.clean(said))
+
+    def clean(self, text: str) -> str:
+        """The text without this target's keys."""
+        return text if self._keys is None else self._keys.sub("***", text)
 
 
 _STOPPED = {Outcome.CUT: "the run ended first", Outcome.CANCELLED: "cancelled"}

@@ -23,15 +23,17 @@ def fetch(spec: Spec, ask: Ask, source: str = "") -> tuple[Any, Recording]:
     target = connect(spec, Clock())
     if not isinstance(target, HttpTarget) or target.address.proxy == "tunnel":
         raise InputError("can be recorded on one leg and without a tunnelling proxy only", where=spec.url)
-    path, headers, body = target.wire.request(ask, spec)
-    payload = target.payload(path, [*headers, ("Connection", "close")], body)
+    path, own, body = target.wire.request(ask, spec)
+    payload = target.payload(path, [*own, ("Connection", "close")], body)
     try:
         response, answer = _ask(target, payload)
     except (OSError, HttpError) as error:
         raise InputError(f"no answer: {error}", where=spec.url) from None
     finally:
         target.close()
-    return target.wire, Recording(response.status, answer, response.headers, source)
+    headers = {name: target.clean(value) for name, value in response.headers.items()}
+    answer = target.clean(answer.decode("latin-1")).encode("latin-1")  # each byte a character, and back
+    return target.wire, Recording(response.status, answer, headers, source)
 
 
 def _ask(target: HttpTarget, payload: bytes) -> tuple[Response, bytes]:

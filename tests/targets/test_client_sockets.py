@@ -17,6 +17,7 @@ import pytest
 from targets.client import HttpTarget, diagnostics
 from targets.clock import Clock
 from targets.exchange import Exchange, Outcome
+from targets.fetch import fetch
 from targets.target import Ask, Spec
 from targets.wire import chat
 from traces.errors import InputError
@@ -396,6 +397,18 @@ def test_an_echoed_key_is_in_no_fact_of_the_row(serve: Serve, caller: Any, monke
     exchange = caller(serve(script).url, headers=(("Authorization", "${LINE}"),)).ask()
     assert (exchange.outcome, exchange.model, exchange.region) == (Outcome.OK, "m ***", "***")
     assert "sk-secret" not in repr(exchange) and exchange.ratelimit == '{"x-ratelimit-of":"***…"}'
+
+
+def test_a_recorded_answer_holds_no_key(serve: Serve, monkeypatch: Any) -> None:
+    monkeypatch.setenv("THE_KEY", "sk-secret-1")
+    body = b'{"error": "no sk-secret-1 h\xc3\xa9"}'
+
+    def script(peer: Peer) -> None:
+        assert b"sk-secret-1" in peer.request()
+        peer.say(b"HTTP/1.1 401 No\r\nx-region: sk-secret-1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    _, answer = fetch(Spec("x", serve(script).url, api_key_env="THE_KEY"), Ask(0, 0, "a", 1, 1))
+    assert answer.body.decode() == '{"error": "no *** hé"}' and answer.headers["x-region"] == "***"
 
 
 def test_a_header_of_the_user_replaces_ours(serve: Serve, caller: Any) -> None:
