@@ -11,7 +11,7 @@ bakeoff: $(VENV)/.installed
 	$(BIN)/phaseload bakeoff
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-real: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m real tests/real
