@@ -264,7 +264,7 @@ def _typical(requests: Sequence[Request]) -> tuple[int, int]:
 
 
 def _hybrid(subject: Subject, model: str, requests: Sequence[Request]) -> dict[str, Any] | None:
-    """What a composition gains over its prefill hardware alone, by output length and link bandwidth."""
+    """What a composition gains over the faster of its parts alone, by output length and link bandwidth."""
     endpoint = subject.build(model)
     if not isinstance(endpoint.station, Disaggregated):
         return None
@@ -273,8 +273,12 @@ def _hybrid(subject: Subject, model: str, requests: Sequence[Request]) -> dict[s
     outputs = sorted({min(int(n), longest) for n in np.geomspace(8, 1024, 9)})
     bandwidths = [float(f"{b:.3g}") for b in np.geomspace(1.1, 450, 9)]
     settings = {key: value for key, value in subject.settings.items() if key != "pool"}
-    gpu = settings.get("prefill", endpoint.profile.prefill)
-    gain = analysis.hybrid_gain(
-        gpu, subject.profile, outputs, bandwidths, prompt=prompt, model=model, settings=settings
-    )
-    return {"name": subject.name, "prompt": prompt, "outputs": outputs, "bandwidths": bandwidths, "gain": gain}
+    gain = analysis.hybrid_gain(subject.profile, outputs, bandwidths, prompt=prompt, model=model, settings=settings)
+    return {
+        "name": subject.name,
+        "alone": [name for name, _ in analysis.parts(subject.profile, settings)],
+        "prompt": prompt,
+        "outputs": outputs,
+        "bandwidths": bandwidths,
+        "gain": gain,
+    }

@@ -103,8 +103,8 @@ def _figures(found: Found, numbers: Mapping[str, int]) -> Iterator[tuple[str, st
         yield "Where batching overtakes", caption, _decode(found, numbers)
     for hybrid in found["hybrids"]:
         caption = (
-            f"End-to-end time of the prefill hardware alone over that of {hybrid['name']}, one request of "
-            f"{hybrid['prompt']:,} prompt tokens: above 1 the hybrid pays."
+            f"End-to-end time of {' or '.join(hybrid['alone'])} alone, whichever is faster, over that of "
+            f"{hybrid['name']}, one request of {hybrid['prompt']:,} prompt tokens: above 1 the hybrid pays."
         )
         yield "What the hybrid gains", caption, _gain(hybrid)
     if any(target.get("batch_cost") for target in found["targets"]):

@@ -13,6 +13,7 @@ from .compose import Endpoint, build
 from .disaggregation import Disaggregated
 from .job import Job
 from .pool import Pool
+from .profiles import load
 from .roofline import Roofline
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -53,8 +54,24 @@ def crossover(times: Roofline, context: int, rack_tpot: float) -> int | None:
     return None
 
 
+def parts(hybrid: str, settings: Mapping[str, str] | None = None) -> list[tuple[str, dict[str, str]]]:
+    """(profile, settings) of the hardware that could do without the hand-over: the prefill's, and a decode rack.
+
+    A decode pool of GPUs is left out: with as many cards the prefill's stand for it.
+    """
+    profile = load(hybrid)
+    wanted = {**profile.settings, **(settings or {})}
+    found = []
+    for side, default in (("prefill", profile.prefill), ("decode", profile.decode)):
+        name = wanted.get(side, default)
+        if side == "prefill" or load(name).kind == "pipeline":
+            start = f"{side}."
+            own = {key.removeprefix(start): value for key, value in wanted.items() if key.startswith(start)}
+            found.append((name, own))
+    return found
+
+
 def hybrid_gain(
-    gpu: str,
     hybrid: str,
     outputs: Sequence[int],
     bandwidths: Sequence[float],
@@ -63,9 +80,10 @@ def hybrid_gain(
     model: str = "llama2-7b",
     settings: Mapping[str, str] | None = None,
 ) -> list[list[float]]:
-    """End-to-end time on `gpu` alone over that on the hybrid, a row for each link bandwidth (GB/s): above 1 it pays."""
-    own = {key.removeprefix("prefill."): value for key, value in (settings or {}).items() if key.startswith("prefill.")}
-    plain = [alone(gpu, prompt, output, model, own).last for output in outputs]
+    """End-to-end time on the faster of its `parts` over that on the hybrid, a row for each link bandwidth (GB/s):
+    above 1 the hybrid pays."""
+    singles = parts(hybrid, settings)
+    plain = [min(alone(name, prompt, output, model, own).last for name, own in singles) for output in outputs]
     rows = []
     for bandwidth in bandwidths:
         linked = {**(settings or {}), "link.bandwidth": str(bandwidth)}

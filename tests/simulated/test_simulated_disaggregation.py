@@ -6,6 +6,8 @@ from itertools import pairwise
 
 import pytest
 
+from targets.simulated import analysis
+
 from .engines import alone, endpoint, tpot, work
 
 KV = 524288
@@ -36,6 +38,9 @@ def test_the_hybrid_gains_exactly_where_the_two_conditions_hold(gpu, bandwidth, 
     assert (mixed.first < rack.first) == (transfer < rack.first - plain.first)
     assert mixed.first == pytest.approx(plain.first + transfer)
     assert tpot(mixed) == pytest.approx(tpot(rack))
+    link = {"prefill": gpu, "link.t0": "0", "link.handover": str(FIXED)}
+    [[shown]] = analysis.hybrid_gain("disaggregated", [output], [bandwidth], prompt=PROMPT, settings=link)
+    assert (shown > 1) == (mixed.last < plain.last and mixed.first < rack.first)
 
 
 @pytest.mark.parametrize(("gpu", "limit"), [("a100-40g", 7.3), ("h100", 4.8)])
