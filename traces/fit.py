@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arrivals import arrivals
+from .errors import InputError
 from .profile import Whole, dispersion, prefix_entries, spearman, window_counts
 from .synth import draw
 from .trace import Trace
@@ -30,6 +31,7 @@ PROBABILITIES = np.unique(
 )
 WINDOWS = (1, 2, 5, 10, 20, 30, 60, 120)  # seconds
 TAUS = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)  # seconds; slower changes are the rhythm's
+FEWEST = 10  # requests that show anything at all
 BURSTY = 2.5  # CV of gaps
 SILENCE = 13  # mean gaps
 RHYTHM_STEP, RHYTHM_MOST, RHYTHM_REQUESTS = 300.0, 48, 150  # s; steps; requests a step, at least
@@ -38,7 +40,10 @@ TEMPO, DRIFT = 0.03, 0.3  # of bursts: as in Azure's code service, the one publi
 
 
 def fit(trace: Trace) -> dict[str, Any]:
-    """A workload (JSON-able) that `synthesise` reads."""
+    """A workload (JSON-able) that `synthesise` reads. InputError for too few requests, or all at one instant."""
+    if len(trace) < FEWEST or not trace.span:
+        expected = f"expected {FEWEST} requests or more, not all at one instant"
+        raise InputError(f"{expected}, got {len(trace)} in {trace.span / 1e9:g} s", where=trace.name, remedy="log more")
     due = (trace.column("due") - trace.column("due")[0]) / 1e9
     rank = spearman(trace.column("prompt_tokens"), trace.column("output_tokens"))
     workload: dict[str, Any] = {
@@ -141,9 +146,11 @@ def _compared(real: Trace, made: Trace) -> dict[str, float | None]:
     pairs = {name: (real.column(name), made.column(name)) for name in ("prompt_tokens", "output_tokens")}
     pairs["gaps"] = (np.diff(real.column("due")), np.diff(made.column("due")))
     for name, (a, b) in pairs.items():
-        found[f"{name} KS"] = kolmogorov(a, b)
+        found[f"{name} KS"] = kolmogorov(a, b) if len(b) else None  # one synthetic request has no gap
         for q in (0.5, 0.99):
-            found[f"{name} p{q * 100:g}"] = _error(float(np.quantile(a, q)), float(np.quantile(b, q)))
+            found[f"{name} p{q * 100:g}"] = _error(
+                *(float(np.quantile(one, q)) if len(one) else None for one in (a, b))
+            )
     for window in (1, 10, 60):
         spread = [dispersion(one.column("due") / 1e9, window) for one in (real, made)]
         found[f"dispersion {window} s"] = _error(*spread)
@@ -164,9 +171,9 @@ def _error(real: float | None, made: float | None) -> float | None:
 
 def _arrivals(due: Floats) -> dict[str, Any]:
     gaps = np.diff(due)
-    if len(gaps) < 20 or not due[-1]:
-        return {"rate": round(len(due) / due[-1], 6) if due[-1] else 1.0, "gaps": "exponential"}
     rate = {"rate": float(f"{len(due) / due[-1]:.5g}")}
+    if len(gaps) < 20:
+        return rate | {"gaps": "exponential"}
     return rate | (_on_off(due, gaps) if gaps.std() > BURSTY * gaps.mean() else _cox(due, gaps))
 
 

@@ -4,15 +4,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 from scipy import stats
 
 from traces import fit as fitting
+from traces.errors import InputError
 from traces.fit import closeness, fit, kolmogorov
 from traces.profile import profile
 from traces.read import read
 from traces.synth import draw, load, synthesise
-from traces.trace import build
+from traces.trace import Trace, build
 
 FOLDER = Path(__file__).parents[3] / "shared" / "traces"
 REAL = {
@@ -113,9 +115,26 @@ def test_bundled_workloads_behave_like_the_real_traces(name):
         assert all(abs(found[f"dispersion {window} s"]) <= 0.35 for window in (1, 10, 60))
 
 
-@pytest.mark.parametrize("rows", [1, 2, 30])
+def even(rows: int, apart: int = 10**9) -> Trace:
+    return build(
+        {"due": [row * apart for row in range(rows)], "prompt_tokens": [5] * rows, "output_tokens": [1] * rows}
+    )
+
+
+@pytest.mark.parametrize("rows", [10, 20, 30])
 def test_a_short_trace_fits_too(rows):
-    trace = build({"due": range(0, rows * 10**9, 10**9), "prompt_tokens": [5] * rows, "output_tokens": [1] * rows})
-    workload = fit(trace)
+    workload = orjson.loads(orjson.dumps(fit(even(rows))))  # which takes no figure of NumPy's
+    assert len(closeness(even(rows), workload)) == 3
     workload["duration"] = 100
     assert set(draw(workload).column("prompt_tokens")) == {5}
+
+
+@pytest.mark.parametrize(("rows", "apart"), [(1, 1), (2, 0), (9, 10**9), (10, 0)])
+def test_a_trace_that_shows_nothing_is_refused(rows, apart):
+    with pytest.raises(InputError, match="expected 10 requests or more"):
+        fit(even(rows, apart))
+
+
+def test_one_synthetic_request_has_no_gaps_to_compare():
+    found = fitting._compared(even(10), even(1))
+    assert found["gaps KS"] is None and found["gaps p50"] is None and found["prompt_tokens KS"] == 0
