@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from targets.exchange import NANO
+from reports.gates import LATENCIES, Gate, Verdict, decide, exit_code, parse, parse_goodput
+from targets.exchange import NANO, Exchange
 from targets.simulated import analysis, capacity
 from targets.simulated.disaggregation import Disaggregated
 from targets.simulated.pipeline import Racks
@@ -26,12 +27,14 @@ from traces.request import Request
 
 from . import planning
 from .planning import Load
-from .simulation import Subject
+from .simulation import STEP, Subject
 
 LOADS = ("speedup", "request_rate")  # axes that change the load; all others are settings of the targets
 POINTS = 8
 LARGEST = 20_000  # points of a grid
 SAMPLE = 1_000
+UNSWEPT = {"itl", "longest_stall", "lateness", "connect"}  # metrics that points don't keep
+OUTCOMES = {0: "met", 1: "missed", 3: "undecided"}  # by the exit code that the gates of a point alone would give
 
 Point = tuple[int, Subject, tuple[tuple[str, float], ...]]
 
@@ -68,13 +71,16 @@ def run(
     name: str,
     model: str,
     goodput: Sequence[str],
+    slo: Sequence[str] = (),
 ) -> int:
-    """Simulates the grid and writes planning.json and planning.html; returns the exit code."""
+    """Simulates the grid and writes planning.json and planning.html; returns the exit code: with gates, 0 where some
+    point meets all that concern it, else 3 where one can't be decided, else 1."""
     from rich.console import Console
 
     from reports import planning as report
-    from reports.gates import parse_goodput
 
+    objectives, gates = parse_goodput(list(goodput)), [parse(text) for text in slo]
+    _answerable(gates, objectives, [subject.name for subject in chosen])
     axes = dict(axis(text) for text in sweeps)
     points = list(_points(chosen, axes, model))
     if len(points) > LARGEST:
@@ -82,12 +88,13 @@ def run(
     for loads in {_loads(values) for _, _, values in points}:
         _REQUESTS[loads] = list(planning.requests(_at(load, dict(loads))))
     folder = planning.new_folder(name, out)
-    rows = _simulated(points, model, load, parse_goodput(list(goodput)))
+    rows = _simulated(points, model, load, objectives, gates)
     base = _REQUESTS[min(_REQUESTS)]
     found = {
         "model": model,
         "trace": load.trace,
         "goodput": list(goodput),
+        "slo": list(slo),
         "axes": axes,
         "points": rows,
         "targets": [_about(subject, model, base) for subject in chosen],
@@ -99,7 +106,20 @@ def run(
     console = Console(soft_wrap=True)
     report.print_points(found, console)
     console.print(f"report: {page}", markup=False, highlight=False)
-    return 0
+    outcomes = {row["slo"] for row in rows} - {None}
+    return 0 if "met" in outcomes or not outcomes else 3 if "undecided" in outcomes else 1
+
+
+def _answerable(gates: Sequence[Gate], objectives: Mapping[str, float], names: Sequence[str]) -> None:
+    """Raises InputError for what a point can't tell: without all tokens' instants there are no gaps between them."""
+    remedy = "leave --sweep out"
+    for gate in gates:
+        if gate.metric in UNSWEPT:
+            raise InputError(f"a sweep doesn't keep {gate.metric}", where=gate.text, remedy=remedy)
+        if gate.target not in ("", *names) or gate.step not in ("", STEP):
+            raise InputError("no such target or step", where=gate.text, remedy=f"there are {', '.join(names)}")
+    for metric in UNSWEPT & set(objectives):
+        raise InputError(f"a sweep doesn't keep {metric}", where="--goodput", remedy=remedy)
 
 
 def _points(chosen: Sequence[Subject], axes: Mapping[str, Sequence[float]], model: str) -> Iterator[Point]:
@@ -143,12 +163,12 @@ def _set(subject: Subject, values: Sequence[tuple[str, float]]) -> Subject:
 
 
 def _simulated(
-    points: Sequence[Point], model: str, load: Load, objectives: Mapping[str, float]
+    points: Sequence[Point], model: str, load: Load, objectives: Mapping[str, float], gates: Sequence[Gate]
 ) -> list[dict[str, Any]]:
     """A row for each point, in order; with a progress bar on a terminal."""
     from rich.progress import track
 
-    tasks = [(point, model, load.seed, load.warmup, dict(objectives)) for point in points]
+    tasks = [(point, model, load, dict(objectives), tuple(gates)) for point in points]
     gc.freeze()  # a collection in a worker would walk, and so copy, all the requests
     with multiprocessing.get_context("fork").Pool(min(len(os.sched_getaffinity(0)), len(tasks)), gc.disable) as pool:
         done = pool.imap_unordered(_measure, tasks)
@@ -156,11 +176,12 @@ def _simulated(
     return [rows[number] for number in sorted(rows)]
 
 
-def _measure(task: tuple[Point, str, int, float, dict[str, float]]) -> tuple[int, dict[str, Any]]:
-    (number, subject, values), model, seed, warmup, objectives = task
+def _measure(task: tuple[Point, str, Load, dict[str, float], tuple[Gate, ...]]) -> tuple[int, dict[str, Any]]:
+    (number, subject, values), model, load, objectives, gates = task
     requests = _REQUESTS[_loads(values)]
-    endpoint = _set(subject, values).build(model, seed)
-    exchanges = [exchange for exchange in simulate(endpoint, requests) if exchange.due >= warmup / NANO]
+    endpoint = _set(subject, values).build(model, load.seed)
+    rows = list(simulate(endpoint, requests))
+    exchanges = [exchange for exchange in rows if exchange.due >= load.warmup / NANO]
     good = [exchange for exchange in exchanges if exchange.ok]
     ttft = np.array([exchange.ttft for exchange in good], float)
     tpot = np.array([value for exchange in good if (value := exchange.tpot) is not None], float)
@@ -172,6 +193,8 @@ def _measure(task: tuple[Point, str, int, float, dict[str, float]]) -> tuple[int
     met_tokens = sum(exchange.output_count for exchange in met)
     dollars = endpoint.price / 3600 * span if endpoint.price else None
     joules = endpoint.watts * span if endpoint.watts else None
+    end = load.seconds / NANO if load.seconds else requests[-1].due
+    verdicts = _verdicts(gates, subject.name, rows, exchanges, (load.warmup / NANO, end), met if objectives else None)
     return number, {
         "target": subject.name,
         "values": dict(values),
@@ -192,7 +215,43 @@ def _measure(task: tuple[Point, str, int, float, dict[str, float]]) -> tuple[int
         "dollars_per_mtok": dollars / tokens * 1e6 if dollars and tokens else None,
         "dollars_per_good_mtok": dollars / met_tokens * 1e6 if dollars and met_tokens else None,
         "joules_per_token": joules / tokens if joules and tokens else None,
+        "slo": OUTCOMES[exit_code(verdicts, "valid")] if verdicts else None,
+        "gates": [verdict.as_json() for verdict in verdicts],
     }
+
+
+def _verdicts(
+    gates: Sequence[Gate],
+    target: str,
+    rows: Sequence[Exchange],
+    counted: Sequence[Exchange],
+    window: tuple[float, float],
+    met: Sequence[Exchange] | None,
+) -> list[Verdict]:
+    """On the gates that concern this target, from the same figures as a run's."""
+    gates = [gate for gate in gates if gate.target in ("", target)]
+    if not gates:
+        return []
+    import pandas as pd
+
+    from reports.recorded import rates
+
+    answered = [exchange for exchange in counted if exchange.ok]
+    seconds = {
+        metric: np.sort([value for exchange in answered if (value := getattr(exchange, metric)) is not None])
+        for metric in {gate.metric for gate in gates} & set(LATENCIES)
+    }
+    columns = ("first_token", "last_token", "ok", "done", "output_count")
+    frame = pd.DataFrame({name: [getattr(exchange, name) for exchange in rows] for name in columns})
+    sample = {
+        "counted": len(counted),
+        "failed": len(counted) - len(answered),
+        "window": (window[1] - window[0]) * NANO,
+        "values": seconds,
+        "good": None if met is None else len(met),
+        **rates(frame.astype({"first_token": float, "last_token": float, "done": float}), window),
+    }
+    return [decide(gate, sample, target, STEP) for gate in gates]
 
 
 def _meets(exchange: Any, objectives: Mapping[str, float]) -> bool:

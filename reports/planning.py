@@ -71,7 +71,7 @@ def print_points(found: Found, console: Console) -> None:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("target", *found["axes"], "req/s", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99", "in flight"):
         table.add_column(name, justify="left" if name == "target" else "right")
-    for name in ("failed", "goodput", "$/Mtok"):
+    for name in ("failed", "goodput", "$/Mtok", *(["SLO"] if found["slo"] else [])):
         table.add_column(name, justify="right")
     for row in found["points"][:SHOWN]:
         values = [f"{row['values'][key]:g}" if key in row["values"] else "-" for key in found["axes"]]
@@ -80,6 +80,7 @@ def print_points(found: Found, console: Console) -> None:
         table.add_row(
             row["target"], *values, units.rate(row["rate"]), *figures, units.rate(row["in_flight"]), str(row["failed"]),
             units.share(row["goodput"]), "-" if cost is None else f"{cost:.2f}",
+            *([row["slo"] or "-"] if found["slo"] else []),
         )  # fmt: skip
     console.print(table)
     for pair in found["crossovers"]:

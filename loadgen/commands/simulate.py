@@ -48,7 +48,8 @@ def simulate(
     """Plan with simulated endpoints in virtual time: an hour of traffic in a second, the same report.
 
     With --sweep, every combination is simulated on all cores, and planning.html shows TTFT, TPOT and cost against the
-    load, what a hybrid gains, and where batching overtakes.
+    load, what a hybrid gains, and where batching overtakes. The gates of --slo then ask each point; the exit code is 0
+    if at least one point meets all of them, else 1 (3 if too few requests decide it).
 
     Examples:
 
@@ -76,7 +77,7 @@ def simulate(
     if sweep:
         from .. import sweeping
 
-        sys.exit(sweeping.run(chosen, load, sweep, out, name=name, model=model, goodput=goodput or []))
+        sys.exit(sweeping.run(chosen, load, sweep, out, name=name, model=model, goodput=goodput or [], slo=slo or []))
     for subject in chosen:
         subject.build(model)
     folder = planning.new_folder(name, out)

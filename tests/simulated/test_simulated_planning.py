@@ -88,6 +88,34 @@ def test_a_sweep_writes_its_points_and_a_page(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("gate", "outcomes", "code"),
+    [
+        ("ttft p50 < 1us", ["missed", "missed"], 1),
+        ("ttft p50 < 3600s", ["met", "met"], 0),
+        ("tpot mean < 20ms", ["met", "missed"], 0),
+        ("ttft p99.99 < 3600s", ["undecided", "undecided"], 3),
+        ("tokens > 1/s", ["met", "met"], 0),
+    ],
+)
+def test_each_point_of_a_sweep_is_asked_the_gates(tmp_path, gate, outcomes, code):
+    with pytest.raises(SystemExit) as ended:
+        command.simulate(
+            "azure-conv", duration=20.0, target=["h100"], sweep=["mbu=0.9,0.3"], slo=[gate], out=tmp_path / "plan"
+        )
+    assert ended.value.code == code
+    found = json.loads((tmp_path / "plan/planning.json").read_text())
+    assert [row["slo"] for row in found["points"]] == outcomes
+    assert found["points"][0]["gates"][0]["gate"] == gate
+    assert f"<td>{outcomes[1]}</td>" in (tmp_path / "plan/planning.html").read_text()
+
+
+@pytest.mark.parametrize("gate", ["itl p99 < 1ms", "other: ttft p50 < 1s", "@peak: ttft p50 < 1s"])
+def test_a_gate_that_no_point_can_answer_is_refused(gate):
+    with pytest.raises(InputError):
+        command.simulate("azure-conv", duration=5.0, target=["h100"], sweep=["pool=1,2"], slo=[gate])
+
+
+@pytest.mark.parametrize(
     ("targets", "sweep", "says"),
     [
         ([], [], "--target"),
