@@ -14,12 +14,14 @@ from .errors import InputError
 from .trace import Trace
 
 SECOND = 10**9
+LATEST = 2**62  # ns, of any instant: 146 years
 
 
 def clip(trace: Trace, start: float = 0.0, end: float | None = None) -> Trace:
     """Requests due in [start, end) seconds from the trace's start, which becomes `start`."""
-    if start < 0 or (end is not None and end <= start):
-        raise InputError(f"expected 0 <= start < end, got {start} and {end} s", where="clip")
+    latest = LATEST / SECOND
+    if not 0 <= start < (latest if end is None else end) <= latest:  # NaN neither
+        raise InputError(f"expected 0 <= start < end <= {latest:.0f}, got {start} and {end} s", where="clip")
     due = trace.column("due")
     low = np.searchsorted(due, round(start * SECOND))
     high = len(due) if end is None else np.searchsorted(due, round(end * SECOND))
@@ -105,10 +107,15 @@ def shard(trace: Trace, number: int, count: int) -> Trace:
 
 def _faster(nanos: npt.NDArray[np.int64], factor: float) -> npt.NDArray[np.int64]:
     """Exact for whole factors; otherwise to the precision of a long double (64 bits on x86)."""
-    if factor == int(factor):
+    if factor == int(factor) and factor < LATEST:
         return np.asarray(nanos // int(factor))
-    scaled: npt.NDArray[np.int64] = np.rint(nanos.astype(np.longdouble) / np.longdouble(factor)).astype(np.int64)
-    return scaled
+    scaled = np.rint(nanos.astype(np.longdouble) / np.longdouble(factor))
+    if (scaled > LATEST).any():
+        raise InputError(
+            f"{factor:g} moves requests beyond 146 years", where="speed", remedy="expected a larger factor"
+        )
+    whole: npt.NDArray[np.int64] = scaled.astype(np.int64)
+    return whole
 
 
 def _orphaned(trace: Trace) -> Trace:

@@ -57,6 +57,10 @@ def test_speed_is_exact_and_scales_think_time():
     assert [r.due for r in transforms.speed(trace, 0.5)] == [0, 2 * SECOND, 4 * SECOND]
 
 
+def test_any_speed_up_is_exact():
+    assert [r.due for r in transforms.speed(steady(3), 1e300)] == [0, 0, 0]
+
+
 def test_cap_context_leaves_room_for_the_answer():
     capped = transforms.cap_context(steady(), 500)
     assert [(r.prompt_tokens, r.output_tokens) for r in capped][:5] == [
@@ -98,8 +102,15 @@ def test_speed_keeps_the_order(trace, factor):
     "wrong",
     [
         lambda t: transforms.clip(t, 5, 5),
+        lambda t: transforms.clip(t, float("nan"), float("nan")),
+        lambda t: transforms.clip(t, float("nan")),
+        lambda t: transforms.clip(t, 0, float("inf")),
+        lambda t: transforms.clip(t, 1e300),
         lambda t: transforms.limit(t, 0),
         lambda t: transforms.speed(t, 0),
+        lambda t: transforms.speed(t, 1e-9),
+        lambda t: transforms.speed(t, 1e-320),
+        lambda t: transforms.speed(t, float("nan")),
         lambda t: transforms.cap_context(t, 1),
         lambda t: transforms.shard(t, 2, 2),
     ],
