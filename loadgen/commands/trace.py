@@ -25,9 +25,13 @@ def opened(
     source: str, *, skip_bad_rows: bool = False, keep_ticks: bool = False, seed: int = 0, until: float | None = None
 ) -> TraceTable:
     """A trace from a file, or of a bundled workload. `until` is in seconds."""
+    from traces.errors import InputError
     from traces.read import read
     from traces.synth import WORKLOADS, synthesise
+    from traces.transforms import LATEST
 
+    if until is not None and not 1e-9 <= until <= LATEST / 1e9:  # NaN neither
+        raise InputError(f"can't be read until {until:g} s", where=source, remedy="expected seconds above 0")
     if source in WORKLOADS:
         return synthesise(source, seed=seed, duration=until)
     end = None if until is None else round(until * 1e9)
@@ -93,6 +97,7 @@ def convert(
         phaseload trace convert conv.csv code.csv both.jsonl.zst --end 600 --rate-scale 2 --max-context 8192
     """
     from traces import combine, transforms
+    from traces.errors import InputError
     from traces.write import write
 
     parts = [opened(one, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=end) for one in source]
@@ -110,6 +115,8 @@ def convert(
         shaped = transforms.cap_context(shaped, max_context)
     if limit is not None:
         shaped = transforms.limit(shaped, limit)
+    if not len(shaped):
+        raise InputError("no request is left", where=", ".join(source), remedy="ask for a wider part")
     write(shaped, out)
     typer.echo(f"{out}: {len(shaped):,} requests in {shaped.span / 1e9:.3f} s, fingerprint {shaped.fingerprint()}")
 

@@ -49,8 +49,19 @@ def test_fit_and_synth_go_round(csv, tmp_path):
         (("info", "/nowhere"), "no such file"),
         (("synth", "nothing"), "no such workload"),
         (("convert", "azure-conv", "/tmp/x.odd", "--end", "5"), "unknown ending"),
+        (("info", "azure-conv", "--until", "-5"), "seconds above 0"),
+        (("info", "azure-conv", "--until", "nan"), "seconds above 0"),
+        (("convert", "azure-conv", "/tmp/x.csv", "--start", "nan", "--end", "nan"), "seconds above 0"),
+        (("convert", "azure-conv", "/tmp/x.csv", "--start", "nan", "--end", "5"), "expected 0 <= start < end"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(words, says):
     done = trace(*words)
     assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("shape", [("--max-prompt", "9"), ("--start", "1000")])
+def test_a_shape_that_leaves_nothing_writes_nothing(csv, tmp_path, shape):
+    done = trace("convert", csv, str(tmp_path / "o.csv"), *shape, "--repeat", "2", "--rate-scale", "2", "--speed", "2")
+    assert done.returncode == 2 and "no request is left" in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "o.csv").exists()
