@@ -7,7 +7,6 @@ import sys
 import traceback
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -64,8 +63,6 @@ def _register() -> None:
     if app.registered_commands:
         return
     for name, group in COMMANDS:
-        if find_spec(f"loadgen.commands.{name}") is None:
-            continue
         command = getattr(import_module(f"loadgen.commands.{name}"), name)
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name, rich_help_panel=group)

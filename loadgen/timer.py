@@ -15,7 +15,8 @@ class Timer(Timerfd):
 
     def __init__(self) -> None:
         super().__init__()
-        self._watcher = gevent.get_hub().loop.io(self.fd, READ)
+        loop = gevent.get_hub().loop
+        self._watcher = loop.io(self.fd, READ, priority=loop.MAXPRI)  # before the reads of the same turn
 
     def wait(self) -> None:
         gevent.get_hub().wait(self._watcher)
