@@ -20,7 +20,7 @@ from .link import Link, LinkSpeed
 from .pipeline import Racks
 from .pool import Pool
 from .prefixes import TierSize
-from .profiles import Figure, Profile, load
+from .profiles import POSITIVE, Figure, Profile, load
 from .profiles import model as find_model
 from .roofline import Model, Roofline
 
@@ -111,15 +111,15 @@ def build(
 class Settings:
     """Key=value pairs, each to be taken once; `none_left` refuses those that nobody took."""
 
-    def __init__(self, pairs: Mapping[str, str]) -> None:
-        self._pairs = dict(pairs)
+    def __init__(self, pairs: Mapping[str, str], prefix: str = "") -> None:
+        self._pairs, self._prefix = dict(pairs), prefix
         self._known: set[str] = set()
 
     def text(self, key: str, default: str, allowed: tuple[str, ...] = ()) -> str:
         self._known.add(key)
         value = self._pairs.pop(key, default)
         if allowed and value not in allowed:
-            raise InputError(f"{key}={value}", remedy=f"one of {', '.join(allowed)}")
+            raise InputError(f"{self._prefix}{key}={value}", remedy=f"one of {', '.join(allowed)}")
         return value
 
     def number(self, key: str, default: float, least: float = 0.0) -> float:
@@ -129,13 +129,13 @@ class Settings:
         except ValueError:
             number = -inf
         if not least <= number < inf:
-            raise InputError(f"{key}={value}", remedy=f"a number, at least {least:g}")
+            raise InputError(f"{self._prefix}{key}={value}", remedy=f"a number, at least {least:g}")
         return number
 
     def count(self, key: str, default: int, least: int = 0) -> int:
         number = self.number(key, default, least)
         if number != int(number):
-            raise InputError(f"{key}={number:g}", remedy="a whole number")
+            raise InputError(f"{self._prefix}{key}={number:g}", remedy="a whole number")
         return int(number)
 
     def figure(self, key: str, figures: Mapping[str, Figure], default: float | None = None) -> float:
@@ -143,16 +143,19 @@ class Settings:
             default = figures[key].value
         if default is None:
             raise InputError(f"the profile has no figure named {key}", remedy="add it to the file")
-        return self.number(key, default)
+        number = self.number(key, default)
+        if not number and key in POSITIVE:
+            raise InputError(f"{self._prefix}{key}=0", remedy="a number, more than 0")
+        return number
 
     def part(self, prefix: str) -> Settings:
         """Those that begin with `prefix.`, taken out of this one."""
         self._known.add(f"{prefix}.*")
         taken = {key: self._pairs.pop(key) for key in list(self._pairs) if key.startswith(f"{prefix}.")}
-        return Settings({key.removeprefix(f"{prefix}."): value for key, value in taken.items()})
+        return Settings({key.removeprefix(f"{prefix}."): value for key, value in taken.items()}, f"{prefix}.")
 
     def with_default(self, key: str, value: str) -> Settings:
-        return Settings({key: value, **self._pairs})
+        return Settings({key: value, **self._pairs}, self._prefix)
 
     def none_left(self) -> None:
         if self._pairs:
@@ -284,8 +287,6 @@ class _Workshop:
             overlap=bool(wanted.count("overlap", 0)),
         )
         wanted.none_left()
-        if not speed.bandwidth:
-            raise InputError("link.bandwidth=0", remedy="gigabytes a second, more than 0")
         return Link(self.queue, speed, token_bytes=self.model.kv_bytes, layers=self.model.layers)
 
     def disaggregated(self, profile: Profile, wanted: Settings) -> tuple[Disaggregated, Bill]:

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,18 @@ from .roofline import Model
 FOLDER = Path(__file__).parent / "profiles"
 STANDINGS = ("measured", "vendor", "fitted", "derived", "assumed")  # from the firmest to the least firm
 ASIDE = ("price", "watts", "interconnect", "all_reduce")  # say nothing about the speed of one device
+UNITS = {
+    **dict.fromkeys(("bandwidth", "interconnect"), "B/s"),
+    **dict.fromkeys(("peak", "peak_fp8", "peak_fp4"), "flop/s"),
+    **dict.fromkeys(("memory", "sram"), "B"),
+    **dict.fromkeys(("mbu", "mfu"), "1"),
+    **dict.fromkeys(("c0", "all_reduce", "stage", "t0", "handover"), "s"),
+    "c1": "s/sequence",
+    "price": "$/h",
+    "watts": "W",
+}
+LINK_UNITS = UNITS | {"bandwidth": "GB/s"}
+POSITIVE = ("bandwidth", "interconnect", "peak", "peak_fp8", "peak_fp4", "mbu", "mfu", "stage")  # divisors, a beat
 ALIASES = {
     "a100": "a100-40g",
     "groqrack": "groqrack-alcf",
@@ -79,13 +92,13 @@ def load(name: str) -> Profile:
         raise InputError(f"no such simulated endpoint: {name}", remedy=f"one of {known}, or the path of a TOML file")
     raw = _toml(path)
     try:
-        return Profile(
+        profile = Profile(
             name=path.stem,
             kind=_one_of(path, "kind", raw.get("kind"), ("gpu", "pipeline", "disaggregated")),
             description=str(raw.get("description", "")),
             figures=_figures(path, raw.get("figures", {})),
             engines={engine: _figures(path, figures) for engine, figures in raw.get("engines", {}).items()},
-            link=_figures(path, raw.get("link", {})),
+            link=_figures(path, raw.get("link", {}), LINK_UNITS),
             prefill=str(raw.get("prefill", "")),
             decode=str(raw.get("decode", "")),
             pool=int(raw.get("pool", 1)),
@@ -95,23 +108,30 @@ def load(name: str) -> Profile:
         raise InputError(
             f"not a profile: {error}", where=str(path), remedy="docs/simulated.md shows the form"
         ) from None
+    if profile.kind == "gpu" and not profile.engines:
+        raise InputError("a GPU needs an engine", where=str(path), remedy="[engines.NAME] with mbu, mfu, c0, c1")
+    return profile
 
 
-def _figures(path: Path, raw: dict[str, Any]) -> dict[str, Figure]:
+def _figures(path: Path, raw: dict[str, Any], units: dict[str, str] = UNITS) -> dict[str, Figure]:
     figures = {}
     for name, entry in raw.items():
-        if not isinstance(entry, dict) or not isinstance(entry.get("value"), int | float) or entry["value"] < 0:
+        value = entry.get("value") if isinstance(entry, dict) else None
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < inf:
             raise InputError("expected { value, unit, standing, source }", where=str(path), column=name)
+        if not value and name in POSITIVE:
+            raise InputError("expected a value above 0", where=str(path), column=name)
+        _one_of(path, "name of a figure", name, tuple(units))
+        unit = _one_of(path, f"{name}, unit", entry.get("unit"), (units[name],))
         standing = _one_of(path, name, entry.get("standing"), STANDINGS)
-        figures[name] = Figure(
-            float(entry["value"]), str(entry.get("unit", "")), standing, str(entry.get("source", ""))
-        )
+        figures[name] = Figure(float(value), unit, standing, str(entry.get("source", "")))
     return figures
 
 
 def _one_of(path: Path, name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
-        raise InputError(f"expected one of {', '.join(allowed)}, found {value!r}", where=str(path), column=name)
+        expected = f"one of {', '.join(allowed)}" if len(allowed) > 1 else repr(allowed[0])
+        raise InputError(f"expected {expected}, found {value!r}", where=str(path), column=name)
     return str(value)
 
 

@@ -12,10 +12,13 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import orjson
 from aiohttp import web
+
+from traces.errors import InputError
 
 from ..clock import realtime_ns
 from . import stamped
@@ -54,6 +57,16 @@ class Options:
     limit_requests: int = 0  # a day
     limit_tokens: int = 0  # a minute
     log: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, most in (
+            ("port", self.port, 65_535),
+            ("limit-requests", self.limit_requests, inf),
+            ("limit-tokens", self.limit_tokens, inf),
+        ):
+            if not 0 <= value <= most:
+                remedy = f"0 to {most:,}" if most < inf else "0: no limit"
+                raise InputError(f"--{name} {value}", remedy=remedy)
 
 
 class Server:

@@ -7,6 +7,7 @@ import pytest
 from targets.simulated.catalogue import catalogue, sheet
 from targets.simulated.compose import SETTINGS, build
 from targets.simulated.profiles import ALIASES, STANDINGS, load, models, names
+from targets.simulated.server import Options
 from traces.errors import InputError
 
 BUNDLED = [
@@ -61,7 +62,7 @@ memory = { value = 60e9, unit = "B", standing = "vendor", source = "data sheet" 
 mbu = { value = 0.9, unit = "1", standing = "fitted", source = "our bench" }
 mfu = { value = 0.6, unit = "1", standing = "fitted", source = "our bench" }
 c0 = { value = 2e-3, unit = "s", standing = "fitted", source = "our bench" }
-c1 = { value = 3e-5, unit = "s", standing = "fitted", source = "our bench" }
+c1 = { value = 3e-5, unit = "s/sequence", standing = "fitted", source = "our bench" }
 """
 
 
@@ -82,7 +83,13 @@ def test_a_users_own_hardware_is_a_file(tmp_path):
         ("value = 2e12", 'value = "fast"', "bandwidth: expected { value"),
         ("value = 2e12", "value = -1", "bandwidth: expected { value"),
         ("mbu = ", "mbu 3 = ", "ours.toml"),
-        ("c0 = ", "c9 = ", "no figure named c0"),
+        ("c0 = ", "# c0 = ", "no figure named c0"),
+        ("c0 = ", "c9 = ", "expected one of bandwidth"),
+        ("value = 2e12", "value = 0", "bandwidth: expected a value above 0"),
+        ("value = 2e12", "value = nan", "bandwidth: expected { value"),
+        ('unit = "B/s"', 'unit = "GB/s"', "bandwidth, unit: expected 'B/s', found 'GB/s'"),
+        ('unit = "B/s", ', "", "bandwidth, unit: expected 'B/s', found None"),
+        (OWN[OWN.index("[engines") :], "", "a GPU needs an engine"),
     ],
 )
 def test_a_mistake_in_a_file_is_named(tmp_path, old, new, says):
@@ -108,6 +115,12 @@ def test_a_mistake_in_a_file_is_named(tmp_path, old, new, says):
         ("h100", "llama2-7b", {"policy": "best"}, "policy=best"),
         ("h100", "llama2-7b", {"engine": "sglang"}, "engine=sglang"),
         ("h100", "llama2-7b", {"acceptance": "1.5"}, "acceptance=1.5"),
+        *(
+            ("h100", "llama2-7b", {key: "0", "precision": "fp8"}, f"{key}=0")
+            for key in ("mbu", "mfu", "peak", "peak_fp8", "bandwidth", "interconnect")
+        ),
+        ("groqrack", "llama2-7b", {"stage": "0"}, "stage=0"),
+        ("disaggregated", "llama2-7b", {"prefill.mbu": "0"}, "prefill.mbu=0"),
         ("h100", "llama2-7b", {"speed": "9"}, "no such setting: speed"),
         ("disaggregated", "llama2-7b", {"decode.tp": "2"}, "no such setting: tp"),
         ("disaggregated", "llama2-7b", {"link.bandwidth": "0"}, "link.bandwidth=0"),
@@ -125,3 +138,10 @@ def test_what_can_not_be_built_is_one_clear_line(name, model, settings, says):
 def test_models_have_the_kv_of_their_heads():
     for model in models().values():
         assert model.kv_bytes % (2 * model.layers * 2 * 128) == 0  # heads of 128
+
+
+@pytest.mark.parametrize("options", [{"port": 99_999}, {"port": -1}, {"limit_tokens": -5}, {"limit_requests": -1}])
+def test_a_server_refuses_what_is_out_of_range(options):
+    with pytest.raises(InputError) as problem:
+        Options("h100", **options)
+    assert "\n" not in str(problem.value)
