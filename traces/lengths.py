@@ -21,6 +21,9 @@ from .errors import InputError
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 
+MOST = 2**31 - 1  # tokens; as a trace's columns hold them
+MOST_MS = 2**42  # whose nanoseconds are an int64
+
 _Z = np.linspace(-8.5, 8.5, 8501)
 _PHI = np.array([0.5 * math.erfc(-z / math.sqrt(2)) for z in _Z])
 
@@ -33,9 +36,12 @@ def pairs(count: int, rho: float, seed: tuple[int, ...]) -> tuple[Floats, Floats
     return phi(first), phi(rho * first + math.sqrt(1 - rho * rho) * second)
 
 
-def quantile(spec: Mapping[str, Any], uniform: Floats, least: int) -> Whole:
-    """The distribution's quantiles at `uniform`, as tokens, none below `least`."""
-    tokens: Whole = np.maximum(np.rint(inverse(spec, uniform)).astype(np.int64), least)
+def quantile(spec: Mapping[str, Any], uniform: Floats, least: int, most: int = MOST) -> Whole:
+    """The distribution's quantiles at `uniform`, as tokens or ms, none below `least`. InputError beyond 0 to `most`."""
+    found = np.rint(inverse(spec, uniform))
+    if not ((found >= 0) & (found <= most)).all():  # NaN neither
+        raise InputError(f"expected lengths from 0 to {most}", where="workload", remedy="see docs/traces.md")
+    tokens: Whole = np.maximum(found.astype(np.int64), least)
     return tokens
 
 
@@ -45,9 +51,11 @@ def inverse(spec: Mapping[str, Any], uniform: Floats) -> Any:
         return np.full(len(uniform), float(spec["fixed"]))
     if "quantiles" in spec:
         p, q = np.array(spec["quantiles"], float).T
+        if not (q >= 0).all():
+            raise InputError("a quantile is below 0 or no number", where="workload", remedy="see docs/traces.md")
         return np.exp(np.interp(uniform, p, np.log(np.maximum(q, 0.5))))
     if "mixture" in spec:
-        return np.minimum(_mixture(np.array(spec["mixture"], float), uniform), float(spec.get("max", 2**31 - 1)))
+        return np.minimum(_mixture(np.array(spec["mixture"], float), uniform), float(spec.get("max", MOST)))
     if "values" in spec:
         tokens, weight = np.array(sorted(spec["values"]), float).T
         return tokens[np.searchsorted(np.cumsum(weight) / weight.sum(), uniform).clip(max=len(tokens) - 1)]

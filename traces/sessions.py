@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .lengths import quantile
+from .lengths import MOST, MOST_MS, quantile
 
 Whole = npt.NDArray[np.int64]
 MS = 1_000_000
@@ -32,7 +32,7 @@ def continued(
     rows = len(due)
     rank = np.argsort(np.argsort(prompt, kind="stable")) / max(1, rows - 1)  # the longer, the likelier a continuation
     wish = rng.random(rows) < 2 * float(spec["continue"]) * rank
-    target = due - quantile(spec["gap_ms"], rng.random(rows), 1) * MS
+    target = due - quantile(spec["gap_ms"], rng.random(rows), 1, MOST_MS) * MS
     near = np.searchsorted(due, target)
     parent, session, turn = [-1] * rows, list(range(rows)), [0] * rows
     taken = [False] * rows
@@ -90,9 +90,9 @@ def grown(
     fresh = 0
     for session, start in enumerate(starts.tolist()):
         turns = int(min(MAX_TURNS, quantile(spec["turns"], rng.random(1), 1)[0]))
-        draws = {name: quantile(source, rng.random(turns), 0).tolist() for name, source in (
-            ("prompt", workload["prompt"]), ("output", workload["output"]),
-            ("growth", spec["growth"]), ("think", spec["think_ms"]),
+        draws = {name: quantile(source, rng.random(turns), 0, bound).tolist() for name, source, bound in (
+            ("prompt", workload["prompt"], MOST), ("output", workload["output"], MOST),
+            ("growth", spec["growth"], MOST), ("think", spec["think_ms"], MOST_MS),
         )}  # fmt: skip
         now, length, blocks, parent = start, 0, range(0), -1
         for turn in range(turns):
@@ -120,7 +120,7 @@ def lead(spec: Mapping[str, Any], workload: Mapping[str, Any]) -> float:
     """Seconds before the trace's start from which sessions must have begun for it to start in full swing: four mean
     lifetimes."""
     even = (np.arange(1000) + 0.5) / 1000
-    think, output = quantile(spec["think_ms"], even, 0).mean(), quantile(workload["output"], even, 1).mean()
+    think, output = quantile(spec["think_ms"], even, 0, MOST_MS).mean(), quantile(workload["output"], even, 1).mean()
     return 4 * float(spec["mean_turns"]) * (float(think) / 1e3 + float(output) * ASSUMED_TPOT / 1e9)
 
 

@@ -106,6 +106,14 @@ def test_the_copula_ties_prompts_to_outputs(rho):
         (json.dumps({"prompt": {"fixed": 1}, "output": {"odd": 1}}), "unknown length distribution"),
         (json.dumps({"prompt": {"fixed": 1}, "output": {"fixed": 1}, "arrivals": {"gaps": "odd"}}), "unknown gaps"),
         (json.dumps({"prompt": {"fixed": "x"}, "output": {"fixed": 1}}), "not a workload"),
+        (json.dumps({"prompt": {"fixed": 1e30}, "output": {"fixed": 1}}), "expected lengths from 0"),
+        (json.dumps({"prompt": {"fixed": 1}, "output": {"fixed": -1}}), "expected lengths from 0"),
+        (json.dumps({"prompt": {"fixed": math.nan}, "output": {"fixed": 1}}), "expected lengths from 0"),
+        (
+            json.dumps({"prompt": {"quantiles": [[0, 5], [1, 1e30]]}, "output": {"fixed": 1}}),
+            "expected lengths from 0",
+        ),
+        (json.dumps({"prompt": {"quantiles": [[0, -5], [1, 9]]}, "output": {"fixed": 1}}), "below 0"),
     ],
 )
 def test_a_bad_workload_is_refused(tmp_path, content, says):
