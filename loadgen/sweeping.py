@@ -30,36 +30,48 @@ from .planning import Load
 from .simulation import STEP, Subject
 
 LOADS = ("speedup", "request_rate")  # axes that change the load; all others are settings of the targets
+COUNTS = ("pool", "tp", "max_batch", "chunk", "drafted", "local_below")
 POINTS = 8
 LARGEST = 20_000  # points of a grid
 SAMPLE = 1_000
 UNSWEPT = {"itl", "longest_stall", "lateness", "connect"}  # metrics that points don't keep
 OUTCOMES = {0: "met", 1: "missed", 3: "undecided"}  # by the exit code that the gates of a point alone would give
 
-Point = tuple[int, Subject, tuple[tuple[str, float], ...]]
+Value = float | str
+Point = tuple[int, Subject, tuple[tuple[str, Value], ...]]
 
 # The requests of each load, in every worker: workers are forked after this is filled, so nothing is copied to them.
 _REQUESTS: dict[tuple[tuple[str, float], ...], list[Request]] = {}
 
 
-def axis(text: str) -> tuple[str, list[float]]:
-    """`KEY=A..B[:POINTS]` (evenly spaced by ratio) or `KEY=A,B,C`. Raises InputError."""
+def axis(text: str) -> tuple[str, list[Value]]:
+    """`KEY=A..B[:POINTS]` (evenly spaced by ratio; counts are rounded, each once) or `KEY=A,B,C`, numbers or words.
+
+    Raises InputError."""
     key, equals, values = text.partition("=")
-    remedy = "KEY=A..B, KEY=A..B:POINTS or KEY=A,B,C, as in speedup=0.5..8"
+    key = key.strip()
+    mistake = InputError(f"--sweep {text}", remedy="KEY=A..B, KEY=A..B:POINTS or KEY=A,B,C, as in speedup=0.5..8")
+    if not (key and equals):
+        raise mistake
     span = re.fullmatch(r"([^.,:]*(?:\.\d+)?)\.\.([^:]+)(?::(\d+))?", values)
+    words = [value.strip() for value in values.split(",")]
     try:
         if not span:
-            found = [float(value) for value in values.split(",")]
+            found = [float(word) for word in words]
         else:
             low, high, points = float(span[1]), float(span[2]), int(span[3] or POINTS)
             if not 0 < low < high or points < 2:
-                raise ValueError
+                raise mistake
             found = [float(f"{value:.4g}") for value in np.geomspace(low, high, points)]
+            if key.rpartition(".")[2] in COUNTS:
+                found = [float(value) for value in dict.fromkeys(map(round, found))]
     except ValueError:
-        raise InputError(f"--sweep {text}", remedy=remedy) from None
-    if not (key and equals) or not all(0 <= value < float("inf") for value in found):
-        raise InputError(f"--sweep {text}", remedy=remedy)
-    return key.strip(), found
+        if key in LOADS or not all(words) or ".." in values:
+            raise mistake from None
+        return key, list(words)
+    if not all(0 <= value < float("inf") for value in found):
+        raise mistake
+    return key, list(found)
 
 
 def run(
@@ -122,13 +134,13 @@ def _answerable(gates: Sequence[Gate], objectives: Mapping[str, float], names: S
         raise InputError(f"a sweep doesn't keep {metric}", where="--goodput", remedy=remedy)
 
 
-def _points(chosen: Sequence[Subject], axes: Mapping[str, Sequence[float]], model: str) -> Iterator[Point]:
+def _points(chosen: Sequence[Subject], axes: Mapping[str, Sequence[Value]], model: str) -> Iterator[Point]:
     """Every combination for each target, of the axes that it knows."""
     used = set()
     number = 0
     for subject in chosen:
         subject.build(model)
-        own = [key for key, values in axes.items() if key in LOADS or _knows(subject, key, values[0], model)]
+        own = [key for key, values in axes.items() if key in LOADS or _knows(subject, key, values, model)]
         used |= set(own)
         for values in product(*(axes[key] for key in own)):
             yield number, subject, tuple(zip(own, values, strict=True))
@@ -137,9 +149,10 @@ def _points(chosen: Sequence[Subject], axes: Mapping[str, Sequence[float]], mode
         raise InputError(f"no target has a setting {min(unused)}", where="--sweep")
 
 
-def _knows(subject: Subject, key: str, value: float, model: str) -> bool:
+def _knows(subject: Subject, key: str, values: Sequence[Value], model: str) -> bool:
     try:
-        _set(subject, ((key, value),)).build(model)
+        for value in values:
+            _set(subject, ((key, value),)).build(model)
     except InputError as error:
         if error.message == f"no such setting: {key}":
             return False
@@ -148,8 +161,8 @@ def _knows(subject: Subject, key: str, value: float, model: str) -> bool:
     return not key.startswith("link.") or isinstance(subject.build(model).station, Disaggregated)
 
 
-def _loads(values: Sequence[tuple[str, float]]) -> tuple[tuple[str, float], ...]:
-    return tuple(pair for pair in values if pair[0] in LOADS)
+def _loads(values: Sequence[tuple[str, Value]]) -> tuple[tuple[str, float], ...]:
+    return tuple((key, float(value)) for key, value in values if key in LOADS)
 
 
 def _at(load: Load, values: Mapping[str, float]) -> Load:
@@ -157,8 +170,8 @@ def _at(load: Load, values: Mapping[str, float]) -> Load:
     return replace(load, speedup=values.get("speedup", load.speedup), request_rate=rate)
 
 
-def _set(subject: Subject, values: Sequence[tuple[str, float]]) -> Subject:
-    own = {key: f"{value:g}" for key, value in values if key not in LOADS}
+def _set(subject: Subject, values: Sequence[tuple[str, Value]]) -> Subject:
+    own = {key: value if isinstance(value, str) else f"{value:.12g}" for key, value in values if key not in LOADS}
     return replace(subject, settings={**subject.settings, **own})
 
 

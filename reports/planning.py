@@ -74,7 +74,7 @@ def print_points(found: Found, console: Console) -> None:
     for name in ("failed", "goodput", "$/Mtok", *(["SLO"] if found["slo"] else [])):
         table.add_column(name, justify="right")
     for row in found["points"][:SHOWN]:
-        values = [f"{row['values'][key]:g}" if key in row["values"] else "-" for key in found["axes"]]
+        values = [_plain(row["values"].get(key, "-")) for key in found["axes"]]
         figures = [units.ms(_at(row, m, q)) for m in ("ttft", "tpot") for q in ("p50", "p99")]
         cost = row["dollars_per_mtok"]
         table.add_row(
@@ -87,6 +87,10 @@ def print_points(found: Found, console: Console) -> None:
         where = f"from batch {pair['batch']} on" if pair["batch"] else "at no batch up to 1,024"
         line = f"A replica of {pair['gpu']} decodes more tokens a second than a rack of {pair['rack']} {where}."
         console.print(line, markup=False, highlight=False)
+
+
+def _plain(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _at(row: Mapping[str, Any], metric: str, q: str) -> float | None:
@@ -114,6 +118,7 @@ def _figures(found: Found, numbers: Mapping[str, int]) -> Iterator[tuple[str, st
 
 
 def _against(found: Found, axis: str, numbers: Mapping[str, int]) -> str:
+    words = isinstance(found["axes"][axis][0], str)
     with mpl.rc_context(plots.STYLE):
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         for axes, metric, title in zip(
@@ -122,12 +127,14 @@ def _against(found: Found, axis: str, numbers: Mapping[str, int]) -> str:
             for target, lines in _lines(found, axis).items():
                 for points in lines[:LINES]:
                     x = [row["values"][axis] for row in points]
+                    if words:  # a dollar sign would begin a formula
+                        x = [word.replace("$", r"\$") for word in x]
                     for q, style in (("p50", "-"), ("p99", "--")):
                         y = [(_at(row, metric, q) or np.nan) * 1e3 for row in points]
                         axes.plot(x, y, style, color=plots.placeholder(numbers[target]), marker=".")
             axes.set(title=title, xlabel=axis, ylabel="ms")
             _log(axes, "y")
-            if len(found["axes"][axis]) > 2:
+            if len(found["axes"][axis]) > 2 and not words:
                 _log(axes, "x")
         return plots.svg(figure, f"against {numbers_of(axis)}")
 

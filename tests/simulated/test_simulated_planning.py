@@ -109,6 +109,17 @@ def test_each_point_of_a_sweep_is_asked_the_gates(tmp_path, gate, outcomes, code
     assert f"<td>{outcomes[1]}</td>" in (tmp_path / "plan/planning.html").read_text()
 
 
+def test_words_are_values_of_an_axis_too(tmp_path):
+    sweep = ["engine=vllm,trtllm", "pool=1..3"]
+    with pytest.raises(SystemExit):
+        command.simulate("azure-conv", duration=5.0, target=["h100"], sweep=sweep, out=tmp_path / "plan")
+    found = json.loads((tmp_path / "plan/planning.json").read_text())
+    assert [tuple(row["values"].values()) for row in found["points"]] == [
+        (engine, pool) for engine in ("vllm", "trtllm") for pool in (1, 2, 3)
+    ]
+    assert "TTFT and TPOT against engine" in (tmp_path / "plan/planning.html").read_text()
+
+
 @pytest.mark.parametrize("gate", ["itl p99 < 1ms", "other: ttft p50 < 1s", "@peak: ttft p50 < 1s"])
 def test_a_gate_that_no_point_can_answer_is_refused(gate):
     with pytest.raises(InputError):
@@ -125,6 +136,7 @@ def test_a_gate_that_no_point_can_answer_is_refused(gate):
         (["h100"], ["speedup"], "--sweep speedup"),
         (["h100"], ["decode.pool=1,2"], "no target has a setting decode.pool"),
         (["h100"], ["tp=0.5,1"], "tp=0.5"),
+        (["h100"], ["engine=vllm,sglang"], "engine=sglang"),
     ],
 )
 def test_mistakes_are_one_clear_line(targets, sweep, says):
@@ -138,7 +150,20 @@ def test_axes():
     assert axis("speedup=0.5..8:5") == ("speedup", [0.5, 1.0, 2.0, 4.0, 8.0])
     assert axis("pool=1,2,4") == ("pool", [1.0, 2.0, 4.0])
     assert len(axis("link.bandwidth=1..50")[1]) == 8
-    for nonsense in ("speedup=", "=1,2", "a=8..1", "a=0..1", "a=1..2:1", "a=1..b", "a=-1", "a=nan"):
+    assert axis("decode.pool=1..3") == ("decode.pool", [1.0, 2.0, 3.0])
+    assert axis("pool=1:2,1:4") == ("pool", ["1:2", "1:4"])
+    for nonsense in (
+        "speedup=",
+        "=1,2",
+        "a=8..1",
+        "a=0..1",
+        "a=1..2:1",
+        "a=1..b",
+        "a=-1",
+        "a=nan",
+        "speedup=fast",
+        "a=b,",
+    ):
         with pytest.raises(InputError):
             axis(nonsense)
 
