@@ -227,6 +227,7 @@ class HttpTarget:
             except Exception:
                 self.pulse.faults += 1
                 log.exception("the callback of request %d failed", flight.exchange.index)
+            gevent.sleep(0)  # a burst of answers must not hold up what is due
 
     # The request's bytes.
 
