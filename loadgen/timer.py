@@ -3,6 +3,8 @@ waits in whole milliseconds. An io watcher on a timerfd wakes the waiting greenl
 
 from __future__ import annotations
 
+from typing import Any
+
 import gevent
 
 from targets.timerfd import Timerfd
@@ -15,7 +17,7 @@ class Timer(Timerfd):
 
     def __init__(self) -> None:
         super().__init__()
-        loop = gevent.get_hub().loop
+        loop: Any = gevent.get_hub().loop
         self._watcher = loop.io(self.fd, READ, priority=loop.MAXPRI)  # before the reads of the same turn
 
     def wait(self) -> None:
