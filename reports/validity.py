@@ -51,11 +51,6 @@ class Validity:
     def as_json(self) -> dict[str, Any]:
         return {"status": str(self.status), "reasons": [reason.as_json() for reason in self.reasons]}
 
-    @classmethod
-    def from_json(cls, facts: Mapping[str, Any]) -> Validity:
-        reasons = [Reason(**{**reason, "status": Status(reason["status"])}) for reason in facts["reasons"]]
-        return cls(Status(facts["status"]), tuple(reasons))
-
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
