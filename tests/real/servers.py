@@ -195,8 +195,12 @@ def dynamo(
     port: int = 18000,
     env: dict[str, str] | None = None,
     options: tuple[str, ...] = (),
+    rendezvous: bool = True,
 ) -> Iterator[str]:
-    """Dynamo's frontend and one mocker (with `options`) for each of `workers` (agg, prefill, decode); gives its URL."""
+    """Dynamo's frontend and one mocker (with `options`) for each of `workers` (agg, prefill, decode); gives its URL.
+
+    `rendezvous`: the frontend calls both workers at once, instead of decode when prefill has answered.
+    """
     planes = ["--discovery-backend", "file", "--request-plane", "tcp", "--event-plane", "zmq"]
     settings = {
         "HF_HUB_OFFLINE": "1",
@@ -210,7 +214,7 @@ def dynamo(
         stack.enter_context(running(namespace, f"dynamo-{port}", *front, env=settings))
         for worker in workers:
             mode = ["--disaggregation-mode", worker]
-            mode += ["--bootstrap-ports", str(port + 2)] if worker == "prefill" else []
+            mode += ["--bootstrap-ports", str(port + 2)] if worker == "prefill" and rendezvous else []
             mocker = [python("dynamo"), "-m", "dynamo.mocker", *model, *mode, *options, *planes]
             stack.enter_context(running(namespace, f"dynamo-{port}-{worker}", *mocker, env=settings))
         url = f"http://127.0.0.1:{port}"
