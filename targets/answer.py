@@ -81,18 +81,20 @@ class Answer:
         return self._receive == self._collect_error
 
     def quick(self, data: bytes, stamp: int, before: int) -> bool:
-        """Takes what `feed` would, if it is one token like the one before and nothing follows from it; did it?"""
-        if not self._in_step or self.tokens + 1 >= self._enough:
+        """Takes what `feed` would, if it is tokens like the one before and nothing follows from them; did it?"""
+        if not self._in_step:
             return False
-        characters = self._frame.characters(data)  # type: ignore[union-attr]
+        count, characters = 1, self._frame.characters(data)  # type: ignore[union-attr]
         if not characters:
+            count, characters = self._frame.tokens(data)  # type: ignore[union-attr]
+        if not characters or self.tokens + count >= self._enough:
             return False
         self._exchange.chars += characters
         self.fast += 1
-        self.tokens += 1
+        self.tokens += count
         self.last_after = before
         self._note_at(stamp - self.origin)
-        self._note_events(1)
+        self._note_events(count)
         return True
 
     def feed(self, data: bytes, stamp: int, before: int) -> End | None:
@@ -115,22 +117,21 @@ class Answer:
             return self._leave(stamp)
         if response.complete:
             return self._complete(stamp, before)
-        if self.tokens == tokens + 1:
+        if self.tokens > tokens:
             self._consider(data)
         return None
 
     def _consider(self, data: bytes) -> None:
-        """The read brought one token: may the next one go by its frame?"""
+        """The read brought tokens: may the next ones go by their frame?"""
         response = self._response
         # A line break can't be inside a size line that isn't complete, so the parser is exactly between two chunks.
         if not (response.at_chunk and response.plain and self._decoder.empty and data.endswith(b"\n")):
             return
-        if self._frame is not None and self._frame.characters(data):
+        if self._frame is not None and self._frame.tokens(data)[0]:
             self._in_step = True
         elif self._lessons:
             self._lessons -= 1
-            blank = Exchange(0, "", 0, 0, 0)
-            self._frame = learn(data, type(self._reader), blank)
+            self._frame = learn(data, type(self._reader))
             self._in_step = self._frame is not None
 
     def _head(self, stamp: int) -> None:

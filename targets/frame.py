@@ -3,7 +3,8 @@
 Theory of operation. Once a stream is under way, a read is nearly always one HTTP chunk that holds one event, equal to
 the one before but for the text of its token. A `Frame` is that event cut at its text: what comes before and what comes
 after. A read that is exactly SIZE CRLF before TEXT after CRLF, with the size that fits and a text without quotes,
-backslashes and control characters, has the same effect as its full parse: one token more and its characters.
+backslashes and control characters, has the same effect as its full parse: one token more and its characters. So has a
+read of several such chunks, once the client is behind: to fall behind must not make each chunk dearer.
 
 Why that is exact. JSON is context-free: another plain text between the same quotes changes that one string and nothing
 else. `learn` proves with the wire format's own reader that this string is counted by its length alone and that the
@@ -16,7 +17,8 @@ ways equal.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from .exchange import Exchange
@@ -24,9 +26,11 @@ from .sse import Decoder
 from .wire import WireError
 
 SIZE_LIMIT = 1 << 14  # longer chunks are parsed
+END = b"\n\r\n"  # of a chunk that ends with an event
 PLAIN = rb"[ !#-\[\]-~\x80-\xff]+"
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning)": ?"(' + PLAIN + rb')"')
-PROBES = (b"q", b"two words", "één".encode())
+PROBES = (b"q", "één, två".encode())
+_facts = attrgetter(*(field.name for field in fields(Exchange) if field.name != "chars"))
 
 
 def head(length: int, upper: bool) -> bytes:
@@ -61,6 +65,14 @@ class Frame:
             return 0
         return len(text) if text.isprintable() and '"' not in text and "\\" not in text else 0
 
+    def tokens(self, data: bytes) -> tuple[int, int]:
+        """Tokens and characters where `data` is several whole chunks of this frame, one after the other; else 0."""
+        *chunks, rest = data.split(self._after)
+        if rest:
+            return 0, 0
+        found = [self.characters(chunk + self._after) for chunk in chunks]
+        return (len(found), sum(found)) if all(found) else (0, 0)
+
     def _learn_head(self, length: int) -> bytes:
         size = head(length, self._upper) if length < SIZE_LIMIT else b""
         # No chunk begins with a line break: what no chunk's length is, or leaves no room for a text, fits nothing.
@@ -69,36 +81,40 @@ class Frame:
         return found
 
 
-def learn(data: bytes, reader: type[Any], blank: Exchange) -> Frame | None:
-    """The frame of a read that was one chunk with one token-bearing event; None where it isn't safe to have one."""
+def learn(data: bytes, reader: type[Any]) -> Frame | None:
+    """The frame of a read whose last chunk has one token-bearing event; None where it isn't safe to have one."""
+    data = data[:-3].rpartition(END)[2] + data[-3:]
     for upper in (False, True):
         size = head(len(data), upper)
         if size and data.startswith(size) and data.endswith(b"\r\n") and len(data) < SIZE_LIMIT:
             event = data[len(size) : -2]
             for found in _TEXT.finditer(event):
                 before, after = event[: found.start(1)], event[found.end(1) :]
-                if _proven(before, found[1], after, reader(), replace(blank)):
+                if _proven(before, found[1], after, reader()):
                     return Frame(before, after, upper)
             return None
     return None
 
 
-def _proven(before: bytes, text: bytes, after: bytes, reader: Any, exchange: Exchange) -> bool:
+def _proven(before: bytes, text: bytes, after: bytes, reader: Any) -> bool:
     """Does a reader that has read the event count any other text there as one token and its characters, no more?"""
-    states = []
+    exchange, decoder = Exchange(0, "", 0, 0, 0), Decoder()
+    decoder.feed(b"\n")  # in mid-stream, where a byte order mark is none
+    known: Any = None
     for probe in (text, *PROBES):
-        decoder = Decoder()
-        decoder.feed(b"\n")  # in mid-stream, where a byte order mark is none
-        events = decoder.feed(before + probe + after)
         exchange.chars = 0
         try:
-            counts = [reader.feed(event, name, exchange) for event, name in events]
+            counts = [reader.feed(event, name, exchange) for event, name in decoder.feed(before + probe + after)]
             if counts != [1] or exchange.chars != len(probe.decode()) or not decoder.empty:
                 return False
         except (WireError, UnicodeDecodeError):
             return False
-        states.append((_state(reader), replace(exchange, chars=0)))
-    return all(state == states[0] for state in states)
+        state = _state(reader), _facts(exchange)
+        if known is None:
+            known = state
+        elif state != known:
+            return False
+    return True
 
 
 def _state(reader: Any) -> list[Any]:

@@ -13,28 +13,37 @@ body: "truth": {"ttft_s": .., "gap_s": .., "tokens": .., "step_s": ..}; ttft cou
 its prompt is its id. With step_s the first token waits for the next multiple of it: streams then emit together, in
 bursts, as the steps of continuous batching make them. What a request leaves out --emit says, or max_tokens.
 
-Theory of operation. One thread, one epoll, one heap of (instant, stream). It sleeps whole milliseconds only and spins
-for the rest, so that a write is as punctual as the machine allows; what is logged is the actual instant, so a late
-write is late in the log too and spoils nothing but the rate. A stream that fell behind by a whole gap goes on from now:
-no server makes up for lost time in a burst.
+Theory of operation. One thread, one epoll, and the streams in line at the instants that they wait for: streams in step
+share an instant, so a burst costs no heap. It sleeps whole milliseconds only and spins for the rest, so that a write is
+as punctual as the machine allows; what is logged is the actual instant, so a late write is late in the log too and
+spoils nothing but the rate. A stream that fell behind by a whole gap goes on from now: no server makes up for lost time
+in a burst.
+
+Two things would put time between the instant in the log and the packet. The way through the kernel is cold after a
+pause, by 30 us on the first write of a burst: so it spins by sending to itself. And where the machine's congestion
+control paces (BBR), a write waits in the kernel, now and then for 40 ms: so the sockets have one that doesn't.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
-import itertools
 import json
 import select
 import signal
 import socket
 import ssl
 import sys
-import time
+from collections import deque
+from contextlib import suppress
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 SPIN = 100_000  # ns that a sleep may overshoot
+IDLE = 100_000_000  # ns
+BURST = 64  # tokens; then the sockets are looked at again
+WARM = bytes(256)
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
     b"Cache-Control: no-cache\r\nX-Request-Id: "
@@ -54,19 +63,37 @@ def _prompt(body: dict[str, Any]) -> str:
     return str(said)[:100].encode("ascii", "replace").decode().replace("\n", " ")
 
 
+def _unhindered(sock: socket.socket) -> None:
+    """What is written is sent at once."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with suppress(OSError):  # where the kernel has no other
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """A connection to ourselves."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        here = socket.create_connection(listener.getsockname())
+        there, _ = listener.accept()
+    _unhindered(here)
+    return here, there
+
+
 class Stream:
     """One connection; one request at a time."""
+
+    __slots__ = (
+        "due", "event", "first", "gap", "incoming", "last", "late", "left", "outgoing", "record", "sock", "step",
+        "tail", "wanted",
+    )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.incoming = b""
         self.wanted = 0  # bytes of the whole request, 0 while its head is incomplete
-        self.outgoing = b""
+        self.outgoing = self.event = self.tail = b""
         self.record: dict[str, Any] = {}
-        self.event = b""
-        self.left = 0
-        self.due = 0
-        self.gap = 0
+        self.left = self.due = self.gap = self.first = self.last = self.late = 0
         self.step = 1
 
     def request(self) -> dict[str, Any] | None:
@@ -98,10 +125,8 @@ class Stream:
         self.due = now + round(asked.get("ttft_s", 0.05) * 1e9)
         self.step = max(1, round(asked.get("step_s", 0) * 1e9))
         self.due += -self.due % self.step
-        self.record = {
-            "id": _prompt(body), "received": now, "first_due": self.due, "first": 0, "last": 0,
-            "tokens": self.left, "late_ns": 0, "left": False,
-        }  # fmt: skip
+        self.first = self.last = self.late = 0
+        self.record = {"id": _prompt(body), "received": now, "first_due": self.due, "tokens": self.left}
         start = {"id": f"truth-{self.record['id']}", "object": "chat.completion.chunk", "created": now // 10**9}
         choice = {"index": 0, "delta": {"content": " word"}, "logprobs": None, "finish_reason": None}
         event = {**start, "model": model, "choices": [choice]}
@@ -129,20 +154,18 @@ class Stream:
 
     def emit(self) -> bool:
         """Writes the token that is due; is there another?"""
-        record = self.record
         if self.outgoing:
             self.flush()
         if not self.left:
             self.due += 1_000_000
             return False
-        now = time.time_ns()
+        self.last = now = time_ns()
         self.write(self.event)
-        if not record["first"]:
-            record["first"] = now
+        if not self.first:
+            self.first = now
         late = now - self.due
-        if late > record["late_ns"]:
-            record["late_ns"] = late
-        record["last"] = now
+        if late > self.late:
+            self.late = late
         self.left -= 1
         self.due += self.gap
         if self.due < now:
@@ -151,7 +174,12 @@ class Stream:
         if self.left:
             return True
         self.write(self.tail)
+        self.note()
         return False
+
+    def note(self, *, left: bool = False) -> None:
+        """Completes the record of the request."""
+        self.record |= {"first": self.first, "last": self.last, "late_ns": self.late, "left": left}
 
 
 class Truth:
@@ -167,37 +195,55 @@ class Truth:
         self.poll = select.epoll()
         self.poll.register(self.listener.fileno(), select.EPOLLIN)
         self.streams: dict[int, Stream] = {}
-        self.heap: list[tuple[int, int, Stream]] = []
-        self.order = itertools.count()
+        self.instants: list[int] = []  # a heap
+        self.lines: dict[int, deque[Stream]] = {}  # who waits for each of them
         self.log: list[dict[str, Any]] = []
         self.running = True
+        self.warm = _pair()
 
     def run(self) -> None:
         while self.running:
             self._emit()
-            now = time.time_ns()
-            wait = (self.heap[0][0] - now - SPIN) // 1_000_000 if self.heap else 100  # ms; epoll would round up
-            for fd, _ in self.poll.poll(max(0, min(100, wait)) / 1000):
+            ahead = self.instants[0] - time_ns() if self.instants else IDLE
+            wait = (min(ahead, IDLE) - SPIN) // 1_000_000  # whole ms: epoll rounds up
+            for fd, _ in self.poll.poll(max(0, wait) / 1000):
                 if fd == self.listener.fileno():
                     self._accept()
                 elif fd in self.streams:
                     self._serve(self.streams[fd])
+            if wait <= 0 < ahead:
+                self._keep_warm()
+        for stream in self.streams.values():
+            if stream.left:
+                stream.note()
+
+    def _keep_warm(self) -> None:
+        here, there = self.warm
+        here.send(WARM)
+        there.recv(len(WARM))
+
+    def _line_up(self, stream: Stream) -> None:
+        line = self.lines.get(stream.due)
+        if line is None:
+            line = self.lines[stream.due] = deque()
+            heapq.heappush(self.instants, stream.due)
+        line.append(stream)
 
     def _emit(self) -> None:
-        heap = self.heap
-        for _ in range(64):  # then look at the sockets again
-            if not heap or heap[0][0] > time.time_ns():
+        for _ in range(BURST):
+            if not self.instants or self.instants[0] > time_ns():
                 return
-            _, _, stream = heap[0]
+            line = self.lines[self.instants[0]]
+            stream = line.popleft()
+            if not line:
+                del self.lines[heapq.heappop(self.instants)]
             try:
                 more = stream.sock.fileno() >= 0 and stream.emit()
             except OSError:
                 self._drop(stream)
                 more = False
             if more or stream.outgoing:
-                heapq.heapreplace(heap, (stream.due, next(self.order), stream))
-            else:
-                heapq.heappop(heap)
+                self._line_up(stream)
 
     def _accept(self) -> None:
         for _ in range(256):
@@ -205,7 +251,7 @@ class Truth:
                 sock, _ = self.listener.accept()
             except BlockingIOError:
                 return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _unhindered(sock)
             if self.context is not None:
                 try:
                     sock = self.context.wrap_socket(sock, server_side=True)
@@ -229,15 +275,15 @@ class Truth:
         stream.incoming += data
         body = stream.request()
         if body is not None:
-            stream.begin(body, time.time_ns(), self.standing)
+            stream.begin(body, time_ns(), self.standing)
             if self.logs:
                 self.log.append(stream.record)
-            heapq.heappush(self.heap, (stream.due, next(self.order), stream))
+            self._line_up(stream)
         return None
 
     def _drop(self, stream: Stream) -> None:
         if stream.left:
-            stream.record["left"] = True
+            stream.note(left=True)
         fd = stream.sock.fileno()
         if fd >= 0:
             self.poll.unregister(fd)

@@ -70,6 +70,8 @@ def seconds(value: object, unit: float = 1.0) -> float | None:
 
 def line(value: str, limit: int = MESSAGE_LIMIT) -> str:
     """One bounded line: control characters and runs of space become one space."""
+    if len(value) <= limit and value.isprintable() and "  " not in value and value.strip() == value:
+        return value  # as nearly all are
     printable = "".join(c if c.isprintable() else " " for c in value[: 4 * limit])
     joined = " ".join(printable.split())
     return joined if len(joined) <= limit else joined[: limit - 1] + "…"

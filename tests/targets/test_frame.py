@@ -102,6 +102,14 @@ def test_most_of_a_stream_goes_by_its_frame() -> None:
     assert (exchange.outcome, exchange.chars, sum(exchange.token_events)) == (Outcome.OK, 520, 110)
 
 
+def test_so_do_reads_of_several_tokens() -> None:
+    """A client that fell behind catches up: the chunks that waited cost no more than those that didn't."""
+    head, *chunks, last = plain([" word"] * 99)
+    reads = [head, *(b"".join(chunks[at : at + 3]) for at in range(0, 99, 3)), last]
+    exchange, fast = exchange_of(reads, chat, framed=True)
+    assert (exchange.token_events.tolist(), fast) == ([3] * 33, 32)
+
+
 def test_a_stamp_that_changes_is_learnt_anew() -> None:
     """`created` counts seconds: two lessons, not a hundred parses."""
     head, *first, _ = plain([" word"] * 50, created=1)
@@ -127,12 +135,12 @@ def test_a_byte_that_breaks_the_text_breaks_the_answer(byte: bytes) -> None:
 def test_no_frame_for_a_reader_that_counts_otherwise() -> None:
     """SGLang's text is cumulative: the next event's text says nothing about its tokens."""
     event = json.dumps({"text": " a", "meta_info": {"completion_tokens": 1}}).encode()
-    assert learn(frame(b"data: " + event + b"\n\n"), sglang.Reader, Exchange(0, "", 0, 0, 0)) is None
+    assert learn(frame(b"data: " + event + b"\n\n"), sglang.Reader) is None
 
 
 def test_no_frame_for_a_text_that_is_there_twice() -> None:
     event = b'data: {"choices": [{"text": "a", "delta": {"content": "b"}}]}\n\n'
-    assert learn(frame(event), chat.Reader, Exchange(0, "", 0, 0, 0)) is None
+    assert learn(frame(event), chat.Reader) is None
 
 
 def test_size_lines() -> None:
