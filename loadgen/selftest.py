@@ -37,11 +37,11 @@ def measure(
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "truth.jsonl"
         command = [sys.executable, "-m", "targets.truth", "--log", str(log), *(("--tls", *tls) if tls else ())]
-        server = _pinned(command, cores[1])
+        server = pinned(command, cores[1])
         try:
             assert server.stdout is not None
             asked = {**load, "url": json.loads(server.stdout.readline())["url"], "truth": truth}
-            worker = _pinned([*client, json.dumps(asked)], cores[0])
+            worker = pinned([*client, json.dumps(asked)], cores[0])
             out, _ = worker.communicate(timeout=600)
         finally:
             server.send_signal(signal.SIGTERM)
@@ -52,7 +52,7 @@ def measure(
     return judge(json.loads(out), records)
 
 
-def _pinned(command: Sequence[str], core: int) -> subprocess.Popen[str]:
+def pinned(command: Sequence[str], core: int) -> subprocess.Popen[str]:
     pin = lambda: os.sched_setaffinity(0, {core})  # noqa: E731
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=pin)
 
@@ -77,14 +77,14 @@ def judge(told: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, Any]:
         "shared": sum(row["shared"] for row in rows.values()) / max(1, len(rows)),
         "merged": 1 - sum(row["reads"] for row in rows.values()) / chunks,
         "cpu": told["cpu_s"] / chunks,
-        "rate": _busiest(truth.values()),
+        "rate": busiest(truth.values()),
         "late": (np.quantile([record["late_ns"] for record in truth.values()], [0.5, 0.99]) * 1e-9).tolist(),
         "grown_mb": told["grown_kb"] / 1024,
         "facts": told.get("facts", {}),
     }
 
 
-def _busiest(records: Iterable[Mapping[str, Any]]) -> float:
+def busiest(records: Iterable[Mapping[str, Any]]) -> float:
     """Chunks a second that the server wrote in its busiest second, each stream's taken as evenly spaced."""
     import numpy as np
 

@@ -60,7 +60,7 @@ def chunk(data: bytes) -> bytes:
 
 def _prompt(body: dict[str, Any]) -> str:
     said = body["messages"][-1]["content"] if "messages" in body else body.get("prompt", "")
-    return str(said)[:100].encode("ascii", "replace").decode().replace("\n", " ")
+    return str(said)[:100].encode("ascii", "replace").decode().replace("\n", " ").strip()
 
 
 def _unhindered(sock: socket.socket) -> None:
