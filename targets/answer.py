@@ -28,27 +28,10 @@ class Answer:
     """Reads the answer to one exchange. `feed` and `closed` give its End once it is over."""
 
     __slots__ = (
-        "_body",
-        "_decoder",
-        "_enough",
-        "_exchange",
-        "_frame",
-        "_in_step",
-        "_lessons",
-        "_note_at",
-        "_note_events",
-        "_reader",
-        "_receive",
-        "_response",
-        "_size",
-        "_wire",
-        "fast",
-        "finished_at",
-        "first_after",
-        "last_after",
-        "origin",
-        "tokens",
-    )
+        "_body", "_decoder", "_enough", "_exchange", "_frame", "_in_step", "_lessons", "_note_at", "_note_events",
+        "_reader", "_receive", "_response", "_size", "_wire", "fast", "finished_at", "first_after", "last_after",
+        "origin", "tokens",
+    )  # fmt: skip
 
     def __init__(
         self, exchange: Exchange, wire: ModuleType | Any, reader: Any, origin: int, leave_after: int | None = None
@@ -224,7 +207,7 @@ class Answer:
             to = facts.line(response.headers.get("location", "nowhere"), 200)
             return Outcome.HTTP_ERROR, f"{status}: redirects are not followed (to {to})", stamp
         body = b"".join(self._body)[:ERROR_LIMIT]
-        said = self._wire.failure(status, response.headers, body, self._exchange)
+        said = facts.complaint_in(body)
         outcome = Outcome.RATE_LIMITED if status in RATE_LIMIT_STATUSES else Outcome.HTTP_ERROR
         return outcome, f"{status}: {said}", stamp
 

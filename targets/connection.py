@@ -29,17 +29,20 @@ import ssl
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from time import time_ns
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from .address import Address
 from .answer import Answer
+from .clock import realtime_ns
 from .exchange import Exchange, Outcome
-from .pulse import Pulse, stamped
+from .pulse import stamped
 from .tls import Tls
 from .wire import facts
+
+if TYPE_CHECKING:
+    from .client import HttpTarget
 
 READ, WRITE = 1, 2
 READ_SIZE = 1 << 16
@@ -56,69 +59,28 @@ CONNECTING, TUNNELLING, SHAKING, OPEN, CLOSED = range(5)
 OURS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EPERM}
 
 
+@dataclass(slots=True, eq=False)
 class Flight:
     """One exchange on its way, and what it needs until it is over."""
 
-    __slots__ = ("done", "exchange", "leave_after", "payload", "reader", "wire")
-
-    def __init__(
-        self,
-        exchange: Exchange,
-        payload: bytes,
-        wire: ModuleType,
-        reader: Any,
-        done: Callable[[Exchange], None],
-        leave_after: int | None = None,
-    ) -> None:
-        self.exchange, self.payload, self.wire, self.reader = exchange, payload, wire, reader
-        self.done, self.leave_after = done, leave_after
-
-
-class Owner(Protocol):
-    """What a connection asks of the target that it belongs to."""
-
-    pulse: Pulse
-    address: Address
-    tls: ssl.SSLContext | None
-    limits: tuple[int, int, int, int]  # ns: connect, first token, silence, whole
-    preferred: int  # which of the socket addresses worked last
-
-    @property
-    def origin(self) -> int: ...  # the run's start, nanoseconds since the epoch
-    def over(self, flight: Flight, outcome: Outcome, error: str) -> None: ...
-    def again(self, flight: Flight) -> None: ...
-    def idle(self, connection: Connection) -> None: ...
-    def gone(self, connection: Connection) -> None: ...
-    def watch(self, connection: Connection, limit: int) -> None: ...
+    exchange: Exchange
+    payload: bytes
+    wire: ModuleType | Any
+    reader: Any
+    done: Callable[[Exchange], None]
+    leave_after: int | None = None
 
 
 class Connection:
     """A connection and the flight it carries, if any."""
 
     __slots__ = (
-        "_answer",
-        "_attempt",
-        "_bytes",
-        "_collected",
-        "_lag",
-        "_outbox",
-        "_quickack",
-        "_reader",
-        "_recvmsg",
-        "_sock",
-        "_stepped",
-        "_tls",
-        "_tried",
-        "_unstamped",
-        "_writer",
-        "flight",
-        "origin",
-        "owner",
-        "phase",
+        "_answer", "_attempt", "_bytes", "_collected", "_lag", "_outbox", "_quickack", "_reader", "_recvmsg",
+        "_sock", "_stepped", "_tls", "_tried", "_unstamped", "_writer", "flight", "origin", "owner", "phase",
         "pulse",
-    )
+    )  # fmt: skip
 
-    def __init__(self, owner: Owner, flight: Flight) -> None:
+    def __init__(self, owner: HttpTarget, flight: Flight) -> None:
         self.owner = owner
         self.flight: Flight | None = flight
         self.pulse, self.origin = owner.pulse, owner.origin
@@ -225,7 +187,7 @@ class Connection:
     def _ready(self) -> None:
         self.phase = OPEN
         assert self.flight is not None
-        self.flight.exchange.connected = time_ns() - self.origin
+        self.flight.exchange.connected = realtime_ns() - self.origin
         self._send()
 
     # Sending.
@@ -235,7 +197,7 @@ class Connection:
         self.flight, self.origin = flight, self.owner.origin
         self._begin(flight)
         flight.exchange.reused = True
-        flight.exchange.connected = time_ns() - self.origin
+        flight.exchange.connected = realtime_ns() - self.origin
         self.pulse.reused += 1
         try:
             self._send()
@@ -255,7 +217,7 @@ class Connection:
         if self._tls is not None:
             self._tls.encrypt(payload)
             payload = self._tls.take()
-        flight.exchange.sent = time_ns() - self.origin
+        flight.exchange.sent = realtime_ns() - self.origin
         self._write(payload)
 
     def _write(self, data: bytes) -> None:
@@ -282,7 +244,7 @@ class Connection:
         self._writer.stop()
         exchange = self.flight.exchange if self.flight is not None else None
         if exchange is not None and exchange.sent is not None and exchange.body_sent is None:
-            exchange.body_sent = time_ns() - self.origin
+            exchange.body_sent = realtime_ns() - self.origin
         self._acknowledge()
 
     # Receiving.
@@ -295,7 +257,7 @@ class Connection:
                 return
             except OSError as error:
                 return self._ended(error.strerror or str(error))
-            now = stamp = time_ns()
+            now = stamp = realtime_ns()
             if ancillary:
                 seconds, nanoseconds = unpack(ancillary[0][2])
                 stamp = seconds * NANO + nanoseconds
@@ -354,7 +316,7 @@ class Connection:
 
     def _ended(self, why: str) -> None:
         """The connection is at its end."""
-        flight, stamp = self.flight, time_ns()
+        flight, stamp = self.flight, realtime_ns()
         if flight is None:
             return self.close()
         if self.phase != OPEN:
@@ -430,7 +392,7 @@ class Connection:
         if flight is None:
             return
         exchange, self.flight = flight.exchange, None
-        exchange.done = (time_ns() if stamp is None else stamp) - self.origin
+        exchange.done = (realtime_ns() if stamp is None else stamp) - self.origin
         self._account(exchange)
         answer = self._answer
         if exchange.token_at:
@@ -486,7 +448,7 @@ class Connection:
             self.close()
         finally:
             if flight is not None:
-                flight.exchange.done = time_ns() - self.origin
+                flight.exchange.done = realtime_ns() - self.origin
                 self.owner.over(flight, Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
 

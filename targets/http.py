@@ -23,21 +23,9 @@ class Response:
     """The answer to one request, as it comes in."""
 
     __slots__ = (
-        "_body",
-        "_head_size",
-        "_held",
-        "_inflate",
-        "_informational",
-        "_parser",
-        "at_chunk",
-        "complete",
-        "excess",
-        "headers",
-        "headers_done",
-        "keep_alive",
-        "plain",
-        "status",
-    )
+        "_body", "_head_size", "_held", "_inflate", "_informational", "_parser", "at_chunk", "complete", "excess",
+        "headers", "headers_done", "keep_alive", "plain", "status",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)

@@ -19,14 +19,16 @@ import gc
 import resource
 import socket
 import sys
-import time
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import gevent
 
 from . import clock
 from .clockalarm import ClockAlarm
+
+if TYPE_CHECKING:
+    from .client import HttpTarget
 
 TICK = 0.05  # seconds
 LONG = 10_000_000  # a stall worth counting, nanoseconds
@@ -46,15 +48,6 @@ def stamped(sock: _socket.socket) -> None:
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
 
-class Listener(Protocol):
-    """What every open target of the hub gives its pulse."""
-
-    clock: clock.Clock
-
-    def sweep(self) -> None: ...
-    def stepped(self) -> None: ...
-
-
 class Pulse:
     """Instants are CLOCK_REALTIME in nanoseconds since the epoch; `before` is the lower end of the current reads."""
 
@@ -71,7 +64,7 @@ class Pulse:
         self.most_reads = 0.0  # a second, over SPAN
         self.opened = self.reused = self.reconnected = self.faults = 0
         self.stalls = self.longest_stall = 0
-        self.listeners: dict[Listener, None] = {}  # the open targets
+        self.listeners: dict[HttpTarget, None] = {}  # the open targets
         self.watch = clock.Steps()
         self.steps: list[dict[str, float]] = []
         self._ticked = clock.monotonic_ns()
@@ -86,7 +79,7 @@ class Pulse:
 
     def _polling(self) -> None:
         self.before = self._latest
-        self._latest = time.time_ns()
+        self._latest = clock.realtime_ns()
 
     def opened_stream(self) -> None:
         self.streams += 1

@@ -26,6 +26,7 @@ from .exchange import Exchange, Outcome
 from .sse import Decoder, SseError
 from .wire import RATE_LIMIT_STATUSES, WireError
 from .wire import headers as wire_headers
+from .wire.facts import complaint_in
 
 UNTOLD = Exchange(index=0, target="", due=0, prompt_tokens=0, output_tokens=0)
 KEPT_HEADERS = re.compile(r"content-type|date|retry-after.*|(x-|anthropic-)?ratelimit-.*|.*request-id|.*region")
@@ -63,7 +64,7 @@ def replay(wire: Any, answer: Recording, pieces: Iterable[bytes] | None = None) 
     if answer.status != 200:
         limited = answer.status in RATE_LIMIT_STATUSES
         exchange.outcome = Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR
-        exchange.error = wire.failure(answer.status, answer.headers, answer.body, exchange)
+        exchange.error = complaint_in(answer.body)
         return exchange
     reader = wire.Reader()
     try:

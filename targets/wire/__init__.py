@@ -14,12 +14,11 @@ A wire format is a small module of its own with these names:
             the same for a whole JSON answer that is not a stream
         finished: bool
             the terminator has been seen; a body that ends before it is `truncated`
-    def failure(status: int, headers: Mapping[str, str], body: bytes, exchange: Exchange) -> str
-        one clear line from an error answer (bounded)
     KEY_HEADER (optional)
         the header that carries the API key as it is; without it `Authorization: Bearer KEY`
 
-Facts in headers (request id, rate limits, retry-after) are read by `headers.note`, for every answer of any format.
+Facts in headers (request id, rate limits, retry-after) are read by `headers.note`, an error's answer by
+`facts.complaint_in`, for every answer of any format.
 Everything a server sends is hostile: bounded and never trusted to have the right type.
 """
 

@@ -13,9 +13,6 @@ import orjson
 from ..exchange import Exchange, Outcome
 from ..target import Ask, Spec
 from . import WireError, facts
-from .openai import failure
-
-__all__ = ["KEY_HEADER", "Reader", "failure", "request"]
 
 KEY_HEADER = "x-api-key"
 VERSION = "2023-06-01"

@@ -6,9 +6,9 @@ import orjson
 
 from ..target import Ask, Spec
 from . import facts
-from .openai import Reader, body, failure
+from .openai import Reader, body
 
-__all__ = ["Reader", "failure", "request"]
+__all__ = ["Reader", "request"]
 
 
 def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:

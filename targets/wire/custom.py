@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -77,9 +76,6 @@ class Custom:
 
     def Reader(self) -> Reader:  # the name that every wire format has
         return Reader(self.paths)
-
-    def failure(self, status: int, headers: Mapping[str, str], body: bytes, exchange: Exchange) -> str:
-        return facts.complaint_in(body)
 
 
 class Reader:

@@ -13,9 +13,9 @@ import orjson
 
 from ..target import Ask, Spec
 from . import facts, openai
-from .openai import Reader, failure
+from .openai import Reader
 
-__all__ = ["Reader", "failure", "request"]
+__all__ = ["Reader", "request"]
 
 EXTRA_FIELDS = ["timing", "worker_id"]
 

@@ -14,9 +14,9 @@ import orjson
 
 from ..target import Ask, Spec
 from . import facts, openai
-from .openai import Reader, failure
+from .openai import Reader
 
-__all__ = ["Reader", "failure", "request"]
+__all__ = ["Reader", "request"]
 
 
 def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:

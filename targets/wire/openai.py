@@ -7,7 +7,6 @@ stream. A role-only or empty chunk carries no token. Source: the servers' own co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..exchange import Exchange, Outcome
@@ -149,7 +148,3 @@ def failed(data: dict[str, Any]) -> WireError:
     code = facts.error_code(data)
     limited = any(known in code for known in RATE_LIMIT_CODES)
     return WireError(facts.complaint(data), Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR)
-
-
-def failure(status: int, headers: Mapping[str, str], body: bytes, exchange: Exchange) -> str:
-    return facts.complaint_in(body)

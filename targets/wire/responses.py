@@ -14,9 +14,6 @@ import orjson
 from ..exchange import Exchange, Outcome
 from ..target import Ask, Spec
 from . import WireError, facts
-from .openai import failure
-
-__all__ = ["Reader", "failure", "request"]
 
 ENDS = {"response.completed", "response.incomplete"}
 FAILURES = {"error", "response.failed"}

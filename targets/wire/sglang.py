@@ -13,9 +13,6 @@ import orjson
 from ..exchange import Exchange, Outcome
 from ..target import Ask, Spec
 from . import WireError, facts
-from .openai import failure
-
-__all__ = ["Reader", "failure", "request"]
 
 ABORTS = {429: Outcome.RATE_LIMITED, 503: Outcome.RATE_LIMITED}
 

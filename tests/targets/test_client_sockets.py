@@ -305,7 +305,7 @@ def test_a_path_prefix_and_a_trailing_v1(serve: Serve, caller: Any) -> None:
 class Broken:
     """A wire format whose reader raises what no server could make it raise."""
 
-    request, failure = staticmethod(chat.request), staticmethod(chat.failure)
+    request = staticmethod(chat.request)
 
     class Reader(chat.Reader):
         def feed(self, event: Any, name: str, exchange: Exchange) -> int:
