@@ -19,17 +19,15 @@ def read(
     keep_ticks: bool = False,
     seed: int = 0,
     until: int | None = None,
-    limit: int | None = None,
 ) -> Trace:
     """The trace in a file, a folder or (`-`) standard input; .gz and .zst too.
 
     until   nanoseconds from the trace's start: reading ends there, so the first minute of a week costs a minute's rows
-    limit   rows, at most
     seed    for what the format leaves open (where in a coarse tick a request falls); `keep_ticks` leaves ticks alone
     Raises InputError, with file, line, column and remedy, for anything unusable; `skip_bad_rows` counts bad rows into
     `Trace.notes` instead.
     """
-    options = Options(skip_bad_rows, keep_ticks, seed, until, limit)
+    options = Options(skip_bad_rows, keep_ticks, seed, until)
     found = sources(source)
     try:
         trace = _read(found, options, source)

@@ -24,13 +24,12 @@ YEAR = 366 * 86400 * 10**9  # ns
 
 @dataclass(frozen=True)
 class Options:
-    """How to read. `until` (ns from the trace's start) and `limit` (rows) end the reading early."""
+    """How to read. `until` (ns from the trace's start) ends the reading early."""
 
     skip_bad_rows: bool = False
     keep_ticks: bool = False
     seed: int = 0
     until: int | None = None
-    limit: int | None = None
 
 
 @dataclass
@@ -59,15 +58,10 @@ class Rows:
     @property
     def full(self) -> bool:
         """Has the part that the user asked for been read? Only a trace in order can tell by time."""
-        limit, until = self.options.limit, self.options.until
-        if limit is not None and not self.unordered and len(self) >= limit:
-            return True
-        return bool(
-            until is not None
-            and not self.unordered
-            and self._last is not None
-            and self._last - self._first_due() > until
-        )
+        until = self.options.until
+        if until is None or self._last is None or self.unordered:
+            return False
+        return bool(self._last - self._first_due() > until)
 
     def add(self, line: int, row: Mapping[str, Any], key: Hashable = None, time_column: str = "due") -> None:
         """One good row; `key` names it for its children's `parent`."""
@@ -198,10 +192,7 @@ def numbered(keys: list[Hashable]) -> list[int]:
 
 
 def within(trace: Trace, options: Options) -> Trace:
-    """The part that `until` and `limit` ask for."""
-    rows = len(trace)
-    if options.until is not None:
-        rows = int(np.searchsorted(trace.column("due"), options.until, side="right"))
-    if options.limit is not None:
-        rows = min(rows, options.limit)
-    return trace if rows == len(trace) else trace[:rows]
+    """The part that `until` asks for."""
+    if options.until is None:
+        return trace
+    return trace[: int(np.searchsorted(trace.column("due"), options.until, side="right"))]

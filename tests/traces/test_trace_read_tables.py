@@ -181,11 +181,9 @@ def test_a_cut_compressed_file_is_named(tmp_path):
 def test_reading_ends_early(tmp_path):
     rows = "".join(f"{second},7,8\n" for second in range(100))
     path = written(tmp_path, "due_s,prompt_tokens,output_tokens\n" + rows + "broken,1,1\n")
-    assert len(read(path, limit=10)) == 10
     assert read(path, until=20_000_000_000).span == 20_000_000_000
     lines = "".join(f'{{"due_s":{second},"prompt_tokens":7,"output_tokens":8}}\n' for second in range(100))
     path = written(tmp_path, lines + "broken\n", "t.jsonl")
-    assert len(read(path, limit=10)) == 10
     assert read(path, until=20_000_000_000).span == 20_000_000_000
 
 

@@ -5,7 +5,7 @@ A folder or tar file with, for each client N, `chunk-N-trace.csv` (no header; ro
 CV, law of the gaps, shape, scale) and `chunk-N-dataset.json` ({window start: {input_tokens, output_tokens:
 "{tokens: probability}"}}). Each client is a renewal process in operational time (`traces.arrivals`): gaps of mean 1
 under its window's law, carried over window ends, so that bursty clients keep their rate. Seeded; ends after
-`until`, `limit` or two million requests.
+`until` or two million requests.
 """
 
 from __future__ import annotations
@@ -104,11 +104,10 @@ def _end(clients: list[Client], options: Options) -> tuple[float, bool]:
     step = float(min(np.diff(starts), default=600.0))
     begun = next((start for start in starts if rates[start] > 0), 0.0)
     wanted = math.inf if options.until is None else begun + step + options.until / NANOS["s"]
-    budget = BUDGET if options.limit is None else min(BUDGET, 2 * options.limit + 1000)
     sent = 0.0
     for start in starts:
-        if sent + rates[start] * step > budget:
-            return min(wanted, start + (budget - sent) / rates[start]), True
+        if sent + rates[start] * step > BUDGET:
+            return min(wanted, start + (BUDGET - sent) / rates[start]), True
         sent += rates[start] * step
     return min(wanted, starts[-1] + step), False
 

@@ -1,6 +1,6 @@
 """CSV tables: by Arrow's parser as long as every cell is good, else row by row, which can say what is wrong where.
 
-The quick way reads 2 million rows/s and more, ends early where `until` or `limit` allow it, and gives up (None) at
+The quick way reads 2 million rows/s and more, ends early where `until` allows it, and gives up (None) at
 whatever it doesn't understand; the careful way then decides, so it alone defines what is accepted.
 """
 
@@ -118,7 +118,7 @@ def _quick(source: Source, columns: list[str], form: Form, options: Options) -> 
                     return None
                 first = beginning(int(part[0][0]), form.relative) if first is None else first
                 parts.append(part)
-                if _enough(parts, first, options):
+                if options.until is not None and part[0][-1] - first > options.until:
                     break
     except pa.ArrowInvalid:
         return None
@@ -171,9 +171,3 @@ def _part(batch: Any, form: Form) -> tuple[Any, Any, Any] | None:
     if prompt.min() < (not form.drop_failures) or output.min() < 0 or abs(due).max() > LARGEST_INSTANT:
         return None
     return due, prompt, output
-
-
-def _enough(parts: list[tuple[Any, Any, Any]], first: int, options: Options) -> bool:
-    if options.until is not None and parts[-1][0][-1] - first > options.until:
-        return True
-    return options.limit is not None and sum(len(part[0]) for part in parts) >= options.limit
