@@ -4,13 +4,23 @@ The client plays the proxy: it sends the prompt to a prefill server, which compu
 at once, where the protocol rendezvouses by itself) to a decode server, which fetches the cache and streams the answer.
 A leg is (body, headers); `body` is the chat or completions body that a one-leg exchange would have sent.
 
-    name        order       what ties the legs together                                        source (2026)
-    nixl        sequential  prefill's kv_transfer_params, verbatim, in decode's body            vllm disagg proxy
-    p2p-nccl    sequential  X-Request-Id with both sides' ZMQ addresses                         vllm p2p_nccl proxy
-    mooncake    concurrent  a transfer id; decode pulls from prefill's bootstrap server         vllm mooncake proxy
-    lmcache     sequential  the receiver's ports in prefill's kv_transfer_params                lmcache disagg proxy
-    sglang      concurrent  the same bootstrap host, port and room in both bodies               sglang mini_lb
-    trtllm      sequential  prefill's disaggregated_params, as generation_only, in decode's     trtllm-serve
+    name        order       what ties the legs together
+    nixl        sequential  prefill's kv_transfer_params, verbatim, in decode's body
+    p2p-nccl    sequential  X-Request-Id with both sides' ZMQ addresses
+    mooncake    concurrent  a transfer id; decode pulls from prefill's bootstrap server
+    lmcache     sequential  the receiver's ports in prefill's kv_transfer_params
+    sglang      concurrent  the same bootstrap host, port and room in both bodies
+    trtllm      sequential  prefill's disaggregated_params, as generation_only, and its prompt's token ids, in decode's
+
+Sources (2026): vllm tests/v1/kv_connector/nixl_integration/toy_proxy_server.py,
+examples/online_serving/disaggregated_serving_p2p_nccl_xpyd/disagg_proxy_p2p_nccl_xpyd.py and
+examples/online_serving/disaggregated_serving/mooncake_connector/mooncake_connector_proxy.py; LMCache
+examples/disagg_prefill/disagg_proxy_server.py; sglang sgl-router/py_src/sglang_router/mini_lb.py; TensorRT-LLM
+tensorrt_llm/serve/openai_disagg_service.py.
+
+LMCache's proxy streams prefill's first token, hears by ZMQ when the KV cache has arrived, and has decode go on from
+there. Here decode writes the whole answer, as with `disagg_proxy_server_first_token_from_decoder.py`, and is asked when
+prefill has answered: a real decode server that has not got the KV cache by then computes the prompt again.
 """
 
 from __future__ import annotations
@@ -49,7 +59,8 @@ class Pair:
         return self.option("bootstrap_host", self.host("prefill")), self.port("bootstrap_port", BOOTSTRAP_PORT)
 
     def host(self, side: str) -> str:
-        return urlsplit(self.prefill if side == "prefill" else self.decode).hostname or ""
+        host = urlsplit(self.prefill if side == "prefill" else self.decode).hostname or ""
+        return f"[{host}]" if ":" in host else host  # a port follows wherever it is used
 
     def option(self, name: str, otherwise: str = "") -> str:
         return self.options.get(name) or otherwise
@@ -57,6 +68,11 @@ class Pair:
     def port(self, name: str, otherwise: int) -> int:
         given = self.option(name, str(otherwise))
         return int(given) if given.isdecimal() else otherwise
+
+    @property
+    def number(self) -> int:
+        """63 bits of the id; TensorRT-LLM takes numbers under 2^40 for its own."""
+        return int(self.id, 16) & (2**63 - 1) | 1 << 62
 
 
 @dataclass(frozen=True)
@@ -68,11 +84,14 @@ class Protocol:
     concurrent: bool = False
 
 
+def unstreamed(body: Body) -> Body:
+    return {**{key: value for key, value in body.items() if key != "stream_options"}, "stream": False}
+
+
 def one_token(body: Body) -> Body:
-    """The body for a leg that only prefills: one token, no stream."""
-    dropped = ("stream_options", "min_tokens", "ignore_eos", "max_completion_tokens")
-    short = {key: value for key, value in body.items() if key not in dropped}
-    return {**short, "max_tokens": 1, "stream": False}
+    """The body for a vLLM that only prefills. `ignore_eos` stays: only what ends by length is handed over."""
+    dropped = ("min_tokens", "min_completion_tokens", "max_completion_tokens")
+    return {**{key: value for key, value in unstreamed(body).items() if key not in dropped}, "max_tokens": 1}
 
 
 def _same_id(pair: Pair) -> list[tuple[str, str]]:
@@ -109,7 +128,8 @@ def _nccl_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
 
 def _mooncake_prefill(body: Body, pair: Pair) -> Leg:
     params = {"do_remote_decode": True, "do_remote_prefill": False, "transfer_id": f"xfer-{pair.id}"}
-    return {**one_token(body), "kv_transfer_params": params}, _same_id(pair)
+    # The engine that decode is told is the one of rank 0.
+    return {**one_token(body), "kv_transfer_params": params}, [*_same_id(pair), ("X-data-parallel-rank", "0")]
 
 
 def _mooncake_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
@@ -135,9 +155,8 @@ def _lmcache_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
 
 
 def _sglang(body: Body, pair: Pair) -> Leg:
-    room = int(pair.id, 16) & (2**63 - 1)
     host, port = pair.bootstrap
-    return {**body, "bootstrap_host": host, "bootstrap_port": port, "bootstrap_room": room}, []
+    return {**body, "bootstrap_host": host, "bootstrap_port": port, "bootstrap_room": pair.number}, []
 
 
 def _sglang_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
@@ -145,8 +164,12 @@ def _sglang_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
 
 
 def _trtllm_prefill(body: Body, pair: Pair) -> Leg:
-    params = {"request_type": "context_only", "disagg_request_id": int(pair.id, 16) & (2**63 - 1)}
-    return {**one_token(body), "disaggregated_params": params}, []
+    """All as it was, as the server's own proxy sends it: a context server stops after one token by itself."""
+    return {**unstreamed(body), "disaggregated_params": _trtllm_params(pair, "context_only")}, []
+
+
+def _trtllm_params(pair: Pair, kind: str) -> Body:
+    return {"request_type": kind, "disagg_request_id": pair.number}
 
 
 def _trtllm_decode(body: Body, pair: Pair, answer: Body | None) -> Leg | None:
@@ -156,7 +179,9 @@ def _trtllm_decode(body: Body, pair: Pair, answer: Body | None) -> Leg | None:
     params = choice.get("disaggregated_params")
     if not isinstance(params, dict):
         raise WireError("the context server answered without disaggregated_params", Outcome.MALFORMED)
-    return {**body, "disaggregated_params": {**params, "request_type": "generation_only"}}, []
+    ids = (answer or {}).get("prompt_token_ids")
+    prompt = {"prompt" if "prompt" in body else "prompt_token_ids": ids} if ids else {}
+    return {**body, **prompt, "disaggregated_params": {**params, **_trtllm_params(pair, "generation_only")}}, []
 
 
 PROTOCOLS = {

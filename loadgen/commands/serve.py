@@ -22,6 +22,9 @@ def serve(
     ] = "",
     limit_requests: Annotated[int, typer.Option(help="Requests a day; over it: 429. 0: no limit.")] = 0,
     limit_tokens: Annotated[int, typer.Option(help="Tokens a minute; over it: 429. 0: no limit.")] = 0,
+    leg: Annotated[
+        str, typer.Option(metavar="PROTOCOL:ROLE", help="Which of two legs this is, such as sglang:decode.")
+    ] = "nixl",
     log: Annotated[str | None, typer.Option(help="Write planned and actual instants to this file.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Show profiles with their standing, models, settings.")] = False,
     figures: Annotated[bool, typer.Option(help="With NAME: show each figure with its standing and source.")] = False,
@@ -41,6 +44,8 @@ def serve(
         phaseload serve disaggregated --pool 1:6 --set link.bandwidth=11.5
 
         phaseload serve h100 --fault stall=0.01,reset=0.01
+
+        phaseload serve h100 --leg sglang:prefill
     """
     from traces.errors import InputError
 
@@ -64,5 +69,6 @@ def serve(
         limit_requests=limit_requests,
         limit_tokens=limit_tokens,
         log=log,
+        leg=leg,
     )
     run(options, model=model, settings=pairs(setting or [], pool))

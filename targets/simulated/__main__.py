@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fault", default="", help="stall=0.01,reset=0.01,http500=0.01,malformed=0.01,truncate=0.01")
     parser.add_argument("--limit-requests", type=int, default=0, help="a day; over it: 429 (0: no limit)")
     parser.add_argument("--limit-tokens", type=int, default=0, help="a minute; over it: 429 (0: no limit)")
+    parser.add_argument("--leg", default="nixl", metavar="PROTOCOL:ROLE", help="of two legs, such as sglang:decode")
     parser.add_argument("--log", help="write planned and actual instants to this file")
     asked = parser.parse_args(argv)
     try:
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
             limit_requests=asked.limit_requests,
             limit_tokens=asked.limit_tokens,
             log=asked.log,
+            leg=asked.leg,
         )
         run(options, model=asked.model, settings=pairs(asked.set, asked.pool))
     except InputError as error:

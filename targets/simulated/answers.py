@@ -76,9 +76,9 @@ class Format:
             end += event({**self._base, "choices": [], "usage": usage})
         return end + DONE
 
-    def whole(self, words: str, usage: dict[str, Any], extra: dict[str, Any]) -> bytes:
-        """The answer to a request that is not streamed."""
-        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "length"}
+    def whole(self, words: str, usage: dict[str, Any], extra: dict[str, Any], more: dict[str, Any]) -> bytes:
+        """The answer to a request that is not streamed, with `extra` beside its choice and `more` in it."""
+        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "length", **more}
         if self.chat:
             choice["message"] = {"role": "assistant", "content": words}
         else:

@@ -6,7 +6,7 @@ and change nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -46,8 +46,7 @@ class Asked:
     words: tuple[Any, ...] = ()  # the prompt's tokens, where somebody needs them
     timing: bool = False  # nvext.timing
     workers: bool = False  # nvext.worker_id
-    remote_decode: bool = False  # kv_transfer_params: the prefill leg of two
-    remote_prefill: bool = False  # the decode leg
+    fields: dict[str, Any] = field(default_factory=dict)  # the body but for its prompt
 
 
 def read(api: str, raw: bytes, model: str, context: int) -> Asked:
@@ -64,19 +63,17 @@ def read(api: str, raw: bytes, model: str, context: int) -> Asked:
         for name in GROQ_REFUSES:
             if body.get(name):
                 raise ApiError(400, f"property '{name}' is unsupported", "invalid_request_error", param=name)
-    transfer = _mapping(body.get("kv_transfer_params"))
-    extra = _mapping(_mapping(body.get("nvext")).get("extra_fields"), list)
+    extra = mapping(mapping(body.get("nvext")).get("extra_fields"), list)
     return Asked(
         api=api,
         prompt_tokens=len(words),
         output_tokens=_limit(api, body, len(words), context),
         stream=body.get("stream") is True,
-        usage=_mapping(body.get("stream_options")).get("include_usage") is True,
+        usage=mapping(body.get("stream_options")).get("include_usage") is True,
         words=tuple(words),
         timing="timing" in extra,
         workers="worker_id" in extra,
-        remote_decode=transfer.get("do_remote_decode") is True,
-        remote_prefill=transfer.get("do_remote_prefill") is True,
+        fields={name: value for name, value in body.items() if name not in ("messages", "prompt")},
     )
 
 
@@ -90,7 +87,7 @@ def _object(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def _mapping(value: Any, kind: type = dict) -> Any:
+def mapping(value: Any, kind: type = dict) -> Any:
     return value if isinstance(value, kind) else kind()
 
 

@@ -12,11 +12,14 @@ from .job import Emit, Job, Station
 from .link import Link
 from .pool import Pool
 
+KEPT = 480.0  # seconds that a KV cache waits for decode (vLLM's VLLM_NIXL_ABORT_REQUEST_TIMEOUT)
+
 
 class Disaggregated:
     def __init__(self, prefill: Pool, link: Link, decode: Station, *, local_below: int = 0) -> None:
         self.prefill, self.link, self.decode, self.local_below = prefill, link, decode, local_below
         self.travelling: set[Job] = set()
+        self.kept: set[Job] = set()  # computed by a prefill leg and not released
 
     @property
     def emit(self) -> Emit | None:
@@ -73,8 +76,8 @@ class Disaggregated:
         job.transferred, job.prefilled = now, True
         self.decode.submit(job, now)
 
-    # The two legs on their own, for a client that drives them both (NIXL in vLLM). They may be legs of two servers,
-    # which don't tell each other when a transfer is over: the prefill leg keeps the KV for as long as one takes.
+    # The two legs on their own, for a client that drives them both. They may be legs of two servers, which meet in
+    # `handover`: the prefill leg keeps the KV until it is fetched, and for as long as a transfer takes.
 
     def prefill_leg(self, job: Job, now: float) -> None:
         """Computes the prompt; `job.done` is called when it is ready to be fetched."""
@@ -82,14 +85,20 @@ class Disaggregated:
 
         def prefilled(job: Job, now: float) -> None:
             job.handed = job.first = job.last = now
-            self.prefill.queue.at(now + self.link.alone(job), self._forget, job)
+            self.kept.add(job)
+            self.prefill.queue.at(now + KEPT, self._forget, job)
             finished(job, now)
 
         job.done = prefilled
         self.prefill.submit(job, now)
 
+    def fetched(self, job: Job, now: float) -> None:
+        self.prefill.queue.at(now + self.link.alone(job), self._forget, job)
+
     def _forget(self, now: float, job: Job) -> None:
-        self.prefill.release(job, now)
+        if job in self.kept:
+            self.kept.discard(job)
+            self.prefill.release(job, now)
 
     def decode_leg(self, job: Job, now: float) -> None:
         """Fetches the prompt's KV, which another server has computed, and decodes."""

@@ -66,6 +66,13 @@ class Driver:
             leave(job, now)
         self._arm()
 
+    def tell(self, change: Callable[[Job, float], None], job: Job) -> None:
+        """What happens to a job at this instant, from outside."""
+        now = self.now()
+        self.queue.run(now)
+        change(job, now)
+        self._arm()
+
     def close(self) -> None:
         self._loop.remove_reader(self._timer.fd)
         self._timer.close()

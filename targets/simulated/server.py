@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -26,7 +26,9 @@ from .answers import Format, text, usage
 from .asked import ApiError, Asked, read
 from .compose import Endpoint
 from .faults import Faults, FaultyStream
+from .handover import Handover
 from .job import Job
+from .legs import Decode, Leg, Prefill, Told, parse, refused
 from .limits import Limits
 from .metrics import Metrics
 from .prefixes import chain
@@ -57,8 +59,10 @@ class Options:
     limit_requests: int = 0  # a day
     limit_tokens: int = 0  # a minute
     log: str | None = None
+    leg: str = "nixl"  # protocol and role of the two legs that a client drives, see `legs`
 
     def __post_init__(self) -> None:
+        parse(self.leg)
         for name, value, most in (
             ("port", self.port, 65_535),
             ("limit-requests", self.limit_requests, inf),
@@ -77,6 +81,7 @@ class Server:
         self.faults = Faults(options.faults, options.seed)
         self.limits = Limits(options.limit_requests, options.limit_tokens)
         self._salt = os.urandom(4).hex()
+        self.handover = Handover(options.leg, self._salt)
         self._count = 0
         self._context = endpoint.station.limit
 
@@ -88,6 +93,9 @@ class Server:
             app.router.add_get(path, self.models_page)
         app.router.add_get("/health", self.health_page)
         app.router.add_get("/metrics", self.metrics_page)
+        app.router.add_get("/query", self.engine_page)
+        app.router.add_post("/kv/{verb}", self._refusing(self.kv_channel))
+        app.on_cleanup.append(lambda _: self.handover.close())
         return app
 
     async def health_page(self, request: web.Request) -> web.Response:
@@ -101,16 +109,37 @@ class Server:
     async def metrics_page(self, request: web.Request) -> web.Response:
         return web.Response(text=self.metrics.text(self.station), headers={"Content-Type": "text/plain; version=0.0.4"})
 
+    async def engine_page(self, request: web.Request) -> web.Response:
+        """What Mooncake's bootstrap server tells of its engines, by data-parallel rank."""
+        return web.json_response({"0": {"engine_id": self._salt, "worker_addr": {"0": {"0": f"tcp://{request.host}"}}}})
+
+    async def kv_channel(self, request: web.Request) -> web.Response:
+        """Between servers: `take` a KV cache, or one was `sent`."""
+        try:
+            body = orjson.loads(await request.read())
+            if request.match_info["verb"] == "sent":
+                self.handover.sent(body)
+            else:
+                await self.handover.asked_for(body)
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise refused(f"not a message of the side channel: {error!r}") from None
+        return web.Response()
+
     def _answerer(self, api: str) -> Callable[[web.Request], Any]:
-        async def answer(request: web.Request) -> web.StreamResponse:
+        return self._refusing(lambda request: self._answer(api, request))
+
+    def _refusing(self, answer: Callable[[web.Request], Any]) -> Callable[[web.Request], Any]:
+        """An answer that may be an ApiError."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
             try:
-                return await self._answer(api, request)
+                return await answer(request)  # type: ignore[no-any-return]
             except ApiError as error:
                 return web.Response(status=error.status, body=error.body(), headers={**JSON, **error.headers})
             finally:
                 stamped.expect_next(request.transport)
 
-        return answer
+        return guarded
 
     async def _answer(self, api: str, request: web.Request) -> web.StreamResponse:
         received = stamped.received(request.transport)
@@ -123,12 +152,28 @@ class Server:
         prefix = "cmpl" if api == "completions" else "chatcmpl"
         format = Format(api, f"{prefix}-{self._salt}{self._count:08x}", self.model, realtime_ns() // 10**9)
         headers = {"x-request-id": format.id, **limits}
-        if asked.stream and not asked.remote_decode:
-            return await self._stream(request, asked, format, received, fault, headers)
-        job = await self._run(asked, format, Whole(received))
+        leg = self._leg(request, asked, format.id)
+        if isinstance(leg, Decode):
+            await self.handover.fetch(leg, asked)
+        elif leg:
+            asked = replace(asked, output_tokens=1)
+        if asked.stream:
+            return await self._stream(request, asked, format, leg, received, fault, headers)
+        job = await self._run(asked, format, leg, Whole(received))
         counts, extra = self._facts(asked, format, job)
-        words = text(0, 1 if asked.remote_decode else asked.output_tokens)
-        return web.Response(body=format.whole(words, counts, extra), headers={**JSON, **headers})
+        more: dict[str, Any] = {}
+        if isinstance(leg, Prefill):
+            beside, more = await self.handover.answer(leg, asked, job.blocks)
+            extra |= beside
+        body = format.whole(text(0, asked.output_tokens), counts, extra, more)
+        return web.Response(body=body, headers={**JSON, **headers})
+
+    def _leg(self, request: web.Request, asked: Asked, ours: str) -> Leg | None:
+        told = Told(asked.fields, request.headers.get("X-Request-Id", ""), request.host, ours)
+        leg = self.handover.leg(told, asked)
+        if leg and self.legs is None:
+            raise refused("this endpoint has no KV connector")
+        return leg
 
     def _within_limits(self, asked: Asked) -> dict[str, str]:
         """The rate-limit headers; ApiError 429 where a limit is reached."""
@@ -144,6 +189,7 @@ class Server:
         request: web.Request,
         asked: Asked,
         format: Format,
+        leg: Leg | None,
         received: int,
         fault: str | None,
         headers: dict[str, str],
@@ -160,34 +206,42 @@ class Server:
             stream: Stream = FaultyStream(format, transport, received, fault, after)
         else:
             stream = Stream(format, transport.write, received)
-        await self._run(asked, format, stream)
+        await self._run(asked, format, leg, stream)
         return response
 
-    async def _run(self, asked: Asked, format: Format, sink: Sink) -> Job:
+    async def _run(self, asked: Asked, format: Format, leg: Leg | None, sink: Sink) -> Job:
         """The job from its start to its last token; if the client leaves, the job's place is free."""
 
         def done(job: Job, now: float) -> None:
+            if isinstance(leg, Prefill):
+                self.handover.computed(leg, asked, job.blocks, lambda: self._fetched(job))
             sink.end(asked.output_tokens, lambda: self._closing(asked, format, job))
             self.metrics.add(job)
             if self.driver.log:
                 self.driver.log.request(format.id, job, sink.received, sink.first, sink.last)
 
-        enter, leave = self._ways(asked)
+        enter, cancel = self._ways(leg)
         prefix = chain(asked.words) if self.endpoint.caches else ()
+        if isinstance(leg, Prefill):
+            self.handover.shelf.put(leg.key)
         job = self.driver.start(enter, asked.prompt_tokens, asked.output_tokens, done, sink, prefix)
         try:
             await sink.over
         finally:
-            self.driver.cancel(job, leave)
+            self.driver.cancel(job, cancel)
+            if isinstance(leg, Prefill):
+                self.handover.shelf.close(leg.key)
         return job
 
-    def _ways(self, asked: Asked) -> tuple[Callable[[Job, float], None], Callable[[Job, float], None]]:
+    def _ways(self, leg: Leg | None) -> tuple[Callable[[Job, float], None], Callable[[Job, float], None]]:
         """How a job enters the engine, and how it is cancelled."""
-        if not (asked.remote_decode or asked.remote_prefill):
+        if leg is None or self.legs is None:
             return self.station.submit, self.station.cancel
-        if self.legs is None:
-            raise ApiError(400, "kv_transfer_params: this endpoint has no KV connector", "invalid_request_error")
-        return (self.legs.prefill_leg if asked.remote_decode else self.legs.decode_leg), self.legs.cancel
+        return (self.legs.prefill_leg if isinstance(leg, Prefill) else self.legs.decode_leg), self.legs.cancel
+
+    def _fetched(self, job: Job) -> None:
+        if self.legs:
+            self.driver.tell(self.legs.fetched, job)
 
     def _closing(self, asked: Asked, format: Format, job: Job) -> bytes:
         counts, extra = self._facts(asked, format, job)
@@ -196,14 +250,12 @@ class Server:
     def _facts(self, asked: Asked, format: Format, job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
         """The usage object, and what the finish chunk carries beside."""
         queue, prefill, transfer, decode = phases(job)
-        counts = usage(job.prompt, 1 if asked.remote_decode else job.output, job.cached)
+        counts = usage(job.prompt, job.output, job.cached)
         extra: dict[str, Any] = {}
         if format.groq:
             counts |= {"queue_time": queue, "prompt_time": prefill + transfer, "completion_time": decode}
             counts["total_time"] = prefill + transfer + decode
             extra["x_groq"] = {"id": format.id, "usage": counts}
-        if asked.remote_decode:
-            extra["kv_transfer_params"] = self._hand_over(job)
         nvext: dict[str, Any] = {}
         if asked.timing:
             nvext["timing"] = {
@@ -220,18 +272,6 @@ class Server:
         if nvext:
             extra["nvext"] = nvext
         return counts, extra
-
-    def _hand_over(self, job: Job) -> dict[str, Any]:
-        """What vLLM's NIXL connector answers for the decode leg."""
-        return {
-            "do_remote_prefill": True,
-            "do_remote_decode": False,
-            "remote_block_ids": list(range(job.blocks)),
-            "remote_engine_id": self._salt,
-            "remote_host": self.options.host,
-            "remote_port": self.options.port,
-            "tp_size": 1,
-        }
 
 
 async def _body(request: web.Request) -> bytes:

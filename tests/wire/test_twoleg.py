@@ -1,6 +1,7 @@
 """Two legs driven by the client, on simulated endpoints that hand over as vLLM's NIXL connector does.
 
 The pools are servers of their own, each in a process of its own; what goes wrong on either leg ends the exchange.
+The other protocols: tests/targets/test_twoleg_servers.py.
 """
 
 import json
@@ -123,15 +124,6 @@ def test_a_user_who_leaves_leaves_the_decode_leg(pools):
 def test_an_ask_that_no_chat_takes_is_our_fault_and_not_a_hang(pools):
     (x,) = run(spec(pools[:1], pools[2:3]), [Ask(0, 0, [1, 2, 3], 3, 8)])
     assert x.outcome is Outcome.INTERNAL_ERROR
-
-
-def test_both_legs_at_once(pools):
-    """SGLang's way: the simulated servers take the same body twice, and the answer is decode's."""
-    legs = Spec("legs", pools[2], "llama3-8b", prefill=(pools[0],), decode=(pools[2],), protocol="sglang")
-    for x in run(legs, asks(4)):
-        assert x.outcome is Outcome.OK and x.usage_output == 8
-        assert x.sent == min(x.prefill_sent, x.decode_sent)
-        assert x.prefill_done is not None
 
 
 def test_legs_that_are_not_whole():

@@ -7,7 +7,7 @@ from targets.twoleg_protocols import PROTOCOLS, Pair
 from targets.wire import WireError
 
 ID = "00112233445566778899aabbccddeeff"
-ROOM = int(ID, 16) & (2**63 - 1)
+ROOM = int(ID, 16) & (2**63 - 1) | 2**62
 PAIR = Pair("http://10.0.0.1:8100", "http://10.0.0.2:8200", ID)
 BODY = {
     "model": "m",
@@ -18,7 +18,8 @@ BODY = {
     "stream": True,
     "stream_options": {"include_usage": True},
 }
-SHORT = {"model": "m", "messages": BODY["messages"], "max_tokens": 1, "stream": False}
+SHORT = {"model": "m", "messages": BODY["messages"], "ignore_eos": True, "max_tokens": 1, "stream": False}
+WHOLE = {key: value for key, value in BODY.items() if key != "stream_options"} | {"stream": False}
 SAME = [("X-Request-Id", ID)]
 NCCL = [("X-Request-Id", f"___prefill_addr_10.0.0.1:21001___decode_addr_10.0.0.2:22001_{ID}")]
 NIXL_ANSWER = {"do_remote_prefill": True, "do_remote_decode": False, "remote_block_ids": [1, 2], "remote_host": "h"}
@@ -29,7 +30,10 @@ XFER = {"transfer_id": f"xfer-{ID}"}
 PREFILL = {
     "nixl": ({**SHORT, "kv_transfer_params": {"do_remote_decode": True, "do_remote_prefill": False, **NOTHING}}, SAME),
     "p2p-nccl": (SHORT, NCCL),
-    "mooncake": ({**SHORT, "kv_transfer_params": {"do_remote_decode": True, "do_remote_prefill": False, **XFER}}, SAME),
+    "mooncake": (
+        {**SHORT, "kv_transfer_params": {"do_remote_decode": True, "do_remote_prefill": False, **XFER}},
+        [*SAME, ("X-data-parallel-rank", "0")],
+    ),
     "lmcache": (
         {
             **SHORT,
@@ -46,12 +50,13 @@ PREFILL = {
         SAME,
     ),
     "sglang": ({**BODY, **BOOTSTRAP}, []),
-    "trtllm": ({**SHORT, "disaggregated_params": {"request_type": "context_only", "disagg_request_id": ROOM}}, []),
+    "trtllm": ({**WHOLE, "disaggregated_params": {"request_type": "context_only", "disagg_request_id": ROOM}}, []),
 }
-TRTLLM = {"request_type": "context_only", "ctx_request_id": 7, "opaque_state": "x", "first_gen_tokens": [3]}
+TRTLLM = {"request_type": "context_only", "ctx_request_id": 7, "encoded_opaque_state": "x", "first_gen_tokens": [3]}
+GENERATE = {**TRTLLM, "request_type": "generation_only", "disagg_request_id": ROOM}
 ANSWERS = {
     "nixl": {"choices": [], "kv_transfer_params": NIXL_ANSWER},
-    "trtllm": {"choices": [{"finish_reason": "length", "disaggregated_params": TRTLLM}]},
+    "trtllm": {"choices": [{"finish_reason": "length", "disaggregated_params": TRTLLM}], "prompt_token_ids": [5, 6]},
 }
 DECODE = {
     "nixl": ({**BODY, "kv_transfer_params": NIXL_ANSWER}, SAME),
@@ -73,7 +78,7 @@ DECODE = {
     ),
     "lmcache": (BODY, SAME),
     "sglang": ({**BODY, **BOOTSTRAP}, []),
-    "trtllm": ({**BODY, "disaggregated_params": {**TRTLLM, "request_type": "generation_only"}}, []),
+    "trtllm": ({**BODY, "prompt_token_ids": [5, 6], "disaggregated_params": GENERATE}, []),
 }
 
 
@@ -97,6 +102,17 @@ def test_an_answer_that_hands_nothing_over(name, answer):
 
 def test_context_may_finish_the_request():
     assert PROTOCOLS["trtllm"].decode(BODY, PAIR, {"choices": [{"finish_reason": "stop"}]}) is None
+
+
+def test_a_text_prompt_gives_way_to_its_token_ids():
+    text = {"model": "m", "prompt": "hi", "max_tokens": 5}
+    assert PROTOCOLS["trtllm"].decode(text, PAIR, ANSWERS["trtllm"])[0]["prompt"] == [5, 6]
+
+
+def test_an_address_of_ipv6_is_bracketed():
+    pair = Pair("http://[fd00::1]:8100", "http://[fd00::2]:8200", ID)
+    assert PROTOCOLS["sglang"].prefill(BODY, pair)[0]["bootstrap_host"] == "[fd00::1]"
+    assert "_addr_[fd00::1]:21001___decode_addr_[fd00::2]:22001_" in PROTOCOLS["p2p-nccl"].prefill(BODY, pair)[1][0][1]
 
 
 def test_labels_say_what_the_urls_do_not():
