@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from targets.config import load
 from targets.target import SECRET_HEADER, Spec, literal_field
+from targets.url import split
 from targets.wire import WIRES
 from traces.errors import InputError
 
@@ -39,9 +40,10 @@ def spec(
 ) -> Spec:
     """A Spec from options. Raises InputError."""
     url = required(url, "--url", "for example --url http://127.0.0.1:8000")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"expected http://HOST:PORT or https://..., got {url!r}", where="--url")
+    try:
+        split(url)
+    except ValueError as error:
+        raise InputError(f"expected {error}" + ("" if "@" in url else f", got {url!r}"), where="--url") from None
     kind = options.get("endpoint_type", "chat")
     if kind not in (*WIRES, "auto") and not kind.endswith(".toml"):
         raise InputError(
@@ -254,14 +256,24 @@ def wait_ready(specs: Sequence[Spec], patience: str | None) -> None:
 
 def _unreachable(target: Spec) -> str | None:
     """Why no connection can be made, or None."""
-    urls = [url for url in (target.url, *target.prefill, *target.decode) if url]
-    for url in urls:
-        parts = urlsplit(url)
-        try:
-            with socket.create_connection(
-                (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)), 5
-            ):
-                pass
-        except OSError as error:
-            return error.strerror or str(error)
-    return None
+    from targets.address import address
+
+    urls = dict.fromkeys((target.url, *target.prefill, *target.decode))
+    try:
+        return next(filter(None, (_closed(address(url).sockaddrs) for url in urls)), None)
+    except InputError as error:  # of a name that may come to be known
+        return error.message
+
+
+def _closed(sockaddrs: Sequence[tuple[int, Any]]) -> str | None:
+    """Why none of the addresses takes a connection, or None where one does."""
+    problem = None
+    for family, sockaddr in sockaddrs:
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.settimeout(5)
+            try:
+                sock.connect(sockaddr)
+                return None
+            except OSError as error:
+                problem = error.strerror or str(error)
+    return problem

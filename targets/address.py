@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 
 from traces.errors import InputError
 
-PORTS = {"http": 80, "https": 443}
+from .url import PORTS, loopback, port, split
 
 
 @dataclass(frozen=True)
@@ -41,43 +40,30 @@ def address(url: str, environment: Mapping[str, str] | None = None) -> Address:
     Forms: http://HOST:PORT/PREFIX, https://..., unix:///PATH/OF/SOCKET. The proxy comes from the environment
     (http_proxy, https_proxy, no_proxy); loopback addresses never go through one.
     """
-    parts = _split(url)
+    try:
+        parts = split(url)
+    except ValueError as error:
+        raise InputError(f"expected {error}", where="" if "@" in url else url) from None
     if parts.scheme == "unix":
         return Address("http", "localhost", "localhost", "", ((socket.AF_UNIX, unquote(parts.path)),))
     host = parts.hostname or ""
-    port = parts.port or PORTS[parts.scheme]
+    number = port(parts)
     shown = f"[{host}]" if ":" in host else host
-    authority = shown if port == PORTS[parts.scheme] else f"{shown}:{port}"
+    authority = shown if number == PORTS[parts.scheme] else f"{shown}:{number}"
     prefix = parts.path.rstrip("/")
     proxy = _proxy(parts.scheme, host, environment)
     if proxy is None:
-        return Address(parts.scheme, host, authority, prefix, resolve(host, port))
+        return Address(parts.scheme, host, authority, prefix, resolve(host, number))
     user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}" if proxy.username else ""
     return Address(
         parts.scheme,
         host,
-        f"{shown}:{port}" if parts.scheme == "https" else authority,
+        f"{shown}:{number}" if parts.scheme == "https" else authority,
         prefix,
         resolve(proxy.hostname or "", proxy.port or PORTS["http"]),
         proxy="tunnel" if parts.scheme == "https" else "forward",
         proxy_key="Basic " + base64.b64encode(user.encode()).decode() if user else "",
     )
-
-
-def _split(url: str) -> SplitResult:
-    wanted = "http://HOST:PORT, https://HOST or unix:///PATH"
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in PORTS and parts.hostname and parts.port != 0
-    except ValueError as error:
-        raise InputError(f"not a URL: {url!r}: {error}", remedy=f"expected {wanted}") from None
-    if not known and not (parts.scheme == "unix" and parts.path):
-        raise InputError(f"not a URL of an endpoint: {url!r}", remedy=f"expected {wanted}")
-    if parts.username or parts.query or parts.fragment:
-        raise InputError("a target's URL holds no user, query or fragment", remedy="keys: --api-key-env or --header")
-    if any(c.isspace() or not c.isprintable() for c in url):
-        raise InputError(f"a URL with spaces or control characters: {url!r}")
-    return parts
 
 
 def _proxy(scheme: str, host: str, environment: Mapping[str, str] | None) -> SplitResult | None:
@@ -91,13 +77,6 @@ def _proxy(scheme: str, host: str, environment: Mapping[str, str] | None) -> Spl
     if proxy.scheme != "http" or not proxy.hostname:
         raise InputError(f"the environment names a proxy that is not http://HOST:PORT for {scheme}")
     return proxy
-
-
-def loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def resolve(host: str, port: int) -> tuple[tuple[int, object], ...]:

@@ -33,12 +33,12 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from traces.errors import InputError
 
 from .target import KEYS_ELSEWHERE, Spec, literal_field, literal_header
 from .twoleg_protocols import PROTOCOLS
+from .url import PORTS, split
 from .wire import WIRES, custom
 
 Check = Callable[[Any], object]  # the value as Spec holds it; ValueError says what was expected
@@ -150,20 +150,9 @@ def _text(value: Any) -> str:
     return value
 
 
-def url(value: Any) -> str:
-    """A URL as a target may have it; ValueError says what is wrong."""
+def _url(value: Any) -> str:
     text = _text(value)
-    try:
-        parts = urlsplit(text)
-        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        sound = False
-    if not sound:
-        raise ValueError("a URL such as http://host:8000")
-    if parts.username or parts.password:
-        raise ValueError("a URL without a user or password in it")
-    if parts.query or parts.fragment:
-        raise ValueError("a URL without ? or #")
+    split(text)
     return text.rstrip("/")
 
 
@@ -171,7 +160,14 @@ def _urls(value: Any) -> tuple[str, ...]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not values:
         raise ValueError("a URL or a list of URLs")
-    return tuple(url(one) for one in values)
+    return tuple(map(_url, values))
+
+
+def _metrics(value: Any) -> tuple[str, ...]:
+    urls = _urls(value)
+    if any(split(one).scheme not in PORTS for one in urls):
+        raise ValueError("a URL such as http://host:8000/metrics")
+    return urls
 
 
 def _number(value: Any) -> float:
@@ -239,7 +235,7 @@ def _known() -> str:
 SECRETS = {"api_key", "key", "token", "password", "secret"}
 KEYS: dict[str, tuple[str, Check]] = {
     "type": ("endpoint_type", _type),
-    "url": ("url", url),
+    "url": ("url", _url),
     "model": ("model", _text),
     "api_key_env": ("api_key_env", _text),
     "api_key_file": ("api_key_file", _text),
@@ -257,7 +253,7 @@ KEYS: dict[str, tuple[str, Check]] = {
     "protocol": ("protocol", _protocol),
     "every_pair": ("", _flag),
     "local_prefill_below": ("local_prefill_below", _count),
-    "metrics": ("metrics", _urls),
+    "metrics": ("metrics", _metrics),
     "labels": ("labels", _labels),
     "price_per_hour": ("price_per_hour", _number),
     "watts": ("watts", _number),

@@ -35,11 +35,14 @@ from pathlib import Path
 from select import select
 from statistics import median
 from typing import IO, Any
-from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from traces.errors import InputError
+
+from .address import resolve
 from .clock import Clock, monotonic_ns
 from .target import Spec
+from .url import loopback, port, split
 from .wire import facts
 
 EVERY = 1.0  # seconds
@@ -222,8 +225,8 @@ class Scraper:
 
 
 def _is_far(url: str) -> bool:
-    host = urlsplit(url).hostname or "localhost"
-    return host != "localhost" and not host.startswith("127.") and host != "::1"
+    """Is there a network in between? A Unix socket has none."""
+    return not loopback(split(url).hostname or "localhost")
 
 
 def _metrics(url: str, when: str, insecure: bool) -> dict[str, Any]:
@@ -233,13 +236,13 @@ def _metrics(url: str, when: str, insecure: bool) -> dict[str, Any]:
 
 
 def _round_trip(url: str, when: str, insecure: bool) -> dict[str, Any]:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    family, kind, protocol, _, address = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as sock:
+    """To the target itself, whatever proxy its requests take."""
+    parts = split(url)
+    family, address = resolve(parts.hostname or "", port(parts))[0]
+    with socket.socket(family) as sock:
         sock.settimeout(PATIENCE)
         began = monotonic_ns()
-        sock.connect(address)
+        sock.connect(address)  # type: ignore[arg-type]
         return {"round_trip": (monotonic_ns() - began) * 1e-9}
 
 
@@ -261,7 +264,7 @@ class _Log:
         row: dict[str, Any] = {"at": self.clock.now(), "url": url, "when": when}
         try:
             row |= look(url, when, self._insecure)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, InputError) as error:
             row["error"] = facts.line(str(error) or type(error).__name__, 200)
         with self._lock:
             self._out.write(json.dumps(row) + "\n")

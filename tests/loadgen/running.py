@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -147,6 +148,34 @@ def endpoint(manner: str = "well", **about: Any) -> Iterator[Endpoint]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextlib.contextmanager
+def relay(server: Endpoint, family: socket.AddressFamily, where: Any) -> Iterator[socket.socket]:
+    """A socket whose every connection leads to the endpoint: its Unix socket, or a proxy, which is asked for URLs."""
+    with socket.socket(family) as listener:
+        listener.bind(where)
+        listener.listen()
+        thread = threading.Thread(target=_relay, args=(listener, server.server_address), daemon=True)
+        thread.start()
+        yield listener
+        listener.shutdown(socket.SHUT_RDWR)  # wakes accept
+        thread.join(5)
+
+
+def _relay(listener: socket.socket, to: Any) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            near, far = listener.accept()[0], socket.create_connection(to)
+            for ends in ((near, far), (far, near)):
+                threading.Thread(target=_pipe, args=ends, daemon=True).start()
+
+
+def _pipe(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
 
 
 def trace(path: Path, count: int, gap_s: float = 0.02, **columns: Any) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .running import about, command, endpoint, expected, phaseload, refused, rows, running, trace, until
+from .running import about, command, endpoint, expected, phaseload, refused, relay, rows, running, trace, until
 
 
 def test_every_request_once_at_its_instant(tmp_path: Path) -> None:
@@ -53,6 +54,33 @@ def test_salt_keeps_prompts_apart_and_none_does_not(tmp_path: Path) -> None:
         until(lambda: len(server.spans) == 6 and len(server.prompts) == 9)
     assert sorted(Counter(server.prompts).values()) == [1, 1, 1, 2, 2, 2]
     assert len(list((tmp_path / "runs").iterdir())) == 3
+
+
+@pytest.mark.parametrize("named", ["--url", "--targets"])
+def test_a_unix_socket(tmp_path: Path, named: str) -> None:
+    trace(tmp_path / "t.csv", 3)
+    with endpoint() as server, relay(server, socket.AF_UNIX, str(tmp_path / "s")):
+        url = f"unix://{tmp_path}/s"
+        (tmp_path / "targets.toml").write_text(f'[near]\nurl = "{url}"\nmodel = "m"\n')
+        how = ["replay", "t.csv", "--url", url, "-m", "m"]
+        if named == "--targets":
+            how = ["bakeoff", "t.csv", "--targets", "targets.toml"]
+        done = phaseload(*how, "--report", "--out", "r", cwd=tmp_path)
+    assert done.returncode == expected(tmp_path / "r", 0), done.stdout + done.stderr
+    assert rows(tmp_path / "r")["outcome"].to_pylist() == ["ok"] * 3
+    assert about(tmp_path / "r")["targets"][0]["url"] == url
+
+
+def test_a_proxied_target_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody but the proxy knows its name."""
+    trace(tmp_path / "t.csv", 3)
+    with endpoint() as server, relay(server, socket.AF_INET, ("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        done = phaseload("replay", "t.csv", "--url", "http://endpoint.test:8000", "--out", "r", cwd=tmp_path)
+    assert done.returncode == expected(tmp_path / "r", 0), done.stdout + done.stderr
+    assert rows(tmp_path / "r")["outcome"].to_pylist() == ["ok"] * 3
 
 
 def test_a_fixed_number_in_flight(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
         Spec("x", "http://h", headers=(("Authorization", "Bearer sk-1"),))
 
 
-@pytest.mark.parametrize("url", ["g:1", "ftp://g", "http://", ""])
+@pytest.mark.parametrize("url", ["g:1", "ftp://g", "http://", "http://g:0", "http://u:p@g", "unix://s", ""])
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(InputError, match="--url"):
         targeting.spec(name="x", url=url)
