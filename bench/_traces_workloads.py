@@ -67,7 +67,7 @@ def main(folder: Path) -> None:
             name,
             {
                 "about": about,
-                "duration": 600,
+                "duration": 3600,
                 "arrivals": arrivals,
                 "prompt": {"fixed": prompt},
                 "output": {"fixed": output},

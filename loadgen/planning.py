@@ -12,8 +12,8 @@ from typing import Any
 from targets.target import Spec
 from traces import transforms
 from traces.errors import InputError
-from traces.read import read
-from traces.synth import WORKLOADS, synthesise
+from traces.open import open_trace
+from traces.profile import profile
 from traces.trace import Trace
 
 from . import plan as plans
@@ -122,20 +122,15 @@ def _check(trace: Trace, load: Load) -> None:
 
 
 def source(load: Load) -> Trace:
-    """The trace as it is named: a bundled workload, or a file (which wins where both exist)."""
-    if load.trace in WORKLOADS and not Path(load.trace).exists():
-        seconds = None if load.seconds is None or load.request_rate is not None else load.seconds * load.speedup
-        trace = synthesise(load.trace, duration=seconds or 3600.0, seed=load.seed)
-    else:
-        timed = load.seconds is not None and load.request_rate is None and load.concurrency is None
-        until = round((load.seconds or 0) * load.speedup * plans.SECOND) if timed else None
-        if load.trace != "-" and not Path(load.trace).exists():
-            raise InputError(
-                "no such file, and no bundled workload", where=load.trace, remedy=f"bundled: {', '.join(WORKLOADS)}"
-            )
-        trace = read(
-            load.trace, skip_bad_rows=load.skip_bad_rows, keep_ticks=load.keep_ticks, seed=load.seed, until=until
-        )
+    """The trace as it is named, as much of it as its own instants bring into the run."""
+    timed = load.seconds is not None and load.request_rate is None and load.concurrency is None
+    trace = open_trace(
+        load.trace,
+        until=load.seconds * load.speedup if timed and load.seconds else None,
+        skip_bad_rows=load.skip_bad_rows,
+        keep_ticks=load.keep_ticks,
+        seed=load.seed,
+    )
     if not len(trace):
         raise InputError("the trace is empty", where=load.trace)
     return trace if load.speedup == 1 else transforms.speed(trace, load.speedup)
@@ -167,16 +162,8 @@ def about(trace: Trace) -> dict[str, Any]:
         "span_s": trace.span / plans.SECOND,
         "transforms": list(trace.transforms),
         "notes": dict(trace.notes),
-        "profile": _profile(trace),
+        "profile": profile(trace),
     }
-
-
-def _profile(trace: Trace) -> dict[str, Any]:
-    try:
-        from traces.profile import profile
-    except ImportError:
-        return {}
-    return profile(trace)
 
 
 def name_of(trace: str) -> str:

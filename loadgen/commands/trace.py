@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from traces.trace import Trace as TraceTable
 
 trace = typer.Typer(no_args_is_help=True, help="Look at traces, reshape them, synthesise them, fit workloads to them.")
 
@@ -19,23 +16,6 @@ SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Count unusab
 KeepTicks = Annotated[bool, typer.Option("--keep-ticks", help="Leave coarse timestamps on their ticks.")]
 Seed = Annotated[int, typer.Option(help="Of every random draw.")]
 Shape = typer.Option(rich_help_panel=SHAPE)
-
-
-def opened(
-    source: str, *, skip_bad_rows: bool = False, keep_ticks: bool = False, seed: int = 0, until: float | None = None
-) -> TraceTable:
-    """A trace from a file, or of a bundled workload. `until` is in seconds."""
-    from traces.errors import InputError
-    from traces.read import read
-    from traces.synth import WORKLOADS, synthesise
-    from traces.transforms import LATEST
-
-    if until is not None and not 1e-9 <= until <= LATEST / 1e9:  # NaN neither
-        raise InputError(f"can't be read until {until:g} s", where=source, remedy="expected seconds above 0")
-    if source in WORKLOADS:
-        return synthesise(source, seed=seed, duration=until)
-    end = None if until is None else round(until * 1e9)
-    return read(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=end)
 
 
 @trace.command()
@@ -55,10 +35,11 @@ def info(
 
         zcat trace.csv.gz | phaseload trace info - --json
     """
+    from traces.open import open_trace
     from traces.portrait import portrait
     from traces.profile import profile
 
-    found = opened(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=until)
+    found = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=until)
     about = profile(found)
     if json:
         import orjson
@@ -98,9 +79,12 @@ def convert(
     """
     from traces import combine, transforms
     from traces.errors import InputError
+    from traces.open import open_trace
     from traces.write import write
 
-    parts = [opened(one, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=end) for one in source]
+    parts = [
+        open_trace(one, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=end) for one in source
+    ]
     shaped = parts[0] if len(parts) == 1 else combine.merge(parts)
     if start or end is not None:
         shaped = transforms.clip(shaped, start, end)
@@ -135,10 +119,11 @@ def plot(
 
         phaseload trace plot azure-code azure-code.html
     """
+    from traces.open import open_trace
     from traces.plot import plot as draw
     from traces.profile import profile
 
-    found = opened(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
+    found = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
     draw(found, profile(found), out)
     typer.echo(out)
 
@@ -201,8 +186,9 @@ def fit(
     from traces.errors import InputError
     from traces.fit import closeness
     from traces.fit import fit as fitted
+    from traces.open import open_trace
 
-    found = opened(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
+    found = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
     workload = fitted(found)
     rows = closeness(found, workload, seeds)
     table = Table(title=f"Synthetic against {found.name}: KS distances, relative errors of the rest")

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from traces.open import open_trace
+
 CSV = "due_s,prompt_tokens,output_tokens\n" + "".join(f"{n / 4},{100 + n},{10 + n % 7}\n" for n in range(400))
 
 
@@ -24,6 +26,13 @@ def test_info_reads_a_file_and_standard_input(csv):
     assert "400 in 99.8 s, 4.01 a second" in trace("info", csv).stdout
     told = json.loads(trace("info", "-", "--json", stdin=CSV).stdout)
     assert told["requests"] == 400 and told["prompt_tokens"]["max"] == 499 and len(told["fingerprint"]) == 32
+
+
+def test_a_name_is_a_file_before_it_is_a_workload(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert open_trace("azure-code", until=60).name == "azure-code"
+    (tmp_path / "azure-code").write_text(CSV)
+    assert len(open_trace("azure-code", until=60)) == 241
 
 
 def test_convert_shapes_in_order_and_plot_draws_it(csv, tmp_path):
