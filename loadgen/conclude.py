@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import orjson
-
 from traces.errors import InputError
 
 OK, FAILED, UNUSABLE, INCOMPLETE = 0, 1, 2, 3
@@ -16,29 +14,30 @@ def conclude(folder: Path) -> int:
     """Writes summary.json and report.html, prints them and the gates' verdicts, returns the exit code."""
     from rich.console import Console
 
-    from reports import text
-    from reports.gates import exit_code, judge, parse, parse_goodput
-    from reports.summary import summarise
+    from reports import gates, recorded, text
+    from reports import summary as summaries
 
-    about = orjson.loads((folder / "run.json").read_bytes())
+    about = recorded.facts(folder)
     console = Console(stderr=bool(about.get("json")), soft_wrap=True)
     try:
-        summary = summarise(folder)
+        run = recorded.load(folder)
+        summary = summaries.save(run)
     except InputError as error:
         console.print(f"nothing to report: {error}", markup=False)
         return INCOMPLETE
     text.print_summary(summary, console)
     try:
-        verdicts = judge(folder, [parse(gate) for gate in about["slo"]], parse_goodput(about["goodput"]))
+        asked = [gates.parse(gate) for gate in about["slo"]]
+        verdicts = gates.judge(recorded.samples(run, summary["objectives"]), asked)
         text.print_verdicts(verdicts, console)
-        code = exit_code(verdicts, summary["validity"]["status"])
+        code = gates.exit_code(verdicts, summary["validity"]["status"])
     except InputError as error:
         console.print(str(error), markup=False)
         code = UNUSABLE
     if about.get("report", True):
         from reports import html  # its figures cost half a second
 
-        console.print(f"report: {html.write([folder])}", markup=False, highlight=False)
+        console.print(f"report: {html.page([run], [summary])}", markup=False, highlight=False)
     if about.get("closing"):
         console.print(about["closing"], markup=False, highlight=False)
     if about.get("json"):

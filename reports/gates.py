@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf, isnan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -260,23 +259,15 @@ def _plain(gate: Gate, target: str, step: str, figure: float, n: int, note: str 
     return Verdict(gate, target, step, Result.PASS if gate.holds(figure) else Result.FAIL, figure, n, note=note)
 
 
-def judge(
-    run: Path | str | Mapping[tuple[str, str], Sample],
-    gates: Sequence[Gate],
-    goodput: Mapping[str, float] | None = None,
-) -> list[Verdict]:
+def judge(samples: Mapping[tuple[str, str], Sample], gates: Sequence[Gate]) -> list[Verdict]:
     """Every gate on every target and step that it concerns. InputError where it concerns none."""
-    if isinstance(run, (str, Path)):
-        from . import recorded  # here, so that parsing gates needs no pandas
-
-        run = recorded.samples(run, goodput or {})
     verdicts = []
     for gate in gates:
-        concerned = [(target, step) for target, step in run if _concerns(gate, target, step)]
+        concerned = [(target, step) for target, step in samples if _concerns(gate, target, step)]
         if not concerned:
-            there = ", ".join(f"{target}@{step}" if step else target for target, step in run)
+            there = ", ".join(f"{target}@{step}" if step else target for target, step in samples)
             raise InputError("no such target or step in this run", where=gate.text, remedy=f"there are {there}")
-        verdicts += [decide(gate, run[key], *key) for key in concerned]
+        verdicts += [decide(gate, samples[key], *key) for key in concerned]
     return verdicts
 
 

@@ -41,14 +41,8 @@ SHOWN = (0.5, 0.9, 0.99, 0.999)
 HIDDEN = ("api_key_env", "api_key_file", "headers")  # names of secrets say nothing to a reader
 
 
-def write(runs: Sequence[Path | str], out: Path | str | None = None) -> Path:
-    """Rebuilds the summaries and writes one report over all runs; by default report.html in the first run's folder."""
-    loaded = [recorded.load(run) for run in runs]
-    return page(loaded, [summaries.save(run) for run in loaded], out)
-
-
 def page(loaded: Sequence[Recorded], found: Sequence[Mapping[str, Any]], out: Path | str | None = None) -> Path:
-    """The same for runs that are read and summarised already."""
+    """Writes one report over all runs; by default report.html in the first run's folder."""
     path = Path(out) if out is not None else loaded[0].folder / "report.html"
     if path.is_dir():
         path /= "report.html"
@@ -211,8 +205,7 @@ def _verdicts(run: Recorded, summary: Mapping[str, Any]) -> Iterator[dict[str, s
     asked = [gates.parse(str(slo)) for slo in run.facts.get("slo") or []]
     if not asked:
         return
-    samples = {key: recorded.sample(run, key, rows, summary["objectives"]) for key, rows in run.groups()}
-    for verdict in gates.judge(samples, asked, summary["objectives"]):
+    for verdict in gates.judge(recorded.samples(run, summary["objectives"]), asked):
         yield {
             "gate": verdict.gate.text, "target": verdict.target, "step": verdict.step, "result": str(verdict.result),
             "figure": text.figure(verdict, verdict.figure), "interval": text.bounds(verdict), "n": f"{verdict.n:,}",

@@ -95,7 +95,7 @@ def load(folder: Path | str) -> Recorded:
     rows = metrics.joined(frames)
     frames.clear()
     whole = {key: _sorted(gaps.pop(key)) for key in list(gaps)}
-    return Recorded(folder, _facts(folder), rows, whole, tuple(damaged))
+    return Recorded(folder, facts(folder), rows, whole, tuple(damaged))
 
 
 def _sorted(parts: list[Values]) -> Values:
@@ -104,17 +104,18 @@ def _sorted(parts: list[Values]) -> Values:
     return whole
 
 
-def _facts(folder: Path) -> dict[str, Any]:
+def facts(folder: Path) -> dict[str, Any]:
+    """run.json; empty where there is none."""
     path = folder / "run.json"
     if not path.exists():
         return {}
     try:
-        facts = orjson.loads(path.read_bytes())
+        found = orjson.loads(path.read_bytes())
     except ValueError as problem:
         raise InputError(f"not JSON: {problem}", where=str(path)) from None
-    if not isinstance(facts, dict):
+    if not isinstance(found, dict):
         raise InputError("expected an object", where=str(path))
-    return facts
+    return found
 
 
 def _add_gaps(gaps: dict[Key, list[Values]], part: pd.DataFrame, values: Values, owner: Values) -> None:
@@ -125,12 +126,8 @@ def _add_gaps(gaps: dict[Key, list[Values]], part: pd.DataFrame, values: Values,
         gaps.setdefault((str(key[0]), str(key[1])), []).append(values[chosen[owner]].astype(np.float32))
 
 
-def samples(folder: Path | str, goodput: Mapping[str, float]) -> dict[Key, dict[str, Any]]:
+def samples(run: Recorded, goodput: Mapping[str, float]) -> dict[Key, dict[str, Any]]:
     """What gates ask: see `gates.decide`."""
-    return samples_of(load(folder), goodput)
-
-
-def samples_of(run: Recorded, goodput: Mapping[str, float]) -> dict[Key, dict[str, Any]]:
     return {key: sample(run, key, rows, goodput) for key, rows in run.groups()}
 
 

@@ -7,7 +7,6 @@ together, every quantile with its interval and the samples it needs. docs/metric
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,13 +27,8 @@ QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 SERVER = ("server_queue", "server_prefill", "server_transfer", "server_decode", "server_ttft", "server_total")
 
 
-def summarise(run: Path | str, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """Reads a run folder, writes its summary.json (and digests.json where the run left none that fits)."""
-    return save(recorded.load(run), goodput)
-
-
 def save(run: Recorded, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """The same for a run that is already read."""
+    """Writes the run's summary.json (and digests.json where the run left none that fits), and returns the summary."""
     summary, folder = of(run, goodput), run.folder
     partial = folder / "summary.json.partial"
     partial.write_bytes(orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))

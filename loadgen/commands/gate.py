@@ -49,7 +49,7 @@ def gate(
     given = [*(goodput or []), *context.args]
     objectives = gates.parse_goodput(given or [str(one) for one in loaded.facts.get("goodput") or []])
     summary = summaries.of(loaded, objectives)
-    verdicts = gates.judge(recorded.samples_of(loaded, objectives), asked, objectives)
+    verdicts = gates.judge(recorded.samples(loaded, objectives), asked)
     code = gates.exit_code(verdicts, summary["validity"]["status"])
     if json:
         told = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reports import html, recorded, summary
+from reports import recorded, summary
 from reports.recorded import Recorded
 from tests.reports import made
 
@@ -21,7 +21,7 @@ def bakeoff(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def report(bakeoff: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its report.html."""
-    return html.write([bakeoff], tmp_path_factory.mktemp("report") / "report.html")
+    return made.page([bakeoff], tmp_path_factory.mktemp("report") / "report.html")
 
 
 @pytest.fixture(scope="session")

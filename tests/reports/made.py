@@ -10,13 +10,14 @@ from __future__ import annotations
 import heapq
 import json
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from reports import results
+from reports import html, recorded, results, summary
 from reports.digest import Digests
 from targets.exchange import Exchange, Outcome
 
@@ -177,3 +178,14 @@ def facts_of(
                      "clock_offset_s": 0.0, "diagnostics": {"loop_stalls": 0, "cpu_s": 12.5, "unstamped": 0,
                      "clock_steps": []}}],
     }  # fmt: skip
+
+
+def summarise(folder: Path, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """As `phaseload report` makes its summary."""
+    return summary.save(recorded.load(folder), goodput)
+
+
+def page(folders: Sequence[Path], out: Path | None = None) -> Path:
+    """And its page."""
+    runs = [recorded.load(folder) for folder in folders]
+    return html.page(runs, [summary.save(run) for run in runs], out)

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from reports import html
-
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None, reason="Debian's chromium and chromium-driver are not installed (.ci/run does)"
@@ -118,9 +116,10 @@ def test_it_prints(browser: Any, report: Path) -> None:
 
 
 def test_a_hostile_run_runs_nothing(browser: Any, tmp_path: Path) -> None:
+    from tests.reports import made
     from tests.reports.test_html import hostile
 
-    report = html.write([hostile(tmp_path)])
+    report = made.page([hostile(tmp_path)])
     browser.get_log("browser")
     browser.get_log("performance")
     browser.get(report.as_uri())

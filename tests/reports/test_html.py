@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reports import html, plots, results, summary, text, units
+from reports import html, plots, results, text, units
 from targets.exchange import Exchange, Outcome
 from tests.reports import made
 
@@ -90,7 +90,7 @@ def hostile(folder: Path) -> Path:
 
 
 def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
-    page = html.write([hostile(tmp_path)]).read_text()
+    page = made.page([hostile(tmp_path)]).read_text()
     seen = Seen(page)
     assert not {tag for tag, _ in seen.tags} & {"script", "img"}
     assert "<script>alert(1)</script>" in seen.text
@@ -104,14 +104,14 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
 def test_hostile_texts_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    found = summary.summarise(hostile(tmp_path))
+    found = made.summarise(hostile(tmp_path))
     text.print_summary(found, Console(width=200))
     assert "\x1b[31m" not in capsys.readouterr().out
 
 
 def test_several_runs_in_one_page(tmp_path: Path) -> None:
     folders = [made.run(tmp_path / name, (one,), seconds=20) for name, one in (("a", made.GPU), ("b", made.GPU))]
-    out = html.write(folders, tmp_path / "both.html")
+    out = made.page(folders, tmp_path / "both.html")
     seen = Seen(out.read_text())
     ids = [attributes["id"] for _, attributes in seen.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -128,13 +128,13 @@ def test_a_run_without_answers_and_one_without_facts_still_make_a_page(tmp_path:
             Exchange(index=index, target="dead", due=index, prompt_tokens=5, output_tokens=5, outcome=Outcome.REFUSED)
         )
     writer.close()
-    seen = Seen(html.write([tmp_path]).read_text())
+    seen = Seen(made.page([tmp_path]).read_text())
     assert "invalid" in seen.text
     assert "refused" in seen.text
 
 
 def test_the_same_run_gives_the_same_page(bakeoff: Path, report: Path, tmp_path: Path) -> None:
-    assert html.write([bakeoff], tmp_path).read_bytes() == report.read_bytes()
+    assert made.page([bakeoff], tmp_path).read_bytes() == report.read_bytes()
 
 
 @pytest.mark.parametrize(

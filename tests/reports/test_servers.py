@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports import html, recorded, servers
+from reports import recorded, servers
 from tests.reports import made
 from tests.reports.test_html import Seen
 
@@ -42,7 +42,7 @@ def test_the_timeline_and_the_page(folder: Path) -> None:
     (gauges,) = servers.series(servers.readings(folder)).values()
     assert list(gauges) == list(servers.SHOWN)
     assert gauges["kv_use"][1].max() == 0.5
-    seen = Seen(html.write([folder]).read_text())
+    seen = Seen(made.page([folder]).read_text())
     assert ("figure", {"id": "run0-servers"}) in seen.tags
     assert f"3 readings of {OTHER} failed: <b>refused</b>" in seen.text
 

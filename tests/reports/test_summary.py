@@ -30,7 +30,7 @@ def of(found: dict, target: str, step: str) -> dict:
 
 
 def test_it_is_json_and_the_file_says_the_same(folder: Path) -> None:
-    found = summary.summarise(folder)
+    found = made.summarise(folder)
     assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(found))
     assert found["validity"]["status"] == "valid"
     assert [(result["target"], result["step"]) for result in found["results"]] == [
@@ -82,14 +82,14 @@ def test_digests_agree_with_the_exact_quantiles(summed: dict) -> None:
 
 def test_stale_digests_are_replaced(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=10)
-    summary.summarise(folder)
+    made.summarise(folder)
     writer = results.Writer(folder, 9)
     for row in made.exchanges(made.GPU, seconds=10, seed=3, step="extra"):
         writer.append(row)
     writer.close()
-    assert [summary.summarise(folder)["digests"] for _ in range(2)] == ["from the rows"] * 2
+    assert [made.summarise(folder)["digests"] for _ in range(2)] == ["from the rows"] * 2
     (folder / "digests.json").write_text("{")
-    assert summary.summarise(folder)["digests"] == "from the rows"
+    assert made.summarise(folder)["digests"] == "from the rows"
 
 
 def test_a_servers_own_ttft_stands_beside_ours(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_servers_own_ttft_stands_beside_ours(tmp_path: Path) -> None:
             row.outcome = Outcome.RATE_LIMITED
         writer.append(row)
     writer.close()
-    (result,) = summary.summarise(tmp_path)["results"]
+    (result,) = made.summarise(tmp_path)["results"]
     assert result["server"]["ttft_difference"]["p50"] == pytest.approx(0.002)
     refused = result["counts"]["outcomes"]["rate_limited"]
     assert result["counts"]["admitted"] == 1 - refused / result["counts"]["counted"] < 0.92
@@ -124,7 +124,7 @@ def test_what_the_server_told_is_told_and_nothing_else(summed: dict) -> None:
 
 
 def test_goodput(folder: Path, rows: list[Exchange]) -> None:
-    result = of(summary.summarise(folder, {"ttft": 0.1, "tpot": 0.01}), "h100", "1x")
+    result = of(made.summarise(folder, {"ttft": 0.1, "tpot": 0.01}), "h100", "1x")
     met = [row for row in rows if row.target == "h100" and row.step == "1x" and row.counted and row.ok
            and row.ttft <= 0.1 and (row.tpot is None or row.tpot <= 0.01)]  # fmt: skip
     assert result["goodput"]["good"] == len(met)
@@ -147,7 +147,7 @@ def test_the_overloaded_are_named(summed: dict) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_steady_loads_are_not_called_overloaded(tmp_path: Path, seed: int) -> None:
     folder = made.run(tmp_path, (made.RACK,), steps={"": 10.0}, seed=seed * 11)
-    assert not summary.summarise(folder)["results"][0]["overloaded"]
+    assert not made.summarise(folder)["results"][0]["overloaded"]
 
 
 def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
@@ -172,7 +172,7 @@ def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
     ],
 )
 def test_validity_from_files(tmp_path: Path, more: dict, status: str, words: str) -> None:
-    judged = summary.summarise(made.run(tmp_path, (made.GPU,), seconds=20, **more))["validity"]
+    judged = made.summarise(made.run(tmp_path, (made.GPU,), seconds=20, **more))["validity"]
     assert judged["status"] == status
     assert words in judged["reasons"][0]["text"]
 
@@ -183,7 +183,7 @@ def test_a_clock_step_is_told_and_its_requests_left_out(tmp_path: Path) -> None:
         row.stepped = number < 5
         writer.append(row)
     writer.close()
-    found = summary.summarise(tmp_path)
+    found = made.summarise(tmp_path)
     (result,) = found["results"]
     assert result["metrics"]["ttft"]["n"] == result["counts"]["ok"] - 5
     assert "5 requests were open while the clock was stepped" in str(found["validity"])
@@ -196,13 +196,13 @@ def test_a_request_sent_twice_is_found(tmp_path: Path) -> None:
     row.started, row.sent, row.done = row.due + 1, row.due + 2, row.due + 3
     again.append(row)
     again.close()
-    assert "1 requests were sent twice" in summary.summarise(folder)["validity"]["reasons"][0]["text"]
+    assert "1 requests were sent twice" in made.summarise(folder)["validity"]["reasons"][0]["text"]
 
 
 def test_without_run_json_the_rows_still_speak(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=20)
     (folder / "run.json").unlink()
-    found = summary.summarise(folder)
+    found = made.summarise(folder)
     assert found["validity"]["status"] == "invalid"  # nothing says how the run ended
     assert found["results"][0]["metrics"]["ttft"]["quantiles"][0]["value"] > 0
 
@@ -214,7 +214,7 @@ def test_nothing_answered_at_all(tmp_path: Path) -> None:
         writer.append(Exchange(index=index, target="dead", due=due, prompt_tokens=5, output_tokens=5, started=due,
                                done=due + 9, outcome=Outcome.REFUSED, error="refused"))  # fmt: skip
     writer.close()
-    (result,) = summary.summarise(tmp_path)["results"]
+    (result,) = made.summarise(tmp_path)["results"]
     assert result["metrics"]["ttft"]["quantiles"][0] | {"digest": 0} == {
         "q": 0.5, "value": None, "unbounded": True, "low": None, "high": None, "answered": None, "n": 10, "needs": 6,
         "enough": True, "digest": 0, "digest_error": None,
@@ -239,13 +239,13 @@ def in_two_files(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("told_by", ["workers", "phases"])
 def test_a_row_file_that_is_gone_is_noticed(in_two_files: Path, told_by: str) -> None:
-    assert summary.summarise(in_two_files)["validity"]["status"] == "valid"
+    assert made.summarise(in_two_files)["validity"]["status"] == "valid"
     gone, kept = results.files(in_two_files)
     lost = results.pq.read_metadata(gone).num_rows
     gone.unlink()
     facts = json.loads((in_two_files / "run.json").read_text())
     (in_two_files / "run.json").write_text(json.dumps({**facts, "workers": [], "phases": [], told_by: facts[told_by]}))
-    found = summary.summarise(in_two_files)
+    found = made.summarise(in_two_files)
     assert found["validity"]["status"] == "invalid"
     assert f"{lost} exchanges that the run recorded are in no readable row file" in str(found["validity"])
     assert sum(result["counts"]["recorded"] for result in found["results"]) == results.pq.read_metadata(kept).num_rows
@@ -254,7 +254,7 @@ def test_a_row_file_that_is_gone_is_noticed(in_two_files: Path, told_by: str) ->
 def test_a_cut_row_file_is_named_and_the_others_are_reported(in_two_files: Path) -> None:
     cut, _ = results.files(in_two_files)
     cut.write_bytes(cut.read_bytes()[:-50])
-    found = summary.summarise(in_two_files)
+    found = made.summarise(in_two_files)
     assert [result["step"] for result in found["results"]] == ["2x"]
     assert found["validity"]["status"] == "invalid"
     assert f"row files that can't be read, left out: {cut.name}" in str(found["validity"])
@@ -264,11 +264,11 @@ def test_where_no_row_file_can_be_read_there_is_nothing_to_report(in_two_files: 
     for path in results.files(in_two_files):
         path.write_bytes(b"PAR1")
     with pytest.raises(InputError, match="not a readable Parquet file"):
-        summary.summarise(in_two_files)
+        made.summarise(in_two_files)
 
 
 def test_without_a_counted_request_there_is_no_verdict(tmp_path: Path) -> None:
-    judged = summary.summarise(made.run(tmp_path, (made.GPU,), seconds=5, warmup=60))["validity"]
+    judged = made.summarise(made.run(tmp_path, (made.GPU,), seconds=5, warmup=60))["validity"]
     assert judged["status"] == "invalid"
     assert "no verdict: no request was counted" in str(judged)
     assert gates.exit_code([], judged["status"]) == 3

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from reports import gates, lead, summary, text
+from reports import gates, lead, recorded, text
+from reports.recorded import Recorded
 from tests.reports import made
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -61,7 +62,7 @@ def test_a_long_name_is_cut_and_a_long_title_is_not(summed: dict[str, Any]) -> N
 
 def test_too_few_samples_stand_beneath_the_dash(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=15)
-    lines = printed(100, summary.summarise(folder)).splitlines()
+    lines = printed(100, made.summarise(folder)).splitlines()
     row = next(number for number, line in enumerate(lines) if line.startswith("h100"))
     n = lines[row].split()[1]
     assert lines[row + 1].split().count(f"n={n}") == 2
@@ -76,19 +77,20 @@ def test_no_gates_no_table() -> None:
 
 def test_one_target_invalid(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), steps={"": 3.0}, seconds=30, late=0.06, blur=9_000_000)
-    same("summary-invalid.txt", printed(120, summary.summarise(folder)))
+    same("summary-invalid.txt", printed(120, made.summarise(folder)))
 
 
-def test_gates(bakeoff: Path) -> None:
+def test_gates(read_back: Recorded) -> None:
     asked = ["ttft p99 < 800ms", "@1x: tpot p99 < 5ms", "errors < 1%", "goodput > 8/s", "h100@1x: e2e p99.9 < 9s"]
-    verdicts = gates.judge(bakeoff, [gates.parse(one) for one in asked], {"ttft": 0.8})
+    verdicts = gates.judge(recorded.samples(read_back, {"ttft": 0.8}), [gates.parse(one) for one in asked])
     out = io.StringIO()
     text.print_verdicts(verdicts, Console(file=out, width=130))
     same("gates.txt", out.getvalue())
 
 
-def test_gates_on_a_narrow_terminal_are_sentences(bakeoff: Path) -> None:
-    verdicts = gates.judge(bakeoff, [gates.parse("h100@1x: ttft p99 < 800ms"), gates.parse("h100@1x: e2e p99.9 < 9s")])
+def test_gates_on_a_narrow_terminal_are_sentences(read_back: Recorded) -> None:
+    asked = [gates.parse("h100@1x: ttft p99 < 800ms"), gates.parse("h100@1x: e2e p99.9 < 9s")]
+    verdicts = gates.judge(recorded.samples(read_back, {}), asked)
     out = io.StringIO()
     text.print_verdicts(verdicts, Console(file=out, width=60, force_terminal=True, color_system=None))
     assert out.getvalue().splitlines() == [
