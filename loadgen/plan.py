@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from targets.target import Spec
 from traces.errors import InputError
-from traces.trace import Trace
+from traces.trace import Trace, unpacked
 
 FILE = "plan.json"
 FOLDER = "plan"
@@ -145,10 +145,8 @@ def step_file(step: int) -> str:
 
 
 def pack(trace: Trace, path: Path) -> None:
-    """A leg's requests as an Arrow file, with what the prompts need to know in its metadata."""
-    blocks = trace.block_tokens if isinstance(trace.block_tokens, int) else list(trace.block_tokens.items())
-    about = orjson.dumps({"name": trace.name, "source": trace.source, "block_tokens": blocks})
-    table = trace.table.replace_schema_metadata({"phaseload": about})
+    """A leg's requests as an Arrow file."""
+    table = trace.packed()
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
 
@@ -156,9 +154,4 @@ def pack(trace: Trace, path: Path) -> None:
 def unpack(path: Path) -> Trace:
     """Memory-mapped: workers on one machine share the pages."""
     with pa.memory_map(str(path)) as source:
-        table = pa.ipc.open_file(source).read_all()
-    about = orjson.loads(table.schema.metadata[b"phaseload"])
-    blocks = about["block_tokens"]
-    if not isinstance(blocks, int):
-        blocks = dict(blocks)
-    return Trace(table.replace_schema_metadata(None), about["name"], blocks, about["source"])
+        return unpacked(pa.ipc.open_file(source).read_all())

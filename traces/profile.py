@@ -86,9 +86,7 @@ def prefix_entries(trace: Trace) -> Entries:
     offsets, ids = trace.prefixes()
     rows = np.repeat(np.arange(len(trace)), np.diff(offsets))
     distinct, where = np.unique(ids, return_inverse=True)
-    sizes = trace.block_tokens
-    each = [sizes] * len(distinct) if isinstance(sizes, int) else [sizes.get(one, 0) for one in distinct.tolist()]
-    size = np.array(each, np.int64)[where]
+    size = trace.sizes(distinct)[where]
     before = _running(size, offsets, rows) - size
     left = trace.column("prompt_tokens")[rows] - before
     tokens = np.clip(left, 0, size)  # the last block is cut at the prompt's end

@@ -11,6 +11,7 @@ a shard sends exactly what the whole trace would have sent. Parents are named by
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -36,6 +37,7 @@ SCHEMA = pa.schema(
 )
 REQUIRED = ("index", "due", "prompt_tokens", "output_tokens")
 DEFAULTS = {"session": -1, "turn": 0, "parent": -1, "think": 0}
+KEY = b"phaseload"  # of a packed trace's metadata
 BATCH = 8192  # rows turned into Python objects at a time
 
 
@@ -98,6 +100,12 @@ class Trace:
         ids = np.asarray(array.values.to_numpy(zero_copy_only=False), np.int64)
         return offsets - offsets[0], ids[offsets[0] : offsets[-1]]
 
+    def sizes(self, blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Tokens of each of these prefix blocks."""
+        if isinstance(self.block_tokens, int):
+            return np.full(len(blocks), self.block_tokens)
+        return np.array([self.block_tokens.get(block, 0) for block in blocks.tolist()], np.int64)
+
     def take(self, rows: npt.NDArray[Any]) -> Trace:
         """The rows of a boolean mask or of ascending positions."""
         table = self.table.filter(pa.array(rows)) if rows.dtype == bool else self.table.take(pa.array(rows))
@@ -117,14 +125,26 @@ class Trace:
     def noted(self, transform: str) -> Trace:
         return replace(self, transforms=(*self.transforms, transform))
 
+    def packed(self) -> pa.Table:
+        """The rows with everything else in their metadata, as files hold a trace; `unpacked` reads it."""
+        blocks = self.block_tokens
+        about = {
+            "name": self.name,
+            "block_tokens": blocks if isinstance(blocks, int) else list(blocks.items()),
+            "source": self.source,
+            "transforms": self.transforms,
+            "notes": dict(self.notes),
+        }
+        return self.table.replace_schema_metadata({KEY: json.dumps(about).encode()})
+
     def fingerprint(self) -> str:
-        """32 hex digits of the rows' content: equal on every machine, whatever the name, source or chunking."""
+        """32 hex digits of the rows' content: equal on every machine, whatever the name, source, format or chunking."""
         digest = hashlib.blake2b(digest_size=16)
         for name in SCHEMA.names:
             if name == "prefix":
-                if self.has_prefixes:
-                    offsets, ids = self.prefixes()
-                    _mix(digest, name, offsets, ids, _sizes(self.block_tokens))
+                offsets, ids = self.prefixes()
+                if len(ids):
+                    _mix(digest, name, offsets, ids, self.sizes(np.unique(ids)))
             elif name not in DEFAULTS or (self.column(name) != DEFAULTS[name]).any():
                 _mix(digest, name, self.column(name))
         return digest.hexdigest()
@@ -147,6 +167,20 @@ def build(
     return Trace(table, name=name, block_tokens=block_tokens, source=source, notes=notes or {})
 
 
+def unpacked(table: pa.Table) -> Trace:
+    """The trace of a packed table, or of a bare one. Metadata that aren't ours raise ValueError or its like."""
+    about = json.loads((table.schema.metadata or {}).get(KEY, b"{}"))
+    blocks = about.get("block_tokens", 0)
+    return Trace(
+        table.replace_schema_metadata(None),
+        name=str(about.get("name", "trace")),
+        block_tokens=int(blocks) if isinstance(blocks, int) else {int(one): int(size) for one, size in blocks},
+        source=str(about.get("source", "")),
+        transforms=tuple(map(str, about.get("transforms", ()))),
+        notes=dict(about.get("notes", {})),
+    )
+
+
 def _array(values: Any, kind: pa.DataType) -> Any:
     return values.cast(kind) if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, kind)
 
@@ -157,12 +191,6 @@ def _values(part: pa.Table, name: str) -> Any:
         return [() if name == "prefix" else DEFAULTS[name]] * part.num_rows
     values: Any = part[name].to_pylist()
     return map(tuple, values) if name == "prefix" else values
-
-
-def _sizes(block_tokens: int | Mapping[int, int]) -> npt.NDArray[np.int64]:
-    if isinstance(block_tokens, int):
-        return np.array([block_tokens], np.int64)
-    return np.array(sorted(block_tokens.items()), np.int64).reshape(-1)
 
 
 def _mix(digest: Any, name: str, *arrays: npt.NDArray[Any]) -> None:

@@ -58,7 +58,7 @@ def test_what_is_written_is_read_again(tmp_path, drawn, sessions, prefixes, endi
     path = str(tmp_path / f"t.{ending}")
     write(trace, path)
     again = read(path)
-    assert list(again) == list(trace)
+    assert list(again) == list(trace) and again.fingerprint() == trace.fingerprint()
     used = {block for request in trace for block in request.prefix}
     sizes = again.block_tokens
     assert all((sizes if isinstance(sizes, int) else sizes[block]) == block + 1 for block in used)

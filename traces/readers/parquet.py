@@ -1,8 +1,8 @@
-"""Our own Parquet: the columns of `Request` as they are, with name, source, block sizes and history in the metadata."""
+"""Our own Parquet: a packed trace."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ import pyarrow.parquet
 from ..errors import InputError
 from ..rows import Options, within
 from ..source import Source
-from ..trace import REQUIRED, SCHEMA, Trace
+from ..trace import REQUIRED, SCHEMA, Trace, unpacked
 
 MAGIC = b"PAR1"
-KEY = b"phaseload"
 
 
 def read(source: Source, options: Options) -> Trace:
@@ -24,15 +23,7 @@ def read(source: Source, options: Options) -> Trace:
         with source.open() as stream:
             table = pyarrow.parquet.read_table(pa.BufferReader(stream.read()))
         table = table.select([name for name in SCHEMA.names if name in table.column_names])
-        about = json.loads((table.schema.metadata or {}).get(KEY, b"{}"))
-        trace = Trace(
-            _cast(table, source.name),
-            name=str(about.get("name", "parquet")),
-            block_tokens=_blocks(about.get("block_tokens", 0)),
-            source=source.name,
-            transforms=tuple(map(str, about.get("transforms", ()))),
-            notes=dict(about.get("notes", {})),
-        )
+        trace = replace(unpacked(_cast(table, source.name)), source=source.name)
     except (pa.ArrowException, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"not a Parquet trace: {str(error)[:120]}", where=source.name, remedy="write it again"
@@ -42,16 +33,7 @@ def read(source: Source, options: Options) -> Trace:
 
 
 def write(trace: Trace, path: Path) -> None:
-    blocks = trace.block_tokens
-    about = {
-        "name": trace.name,
-        "block_tokens": blocks if isinstance(blocks, int) else list(blocks.items()),
-        "transforms": trace.transforms,
-        "notes": dict(trace.notes),
-        "source": trace.source,
-    }
-    metadata = {KEY: json.dumps(about).encode()}
-    pyarrow.parquet.write_table(trace.table.replace_schema_metadata(metadata), path, compression="zstd")
+    pyarrow.parquet.write_table(trace.packed(), path, compression="zstd")
 
 
 def _cast(table: pa.Table, where: str) -> pa.Table:
@@ -63,10 +45,6 @@ def _cast(table: pa.Table, where: str) -> pa.Table:
             raise InputError("holds empty cells", where=where, column=name, remedy="write it again without them")
     metadata: Any = table.schema.metadata
     return table.cast(pa.schema([SCHEMA.field(name) for name in table.column_names], metadata=metadata))
-
-
-def _blocks(value: Any) -> int | dict[int, int]:
-    return int(value) if isinstance(value, int) else {int(one): int(size) for one, size in value}
 
 
 def _check(trace: Trace, where: str) -> None:
