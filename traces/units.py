@@ -71,6 +71,19 @@ def block_ids(value: Any, column: str) -> list[int]:
     return [whole(one, column) for one in value]
 
 
+def mapping(value: Any, column: str = "") -> Any:
+    """A JSON object."""
+    if not isinstance(value, dict):
+        raise BadCell(column, f"expected a JSON object, got {shown(value)}")
+    return value
+
+
+def listing(value: Any, column: str = "") -> list[Any]:
+    if not isinstance(value, list):
+        raise BadCell(column, f"expected a list, got {shown(value)}")
+    return value
+
+
 def shown(value: Any) -> str:
     """A value short enough for a message."""
     text = repr(value) if isinstance(value, str) else str(value)

@@ -14,7 +14,7 @@ from typing import Any
 from ..rows import Options, Rows
 from ..source import Source
 from ..trace import Trace
-from ..units import BadCell, instant, length, shown
+from ..units import BadCell, instant, length, listing, mapping, shown
 from .conversation import Conversations, messages, tokens
 from .table_jsonl import object_or_refuse, parse
 
@@ -87,20 +87,20 @@ def _messages(value: Any) -> list[tuple[str, str]]:
 
 def _spans(document: Mapping[str, Any]) -> Iterator[Any]:
     if "spans" in document:
-        yield from _list(document["spans"])
-    for resource in _list(document.get("resourceSpans", [])):
-        for scope in _list(_object(resource).get("scopeSpans", [])):
-            yield from _list(_object(scope).get("spans", []))
+        yield from listing(document["spans"])
+    for resource in listing(document.get("resourceSpans", [])):
+        for scope in listing(mapping(resource).get("scopeSpans", [])):
+            yield from listing(mapping(scope).get("spans", []))
 
 
 def _attributes(span: Any) -> dict[str, Any]:
     """Attributes as a plain object, from that or from OTLP's list of key and typed value."""
-    attributes = _object(span).get("attributes", {})
+    attributes = mapping(span).get("attributes", {})
     if isinstance(attributes, dict):
         return attributes
     found = {}
-    for one in _list(attributes):
-        value = _object(one).get("value")
+    for one in listing(attributes):
+        value = mapping(one).get("value")
         found[str(one.get("key"))] = next(iter(value.values()), None) if isinstance(value, dict) else value
     return found
 
@@ -111,15 +111,3 @@ def _time(span: Mapping[str, Any], iso: str, nanos: str) -> int:
 
 def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((attributes[name] for name in names if attributes.get(name) is not None), None)
-
-
-def _object(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise BadCell("", f"expected a JSON object, got {shown(value)}")
-    return value
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise BadCell("", f"expected a list, got {shown(value)}")
-    return value

@@ -12,7 +12,7 @@ from typing import Any
 from ..rows import Options, Rows
 from ..source import Source
 from ..trace import Trace
-from ..units import BadCell, block_ids, instant, length, shown, whole
+from ..units import BadCell, block_ids, instant, length, mapping, shown, whole
 from .table_jsonl import keys, parse
 
 PARTS = ("sys_prompt", "passages_ids", "history", "web_search", "user_input")
@@ -48,14 +48,14 @@ def read(sources: list[Source], options: Options) -> Trace:
 def _chunks(source: Source, column: str, rows: Rows, sizes: dict[int, int]) -> None:
     for number, line in source.lines():
         try:
-            record = _object(parse(line))
+            record = mapping(parse(line))
             sizes[whole(record.get(column), column)] = length(record.get(LENGTH), LENGTH)
         except BadCell as error:
             rows.bad(number, error, where=source.name)
 
 
 def _row(record: Any, sizes: dict[int, int]) -> dict[str, Any]:
-    record = _object(record)
+    record = mapping(record)
     row: dict[str, Any] = {
         "due": instant(record.get("timestamp"), "s", "timestamp"),
         "prompt_tokens": length(record.get("input_length"), "input_length", least=1),
@@ -63,15 +63,9 @@ def _row(record: Any, sizes: dict[int, int]) -> dict[str, Any]:
         "session": shown(record.get("session_id")),
     }
     if sizes:
-        parts = _object(record.get("hash_ids"), "hash_ids")
+        parts = mapping(record.get("hash_ids"), "hash_ids")
         row["prefix"] = [one for part in PARTS for one in block_ids(parts.get(part, []), part)]
         unknown = next((one for one in row["prefix"] if one not in sizes), None)
         if unknown is not None:
             raise BadCell("hash_ids", f"chunk {unknown} is in none of the chunk tables")
     return row
-
-
-def _object(value: Any, column: str = "") -> Any:
-    if not isinstance(value, dict):
-        raise BadCell(column, f"expected a JSON object, got {shown(value)}")
-    return value

@@ -11,7 +11,7 @@ from ..forms import add_record, form_for
 from ..rows import Options, Rows
 from ..source import Source
 from ..trace import Trace
-from ..units import BadCell
+from ..units import BadCell, mapping
 from .table_csv import block_sizes, unknown_columns
 from .ticks import spread
 from .untimed import timed
@@ -44,9 +44,7 @@ def read(source: Source, options: Options) -> Trace:
     sizes: dict[int, int] = {}
     for number, line in source.lines():
         try:
-            record = parse(line)
-            if not isinstance(record, dict):
-                raise BadCell("", "expected a JSON object")
+            record = mapping(parse(line))
         except BadCell as error:
             rows.bad(number, error)
         else:
@@ -63,9 +61,6 @@ def object_or_refuse(source: Source, what: str) -> dict[str, Any]:
     """A whole file that is one JSON object."""
     with source.open() as stream:
         try:
-            document = parse(stream.read())
+            return dict(mapping(parse(stream.read())))
         except BadCell as error:
             raise InputError(error.message, where=source.name, remedy=f"expected {what}") from None
-    if not isinstance(document, dict):
-        raise InputError("expected a JSON object", where=source.name, remedy=f"expected {what}")
-    return document

@@ -15,7 +15,7 @@ from typing import Any
 from ..rows import Options, Rows
 from ..source import Source
 from ..trace import Trace
-from ..units import BadCell, block_ids, instant, length, shown
+from ..units import BadCell, block_ids, instant, length, listing, shown
 from .table_jsonl import object_or_refuse
 
 KEYS = (b"block_size", b"hash_id_scope", b"requests")  # by which a session is known
@@ -43,7 +43,7 @@ def read(sources: list[Source], options: Options) -> Trace:
 def _session(requests: Any, rows: Rows, where: str, session: int, offset: int) -> None:
     """The main agent's turns in a row, each sub-agent's in a row of its own."""
     answered: list[tuple[int, int]] = []  # (when the main agent's turn was answered, its row's key)
-    for number, request in enumerate(_list(requests), start=1):
+    for number, request in enumerate(listing(requests, "requests"), start=1):
         try:
             kind = _field(request, "type")
             if kind == "subagent":
@@ -68,7 +68,7 @@ def _sub_agent(
 ) -> None:
     born = next(((when, key) for when, key in reversed(answered) if when <= begun), None)
     parent = born[1] if born else None
-    for number, request in enumerate(_list(agent.get("requests")), start=1):
+    for number, request in enumerate(listing(agent.get("requests"), "requests"), start=1):
         try:
             row = _row(request, session, offset, begun, parent)
             if number == 1:
@@ -100,9 +100,3 @@ def _field(request: Any, name: str) -> Any:
     if not isinstance(request, dict) or name not in request:
         raise BadCell(name, f"missing in {shown(request)}")
     return request[name]
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise BadCell("requests", f"expected a list, got {shown(value)}")
-    return value
