@@ -63,22 +63,28 @@ class Answer:
         """An error's answer is under way: its status is known, its body may not be whole."""
         return self._receive == self._collect_error
 
-    def quick(self, data: bytes, stamp: int, before: int) -> bool:
-        """Takes what `feed` would, if it is tokens like the one before and nothing follows from them; did it?"""
+    def quick(self, data: bytes, stamp: int, before: int) -> int:
+        """Takes what `feed` would, if it is tokens like the one before and nothing follows from them: how many?"""
         if not self._in_step:
-            return False
+            return 0
         count, characters = 1, self._frame.characters(data)  # type: ignore[union-attr]
         if not characters:
             count, characters = self._frame.tokens(data)  # type: ignore[union-attr]
         if not characters or self.tokens + count >= self._enough:
-            return False
+            return 0
         self._exchange.chars += characters
         self.fast += 1
         self.tokens += count
         self.last_after = before
         self._note_at(stamp - self.origin)
         self._note_events(count)
-        return True
+        return count
+
+    def together(self, stamp: int) -> None:
+        """The tokens of the last read came in one piece, so that its instant is theirs: none was there before."""
+        self.last_after = stamp
+        if len(self._exchange.token_at) == 1:
+            self.first_after = stamp
 
     def feed(self, data: bytes, stamp: int, before: int) -> End | None:
         """Takes what one read brought at `stamp`; the loop had last polled at `before`, when it wasn't there yet."""
@@ -121,7 +127,7 @@ class Answer:
         """The headers are there: what kind of answer is it?"""
         exchange, response = self._exchange, self._response
         exchange.status, exchange.headers_at = response.status, stamp - self.origin
-        headers.note(response.headers, exchange)
+        headers.note(response.headers, exchange, stamp * 1e-9)
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not 200 <= response.status < 300:
             self._receive = self._collect_error
@@ -142,16 +148,28 @@ class Answer:
             for event, name in events:
                 if not event:  # some servers send these to keep the connection alive
                     continue
-                count = reader.feed(event, name, exchange)
+                if self.finished_at is not None:  # nothing counts after the terminator
+                    break
+                count = self._heard(event, name)
                 if count:
                     if not (self.tokens or bearing):
                         exchange.first_tokens = count
                     bearing += 1
+                if reader.finished and self.finished_at is None:
+                    self.finished_at = stamp - self.origin
         finally:
             if bearing:
                 self._note_tokens(bearing, stamp, before)
-        if reader.finished and self.finished_at is None:
-            self.finished_at = stamp - self.origin
+
+    def _heard(self, event: bytes | memoryview, name: str) -> int:
+        """The event's tokens. What an `event: error` says is the server's complaint, however it is worded."""
+        try:
+            count: int = self._reader.feed(event, name, self._exchange)
+        except WireError as error:
+            if name == "error" and error.outcome is Outcome.MALFORMED:
+                raise WireError(facts.complaint_in(bytes(event)), Outcome.HTTP_ERROR) from None
+            raise
+        return count
 
     def _note_tokens(self, bearing: int, stamp: int, before: int) -> None:
         if not self.tokens:
@@ -176,21 +194,25 @@ class Answer:
 
     def _complete(self, stamp: int, before: int) -> End:
         """The answer's last byte is there."""
+        exchange = self._exchange
         try:
             if self.failing:
                 return self.failure(stamp)
+            if exchange.status == 204:
+                return Outcome.MALFORMED, "an empty answer (204)", stamp
             if not self._response.whole:
                 return Outcome.TRUNCATED, "the compressed body ended before its end", stamp
             if self._receive == self._collect_answer:
-                count = self._reader.answer(b"".join(self._body), self._exchange)
+                exchange.whole = True
+                count = self._reader.answer(b"".join(self._body), exchange)
                 if count:
-                    self._exchange.first_tokens = count
+                    exchange.first_tokens = count
                     self._note_tokens(1, stamp, before)
             else:
                 self._events(self._decoder.finish(), stamp, before)
         except (SseError, WireError) as error:
             return getattr(error, "outcome", Outcome.MALFORMED), str(error), stamp
-        if not self._reader.finished:
+        if not (self._reader.finished or getattr(self._reader, "open_ended", False)):
             return Outcome.TRUNCATED, "the stream ended before its terminator", stamp
         return self.finish(stamp)
 

@@ -10,6 +10,7 @@ is an InputError then, not a failed exchange later.
 # ruff: noqa: RET503 - `return self._end(...)` says: and that was it
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -147,7 +148,7 @@ class HttpTarget:
         self._over.put((flight, outcome, error))
 
     def again(self, flight: Flight) -> None:
-        """The kept-alive connection was closed before any answer: sent once more, on a fresh one."""
+        """The kept-alive connection was closed as the request went out: sent once more, on a fresh one."""
         flight.exchange.reconnected, flight.exchange.reused = True, False
         flight.exchange.connected = flight.exchange.sent = flight.exchange.body_sent = None
         self.pulse.reconnected += 1
@@ -187,11 +188,13 @@ class HttpTarget:
     # Inside.
 
     def _carry(self, flight: Flight) -> None:
-        if not self._idle:
-            return self._connect(flight)
-        connection, _ = self._idle.popitem()  # the one used last: the least likely to be closed by the server
-        self._watch_new(connection)
-        connection.take(flight)
+        while self._idle:
+            connection, _ = self._idle.popitem()  # the one used last: the least likely to be closed by the server
+            if connection.alive():
+                self._watch_new(connection)
+                return connection.take(flight)
+            connection.close()
+        self._connect(flight)
 
     def _connect(self, flight: Flight) -> None:
         connection = Connection(self, flight)
@@ -207,7 +210,8 @@ class HttpTarget:
     def _watch_new(self, connection: Connection) -> None:
         self._busy.add(connection)
         self.pulse.opened_stream()
-        self._deadlines.put(connection, clocks.monotonic_ns() + min(self.limits))
+        first = min(self.limits) // len(self.address.sockaddrs)
+        self._deadlines.put(connection, clocks.monotonic_ns() + first)
 
     def _stillborn(self, exchange: Exchange, done: Callable[[Exchange], None], error: Exception) -> None:
         exchange.done = self.clock.now()
@@ -270,8 +274,10 @@ class HttpTarget:
     def _secret(self) -> re.Pattern[str] | None:
         """Finds this target's keys, and their beginnings where a bound cut them; short words would be everywhere."""
         known = {secret for secret in self._secrets if len(secret) >= SECRET and secret.lower() not in SCHEMES}
-        forms = (re.escape(s[:BEGINNING]) + r"[\w.~+/=-]*" if len(s) > BEGINNING else re.escape(s) for s in known)
-        return re.compile("|".join(sorted(forms, key=len, reverse=True))) if known else None
+        known |= {json.dumps(secret)[1:-1] for secret in known}  # as an error that is JSON has it
+        cut = {re.escape(secret[:BEGINNING]) + r"[\w.~+/=-]*" for secret in known if len(secret) > BEGINNING}
+        forms = [*sorted(map(re.escape, known), key=len, reverse=True), *sorted(cut)]
+        return re.compile("|".join(forms)) if known else None
 
     def redact(self, exchange: Exchange) -> None:
         """Takes this target's keys out of what the server said."""

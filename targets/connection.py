@@ -4,7 +4,8 @@ Theory of operation. Every method here runs in the hub (or in the greenlet that 
 switches. A read watcher lives as long as the socket; its callback calls `recvmsg`, which brings the bytes together with
 the kernel's receive time (SO_TIMESTAMPNS, CLOCK_REALTIME). So an instant is right however late the callback runs. The
 kernel merges what waits unread and keeps the last segment's time: a read that holds several token-bearing events bounds
-all but the last from above only, and the pulse's `before` bounds them from below.
+all but the last from above only, and the pulse's `before` bounds them from below. A server may also write several
+tokens at once: then they came in one segment, which the kernel's count of segments tells, and the instant is theirs.
 
 What is read is acknowledged at once. A server without TCP_NODELAY (Dynamo's frontend is one) holds its next segment
 until the last one is acknowledged, and the kernel delays that by 40 ms on a connection that it takes for interactive:
@@ -47,12 +48,14 @@ if TYPE_CHECKING:
 READ, WRITE = 1, 2
 READ_SIZE = 1 << 16
 TUNNEL_LIMIT = 16 << 10  # bytes of a proxy's answer
+RACE = 10_000_000  # ns, and two round trips: how long after a request the close of an idle connection may arrive
 LINGER = 1_000_000_000  # ns that a finished answer may take to end its body; then the connection is given up
 NANO = 1_000_000_000
 
 _TIMESPEC = struct.Struct("@ll")  # what SO_TIMESTAMPNS brings
 QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 unpack = _TIMESPEC.unpack
+_RECEIVED = struct.Struct("=128xQ16xI")  # of Linux's tcp_info: bytes that came in, and the segments that brought them
 ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)
 
 CONNECTING, TUNNELLING, SHAKING, OPEN, CLOSED = range(5)
@@ -75,9 +78,9 @@ class Connection:
     """A connection and the flight it carries, if any."""
 
     __slots__ = (
-        "_answer", "_attempt", "_bytes", "_collected", "_lag", "_outbox", "_quickack", "_reader", "_recvmsg",
-        "_sock", "_stepped", "_tls", "_tried", "_unstamped", "_writer", "flight", "origin", "owner", "phase",
-        "pulse",
+        "_answer", "_attempt", "_began", "_bytes", "_collected", "_counted", "_earlier", "_lag", "_outbox", "_quickack",
+        "_reader", "_reads", "_recvmsg", "_sock", "_stepped", "_tls", "_tried", "_unstamped", "_way", "_writer",
+        "flight", "origin", "owner", "phase", "pulse",
     )  # fmt: skip
 
     def __init__(self, owner: HttpTarget, flight: Flight) -> None:
@@ -111,15 +114,22 @@ class Connection:
         assert error is not None
         self._refused(error)
 
+    @property
+    def _untried(self) -> bool:
+        return self.phase == CONNECTING and self._tried < len(self.owner.address.sockaddrs)
+
     def _open(self, family: int, address: Any) -> None:
         sock = self._sock = _socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         stamped(sock)  # before connect: no segment may come without
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._began = realtime_ns()
         failed = sock.connect_ex(address)
         if failed not in (0, errno.EINPROGRESS):
             raise OSError(failed, os.strerror(failed))
         self._recvmsg = sock.recvmsg
+        self._reads = self._earlier = 0  # reads, and bytes of earlier flights
+        self._counted: tuple[int, int] | None = (0, 0)  # reads and segments at the last count
         self._quickack = None
         if QUICKACK is not None and family != socket.AF_UNIX:
             self._quickack = partial(sock.setsockopt, socket.IPPROTO_TCP, QUICKACK, 1)
@@ -132,10 +142,11 @@ class Connection:
         failed = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         self._writer.stop()
         if failed:
-            if self._tried < len(self.owner.address.sockaddrs):
+            if self._untried:
                 self._release()
                 return self.connect()
             return self._refused(OSError(failed, os.strerror(failed)))
+        self._way = realtime_ns() - self._began
         self.owner.preferred = self._attempt
         self.pulse.opened += 1
         self._reader.start(self._readable)
@@ -192,9 +203,21 @@ class Connection:
 
     # Sending.
 
+    def alive(self) -> bool:
+        """Is the idle connection open still, and silent? Its close may be there and not yet read."""
+        assert self._sock is not None
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def take(self, flight: Flight) -> None:
         """Carries another flight on this open connection."""
         self.flight, self.origin = flight, self.owner.origin
+        self._earlier += self._bytes
         self._begin(flight)
         flight.exchange.reused = True
         flight.exchange.connected = realtime_ns() - self.origin
@@ -266,10 +289,15 @@ class Connection:
             elif data:
                 self._unstamped += 1
             self._bytes += len(data)
+            self._reads += 1
             pulse = self.pulse
             pulse.reads += 1
-            if not self._answer.quick(data, stamp, pulse.before):
-                self._received(data, stamp, now - stamp)
+            tokens = self._answer.quick(data, stamp, pulse.before)
+            if tokens != 1:
+                if not tokens:
+                    self._received(data, stamp, now - stamp)
+                elif self._in_one_piece():
+                    self._answer.together(stamp)
         except Exception as error:
             self._fault(error)
         except BaseException as error:  # Ctrl-C may land here: the exchange must not hang for it
@@ -289,10 +317,24 @@ class Connection:
             except ssl.SSLError as error:
                 return self._finish(Outcome.TRUNCATED, f"TLS: {_tls_reason(error)}", stamp)
             self._write(self._tls.take())
-        if data and not (self._tls is not None and self._answer.quick(data, stamp, self.pulse.before)):
+        if data:
             self._feed(data, stamp, lag)
         if self._tls is not None and self._tls.closed and self.phase == OPEN:
             self._ended("closed")
+
+    def _in_one_piece(self) -> bool:
+        """Did the last read bring one segment? It is known where nothing waits now, nothing waited at the last count,
+        and there were as many segments since then as reads."""
+        if self._quickack is None:
+            return False
+        assert self._sock is not None
+        told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
+        if len(told) < _RECEIVED.size:
+            return False
+        received, segments = _RECEIVED.unpack(told)
+        reads, last = self._reads, self._counted
+        self._counted = (reads, segments) if received == self._earlier + self._bytes else None
+        return last is not None and self._counted is not None and reads - last[0] == segments - last[1]
 
     def _acknowledge(self) -> None:
         if self._quickack is not None:
@@ -300,10 +342,15 @@ class Connection:
                 self._quickack()
 
     def _feed(self, data: bytes, stamp: int, lag: int) -> None:
-        self._acknowledge()
-        answer = self._answer
+        answer, piece = self._answer, self._in_one_piece()
         tokens = answer.tokens
-        end = answer.feed(data, stamp, self.pulse.before)
+        if self._tls is not None and answer.quick(data, stamp, self.pulse.before):
+            end = None
+        else:
+            self._acknowledge()
+            end = answer.feed(data, stamp, self.pulse.before)
+        if piece and answer.tokens > tokens + 1:
+            answer.together(stamp)
         if self.flight is not None:
             self.flight.payload = b""  # what has begun to be answered is never sent again
             if not tokens and answer.tokens:
@@ -323,7 +370,8 @@ class Connection:
             stage = {TUNNELLING: " by the proxy", SHAKING: " during the TLS handshake"}.get(self.phase, "")
             return self._finish(Outcome.REFUSED, f"connection {why}{stage}", stamp)
         exchange = flight.exchange
-        if not self._bytes and exchange.reused and not exchange.reconnected:
+        raced = stamp - self.origin - (exchange.sent or 0) < RACE + 2 * self._way
+        if not self._bytes and exchange.reused and raced and not exchange.reconnected:
             self.flight = None
             self.close()
             return self.owner.again(flight)
@@ -341,6 +389,10 @@ class Connection:
             limit, outcome, message = whole, Outcome.TIMEOUT, f"not done within {_seconds(self.owner.limits[3])}"
         if now < limit:
             return limit
+        if self._untried:
+            self._release()
+            self.connect()
+            return self._limit(self.flight)[0] if self.flight is not None else None
         if outcome is Outcome.OK:
             self._finish(*self._answer.finish(now + self.origin))
         elif self._answer.failing:
@@ -354,7 +406,9 @@ class Connection:
         connect, first, silence, _ = self.owner.limits
         if exchange.sent is None:
             since = self._since(exchange.started or 0)
-            return since + connect, Outcome.TIMEOUT, f"no connection within {_seconds(connect)}"
+            # Each address has its share of the time: one that swallows packets must not hide the next.
+            patience = connect * self._tried // len(self.owner.address.sockaddrs) if self._untried else connect
+            return since + patience, Outcome.TIMEOUT, f"no connection within {_seconds(connect)}"
         if self._answer.finished_at is not None:
             return self._answer.finished_at + LINGER, Outcome.OK, ""
         if exchange.token_at:

@@ -10,7 +10,8 @@ import zlib
 import httptools
 
 HEAD_LIMIT = 64 << 10  # bytes of all headers, trailers included
-INFLATE_LIMIT = 16 << 20  # decompressed bytes from one feed: a bomb ends the exchange
+# Decompressed bytes, of one feed and of an answer: nobody was asked to compress, and a bomb ends the exchange.
+INFLATE_LIMIT, INFLATED_LIMIT = 4 << 20, 64 << 20
 GZIP, ZLIB, RAW = 31, 15, -15  # zlib's window bits
 ENCODINGS = {"gzip": GZIP, "x-gzip": GZIP, "deflate": 0}  # 0: seen from its first two bytes
 
@@ -23,14 +24,15 @@ class Response:
     """The answer to one request, as it comes in."""
 
     __slots__ = (
-        "_body", "_head_size", "_held", "_inflate", "_informational", "_parser", "at_chunk", "complete", "excess",
-        "headers", "headers_done", "keep_alive", "plain", "status",
+        "_body", "_head_size", "_held", "_inflate", "_inflated", "_informational", "_parser", "at_chunk", "complete",
+        "excess", "headers", "headers_done", "keep_alive", "plain", "status",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._inflate: zlib._Decompress | None = None
+        self._inflated = 0
         self._held = b""  # of a deflate body whose kind is not yet known
         self.plain = True  # the body isn't compressed
         self._head_size = 0
@@ -83,11 +85,27 @@ class Response:
             zlibs = body[0] & 15 == 8 and int.from_bytes(body[:2], "big") % 31 == 0
             self._inflate = zlib.decompressobj(ZLIB if zlibs else RAW)
         try:
-            out = self._inflate.decompress(body, INFLATE_LIMIT)
+            out = self._members(self._inflate, body)
         except zlib.error as error:
             raise HttpError(f"broken {self.headers['content-encoding'][:40]} body: {error}") from None
-        if self._inflate.unconsumed_tail:
-            raise HttpError(f"more than {INFLATE_LIMIT} bytes from one compressed read")
+        self._inflated += len(out)
+        if self._inflated > INFLATED_LIMIT:
+            raise HttpError(f"a compressed body of more than {INFLATED_LIMIT} bytes")
+        return out
+
+    def _members(self, inflate: zlib._Decompress, body: bytes) -> bytes:
+        """Gzip's data may be several members, one after the other; other bodies have one."""
+        out = b""
+        several = ENCODINGS.get(self.headers["content-encoding"].strip().lower()) == GZIP
+        while body:
+            if inflate.eof:
+                if not several:
+                    break
+                inflate = self._inflate = zlib.decompressobj(GZIP)
+            out += inflate.decompress(body, INFLATE_LIMIT - len(out))
+            if inflate.unconsumed_tail or len(out) >= INFLATE_LIMIT:
+                raise HttpError(f"more than {INFLATE_LIMIT} bytes from one compressed read")
+            body = inflate.unused_data
         return out
 
     def _grow(self, size: int) -> None:

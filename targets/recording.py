@@ -71,7 +71,8 @@ def replay(wire: Any, answer: Recording, pieces: Iterable[bytes] | None = None) 
         for tokens in _read(reader, answer, [answer.body] if pieces is None else pieces, exchange):
             if tokens:
                 exchange.token_events.append(tokens)
-        exchange.outcome = Outcome.OK if reader.finished else Outcome.TRUNCATED
+        whole = reader.finished or getattr(reader, "open_ended", False)
+        exchange.outcome = Outcome.OK if whole else Outcome.TRUNCATED
     except WireError as error:
         exchange.outcome, exchange.error = error.outcome, str(error)
     except SseError as error:

@@ -14,6 +14,8 @@ A wire format is a small module of its own with these names:
             the same for a whole JSON answer that is not a stream
         finished: bool
             the terminator has been seen; a body that ends before it is `truncated`
+        open_ended: bool (optional)
+            the format has no terminator: the answer is whole when its body is
     KEY_HEADER (optional)
         the header that carries the API key as it is; without it `Authorization: Bearer KEY`
 

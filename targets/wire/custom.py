@@ -81,11 +81,11 @@ class Custom:
 class Reader:
     """The events of one answer."""
 
-    __slots__ = ("_paths", "_tokens", "finished")
+    __slots__ = ("_paths", "_tokens", "finished", "open_ended")
 
     def __init__(self, paths: Paths) -> None:
         self._paths, self._tokens = paths, 0
-        self.finished = not (paths.end or paths.ended)
+        self.finished, self.open_ended = False, not (paths.end or paths.ended)
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         paths = self._paths

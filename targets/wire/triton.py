@@ -25,10 +25,8 @@ def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
 class Reader:
     """The events of one answer; it is whole when its body is."""
 
-    __slots__ = ("finished",)
-
-    def __init__(self) -> None:
-        self.finished = True
+    __slots__ = ()
+    finished, open_ended = False, True
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         data = facts.load(event)

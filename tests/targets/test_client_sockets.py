@@ -424,9 +424,9 @@ def test_a_header_of_the_user_replaces_ours(serve: Serve, caller: Any) -> None:
 
 
 WRONG = [
-    ({"url": "example.com"}, "not a URL"),
-    ({"url": "ftp://example.com"}, "not a URL"),
-    ({"url": "http://[::1"}, "not a URL"),
+    ({"url": "example.com"}, "expected a URL"),
+    ({"url": "ftp://example.com"}, "expected a URL"),
+    ({"url": "http://[::1"}, "expected a URL"),
     ({"url": "http://a b/"}, "not a URL|spaces"),
     ({"url": "http://user:pw@127.0.0.1/"}, "no user"),
     ({"url": "http://no-such-host.invalid/"}, "can't resolve"),
