@@ -214,8 +214,7 @@ def parse(text: str) -> tuple[str, str]:
     """Protocol and role of `--leg`; NIXL's servers may be both. InputError for anything else."""
     name, _, role = text.partition(":")
     if name not in PROTOCOLS or role not in (*ROLES, *([""] if name == "nixl" else [])):
-        known = ", ".join(f"{name}:prefill" for name in PROTOCOLS)
-        raise InputError(f"--leg {text}", remedy=f"nixl, or one of {known} (or :decode)")
+        raise InputError(f"--leg {text}", remedy=f"one of {', '.join(PROTOCOLS)}, and :prefill or :decode")
     return name, role
 
 

@@ -133,6 +133,7 @@ def test_a_client_that_leaves_frees_its_rack():
         (["h100", "--fault", "hiccup=1"], "kinds are"),
         (["h100", "--fault", "stall=0.7,reset=0.7"], "at most 1 together"),
         (["h100", "--fault", "stall=often"], "KIND=SHARE"),
+        (["h100", "--leg", "sglang"], ":prefill or :decode"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(capsys, options, says):
