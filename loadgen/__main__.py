@@ -18,7 +18,7 @@ from .conclude import INCOMPLETE, UNUSABLE
 
 RUN, PLAN, REPORT, CHECK = "Replay", "Traces and simulation", "Results", "The tool itself"
 
-# (module of commands/, its function or Typer app, group): the order of the help.
+# (module of commands/, which has a function or a Typer app of that name; group): the order of the help.
 COMMANDS = (
     ("replay", RUN),
     ("bakeoff", RUN),
@@ -33,6 +33,9 @@ COMMANDS = (
     ("compare", REPORT),
     ("certify", CHECK),
 )
+
+# What follows the arguments is theirs: Locust's options, replay's, more objectives.
+TAKING_MORE = ("replay", "bakeoff", "capacity", "gate")
 
 app = typer.Typer(
     name="phaseload",
@@ -67,8 +70,8 @@ def _register() -> None:
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name, rich_help_panel=group)
         else:
-            passing = {"allow_extra_args": True, "ignore_unknown_options": False}
-            app.command(name, rich_help_panel=group, context_settings=passing)(command)
+            more = {"allow_extra_args": name in TAKING_MORE}
+            app.command(name, rich_help_panel=group, context_settings=more)(command)
 
 
 def main() -> None:

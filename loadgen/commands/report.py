@@ -9,7 +9,6 @@ import typer
 
 
 def report(
-    context: typer.Context,
     run: Annotated[list[Path], typer.Argument(help="Run folders; several are compared in one report.")],
     out: Annotated[Path | None, typer.Option(help="The page's path; report.html in the first run else.")] = None,
     goodput: Annotated[str | None, typer.Option(help="ttft:800,tpot:40 (ms): other objectives than the run's.")] = None,
@@ -34,10 +33,7 @@ def report(
     from rich.console import Console
 
     from reports import export, gates, html, recorded, summary, text
-    from traces.errors import InputError
 
-    if context.args:
-        raise InputError(f"unexpected argument {context.args[0]!r}", where="phaseload report")
     objectives = gates.parse_goodput([goodput]) if goodput else None
     loaded = [recorded.load(folder) for folder in run]
     found = [summary.save(one, objectives) for one in loaded]

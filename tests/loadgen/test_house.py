@@ -64,3 +64,10 @@ def test_every_command_has_examples(command: str) -> None:
     answer = run(command, "--help")
     assert answer.returncode == 0
     assert f"phaseload {command} " in answer.stdout
+
+
+@pytest.mark.parametrize("command", [("serve", "--list", "nonsense", "more"), ("trace", "info", "a.csv", "b.csv")])
+def test_arguments_that_nobody_takes_are_refused(command: tuple[str, ...]) -> None:
+    answer = run(*command)
+    assert answer.returncode == 2
+    assert command[-1] in answer.stderr
