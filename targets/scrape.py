@@ -25,22 +25,23 @@ import math
 import os
 import re
 import socket
-import ssl
 import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from select import select
 from statistics import median
 from typing import IO, Any
-from urllib.request import urlopen
 
 from traces.errors import InputError
 
 from .address import resolve
+from .blocking import get
 from .clock import Clock, monotonic_ns
+from .http import HttpError
 from .target import Spec
 from .url import loopback, port, split
 from .wire import facts
@@ -48,6 +49,7 @@ from .wire import facts
 EVERY = 1.0  # seconds
 PATIENCE = 2.0  # seconds that one reading may take
 LARGEST = 8 << 20  # bytes of one answer
+UNLIKELY = 1e15  # counts and seconds are below it, and not below 0
 FILE = "metrics.jsonl"
 
 GAUGES = {
@@ -114,7 +116,6 @@ HISTOGRAMS = {
 _SAMPLE = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? +(\S+)(?: +-?\d+)?")
 _LE = re.compile(r'(?:^|,)\s*le="([^"]*)"')
 Samples = dict[str, list[tuple[str, float]]]
-Look = Callable[[str, str, bool], dict[str, Any]]  # at a URL: (URL, when, insecure) to what was seen
 
 
 def samples(text: str) -> Samples:
@@ -128,7 +129,7 @@ def samples(text: str) -> Samples:
             value = float(match[3])
         except ValueError:
             continue
-        if math.isfinite(value):
+        if 0 <= value < UNLIKELY:
             found[match[1]].append((match[2] or "", value))
     return found
 
@@ -142,7 +143,7 @@ def reading(text: str, buckets: bool = False) -> dict[str, Any]:
             values = [value for _, value in found[name]]
             row[ours] = max(values) if ours in LARGEST_COUNTS else sum(values)
     for ours, theirs in HISTOGRAMS.items():
-        if name := next((name for name in theirs if f"{name}_count" in found), None):
+        if name := next((name for name in theirs if f"{name}_count" in found and f"{name}_sum" in found), None):
             row[ours] = [sum(value for _, value in found[f"{name}_{part}"]) for part in ("sum", "count")]
             if buckets:
                 row[f"{ours}_buckets"] = _buckets(found[f"{name}_bucket"])
@@ -153,10 +154,18 @@ def _buckets(parts: Iterable[tuple[str, float]]) -> list[list[float]]:
     """[upper bound, cumulative count] pairs, the series of several engines added up; the last bound is left out."""
     counts: dict[float, float] = defaultdict(float)
     for labels, value in parts:
-        bound = _LE.search(labels)
-        if bound and bound[1] != "+Inf":
-            counts[float(bound[1])] += value
+        bound = _bound(labels)
+        if math.isfinite(bound):
+            counts[bound] += value
     return [[bound, counts[bound]] for bound in sorted(counts)]
+
+
+def _bound(labels: str) -> float:
+    named = _LE.search(labels)
+    try:
+        return float(named[1]) if named else math.nan
+    except ValueError:
+        return math.nan
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -202,26 +211,49 @@ class Scraper:
 
     def __init__(self, specs: Iterable[Spec], folder: Path, origin: int) -> None:
         """`origin` is the run's start, nanoseconds since the epoch (`Clock.origin`)."""
-        specs = list(specs)
         command = [sys.executable, "-P", "-m", "targets.scrape", "--out", str(folder / FILE), "--origin", str(origin)]
-        command += ["--insecure"] if any(spec.insecure for spec in specs) else []
-        asked = sorted({url for spec in specs for url in spec.metrics})
-        for url in sorted({url for spec in specs for url in (spec.url, *spec.prefill, *spec.decode)}):
-            if _is_far(url):
-                asked += ["--round-trip", url]
+        looks = [json.dumps(asdict(look)) for look in looks_at(specs)]
         self._process = None
-        if asked:
-            self._process = subprocess.Popen([*command, *asked], stdin=subprocess.PIPE, start_new_session=True)
+        if looks:
+            self._process = subprocess.Popen([*command, *looks], stdin=subprocess.PIPE, start_new_session=True)
 
     def stop(self) -> None:
         """Has the last reading made, and waits for it."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
             try:
-                self._process.wait(2 * PATIENCE)
+                self._process.wait(3 * PATIENCE)  # the reading that is under way, the last one, and a little
             except subprocess.TimeoutExpired:
                 self._process.kill()
             self._process = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is looked at once a second: a URL's metrics, or the network's round trip to it."""
+
+    url: str
+    round_trip: bool = False
+    insecure: bool = False
+    ca_file: str | None = None
+
+    def see(self, when: str) -> dict[str, Any]:
+        """Raises OSError, HttpError or InputError."""
+        if self.round_trip:
+            return {"round_trip": _round_trip(self.url)}
+        text = get(self.url, PATIENCE, insecure=self.insecure, ca_file=self.ca_file, largest=LARGEST)
+        return reading(text.decode("utf-8", "replace"), buckets=when != "during")
+
+
+def looks_at(specs: Iterable[Spec]) -> list[Look]:
+    """Each metrics URL once, trusted as its target is (of several targets the strictest counts), and what is far."""
+    looks: dict[str, Look] = {}
+    specs = sorted(specs, key=lambda spec: spec.insecure)
+    for spec in specs:
+        for url in spec.metrics:
+            looks.setdefault(url, Look(url, insecure=spec.insecure, ca_file=spec.ca_file))
+    far = {url for spec in specs for url in (spec.url, *spec.prefill, *spec.decode) if _is_far(url)}
+    return [*looks.values(), *(Look(url, round_trip=True) for url in sorted(far))]
 
 
 def _is_far(url: str) -> bool:
@@ -229,62 +261,57 @@ def _is_far(url: str) -> bool:
     return not loopback(split(url).hostname or "localhost")
 
 
-def _metrics(url: str, when: str, insecure: bool) -> dict[str, Any]:
-    context = ssl._create_unverified_context() if insecure and url.startswith("https:") else None
-    with urlopen(url, timeout=PATIENCE, context=context) as answer:
-        return reading(answer.read(LARGEST).decode("utf-8", "replace"), buckets=when != "during")
-
-
-def _round_trip(url: str, when: str, insecure: bool) -> dict[str, Any]:
-    """To the target itself, whatever proxy its requests take."""
+def _round_trip(url: str) -> float:
+    """Seconds to the target itself and back, whatever proxy its requests take."""
     parts = split(url)
     family, address = resolve(parts.hostname or "", port(parts))[0]
     with socket.socket(family) as sock:
         sock.settimeout(PATIENCE)
         began = monotonic_ns()
         sock.connect(address)  # type: ignore[arg-type]
-        return {"round_trip": (monotonic_ns() - began) * 1e-9}
+        return (monotonic_ns() - began) * 1e-9
 
 
 class _Log:
     """The file that all readings go into, and when they are over."""
 
-    def __init__(self, out: IO[str], origin: int | None, insecure: bool) -> None:
+    def __init__(self, out: IO[str], origin: int | None) -> None:
         self.clock, self.over = Clock(origin), threading.Event()
-        self._out, self._insecure, self._lock = out, insecure, threading.Lock()
+        self._out, self._lock = out, threading.Lock()
+        self._told: set[str] = set()  # URLs whose metrics' failure was said
 
-    def follow(self, url: str, look: Look) -> None:
+    def follow(self, look: Look) -> None:
         """One URL from before to after, on the run's whole seconds."""
-        self._note(url, look, "before")
+        self._note(look, "before")
         while not self.over.wait(EVERY - self.clock.now() % 1_000_000_000 * 1e-9):
-            self._note(url, look, "during")
-        self._note(url, look, "after")
+            self._note(look, "during")
+        self._note(look, "after")
 
-    def _note(self, url: str, look: Look, when: str) -> None:
-        row: dict[str, Any] = {"at": self.clock.now(), "url": url, "when": when}
+    def _note(self, look: Look, when: str) -> None:
+        row: dict[str, Any] = {"at": self.clock.now(), "url": look.url, "when": when}
         try:
-            row |= look(url, when, self._insecure)
-        except (OSError, ValueError, InputError) as error:
+            row |= look.see(when)
+        except (OSError, HttpError, InputError) as error:
             row["error"] = facts.line(str(error) or type(error).__name__, 200)
         with self._lock:
             self._out.write(json.dumps(row) + "\n")
             self._out.flush()
+            if "error" in row and not look.round_trip and look.url not in self._told:
+                self._told.add(look.url)
+                sys.stderr.write(f"{look.url}: its metrics can't be read: {row['error']}\n")
 
 
 def main() -> None:
     """Reads until standard input ends: when the run does, or when the process that started this one is gone."""
     parser = argparse.ArgumentParser(prog="python -m targets.scrape")
-    parser.add_argument("urls", nargs="*", help="of /metrics")
-    parser.add_argument("--round-trip", action="append", default=[], metavar="URL")
+    parser.add_argument("looks", nargs="+", help="each a Look as JSON")
     parser.add_argument("--out", required=True)
     parser.add_argument("--origin", type=int)
-    parser.add_argument("--insecure", action="store_true")
     options = parser.parse_args()
-    looks: list[tuple[str, Look]] = [(url, _metrics) for url in options.urls]
-    looks += [(url, _round_trip) for url in options.round_trip]
+    looks = [Look(**json.loads(text)) for text in options.looks]
     with Path(options.out).open("a", encoding="utf-8") as out:
-        log = _Log(out, options.origin, options.insecure)
-        threads = [threading.Thread(target=log.follow, args=look, daemon=True) for look in looks]
+        log = _Log(out, options.origin)
+        threads = [threading.Thread(target=log.follow, args=(look,), daemon=True) for look in looks]
         for thread in threads:
             thread.start()
         while not select([sys.stdin], [], [])[0] or os.read(sys.stdin.fileno(), 4096):

@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from targets.address import address
+from targets.blocking import get
 from targets.exchange import Outcome
 from traces.errors import InputError
 
@@ -152,6 +153,23 @@ def test_https_goes_through_a_tunnel(secure: Secure, caller: Any, monkeypatch: A
     assert seen[0].startswith(b"CONNECT endpoint.test:443 HTTP/1.1\r\nHost: endpoint.test:443\r\n")
     assert KEY in seen[0]
     assert KEY not in b"".join(server.requests)
+
+
+def test_metrics_take_the_same_tunnel_and_trust_the_same_authority(secure: Secure, monkeypatch: Any) -> None:
+    def script(peer: Peer) -> None:
+        assert peer.request().startswith(b"GET /metrics HTTP/1.1\r\n")
+        peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nup 1")
+
+    server, ca_file = secure(script, "endpoint.test")
+    seen: list[bytes] = []
+    proxy = Scripted(tunnel(server, seen))
+    through(monkeypatch, proxy)
+    assert get("https://endpoint.test/metrics", 5.0, ca_file=ca_file) == b"up 1"
+    assert get("https://endpoint.test/metrics", 5.0, insecure=True) == b"up 1"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        get("https://endpoint.test/metrics", 5.0)
+    proxy.close()
+    assert all(KEY in request for request in seen)
 
 
 def test_http_goes_through_a_forward_proxy(caller: Any, monkeypatch: Any) -> None:

@@ -1,5 +1,6 @@
 """Servers' own metrics: their text read right, and a run's readings made by a process of their own."""
 
+import contextlib
 import http.server
 import socket
 import threading
@@ -9,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from targets.blocking import get
 from targets.clock import Clock
-from targets.scrape import FILE, Scraper, means, read, reading, round_trips, samples
+from targets.http import HttpError
+from targets.scrape import FILE, LARGEST, Look, Scraper, looks_at, means, read, reading, round_trips, samples
 from targets.target import Spec
+from traces.errors import InputError
 
 VLLM = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -58,6 +62,8 @@ def test_vllm():
         ("vllm:num_requests_running NaN\n", {}),
         ("vllm:num_requests_running{ 3\nvllm:num_requests_running\n\x00\n<html>", {}),
         ('vllm:num_requests_running{model_name="a } 3 {"} 4', {"running": 4.0}),
+        ("vllm:num_requests_running -3\nvllm:num_requests_waiting 1e400\nsglang:num_queue_reqs 2", {"waiting": 2.0}),
+        ("vllm:time_to_first_token_seconds_sum -4\nvllm:time_to_first_token_seconds_count 3", {}),
         ("", {}),
     ],
 )
@@ -65,10 +71,114 @@ def test_other_servers_and_nonsense(text, found):
     assert reading(text) == found
 
 
+def test_a_bound_that_is_no_number_costs_its_bucket_only():
+    text = VLLM.replace('le="0.1"', 'le="abc"')
+    assert reading(text, buckets=True)["ttft_buckets"] == [[1.0, 9.0]]
+
+
 @settings(deadline=None)
 @given(st.text())
 def test_any_text_is_read(text):
     samples(text)
+
+
+class Speaking:
+    """A server that says the same to everyone, then closes (or sends `on` for ever). `heard`: what it was asked."""
+
+    def __init__(self, says, on=b""):
+        self.says, self.on, self.heard = says, on, []
+        self._sock = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._sock.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._sock.close()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self._answer, args=self._sock.accept()[:1], daemon=True).start()
+
+    def _answer(self, peer):
+        with peer, contextlib.suppress(OSError):
+            self.heard.append(peer.recv(1 << 16))
+            peer.sendall(self.says)
+            while self.on:
+                peer.sendall(self.on)
+                time.sleep(0.05)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+LONG = b"vllm:x 1\n" * (LARGEST // 9 + 1)
+
+
+@pytest.mark.parametrize(
+    ("says", "on", "error"),
+    [
+        (b"garbage not http\r\n\r\n", b"", "not HTTP"),
+        (b"", b"", "before any answer"),
+        (OK + b"Content-Length: 1000\r\n\r\nvllm:num_requests_running 1\n", b"", "ended after 28 bytes"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n4\r\nvllm\r\n", b"", "ended after 4 bytes"),
+        (OK + b"\r\n", b"#", "no whole answer within 0.4 s"),
+        (OK + b"\r\n" + LONG, b"", "longer than"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\nno such page", b"", "HTTP 404: no such page"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /metrics\r\nContent-Length: 0\r\n\r\n", b"", "HTTP 302"),
+        (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n", b"", "a URL such as"),
+    ],
+)
+def test_an_answer_that_is_not_whole_is_an_error(says, on, error):
+    with Speaking(says, on) as server, pytest.raises((OSError, HttpError, InputError), match=error):
+        get(f"{server.url}/metrics", 0.4 if on else 5.0, largest=LARGEST)
+
+
+def test_a_final_slash_and_a_redirect_to_it():
+    with Speaking(OK + b"\r\nvllm:x 1\n") as there:
+        moved = b"HTTP/1.1 307 Moved\r\nLocation: %s/metrics/\r\nContent-Length: 0\r\n\r\n" % there.url.encode()
+        with Speaking(moved) as here:
+            assert get(f"{here.url}/metrics", 5.0) == b"vllm:x 1\n"
+        assert there.heard[0].startswith(b"GET /metrics/ HTTP/1.1\r\n")
+
+
+def test_the_way_is_the_one_that_requests_take(monkeypatch):
+    """A proxy of the environment, but never to this machine, nor to what no_proxy names."""
+    with Speaking(OK + b"\r\nby proxy") as proxy, Speaking(OK + b"\r\ndirect") as server:
+        monkeypatch.setenv("http_proxy", proxy.url.replace("//", "//user:word@"))
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        assert get(f"{server.url}/metrics", 5.0) == b"direct"
+        assert get("http://far.test/metrics", 5.0) == b"by proxy"
+        assert proxy.heard[0].startswith(b"GET http://far.test/metrics HTTP/1.1\r\nHost: far.test\r\n")
+        assert b"Proxy-Authorization: Basic dXNlcjp3b3Jk\r\n" in proxy.heard[0]
+        monkeypatch.setenv("no_proxy", "far.test")
+        with pytest.raises(InputError, match=r"far\.test"):
+            get("http://far.test/metrics", 5.0)
+
+
+def test_certificates_are_verified_unless_that_very_target_says_otherwise():
+    strict, loose = "https://a.test/metrics", "https://b.test/metrics"
+    specs = [
+        Spec("loose", "http://127.0.0.1:1", metrics=(loose, strict), insecure=True),
+        Spec("strict", "http://127.0.0.1:1", metrics=(strict,), ca_file="own.pem"),
+    ]
+    assert looks_at(specs) == [Look(strict, ca_file="own.pem"), Look(loose, insecure=True)]
+
+
+def test_a_server_that_is_none_is_in_the_file_and_said_once(tmp_path, capfd):
+    with Speaking(b"garbage not http\r\n\r\n") as server:
+        url = f"{server.url}/metrics"
+        scraper = Scraper([Spec("one", "http://127.0.0.1:1", metrics=(url,))], tmp_path, Clock().origin)
+        limit = time.monotonic() + 20
+        while time.monotonic() < limit and not ((tmp_path / FILE).exists() and len(read(tmp_path / FILE)) >= 2):
+            time.sleep(0.05)
+        scraper.stop()
+    rows = read(tmp_path / FILE)
+    assert [rows[0]["when"], rows[-1]["when"]] == ["before", "after"]
+    assert all("not HTTP" in row["error"] for row in rows)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"{url}: its metrics can't be read: not HTTP")
 
 
 def test_means_of_the_run_alone():

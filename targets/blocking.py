@@ -1,0 +1,121 @@
+"""One HTTP exchange over a blocking socket, its whole answer in memory: for servers' metrics, for discovery and for
+recordings. Not for measuring.
+
+It goes the way that a target's requests go (targets/address.py): through the environment's proxy, but for loopback
+addresses and what no_proxy names.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import replace
+from functools import lru_cache
+from urllib.parse import urljoin, urlsplit
+
+from . import tls
+from .address import Address, address
+from .clock import monotonic_ns
+from .http import HttpError, Response
+from .wire import facts
+
+LARGEST = 16 << 20  # bytes of one answer
+REDIRECTS = 3
+PIECE = 1 << 16
+
+_context = lru_cache(tls.context)
+
+
+def get(
+    url: str, patience: float, *, insecure: bool = False, ca_file: str | None = None, largest: int = LARGEST
+) -> bytes:
+    """The body at a URL, whole, within `patience` seconds a request. Raises OSError, HttpError or InputError."""
+    for _ in range(1 + REDIRECTS):
+        where = address(url)
+        context = _context(insecure=insecure, ca_file=ca_file) if where.scheme == "https" else None
+        response, body = exchange(where, _get(where, url), patience, context, largest)
+        moved = response.headers.get("location")
+        if not (300 <= response.status < 400 and moved):
+            break
+        url = urljoin(url, moved)
+    if response.status != 200:
+        raise HttpError(f"HTTP {response.status}: {facts.complaint_in(body)}")
+    if not response.end():
+        raise HttpError(f"the answer ended after {len(body)} bytes, before its end")
+    return body
+
+
+def _get(where: Address, url: str) -> bytes:
+    key = f"Proxy-Authorization: {where.proxy_key}\r\n" if where.proxy == "forward" and where.proxy_key else ""
+    path = replace(where, prefix="").path(urlsplit(url).path or "/")  # a final slash means something here
+    head = f"GET {path} HTTP/1.1\r\nHost: {where.authority}\r\nUser-Agent: phaseload\r\nAccept: */*\r\n"
+    return f"{head}Accept-Encoding: identity\r\nConnection: close\r\n{key}\r\n".encode()
+
+
+def exchange(
+    where: Address, payload: bytes, patience: float, context: ssl.SSLContext | None, largest: int = LARGEST
+) -> tuple[Response, bytes]:
+    """What a request is answered, as far as it comes: `Response.end` says whether that is all of it.
+
+    Raises OSError and HttpError where there are no headers, or where it takes too long or too much memory.
+    """
+    until = monotonic_ns() + round(patience * 1e9)
+    response, body = Response(), bytearray()
+    try:
+        with _connected(where, context, until) as sock:
+            _hurry(sock, until).sendall(payload)
+            while not response.complete and (data := _hurry(sock, until).recv(PIECE)):
+                body += response.feed(data)
+                if len(body) > largest:
+                    raise HttpError(f"an answer longer than {largest} bytes")
+    except TimeoutError:
+        raise TimeoutError(f"no whole answer within {patience:g} s") from None
+    finally:
+        response.close()
+    if not response.headers_done:
+        raise HttpError("the connection was closed before any answer")
+    return response, bytes(body)
+
+
+def _hurry(sock: socket.socket, until: int) -> socket.socket:
+    """The socket, whose next call takes no longer than until then."""
+    left = (until - monotonic_ns()) * 1e-9
+    if left <= 0:
+        raise TimeoutError
+    sock.settimeout(left)
+    return sock
+
+
+def _connected(where: Address, context: ssl.SSLContext | None, until: int) -> socket.socket:
+    sock = _first_open(where, until)
+    try:
+        if where.proxy == "tunnel":
+            _tunnel(where, sock, until)
+        return sock if context is None else context.wrap_socket(_hurry(sock, until), server_hostname=where.host)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _first_open(where: Address, until: int) -> socket.socket:
+    failed = OSError("the name has no address")
+    for family, sockaddr in where.sockaddrs:
+        sock = socket.socket(family)
+        try:
+            _hurry(sock, until).connect(sockaddr)  # type: ignore[arg-type]
+            return sock
+        except OSError as error:
+            sock.close()
+            failed = error
+    raise failed
+
+
+def _tunnel(where: Address, sock: socket.socket, until: int) -> None:
+    key = f"Proxy-Authorization: {where.proxy_key}\r\n" if where.proxy_key else ""
+    sock.sendall(f"CONNECT {where.authority} HTTP/1.1\r\nHost: {where.authority}\r\n{key}\r\n".encode())
+    response = Response()
+    while not response.headers_done and (data := _hurry(sock, until).recv(1)):  # what follows is the target's
+        response.feed(data)
+    response.close()
+    if response.status != 200:
+        raise HttpError(f"the proxy refused the tunnel: {response.status or 'no answer'}")
