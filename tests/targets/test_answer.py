@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,9 +12,11 @@ import pytest
 
 from targets.answer import Answer
 from targets.exchange import Exchange, Outcome
+from targets.http import HttpError, Response
+from targets.sse import Decoder, SseError
 from targets.wire import chat
 
-from .wire_cases import CASES, Case
+from .wire_cases import CASES, HEAD, Case, frame
 
 ORIGIN = 1_700_000_000 * 10**9
 SEEDS = 12
@@ -71,3 +75,33 @@ def test_a_read_with_several_events_is_one_entry() -> None:
     exchange = read(case, [case.raw])
     assert (list(exchange.token_events), exchange.first_shared) == ([2], True)
     assert exchange.tpot is None
+
+
+def test_an_event_of_many_lines_costs_what_its_bytes_cost() -> None:
+    """Fed line by line: the time of each line must not grow with those that wait."""
+
+    def cost(lines: int) -> float:
+        decoder, started = Decoder(), time.process_time()
+        for _ in range(lines):
+            decoder.feed(b"data: a\n")
+        return (time.process_time() - started) / lines
+
+    assert min(cost(40_000) for _ in range(3)) < 5 * min(cost(400) for _ in range(3))
+
+
+@pytest.mark.parametrize("line", [b"data: a\n", b"data\n", b"data: " + b"x" * 1000 + b"\n", b"x" * 1000])
+def test_what_waits_is_bounded(line: bytes) -> None:
+    decoder = Decoder()
+    with pytest.raises(SseError, match="longer than"):
+        for _ in range(10_000_000):
+            decoder.feed(line)
+
+
+def test_a_body_that_inflates_for_ever_is_given_up() -> None:
+    comments = zlib.compressobj(wbits=31)
+    response = Response()
+    response.feed(HEAD + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")
+    with pytest.raises(HttpError, match="compressed body of more than"):
+        for _ in range(1000):
+            piece = comments.compress(b": ping\n\n" * 100_000) + comments.flush(zlib.Z_SYNC_FLUSH)
+            response.feed(frame(piece))

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,6 @@ def test_the_second_address_is_tried(serve: Serve, caller: Any) -> None:
 
 
 def replace_addresses(address: Any, good_one: Any) -> Any:
-    from dataclasses import replace
-
     return replace(address, sockaddrs=((socket.AF_INET, ("127.0.0.1", 1)), (socket.AF_INET, good_one)))
 
 
@@ -133,18 +133,22 @@ def test_misbehaving_servers(serve: Serve, caller: Any, script: Script, outcome:
     assert exchange.done is not None and exchange.sent is not None and exchange.done >= exchange.sent
 
 
-def test_a_connect_that_never_ends(caller: Any) -> None:
+@contextmanager
+def full_listener() -> Iterator[socket.socket]:
     """A listener whose queue is full: the kernel drops what comes."""
-    with socket.socket() as listener:
+    with socket.socket() as listener, ExitStack() as fillers:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
+        for _ in range(4):
+            filler = fillers.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
+        yield listener
+
+
+def test_a_connect_that_never_ends(caller: Any) -> None:
+    with full_listener() as listener:
         exchange = caller(f"http://127.0.0.1:{listener.getsockname()[1]}", connect_timeout=0.2).ask()
-        for filler in fillers:
-            filler.close()
     assert (exchange.outcome, exchange.error) == (Outcome.TIMEOUT, "no connection within 0.2 s")
     assert exchange.connected is None and exchange.sent is None
 
@@ -180,6 +184,99 @@ def test_a_kept_connection_that_was_closed_is_replaced_once(serve: Serve, caller
     assert (first.reconnected, second.reconnected, second.outcome) == (False, True, Outcome.OK)
     assert second.started <= second.connected <= second.sent <= second.first_token
     assert server.connections == 2
+
+
+def test_a_request_that_was_worked_on_is_never_sent_again(serve: Serve, caller: Any) -> None:
+    """The server takes the second request, works on it and hangs up: that is a failure, not a connection that idled."""
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.say(GOOD)
+        peer.request()
+        time.sleep(0.1)
+
+    server = serve(script)
+    one = caller(server.url)
+    one.ask()
+    exchange = one.ask()
+    assert (exchange.outcome, exchange.reconnected, server.connections) == (Outcome.TRUNCATED, False, 1)
+    assert "before any answer" in exchange.error
+
+
+@pytest.mark.parametrize("farewell", [b"", b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"])
+def test_a_connection_that_was_closed_a_moment_ago_is_not_used(serve: Serve, caller: Any, farewell: bytes) -> None:
+    """Its close is in the socket and no poll has seen it yet: nothing is sent on it."""
+    server = serve(lambda peer: (peer.request(), peer.say(GOOD, 0.02), peer.say(farewell))[0])
+    one = caller(server.url)
+    one.ask()
+    time.sleep(0.1)  # the loop stands still
+    exchange = one.ask()
+    assert (exchange.outcome, exchange.reused, exchange.reconnected) == (Outcome.OK, False, False)
+
+
+def test_an_address_that_swallows_packets_does_not_hide_the_next(serve: Serve, caller: Any) -> None:
+    server = serve()
+    with full_listener() as hole:
+        one = caller(server.url, connect_timeout=1.0)
+        addresses = ((socket.AF_INET, hole.getsockname()), (socket.AF_INET, server.sock.getsockname()))
+        one.target.address = replace(one.target.address, sockaddrs=addresses)
+        exchange = one.ask()
+    assert exchange.outcome is Outcome.OK, exchange.error
+    assert one.target.preferred == 1
+
+
+# Several tokens in one read.
+
+
+def test_tokens_written_at_once_are_exact(serve: Serve, caller: Any) -> None:
+    """One write, one segment, one instant: an idle client's bracket has no width."""
+
+    def script(peer: Peer) -> None:
+        for _ in range(2):
+            peer.request()
+            peer.head()
+            for _ in range(5):
+                time.sleep(0.02)
+                peer.say(frame(f"data: {token()}\n\n".encode()) * 2)
+            time.sleep(0.02)
+            peer.say(frame(DONE.encode()) + b"0\r\n\r\n")
+
+    one = caller(serve(script).url)
+    for exchange in (one.ask(), one.ask()):
+        assert list(exchange.token_events) == [2] * 5
+        assert (exchange.first_after, exchange.last_after) == (exchange.first_token, exchange.last_token)
+
+
+def test_tokens_that_waited_together_are_not(serve: Serve, caller: Any) -> None:
+    """The loop stands still while the server writes twice: the first of the tokens may be as old as the last poll."""
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.head()
+        time.sleep(0.05)
+        for pause in (0.05, 0.05, 0.1, 0.05, 0.0):
+            peer.say(frame(f"data: {token()}\n\n".encode()), pause)
+        peer.say(frame(DONE.encode()) + b"0\r\n\r\n")
+
+    one = caller(serve(script).url)
+    one.start()
+    gevent.sleep(0.02)
+    time.sleep(0.13)
+    exchange = one.wait()[0]
+    assert max(exchange.token_events) > 1, "the loop did not stand still long enough: the test proves nothing"
+    assert exchange.first_token - exchange.first_after > 40_000_000
+
+
+def test_a_format_without_a_terminator_may_take_its_time(serve: Serve, caller: Any) -> None:
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.head()
+        for _ in range(4):
+            peer.say(frame(b'data: {"text_output": " word"}\n\n'), 0.4)
+        peer.say(b"0\r\n\r\n")
+
+    exchange = caller(serve(script).url, endpoint_type="triton").ask()
+    assert (exchange.outcome, sum(exchange.token_events)) == (Outcome.OK, 4)
 
 
 def test_a_request_that_was_begun_to_be_answered_is_never_sent_again(serve: Serve, caller: Any) -> None:
@@ -428,7 +525,7 @@ WRONG = [
     ({"url": "ftp://example.com"}, "expected a URL"),
     ({"url": "http://[::1"}, "expected a URL"),
     ({"url": "http://a b/"}, "not a URL|spaces"),
-    ({"url": "http://user:pw@127.0.0.1/"}, "no user"),
+    ({"url": "http://user:pw@127.0.0.1/"}, "without a user"),
     ({"url": "http://no-such-host.invalid/"}, "can't resolve"),
     ({"api_key_env": "NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE"),
     ({"api_key_file": "/nowhere/key"}, "key can't be read"),
