@@ -7,8 +7,9 @@ fits is taken, so more particular forms come first. Schemas and their quirks: do
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from .rows import Rows
@@ -56,6 +57,20 @@ class Form:
             self.parent, self.key, self.think, self.service,
         )  # fmt: skip
         return [column for column in named if column]
+
+    @cached_property
+    def optional(self) -> list[tuple[str, str, Callable[[Any, str], Any]]]:
+        """What its rows may have: (name of ours, its column, what reads a cell)."""
+        readers: dict[str, Callable[[Any, str], Any]] = {
+            "session": _key,
+            "turn": length,
+            "index": whole,
+            "parent": _key,
+            "think": lambda cell, column: instant(cell, self.think_unit, column),
+            "service": lambda cell, column: instant(cell, "s", column),
+            "prefix": block_ids,
+        }
+        return [(name, column, read) for name, read in readers.items() if (column := getattr(self, name))]
 
 
 def _own(unit: str) -> Form:
@@ -111,30 +126,16 @@ def _row(record: Mapping[str, Any], form: Form, sizes: dict[int, int]) -> dict[s
             raise BadCell(column, "missing")
         return record[column]
 
-    def given(column: str | None) -> bool:
-        return column is not None and record.get(column) not in (None, "")
-
     row: dict[str, Any] = {
         "due": instant(cell(form.time), form.unit, form.time) if form.time else 0,
         "prompt_tokens": length(cell(form.prompt), form.prompt, least=1),
         "output_tokens": length(cell(form.output), form.output),
     }
-    if form.session and given(form.session):
-        row["session"] = _key(record[form.session], form.session)
-    if form.turn and given(form.turn):
-        row["turn"] = length(record[form.turn], form.turn)
-    if form.index and given(form.index):
-        row["index"] = whole(record[form.index], form.index)
-    if form.parent and given(form.parent):
-        row["parent"] = _key(record[form.parent], form.parent)
-    if form.think and given(form.think):
-        row["think"] = instant(record[form.think], form.think_unit, form.think)
-    if form.service and given(form.service):
-        row["service"] = instant(record[form.service], "s", form.service)
-    if form.prefix and given(form.prefix):
-        row["prefix"] = block_ids(record[form.prefix], form.prefix)
-        if form.sizes:
-            _gather(sizes, row["prefix"], block_ids(record.get(form.sizes), form.sizes), form.sizes)
+    for name, column, reader in form.optional:
+        if record.get(column) not in (None, ""):
+            row[name] = reader(record[column], column)
+    if form.sizes and "prefix" in row:
+        _gather(sizes, row["prefix"], block_ids(record.get(form.sizes), form.sizes), form.sizes)
     return row
 
 
