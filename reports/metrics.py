@@ -54,13 +54,14 @@ def upload(rows: Columns) -> Array:
 
 
 def ttft(rows: Columns) -> Array:
-    """From just before the request's first byte was written to the arrival of the first token-bearing event."""
-    return _span(rows["sent"], rows["first_token"])
+    """From just before the request's first byte was written to the arrival of the first token-bearing event; nan where
+    the answer came whole, without a first token."""
+    return _seen(rows, _span(rows["sent"], rows["first_token"]))
 
 
 def ttft_from_due(rows: Columns) -> Array:
     """From the instant when the request should have been sent: lateness and connect are in it."""
-    return _span(rows["due"], rows["first_token"])
+    return _seen(rows, _span(rows["due"], rows["first_token"]))
 
 
 def tpot(rows: Columns) -> Array:
@@ -108,7 +109,7 @@ def token_source(rows: Columns) -> Array:
 
 def ttft_low(rows: Columns) -> Array:
     """TTFT at the lower end of its bracket; equal to `ttft` where the first token's instant is exact."""
-    return _span(rows["sent"], _lower(rows, "first"))
+    return _seen(rows, _span(rows["sent"], _lower(rows, "first")))
 
 
 def tpot_low(rows: Columns) -> Array:
@@ -131,6 +132,10 @@ def _per_token(rows: Columns, elapsed: Array) -> Array:
     later = output_count(rows) - rows["first_tokens"]
     defined = (later > 0) & (rows["reads"] >= 2)
     return np.asarray(np.divide(elapsed * NANO, later, out=np.full(len(later), np.nan), where=defined))
+
+
+def _seen(rows: Columns, times: Array) -> Array:
+    return np.where(rows["whole"], np.nan, times)
 
 
 def _span(start: Array, end: Array) -> Array:

@@ -49,6 +49,9 @@ SCHEMA = pa.schema(
 )
 
 
+ADDED = {"whole": False}  # columns that runs of earlier versions lack, and what they then mean
+
+
 class Writer:
     """Writes one shard's exchanges to `<run>/exchanges/<shard>-<n>.parquet`, n counting on from what is there."""
 
@@ -178,7 +181,12 @@ def batches(
 
 def _read(path: Path, columns: list[str] | None) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns)
+        there = pq.read_schema(path).names
+        asked = None if columns is None else [name for name in columns if name in there or name not in ADDED]
+        part = pq.read_table(path, columns=asked)
+        for name in ADDED.keys() - set(there) if columns is None else set(columns) - set(asked or ()):
+            part = part.append_column(name, pa.array([ADDED[name]] * len(part), SCHEMA.field(name).type))
+        return part
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as problem:
         raise InputError(f"not a readable Parquet file: {problem}", where=str(path)) from None
 

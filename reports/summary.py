@@ -188,6 +188,7 @@ def _counts(run: Recorded, key: Key, rows: pd.DataFrame, counted: pd.DataFrame) 
         "failed": len(counted) - outcomes.get("ok", 0),
         "admitted": 1 - outcomes.get("rate_limited", 0) / len(counted) if len(counted) else None,
         "outcomes": outcomes,
+        "whole": int((counted["ok"] & counted["whole"]).sum()),
         "retried": int((counted["attempt"] > 1).sum()),
     }
 

@@ -175,6 +175,8 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
         asked, given = result["lengths"]["output"]["asked_p50"], result["lengths"]["output"]["given_p50"] or 0
         if asked and abs(given / asked - 1) > 0.1:
             yield f"{where}: median output {given:,.0f} tokens where {asked:,.0f} were asked for: E2E isn't comparable."
+        if whole := result["counts"]["whole"]:
+            yield f"{where}: {whole:,} answers did not stream: they have no TTFT and no TPOT."
         if chunks := result["tokens_from"].get("chunks"):
             yield f"{where}: {chunks:,} answers told no token counts; their token-bearing events were counted instead."
         for error in result["errors"][:2]:

@@ -69,6 +69,7 @@ class Exchange:
     first_lag: int | None = None  # read instant - kernel instant of the first token's read
     max_lag: int = 0
     unstamped: int = 0  # reads without a kernel timestamp: user-space time was used
+    whole: bool = False  # the answer came in one piece, as JSON: there was no first token to be seen
     chars: int = 0  # characters of text received
     bytes_received: int = 0
 
@@ -147,11 +148,12 @@ class Exchange:
 
     @property
     def ttft(self) -> float | None:
-        return _span(self.sent, self.first_token)
+        """None where the answer came whole, without a first token."""
+        return None if self.whole else _span(self.sent, self.first_token)
 
     @property
     def ttft_from_due(self) -> float | None:
-        return _span(self.due, self.first_token)
+        return None if self.whole else _span(self.due, self.first_token)
 
     @property
     def tpot(self) -> float | None:

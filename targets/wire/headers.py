@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import orjson
@@ -22,11 +23,11 @@ LIMITS = ("x-ratelimit-limit-{}", "anthropic-ratelimit-{}-limit")
 KEPT = 16  # rate-limit headers of one answer
 
 
-def note(headers: Mapping[str, str], exchange: Exchange) -> None:
-    """Put what the headers say onto the exchange."""
+def note(headers: Mapping[str, str], exchange: Exchange, received: float | None = None) -> None:
+    """Put what the headers say onto the exchange; `received`, in seconds since the epoch, is when they came."""
     exchange.request_id = _one_of(REQUEST_IDS, headers) or exchange.request_id
     exchange.region = _one_of(REGIONS, headers) or exchange.region
-    exchange.retry_after = retry_after(headers)
+    exchange.retry_after = retry_after(headers, received)
     kept = {key: facts.line(value, 64) for key, value in headers.items() if key.startswith(RATE_LIMITS)}
     if kept:
         exchange.ratelimit = orjson.dumps(dict(sorted(kept.items())[:KEPT])).decode()
@@ -36,15 +37,18 @@ def _one_of(names: tuple[str, ...], headers: Mapping[str, str]) -> str | None:
     return next((facts.name(headers[name]) for name in names if headers.get(name)), None)
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, given as a number or as a date, which is measured from the answer's own `date`."""
+def retry_after(headers: Mapping[str, str], received: float | None = None) -> float | None:
+    """Seconds to wait, given as a number or as a date. A date is measured from the answer's own `date`, whose clock set
+    it, and where there is none from when the answer came."""
     try:
         if "retry-after-ms" in headers:
             return facts.seconds(float(headers["retry-after-ms"]), 1e-3)
         value = headers["retry-after"].strip()
         if re.fullmatch(r"\d+(\.\d+)?", value):
             return facts.seconds(float(value))
-        wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])
+        said = headers.get("date")
+        now = parsedate_to_datetime(said) if said else datetime.fromtimestamp(received, UTC)  # type: ignore[arg-type]
+        wait = parsedate_to_datetime(value) - now
         return facts.seconds(max(0.0, wait.total_seconds()))
     except (KeyError, ValueError, TypeError):
         return None

@@ -29,7 +29,7 @@ def exchanges(draw: st.DrawFn) -> Exchange:
         started=draw(instants), connected=draw(instants), sent=draw(instants), body_sent=draw(instants),
         done=draw(instants), token_at=array("q", reads),
         token_events=array("i", [draw(st.integers(1, 4)) for _ in reads]), first_tokens=draw(st.integers(1, 8)),
-        first_lag=draw(counts), usage_output=draw(counts), tokenizer_output=draw(counts),
+        whole=draw(st.booleans()), first_lag=draw(counts), usage_output=draw(counts), tokenizer_output=draw(counts),
         outcome=draw(st.sampled_from(list(Outcome))),
     )  # fmt: skip
 

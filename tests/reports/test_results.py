@@ -34,6 +34,16 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     assert list(results.exchanges(results.read(tmp_path))) == rows
 
 
+def test_runs_of_earlier_versions_lack_a_column(tmp_path: Path) -> None:
+    writer = results.Writer(tmp_path, 0)
+    writer.append(Exchange(index=1, target="t", due=0, prompt_tokens=1, output_tokens=1, whole=True))
+    path = writer.flush()
+    assert path is not None and results.read(tmp_path, ["whole"])["whole"].to_pylist() == [True]
+    pq.write_table(pq.read_table(path).drop_columns(["whole"]), path)
+    assert results.read(tmp_path).schema == results.SCHEMA
+    assert results.read(tmp_path, ["whole", "index"]).to_pylist() == [{"whole": False, "index": 1}]
+
+
 def test_every_field_of_exchange_has_a_column() -> None:
     assert results.SCHEMA.names == [field.name for field in fields(Exchange)]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import gates, metrics, overload, recorded, results, summary
+from reports import gates, metrics, overload, recorded, results, summary, text
 from targets.exchange import Exchange, Outcome
 from tests.reports import made
 from traces.errors import InputError
@@ -133,9 +133,28 @@ def test_goodput(folder: Path, rows: list[Exchange]) -> None:
 
 
 def test_an_undefined_figure_violates_no_objective() -> None:
-    rows = pd.DataFrame({"ttft": [0.1, 0.1, 0.3], "tpot": [np.nan, 0.02, 0.02]})
+    rows = pd.DataFrame({"ttft": [0.1, 0.1, 0.3], "tpot": [np.nan, 0.02, 0.02], "e2e": [1.0, 1.0, 1.0]})
     assert recorded.meets(rows, {"ttft": 0.2, "tpot": 0.01}).tolist() == [True, False, False]
     assert recorded.meets(rows, {"ttft": 0.1, "tpot": 0.02}).tolist() == [True, True, False]
+
+
+def test_whole_answers_have_no_ttft_and_their_end_is_what_users_wait_for(tmp_path: Path) -> None:
+    rows = made.exchanges(made.GPU, seconds=30)
+    for row in rows:
+        row.whole = True
+        del row.token_at[:-1], row.token_events[:-1]
+    writer = results.Writer(tmp_path, 0)
+    for row in rows:
+        writer.append(row)
+    writer.close()
+    summary = made.summarise(tmp_path, {"ttft": 0.5})
+    (result,) = summary["results"]
+    answered = [row for row in rows if row.ok and row.counted]
+    assert result["metrics"]["ttft"]["n"] == result["metrics"]["tpot"]["n"] == 0
+    assert result["metrics"]["e2e"]["n"] == result["counts"]["whole"] == len(answered)
+    assert 0 < result["goodput"]["good"] == sum(row.e2e <= 0.5 for row in answered) < len(answered)
+    assert f"h100 at 1x: {len(answered)} answers did not stream: they have no TTFT and no TPOT." in text.notes(summary)
+    assert "answers did not stream" in made.page([tmp_path]).read_text()
 
 
 def test_the_overloaded_are_named(summed: dict) -> None:

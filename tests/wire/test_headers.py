@@ -1,9 +1,13 @@
 """Facts in headers: what to wait, which limits."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from targets.exchange import Exchange
 from targets.wire import headers
+
+RECEIVED = datetime(2026, 11, 21, 1, 16, 47, tzinfo=UTC).timestamp()
 
 
 @pytest.mark.parametrize(
@@ -15,7 +19,7 @@ from targets.wire import headers
         ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
         ({"retry-after": "Sat, 21 Nov 2026 01:17:47 GMT", "date": "Sat, 21 Nov 2026 01:16:47 GMT"}, 60.0),
         ({"retry-after": "Sat, 21 Nov 2026 01:15:47 GMT", "date": "Sat, 21 Nov 2026 01:16:47 GMT"}, 0.0),
-        ({"retry-after": "Sat, 21 Nov 2026 01:15:47 GMT"}, None),
+        ({"retry-after": "Sat, 21 Nov 2026 01:16:57 GMT"}, 10.0),  # no `date`: from when it came
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-3"}, None),
         ({"retry-after": "9" * 40}, None),
@@ -23,7 +27,7 @@ from targets.wire import headers
     ],
 )
 def test_retry_after(given, seconds):
-    assert headers.retry_after(given) == seconds
+    assert headers.retry_after(given, RECEIVED) == seconds
 
 
 def test_limits():
@@ -37,6 +41,6 @@ def test_limits():
 def test_what_is_kept_is_bounded():
     exchange = Exchange(0, "", 0, 1, 1)
     flood = {f"x-ratelimit-{i}": "x" * 10_000 for i in range(1000)}
-    headers.note(flood | {"x-request-id": "r\n\x1b[31m" * 1000}, exchange)
+    headers.note(flood | {"x-request-id": "r\n\x1b[31m" * 1000}, exchange, RECEIVED)
     assert exchange.ratelimit is not None and len(exchange.ratelimit) < 2000
     assert exchange.request_id is not None and len(exchange.request_id) <= 200 and exchange.request_id.isprintable()
