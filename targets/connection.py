@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 from .answer import Answer
 from .clock import realtime_ns
 from .exchange import Exchange, Outcome
-from .pulse import stamped
+from .pulse import SO_TIMESTAMPNS, stamped
 from .tls import Tls
 from .wire import facts
 
@@ -123,6 +123,8 @@ class Connection:
         stamped(sock)  # before connect: no segment may come without
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_UNIX or SO_TIMESTAMPNS is None:
+            self.pulse.poll_often()
         self._began = realtime_ns()
         failed = sock.connect_ex(address)
         if failed not in (0, errno.EINPROGRESS):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .client import HttpTarget
 
 TICK = 0.05  # seconds
+OFTEN = 0.001  # seconds between polls where brackets must be narrow
 LONG = 10_000_000  # a stall worth counting, nanoseconds
 SPAN = 1_000_000_000  # ns over which the busiest moment is counted
 UNSEEN = 2_000_000  # ns: a step that a tick alone believes in (slewing makes 25 us a tick)
@@ -75,11 +76,19 @@ class Pulse:
         self._prepare.start(self._polling)
         self._timer = self.loop.timer(TICK, TICK, ref=False)
         self._timer.start(self._tick)
+        self._often: Any = None
         self._alarm = ClockAlarm(self.loop, lambda: self._look(TOLD))
 
     def _polling(self) -> None:
         self.before = self._latest
         self._latest = clock.realtime_ns()
+
+    def poll_often(self) -> None:
+        """Polls each millisecond from now on, however idle the loop is. Brackets begin at a poll, and reads without a
+        kernel time have nothing better."""
+        if self._often is None:
+            self._often = self.loop.timer(OFTEN, OFTEN, ref=False)
+            self._often.start(lambda: None)
 
     def opened_stream(self) -> None:
         self.streams += 1
