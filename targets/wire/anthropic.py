@@ -1,7 +1,7 @@
 """Anthropic messages: `POST /v1/messages`, typed events from `message_start` to `message_stop`.
 
 Output length is held by `max_tokens` alone. Input tokens are given without those read from or written to the cache, so
-the three are added. Source: https://platform.claude.com/docs/en/build-with-claude/streaming
+the three are added, each as it was told last. `message_start`'s output tokens are a beginning, not a total. Source: https://platform.claude.com/docs/en/build-with-claude/streaming
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from . import WireError, facts
 KEY_HEADER = "x-api-key"
 VERSION = "2023-06-01"
 TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
+PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 OVERLOADED = {"rate_limit_error", "overloaded_error"}
 
 
@@ -26,18 +27,18 @@ def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
         "max_tokens": ask.tokens,
         "messages": facts.messages(ask),
         "stream": True,
-        **spec.extra_body,
     }
-    return "/v1/messages", [("anthropic-version", VERSION)], orjson.dumps(body)
+    return "/v1/messages", [("anthropic-version", VERSION)], orjson.dumps(facts.merged(body, spec.extra_body))
 
 
 class Reader:
     """The typed events of one answer."""
 
-    __slots__ = ("finished",)
+    __slots__ = ("_prompt", "finished")
 
     def __init__(self) -> None:
         self.finished = False
+        self._prompt: tuple[int | None, ...] = (None, None, None)  # as PROMPT names them
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         data = facts.load(event)
@@ -48,9 +49,10 @@ class Reader:
                 exchange.hear(text)
                 return 1 if text else 0
             case "message_start":
-                _note(facts.mapping(data.get("message")), exchange)
+                self._note(facts.mapping(data.get("message")), exchange)
             case "message_delta":
-                _note(data | facts.mapping(data.get("delta")), exchange)
+                self._note(data | facts.mapping(data.get("delta")), exchange)
+                self._note_total(data, exchange)
             case "message_stop":
                 self.finished = True
             case "error":
@@ -61,28 +63,30 @@ class Reader:
         data = facts.load(body)
         if data.get("type") == "error":
             raise WireError(facts.complaint(data), _outcome(data))
-        _note(data, exchange)
+        self._note(data, exchange)
+        self._note_total(data, exchange)
         self.finished = True
-        blocks = data.get("content")
-        texts = [facts.text(facts.mapping(b).get("text")) for b in blocks] if isinstance(blocks, list) else []
-        exchange.hear("".join(texts))
-        return exchange.usage_output or int(any(texts))
+        text = facts.text(data.get("content"))
+        exchange.hear(text)
+        return exchange.usage_output or int(bool(text))
 
+    def _note(self, message: dict[str, Any], exchange: Exchange) -> None:
+        exchange.request_id = exchange.request_id or facts.name(message.get("id"))
+        usage = facts.mapping(message.get("usage"))
+        told = (facts.count(usage.get(key)) for key in PROMPT)
+        self._prompt = tuple(old if new is None else new for old, new in zip(self._prompt, told, strict=True))
+        fresh, cached, written = self._prompt
+        facts.note(
+            exchange,
+            model=facts.name(message.get("model")),
+            finish_reason=facts.name(message.get("stop_reason")),
+            service_tier=facts.name(usage.get("service_tier")),
+            usage_prompt=None if fresh is None else fresh + (cached or 0) + (written or 0),
+            usage_cached=cached,
+        )
 
-def _note(message: dict[str, Any], exchange: Exchange) -> None:
-    exchange.request_id = exchange.request_id or facts.name(message.get("id"))
-    exchange.model = facts.name(message.get("model")) or exchange.model
-    exchange.finish_reason = facts.name(message.get("stop_reason")) or exchange.finish_reason
-    usage = facts.mapping(message.get("usage"))
-    exchange.service_tier = facts.name(usage.get("service_tier")) or exchange.service_tier
-    cached, written = (facts.count(usage.get(f"cache_{key}_input_tokens")) for key in ("read", "creation"))
-    fresh = facts.count(usage.get("input_tokens"))
-    if fresh is not None:
-        exchange.usage_prompt = fresh + (cached or 0) + (written or 0)
-        exchange.usage_cached = cached
-    given = facts.count(usage.get("output_tokens"))
-    if given is not None:
-        exchange.usage_output = given
+    def _note_total(self, data: dict[str, Any], exchange: Exchange) -> None:
+        facts.note(exchange, usage_output=facts.total(facts.mapping(data.get("usage")).get("output_tokens")))
 
 
 def _outcome(data: dict[str, Any]) -> Outcome:

@@ -8,7 +8,7 @@
     max_new = "{output_tokens}"
     [answer]                         # where things are found in each event: names and list positions, joined by dots
     text = "choices.0.text"          # required
-    tokens = "n_new"                 # tokens in this event; without it an event with text counts as one
+    tokens = "n_new"                 # tokens in this event; where it isn't there an event with text counts as one
     cumulative = false               # true: text and tokens repeat what came before
     end = "[DONE]"                   # data of the last event, or
     ended = "final"                  # what is true in it; with neither the end of the body ends the answer
@@ -71,7 +71,7 @@ class Custom:
             "prompt_tokens": ask.prompt_tokens,
             "output_tokens": ask.tokens,
         }
-        body = _filled(self.body, words) | spec.extra_body
+        body = facts.merged(_filled(self.body, words), spec.extra_body)
         return self.path, list(self.headers.items()), orjson.dumps(body)
 
     def Reader(self) -> Reader:  # the name that every wire format has
@@ -100,7 +100,13 @@ class Reader:
         text = facts.text(find(data, paths.text))
         new = text[exchange.chars :] if paths.cumulative else text
         exchange.hear(new)
-        return self._new_tokens(data) if paths.tokens else int(bool(new))
+        told = facts.count(find(data, paths.tokens))
+        if told is None:
+            return int(bool(new))
+        if not paths.cumulative:
+            return told
+        grown, self._tokens = max(0, told - self._tokens), max(told, self._tokens)
+        return grown
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
         self.finished = True
@@ -108,17 +114,12 @@ class Reader:
 
     def _note(self, data: dict[str, Any], exchange: Exchange) -> None:
         paths = self._paths
-        for field, path in (("usage_prompt", paths.prompt_tokens), ("usage_output", paths.output_tokens)):
-            if (tokens := facts.count(find(data, path))) is not None:
-                setattr(exchange, field, tokens)
-        exchange.finish_reason = facts.name(find(data, paths.finish_reason)) or exchange.finish_reason
-
-    def _new_tokens(self, data: dict[str, Any]) -> int:
-        told = facts.count(find(data, self._paths.tokens)) or 0
-        if not self._paths.cumulative:
-            return told
-        new, self._tokens = max(0, told - self._tokens), max(told, self._tokens)
-        return new
+        facts.note(
+            exchange,
+            usage_prompt=facts.count(find(data, paths.prompt_tokens)),
+            usage_output=facts.total(find(data, paths.output_tokens)),
+            finish_reason=facts.name(find(data, paths.finish_reason)),
+        )
 
 
 def find(data: object, path: str) -> object:

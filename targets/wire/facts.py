@@ -13,6 +13,7 @@ import orjson
 
 from traces.errors import InputError
 
+from ..exchange import Exchange
 from ..target import Ask
 from . import WireError
 
@@ -20,6 +21,14 @@ NAME_LIMIT = 200  # characters of an id or a name
 MESSAGE_LIMIT = 500  # characters of an error message
 COUNT_LIMIT = 1 << 31
 SECONDS_LIMIT = 1e7  # four months: what is larger is not a duration
+PARTS = ("text", "thinking")  # what a part of a text is called
+
+
+def note(exchange: Exchange, **told: Any) -> None:
+    """Put what was told onto the exchange; what wasn't (None) takes nothing back that was told before."""
+    for fact, value in told.items():
+        if value is not None:
+            setattr(exchange, fact, value)
 
 
 def load(event: bytes | bytearray | memoryview) -> dict[str, Any]:
@@ -37,14 +46,23 @@ def mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def mappings(value: object) -> list[dict[str, Any]]:
+    """The objects of a list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def first(value: object) -> dict[str, Any]:
     """The first object of a list, else an empty one."""
     return mapping(value[0]) if isinstance(value, list) and value else {}
 
 
-def text(value: object) -> str:
-    """Generated text: a string, else empty."""
-    return value if isinstance(value, str) else ""
+def text(value: object, depth: int = 2) -> str:
+    """Generated text: a string, or a list of parts that have one (or such a list) each; else empty."""
+    if isinstance(value, str):
+        return value
+    if not depth or not isinstance(value, list):
+        return ""
+    return "".join(text(part.get(key), depth - 1) for part in mappings(value) for key in PARTS)
 
 
 def name(value: object) -> str | None:
@@ -58,6 +76,12 @@ def count(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if 0 <= value < COUNT_LIMIT and value == int(value) else None
+
+
+def total(value: object) -> int | None:
+    """A count of the tokens given. 0 says nothing: where tokens came it is wrong, and where none came none are counted
+    anyway."""
+    return count(value) or None
 
 
 def seconds(value: object, unit: float = 1.0) -> float | None:
@@ -107,6 +131,18 @@ def error_code(value: object) -> str:
     error = mapping(value)
     error = mapping(error.get("error")) or error
     return " ".join(str(error[key])[:NAME_LIMIT] for key in ("code", "type") if error.get(key)).lower()
+
+
+def merged(body: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The request's body with the user's own fields over it, objects merged into objects; a null removes a field
+    (JSON Merge Patch, RFC 7396)."""
+    result = dict(body)
+    for key, value in own.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(mapping(result.get(key)), value) if isinstance(value, dict) else value
+    return result
 
 
 def messages(ask: Ask) -> list[dict[str, str]]:

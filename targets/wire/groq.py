@@ -21,6 +21,5 @@ __all__ = ["Reader", "request"]
 
 def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
     plain = replace(spec, ignore_eos=bool(spec.ignore_eos))  # only where the user insists
-    asked = openai.body(ask, plain, {"messages": facts.messages(ask)})
-    length = asked.pop("max_tokens", None)
-    return "/openai/v1/chat/completions", [], orjson.dumps({"max_completion_tokens": length, **asked})
+    body = openai.body(ask, plain, {"messages": facts.messages(ask)}, length="max_completion_tokens")
+    return "/openai/v1/chat/completions", [], orjson.dumps(body)

@@ -19,24 +19,27 @@ MILLI = 1e-3
 RATE_LIMIT_CODES = ("rate_limit", "429", "498", "529", "capacity_exceeded", "overloaded")
 
 
-def body(ask: Ask, spec: Spec, asked: dict[str, Any]) -> dict[str, Any]:
-    """The request's body: what every server of the family takes, then the user's own; a null there removes a key."""
-    body: dict[str, Any] = {"model": spec.model, **asked, "max_tokens": ask.tokens, "stream": True}
+def body(ask: Ask, spec: Spec, asked: dict[str, Any], length: str = "max_tokens") -> dict[str, Any]:
+    """The request's body: what every server of the family takes, then the user's own. `length`: the limit's name."""
+    body: dict[str, Any] = {"model": spec.model, **asked, length: ask.tokens, "stream": True}
     body["stream_options"] = {"include_usage": True}
     if spec.ignore_eos is not False:
         body |= {"ignore_eos": True, "min_tokens": ask.tokens}
-    body |= spec.extra_body
-    return {key: value for key, value in body.items() if value is not None}
+    return facts.merged(body, spec.extra_body)
 
 
 class Reader:
-    """The chunks of one answer, of chat and of completions alike."""
+    """The chunks of one answer, of chat and of completions alike.
 
-    __slots__ = ("_tokens", "finished")
+    A usage beside the first text is that event's own count only where usage is continuous: where the next text comes
+    with a larger one. Else it is a total that came early, or the last chunk's.
+    """
+
+    __slots__ = ("_first", "finished")
 
     def __init__(self) -> None:
         self.finished = False
-        self._tokens = 0  # as continuous usage counts them
+        self._first: int | None = None  # usage beside the first text, until the second came; 0 where there's none
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         if event == DONE:
@@ -47,22 +50,32 @@ class Reader:
             raise failed(data)
         if "x_groq" in data:
             _note_groq(facts.mapping(data["x_groq"]), exchange)
-        choice = facts.first(data.get("choices"))
-        text = _text(choice, facts.mapping(choice.get("delta")))
-        note(data, choice, exchange)
-        before, self._tokens = self._tokens, exchange.usage_output or 0
+        choices = facts.mappings(data.get("choices"))
+        text = "".join(_text(choice, facts.mapping(choice.get("delta"))) for choice in choices)
+        note(data, choices[0] if choices else {}, exchange)
         if not text:
             return 0
         exchange.hear(text)
-        return max(1, self._tokens - before)
+        if self._first != 0:
+            self._count_first(facts.count(facts.mapping(data.get("usage")).get("completion_tokens")) or 0, exchange)
+        return 1
+
+    def _count_first(self, total: int, exchange: Exchange) -> None:
+        """How many tokens did the first text have? Its chunk's usage tells, once the second one's has grown."""
+        if self._first is None:
+            self._first = total
+            return
+        if total > self._first:
+            exchange.first_tokens = self._first
+        self._first = 0
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
         data = facts.load(body)
         if data.get("error"):
             raise failed(data)
-        choice = facts.first(data.get("choices"))
-        note(data, choice, exchange)
-        text = _text(choice, facts.mapping(choice.get("message")))
+        choices = facts.mappings(data.get("choices"))
+        note(data, choices[0] if choices else {}, exchange)
+        text = "".join(_text(choice, facts.mapping(choice.get("message"))) for choice in choices)
         exchange.hear(text)
         self.finished = True
         return exchange.usage_output or (1 if text else 0)
@@ -72,9 +85,8 @@ def _text(choice: dict[str, Any], delta: dict[str, Any]) -> str:
     """The text that a choice carries, whatever it is: an answer, reasoning, or the words of a tool call."""
     parts = [facts.text(choice.get("text"))]
     parts += [facts.text(delta.get(key)) for key in TEXTS]
-    calls = delta.get("tool_calls")
-    for call in calls if isinstance(calls, list) else ():
-        function = facts.mapping(facts.mapping(call).get("function"))
+    for call in facts.mappings(delta.get("tool_calls")):
+        function = facts.mapping(call.get("function"))
         parts += [facts.text(function.get("name")), facts.text(function.get("arguments"))]
     return "".join(parts)
 
@@ -98,16 +110,17 @@ def note(data: dict[str, Any], choice: dict[str, Any], exchange: Exchange) -> No
 
 
 def note_usage(usage: dict[str, Any], exchange: Exchange) -> None:
-    exchange.usage_prompt = facts.count(usage.get("prompt_tokens"))
-    exchange.usage_output = facts.count(usage.get("completion_tokens"))
-    exchange.usage_cached = facts.count(facts.mapping(usage.get("prompt_tokens_details")).get("cached_tokens"))
-    details = facts.mapping(usage.get("completion_tokens_details"))
-    exchange.usage_reasoning = facts.count(details.get("reasoning_tokens"))
-    if "prompt_time" in usage:  # Groq's, in seconds; its total leaves the queue out
-        exchange.server_queue = facts.seconds(usage.get("queue_time"))
-        exchange.server_prefill = facts.seconds(usage.get("prompt_time"))
-        exchange.server_decode = facts.seconds(usage.get("completion_time"))
-        exchange.server_total = facts.seconds(usage.get("total_time"))
+    facts.note(
+        exchange,
+        usage_prompt=facts.count(usage.get("prompt_tokens")),
+        usage_output=facts.total(usage.get("completion_tokens")),
+        usage_cached=facts.count(facts.mapping(usage.get("prompt_tokens_details")).get("cached_tokens")),
+        usage_reasoning=facts.count(facts.mapping(usage.get("completion_tokens_details")).get("reasoning_tokens")),
+        server_queue=facts.seconds(usage.get("queue_time")),  # Groq's, in seconds; its total leaves the queue out
+        server_prefill=facts.seconds(usage.get("prompt_time")),
+        server_decode=facts.seconds(usage.get("completion_time")),
+        server_total=facts.seconds(usage.get("total_time")),
+    )
 
 
 def _note_groq(extension: dict[str, Any], exchange: Exchange) -> None:
@@ -115,32 +128,38 @@ def _note_groq(extension: dict[str, Any], exchange: Exchange) -> None:
     exchange.request_id = facts.name(extension.get("id")) or exchange.request_id
     if extension.get("error"):
         raise failed(extension)
-    usage = extension.get("usage")
-    if isinstance(usage, dict):
-        note_usage(usage, exchange)
+    note_usage(facts.mapping(extension.get("usage")), exchange)
 
 
 def _note_llamacpp(timings: dict[str, Any], exchange: Exchange) -> None:
-    exchange.server_prefill = facts.seconds(timings.get("prompt_ms"), MILLI)
-    exchange.server_decode = facts.seconds(timings.get("predicted_ms"), MILLI)
+    facts.note(
+        exchange,
+        server_prefill=facts.seconds(timings.get("prompt_ms"), MILLI),
+        server_decode=facts.seconds(timings.get("predicted_ms"), MILLI),
+    )
 
 
 def _note_vllm(metrics: dict[str, Any], exchange: Exchange) -> None:
-    exchange.server_queue = facts.seconds(metrics.get("queue_time_ms"), MILLI)
-    exchange.server_ttft = facts.seconds(metrics.get("time_to_first_token_ms"), MILLI)
+    facts.note(
+        exchange,
+        server_queue=facts.seconds(metrics.get("queue_time_ms"), MILLI),
+        server_ttft=facts.seconds(metrics.get("time_to_first_token_ms"), MILLI),
+    )
 
 
 def _note_dynamo(extension: dict[str, Any], exchange: Exchange) -> None:
     timing, workers = facts.mapping(extension.get("timing")), facts.mapping(extension.get("worker_id"))
-    if timing:
-        exchange.server_queue = facts.seconds(timing.get("prefill_wait_time_ms"), MILLI)
-        exchange.server_prefill = facts.seconds(timing.get("prefill_time_ms"), MILLI)
-        exchange.server_transfer = facts.seconds(timing.get("kv_transfer_time_ms"), MILLI)  # never Dynamo's estimate
-        exchange.server_decode = facts.seconds(timing.get("decode_time_ms"), MILLI)
-        exchange.server_ttft = facts.seconds(timing.get("ttft_ms"), MILLI)
-        exchange.server_total = facts.seconds(timing.get("total_time_ms"), MILLI)
-    exchange.prefill_worker = facts.name(workers.get("prefill_worker_id")) or exchange.prefill_worker
-    exchange.decode_worker = facts.name(workers.get("decode_worker_id")) or exchange.decode_worker
+    facts.note(
+        exchange,
+        server_queue=facts.seconds(timing.get("prefill_wait_time_ms"), MILLI),
+        server_prefill=facts.seconds(timing.get("prefill_time_ms"), MILLI),
+        server_transfer=facts.seconds(timing.get("kv_transfer_time_ms"), MILLI),  # never Dynamo's estimate
+        server_decode=facts.seconds(timing.get("decode_time_ms"), MILLI),
+        server_ttft=facts.seconds(timing.get("ttft_ms"), MILLI),
+        server_total=facts.seconds(timing.get("total_time_ms"), MILLI),
+        prefill_worker=facts.name(workers.get("prefill_worker_id")),
+        decode_worker=facts.name(workers.get("decode_worker_id")),
+    )
 
 
 def failed(data: dict[str, Any]) -> WireError:

@@ -17,6 +17,7 @@ from . import WireError, facts
 
 ENDS = {"response.completed", "response.incomplete"}
 FAILURES = {"error", "response.failed"}
+TEXTS = ("summary", "content", "arguments")  # of an answer's reasoning, message or tool call
 
 
 def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
@@ -25,9 +26,8 @@ def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
         "input": facts.messages(ask),
         "max_output_tokens": ask.tokens,
         "stream": True,
-        **spec.extra_body,
     }
-    return "/v1/responses", [], orjson.dumps(body)
+    return "/v1/responses", [], orjson.dumps(facts.merged(body, spec.extra_body))
 
 
 class Reader:
@@ -60,7 +60,9 @@ class Reader:
             raise _error(data)
         _note(data, exchange)
         self.finished = True
-        return exchange.usage_output or 0
+        text = "".join(facts.text(item.get(key)) for item in facts.mappings(data.get("output")) for key in TEXTS)
+        exchange.hear(text)
+        return exchange.usage_output or int(bool(text))
 
 
 def _note(response: dict[str, Any], exchange: Exchange) -> None:
@@ -70,12 +72,13 @@ def _note(response: dict[str, Any], exchange: Exchange) -> None:
     reason = facts.mapping(response.get("incomplete_details")).get("reason") or response.get("status")
     exchange.finish_reason = facts.name(reason) or exchange.finish_reason
     usage = facts.mapping(response.get("usage"))
-    if usage:
-        exchange.usage_prompt = facts.count(usage.get("input_tokens"))
-        exchange.usage_output = facts.count(usage.get("output_tokens"))
-        exchange.usage_cached = facts.count(facts.mapping(usage.get("input_tokens_details")).get("cached_tokens"))
-        detail = facts.mapping(usage.get("output_tokens_details"))
-        exchange.usage_reasoning = facts.count(detail.get("reasoning_tokens"))
+    facts.note(
+        exchange,
+        usage_prompt=facts.count(usage.get("input_tokens")),
+        usage_output=facts.total(usage.get("output_tokens")),
+        usage_cached=facts.count(facts.mapping(usage.get("input_tokens_details")).get("cached_tokens")),
+        usage_reasoning=facts.count(facts.mapping(usage.get("output_tokens_details")).get("reasoning_tokens")),
+    )
 
 
 def _error(data: dict[str, Any]) -> WireError:

@@ -1,7 +1,9 @@
 """SGLang's own stream: `POST /generate`, events with the text so far and `meta_info`, then [DONE].
 
 The counts are cumulative: an event carries as many tokens as `completion_tokens` rose by, even where they show no text
-yet. `ignore_eos` holds the output length. Source: sglang, python/sglang/srt/managers/tokenizer_manager.py.
+yet; without that field an event with new text is one. Text is cumulative too, unless the server was started with
+`--stream-output` or `--incremental-streaming-output`: such an event's text doesn't begin with what was heard before.
+`ignore_eos` holds the output length. Source: sglang, python/sglang/srt/managers/tokenizer_manager.py.
 """
 
 from __future__ import annotations
@@ -22,32 +24,45 @@ def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
     if spec.ignore_eos is not False:
         sampling["ignore_eos"] = True
     prompt = {"input_ids": ask.prompt} if isinstance(ask.prompt, list) else {"text": facts.prompt(ask)}
-    body = {**prompt, "sampling_params": sampling, "stream": True, **spec.extra_body}
-    return "/generate", [], orjson.dumps(body)
+    body = {**prompt, "sampling_params": sampling, "stream": True}
+    return "/generate", [], orjson.dumps(facts.merged(body, spec.extra_body))
 
 
 class Reader:
     """The events of one answer."""
 
-    __slots__ = ("_tokens", "finished")
+    __slots__ = ("_heard", "_tokens", "finished")
 
     def __init__(self) -> None:
         self.finished = False
         self._tokens = 0
+        self._heard: str | None = ""  # the text so far; None where events carry new text only
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         if event == b"[DONE]":
             self.finished = True
             return 0
         data = facts.load(event)
-        if "error" in data:
+        if data.get("error"):
             raise WireError(facts.complaint(data), Outcome.HTTP_ERROR)
         meta = facts.mapping(data.get("meta_info"))
         _note(meta, exchange)
-        exchange.hear(facts.text(data.get("text"))[exchange.chars :])
-        seen = facts.count(meta.get("completion_tokens")) or 0
+        text = self._new(facts.text(data.get("text")))
+        exchange.hear(text)
+        seen = facts.count(meta.get("completion_tokens"))
+        if seen is None:
+            return int(bool(text))
         new, self._tokens = max(0, seen - self._tokens), max(seen, self._tokens)
         return new
+
+    def _new(self, text: str) -> str:
+        """What an event's text adds to the answer."""
+        heard = self._heard
+        if heard is not None and text.startswith(heard):
+            self._heard = text
+            return text[len(heard) :]
+        self._heard = None
+        return text
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
         self.finished = True
@@ -56,13 +71,16 @@ class Reader:
 
 def _note(meta: dict[str, Any], exchange: Exchange) -> None:
     exchange.request_id = exchange.request_id or facts.name(meta.get("id"))
-    exchange.usage_prompt = facts.count(meta.get("prompt_tokens"))
-    exchange.usage_output = facts.count(meta.get("completion_tokens"))
-    exchange.usage_cached = facts.count(meta.get("cached_tokens"))
-    exchange.server_total = facts.seconds(meta.get("e2e_latency"))
-    exchange.server_queue = facts.seconds(meta.get("queue_time"))
     finish = facts.mapping(meta.get("finish_reason"))
-    exchange.finish_reason = facts.name(finish.get("type")) or exchange.finish_reason
+    facts.note(
+        exchange,
+        usage_prompt=facts.count(meta.get("prompt_tokens")),
+        usage_output=facts.total(meta.get("completion_tokens")),
+        usage_cached=facts.count(meta.get("cached_tokens")),
+        server_total=facts.seconds(meta.get("e2e_latency")),
+        server_queue=facts.seconds(meta.get("queue_time")),
+        finish_reason=facts.name(finish.get("type")),
+    )
     if finish.get("type") == "abort":
         status = facts.count(finish.get("status_code"))
         raise WireError(facts.complaint(finish), ABORTS.get(status or 0, Outcome.HTTP_ERROR))

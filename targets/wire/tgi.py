@@ -17,8 +17,8 @@ from . import WireError, facts
 
 def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
     parameters = {"max_new_tokens": ask.tokens, "details": True}
-    body = {"inputs": facts.prompt(ask), "parameters": parameters, "stream": True, **spec.extra_body}
-    return "/generate_stream", [], orjson.dumps(body)
+    body = {"inputs": facts.prompt(ask), "parameters": parameters, "stream": True}
+    return "/generate_stream", [], orjson.dumps(facts.merged(body, spec.extra_body))
 
 
 class Reader:
@@ -31,7 +31,7 @@ class Reader:
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         data = facts.load(event)
-        if "error" in data:
+        if data.get("error"):
             raise WireError(facts.complaint(data), _outcome(data))
         _note(facts.mapping(data.get("details")), exchange)
         self.finished = self.finished or data.get("generated_text") is not None
@@ -43,7 +43,7 @@ class Reader:
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
         data = facts.load(body)
-        if "error" in data:
+        if data.get("error"):
             raise WireError(facts.complaint(data), _outcome(data))
         _note(facts.mapping(data.get("details")), exchange)
         self.finished = True
@@ -53,10 +53,12 @@ class Reader:
 
 
 def _note(details: dict[str, Any], exchange: Exchange) -> None:
-    if details:
-        exchange.finish_reason = facts.name(details.get("finish_reason"))
-        exchange.usage_output = facts.count(details.get("generated_tokens"))
-        exchange.usage_prompt = facts.count(details.get("input_length"))
+    facts.note(
+        exchange,
+        finish_reason=facts.name(details.get("finish_reason")),
+        usage_output=facts.total(details.get("generated_tokens")),
+        usage_prompt=facts.count(details.get("input_length")),
+    )
 
 
 def _outcome(data: dict[str, Any]) -> Outcome:

@@ -18,8 +18,9 @@ from . import WireError, facts
 
 
 def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
-    body = {"text_input": facts.prompt(ask), "max_tokens": ask.tokens, "stream": True, **spec.extra_body}
-    return f"/v2/models/{quote(spec.model, safe='')}/generate_stream", [], orjson.dumps(body)
+    body = {"text_input": facts.prompt(ask), "max_tokens": ask.tokens, "stream": True}
+    path = f"/v2/models/{quote(spec.model, safe='')}/generate_stream"
+    return path, [], orjson.dumps(facts.merged(body, spec.extra_body))
 
 
 class Reader:
@@ -30,7 +31,7 @@ class Reader:
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         data = facts.load(event)
-        if "error" in data:
+        if data.get("error"):
             raise WireError(facts.complaint(data), Outcome.HTTP_ERROR)
         exchange.model = facts.name(data.get("model_name")) or exchange.model
         exchange.request_id = exchange.request_id or facts.name(data.get("id"))

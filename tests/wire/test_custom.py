@@ -51,6 +51,11 @@ def test_the_request_is_filled_in_with_types_kept():
             {"outcome": "ok", "tokens": [1, 2], "chars": 3},
         ),
         (
+            {"text": "t", "tokens": "n"},
+            'data: {"t":"a"}\n\ndata: {"t":"bc","n":2}\n\ndata: {"n":0}\n\n',
+            {"outcome": "ok", "tokens": [1, 2], "chars": 3},
+        ),
+        (
             {"text": "t", "error": "oops.why"},
             'data: {"t":"a"}\n\ndata: {"oops":{"why":"no memory"}}\n\n',
             {"outcome": "http_error", "tokens": [1], "chars": 1, "error": "no memory"},
