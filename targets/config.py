@@ -36,8 +36,8 @@ from typing import Any
 
 from traces.errors import InputError
 
-from .target import KEYS_ELSEWHERE, Spec, literal_field, literal_header
-from .twoleg_protocols import PROTOCOLS
+from .target import KEYS_ELSEWHERE, OURS_ALONE, Spec, literal_field, literal_header, own_header
+from .twoleg_protocols import PORT_LABELS, PROTOCOLS
 from .url import PORTS, split
 from .wire import WIRES, custom
 
@@ -79,22 +79,39 @@ class _Source:
 
     def _line(self, table: str, key: str) -> int | None:
         """Line of `key` in `[table]`, of the table's head where `key` is empty. Nested keys lead to their parent."""
-        within = ""
+        head, entry = (table,) if table else (), re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*[=.]""")
+        within: tuple[str, ...] = ()
         for number, line in enumerate(self._lines, 1):
-            if opened := re.match(r"""\s*\[\s*["']?(.+?)["']?\s*\]""", line):
-                within = opened[1]
-                if within == (f"{table}.{key}" if key else table):
+            if opened := _head(line):
+                within = opened
+                if within == ((table, key) if key else (table,)):
                     return number
-            elif key and within == table and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[=.]""", line):
+            elif key and within == head and entry.match(line):
                 return number
         return None
 
     def mistake(self, table: str, key: str, message: str, remedy: str = "") -> InputError:
         line = self._line(table, key) or self._line("defaults", key) or self._line(table, "")
-        return InputError(message, where=self.where, line=line, column=key or None, remedy=remedy)
+        column = key if key.isprintable() else repr(key)
+        return InputError(message, where=self.where, line=line, column=column or None, remedy=remedy)
+
+
+def _head(line: str) -> tuple[str, ...]:
+    """The names in a table's head, `[a."b c"]`; empty for any other line."""
+    try:
+        opened: Any = tomllib.loads(line) if line.lstrip().startswith("[") else {}
+    except tomllib.TOMLDecodeError:
+        return ()
+    names = []
+    while isinstance(opened, dict) and opened:
+        ((name, opened),) = opened.items()
+        names.append(name)
+    return tuple(names)
 
 
 def _target(name: str, table: dict[str, Any], defaults: dict[str, Any], source: _Source) -> list[Spec]:
+    if not name.isprintable() or not name.strip():
+        raise source.mistake(name, "", f"expected a name without control characters, got {name!r}")
     fields: dict[str, Any] = {"name": name}
     every_pair = False
     for key, value in {**defaults, **table}.items():
@@ -113,15 +130,23 @@ def _target(name: str, table: dict[str, Any], defaults: dict[str, Any], source: 
             every_pair = bool(checked)
         else:
             fields[field] = checked
-    _whole(name, fields, source)
+    _whole(name, table, fields, source)
     if str(fields.get("endpoint_type")).endswith(".toml"):
-        fields["endpoint_type"] = str((Path(source.where).parent / fields["endpoint_type"]).resolve())
-        custom.load(fields["endpoint_type"])  # its mistakes are told now
+        fields["endpoint_type"] = _custom(name, fields["endpoint_type"], source)
     spec = Spec(**fields)
-    return _pairs(spec) if every_pair else [spec]
+    return _pairs(spec) if every_pair and spec.prefill else [spec]
 
 
-def _whole(name: str, fields: dict[str, Any], source: _Source) -> None:
+def _custom(name: str, file: str, source: _Source) -> str:
+    """Path of a custom format's file; the mistakes in it are told now."""
+    path = (Path(source.where).parent / file).resolve()
+    if not path.is_file():
+        raise source.mistake(name, "type", f"no such file: {path}", "a custom format's file is looked for beside this")
+    custom.load(str(path))
+    return str(path)
+
+
+def _whole(name: str, table: dict[str, Any], fields: dict[str, Any], source: _Source) -> None:
     """Keys that need or exclude each other."""
     legs = [key for key in ("prefill", "decode", "protocol") if fields.get(key)]
     if legs and len(legs) < 3:
@@ -131,6 +156,8 @@ def _whole(name: str, fields: dict[str, Any], source: _Source) -> None:
         raise source.mistake(name, "url", "a target has a url or two legs, not both")
     if not legs and "url" not in fields:
         raise source.mistake(name, "", f"target {name!r} has no url", 'add url = "http://host:port"')
+    if not legs and (idle := LEGS_ONLY & table.keys()):  # as a default such a key is for those that have legs
+        raise source.mistake(name, min(idle), "only a target with two legs has this", "give prefill, decode, protocol")
     if legs:
         fields["url"] = fields["decode"][0]
 
@@ -145,8 +172,8 @@ def _pairs(spec: Spec) -> list[Spec]:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("a text")
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError("a text without control characters")
     return value
 
 
@@ -194,15 +221,31 @@ def _table(value: Any) -> dict[str, Any]:
     return value
 
 
+def _file(value: Any) -> str:
+    if not Path(_text(value)).is_file():
+        raise ValueError("a file that can be found from here")
+    return str(value)
+
+
 def _labels(value: Any) -> dict[str, str]:
-    return {key: str(one) for key, one in _table(value).items()}
+    labels = {key: str(one) for key, one in _table(value).items()}
+    for key, text in labels.items():
+        if not f"{key}{text}".isprintable():
+            raise ValueError("labels without control characters")
+        if key in PORT_LABELS and not (text.isdecimal() and 0 < int(text) < 1 << 16):
+            raise ValueError(f"{key} to be a port")
+    return labels
 
 
 def _headers(value: Any) -> tuple[tuple[str, str], ...]:
     for name, text in _table(value).items():
-        if not isinstance(text, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or "\n" in text:
+        if not isinstance(text, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
             raise ValueError("header names with texts")
+        if not text.isprintable() or max(text, default="") > "\xff":
+            raise ValueError(f"{name} without control characters and within Latin-1")
     headers = tuple(value.items())
+    if (own := own_header(headers)) is not None:
+        raise ValueError(f"no header {own}: {OURS_ALONE}")
     if (secret := literal_header(headers)) is not None:
         raise ValueError(f"{secret} to name its secret as ${{VARIABLE}}")
     return headers
@@ -232,6 +275,7 @@ def _known() -> str:
     return f"known keys: {', '.join(KEYS)}"
 
 
+LEGS_ONLY = {"every_pair", "local_prefill_below"}
 SECRETS = {"api_key", "key", "token", "password", "secret"}
 KEYS: dict[str, tuple[str, Check]] = {
     "type": ("endpoint_type", _type),
@@ -243,7 +287,7 @@ KEYS: dict[str, tuple[str, Check]] = {
     "extra_body": ("extra_body", _body),
     "ignore_eos": ("ignore_eos", _flag),
     "insecure": ("insecure", _flag),
-    "ca_file": ("ca_file", _text),
+    "ca_file": ("ca_file", _file),
     "connect_timeout": ("connect_timeout", _number),
     "first_token_timeout": ("first_token_timeout", _number),
     "silence_timeout": ("silence_timeout", _number),

@@ -15,6 +15,10 @@ SECRET_HEADER = re.compile("auth|key|token|secret|cookie|passw|credential|sessio
 SECRET_FIELD = re.compile(
     "api_?key|^key$|(^|access_?|auth_?|bearer_?)token$|secret|passw|authori|credential", re.IGNORECASE
 )
+OUR_HEADERS = {
+    "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade",
+    "expect", "accept-encoding",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,8 @@ class Spec:
     watts: float | None = None
 
     def __post_init__(self) -> None:
+        if (header := own_header(self.headers)) is not None:
+            raise InputError(f"header {header} can't be set: {OURS_ALONE}", where=self.name)
         if (header := literal_header(self.headers)) is not None:
             raise InputError(f"header {header}: expected its secret as ${{VARIABLE}}", where=self.name)
         if (key := literal_field(self.extra_body)) is not None:
@@ -82,6 +88,17 @@ class Spec:
 
 
 KEYS_ELSEWHERE = "give a key as a header, or by api_key_env"
+OURS_ALONE = "the client frames its requests itself, and says once which host they are for"
+
+
+def own_header(headers: Iterable[tuple[str, str]]) -> str | None:
+    """The first header that would break the client's own framing; one Host may replace ours, a second may not."""
+    hosts = 0
+    for name, _ in headers:
+        hosts += name.lower() == "host"
+        if name.lower() in OUR_HEADERS or hosts > 1:
+            return name
+    return None
 
 
 def literal_header(headers: Iterable[tuple[str, str]]) -> str | None:

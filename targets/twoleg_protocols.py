@@ -35,7 +35,13 @@ from .wire import WireError, facts
 
 Body = dict[str, Any]
 Leg = tuple[Body, list[tuple[str, str]]]
-BOOTSTRAP_PORT = 8998  # SGLang's and Mooncake's default
+PORT_LABELS = {  # and the servers' defaults
+    "bootstrap_port": 8998,
+    "prefill_zmq_port": 21001,
+    "decode_zmq_port": 22001,
+    "receiver_init_port": 7300,
+    "receiver_alloc_port": 7400,
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Pair:
     @property
     def bootstrap(self) -> tuple[str, int]:
         """Host and port of prefill's bootstrap server."""
-        return self.option("bootstrap_host", self.host("prefill")), self.port("bootstrap_port", BOOTSTRAP_PORT)
+        return self.option("bootstrap_host", self.host("prefill")), self.port("bootstrap_port")
 
     def host(self, side: str) -> str:
         host = urlsplit(self.prefill if side == "prefill" else self.decode).hostname or ""
@@ -65,9 +71,8 @@ class Pair:
     def option(self, name: str, otherwise: str = "") -> str:
         return self.options.get(name) or otherwise
 
-    def port(self, name: str, otherwise: int) -> int:
-        given = self.option(name, str(otherwise))
-        return int(given) if given.isdecimal() else otherwise
+    def port(self, name: str) -> int:
+        return int(self.option(name) or PORT_LABELS[name])
 
     @property
     def number(self) -> int:
@@ -113,8 +118,8 @@ def _nixl_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
 
 def _nccl_id(pair: Pair) -> list[tuple[str, str]]:
     """The P2P NCCL connector reads both sides' ZMQ addresses out of the request id."""
-    prefill = pair.option("prefill_zmq", f"{pair.host('prefill')}:{pair.port('prefill_zmq_port', 21001)}")
-    decode = pair.option("decode_zmq", f"{pair.host('decode')}:{pair.port('decode_zmq_port', 22001)}")
+    prefill = pair.option("prefill_zmq", f"{pair.host('prefill')}:{pair.port('prefill_zmq_port')}")
+    decode = pair.option("decode_zmq", f"{pair.host('decode')}:{pair.port('decode_zmq_port')}")
     return [("X-Request-Id", f"___prefill_addr_{prefill}___decode_addr_{decode}_{pair.id}")]
 
 
@@ -144,8 +149,8 @@ def _lmcache_prefill(body: Body, pair: Pair) -> Leg:
     receiver = {
         "req_id": pair.id,
         "receiver_host": pair.option("receiver_host", pair.host("decode")),
-        "receiver_init_port": [pair.port("receiver_init_port", 7300)],
-        "receiver_alloc_port": [pair.port("receiver_alloc_port", 7400)],
+        "receiver_init_port": [pair.port("receiver_init_port")],
+        "receiver_alloc_port": [pair.port("receiver_alloc_port")],
     }
     return {**one_token(body), "kv_transfer_params": {"ret_first_tok": True, "disagg_spec": receiver}}, _same_id(pair)
 

@@ -75,6 +75,23 @@ def test_every_pair_of_hardware():
         ('[a]\nurl = "http://z"\nprefill = "http://x"\ndecode = "http://y"\nprotocol = "nixl"', 2, "url", "not both"),
         ('[defaults]\nwatts = "lots"\n[a]\nurl = "http://x"', 2, "watts", "a number above 0"),
         ('url = "http://x"', 1, "url", "outside a table"),
+        ('[a]\nurl = "http://x"\nevery_pair = true', 3, "every_pair", "only a target with two legs"),
+        ('[a]\nurl = "http://x"\nlocal_prefill_below = 9', 3, "local_prefill_below", "only a target with two legs"),
+        ('[a]\nurl = "http://x"\nlabels = { bootstrap_port = "abc" }', 3, "labels", "bootstrap_port to be a port"),
+        ('[a]\nurl = "http://x"\nlabels = { hw = "\\u001b[31mA" }', 3, "labels", "without control characters"),
+        ('[a]\nurl = "http://x"\nca_file = "/nope"', 3, "ca_file", "a file that can be found"),
+        ('[a]\nurl = "http://x"\ntype = "nope.toml"', 3, "type", "no such file"),
+        ('[a]\nurl = "http://x"\nmodel = "a\\u001b[2J"', 3, "model", "without control characters"),
+        ('[b]\nurl = "http://x"\n["a\\u001b[2J"]\nurl = "http://x"', 3, None, "without control characters"),
+        ('["a.b"]  # its own\nurl = "http://x"\nwatts = 0', 3, "watts", "a number above 0"),
+        ('[a]\nurl = "http://x"\n"m\\u001b" = 1', 1, r"'m\x1b'", "unknown key"),
+        ('[a]\nurl = "http://x"\nheaders = { Content-Length = "5" }', 3, "headers", "no header Content-Length"),
+        ('[a]\nurl = "http://x"\nheaders = { transfer-encoding = "chunked" }', 3, "headers", "no header transfer-enc"),
+        ('[a]\nurl = "http://x"\nheaders = { Connection = "close" }', 3, "headers", "no header Connection"),
+        ('[a]\nurl = "http://x"\nheaders = { Accept-Encoding = "br" }', 3, "headers", "no header Accept-Encoding"),
+        ('[a]\nurl = "http://x"\nheaders = { Host = "b", host = "c" }', 3, "headers", "no header host"),
+        ('[a]\nurl = "http://x"\nheaders = { a = "\\u4e2d" }', 3, "headers", "within Latin-1"),
+        ('[a]\nurl = "http://x"\nheaders = { a = "b\\u0000" }', 3, "headers", "without control characters"),
         ("[a\nurl = 3", 1, None, "not TOML"),
         ("", None, None, "names no target"),
     ],
@@ -86,6 +103,16 @@ def test_a_mistake_names_the_key_and_the_line(text, line, column, says):
     assert str(caught.value).startswith(place), str(caught.value)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_default_for_two_legs_leaves_other_targets_as_they_are():
+    (spec,) = parse('[defaults]\nevery_pair = true\nlocal_prefill_below = 9\n[a]\nurl = "http://x"')
+    assert (spec.name, spec.prefill) == ("a", ())
+
+
+def test_a_host_of_ones_own_is_allowed():
+    (spec,) = parse('[a]\nurl = "http://x"\nheaders = { Host = "tenant.example" }')
+    assert spec.headers == (("Host", "tenant.example"),)
 
 
 def test_a_secret_is_not_repeated():
