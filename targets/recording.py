@@ -11,16 +11,22 @@ a test that the same bytes, whole or split anywhere, always give the same facts:
     data: {"choices": ...}
     '''
     facts = { outcome = "ok", tokens = [1, 1], usage_output = 2 }
+
+A body that is not UTF-8 is kept as `body_base64`.
 """
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from traces.errors import InputError
 
 from .exchange import Exchange, Outcome
 from .sse import Decoder, SseError
@@ -45,14 +51,27 @@ class Recording:
         """The TOML table. Of the headers only those that a wire format reads are kept."""
         kept = {key: value for key, value in self.headers.items() if KEPT_HEADERS.fullmatch(key)}
         lines = [f"[{_key(name)}]", f"source = {_value(self.source)}", f"status = {self.status}"]
-        lines += [f"headers = {_value(kept)}", f"body = {_body(self.body)}", f"facts = {_value(dict(facts))}"]
+        lines += [f"headers = {_value(kept)}", _body(self.body), f"facts = {_value(dict(facts))}"]
         return "\n".join(lines) + "\n"
 
 
 def recording(table: Mapping[str, Any]) -> Recording:
     """What `Recording.table` wrote (or a person)."""
     told = {key: table[key] for key in ("status", "headers", "source") if key in table}
-    return Recording(body=table["body"].encode(), **told)
+    encoded = table.get("body_base64")
+    return Recording(body=table["body"].encode() if encoded is None else base64.b64decode(encoded), **told)
+
+
+def free_name(name: str, text: str, where: str) -> str:
+    """The name, with a number where the text of a file has such a table already. Raises InputError."""
+    try:
+        taken = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"not TOML: {error}", where=where, remedy="record into another file") from None
+    free, number = name, 1
+    while free in taken:
+        free, number = f"{name}-{number + 1}", number + 1
+    return free
 
 
 def replay(wire: Any, answer: Recording, pieces: Iterable[bytes] | None = None) -> Exchange:
@@ -113,7 +132,10 @@ def _value(value: Any) -> str:
 
 
 def _body(body: bytes) -> str:
-    text = body.decode("utf-8", "replace")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return f"body_base64 = {_value(base64.b64encode(body).decode())}"
     if "'''" in text or re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text):
-        return _value(text)
-    return f"'''\n{text}'''"
+        return f"body = {_value(text)}"
+    return f"body = '''\n{text}'''"

@@ -10,13 +10,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from targets.exchange import Exchange, Verbatim
-from targets.recording import facts, recording, replay
+from targets.recording import Recording, facts, free_name, recording, replay
 from targets.target import Ask, Spec
 from targets.wire import WIRES, WireError
+from traces.errors import InputError
 
 EXCHANGES = {
     (path.stem, name): table
@@ -83,6 +84,24 @@ def test_a_table_survives_being_written(kind, table):
     written = tomllib.loads(answer.table("again", table["facts"]))["again"]
     assert written["facts"] == table["facts"]
     assert facts(replay(WIRES[kind], recording(written))) == table["facts"]
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+@example(b"data: \xff\xfe\r\n\r\n'''\x00")
+@example(b"data: a\r\rdata: ''")
+def test_any_body_is_written_byte_for_byte(body):
+    written = Recording(200, body).table("one", {})
+    assert recording(tomllib.loads(written)["one"]).body == body
+
+
+def test_a_second_table_of_a_name_gets_a_number():
+    text = Recording(200, b"one").table("stream", {})
+    assert free_name("stream", text, "f") == "stream-2"
+    text += Recording(200, b"two").table("stream-2", {})
+    assert free_name("stream", text, "f") == "stream-3" and free_name("other", text, "f") == "other"
+    with pytest.raises(InputError, match="f: not TOML"):
+        free_name("stream", "[", "f")
 
 
 NAMES = """
