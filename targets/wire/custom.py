@@ -25,6 +25,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,21 +75,23 @@ class Custom:
         body = facts.merged(_filled(self.body, words), spec.extra_body)
         return self.path, list(self.headers.items()), orjson.dumps(body)
 
-    def Reader(self) -> Reader:  # the name that every wire format has
-        return Reader(self.paths)
+    @cached_property
+    def Reader(self) -> type[Reader]:  # the name that every wire format has
+        """A class of the format's own: what proves a stream's frame makes readers by their class alone."""
+        return type("Reader", (Reader,), {"paths": self.paths})
 
 
 class Reader:
     """The events of one answer."""
 
-    __slots__ = ("_paths", "_tokens", "finished", "open_ended")
+    paths: Paths
 
-    def __init__(self, paths: Paths) -> None:
-        self._paths, self._tokens = paths, 0
-        self.finished, self.open_ended = False, not (paths.end or paths.ended)
+    def __init__(self) -> None:
+        self._chars = self._tokens = 0  # so far, where they are cumulative
+        self.finished, self.open_ended = False, not (self.paths.end or self.paths.ended)
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
-        paths = self._paths
+        paths = self.paths
         if paths.end and event == paths.end.encode():
             self.finished = True
             return 0
@@ -98,8 +101,10 @@ class Reader:
         self.finished = self.finished or bool(find(data, paths.ended))
         self._note(data, exchange)
         text = facts.text(find(data, paths.text))
-        new = text[exchange.chars :] if paths.cumulative else text
+        new = text[self._chars :]
         exchange.hear(new)
+        if paths.cumulative:
+            self._chars += len(new)
         told = facts.count(find(data, paths.tokens))
         if told is None:
             return int(bool(new))
@@ -113,7 +118,7 @@ class Reader:
         return self.feed(body, "", exchange)
 
     def _note(self, data: dict[str, Any], exchange: Exchange) -> None:
-        paths = self._paths
+        paths = self.paths
         facts.note(
             exchange,
             usage_prompt=facts.count(find(data, paths.prompt_tokens)),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from targets.answer import Answer
 from targets.exchange import Exchange, Outcome
 from targets.frame import head, learn
-from targets.wire import WIRES, chat, sglang
+from targets.wire import WIRES, chat, custom, sglang
 
 from .wire_cases import DONE, HEAD, frame
 
@@ -80,8 +80,16 @@ def exchange_of(reads: list[bytes], wire: Any, *, framed: bool, leave_after: int
     return exchange, answer.fast
 
 
+def own(**answer: Any) -> custom.Custom:
+    paths = {"text": "choices.0.delta.content", "end": "[DONE]", **answer}
+    return custom.parse({"path": "/x", "body": {"p": "{prompt}"}, "answer": paths}, "own.toml")
+
+
+OWN = [own(), own(cumulative=True), own(tokens="usage.completion_tokens"), own(finish_reason="id", ended="usage")]
+
+
 @settings(max_examples=400, deadline=None)
-@given(streams(), st.none() | st.integers(1, 20), st.sampled_from([chat, sglang, *WIRES.values()]))
+@given(streams(), st.none() | st.integers(1, 20), st.sampled_from([chat, sglang, *OWN, *WIRES.values()]))
 @example([HEAD + b"Transfer-Encoding: chunked\r\n\r\n\xef\xbb\xbf"], None, chat)
 def test_both_ways_give_the_same_exchange(reads: list[bytes], leave_after: int | None, wire: Any) -> None:
     framed, _ = exchange_of(reads, wire, framed=True, leave_after=leave_after)
@@ -100,6 +108,13 @@ def test_most_of_a_stream_goes_by_its_frame() -> None:
     exchange, fast = exchange_of(plain([" word"] * 100 + ["é🙂"] * 10), chat, framed=True)
     assert fast == 109, "all but the token that taught it"
     assert (exchange.outcome, exchange.chars, sum(exchange.token_events)) == (Outcome.OK, 520, 110)
+
+
+def test_so_does_a_stream_of_ones_own_format() -> None:
+    exchange, fast = exchange_of(plain([" word"] * 100), own(), framed=True)
+    assert (exchange.outcome, exchange.chars, fast) == (Outcome.OK, 500, 99)
+    exchange, fast = exchange_of(plain(["a" * count for count in range(1, 100)]), own(cumulative=True), framed=True)
+    assert (exchange.outcome, exchange.chars, fast) == (Outcome.OK, 99, 0), "each text holds the one before"
 
 
 def test_so_do_reads_of_several_tokens() -> None:
