@@ -42,6 +42,7 @@ class Agenda:
     ) -> None:
         self.end = end
         self.sent = self.in_flight = 0
+        self._planned = len(trace)
         self._free = concurrency
         self._children: defaultdict[int, list[Request]] = defaultdict(list)
         self._waiting: list[tuple[int, int, Request]] = []  # later turns by the instant at which they may be sent
@@ -60,6 +61,11 @@ class Agenda:
             else:
                 roots.append(request)
         return iter(roots)
+
+    @property
+    def unsent(self) -> int:
+        """Requests that were not sent: their slot, or their parent's end, had not come when the phase ended."""
+        return self._planned - self.sent
 
     def next_due(self) -> int | None:
         """The instant of the next request; None while nothing can be sent before something is finished."""

@@ -229,6 +229,7 @@ class Conductor:
 
     def _on_over(self, worker: Worker, message: Message) -> None:
         worker.over = int(message["phase"])
+        self.record.unsent(worker.over, message["unsent"])
 
     def _on_progress(self, worker: Worker, message: Message) -> None:
         worker.lanes = message["lanes"]

@@ -6,7 +6,7 @@ import os
 import platform
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -76,9 +76,16 @@ class Record:
                 "warmup_s": phase.warmup_s,
                 "drain_s": phase.drain_s,
                 "planned": dict(planned),
+                "unsent": {},
             }
         )
         self.write()
+
+    def unsent(self, number: int, counts: Mapping[str, int]) -> None:
+        """What a worker was planned to send in a phase and hadn't by its end; `phase_over` writes it."""
+        of_phase = self.about["phases"][number]["unsent"]
+        for target, count in counts.items():
+            of_phase[target] = of_phase.get(target, 0) + count
 
     def phase_over(self, number: int, at: int) -> None:
         phase = self.about["phases"][number]

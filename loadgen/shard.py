@@ -164,8 +164,9 @@ class Shard:
         reporter.kill()
         self._report()
         self._counts["clock_drift_ns"] = max(self._counts["clock_drift_ns"], abs(clock.drift()), key=abs)
+        unsent = {lane.leg.target.name: lane.agenda.unsent for lane in self._lanes}
         self._dispatcher, self._lanes = None, []
-        self._post({"kind": "over", "phase": number})
+        self._post({"kind": "over", "phase": number, "unsent": unsent})
 
     def _prepare(self, plan: Plan, phase: Phase, leg: Leg, salt: str) -> tuple[Agenda, Ahead]:
         trace = part_of(plans.unpack(self._fetched(leg.file)), self._number, self._of)

@@ -35,14 +35,17 @@ class Recorded:
     @property
     def lacking(self) -> int:
         """Exchanges that run.json tells of and no row file holds: what workers recorded, and, of a completed run, what
-        was planned."""
+        was planned and sent."""
         told = sum(int(worker.get("rows") or 0) for worker in self.facts.get("workers", []))
         lost = told - len(self.rows)
         if self.facts.get("ended") == "completed":
-            of_phases = [phase.get("planned") or {} for phase in self.facts.get("phases", [])]
-            planned = sum(sum(targets.values()) for targets in of_phases)
+            phases = self.facts.get("phases", [])
+            planned, unsent = (
+                sum(sum((phase.get(name) or {}).values()) for phase in phases) for name in ("planned", "unsent")
+            )
             known = sum((self.facts.get("missing") or {}).values())
-            lost = max(lost, planned - known - len(self.rows.drop_duplicates(["target", "step", "index"])))
+            sent = planned - unsent - known
+            lost = max(lost, sent - len(self.rows.drop_duplicates(["target", "step", "index"])))
         return max(0, lost)
 
     @property

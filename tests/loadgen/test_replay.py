@@ -94,6 +94,21 @@ def test_a_fixed_number_in_flight(tmp_path: Path) -> None:
         assert sum(start <= began < end for start, end in spans) <= 3
 
 
+def test_what_had_no_turn_is_not_missing(tmp_path: Path) -> None:
+    """The slots are full until the end, and turns wait for their parents: the server is slow, the run is whole."""
+    trace(tmp_path / "t.csv", 6, gap_s=0.1, session=["a", "a", "b", "b", "c", "c"], turn=[0, 1] * 3)
+    limits = ("-m", "m", "--duration", "1", "--drain-timeout", "1")
+    for load in (("--concurrency", "2"), ()):
+        out = f"r{len(load)}"
+        with endpoint("endless") as server:
+            done = phaseload("replay", "t.csv", "--url", server.url, *load, *limits, "--out", out, cwd=tmp_path)
+        unsent = 4 if load else 3
+        assert about(tmp_path / out)["phases"][0]["unsent"] == {"m": unsent}, done.stderr
+        assert len(rows(tmp_path / out)) == 6 - unsent
+        assert f"{unsent} of 6 requests had no turn before the end" in done.stdout
+        assert "row file" not in done.stdout
+
+
 FAILURES = {"failing": "http_error", "cutting": "truncated", "broken": "malformed", "endless": "cut"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import socket
 import subprocess
 import sys
@@ -494,6 +495,19 @@ def test_an_echoed_key_is_in_no_fact_of_the_row(serve: Serve, caller: Any, monke
     exchange = caller(serve(script).url, headers=(("Authorization", "${LINE}"),)).ask()
     assert (exchange.outcome, exchange.model, exchange.region) == (Outcome.OK, "m ***", "***")
     assert "sk-secret" not in repr(exchange) and exchange.ratelimit == '{"x-ratelimit-of":"***…"}'
+
+
+def test_a_key_that_json_escapes_is_in_no_error(serve: Serve, caller: Any, monkeypatch: Any) -> None:
+    key = 'sk-SECRET+/"1234=\\5678'
+    monkeypatch.setenv("ODD_KEY", key)
+    said = json.dumps(json.dumps({"seen": key})).encode()  # an error that quotes JSON
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.say(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
+
+    exchange = caller(serve(script).url, api_key_env="ODD_KEY").ask()
+    assert "SECRET" not in exchange.error and "5678" not in exchange.error, exchange.error
 
 
 def test_a_recorded_answer_holds_no_key(serve: Serve, monkeypatch: Any) -> None:
