@@ -9,6 +9,7 @@
     api_key_env = "GROQ_API_KEY"     # or api_key_file; a key itself is refused
     headers = { x-team = "${TEAM}" }
     extra_body = { service_tier = "on_demand" }
+    omit = ["stream_options"]        # fields that aren't sent (a null in extra_body, which TOML doesn't have)
     price_per_hour = 12.0
     watts = 4000
     labels = { hardware = "GroqRack" }
@@ -113,7 +114,7 @@ def _target(name: str, table: dict[str, Any], defaults: dict[str, Any], source: 
     if not name.isprintable() or not name.strip():
         raise source.mistake(name, "", f"expected a name without control characters, got {name!r}")
     fields: dict[str, Any] = {"name": name}
-    every_pair = False
+    ours: dict[str, Any] = {}  # what Spec doesn't have
     for key, value in {**defaults, **table}.items():
         if key in SECRETS:
             raise source.mistake(name, key, "a key itself has no place in this file", "use api_key_env = VARIABLE")
@@ -126,15 +127,17 @@ def _target(name: str, table: dict[str, Any], defaults: dict[str, Any], source: 
         except ValueError as error:
             secret = key in ("headers", "extra_body") or "@" in str(value)
             raise source.mistake(name, key, f"expected {error}" + ("" if secret else f", got {value!r}")) from None
-        if key == "every_pair":
-            every_pair = bool(checked)
-        else:
+        if field:
             fields[field] = checked
+        else:
+            ours[key] = checked
     _whole(name, table, fields, source)
+    if "omit" in ours:
+        fields["extra_body"] = {**dict.fromkeys(ours["omit"]), **fields.get("extra_body", {})}
     if str(fields.get("endpoint_type")).endswith(".toml"):
         fields["endpoint_type"] = _custom(name, fields["endpoint_type"], source)
     spec = Spec(**fields)
-    return _pairs(spec) if every_pair and spec.prefill else [spec]
+    return _pairs(spec) if ours.get("every_pair") and spec.prefill else [spec]
 
 
 def _custom(name: str, file: str, source: _Source) -> str:
@@ -258,6 +261,12 @@ def _body(value: Any) -> dict[str, Any]:
     return body
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError("a list of texts")
+    return tuple(map(_text, value))
+
+
 def _type(value: Any) -> str:
     name = _text(value)
     if name not in (*WIRES, "auto") and not name.endswith(".toml"):
@@ -285,6 +294,7 @@ KEYS: dict[str, tuple[str, Check]] = {
     "api_key_file": ("api_key_file", _text),
     "headers": ("headers", _headers),
     "extra_body": ("extra_body", _body),
+    "omit": ("", _names),
     "ignore_eos": ("ignore_eos", _flag),
     "insecure": ("insecure", _flag),
     "ca_file": ("ca_file", _file),

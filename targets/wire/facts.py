@@ -112,10 +112,18 @@ def complaint(value: object) -> str:
             if value.get(key):
                 return complaint(value[key])
     if isinstance(value, list) and value:
-        return complaint(value[0].get("msg", value[0]) if isinstance(value[0], dict) else value[0])
+        told = mapping(value[0])
+        return complaint(f"{_field(told)}{told['msg']}" if "msg" in told else value[0])
     if isinstance(value, str):
         return line(value)
     return line(str(value)[:MESSAGE_LIMIT])
+
+
+def _field(told: dict[str, Any]) -> str:
+    """Which field a FastAPI server complains about: {"loc": ["body", "stream_options"], "msg": ...}."""
+    place = told.get("loc")
+    names = [str(part)[:NAME_LIMIT] for part in place[:9] if part != "body"] if isinstance(place, list) else []
+    return ".".join(names) + ": " if names else ""
 
 
 def complaint_in(body: bytes) -> str:

@@ -15,17 +15,22 @@ from . import WireError, facts
 
 DONE = b"[DONE]"
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
+NEWER_LENGTH = "max_completion_tokens"
 MILLI = 1e-3
 RATE_LIMIT_CODES = ("rate_limit", "429", "498", "529", "capacity_exceeded", "overloaded")
 
 
 def body(ask: Ask, spec: Spec, asked: dict[str, Any], length: str = "max_tokens") -> dict[str, Any]:
     """The request's body: what every server of the family takes, then the user's own. `length`: the limit's name."""
+    own = dict(spec.extra_body)
+    if own.get(NEWER_LENGTH) == "{output_tokens}":  # OpenAI's newer models take it only
+        length = NEWER_LENGTH
+        del own[length]
     body: dict[str, Any] = {"model": spec.model, **asked, length: ask.tokens, "stream": True}
     body["stream_options"] = {"include_usage": True}
     if spec.ignore_eos is not False:
         body |= {"ignore_eos": True, "min_tokens": ask.tokens}
-    return facts.merged(body, spec.extra_body)
+    return facts.merged(body, own)
 
 
 class Reader:

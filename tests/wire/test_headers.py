@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from targets.exchange import Exchange
-from targets.wire import headers
+from targets.wire import facts, headers
 
 RECEIVED = datetime(2026, 11, 21, 1, 16, 47, tzinfo=UTC).timestamp()
 
@@ -44,3 +44,17 @@ def test_what_is_kept_is_bounded():
     headers.note(flood | {"x-request-id": "r\n\x1b[31m" * 1000}, exchange, RECEIVED)
     assert exchange.ratelimit is not None and len(exchange.ratelimit) < 2000
     assert exchange.request_id is not None and len(exchange.request_id) <= 200 and exchange.request_id.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'{"detail": [{"loc": ["body", "stream_options"], "msg": "not permitted"}]}', "stream_options: not permitted"),
+        (b'{"detail": [{"loc": ["body", "a", 0], "msg": "odd"}]}', "a.0: odd"),
+        (b'{"detail": [{"loc": 3, "msg": ["x"]}]}', "['x']"),
+        (b'{"error": [{"loc": []}]}', "{'loc': []}"),
+        (b'{"error": {"message": "no\\u001b[31m"}}', "no [31m"),
+    ],
+)
+def test_what_an_error_says(body, says):
+    assert facts.complaint_in(body) == says

@@ -59,3 +59,10 @@ def test_merging_leaves_both_as_they_were():
         {"a": {"b": 1, "c": 2}, "d": [1]},
         {"a": {"b": None, "e": {"f": None, "g": 3}}, "d": {"h": 4}},
     )
+
+
+@pytest.mark.parametrize("kind", ["chat", "completions", "dynamo"])
+def test_the_length_under_its_newer_name(kind):
+    ours = asked(kind, {})
+    del ours["max_tokens"]
+    assert asked(kind, {"max_completion_tokens": "{output_tokens}"}) == {**ours, "max_completion_tokens": 7}

@@ -91,6 +91,7 @@ def test_every_pair_of_hardware():
         ('[a]\nurl = "http://x"\nheaders = { Accept-Encoding = "br" }', 3, "headers", "no header Accept-Encoding"),
         ('[a]\nurl = "http://x"\nheaders = { Host = "b", host = "c" }', 3, "headers", "no header host"),
         ('[a]\nurl = "http://x"\nheaders = { a = "\\u4e2d" }', 3, "headers", "within Latin-1"),
+        ('[a]\nurl = "http://x"\nomit = "stream_options"', 3, "omit", "a list of texts"),
         ('[a]\nurl = "http://x"\nheaders = { a = "b\\u0000" }', 3, "headers", "without control characters"),
         ("[a\nurl = 3", 1, None, "not TOML"),
         ("", None, None, "names no target"),
@@ -108,6 +109,11 @@ def test_a_mistake_names_the_key_and_the_line(text, line, column, says):
 def test_a_default_for_two_legs_leaves_other_targets_as_they_are():
     (spec,) = parse('[defaults]\nevery_pair = true\nlocal_prefill_below = 9\n[a]\nurl = "http://x"')
     assert (spec.name, spec.prefill) == ("a", ())
+
+
+def test_fields_that_are_not_sent():
+    (spec,) = parse('[a]\nurl = "http://x"\nomit = ["stream_options"]\nextra_body = { seed = 1 }')
+    assert spec.extra_body == {"stream_options": None, "seed": 1}
 
 
 def test_a_host_of_ones_own_is_allowed():
