@@ -3,37 +3,64 @@
 Theory of operation. A prompt is a run of segments, each drawn from a key of its own:
 - its prefix blocks, keyed by block id: requests that share a block share its bytes, which is all that a prefix cache
   sees. The last block is cut where the prompt ends (Mooncake counts a started block as a block);
-- the rest, keyed by the request's index.
+- the rest, keyed by the request's index. It ends in an instruction to write at length, for endpoints that can't be
+  made to go on beyond a short answer; a rest too short to hold it twice goes without. No shared block has it, and
+  every message of a chat's user has it as it was sent.
 Keys are BLAKE2b of seed and salt, so a text is the same in every process and on every machine, and recurs under no
 other salt. Where a trace has sessions but no blocks, a later turn carries its parents' messages and answers as
 `history`.
 
+Words come from `traces.wording`, or from a corpus of the user's. With a corpus, too, what the trace doesn't share
+begins differently, but for the salt "": then its texts are sent as they are, and requests (and blocks of different
+ids) that start at the same text begin alike, which a prefix cache will find.
+
 Lengths: exact in whitespace-delimited words, which simulated endpoints count; exact as token ids; exact in tokens
-with a `tokenizer.json`; otherwise about 3 % above for a large BPE vocabulary (`traces.wording`).
+with a `tokenizer.json`; otherwise about 3 % above for a large BPE vocabulary (`traces.wording`), and what its
+language makes of words for a corpus.
 """
 
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 
+from .corpus import Corpus
 from .request import Request
 from .tokenizer import Fitted, counter
 from .trace import Trace
 from .wording import words
 
+ENDING = "Write a very long and detailed answer to this."
+REACH = 6  # characters of a corpus that are counted for a wanted token
 CACHED_WORDS = 4_000_000  # of shared blocks' text: about 20 MB
 
 
 class Prompts:
     """Prompts of `trace`'s requests. `salt` is by run, round, load step and target; "" for none. With `tokenizer`, the
-    path of a tokenizer.json, lengths are exact in its tokens."""
+    path of a tokenizer.json, lengths are exact in its tokens. `corpus`: where the words come from."""
 
-    def __init__(self, trace: Trace, *, seed: int = 0, salt: str = "", tokenizer: str | None = None) -> None:
-        self._fitted = Fitted(counter(tokenizer)) if tokenizer else None
-        self._words = self._fitted.words if self._fitted else words
+    def __init__(
+        self,
+        trace: Trace,
+        *,
+        seed: int = 0,
+        salt: str = "",
+        tokenizer: str | None = None,
+        corpus: Corpus | None = None,
+    ) -> None:
+        named = bool(salt)
+        self._words: Callable[[bytes, int], str] = words if corpus is None else partial(corpus.words, named=named)
+        self._fitted = None
+        self._ending = len(ENDING.split())
+        if tokenizer is not None:
+            source = (
+                words if corpus is None else lambda key, tokens: corpus.characters(key, REACH * tokens, named=named)
+            )
+            self._fitted = Fitted(counter(tokenizer), source)
+            self._words, self._ending = self._fitted.words, self._fitted.count(" " + ENDING)
         self._key = hashlib.blake2b(salt.encode(), key=b"phaseload prompts %d" % seed, digest_size=16).digest()
         self._blocks = trace.block_tokens
         self._family = None if trace.has_prefixes else _Family.of(trace)
@@ -43,18 +70,16 @@ class Prompts:
     def text(self, request: Request) -> str:
         """The request's own message: the whole prompt, less what `history` gives."""
         said = sum(own + answer for _, own, answer in self._turns(request))
-        parts = [self._block(block, count) for block, count in self._shared(request)]
-        rest = request.prompt_tokens - said - sum(count for _, count in self._shared(request))
-        if rest:
-            parts.append(self._words(self._named(b"request", request.index), rest))
-        return self._fitted.fit(parts, request.prompt_tokens - said) if self._fitted else " ".join(parts)
+        shared = self._shared(request)
+        own = request.prompt_tokens - said - sum(count for _, count in shared)
+        return self._message(request.index, own, shared)
 
     def history(self, request: Request) -> tuple[tuple[str, str], ...]:
         """A later turn's earlier messages as (role, text), oldest first; with `text` they make `prompt_tokens`.
         Empty where the trace has prefix blocks, which hold the history already."""
         messages = []
         for index, own, answer in self._turns(request):
-            messages.append(("user", self._words(self._named(b"request", index), own)))
+            messages.append(("user", self._message(index, own)))
             if answer:
                 messages.append(("assistant", self._words(self._named(b"answer", index), answer)))
         return tuple(messages)
@@ -70,6 +95,16 @@ class Prompts:
         drawn = b"".join(hashlib.shake_128(key).digest(4 * count) for key, count in segments)
         ids: list[int] = (np.frombuffer(drawn, "<u4") % span + low).tolist()
         return ids
+
+    def _message(self, index: int, own: int, shared: Sequence[tuple[int, int]] = ()) -> str:
+        """What a user says: shared blocks, then `own` tokens, which end in the instruction where they can hold it."""
+        ending = ENDING if own >= 2 * self._ending else ""
+        parts = [self._block(block, count) for block, count in shared]
+        if own:
+            parts.append(self._words(self._named(b"request", index), own - self._ending * bool(ending)))
+        if self._fitted:
+            return self._fitted.fit(parts, own + sum(count for _, count in shared), ending)
+        return " ".join([*parts, ending] if ending else parts)
 
     def _shared(self, request: Request) -> list[tuple[int, int]]:
         """(block id, tokens of it) for each prefix block, cut to the prompt's length."""

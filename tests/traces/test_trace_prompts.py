@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from traces import wording
 from traces.errors import InputError
-from traces.prompts import Prompts
+from traces.prompts import ENDING, Prompts
 from traces.request import Request
 from traces.tokenizer import counter
 from traces.trace import Trace, build
@@ -121,6 +121,37 @@ def test_history_fits_even_where_the_trace_forgets(lengths):
         assert prompts.text(request)
 
 
+@given(st.integers(1, 60), st.integers(0, 3), st.sampled_from([4, 16]))
+def test_a_prompt_ends_in_the_instruction_where_its_own_part_can_hold_it_twice(own, blocks, size):
+    """Below one block's size the whole prompt is the cut block, which others share."""
+    least = 2 * len(ENDING.split())
+    trace = build(
+        {
+            "due": [0, 1],
+            "prompt_tokens": [blocks * size + own, blocks * size + 2 * own],
+            "output_tokens": [5] * 2,
+            "prefix": [list(range(blocks))] * 2,
+        },
+        block_tokens=size,
+    )
+    for request, length in zip(trace, (own, 2 * own), strict=True):
+        words = Prompts(trace).text(request).split()
+        assert len(words) == request.prompt_tokens
+        assert (" ".join(words).endswith(" " + ENDING)) == (length >= least)
+        assert ENDING not in " ".join(words[: blocks * size])
+
+
+def test_each_message_of_a_chats_user_ends_in_the_instruction_as_it_was_sent():
+    trace = conversation()
+    prompts = Prompts(trace)
+    first, second, third = trace
+    history = prompts.history(third)
+    assert [text for role, text in history if role == "user"] == [prompts.text(first), prompts.text(second)]
+    assert [text.endswith(ENDING) for _, text in (*history, ("user", prompts.text(third)))] == [True, False] * 2 + [
+        True
+    ]
+
+
 def test_a_shard_says_what_the_whole_trace_says():
     trace = shared()
     assert Prompts(trace[2:]).text(list(trace)[2]) == Prompts(trace).text(list(trace)[2])
@@ -158,12 +189,23 @@ def test_with_a_tokenizer_lengths_are_exact_in_its_tokens(tokenizer):
     assert count(" " + opening) == 16 and all(text.startswith(opening) for text in texts[:3])
 
 
+def test_with_a_tokenizer_the_instruction_survives_the_fitting(tokenizer):
+    count = counter(tokenizer)
+    least = 2 * count(" " + ENDING)
+    lengths = range(least - 3, least + 40)
+    trace = build({"due": [0] * 43, "prompt_tokens": lengths, "output_tokens": [1] * 43})
+    texts = [Prompts(trace, tokenizer=tokenizer).text(request) for request in trace]
+    assert [count(text) for text in texts] == list(lengths)
+    assert [text.endswith(ENDING) for text in texts] == [length >= least for length in lengths]
+
+
 def test_with_a_tokenizer_history_counts_too(tokenizer):
     trace, count = conversation(), counter(tokenizer)
     prompts = Prompts(trace, tokenizer=tokenizer)
     last = list(trace)[-1]
     said = " ".join([text for _, text in prompts.history(last)] + [prompts.text(last)])
-    assert count(said) == pytest.approx(300, abs=3)  # each message's first word stands alone
+    assert count(said) == pytest.approx(300, abs=3)  # joined, a message's first word follows a space
+    assert prompts.history(last)[0] == ("user", prompts.text(next(iter(trace))))
 
 
 def test_a_missing_or_broken_tokenizer_is_named(tmp_path):
