@@ -106,7 +106,7 @@ class Answer:
             return self._leave(stamp)
         if response.complete:
             return self._complete(stamp, before)
-        if self.tokens > tokens:
+        if self.tokens > tokens and self.finished_at is None:
             self._consider(data)
         return None
 

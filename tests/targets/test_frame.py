@@ -147,6 +147,16 @@ def test_a_byte_that_breaks_the_text_breaks_the_answer(byte: bytes) -> None:
     assert exchange_of([head, first, second, broken], chat, framed=True)[0].outcome is Outcome.MALFORMED
 
 
+def test_no_frame_after_the_terminator() -> None:
+    """What comes after it doesn't count, however plain it is: not in its read, and not in the next."""
+    head, first, second, last = plain([" word"] * 2)
+    done = frame(DONE.encode())
+    exchange, fast = exchange_of([head, first, second + done + first, second, last], chat, framed=True)
+    assert (sum(exchange.token_events), fast) == (2, 0)
+    exchange, fast = exchange_of([head, *plain([" word"] * 9, last=True)[1:]], own(ended="last"), framed=True)
+    assert (sum(exchange.token_events), fast) == (1, 0)
+
+
 def test_no_frame_for_a_reader_that_counts_otherwise() -> None:
     """SGLang's text is cumulative: the next event's text says nothing about its tokens."""
     event = json.dumps({"text": " a", "meta_info": {"completion_tokens": 1}}).encode()
