@@ -12,9 +12,9 @@ from traces.trace import Trace
 
 from . import plan as plans
 from . import planning
+from .asked import Load
 from .endpoints import Embedded
 from .plan import SECOND, Phase, Plan
-from .planning import Load
 
 DEMONSTRATION = (
     "This was a demonstration: the endpoints were simulated on this machine. Their constants and where they come from "
@@ -48,12 +48,15 @@ class Step:
     load: Load
 
 
-def base(simulated: bool, trace: str | None, concurrency: int | None) -> Load:
-    """The load before the user's options: the demonstration's, where nothing else is asked for."""
-    if not simulated:
-        return Load(trace or WORKLOAD)
-    demo = DEMO if trace is None else replace(DEMO, trace=trace, request_rate=None)
-    return demo if concurrency is None else replace(demo, request_rate=None)
+def demonstration(given: Mapping[str, Any]) -> Load:
+    """The demonstration's load, but for what the user gave; its rate is its own workload's."""
+    kept = replace(DEMO, request_rate=None) if {"trace", "concurrency"} & given.keys() else DEMO
+    return replace(kept, **given)
+
+
+def own(given: Mapping[str, Any]) -> Load:
+    """The load of the user's own targets."""
+    return Load(**{"trace": WORKLOAD, **given})
 
 
 def steps(load: Load, factors: Sequence[float], later_s: float | None) -> list[Step]:

@@ -1,133 +1,139 @@
-"""The options that commands share, as types: name, help and group of each stand here once."""
+"""The options that commands share: name, help and panel of each stand here once.
+
+`taking` gives a command the groups of `asked`, each option of a group by its field's type and default:
+
+    @o.taking(load=Load)
+    def replay(url: o.Url = None, *, load: Load) -> None: ...
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import MISSING, Field, fields
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 TARGET, LOAD, ANSWERS, OUTCOME, LOCUST = "Target", "Load", "Answers", "Verdict and files", "Locust"
 
-TraceFile = Annotated[
-    str | None, typer.Argument(help="A file or folder of any known format, or a bundled workload such as azure-conv.")
-]
+Command = Callable[..., None]
 
-Url = Annotated[str | None, typer.Option(help="Base URL of the endpoint.", rich_help_panel=TARGET)]
-Model = Annotated[str, typer.Option("--model", "-m", help="Model name to ask for.", rich_help_panel=TARGET)]
-EndpointType = Annotated[
-    str,
-    typer.Option(
-        help="Wire format: chat, groq, dynamo, ..., a TOML file of your own, or auto.", rich_help_panel=TARGET
-    ),
-]
-ApiKeyEnv = Annotated[
-    str | None, typer.Option(help="Name of the environment variable that holds the API key.", rich_help_panel=TARGET)
-]
-ApiKeyFile = Annotated[str | None, typer.Option(help="File that holds the API key.", rich_help_panel=TARGET)]
-Header = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--header", "-H", help="KEY:VALUE, repeatable; ${VAR} comes from the environment.", rich_help_panel=TARGET
-    ),
-]
-Insecure = Annotated[bool, typer.Option("--insecure", help="Don't verify certificates.", rich_help_panel=TARGET)]
-CaFile = Annotated[str | None, typer.Option(help="CA certificates to trust.", rich_help_panel=TARGET)]
-WaitReady = Annotated[
-    str | None,
-    typer.Option(help="Wait so long for the endpoint to accept connections (90s, 10m).", rich_help_panel=TARGET),
-]
-Probe = Annotated[
-    bool,
-    typer.Option(
-        "--probe/--no-probe", help="Look at each endpoint with one request before the run.", rich_help_panel=TARGET
-    ),
-]
 
-Speedup = Annotated[float, typer.Option(help="Time of the trace runs so many times as fast.", rich_help_panel=LOAD)]
-RequestRate = Annotated[
-    float | None,
-    typer.Option(help="Requests per second, instead of the trace's instants (or inf).", rich_help_panel=LOAD),
-]
-Burstiness = Annotated[
-    float, typer.Option(help="Shape of --request-rate's gaps: 1 Poisson, less is burstier.", rich_help_panel=LOAD)
-]
-Concurrency = Annotated[
-    int | None, typer.Option(help="A fixed number of requests in flight, instead of instants.", rich_help_panel=LOAD)
-]
-Duration = Annotated[
-    float | None, typer.Option(help="Seconds of counted arrivals; they follow the warm-up.", rich_help_panel=LOAD)
-]
-Warmup = Annotated[float, typer.Option(help="Seconds whose requests are sent, not counted.", rich_help_panel=LOAD)]
-DrainTimeout = Annotated[
-    float, typer.Option(help="Seconds that the last answers may take; then they are cut.", rich_help_panel=LOAD)
-]
-RequestCount = Annotated[
-    int | None, typer.Option("--request-count", "-n", help="At most so many requests.", rich_help_panel=LOAD)
-]
-MaxContext = Annotated[
-    int | None, typer.Option(help="Cut lengths to a model's context (tokens).", rich_help_panel=LOAD)
-]
-OpenLoop = Annotated[
-    bool, typer.Option("--open-loop", help="Send later turns by their timestamps, too.", rich_help_panel=LOAD)
-]
-Retries = Annotated[
-    int, typer.Option(help="Tries after a refused, limited or failed one; each is a row.", rich_help_panel=LOAD)
-]
-Leave = Annotated[float, typer.Option(help="Share of users who leave in mid-answer (0 to 1).", rich_help_panel=LOAD)]
-SkipBadRows = Annotated[
-    bool, typer.Option("--skip-bad-rows", help="Count unusable rows instead of refusing them.", rich_help_panel=LOAD)
-]
-KeepTicks = Annotated[
-    bool, typer.Option("--keep-ticks", help="Leave a coarse clock's ticks as they are.", rich_help_panel=LOAD)
-]
-Seed = Annotated[int, typer.Option(help="Of every random draw.", rich_help_panel=LOAD)]
-Salt = Annotated[
-    str,
-    typer.Option(help="Keeps prompts out of caches of earlier runs: auto, none, or a text.", rich_help_panel=LOAD),
-]
+def _option(panel: str, said: str, *names: str) -> Any:
+    return typer.Option(*names, help=said, rich_help_panel=panel)
 
-Tokenizer = Annotated[
-    str | None,
-    typer.Option(
-        help="A tokenizer.json: prompts exact in its tokens, answers counted in them.", rich_help_panel=ANSWERS
-    ),
-]
-TokenIds = Annotated[
-    int | None,
-    typer.Option(help="Send prompts as token ids below this (completions endpoints).", rich_help_panel=ANSWERS),
-]
-IgnoreEos = Annotated[
-    bool | None,
-    typer.Option(
-        "--ignore-eos/--heed-eos", help="Ask for answers of exactly the trace's length.", rich_help_panel=ANSWERS
-    ),
-]
-ExtraBody = Annotated[str | None, typer.Option(help="JSON object merged into each request.", rich_help_panel=ANSWERS)]
 
-Slo = Annotated[list[str] | None, typer.Option(help='A gate, repeatable: "ttft p99 < 800ms".', rich_help_panel=OUTCOME)]
-Goodput = Annotated[
-    list[str] | None, typer.Option(help='Objectives in ms, repeatable: "ttft:800 tpot:40".', rich_help_panel=OUTCOME)
-]
-Out = Annotated[
-    Path | None, typer.Option(help="Folder of the run (runs/NAME-TIME unless given).", rich_help_panel=OUTCOME)
-]
-Report = Annotated[
-    bool,
-    typer.Option(
-        "--report/--no-report", help="Write report.html (or later: phaseload report).", rich_help_panel=OUTCOME
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.", rich_help_panel=OUTCOME)]
+Url = Annotated[str | None, _option(TARGET, "Base URL of the endpoint.")]
+WaitReady = Annotated[str | None, _option(TARGET, "Wait so long for the endpoint to accept connections (90s, 10m).")]
+Probe = Annotated[bool, _option(TARGET, "Look at each endpoint with one request before the run.", "--probe/--no-probe")]
+Salt = Annotated[str, _option(LOAD, "Keeps prompts out of caches of earlier runs: auto, none, or a text.")]
+Out = Annotated[Path | None, _option(OUTCOME, "Folder of the run (runs/NAME-TIME unless given).")]
+Report = Annotated[bool, _option(OUTCOME, "Write report.html (or later: phaseload report).", "--report/--no-report")]
+Json = Annotated[bool, _option(OUTCOME, "Print the summary as JSON on stdout.", "--json")]
 
-Processes = Annotated[int | None, typer.Option(help="Worker processes on this machine.", rich_help_panel=LOCUST)]
-Master = Annotated[bool, typer.Option("--master", help="Lead workers of other machines.", rich_help_panel=LOCUST)]
-ExpectWorkers = Annotated[int, typer.Option(help="Workers that a master waits for.", rich_help_panel=LOCUST)]
-MasterBindHost = Annotated[str, typer.Option(help="Address at which a master listens.", rich_help_panel=LOCUST)]
-MasterBindPort = Annotated[int, typer.Option(help="Port at which a master listens.", rich_help_panel=LOCUST)]
-Worker = Annotated[bool, typer.Option("--worker", help="Work for a master; it has the plan.", rich_help_panel=LOCUST)]
-MasterHost = Annotated[str, typer.Option(help="The worker's master.", rich_help_panel=LOCUST)]
-MasterPort = Annotated[int, typer.Option(help="Its port.", rich_help_panel=LOCUST)]
-WebPort = Annotated[
-    int | None, typer.Option(help="Wait to be started from Locust's web page at this port.", rich_help_panel=LOCUST)
-]
+# By the fields of `asked`'s groups and of `become.Workers`.
+OPTIONS: dict[str, Any] = {
+    "trace": typer.Argument(
+        help="A file or folder of any known format, or a bundled workload such as azure-conv.", show_default=False
+    ),
+    "model": _option(TARGET, "Model name to ask for.", "--model", "-m"),
+    "endpoint_type": _option(TARGET, "Wire format: chat, groq, dynamo, ..., a TOML file of your own, or auto."),
+    "api_key_env": _option(TARGET, "Name of the environment variable that holds the API key."),
+    "api_key_file": _option(TARGET, "File that holds the API key."),
+    "header": _option(TARGET, "KEY:VALUE, repeatable; ${VAR} comes from the environment.", "--header", "-H"),
+    "insecure": _option(TARGET, "Don't verify certificates.", "--insecure"),
+    "ca_file": _option(TARGET, "CA certificates to trust."),
+    "speedup": _option(LOAD, "Time of the trace runs so many times as fast."),
+    "request_rate": _option(LOAD, "Requests per second, instead of the trace's instants (or inf)."),
+    "burstiness": _option(LOAD, "Shape of --request-rate's gaps: 1 Poisson, less is burstier."),
+    "concurrency": _option(LOAD, "A fixed number of requests in flight, instead of instants."),
+    "duration": _option(LOAD, "Seconds of counted arrivals; they follow the warm-up."),
+    "warmup": _option(LOAD, "Seconds whose requests are sent, not counted."),
+    "drain_timeout": _option(LOAD, "Seconds that the last answers may take; then they are cut."),
+    "request_count": _option(LOAD, "At most so many requests.", "--request-count", "-n"),
+    "max_context": _option(LOAD, "Cut lengths to a model's context (tokens)."),
+    "open_loop": _option(LOAD, "Send later turns by their timestamps, too.", "--open-loop"),
+    "retries": _option(LOAD, "Tries after a refused, limited or failed one; each is a row."),
+    "leave": _option(LOAD, "Share of users who leave in mid-answer (0 to 1)."),
+    "skip_bad_rows": _option(LOAD, "Count unusable rows instead of refusing them.", "--skip-bad-rows"),
+    "keep_ticks": _option(LOAD, "Leave a coarse clock's ticks as they are.", "--keep-ticks"),
+    "seed": _option(LOAD, "Of every random draw."),
+    "tokenizer": _option(ANSWERS, "A tokenizer.json: prompts exact in its tokens, answers counted in them."),
+    "token_ids": _option(ANSWERS, "Send prompts as token ids below this (completions endpoints)."),
+    "ignore_eos": _option(ANSWERS, "Ask for answers of exactly the trace's length.", "--ignore-eos/--heed-eos"),
+    "extra_body": _option(ANSWERS, "JSON object merged into each request."),
+    "slo": _option(OUTCOME, 'A gate, repeatable: "ttft p99 < 800ms".'),
+    "goodput": _option(OUTCOME, 'Objectives in ms, repeatable: "ttft:800 tpot:40".'),
+    "processes": _option(LOCUST, "Worker processes on this machine."),
+    "master": _option(LOCUST, "Lead workers of other machines.", "--master"),
+    "expect_workers": _option(LOCUST, "Workers that a master waits for."),
+    "master_bind_host": _option(LOCUST, "Address at which a master listens."),
+    "master_bind_port": _option(LOCUST, "Port at which a master listens."),
+    "worker": _option(LOCUST, "Work for a master; it has the plan.", "--worker"),
+    "master_host": _option(LOCUST, "The worker's master."),
+    "master_port": _option(LOCUST, "Its port."),
+    "web_port": _option(LOCUST, "Wait to be started from Locust's web page at this port."),
+}
+REMOTE = (
+    "master", "expect_workers", "master_bind_host", "master_bind_port", "worker", "master_host", "master_port",
+)  # fmt: skip
+
+
+def taking(*, omit: Iterable[str] = (), **groups: type) -> Callable[[Command], Command]:
+    """Makes a command take each group as one argument: its fields are options, but for those of `omit` and those that
+    the command declares itself."""
+
+    def decorate(command: Command) -> Command:
+        own = signature(command, eval_str=True).parameters
+        chosen = {group: [f for f in fields(kind) if f.name not in {*omit, *own}] for group, kind in groups.items()}
+        listed: list[Parameter] = []
+        for name, parameter in own.items():
+            if name in groups:
+                hints = get_type_hints(groups[name])
+                listed += [_parameter(field, hints[field.name]) for field in chosen[name]]
+            else:
+                listed.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+
+        def run(**given: Any) -> None:
+            made = {
+                group: groups[group](**{f.name: given.pop(f.name, _default(f)) for f in chosen[group]})
+                for group in groups
+            }
+            command(**given, **made)
+
+        run.__signature__ = signature(command).replace(parameters=listed)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in listed}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
+
+
+def _parameter(field: Field[Any], kind: Any) -> Parameter:
+    return Parameter(
+        field.name, Parameter.KEYWORD_ONLY, default=_default(field), annotation=Annotated[kind, OPTIONS[field.name]]
+    )
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def given(context: typer.Context, group: Any) -> dict[str, Any]:
+    """The fields of a group that stood on the command line."""
+    told = {f.name: context.get_parameter_source(f.name) for f in fields(group)}
+    return {name: getattr(group, name) for name, source in told.items() if source and source.name == "COMMANDLINE"}
+
+
+def arguments(*groups: Any) -> Iterator[str]:
+    """The command line that gives these groups again."""
+    for field, value in ((field, getattr(group, field.name)) for group in groups for field in fields(group)):
+        name = f"--{field.name.replace('_', '-')}"
+        if field.name == "trace":
+            yield value
+        elif value is True:
+            yield name
+        elif value != _default(field):
+            yield from (f"{name}={one}" for one in (value if isinstance(value, list) else [value]))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,75 +15,12 @@ from traces.profile import profile
 from traces.trace import Trace
 
 from . import plan as plans
+from .asked import Answers, Gates, Load
 from .pacing import pace
 from .plan import Leg, Phase, Plan
 
 LONGEST = 10_000_000  # tokens of a prompt; more is a slip of the keyboard
 MOST = 50_000_000  # requests of a plan, too
-FASTEST = 1_000_000.0  # requests/s
-
-
-@dataclass(frozen=True)
-class Load:
-    """What is replayed and how; the names are those of the options of `phaseload replay`."""
-
-    trace: str
-    speedup: float = 1.0
-    request_rate: float | None = None
-    burstiness: float = 1.0
-    concurrency: int | None = None
-    duration: float | None = None
-    warmup: float = 0.0
-    drain_timeout: float = 60.0
-    request_count: int | None = None
-    max_context: int | None = None
-    open_loop: bool = False
-    retries: int = 0
-    leave: float = 0.0
-    skip_bad_rows: bool = False
-    keep_ticks: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for option, value in (("--duration", self.duration), ("--drain-timeout", self.drain_timeout)):
-            if value is not None and not 0 < value < inf:
-                raise InputError(f"must be positive and finite, not {value:g} s", where=option)
-        if not 0 <= self.warmup < inf:
-            raise InputError(f"must not be negative, and finite, but is {self.warmup:g} s", where="--warmup")
-        if not 0 < self.speedup < inf:
-            raise InputError(f"expected a factor above 0, not {self.speedup:g}", where="--speedup")
-        if self.request_rate is not None and FASTEST < self.request_rate < inf:
-            raise InputError(
-                f"at most {FASTEST:,.0f} requests/s, not {self.request_rate:g}",
-                where="--request-rate",
-                remedy="inf sends all at once",
-            )
-        for option, count, least in (
-            ("--concurrency", self.concurrency, 1),
-            ("--request-count", self.request_count, 1),
-            ("--max-context", self.max_context, 2),
-            ("--retries", self.retries, 0),
-            ("--seed", self.seed, 0),
-        ):
-            if count is not None and count < least:
-                raise InputError(f"must be at least {least}, not {count}", where=option)
-        if self.concurrency is not None and self.request_rate is not None:
-            raise InputError("can't be combined with --request-rate", where="--concurrency", remedy="give one of them")
-        if not 0 <= self.leave <= 1:
-            raise InputError(f"must be a share from 0 to 1, not {self.leave:g}", where="--leave")
-
-    @property
-    def seconds(self) -> float | None:
-        """Warm-up and window together."""
-        return None if self.duration is None else self.warmup + self.duration
-
-    def describe(self) -> str:
-        """The load in a few words, for reports."""
-        if self.concurrency is not None:
-            return f"{self.concurrency} in flight"
-        if self.request_rate is not None:
-            return f"{self.request_rate:g} requests/s"
-        return "trace" if self.speedup == 1 else f"trace x {self.speedup:g}"
 
 
 def requests(load: Load) -> Trace:
@@ -123,6 +58,8 @@ def _check(trace: Trace, load: Load) -> None:
 
 def source(load: Load) -> Trace:
     """The trace as it is named, as much of it as its own instants bring into the run."""
+    if not load.trace:
+        raise InputError("is missing", where="TRACE", remedy="a file, or a bundled workload such as azure-conv")
     timed = load.seconds is not None and load.request_rate is None and load.concurrency is None
     trace = open_trace(
         load.trace,
@@ -142,6 +79,17 @@ def phase(file: str, name: str, load: Load, specs: Sequence[Spec], trace: Trace)
         Leg(spec, file, len(trace), load.concurrency, load.open_loop, load.retries, load.leave) for spec in specs
     )
     return Phase(name, legs, load.describe(), load.warmup, load.duration, load.drain_timeout)
+
+
+def common(salt: str, answers: Answers, gates: Gates) -> dict[str, Any]:
+    """Fields of a plan that don't depend on its loads."""
+    return {
+        "salt": salt,
+        "tokenizer": answers.tokenizer,
+        "vocabulary": answers.token_ids,
+        "slo": tuple(gates.slo),
+        "goodput": tuple(gates.goodput),
+    }
 
 
 def replay(name: str, load: Load, spec: Spec, **rest: Any) -> tuple[Plan, dict[str, Trace]]:

@@ -19,8 +19,8 @@ from traces.errors import InputError
 from traces.trace import Trace
 
 from . import planning, record
+from .asked import Load
 from .plan import SECOND
-from .planning import Load
 
 STEP = "simulate"
 FLUSH = 5_000  # rows of a result file
@@ -59,12 +59,11 @@ def _subject(text: str, settings: Mapping[str, str]) -> Subject:
     return Subject(name or Path(profile).stem, profile, {**settings, **own})
 
 
-def run(chosen: Sequence[Subject], load: Load, folder: Path, *, model: str, about: Mapping[str, Any]) -> None:
+def run(
+    chosen: Sequence[Subject], load: Load, trace: Trace, folder: Path, *, model: str, about: Mapping[str, Any]
+) -> None:
     """Simulates all of them and writes the run's folder; summary and report follow from it as for any run."""
-    if load.concurrency is not None:
-        raise InputError("virtual time follows the trace's instants", where="--concurrency")
     endpoints = {subject.name: subject.build(model, load.seed, journal=True) for subject in chosen}
-    trace = planning.requests(load)
     last = 0
     for number, (name, endpoint) in enumerate(endpoints.items()):
         last = max(last, _record(Writer(folder, number), endpoint, name, trace, load))

@@ -26,7 +26,7 @@ from traces.errors import InputError
 from traces.request import Request
 
 from . import planning
-from .planning import Load
+from .asked import Load
 from .simulation import STEP, Subject
 
 LOADS = ("speedup", "request_rate")  # axes that change the load; all others are settings of the targets

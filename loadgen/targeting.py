@@ -20,6 +20,7 @@ from targets.url import split
 from targets.wire import WIRES
 from traces.errors import InputError
 
+from .asked import Answers, Endpoint, Gates
 from .plan import Plan
 
 COMMON = 1000  # requests of an open loop that are thought to be in flight at once
@@ -35,23 +36,25 @@ def required(value: str | None, option: str, remedy: str) -> str:
     return value
 
 
-def spec(
-    *, name: str, url: str | None, header: Sequence[str] = (), extra_body: str | None = None, **options: Any
-) -> Spec:
+def spec(name: str, url: str | None, endpoint: Endpoint, answers: Answers) -> Spec:
     """A Spec from options. Raises InputError."""
     url = required(url, "--url", "for example --url http://127.0.0.1:8000")
     try:
         split(url)
     except ValueError as error:
         raise InputError(f"expected {error}" + ("" if "@" in url else f", got {url!r}"), where="--url") from None
-    kind = options.get("endpoint_type", "chat")
+    kind = endpoint.endpoint_type
     if kind not in (*WIRES, "auto") and not kind.endswith(".toml"):
         raise InputError(
             f"no such endpoint type: {kind!r}",
             where="--endpoint-type",
             remedy=f"one of {', '.join(WIRES)}, auto, or a custom format's .toml file",
         )
-    return Spec(name=name, url=url, headers=tuple(map(_header, header)), extra_body=_body(extra_body), **options)
+    return Spec(
+        name, url, endpoint.model, kind, endpoint.api_key_env, endpoint.api_key_file,
+        headers=tuple(map(_header, endpoint.header)), extra_body=_body(answers.extra_body),
+        ignore_eos=answers.ignore_eos, insecure=endpoint.insecure, ca_file=endpoint.ca_file,
+    )  # fmt: skip
 
 
 def short_name(url: str | None, model: str) -> str:
@@ -59,14 +62,14 @@ def short_name(url: str | None, model: str) -> str:
     return model.rpartition("/")[2] or urlsplit(url or "").netloc or "target"
 
 
-def several(named: Sequence[str], file: Path | None, common: dict[str, Any]) -> list[Spec]:
+def several(named: Sequence[str], file: Path | None, endpoint: Endpoint, answers: Answers) -> list[Spec]:
     """The targets of --target NAME=URL and of --targets FILE. Raises InputError."""
     specs = load(file) if file is not None else []
     for text in named:
         name, equals, url = text.partition("=")
         if not equals or not name.strip():
             raise InputError(f"expected NAME=URL, got {text!r}", where="--target")
-        specs.append(spec(name=name.strip(), url=url.strip(), **common))
+        specs.append(spec(name.strip(), url.strip(), endpoint, answers))
     names = [one.name for one in specs]
     if len(set(names)) < len(names):
         raise InputError("two targets have the same name", where="--target", remedy="results are told apart by it")
@@ -144,14 +147,15 @@ def _body(text: str | None) -> dict[str, Any]:
     return body
 
 
-def check_gates(slo: Sequence[str], goodput: Sequence[str]) -> None:
+def check_gates(gates: Gates) -> None:
     """A gate that can't be read must not be found out after the run."""
     from reports.gates import check
 
-    check(slo, goodput)
+    check(gates.slo, gates.goodput)
 
 
-def check_prompts(tokenizer: str | None, token_ids: int | None, endpoint_type: str) -> None:
+def check_prompts(answers: Answers, endpoint_type: str) -> None:
+    tokenizer, token_ids = answers.tokenizer, answers.token_ids
     if tokenizer is not None:
         from traces.tokenizer import counter
 
@@ -166,6 +170,18 @@ def check_prompts(tokenizer: str | None, token_ids: int | None, endpoint_type: s
         raise InputError(
             "only completions endpoints take ids", where="--token-ids", remedy="--endpoint-type completions"
         )
+
+
+def preflight(
+    plan: Plan, workers: int, specs: Sequence[Spec] = (), patience: str | None = None, probing: bool = False
+) -> None:
+    """What can be known before the load begins: of the plan, and of targets that aren't ours. Raises InputError."""
+    check_workers(plan, workers)
+    check_open_files(plan, workers)
+    check(specs)
+    wait_ready(specs, patience)
+    if probing:
+        probe(specs)
 
 
 def check_workers(plan: Plan, workers: int) -> None:

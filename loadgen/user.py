@@ -262,9 +262,10 @@ class Wiring:
 def _planned(user: type[TraceUser], host: str | None) -> Path:
     """A plan from a user's own Locust file."""
     from . import planning
+    from .asked import Load
     from .targeting import argv
 
-    options = {f.name: getattr(user, f.name) for f in fields(planning.Load) if hasattr(user, f.name)}
+    options = {f.name: getattr(user, f.name) for f in fields(Load) if hasattr(user, f.name)}
     url = user.url or host or user.host
     if not user.trace or not url:
         raise InputError("needs a trace and a URL", where=user.__name__, remedy='trace = "FILE", url = "http://..."')
@@ -272,7 +273,7 @@ def _planned(user: type[TraceUser], host: str | None) -> Path:
     spec = Spec(**{**about, "name": user.__name__, "url": url})
     record = {"argv": argv(), "order": "parallel"}
     plan, traces = planning.replay(
-        Path(user.trace).stem, planning.Load(**options), spec, slo=user.slo, goodput=user.goodput, record=record
+        Path(user.trace).stem, Load(**options), spec, slo=user.slo, goodput=user.goodput, record=record
     )
     folder = planning.new_folder(plan.name, Path(user.out) if user.out else None)
     plans.save(plan, traces, folder)

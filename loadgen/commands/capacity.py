@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from .. import options as o
+from ..asked import Endpoint, Gates, Load
+from ..become import Workers
 
 Lowest = Annotated[float, typer.Option("--from", help="Rate of the first step, requests/s.", rich_help_panel=o.LOAD)]
 Highest = Annotated[float, typer.Option("--to", help="Rate that is never exceeded.", rich_help_panel=o.LOAD)]
@@ -15,28 +17,27 @@ Precision = Annotated[float, typer.Option(help="How close the answer must be: 0.
 StepDuration = Annotated[
     float, typer.Option("--duration", help="Seconds of a step; longer where p99 needs it.", rich_help_panel=o.LOAD)
 ]
+Warmup = Annotated[float, o.OPTIONS["warmup"]]
 
 
+@o.taking(
+    endpoint=Endpoint, load=Load, gates=Gates, workers=Workers,
+    omit=("speedup", "request_rate", "concurrency", "request_count", "web_port", *o.REMOTE),
+)  # fmt: skip
 def capacity(
     ctx: typer.Context,
-    trace: o.TraceFile = None,
+    *,
     url: o.Url = None,
-    model: o.Model = "",
-    endpoint_type: o.EndpointType = "chat",
-    api_key_env: o.ApiKeyEnv = None,
-    api_key_file: o.ApiKeyFile = None,
-    header: o.Header = None,
+    endpoint: Endpoint,
     lowest: Lowest = 1.0,
     highest: Highest = 1000.0,
     precision: Precision = 0.1,
     duration: StepDuration = 30.0,
-    warmup: o.Warmup = 5.0,
-    max_context: o.MaxContext = None,
-    seed: o.Seed = 0,
-    slo: o.Slo = None,
-    goodput: o.Goodput = None,
-    processes: o.Processes = None,
+    warmup: Warmup = 5.0,
+    load: Load,
+    gates: Gates,
     out: o.Out = None,
+    workers: Workers,
 ) -> None:
     """Find the highest request rate at which every gate holds.
 
@@ -47,7 +48,7 @@ def capacity(
 
         phaseload capacity azure-conv --url http://127.0.0.1:8000 -m m --slo "ttft p99 < 800ms" --slo "errors < 1%"
 
-        phaseload capacity azure-code --url http://gpu:8000 -m m --from 4 --to 64 --slo "tpot p99 < 40ms" -- --insecure
+        phaseload capacity azure-code --url http://gpu:8000 -m m --from 4 --to 64 --slo "tpot p99 < 40ms" -- --no-probe
     """
     import subprocess
 
@@ -60,27 +61,22 @@ def capacity(
     from .. import capacity as finding
     from .. import planning, targeting
 
-    targeting.required(" ".join(slo or []), "--slo", 'for example --slo "ttft p99 < 800ms"')
-    targeting.check_gates(slo or [], goodput or [])
+    targeting.required(" ".join(gates.slo), "--slo", 'for example --slo "ttft p99 < 800ms"')
+    targeting.check_gates(gates)
     if not 0 < lowest <= highest or not precision > 0:
         raise InputError("expected 0 < --from <= --to, and a --precision above 0", where="capacity")
-    source = targeting.required(trace, "TRACE", "a file, or a bundled workload such as azure-conv")
+    targeting.required(load.trace, "TRACE", "a file, or a bundled workload such as azure-conv")
     folder = planning.new_folder("capacity", out)
-    quantiles = [q for gate in slo or [] if (q := parse(gate).q) is not None]
+    quantiles = [q for gate in gates.slo if (q := parse(gate).q) is not None]
     requests = max(map(needed, quantiles), default=1)
     console = Console()
-    given = {
-        "--url": url, "--model": model, "--endpoint-type": endpoint_type, "--api-key-env": api_key_env,
-        "--api-key-file": api_key_file, "--warmup": warmup, "--max-context": max_context, "--seed": seed,
-        "--processes": processes,
-    }  # fmt: skip
-    common = [f"{name}={value}" for name, value in given.items() if value not in (None, "")]
-    for name, values in (("--header", header), ("--slo", slo), ("--goodput", goodput)):
-        common += [f"{name}={value}" for value in values or []]
+    common = [*o.arguments(endpoint, load, gates, workers), f"--warmup={warmup}"]
+    if url:
+        common.append(f"--url={url}")
 
     def holds(rate: float) -> bool:
         step = folder / f"{rate:.3g}"
-        command = [sys.executable, "-P", "-m", "loadgen", "replay", source, *common, *ctx.args, f"--out={step}"]
+        command = [sys.executable, "-P", "-m", "loadgen", "replay", *common, *ctx.args, f"--out={step}"]
         command += [f"--request-rate={rate}", f"--duration={finding.seconds(rate, duration, requests)}"]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode not in (0, 1):

@@ -8,18 +8,15 @@ from typing import Annotated
 import typer
 
 from .. import options as o
+from ..asked import Answers, Endpoint
 
 
+@o.taking(endpoint=Endpoint, answers=Answers, omit=("tokenizer", "token_ids", "ignore_eos"))
 def record(
     url: Annotated[str, typer.Argument(help="Base URL of the endpoint.")],
-    model: o.Model = "",
-    endpoint_type: o.EndpointType = "chat",
-    api_key_env: o.ApiKeyEnv = None,
-    api_key_file: o.ApiKeyFile = None,
-    header: o.Header = None,
-    insecure: o.Insecure = False,
-    ca_file: o.CaFile = None,
-    extra_body: o.ExtraBody = None,
+    *,
+    endpoint: Endpoint,
+    answers: Answers,
     prompt: Annotated[str, typer.Option(help="What to ask.")] = "Count upwards from one, in words.",
     tokens: Annotated[int, typer.Option(help="Length of the answer.")] = 8,
     name: Annotated[str, typer.Option(help="The table's name.")] = "stream",
@@ -45,10 +42,7 @@ def record(
 
     from .. import targeting
 
-    spec = targeting.spec(
-        name="record", url=url, model=model, endpoint_type=endpoint_type, api_key_env=api_key_env,
-        api_key_file=api_key_file, header=header or [], insecure=insecure, ca_file=ca_file, extra_body=extra_body,
-    )  # fmt: skip
+    spec = targeting.spec("record", url, endpoint, answers)
     ask = Ask(index=0, due=0, prompt=prompt, prompt_tokens=len(prompt.split()), output_tokens=tokens)
     wire, answer = fetch(spec, ask, source)
     exchange = replay(wire, answer)

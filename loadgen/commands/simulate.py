@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 
 from .. import options as o
+from ..asked import Gates, Load
 
 SIMULATED = "Simulated endpoints"
 
 
+@o.taking(load=Load, gates=Gates, omit=("concurrency", "drain_timeout", "open_loop", "retries", "leave", "keep_ticks"))
 def simulate(
-    trace: o.TraceFile = None,
+    *,
     target: Annotated[
         list[str] | None,
         typer.Option(help="[NAME=]PROFILE[,KEY=VALUE...], repeatable.", rich_help_panel=SIMULATED),
@@ -31,17 +33,8 @@ def simulate(
             rich_help_panel=SIMULATED,
         ),
     ] = None,
-    speedup: o.Speedup = 1.0,
-    request_rate: o.RequestRate = None,
-    burstiness: o.Burstiness = 1.0,
-    duration: o.Duration = None,
-    warmup: o.Warmup = 0.0,
-    request_count: o.RequestCount = None,
-    max_context: o.MaxContext = None,
-    skip_bad_rows: o.SkipBadRows = False,
-    seed: o.Seed = 0,
-    slo: o.Slo = None,
-    goodput: o.Goodput = None,
+    load: Load,
+    gates: Gates,
     out: o.Out = None,
     as_json: o.Json = False,
 ) -> None:
@@ -67,20 +60,16 @@ def simulate(
     if not target:
         raise InputError("is missing", where="--target", remedy="a profile; `phaseload serve --list` shows them")
     chosen = simulation.subjects(target, pairs(setting or []))
-    targeting.check_gates(slo or [], goodput or [])
-    load = planning.Load(
-        trace=targeting.required(trace, "TRACE", "a file, or a bundled workload such as azure-conv"),
-        speedup=speedup, request_rate=request_rate, burstiness=burstiness, duration=duration, warmup=warmup,
-        request_count=request_count, max_context=max_context, skip_bad_rows=skip_bad_rows, seed=seed,
-    )  # fmt: skip
+    targeting.check_gates(gates)
     name = f"simulate-{planning.name_of(load.trace)}"
     if sweep:
         from .. import sweeping
 
-        sys.exit(sweeping.run(chosen, load, sweep, out, name=name, model=model, goodput=goodput or [], slo=slo or []))
+        sys.exit(sweeping.run(chosen, load, sweep, out, name=name, model=model, goodput=gates.goodput, slo=gates.slo))
     for subject in chosen:
         subject.build(model)
+    trace = planning.requests(load)
     folder = planning.new_folder(name, out)
-    about = {"argv": targeting.argv(), "json": as_json, "slo": slo or [], "goodput": goodput or []}
-    simulation.run(chosen, load, folder, model=model, about=about)
+    about = {"argv": targeting.argv(), "json": as_json, "slo": gates.slo, "goodput": gates.goodput}
+    simulation.run(chosen, load, trace, folder, model=model, about=about)
     sys.exit(conclude.conclude(folder))

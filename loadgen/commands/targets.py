@@ -42,7 +42,8 @@ def check(
     from targets.probe import probe
     from targets.wire.headers import limits
 
-    from ..planning import Load, requests
+    from ..asked import Load
+    from ..planning import requests
     from ..quota import shortfalls
     from ..targeting import settled
 

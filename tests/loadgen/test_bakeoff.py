@@ -8,8 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from loadgen.asked import Load
 from loadgen.bakeoff import DEMO, DEMO_STEP_S, DEMO_STEPS, THREE, USE, sized, steps
-from loadgen.planning import Load, requests
+from loadgen.planning import requests
 from loadgen.targeting import factors
 from targets.simulated.capacity import capacity
 

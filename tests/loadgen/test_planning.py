@@ -10,7 +10,8 @@ import pytest
 
 from loadgen import __main__ as program
 from loadgen import plan as plans
-from loadgen.planning import Load, numbered, phase, requests
+from loadgen.asked import Load
+from loadgen.planning import numbered, phase, requests
 from targets.target import Spec
 from traces.errors import InputError
 

@@ -14,6 +14,7 @@ import pytest
 from fastdigest import TDigest
 
 from loadgen import progress, targeting
+from loadgen.asked import Answers, Endpoint
 from loadgen.plan import Leg, Phase, Plan
 from targets import client
 from targets.target import Spec
@@ -37,8 +38,8 @@ def test_times_that_are_none(text: str) -> None:
 
 def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
     (tmp_path / "t.toml").write_text('[cpu]\nurl = "http://c:1"\nmodel = "m"\n')
-    common = {"model": "m", "header": ["X-A: ${B}"], "extra_body": '{"k": 1}', "endpoint_type": "completions"}
-    specs = targeting.several(["gpu=http://g:1/v1", "groq=https://q"], tmp_path / "t.toml", common)
+    endpoint, answers = Endpoint("m", "completions", header=["X-A: ${B}"]), Answers(extra_body='{"k": 1}')
+    specs = targeting.several(["gpu=http://g:1/v1", "groq=https://q"], tmp_path / "t.toml", endpoint, answers)
     assert [spec.name for spec in specs] == ["cpu", "gpu", "groq"]
     assert (specs[1].headers, specs[1].extra_body, specs[1].endpoint_type) == (
         (("X-A", "${B}"),),
@@ -71,7 +72,7 @@ def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
         monkeypatch.setenv(f"PHASELOAD_HEADER_{number}", "")  # restored afterwards
         monkeypatch.delenv(f"PHASELOAD_HEADER_{number}")
     given = ["Authorization: Bearer sk-1", "X-Key: sk-2", "X-Again: Bearer sk-1", "X-Team: a", "X-Token: ${T}"]
-    headers = dict(targeting.spec(name="x", url="http://h", header=given).headers)
+    headers = dict(targeting.spec("x", "http://h", Endpoint(header=given), Answers()).headers)
     assert headers == {
         "Authorization": "${PHASELOAD_HEADER_1}", "X-Key": "${PHASELOAD_HEADER_2}", "X-Again": "${PHASELOAD_HEADER_1}",
         "X-Team": "a", "X-Token": "${T}",
@@ -84,7 +85,7 @@ def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
 @pytest.mark.parametrize("url", ["g:1", "ftp://g", "http://", "http://g:0", "http://u:p@g", "unix://s", ""])
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(InputError, match="--url"):
-        targeting.spec(name="x", url=url)
+        targeting.spec("x", url, Endpoint(), Answers())
 
 
 def test_a_late_server_is_waited_for() -> None:

@@ -100,7 +100,7 @@ def test_a_sweep_writes_its_points_and_a_page(tmp_path):
 def test_each_point_of_a_sweep_is_asked_the_gates(tmp_path, gate, outcomes, code):
     with pytest.raises(SystemExit) as ended:
         command.simulate(
-            "azure-conv", duration=20.0, target=["h100"], sweep=["mbu=0.9,0.3"], slo=[gate], out=tmp_path / "plan"
+            trace="azure-conv", duration=20.0, target=["h100"], sweep=["mbu=0.9,0.3"], slo=[gate], out=tmp_path / "plan"
         )
     assert ended.value.code == code
     found = json.loads((tmp_path / "plan/planning.json").read_text())
@@ -112,7 +112,7 @@ def test_each_point_of_a_sweep_is_asked_the_gates(tmp_path, gate, outcomes, code
 def test_words_are_values_of_an_axis_too(tmp_path):
     sweep = ["engine=vllm,trtllm", "pool=1..3"]
     with pytest.raises(SystemExit):
-        command.simulate("azure-conv", duration=5.0, target=["h100"], sweep=sweep, out=tmp_path / "plan")
+        command.simulate(trace="azure-conv", duration=5.0, target=["h100"], sweep=sweep, out=tmp_path / "plan")
     found = json.loads((tmp_path / "plan/planning.json").read_text())
     assert [tuple(row["values"].values()) for row in found["points"]] == [
         (engine, pool) for engine in ("vllm", "trtllm") for pool in (1, 2, 3)
@@ -123,7 +123,7 @@ def test_words_are_values_of_an_axis_too(tmp_path):
 @pytest.mark.parametrize("gate", ["itl p99 < 1ms", "other: ttft p50 < 1s", "@peak: ttft p50 < 1s"])
 def test_a_gate_that_no_point_can_answer_is_refused(gate):
     with pytest.raises(InputError):
-        command.simulate("azure-conv", duration=5.0, target=["h100"], sweep=["pool=1,2"], slo=[gate])
+        command.simulate(trace="azure-conv", duration=5.0, target=["h100"], sweep=["pool=1,2"], slo=[gate])
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_gate_that_no_point_can_answer_is_refused(gate):
 )
 def test_mistakes_are_one_clear_line(targets, sweep, says):
     with pytest.raises(InputError) as problem:
-        command.simulate("azure-conv", duration=5.0, target=targets, sweep=sweep)
+        command.simulate(trace="azure-conv", duration=5.0, target=targets, sweep=sweep)
     assert says in str(problem.value)
     assert "\n" not in str(problem.value)
 
