@@ -34,7 +34,7 @@ import orjson
 from traces.errors import InputError
 
 from ..exchange import Exchange, Outcome
-from ..target import Ask, Spec
+from ..target import OURS_ALONE, Ask, Spec, own_header
 from . import WireError, facts
 
 WORDS = ("prompt", "messages", "model", "prompt_tokens", "output_tokens")
@@ -178,6 +178,8 @@ def parse(told: dict[str, Any], where: str) -> Custom:
         if not isinstance(table, dict):
             raise InputError("expected a table", where=where, column=key, remedy=f"add [{key}]")
     assert isinstance(answer, dict) and isinstance(body, dict)
+    if (own := own_header([("Host", ""), *(headers or {}).items()])) is not None:
+        raise InputError(f"no header {own}: {OURS_ALONE}", where=where, column="headers")
     if not any(word in str(body) for word in ("{prompt}", "{messages}")):
         raise InputError("has neither {prompt} nor {messages}: nothing would be asked", where=where, column="body")
     return Custom(path, {key: str(value) for key, value in (headers or {}).items()}, body, _paths(answer, where))

@@ -81,6 +81,8 @@ def test_the_answer_is_found(answer, body, told):
         ({"answer": {"text": "t", "txt": "t"}}, "answer.txt"),
         ({"answer": {"text": "t", "cumulative": "yes"}}, "answer.cumulative"),
         ({"headers": 3}, "headers"),
+        ({"headers": {"content-length": 5}}, "headers"),
+        ({"headers": {"Host": "other"}}, "headers"),
     ],
 )
 def test_mistakes_name_their_key(changed, named):
