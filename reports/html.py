@@ -138,6 +138,7 @@ def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, in
         "best": lambda result, metric, q: text.is_best(summary, result, metric, q),
         "sentences": lead.sentences(summary),
         "leads": lead.matrix(summary),
+        "alarms": list(text.alarms(summary)),
         "notes": list(text.notes(summary)),
         "verdicts": list(_verdicts(run, summary)),
         "plots": _plots(run, summary, numbers, slug) | {"servers": list(_servers(run, readings, numbers, slug))},

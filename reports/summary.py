@@ -335,6 +335,7 @@ def _evidence(key: Key, rows: pd.DataFrame, sample: Mapping[str, Any]) -> validi
     counted = rows[rows["counted"]]
     late = sample["values"]["lateness"]
     read = counted[counted["reads"] > 0]
+    own = counted.loc[counted["outcome"] == "internal_error", "error"]
     return validity.Evidence(
         target=key[0],
         step=key[1],
@@ -343,7 +344,8 @@ def _evidence(key: Key, rows: pd.DataFrame, sample: Mapping[str, Any]) -> validi
         lateness_p99=quantiles.at(late, 0.99) if len(late) else None,
         mean_gap=sample["window"] / len(counted) if len(counted) else None,
         unstamped_share=float((read["unstamped"] > 0).mean()) if len(read) else 0.0,
-        internal_errors=int((rows["outcome"] == "internal_error").sum()),
+        internal_errors=len(own),
+        fault=str(own.mode().iloc[0]) if len(own) else "",
         stepped=int(counted["stepped"].sum()),
         duplicates=int(rows.duplicated(["index", "attempt"]).sum()),
     )

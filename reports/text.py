@@ -38,6 +38,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         console.print(_leads(rows, console.width), soft_wrap=False)
     else:
         console.print()
+    for alarm in alarms(summary):
+        console.print(Text(printable(alarm), style="bold red"), soft_wrap=True)
     for sentence in lead.sentences(summary):
         console.print(Text(printable(sentence)), soft_wrap=True)
     for note in notes(summary):
@@ -166,16 +168,40 @@ def _at(result: Mapping[str, Any], metric: str, q: float) -> Mapping[str, Any]:
     return found
 
 
+def _where(result: Mapping[str, Any]) -> str:
+    return str(result["target"]) + (f" at {result['step']}" if result["step"] else "")
+
+
+def alarms(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Where there are no figures to read: the verdict is about the client, and stays valid."""
+    for result in summary["results"]:
+        if result["counts"]["counted"] and not result["counts"]["ok"]:
+            first = result["errors"][0]
+            said = f"{first['outcome']}: {first['error']}" if first["error"] else first["outcome"]
+            yield f"{_where(result)}: every request failed, {result['counts']['counted']:,} of them; {said}"
+
+
 def notes(summary: Mapping[str, Any]) -> Iterator[str]:
     """What a reader must know before he quotes a figure."""
     for result in summary["results"]:
-        where = result["target"] + (f" at {result['step']}" if result["step"] else "")
+        where, counts = _where(result), result["counts"]
+        if counts["retried"]:
+            first = counts["counted"] - counts["retried"]
+            yield (
+                f"{where}: {counts['counted']:,} tries of {first:,} requests: each try is a row, "
+                "and n and failed count tries."
+            )
+        if (unstamped := result["client"]["unstamped"] or 0.0) > 0.01:
+            yield (
+                f"{where}: {unstamped:.0%} of answers have no kernel receive times (Unix sockets give none): "
+                "their instants are the client's own reads."
+            )
         if result["overloaded"]:
             yield f"{where}: overloaded, its backlog grew all along: these percentiles depend on the run's length."
         asked, given = result["lengths"]["output"]["asked_p50"], result["lengths"]["output"]["given_p50"] or 0
         if asked and abs(given / asked - 1) > 0.1:
             yield f"{where}: median output {given:,.0f} tokens where {asked:,.0f} were asked for: E2E isn't comparable."
-        if whole := result["counts"]["whole"]:
+        if whole := counts["whole"]:
             yield f"{where}: {whole:,} answers did not stream: they have no TTFT and no TPOT."
         if chunks := result["tokens_from"].get("chunks"):
             yield f"{where}: {chunks:,} answers told no token counts; their token-bearing events were counted instead."

@@ -2,8 +2,9 @@
 
 A run is valid where the client's own faults can't have moved its figures: p50 and p99 of TTFT and TPOT, computed at
 both ends of the first and last tokens' brackets, agree within 5 %, and lateness p99 stays within 10 ms or 10 % of the
-mean gap between arrivals (whichever is longer). Within 20 % (20 ms) it is suspect, beyond it invalid. A server's
-failures never make a run invalid: they are results.
+mean gap between arrivals (whichever is longer). Within 20 % (20 ms) it is suspect, beyond it invalid. Reads without a kernel receive time are
+judged by their brackets too. A server's failures never make a run invalid: they are results. Requests that failed
+through the client's own fault do, where they are more than 1 %.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from typing import Any
 AGREE, DOUBTFUL = 0.05, 0.20  # (high - low) / high of a bracketed quantile
 LATE, LATE_SHARE = 0.010, 0.10  # seconds, share of the mean gap; twice that is doubtful
 CLOCK_OFFSET = 0.005  # seconds between workers' clocks
+OWN_FAULTS = 0.01  # share of requests that failed through a fault of the client
+UNSTAMPED = 0.01  # share of exchanges without kernel times, above which these are the brackets' cause
 REMEDY_CLIENT = "use more processes (--processes N) or fewer streams a process"
+REMEDY_UNSTAMPED = "TCP on Linux has kernel receive times, which Unix sockets don't have; or " + REMEDY_CLIENT
+REMEDIES = {
+    "Too many open files": "raise the limit of open files (ulimit -n), or use more processes (--processes N)",
+    "Cannot assign requested address": "widen the range of local ports, or send from more machines",
+    "": "report it with run.json",
+}  # by the beginning of a fault's text
 
 
 class Status(StrEnum):
@@ -63,7 +72,8 @@ class Evidence:
     mean_gap: float | None = None
     counted: int = 1  # requests inside the window
     unstamped_share: float = 0.0  # of exchanges with a read that had no kernel timestamp
-    internal_errors: int = 0
+    internal_errors: int = 0  # counted requests that failed through the client's own fault
+    fault: str = ""  # what most of them say
     duplicates: int = 0
     stepped: int = 0  # open while the clock was stepped: without durations
 
@@ -140,12 +150,15 @@ def _of_brackets(group: Evidence) -> Iterator[Reason]:
         return
     low, high = group.brackets[worst]
     status = Status.SUSPECT if spreads[worst] <= DOUBTFUL else Status.INVALID
+    unstamped = group.unstamped_share > UNSTAMPED
+    cause = "reads had no kernel receive time, and came too late" if unstamped else "the client read too late"
     text = (
-        f"the client read too late to know {worst}: between {low * 1e3:.3g} and {high * 1e3:.3g} ms "
+        f"{cause} to know {worst}: between {low * 1e3:.3g} and {high * 1e3:.3g} ms "
         f"({spreads[worst]:.1%} apart, at most {AGREE:.0%} is valid)"
     )
+    remedy = REMEDY_UNSTAMPED if unstamped else REMEDY_CLIENT
     affects = ", ".join(name for name, spread in spreads.items() if spread > AGREE)
-    yield Reason(status, text, affects, REMEDY_CLIENT, group.target, group.step)
+    yield Reason(status, text, affects, remedy, group.target, group.step)
 
 
 def _of_lateness(group: Evidence) -> Iterator[Reason]:
@@ -167,10 +180,8 @@ def _of_rows(group: Evidence) -> Iterator[Reason]:
         text = f"{group.stepped} requests were open while the clock was stepped and have no durations"
         yield Reason(Status.SUSPECT, text, "the sample of all figures", **where)
     if group.internal_errors:
-        text = f"{group.internal_errors} exchanges ended in an internal error of the client"
-        yield Reason(Status.SUSPECT, text, "failure counts and adjusted quantiles", "report it with run.json", **where)
-    if group.unstamped_share > 0.01:
-        text = f"{group.unstamped_share:.0%} of exchanges had reads without a kernel receive time"
-        yield Reason(
-            Status.SUSPECT, text, "TTFT, TPOT, ITL", "TCP on Linux has receive times; Unix sockets don't", **where
-        )
+        status = Status.SUSPECT if group.internal_errors <= OWN_FAULTS * group.counted else Status.INVALID
+        cause = next(beginning for beginning in REMEDIES if group.fault.startswith(beginning))
+        text = f"{group.internal_errors:,} of {group.counted:,} requests failed through the client's own fault"
+        text += f": {cause or group.fault}" if group.fault else ""
+        yield Reason(status, text, "the load, failure counts and adjusted quantiles", REMEDIES[cause], **where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -208,6 +209,37 @@ def test_a_clock_step_is_told_and_its_requests_left_out(tmp_path: Path) -> None:
     assert "5 requests were open while the clock was stepped" in str(found["validity"])
 
 
+def test_faults_of_ours_give_no_verdict_on_the_server(tmp_path: Path) -> None:
+    rows = made.exchanges(made.GPU, seconds=30)
+    for row in rows[-20:]:
+        row.outcome, row.error = Outcome.INTERNAL_ERROR, "Too many open files: raise the limit"
+    writer = results.Writer(tmp_path, 0)
+    for row in rows:
+        writer.append(row)
+    writer.close()
+    (tmp_path / "run.json").write_text('{"ended": "completed"}')
+    run = recorded.load(tmp_path)
+    found = summary.save(run)
+    assert found["validity"]["status"] == "invalid"
+    (reason,) = found["validity"]["reasons"]
+    assert reason["text"].startswith("20 of ") and "ulimit" in reason["remedy"]
+    verdicts = gates.judge(recorded.samples(run, {}), [gates.parse("errors < 1%")])
+    assert gates.exit_code(verdicts, found["validity"]["status"]) == 3
+
+
+def test_tries_are_told_from_requests(tmp_path: Path) -> None:
+    rows = made.exchanges(made.GPU, seconds=30)
+    again = [dataclasses.replace(row, attempt=2) for row in rows[-7:]]
+    writer = results.Writer(tmp_path, 0)
+    for row in rows + again:
+        writer.append(row)
+    writer.close()
+    found = made.summarise(tmp_path)
+    counted = sum(row.counted for row in rows)
+    said = f"h100 at 1x: {counted + 7} tries of {counted} requests: each try is a row, and n and failed count tries."
+    assert said in text.notes(found)
+
+
 def test_a_request_sent_twice_is_found(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=10)
     again = results.Writer(folder, 1)
@@ -233,7 +265,10 @@ def test_nothing_answered_at_all(tmp_path: Path) -> None:
         writer.append(Exchange(index=index, target="dead", due=due, prompt_tokens=5, output_tokens=5, started=due,
                                done=due + 9, outcome=Outcome.REFUSED, error="refused"))  # fmt: skip
     writer.close()
-    (result,) = made.summarise(tmp_path)["results"]
+    found = made.summarise(tmp_path)
+    (result,) = found["results"]
+    assert list(text.alarms(found)) == ["dead: every request failed, 10 of them; refused: refused"]
+    assert "every request failed" in made.page([tmp_path]).read_text()
     assert result["metrics"]["ttft"]["quantiles"][0] | {"digest": 0} == {
         "q": 0.5, "value": None, "unbounded": True, "low": None, "high": None, "answered": None, "n": 10, "needs": 6,
         "enough": True, "digest": 0, "digest_error": None,

@@ -30,9 +30,15 @@ VALID, SUSPECT, INVALID = Status
         ({"lateness_p99": 0.09, "mean_gap": 1.0}, {}, VALID, ""),
         ({"lateness_p99": 0.15, "mean_gap": 1.0}, {}, SUSPECT, "at most 100.0 ms"),
         ({"lateness_p99": 0.21, "mean_gap": 1.0}, {}, INVALID, "left late"),
-        ({"unstamped_share": 0.009}, {}, VALID, ""),
-        ({"unstamped_share": 0.5}, {}, SUSPECT, "50% of exchanges had reads without a kernel receive time"),
-        ({"internal_errors": 1}, {}, SUSPECT, "internal error of the client"),
+        ({"unstamped_share": 1.0, "brackets": {"ttft p99": (0.096, 0.1)}}, {}, VALID, ""),
+        (
+            {"unstamped_share": 1.0, "brackets": {"ttft p50": (0.09, 0.1)}},
+            {},
+            SUSPECT,
+            "reads had no kernel receive time, and came too late to know ttft p50",
+        ),
+        ({"internal_errors": 3, "counted": 300}, {}, SUSPECT, "3 of 300 requests failed through the client's own"),
+        ({"internal_errors": 4, "counted": 300}, {}, INVALID, "4 of 300 requests failed through the client's own"),
         ({"stepped": 4}, {}, SUSPECT, "4 requests were open while the clock was stepped"),
         ({"duplicates": 2}, {}, INVALID, "2 requests were sent twice"),
         ({"lateness_p99": 0.009, "mean_gap": 0.001}, {}, VALID, ""),  # the larger of the two limits
@@ -64,6 +70,24 @@ def test_the_worst_reason_decides_and_comes_first() -> None:
     judged = judge([Evidence("a", "", lateness_p99=0.015), Evidence("b", "", duplicates=1)], Conduct())
     assert [(reason.status, reason.target) for reason in judged.reasons] == [(INVALID, "b"), (SUSPECT, "a")]
     assert judged.status is INVALID
+
+
+@pytest.mark.parametrize(
+    ("fault", "says", "remedy"),
+    [
+        (
+            "Too many open files: raise it",
+            "own fault: Too many open files",
+            "raise the limit of open files (ulimit -n)",
+        ),
+        ("TypeError: 'x' is no y", "own fault: TypeError: 'x' is no y", "report it with run.json"),
+    ],
+)
+def test_a_fault_of_ours_has_the_remedy_that_fits(fault: str, says: str, remedy: str) -> None:
+    (reason,) = judge([Evidence("t", "", counted=10, internal_errors=10, fault=fault)], Conduct()).reasons
+    assert reason.text.endswith(says)
+    assert reason.remedy.startswith(remedy)
+    assert ("run.json" in reason.remedy) is ("TypeError" in fault)
 
 
 def test_the_figures_that_are_affected_are_named() -> None:
