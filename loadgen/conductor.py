@@ -147,16 +147,11 @@ class Conductor:
         if alive and all(worker.ready >= upcoming for worker in alive):
             if upcoming == 0:
                 self.origin = realtime_ns() + LEAD
-                self._scraper = self._scrape()
+                self._scraper = Scraper(self.plan.targets, self.folder, self.origin)
             start = 0 if upcoming == 0 else self._now() + LEAD
             self.phase = upcoming
             self.record.phase_started(upcoming, start, self.origin)
             self._tell({"kind": "go", "phase": upcoming, "origin": self.origin, "start": start})
-
-    def _scrape(self) -> Scraper:
-        """Reads the servers' own metrics and the round trips from here on, in a process of its own."""
-        specs = [leg.target for phase in self.plan.phases for leg in phase.legs]
-        return Scraper(specs, self.folder, self.origin)
 
     def _now(self) -> int:
         return realtime_ns() - self.origin
@@ -185,7 +180,11 @@ class Conductor:
             self._send({"kind": "refused", "why": why}, client)
             return
         worker.heard = realtime_ns()
-        getattr(self, f"_on_{kind}")(worker, message)
+        answer = ANSWERS.get(kind)
+        if answer is not None:
+            answer(self, worker, message)
+        else:
+            self._lose(worker, f"it said {kind!r}, which this version doesn't know")
 
     def _tell(self, message: Message) -> None:
         for worker in self.workers.values():
@@ -258,3 +257,16 @@ class Conductor:
 
     def _acknowledge(self, worker: Worker, message: Message) -> None:
         self._send({"kind": "ack", "sequence": message["sequence"]}, worker.client)
+
+
+ANSWERS: dict[str, Callable[[Conductor, Worker, Message], None]] = {
+    "claim": Conductor._on_claim,
+    "ping": Conductor._on_ping,
+    "fetch": Conductor._on_fetch,
+    "ready": Conductor._on_ready,
+    "over": Conductor._on_over,
+    "progress": Conductor._on_progress,
+    "rows": Conductor._on_rows,
+    "final": Conductor._on_final,
+    "failed": Conductor._on_failed,
+}
