@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 
 from targets.target import Spec
+from targets.wire import custom
 from traces.errors import InputError
 from traces.trace import Trace, unpacked
 
@@ -125,11 +126,20 @@ def _tuples(kind: type, raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def save(plan: Plan, traces: dict[str, Trace], folder: Path) -> None:
-    """Writes plan.json and the legs' requests into the run's folder."""
+    """Writes plan.json, custom formats in it, and the legs' requests into the run's folder. Raises InputError."""
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     for file, trace in traces.items():
         pack(trace, folder / file)
-    (folder / FILE).write_bytes(plan.dumps())
+    (folder / FILE).write_bytes(_carrying(plan).dumps())
+
+
+def _carrying(plan: Plan) -> Plan:
+    """The plan with all that its targets need on another machine."""
+
+    def phase(one: Phase) -> Phase:
+        return replace(one, legs=tuple(replace(leg, target=custom.carried(leg.target)) for leg in one.legs))
+
+    return replace(plan, phases=tuple(map(phase, plan.phases)))
 
 
 def load(folder: Path) -> Plan:

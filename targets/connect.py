@@ -16,5 +16,4 @@ def connect(spec: Spec, clock: Clock, kind: type[Exchange] = Exchange) -> Target
     `kind` Verbatim: the exchanges keep their answers' text."""
     if spec.protocol is not None:
         return TwoLegTarget(spec, clock, kind)
-    wire = custom.load(spec.endpoint_type) if spec.endpoint_type.endswith(".toml") else None
-    return HttpTarget(spec, clock, wire, kind)
+    return HttpTarget(spec, clock, custom.of(spec), kind)

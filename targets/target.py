@@ -57,7 +57,7 @@ class Spec:
     name: str
     url: str  # base URL: scheme, host, port and an optional path prefix (a trailing /v1 is understood)
     model: str = ""
-    endpoint_type: str = "chat"  # a key of targets.wire.WIRES
+    endpoint_type: str = "chat"  # a key of targets.wire.WIRES, or the file of a custom format
     api_key_env: str | None = None
     api_key_file: str | None = None
     headers: tuple[tuple[str, str], ...] = ()  # values may hold ${VARIABLE}, filled in at the last moment
@@ -77,6 +77,7 @@ class Spec:
     labels: dict[str, str] = field(default_factory=dict)
     price_per_hour: float | None = None
     watts: float | None = None
+    format: dict[str, Any] = field(default_factory=dict)  # a custom format's tables, once a plan carries them
 
     def __post_init__(self) -> None:
         if (header := own_header(self.headers)) is not None:

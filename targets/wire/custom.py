@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ import orjson
 from traces.errors import InputError
 
 from ..exchange import Exchange, Outcome
-from ..target import OURS_ALONE, Ask, Spec, own_header
+from ..target import KEYS_ELSEWHERE, OURS_ALONE, Ask, Spec, literal_field, literal_header, own_header
 from . import WireError, facts
 
 WORDS = ("prompt", "messages", "model", "prompt_tokens", "output_tokens")
@@ -154,16 +154,33 @@ def _filled(template: Any, words: dict[str, Any]) -> Any:
     return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], m[0])), template)
 
 
+def of(spec: Spec) -> Custom | None:
+    """The format of a target that has one of its own, as its plan carries it or as its file tells it. Raises
+    InputError."""
+    if not spec.endpoint_type.endswith(".toml"):
+        return None
+    return parse(spec.format or read(spec.endpoint_type), spec.endpoint_type)
+
+
+def carried(spec: Spec) -> Spec:
+    """The target with its format's tables in it: another machine has no such file. Raises InputError."""
+    return spec if spec.format or of(spec) is None else replace(spec, format=read(spec.endpoint_type))
+
+
 def load(path: str | Path) -> Custom:
     """The format that a file tells. Raises InputError."""
+    return parse(read(path), str(path))
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The file's tables. Raises InputError."""
     where = str(path)
     try:
-        told = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't be read: {getattr(error, 'strerror', None) or 'not UTF-8'}", where=where) from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"not TOML: {error}", where=where) from None
-    return parse(told, where)
 
 
 def parse(told: dict[str, Any], where: str) -> Custom:
@@ -178,11 +195,14 @@ def parse(told: dict[str, Any], where: str) -> Custom:
         if not isinstance(table, dict):
             raise InputError("expected a table", where=where, column=key, remedy=f"add [{key}]")
     assert isinstance(answer, dict) and isinstance(body, dict)
-    if (own := own_header([("Host", ""), *(headers or {}).items()])) is not None:
+    named = {key: str(value) for key, value in (headers or {}).items()}
+    if (own := own_header([("Host", ""), *named.items()])) is not None:
         raise InputError(f"no header {own}: {OURS_ALONE}", where=where, column="headers")
+    if secret := literal_header(named.items()) or literal_field(body):
+        raise InputError(f"{secret} would be stored with the run", where=where, column=secret, remedy=KEYS_ELSEWHERE)
     if not any(word in str(body) for word in ("{prompt}", "{messages}")):
         raise InputError("has neither {prompt} nor {messages}: nothing would be asked", where=where, column="body")
-    return Custom(path, {key: str(value) for key, value in (headers or {}).items()}, body, _paths(answer, where))
+    return Custom(path, named, body, _paths(answer, where))
 
 
 def _paths(answer: dict[str, Any], where: str) -> Paths:

@@ -8,7 +8,10 @@ import pytest
 
 from loadgen import plan as plans
 from loadgen.plan import Leg, Phase, Plan
+from targets.clock import Clock
+from targets.connect import connect
 from targets.target import Spec
+from targets.wire import custom
 from traces.errors import InputError
 from traces.trace import Trace, build
 
@@ -37,6 +40,20 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     assert list(read) == list(requests())
     assert (read.block_tokens, read.name, read.source) == ({1: 4, 2: 5, 3: 4}, "t", "t.jsonl")
     assert read.fingerprint() == requests().fingerprint()
+
+
+def test_a_plan_carries_the_format_that_a_target_names(tmp_path: Path) -> None:
+    """Workers on other machines have no such file."""
+    told = 'path = "/g"\n[body]\np = "{prompt}"\nn = 3\n[answer]\ntext = "t"\ncumulative = true\n'
+    file = tmp_path / "own.toml"
+    file.write_text(told)
+    spec = Spec("a", "http://127.0.0.1:1", endpoint_type=str(file))
+    plans.save(Plan("p", (Phase("b", (Leg(spec, "f", 1),)),)), {}, tmp_path)
+    at_home = custom.of(spec)
+    file.unlink()
+    [target] = plans.load(tmp_path).targets
+    assert custom.of(target) == at_home is not None
+    connect(target, Clock()).close()
 
 
 def test_windows_are_nanoseconds_of_the_phase() -> None:

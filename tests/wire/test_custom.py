@@ -83,11 +83,14 @@ def test_the_answer_is_found(answer, body, told):
         ({"headers": 3}, "headers"),
         ({"headers": {"content-length": 5}}, "headers"),
         ({"headers": {"Host": "other"}}, "headers"),
+        ({"headers": {"x-api-key": "sesame"}}, "x-api-key"),
+        ({"body": {"p": "{prompt}", "deep": [{"api_key": "sesame"}]}}, "api_key"),
     ],
 )
 def test_mistakes_name_their_key(changed, named):
-    with pytest.raises(InputError, match=rf"own\.toml, column {named}:"):
+    with pytest.raises(InputError, match=rf"own\.toml, column {named}:") as caught:
         custom.parse({**TOLD, **changed}, "own.toml")
+    assert "sesame" not in str(caught.value)
 
 
 def test_a_file_that_is_not_toml(tmp_path):
