@@ -93,6 +93,7 @@ class Load:
 class Answers:
     """What prompts are made of, and what is asked back."""
 
+    prompts: str | None = None
     tokenizer: str | None = None
     token_ids: int | None = None
     ignore_eos: bool | None = None

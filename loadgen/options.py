@@ -60,6 +60,7 @@ OPTIONS: dict[str, Any] = {
     "skip_bad_rows": _option(LOAD, "Count unusable rows instead of refusing them.", "--skip-bad-rows"),
     "keep_ticks": _option(LOAD, "Leave a coarse clock's ticks as they are.", "--keep-ticks"),
     "seed": _option(LOAD, "Of every random draw."),
+    "prompts": _option(ANSWERS, "A JSONL file of your own texts: prompts take their words from it."),
     "tokenizer": _option(ANSWERS, "A tokenizer.json: prompts exact in its tokens, answers counted in them."),
     "token_ids": _option(ANSWERS, "Send prompts as token ids below this (completions endpoints)."),
     "ignore_eos": _option(ANSWERS, "Ask for answers of exactly the trace's length.", "--ignore-eos/--heed-eos"),

@@ -62,7 +62,8 @@ class Phase:
 @dataclass(frozen=True)
 class Plan:
     """A whole run. `tokenizer`: path of a tokenizer.json that makes prompts exact in its tokens; `vocabulary`: prompts
-    are sent as token ids below it. `record` goes into run.json as it is: argv, seed, trace, slo, order, ..."""
+    are sent as token ids below it; `prompts`: `Corpus.about()` of the texts whose words they take. `record` goes into
+    run.json as it is: argv, seed, trace, slo, order, ..."""
 
     name: str
     phases: tuple[Phase, ...]
@@ -70,6 +71,7 @@ class Plan:
     salt: str = "auto"  # "auto": the run's own; "none"; or a text
     tokenizer: str | None = None
     vocabulary: int | None = None
+    prompts: dict[str, Any] | None = None
     slo: tuple[str, ...] = ()
     goodput: tuple[str, ...] = ()
     record: dict[str, Any] = field(default_factory=dict)

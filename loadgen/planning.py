@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from targets.target import Spec
+from traces import corpus as corpora
 from traces import transforms
 from traces.errors import InputError
 from traces.open import open_trace
@@ -85,11 +86,22 @@ def common(salt: str, answers: Answers, gates: Gates) -> dict[str, Any]:
     """Fields of a plan that don't depend on its loads."""
     return {
         "salt": salt,
+        "prompts": _prompts(answers),
         "tokenizer": answers.tokenizer,
         "vocabulary": answers.token_ids,
         "slo": tuple(gates.slo),
         "goodput": tuple(gates.goodput),
     }
+
+
+def _prompts(answers: Answers) -> dict[str, Any] | None:
+    """What a plan says of the user's own texts, which must be usable."""
+    if answers.prompts is None:
+        return None
+    corpus = corpora.read(answers.prompts)
+    if answers.tokenizer is None:
+        corpus.check_words()
+    return corpus.about()
 
 
 def replay(name: str, load: Load, spec: Spec, **rest: Any) -> tuple[Plan, dict[str, Trace]]:

@@ -41,6 +41,7 @@ class Record:
             "version": version("phaseload"),
             "seed": plan.seed,
             "salt": self.salt,
+            "prompts": plan.prompts,
             "slo": list(plan.slo),
             "goodput": list(plan.goodput),
             **plan.record,

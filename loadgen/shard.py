@@ -37,6 +37,7 @@ from targets.client import diagnostics
 from targets.clock import Clock, monotonic_ns, realtime_ns
 from targets.connect import connect
 from targets.exchange import Exchange, Verbatim
+from traces import corpus as corpora
 from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.transforms import shard as part_of
@@ -120,6 +121,7 @@ class Shard:
         offer = self._claim()
         plan = plans.loads(offer["plan"])
         self._number, self._of = int(offer["shard"]), int(offer["of"])
+        self._corpus = None if plan.prompts is None else corpora.expected(plan.prompts)
         self._offset, error = self._measure_offset(offer)
         with tempfile.TemporaryDirectory(prefix="phaseload-") as spare:
             self._shared = self._is_shared(offer)
@@ -173,7 +175,7 @@ class Shard:
         slots = None if leg.concurrency is None else share(leg.concurrency, self._number, self._of)
         agenda = Agenda(trace, end=phase.end, concurrency=slots, open_loop=leg.open_loop)
         leg_salt = "" if salt == "none" else f"{salt}/{phase.name}/{leg.target.name}"
-        prompts = Prompts(trace, seed=plan.seed, salt=leg_salt, tokenizer=plan.tokenizer)
+        prompts = Prompts(trace, seed=plan.seed, salt=leg_salt, tokenizer=plan.tokenizer, corpus=self._corpus)
         ahead = Ahead(trace, prompts, plan.vocabulary)
         ahead.fill()
         return agenda, ahead

@@ -162,8 +162,9 @@ def check_prompts(answers: Answers, endpoint_type: str) -> None:
         counter(tokenizer)
     if token_ids is None:
         return
-    if tokenizer is not None:
-        raise InputError("can't be combined with --tokenizer", where="--token-ids", remedy="give one of them")
+    for option, value in (("--tokenizer", tokenizer), ("--prompts", answers.prompts)):
+        if value is not None:
+            raise InputError(f"can't be combined with {option}", where="--token-ids", remedy="give one of them")
     if not 10 <= token_ids <= 10_000_000:
         raise InputError(f"expected the size of a vocabulary, got {token_ids}", where="--token-ids")
     if endpoint_type != "completions":
@@ -215,16 +216,18 @@ def settled(specs: Sequence[Spec], patience: str | None) -> list[Spec]:
     unknown = [one for one in specs if one.endpoint_type == "auto"]
     if not unknown:
         return list(specs)
-    from targets.probe import settle
+    from targets.auto import settle
 
     wait_ready(unknown, patience)
-    found = []
-    for one in specs:
-        one, said = settle(one)
-        found.append(one)
-        if said:
-            sys.stderr.write(f"{one.name}: {said}\n")
-    return found
+    return [_settled(settle(one)) if one in unknown else one for one in specs]
+
+
+def _settled(found: Probe) -> Spec:
+    spec = found.spec
+    if found.problem:
+        raise InputError(found.problem, where=spec.name, remedy="or name its endpoint type: auto found none")
+    sys.stderr.write(f"{spec.name}: {spec.url} {found.notes[0]}\n")
+    return spec
 
 
 def probe(specs: Sequence[Spec]) -> None:

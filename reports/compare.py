@@ -49,12 +49,15 @@ def of_run(run: Recorded, base: str = "") -> list[dict[str, Any]]:
 
 
 def of_runs(before: Recorded, after: Recorded) -> list[dict[str, Any]]:
-    """The same target and step in two runs of one trace; runs of a single target each are paired whatever its name."""
-    prints = [(run.facts.get("trace") or {}).get("fingerprint") for run in (before, after)]
-    if prints[0] != prints[1]:
-        raise InputError(
-            "the runs replayed different traces: there are no pairs", where=f"{before.folder} and {after.folder}"
-        )
+    """The same target and step in two runs of one trace and, where they took their words from one, of one corpus;
+    runs of a single target each are paired whatever its name."""
+    for fact, differing in (
+        ("trace", "replayed different traces"),
+        ("prompts", "took their prompts from different texts"),
+    ):
+        prints = [(run.facts.get(fact) or {}).get("fingerprint") for run in (before, after)]
+        if prints[0] != prints[1]:
+            raise InputError(f"the runs {differing}: there are no pairs", where=f"{before.folder} and {after.folder}")
     first, second = dict(before.groups()), dict(after.groups())
     keys: list[tuple[Key, Key]] = [(key, key) for key in first if key in second]
     if not keys and len({target for target, _ in first}) == len({target for target, _ in second}) == 1:

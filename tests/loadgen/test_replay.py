@@ -144,6 +144,14 @@ BAD = [
     (["t.csv", "--out", "full"], "full"),
     (["t.csv", "--tokenizer", "nowhere.json"], "nowhere.json"),
     (["t.csv", "--token-ids", "32000"], "--token-ids"),
+    (["t.csv", "--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
+    (["t.csv", "--prompts", "empty.csv"], "empty.csv: holds no text"),
+    (["t.csv", "--prompts", "negative.csv"], "negative.csv:1: not JSON"),
+    (["t.csv", "--prompts", "unspaced.jsonl"], "--tokenizer"),
+    (
+        ["t.csv", "--prompts", "p", "--token-ids", "32000", "--endpoint-type", "completions"],
+        "--token-ids: can't be combined with --prompts",
+    ),
     (["t.csv", "--web-port", "99999"], "--web-port"),
     (["t.csv", "--web-port", "{taken}"], "can't listen at 127.0.0.1:{taken}"),
     (["t.csv", "--master", "--master-bind-port", "{taken}"], "--master-bind-port: can't listen"),
@@ -162,6 +170,7 @@ def test_unusable_input_is_one_line_and_exit_code_2(
     trace(tmp_path / "t.csv", 2)
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "negative.csv").write_text("due_s,prompt_tokens,output_tokens\n0,1,1\n1,-5,1\n")
+    (tmp_path / "unspaced.jsonl").write_text(json.dumps("字" * 100))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "run.json").write_text("{}")
     with endpoint() as server:
@@ -270,6 +279,25 @@ def test_each_try_is_a_row_and_prompts_may_be_token_ids(tmp_path: Path) -> None:
     assert found == [(index, n, outcome) for index in range(4) for n, outcome in ((1, "http_error"), (2, "ok"))]
     assert sorted(len(body["prompt"]) for body in server.bodies) == [6, 6, 7, 7, 8, 8, 9, 9]
     assert all(0 < token < 1000 for body in server.bodies for token in body["prompt"])
+
+
+def test_prompts_take_their_words_from_a_corpus(tmp_path: Path) -> None:
+    """The same texts in every process, at the trace's lengths; a comparison with other words is refused."""
+    trace(tmp_path / "t.csv", 12)
+    (tmp_path / "own.jsonl").write_text('"alpha beta gamma delta epsilon zeta eta theta iota kappa lambda my"\n')
+    for run, arguments in (("r", ["--processes", "2", "--prompts", "own.jsonl"]), ("plain", [])):
+        with endpoint() as server:
+            done = phaseload("replay", "t.csv", "--url", server.url, "--out", run, *arguments, cwd=tmp_path)
+        assert done.returncode == expected(tmp_path / run, 0), done.stderr
+        if run == "r":
+            said = sorted(map(str.split, server.prompts), key=len)
+    assert sorted(map(len, said)) == sorted(6 + row % 5 for row in range(12))
+    assert all(words[1:6] == ["alpha", "beta", "gamma", "delta", "epsilon"] for words in said)
+    assert len({words[0] for words in said}) == 12
+    about = json.loads((tmp_path / "r" / "run.json").read_text())["prompts"]
+    assert (about["source"], about["texts"], about["words"], len(about["fingerprint"])) == ("own.jsonl", 1, 12, 32)
+    compared = phaseload("compare", "r", "plain", cwd=tmp_path)
+    assert compared.returncode == 2 and "prompts from different texts" in compared.stderr
 
 
 def test_users_who_leave(tmp_path: Path) -> None:

@@ -133,6 +133,11 @@ def test_two_runs(tmp_path: Path, read_back: Recorded) -> None:
     strange = made.run(tmp_path / "s", (made.GPU,), change=lambda facts: facts["trace"].update(fingerprint="ff"))
     with pytest.raises(InputError, match="different traces"):
         compare.of_runs(read_back, recorded.load(strange))
+    corpus = {"source": "own.jsonl", "fingerprint": "ff", "texts": 1, "words": 1}
+    reworded = made.run(tmp_path / "r", (slower,), steps={"1x": 9.0}, change=lambda facts: facts.update(prompts=corpus))
+    with pytest.raises(InputError, match="prompts from different texts"):
+        compare.of_runs(read_back, recorded.load(reworded))
+    assert compare.of_runs(recorded.load(reworded), recorded.load(reworded))
     with pytest.raises(InputError, match="no target 'nobody' here"):
         compare.of_run(read_back, "nobody")
 

@@ -17,6 +17,7 @@ from traces.prompts import ENDING, Prompts
 from traces.tokenizer import counter
 from traces.trace import Trace, build
 
+UNTIMED = settings(deadline=None)  # a busy machine says nothing about a property
 WHITE = " \n\t\u3000\u2028"
 texts = st.text(st.sampled_from(f"abcé漢😀.{WHITE}"), min_size=1, max_size=60).map(str.strip).filter(bool)
 corpus = st.lists(texts, min_size=1, max_size=5).map(Corpus)
@@ -35,6 +36,7 @@ def shared(prompts: tuple[int, ...] = (100, 80, 20, 70), size: int = 16) -> Trac
     )
 
 
+@UNTIMED
 @given(corpus, st.binary(max_size=9), st.integers(0, 300), st.booleans())
 def test_words_are_counted_exactly_and_shorter_is_the_beginning_of_longer(texts, key, count, named):
     text = texts.words(key, count, named=named)
@@ -42,12 +44,14 @@ def test_words_are_counted_exactly_and_shorter_is_the_beginning_of_longer(texts,
     assert text.startswith(texts.words(key, count // 2, named=named))
 
 
+@UNTIMED
 @given(corpus, st.binary(max_size=9), st.integers(1, 300))
 def test_words_and_characters_are_of_one_passage(texts, key, count):
     long, longer = texts.words(key, count), texts.characters(key, 70 * count)
     assert longer.startswith(long)
 
 
+@UNTIMED
 @given(corpus, st.tuples(*[st.integers(1, 150)] * 4), st.integers(1, 40))
 def test_prompts_have_the_traces_lengths_and_share_what_it_shares_and_no_more(texts, lengths, size):
     trace = shared(lengths, size)
@@ -63,6 +67,7 @@ def test_prompts_have_the_traces_lengths_and_share_what_it_shares_and_no_more(te
     assert all(prompt.startswith(joined) for prompt in prompts[:3] if len(prompt.split()) >= size)
 
 
+@UNTIMED
 @given(corpus)
 def test_no_two_requests_salts_or_seeds_begin_alike(texts):
     trace = build({"due": [0] * 50, "prompt_tokens": [3] * 50, "output_tokens": [1] * 50})
@@ -127,7 +132,7 @@ def test_with_a_tokenizer_any_text_has_the_exact_number_of_tokens(tokenizer, own
     assert all(text.startswith(common) for text in said[:3]) and not said[3].startswith(common[:8])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(UNTIMED, max_examples=30)
 @given(texts=corpus, tokens=st.integers(20, 300))
 def test_fitting_any_text_is_exact(tokenizer, texts, tokens):
     trace = build({"due": [0], "prompt_tokens": [tokens], "output_tokens": [1]})
