@@ -7,38 +7,62 @@ import multiprocessing
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import product
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import compress, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+import pandas as pd
 
+from reports import quantiles
 from reports.gates import LATENCIES, Gate, Verdict, decide, exit_code, parse, parse_goodput
-from targets.exchange import NANO, Exchange
-from targets.simulated import analysis, capacity
+from reports.phases import costs
+from reports.quantiles import Values
+from reports.recorded import meets, rates
+from targets.exchange import Exchange
+from targets.simulated.compose import Endpoint
 from targets.simulated.disaggregation import Disaggregated
-from targets.simulated.pipeline import Racks
-from targets.simulated.pool import Pool
 from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.request import Request
 
-from . import planning
+from . import hardware, planning
 from .asked import Load
+from .plan import SECOND
 from .simulation import STEP, Subject
 
 LOADS = ("speedup", "request_rate")  # axes that change the load; all others are settings of the targets
 COUNTS = ("pool", "tp", "max_batch", "chunk", "drafted", "local_below")
 POINTS = 8
 LARGEST = 20_000  # points of a grid
-SAMPLE = 1_000
+PHASES = ("queue", "prefill", "decode")  # of every simulated endpoint
 UNSWEPT = {"itl", "longest_stall", "lateness", "connect"}  # metrics that points don't keep
 OUTCOMES = {0: "met", 1: "missed", 3: "undecided"}  # by the exit code that the gates of a point alone would give
 
 Value = float | str
-Point = tuple[int, Subject, tuple[tuple[str, Value], ...]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of the axes' values, for one target."""
+
+    number: int
+    subject: Subject
+    values: tuple[tuple[str, Value], ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What all points share."""
+
+    model: str
+    load: Load
+    objectives: Mapping[str, float]
+    gates: Sequence[Gate]
+
 
 # The requests of each load, in every worker: workers are forked after this is filled, so nothing is copied to them.
 _REQUESTS: dict[tuple[tuple[str, float], ...], list[Request]] = {}
@@ -97,10 +121,10 @@ def run(
     points = list(_points(chosen, axes, model))
     if len(points) > LARGEST:
         raise InputError(f"{len(points):,} points", where="--sweep", remedy=f"at most {LARGEST:,}")
-    for loads in {_loads(values) for _, _, values in points}:
+    for loads in {_loads(point.values) for point in points}:
         _REQUESTS[loads] = list(planning.requests(_at(load, dict(loads))))
     folder = planning.new_folder(name, out)
-    rows = _simulated(points, model, load, objectives, gates)
+    rows = _simulated(points, Sweep(model, load, objectives, gates))
     base = _REQUESTS[min(_REQUESTS)]
     found = {
         "model": model,
@@ -109,9 +133,9 @@ def run(
         "slo": list(slo),
         "axes": axes,
         "points": rows,
-        "targets": [_about(subject, model, base) for subject in chosen],
-        "crossovers": list(_crossovers(chosen, model, base)),
-        "hybrids": [hybrid for subject in chosen if (hybrid := _hybrid(subject, model, base))],
+        "targets": [hardware.about(subject, model, base) for subject in chosen],
+        "crossovers": list(hardware.crossovers(chosen, model, base)),
+        "hybrids": [hybrid for subject in chosen if (hybrid := hardware.hybrid(subject, model, base))],
     }
     (folder / "planning.json").write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
     page = report.write(found, folder / "planning.html")
@@ -143,7 +167,7 @@ def _points(chosen: Sequence[Subject], axes: Mapping[str, Sequence[Value]], mode
         own = [key for key, values in axes.items() if key in LOADS or _knows(subject, key, values, model)]
         used |= set(own)
         for values in product(*(axes[key] for key in own)):
-            yield number, subject, tuple(zip(own, values, strict=True))
+            yield Point(number, subject, tuple(zip(own, values, strict=True)))
             number += 1
     if unused := set(axes) - used:
         raise InputError(f"no target has a setting {min(unused)}", where="--sweep")
@@ -175,182 +199,100 @@ def _set(subject: Subject, values: Sequence[tuple[str, Value]]) -> Subject:
     return replace(subject, settings={**subject.settings, **own})
 
 
-def _simulated(
-    points: Sequence[Point], model: str, load: Load, objectives: Mapping[str, float], gates: Sequence[Gate]
-) -> list[dict[str, Any]]:
+def _simulated(points: Sequence[Point], sweep: Sweep) -> list[dict[str, Any]]:
     """A row for each point, in order; with a progress bar on a terminal."""
     from rich.progress import track
 
-    tasks = [(point, model, load, dict(objectives), tuple(gates)) for point in points]
     gc.freeze()  # a collection in a worker would walk, and so copy, all the requests
-    with multiprocessing.get_context("fork").Pool(min(len(os.sched_getaffinity(0)), len(tasks)), gc.disable) as pool:
-        done = pool.imap_unordered(_measure, tasks)
-        rows = dict(track(done, "simulating", len(tasks), transient=True, disable=len(tasks) < 4))
-    return [rows[number] for number in sorted(rows)]
+    with multiprocessing.get_context("fork").Pool(min(len(os.sched_getaffinity(0)), len(points)), gc.disable) as pool:
+        done = pool.imap_unordered(partial(_measure, sweep), points)
+        rows = dict(track(done, "simulating", len(points), transient=True, disable=len(points) < 4))
+    return [rows[point.number] for point in points]
 
 
-def _measure(task: tuple[Point, str, Load, dict[str, float], tuple[Gate, ...]]) -> tuple[int, dict[str, Any]]:
-    (number, subject, values), model, load, objectives, gates = task
-    requests = _REQUESTS[_loads(values)]
-    endpoint = _set(subject, values).build(model, load.seed)
+def _measure(sweep: Sweep, point: Point) -> tuple[int, dict[str, Any]]:
+    requests, load = _REQUESTS[_loads(point.values)], sweep.load
+    endpoint = _set(point.subject, point.values).build(sweep.model, load.seed)
     rows = list(simulate(endpoint, requests))
-    exchanges = [exchange for exchange in rows if exchange.due >= load.warmup / NANO]
-    good = [exchange for exchange in exchanges if exchange.ok]
-    ttft = np.array([exchange.ttft for exchange in good], float)
-    tpot = np.array([value for exchange in good if (value := exchange.tpot) is not None], float)
-    e2e = np.array([exchange.e2e for exchange in good], float)
-    tokens = sum(exchange.output_count for exchange in good)
-    span = (max((exchange.done or 0) for exchange in exchanges) - min(e.due for e in exchanges)) * NANO
-    offered = max((requests[-1].due - requests[0].due) * NANO, 1e-9)
-    met = [exchange for exchange in good if _meets(exchange, objectives)]
-    met_tokens = sum(exchange.output_count for exchange in met)
-    dollars = endpoint.price / 3600 * span if endpoint.price else None
-    joules = endpoint.watts * span if endpoint.watts else None
-    end = load.seconds / NANO if load.seconds else requests[-1].due
-    verdicts = _verdicts(gates, subject.name, rows, exchanges, (load.warmup / NANO, end), met if objectives else None)
-    return number, {
-        "target": subject.name,
-        "values": dict(values),
+    counted = [exchange for exchange in rows if exchange.due >= load.warmup * SECOND]
+    good = [exchange for exchange in counted if exchange.ok]
+    met = _meeting(good, sweep.objectives)
+    end = load.seconds * SECOND if load.seconds else requests[-1].due
+    verdicts = _verdicts(sweep, point.subject.name, rows, counted, (load.warmup * SECOND, end), len(met))
+    offered = max((requests[-1].due - requests[0].due) / SECOND, 1e-9)
+    return point.number, {
+        "target": point.subject.name,
+        "values": dict(point.values),
         "rate": len(requests) / offered,
-        "requests": len(exchanges),
-        "failed": len(exchanges) - len(good),
-        "ttft": _quantiles(ttft),
-        "tpot": _quantiles(tpot),
-        "e2e": _quantiles(e2e),
-        "queue_mean": _mean(exchange.server_queue for exchange in good),
-        "prefill_mean": _mean(exchange.server_prefill for exchange in good),
-        "transfer_mean": _mean(exchange.server_transfer or 0.0 for exchange in good),
-        "decode_mean": _mean(exchange.server_decode for exchange in good),
-        "tokens_per_s": tokens / span,
-        "in_flight": float(e2e.sum() / span),
-        "goodput": len(met) / len(exchanges),
+        "requests": len(counted),
+        "failed": len(counted) - len(good),
+        "goodput": len(met) / len(counted),
         "units": endpoint.units,
-        "dollars_per_mtok": dollars / tokens * 1e6 if dollars and tokens else None,
-        "dollars_per_good_mtok": dollars / met_tokens * 1e6 if dollars and met_tokens else None,
-        "joules_per_token": joules / tokens if joules and tokens else None,
+        **_figures(endpoint, counted, good, met),
         "slo": OUTCOMES[exit_code(verdicts, "valid")] if verdicts else None,
         "gates": [verdict.as_json() for verdict in verdicts],
     }
 
 
+def _figures(
+    endpoint: Endpoint, counted: Sequence[Exchange], good: Sequence[Exchange], met: Sequence[Exchange]
+) -> dict[str, Any]:
+    """What one point measured, and cost."""
+    span = (max((exchange.done or 0) for exchange in counted) - min(e.due for e in counted)) / SECOND
+    tokens, met_tokens = (sum(exchange.output_count for exchange in some) / span for some in (good, met))
+    cost = costs({"price_per_hour": endpoint.price, "watts": endpoint.watts}, tokens, met_tokens) or {}
+    return {
+        **{metric: _quantiles(_sorted(good, metric)) for metric in ("ttft", "tpot", "e2e")},
+        **{f"{phase}_mean": _mean(getattr(exchange, f"server_{phase}") for exchange in good) for phase in PHASES},
+        "transfer_mean": _mean(exchange.server_transfer or 0.0 for exchange in good),
+        "tokens_per_s": tokens,
+        "in_flight": float(_sorted(good, "e2e").sum() / span),
+        "dollars_per_mtok": cost.get("per_million_tokens"),
+        "dollars_per_good_mtok": cost.get("per_million_good_tokens"),
+        "joules_per_token": cost.get("joules_per_token"),
+    }
+
+
+def _sorted(exchanges: Sequence[Exchange], metric: str) -> Values:
+    return np.sort(np.array([value for one in exchanges if (value := getattr(one, metric)) is not None], float))
+
+
+def _meeting(good: Sequence[Exchange], objectives: Mapping[str, float]) -> list[Exchange]:
+    """Those that met every objective."""
+    frame = pd.DataFrame({name: [getattr(one, name) for one in good] for name in {*objectives, "e2e"}}, dtype=float)
+    return list(compress(good, meets(frame, objectives)))
+
+
 def _verdicts(
-    gates: Sequence[Gate],
+    sweep: Sweep,
     target: str,
     rows: Sequence[Exchange],
     counted: Sequence[Exchange],
     window: tuple[float, float],
-    met: Sequence[Exchange] | None,
+    met: int,
 ) -> list[Verdict]:
     """On the gates that concern this target, from the same figures as a run's."""
-    gates = [gate for gate in gates if gate.target in ("", target)]
+    gates = [gate for gate in sweep.gates if gate.target in ("", target)]
     if not gates:
         return []
-    import pandas as pd
-
-    from reports.recorded import rates
-
-    answered = [exchange for exchange in counted if exchange.ok]
-    seconds = {
-        metric: np.sort([value for exchange in answered if (value := getattr(exchange, metric)) is not None])
-        for metric in {gate.metric for gate in gates} & set(LATENCIES)
-    }
+    good = [exchange for exchange in counted if exchange.ok]
     columns = ("first_token", "last_token", "ok", "done", "output_count")
     frame = pd.DataFrame({name: [getattr(exchange, name) for exchange in rows] for name in columns})
     sample = {
         "counted": len(counted),
-        "failed": len(counted) - len(answered),
-        "window": (window[1] - window[0]) * NANO,
-        "values": seconds,
-        "good": None if met is None else len(met),
+        "failed": len(counted) - len(good),
+        "window": (window[1] - window[0]) / SECOND,
+        "values": {metric: _sorted(good, metric) for metric in {gate.metric for gate in gates} & set(LATENCIES)},
+        "good": met if sweep.objectives else None,
         **rates(frame.astype({"first_token": float, "last_token": float, "done": float}), window),
     }
     return [decide(gate, sample, target, STEP) for gate in gates]
 
 
-def _meets(exchange: Any, objectives: Mapping[str, float]) -> bool:
-    """As reports.recorded.meets: an undefined figure violates nothing."""
-    return all((getattr(exchange, metric) or 0.0) <= limit for metric, limit in objectives.items())
-
-
-def _quantiles(values: Any) -> dict[str, float] | None:
-    return {"p50": float(np.quantile(values, 0.5)), "p99": float(np.quantile(values, 0.99))} if len(values) else None
+def _quantiles(values: Values) -> dict[str, float] | None:
+    return {"p50": quantiles.at(values, 0.5), "p99": quantiles.at(values, 0.99)} if len(values) else None
 
 
 def _mean(values: Any) -> float | None:
     found = [value for value in values if value is not None]
     return sum(found) / len(found) if found else None
-
-
-def _about(subject: Subject, model: str, requests: Sequence[Request]) -> dict[str, Any]:
-    """What holds of a target whatever the load."""
-    endpoint = subject.build(model)
-    times = analysis.roofline(endpoint)
-    prompt, output = _typical(requests)
-    about: dict[str, Any] = {
-        "name": subject.name,
-        "profile": endpoint.name,
-        "description": endpoint.profile.description,
-        "standing": endpoint.profile.standing,
-        "settings": dict(subject.settings),
-        "floor": analysis.floor(endpoint),
-        "price_per_hour": endpoint.price,
-        "watts": endpoint.watts,
-    }
-    sample = requests[:SAMPLE]
-    bare = {key: value for key, value in subject.settings.items() if not key.endswith("pool")}
-    about["capacity"] = list(capacity.capacity(subject.profile, sample, model=model, settings=bare))
-    single = analysis.alone(subject.profile, prompt, output, model, bare)
-    about["alone"] = {"ttft": single.first, "tpot": (single.last - single.first) / max(1, output - 1)}
-    station = endpoint.station
-    if times and isinstance(station, Pool):
-        context = prompt + output // 2
-        about["decode"] = analysis.decode_curve(times, context)
-        about["batch_cost"] = analysis.price_of_speed(
-            times,
-            (endpoint.price or 0.0) / len(station.replicas),
-            prompt,
-            output,
-            station.replicas[0].batching.kv_tokens,
-        )
-    return about
-
-
-def _crossovers(chosen: Sequence[Subject], model: str, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
-    """From which batch on a replica of each GPU target decodes more tokens a second than a rack of each other."""
-    prompt, output = _typical(requests)
-    stations = {subject.name: subject.build(model) for subject in chosen}
-    racks = {name: end.station.tpot for name, end in stations.items() if isinstance(end.station, Racks)}
-    for name, endpoint in stations.items():
-        times = analysis.roofline(endpoint)
-        if times and isinstance(endpoint.station, Pool):
-            for rack, tpot in racks.items():
-                batch = analysis.crossover(times, prompt + output // 2, tpot)
-                yield {"gpu": name, "rack": rack, "rack_tokens_per_s": 1 / tpot, "batch": batch}
-
-
-def _typical(requests: Sequence[Request]) -> tuple[int, int]:
-    """Median lengths of the requests."""
-    prompts = sorted(request.prompt_tokens for request in requests)
-    outputs = sorted(request.output_tokens for request in requests)
-    return max(1, prompts[len(prompts) // 2]), max(2, outputs[len(outputs) // 2])
-
-
-def _hybrid(subject: Subject, model: str, requests: Sequence[Request]) -> dict[str, Any] | None:
-    """What a composition gains over the faster of its parts alone, by output length and link bandwidth."""
-    endpoint = subject.build(model)
-    if not isinstance(endpoint.station, Disaggregated):
-        return None
-    prompt, _ = _typical(requests)
-    longest = max(16, endpoint.station.limit - prompt)
-    outputs = sorted({min(int(n), longest) for n in np.geomspace(8, 1024, 9)})
-    bandwidths = [float(f"{b:.3g}") for b in np.geomspace(1.1, 450, 9)]
-    settings = {key: value for key, value in subject.settings.items() if key != "pool"}
-    gain = analysis.hybrid_gain(subject.profile, outputs, bandwidths, prompt=prompt, model=model, settings=settings)
-    return {
-        "name": subject.name,
-        "alone": [name for name, _ in analysis.parts(subject.profile, settings)],
-        "prompt": prompt,
-        "outputs": outputs,
-        "bandwidths": bandwidths,
-        "gain": gain,
-    }
