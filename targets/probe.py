@@ -2,7 +2,12 @@
 
 `probe` sends a short request through the target itself, so what it finds is what the run will meet. Its `problem` is a
 reason not to start (one line with the remedy), its `notes` say how tokens will be counted, which phases the server
-reports and what it limits. Needs gevent's hub, as every target does.
+reports and what it limits. A target that can't be made at all (a name that nobody knows, a key or a certificate that
+can't be read) has that as its problem; the others are asked all the same. Needs gevent's hub, as every target does.
+
+Tokens that one read brought may have come one by one while this process was busy. What is known is the bracket: they
+came between the last poll before the read and the read. Only where this is short is the server to blame; else it is
+asked once more, with nobody beside it, and what is still unsure is a note, no reason not to start.
 """
 
 from __future__ import annotations
@@ -10,15 +15,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import gevent
 import orjson
 from gevent.event import AsyncResult
+from gevent.pool import Pool
 
 from traces.errors import InputError
 
 from .clock import Clock
 from .connect import connect
-from .exchange import Exchange, Outcome
+from .exchange import NANO, Exchange, Outcome
+from .pulse import pulse
 from .target import Ask, Spec
 from .wire import headers
 
@@ -27,6 +33,8 @@ TOKENS = 16
 PATIENCE = 60.0  # seconds until the first token: the first request of a cold server may take long
 AUTO = "auto"
 CANDIDATES = ("dynamo", "chat", "groq", "completions", "sglang", "tgi", "triton", "responses", "anthropic")
+AT_ONCE = 4  # targets: more would stall each other
+CLOSE = 0.1  # share of the wait for them within which tokens came that can't have been apart
 PHASES = ("queue", "prefill", "transfer", "decode")
 REASONS = {
     Outcome.REFUSED: "can't be reached",
@@ -49,6 +57,11 @@ class Probe:
     notes: tuple[str, ...] = ()
 
     @property
+    def asked(self) -> bool:
+        """Was a request made at all?"""
+        return self.exchange.started is not None
+
+    @property
     def ok(self) -> bool:
         return not self.problem
 
@@ -60,12 +73,21 @@ class Probe:
 
 
 def probe(specs: Sequence[Spec]) -> list[Probe]:
-    """Send one request to each target, at the same time. Raises InputError for a spec that can't be used at all."""
-    asked = [gevent.spawn(_probe, spec) for spec in specs]
-    return [one.get() for one in asked]
+    """Send one request to each target, a few at a time, and one more where it is unsure whether the target streams."""
+    found = Pool(AT_ONCE).map(_probe, specs)
+    return [_probe(one.spec) if _unsure(one.exchange) else one for one in found]
 
 
 def _probe(spec: Spec) -> Probe:
+    try:
+        return judge(spec, _asked(spec))
+    except InputError as error:
+        never = Exchange(0, spec.name, 0, 0, 0, outcome=Outcome.REFUSED, error=str(error))
+        return Probe(spec, never, str(error))
+
+
+def _asked(spec: Spec) -> Exchange:
+    pulse().poll_often()
     patient = replace(spec, first_token_timeout=min(spec.first_token_timeout, PATIENCE), request_timeout=2 * PATIENCE)
     target = connect(patient, Clock())
     words = len(PROMPT.split())
@@ -77,7 +99,7 @@ def _probe(spec: Spec) -> Probe:
         assert exchange is not None
     finally:
         target.close()
-    return judge(spec, exchange)
+    return exchange
 
 
 def judge(spec: Spec, exchange: Exchange) -> Probe:
@@ -121,7 +143,9 @@ def _field(error: str) -> str:
 def _unusable(spec: Spec, exchange: Exchange) -> str:
     if not exchange.token_at:
         return f"{spec.url} answered without a single token"
-    if len(exchange.token_at) == 1 and (exchange.usage_output or 0) > 1:
+    if exchange.whole:
+        return f"{spec.url} doesn't stream: it answered with one JSON document, which has no TTFT and no TPOT"
+    if _together(exchange) and not _unsure(exchange):
         return (
             f"{spec.url} doesn't stream: {exchange.usage_output} tokens came at once, so that TTFT and TPOT can't be "
             f"told apart; is there a buffering proxy in between?"
@@ -129,9 +153,28 @@ def _unusable(spec: Spec, exchange: Exchange) -> str:
     return ""
 
 
+def _together(exchange: Exchange) -> bool:
+    return len(exchange.token_at) == 1 and (exchange.usage_output or 0) > 1 and not exchange.whole
+
+
+def _unsure(exchange: Exchange) -> bool:
+    """Tokens came in one read: can they have been apart?"""
+    if not (exchange.ok and _together(exchange)):
+        return False
+    read, sent = exchange.token_at[0], exchange.sent or 0
+    after = sent if exchange.first_after is None else exchange.first_after
+    return read - after > CLOSE * (read - sent)
+
+
 def _notes(spec: Spec, exchange: Exchange) -> Iterator[str]:
     if spec.model and exchange.model and exchange.model != spec.model:
         yield f"answers as model {exchange.model!r}, asked was {spec.model!r}"
+    if _together(exchange):
+        took = ((exchange.first_token or 0) - (exchange.sent or 0)) * NANO
+        yield (
+            f"may not stream: {exchange.usage_output} tokens were read at once, {took * 1e3:.3g} ms after the request; "
+            "it was too fast to tell, or this machine too busy"
+        )
     if exchange.usage_output is None:
         yield "sends no usage: tokens are counted as chunks, or by a tokenizer.json of yours"
     elif exchange.usage_output < TOKENS:

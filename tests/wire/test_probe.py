@@ -1,19 +1,25 @@
 """What a probe's one exchange means: reasons not to start, each with its remedy, and what is worth knowing."""
 
+import time
 from array import array
 
+import gevent
 import pytest
 
 from targets.exchange import Exchange, Outcome
 from targets.probe import TOKENS, judge, probe
 from targets.target import Spec
+from tests.targets.scripted import Scripted
+from tests.targets.wire_cases import DONE, TWO, chunked
 
+USAGE = 'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}}\n\n'
+GOOD = chunked(TWO + USAGE + DONE)
 SPEC = Spec("one", "http://127.0.0.1:1", "m", api_key_env="KEY_VARIABLE")
 
 
-def exchange(outcome=Outcome.OK, status=200, error="", usage=TOKENS, reads=TOKENS, **more):
+def exchange(outcome=Outcome.OK, status=200, error="", usage=TOKENS, reads=TOKENS, at=0, **more):
     made = Exchange(0, "one", 0, 20, TOKENS, outcome=outcome, status=status, error=error, usage_output=usage, **more)
-    made.token_at, made.token_events = array("q", range(reads)), array("i", [1] * reads)
+    made.token_at, made.token_events = array("q", range(at, at + reads)), array("i", [1] * reads)
     return made
 
 
@@ -31,7 +37,9 @@ def exchange(outcome=Outcome.OK, status=200, error="", usage=TOKENS, reads=TOKEN
         (exchange(Outcome.MALFORMED, 200, "not JSON"), ["doesn't speak"]),
         (exchange(Outcome.TIMEOUT, None), ["in time"]),
         (exchange(reads=0, usage=0), ["without a single token"]),
-        (exchange(reads=1), ["doesn't stream", "proxy"]),
+        (exchange(reads=1, sent=0, first_after=95, at=100), ["doesn't stream", "proxy"]),
+        (exchange(reads=1, sent=0, first_after=0, at=100, whole=True), ["doesn't stream", "one JSON document"]),
+        (exchange(Outcome.HTTP_ERROR, 200, "engine died"), ["inside its answer", "engine died"]),
     ],
 )
 def test_reasons_not_to_start(given, says):
@@ -47,6 +55,7 @@ def test_reasons_not_to_start(given, says):
         (exchange(), "reports no phases"),
         (exchange(usage=None), "no usage"),
         (exchange(usage=5, reads=5), "gave 5 of 16"),
+        (exchange(reads=1, sent=0, first_after=80, at=100), "may not stream: 16 tokens were read at once"),
         (exchange(reads=11), "11 chunks carried 16 tokens"),
         (exchange(model="other"), "answers as model 'other'"),
         (exchange(server_queue=0.1, server_decode=1.0), "reports queue, decode"),
@@ -65,11 +74,63 @@ def test_a_port_where_nobody_listens():
     assert all("http://127.0.0.1:9 can't be reached" in each.problem and each.hopeless for each in found)
 
 
+def test_a_target_that_cant_be_made_hides_no_other(tmp_path):
+    specs = [
+        Spec("no-ca", "https://127.0.0.1:9", "m", ca_file=str(tmp_path / "none.pem")),
+        Spec("no-name", "http://no.such.host.invalid", "m"),
+        Spec("nobody", "http://127.0.0.1:9", "m"),
+    ]
+    found = probe(specs)
+    assert [each.spec.name for each in found] == ["no-ca", "no-name", "nobody"]
+    assert "none.pem" in found[0].problem and "no.such.host.invalid" in found[1].problem
+    assert [each.asked for each in found] == [False, False, True]
+    assert all(each.hopeless for each in found)
+
+
+def late(pause, gap):
+    """A server that gives each token after `gap` seconds, the first after `pause`."""
+
+    def script(peer):
+        while peer.request():
+            head, end, body = GOOD.partition(b"\r\n\r\n")
+            peer.say(head + end, pause)
+            for part in body.splitlines(keepends=True):
+                peer.say(part, gap if part.startswith(b"data") else 0)
+
+    return script
+
+
+def test_a_client_that_was_busy_blames_no_server():
+    """The process stalls through the whole of the first answer; asked again it sees the tokens come one by one."""
+    server = Scripted(late(0.02, 0.02))
+    stalls = iter([0.4])
+    stall = gevent.get_hub().loop.timer(0.01)
+    stall.start(lambda: time.sleep(next(stalls, 0)))
+    (found,) = probe([Spec("good", server.url, "m")])
+    server.close()
+    assert next(stalls, None) is None, "it never stalled"
+    assert found.ok and not any("may not stream" in note for note in found.notes)
+    assert len(found.exchange.token_at) == 2
+
+
+def test_a_buffering_proxy_is_named():
+    def all_at_once(peer):
+        while peer.request():
+            time.sleep(0.15)
+            peer.say(chunked(TWO + USAGE + DONE))
+
+    server = Scripted(all_at_once)
+    (found,) = probe([Spec("proxied", server.url, "m")])
+    server.close()
+    assert "doesn't stream" in found.problem and found.hopeless
+
+
 @pytest.mark.parametrize(
     ("given", "hopeless"),
     [
         (exchange(), False),
-        (exchange(reads=1), True),
+        (exchange(reads=1, sent=0, first_after=95, at=100), True),
+        (exchange(reads=1, sent=0, first_after=80, at=100), False),
         (exchange(Outcome.HTTP_ERROR, 404), True),
         (exchange(Outcome.HTTP_ERROR, 500), False),
         (exchange(Outcome.RATE_LIMITED, 429), False),
