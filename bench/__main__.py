@@ -9,15 +9,12 @@ import platform
 import sys
 from pathlib import Path
 
+from loadgen.machine import cpu
+
 
 def machine() -> str:
-    model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
     cores = len(os.sched_getaffinity(0))
-    return f"{model}, {cores} cores, Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{cpu()}, {cores} cores, Linux {platform.release()}, Python {platform.python_version()}"
 
 
 def names() -> list[str]:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .machine import cpu
+
 # What a load must hold to be safe: seconds of |TTFT error| p99 and |TPOT error| p99, and the share of first tokens
 # that came in one read with others, beyond which brackets open (reports/validity.py).
 TTFT, TPOT, SHARED = 0.0015, 0.00001, 0.01
@@ -25,13 +27,7 @@ def path() -> Path:
 
 def machine() -> dict[str, Any]:
     """What the certificate holds for: another machine's is not cited."""
-    model = platform.machine()
-    about = Path("/proc/cpuinfo")
-    for line in about.read_text().splitlines() if about.exists() else ():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return {"cpu": model, "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
+    return {"cpu": cpu(), "cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
 
 
 def safe(figures: Mapping[str, Any]) -> bool:

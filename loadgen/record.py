@@ -20,6 +20,7 @@ from reports.digest import Digests
 from traces.transforms import shard as part_of
 
 from . import plan as plans
+from .machine import cpu
 from .plan import Plan
 
 if TYPE_CHECKING:
@@ -158,15 +159,7 @@ def machine() -> dict[str, Any]:
     return {
         "host": platform.node(),
         "system": f"{platform.system()} {platform.release()}",
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)),
     }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
