@@ -8,7 +8,7 @@ file, line and column unless the user chose to skip them; then they are counted 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -125,26 +125,12 @@ class Rows:
     def _arrays(self) -> dict[str, Any]:
         columns: dict[str, Any] = dict(self._columns)
         columns["due"] = np.array(columns["due"], np.int64) - self._first_due()
-        if "index" in columns and (None in columns["index"] or len(set(columns["index"])) < len(self)):
-            raise InputError(
-                "an index is missing or there twice", where=self.where, column="index", remedy="leave it out"
-            )
         for name in ("turn", "think", "service"):
             if name in columns:
                 columns[name] = [value or 0 for value in columns[name]]
         if "prefix" in columns:
             columns["prefix"] = [value or () for value in columns["prefix"]]
-        service = columns.pop("service", None)
-        if "parent" in columns:
-            at = {key: position for position, key in enumerate(self._keys)}
-            parents = [at.get(key, -1) for key in columns["parent"]]
-            link(columns, parents, service)
-        elif "session" in columns:
-            columns["session"] = numbered(columns["session"])
-            link(columns, predecessors(columns["session"]), service)
-        if "session" in columns:
-            columns["session"] = numbered(columns["session"])
-        return columns
+        return linked(columns, self._keys, self.where)
 
 
 def beginning(first: int, relative: bool) -> int:
@@ -152,25 +138,46 @@ def beginning(first: int, relative: bool) -> int:
     return 0 if relative and 0 <= first < YEAR else first
 
 
+def linked(columns: dict[str, Any], keys: Sequence[Hashable], where: str) -> dict[str, Any]:
+    """Columns whose parents (among `keys`, the rows' names) and sessions (any keys) have become numbers."""
+    if "index" in columns and (None in columns["index"] or len(set(columns["index"])) < len(keys)):
+        raise InputError("an index is missing or there twice", where=where, column="index", remedy="leave it out")
+    service = columns.pop("service", None)
+    if "parent" in columns:
+        at = {key: position for position, key in enumerate(keys)}
+        link(columns, [at.get(key, -1) for key in columns["parent"]], service)
+    elif "session" in columns:
+        columns["session"] = numbered(columns["session"])
+        link(columns, predecessors(columns["session"]), service)
+    if "session" in columns:
+        columns["session"] = numbered(columns["session"])
+    return columns
+
+
 def link(columns: dict[str, Any], parents: list[int], service: list[int] | None) -> None:
     """Parents (positions) into `columns`, with what follows from them where the format doesn't give it: session, turn,
     and think time: the gap between the instants, less the time that the answer took where that is known. Formats that
     log arrivals alone don't tell answering from thinking: there the whole gap is thinking."""
-    due = columns["due"].tolist()
-    session: list[int] = []
-    turn: list[int] = []
-    think: list[int] = []
-    for child, parent in enumerate(parents):
-        earlier = 0 <= parent < child
-        parents[child] = parent = parent if earlier else -1
-        session.append(session[parent] if earlier else child)
-        turn.append(turn[parent] + 1 if earlier else 0)
-        answered = service[parent] if earlier and service else 0
-        think.append(max(0, due[child] - due[parent] - answered) if earlier else 0)
-    names = columns.get("index") or range(len(due))
-    columns["parent"] = [names[parent] if parent >= 0 else -1 for parent in parents]
-    for name, values in (("session", session), ("turn", turn), ("think", think)):
-        columns.setdefault(name, values)
+    due, parent = columns["due"], np.array(parents, np.int64)
+    parent[parent >= np.arange(len(parent))] = -1  # nobody waits for a later one
+    names = np.array(columns.get("index", range(len(due))), np.int64)
+    columns["parent"] = np.where(parent >= 0, names[parent], -1)
+    if "think" not in columns:
+        answered = np.array(service, np.int64)[parent] if service else 0
+        columns["think"] = np.where(parent >= 0, np.maximum(0, due - due[parent] - answered), 0)
+    if "session" not in columns or "turn" not in columns:
+        for name, values in zip(("session", "turn"), _chains(parent.tolist()), strict=True):
+            columns.setdefault(name, values)
+
+
+def _chains(parents: list[int]) -> tuple[list[int], list[int]]:
+    """For each row, the row with which its chain of parents began, and how far back that is."""
+    root: list[int] = []
+    depth: list[int] = []
+    for row, parent in enumerate(parents):
+        root.append(root[parent] if parent >= 0 else row)
+        depth.append(depth[parent] + 1 if parent >= 0 else 0)
+    return root, depth
 
 
 def predecessors(sessions: list[int]) -> list[int]:

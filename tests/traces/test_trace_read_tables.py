@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from traces.errors import InputError
 from traces.read import read
-from traces.readers import parquet, table_csv
+from traces.readers import parquet, table_csv, table_quick
 from traces.rows import Options, beginning
 from traces.source import Source
 from traces.trace import build
@@ -49,19 +49,47 @@ def test_azure_2024_has_offsets(tmp_path):
 VIDUR = "arrived_at,num_prefill_tokens,num_decode_tokens\n0.0,374,44\n4.314579,396,109\n1e1,5,6\n"
 OWN = "due_{},prompt_tokens,output_tokens\n1700000000,374,44\n1700000004,396,0\n"
 BURSTGPT = "Timestamp,Model,Request tokens,Response tokens\n5,M,472,18\n45,M,1087,0\n50,M,0,7\n118,M,417,276\n"
+LENGTHS = "prompt_tokens,output_tokens"
+SESSIONS = f"due_s,{LENGTHS},session,turn,parent,think_s\n0,9,1,5,0,-1,0\n1.5,9,1,7,0,-1,0\n2,9,1,5,1,0,1.25\n"
+LINKED = f"index,due_s,{LENGTHS},parent\n12,0,9,1,-1\n14,1,9,1,12\n13,2,9,1,14\n15,3,9,1,99\n"
+TALKS = f"due_s,{LENGTHS},session\n0,9,1,3\n1,9,1,-1\n2,9,1,3\n"
+BLOCKS = f"due_s,{LENGTHS},prefix,prefix_tokens\n0,9,1,4 -5,8 {{}}\n1,9,1,,\n2,9,1,4,8\n"
 
 
 @pytest.mark.parametrize(
-    "text", [AZURE_2023, AZURE_2024, VIDUR, BURSTGPT, *(OWN.format(unit) for unit in ("s", "ms", "us", "ns"))]
+    "text",
+    [
+        *(AZURE_2023, AZURE_2024, VIDUR, BURSTGPT, SESSIONS, LINKED, TALKS, BLOCKS.format(8), BLOCKS.format(1)),
+        *(OWN.format(unit) for unit in ("s", "ms", "us", "ns")),
+    ],
 )
 def test_the_quick_and_the_careful_way_agree(tmp_path, text):
     source = Source("t", Path(written(tmp_path, text)))
     columns = table_csv.header(source.head)
     form = table_csv.form_for(columns)
-    quick = table_csv._quick(source, columns, form, Options())
+    quick = table_quick.read(source, columns, form, Options())
     assert quick is not None
     careful = table_csv._careful(source, columns, form, Options())
     assert quick.fingerprint() == careful.fingerprint() and quick.notes == careful.notes
+    assert list(quick) == list(careful) and quick.block_tokens == careful.block_tokens
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        OWN.format("ns").replace("374", "0x374"),
+        OWN.format("ns").replace("1700000000", "0x10"),
+        *(SESSIONS.replace("5,1,0,", odd) for odd in ("a,1,0,", "5,0x1,0,", "5,1.0,0,", "5,-1,0,", "5,1,,")),
+        *(BLOCKS.format(odd) for odd in ("0", "8 8", "0x8", "1,5")),
+        BLOCKS.format(8).replace("4,8", "4,7"),
+        "due_s, prompt_tokens,output_tokens\n0,1,1\n",
+        "due_s,prompt_tokens,output_tokens,output_tokens\n0,1,1,2\n",
+    ],
+)
+def test_the_quick_way_leaves_to_the_careful_one_what_it_may_not_decide(tmp_path, text):
+    source = Source("t", Path(written(tmp_path, text)))
+    columns = table_csv.header(source.head)
+    assert table_quick.read(source, columns, table_csv.form_for(columns), Options()) is None
 
 
 @pytest.mark.parametrize(
@@ -205,7 +233,7 @@ def test_what_the_quick_way_takes_the_careful_way_takes_alike(tmp_path, drawn, u
     source = Source("t", Path(written(tmp_path, "\n".join([names, *rows]))))
     columns = table_csv.header(source.head)
     form = table_csv.form_for(columns)
-    quick = table_csv._quick(source, columns, form, Options())
+    quick = table_quick.read(source, columns, form, Options())
     good = all(1 <= prompt < 2**31 and 0 <= output < 2**31 for _, prompt, output in drawn)
     if good and drawn == sorted(drawn, key=lambda row: row[0]):
         careful = table_csv._careful(source, columns, form, Options())

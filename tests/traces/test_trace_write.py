@@ -1,6 +1,7 @@
 """Files of our own give the same rows back; the portrait and the picture are of the trace they are given."""
 
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +12,9 @@ from traces.plot import plot
 from traces.portrait import duration, portrait, spark
 from traces.profile import profile
 from traces.read import read
+from traces.readers import table_csv, table_quick
+from traces.rows import Options
+from traces.source import Source
 from traces.synth import synthesise
 from traces.trace import Trace, build
 from traces.write import write
@@ -62,6 +66,9 @@ def test_what_is_written_is_read_again(tmp_path, drawn, sessions, prefixes, endi
     used = {block for request in trace for block in request.prefix}
     sizes = again.block_tokens
     assert all((sizes if isinstance(sizes, int) else sizes[block]) == block + 1 for block in used)
+    if ".csv" in path:
+        columns = table_csv.header(Source(path, Path(path)).head)
+        assert table_quick.read(Source(path, Path(path)), columns, table_csv.form_for(columns), Options())
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
