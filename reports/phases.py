@@ -5,7 +5,9 @@ phase that the server tells for fewer than REPORTED of them is not reported. Wha
 token and is not told is "not attributed": network, queue and prefill together where the server says nothing.
 
 Two-leg exchanges are measured at the client: the prefill leg, the client's own hand-over, and the decode leg up to its
-first token (KV transfer, queue and first step together).
+first token (KV transfer, queue and first step together). Where the protocol sends both legs at once there is no
+hand-over, and of the decode leg only what comes after prefill counts. A prompt that went straight to decode spends
+nothing on prefill's leg.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from . import quantiles
 from .quantiles import Values, finite
 
 MEASURED, TOLD, ABSENT, REST = "measured", "told by the server", "not reported", "the rest of TTFT"
+TOGETHER = "none: both legs were sent at once"
 REPORTED = 0.99
 CLIENT = ("client wait", "connection")
 BEFORE_FIRST = ("queue", "prefill", "KV transfer")  # server phases inside TTFT, in order
@@ -35,7 +38,7 @@ def account(answered: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         _entry("client wait", answered["lateness"], MEASURED),
         _entry("connection", answered["connect"].fillna(0) + answered["upload"].fillna(0), MEASURED),
-        *(_two_legs(answered) if _reported(answered["decode_sent"]) else _one_leg(answered)),
+        *(_two_legs(answered) if answered["decode_sent"].notna().any() else _one_leg(answered)),
         _entry("decode", (answered["last_token"] - answered["first_token"]) * NANO, MEASURED),
     ]
 
@@ -53,11 +56,19 @@ def _one_leg(answered: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _two_legs(answered: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """A prompt that went straight to decode has no prefill leg, and spends nothing there."""
     legs = answered["prefill_sent"].notna()
-    yield _entry("prefill", ((answered["prefill_done"] - answered["prefill_sent"]) * NANO).where(legs, 0), MEASURED)
-    yield _entry("hand-over", ((answered["decode_sent"] - answered["prefill_done"]) * NANO).where(legs, 0), MEASURED)
-    yield _entry("decode leg to first token", (answered["first_token"] - answered["decode_sent"]) * NANO, MEASURED)
+    straight = len(legs) - int(legs.sum())
+    standing = f"{MEASURED}; {straight:,} of {len(legs):,} went straight to decode" if straight else MEASURED
+    together = bool((answered["decode_sent"] < answered["prefill_done"]).any())
+    began = answered[["prefill_done", "decode_sent"]].max(axis=1)
+    yield _entry("prefill", ((answered["prefill_done"] - answered["prefill_sent"]) * NANO).where(legs, 0), standing)
+    if together:
+        yield {"phase": "hand-over", "standing": TOGETHER, "mean": None, "p50": None, "p99": None}
+    else:
+        yield _entry("hand-over", ((began - answered["prefill_done"]) * NANO).where(legs, 0), standing)
+    # With both legs at once, prefill's answer may end after decode's first token.
+    left = ((answered["first_token"] - began) * NANO).clip(lower=0)
+    yield _entry("decode leg to first token", left, MEASURED)
 
 
 def _reported(column: pd.Series[float]) -> bool:

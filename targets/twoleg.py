@@ -9,13 +9,16 @@ proxy would wait, and
     prefill_done ... decode_sent    our own hand-over, the part of a proxy (sequential protocols)
     decode_sent  ... first token    the KV transfer, decode's queue and its first step
 
-are measured, not inferred. Pools go round robin, each by itself. A prompt shorter than `local_prefill_below` tokens
-goes straight to decode, which then prefills it too. What the legs say to each other is in `twoleg_protocols`.
+are measured, not inferred. Pools go round robin, and decode's moves on by one more whenever both are through, so that
+every pair is used. A prompt shorter than `local_prefill_below` tokens goes straight to decode, which then prefills it
+too: such an exchange has a decode leg only. One leg's failure is the exchange's. What the legs say to each other is in
+`twoleg_protocols`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -50,16 +53,16 @@ class TwoLegTarget:
         self.prefill = [HttpTarget(replace(spec, url=url), clock) for url in spec.prefill]
         self.decode = [HttpTarget(replace(spec, url=url), clock, kind=kind) for url in spec.decode]
         self._engines = [_engine(spec, url) for url in spec.prefill] if spec.protocol == "mooncake" else []
-        self._prefilled = self._decoded = 0  # exchanges so far, for the round robins
+        self._local = self._prefilled = 0  # exchanges so far, for the round robins
+        self._in_step = math.lcm(len(self.prefill), len(self.decode))  # pairs that two plain round robins would make
         self._handing: set[_Exchange] = set()  # those whose decode leg isn't out yet
 
     def start(self, ask: Ask, done: Done) -> None:
-        decode = self.decode[self._decoded % len(self.decode)]
-        self._decoded += 1
         if ask.prompt_tokens < self.spec.local_prefill_below:
-            return decode.start(ask, done)
-        turn = self._prefilled % len(self.prefill)
-        self._prefilled += 1
+            return self._start_locally(ask, done)
+        number, self._prefilled = self._prefilled, self._prefilled + 1
+        turn = number % len(self.prefill)
+        decode = self.decode[(number + number // self._in_step) % len(self.decode)]
         engine = self._engines[turn] if self._engines else ""
         prefill = self.prefill[turn]
         pair = Pair(prefill.spec.url, decode.spec.url, uuid.uuid4().hex, engine, self.spec.labels)
@@ -69,6 +72,16 @@ class TwoLegTarget:
         except Exception as error:
             gevent.spawn(exchange.fail, error)
         return None
+
+    def _start_locally(self, ask: Ask, done: Done) -> None:
+        decode = self.decode[self._local % len(self.decode)]
+        self._local += 1
+
+        def over(exchange: Exchange) -> None:
+            exchange.decode_sent, exchange.decode_worker = exchange.sent, urlsplit(decode.spec.url).netloc
+            done(exchange)
+
+        decode.start(ask, over)
 
     def stop(self, outcome: Outcome) -> None:
         for exchange in self._handing:
@@ -151,9 +164,12 @@ class _Exchange:
             return
         exchange, first = self.exchange, self.first
         exchange.decode_sent = exchange.sent
-        if exchange.outcome is not Outcome.OK and first.outcome is not Outcome.OK:
-            exchange.error = f"{exchange.error}; prefill: {first.error}"
-        self._finish(exchange.outcome, exchange.error)
+        if first.outcome is Outcome.OK or not self.owner.protocol.concurrent:
+            self._finish(exchange.outcome, exchange.error)
+        elif exchange.outcome is Outcome.OK:  # decode made up its own KV, or did without
+            self._finish(first.outcome, f"prefill: {first.error}")
+        else:
+            self._finish(exchange.outcome, f"{exchange.error}; prefill: {first.error}")
 
     def _answered_by_prefill(self) -> None:
         """TensorRT-LLM's context server finished the request: its one token is the answer."""
@@ -174,9 +190,9 @@ class _Exchange:
         if first.sent is not None and (exchange.sent is None or first.sent < exchange.sent):
             exchange.sent, exchange.connected = first.sent, first.connected
             exchange.body_sent, exchange.reused = first.body_sent, first.reused
+        exchange.usage_cached = first.usage_cached  # decode counts what it fetched as cached
         if first.outcome is Outcome.OK:
             exchange.prefill_done = first.done
-            exchange.usage_cached = first.usage_cached  # decode counts what it fetched as cached
         if exchange.done is None:
             exchange.done, exchange.status, exchange.retry_after = first.done, first.status, first.retry_after
         exchange.stepped = exchange.stepped or first.stepped
@@ -199,6 +215,8 @@ class PrefillReader:
         data = facts.load(event)
         if data.get("error") or name == "error":
             raise openai.failed(data)
+        openai.note(data, {}, exchange)
+        exchange.usage_cached = facts.count(facts.mapping(data.get("meta_info")).get("cached_tokens"))
         return 1
 
     def answer(self, body: bytes, exchange: Exchange) -> int:

@@ -64,9 +64,37 @@ def test_two_legs_are_measured() -> None:
 
     told = account([row(0, local=False), row(1, local=True)])
     assert "not attributed" not in told
+    assert told["prefill"]["standing"] == "measured; 1 of 2 went straight to decode"
     assert [told[name]["mean"] for name in ("prefill", "hand-over", "decode leg to first token", "decode")] == (
         pytest.approx([0.024, 0.0015, (0.047 + 0.098) / 2, 0.02])
     )
+
+
+def test_legs_sent_at_once_have_no_hand_over() -> None:
+    rows = [
+        Exchange(
+            index=0,
+            target="t",
+            due=0,
+            prompt_tokens=9,
+            output_tokens=3,
+            outcome=Outcome.OK,
+            started=MS,
+            connected=MS,
+            sent=2 * MS,
+            body_sent=2 * MS,
+            token_at=array("q", [first * MS]),
+            token_events=array("i", [1]),
+            prefill_sent=2 * MS,
+            prefill_done=done * MS,
+            decode_sent=3 * MS,
+        )
+        for first, done in ((100, 50), (60, 62))
+    ]
+    told = account(rows)
+    assert (told["hand-over"]["standing"], told["hand-over"]["mean"]) == (phases.TOGETHER, None)
+    assert told["prefill"]["mean"] == pytest.approx((0.048 + 0.060) / 2)
+    assert told["decode leg to first token"]["mean"] == pytest.approx((0.050 + 0) / 2)
 
 
 def test_costs() -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from targets.client import HttpTarget, diagnostics
 from targets.clock import Clock
+from targets.connect import connect
 from targets.exchange import Exchange, Outcome
 from targets.fetch import fetch
 from targets.target import Ask, Spec
@@ -571,6 +572,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 import gevent
 from targets.client import HttpTarget
 from targets.clock import Clock
+from targets.connect import connect
 from targets.target import Ask, Spec
 over, target = [], HttpTarget(Spec("t", sys.argv[1], "m"), Clock())
 for index in range(60):
@@ -633,3 +635,24 @@ def test_the_words_of_the_table_are_served_too(serve: Serve, caller: Any) -> Non
     assert TWO.count("data:") == 2
     exchange = caller(serve().url).ask()
     assert (sum(exchange.token_events), exchange.chars) == (2, 4)
+
+
+@pytest.mark.parametrize("decode", [good, lambda peer: peer.request()])
+def test_a_concurrent_legs_failure_is_the_exchanges(serve: Serve, decode: Script) -> None:
+    """Decode may answer without prefill's KV: what it makes up is no success."""
+
+    def refuses(peer: Peer) -> None:
+        peer.request()
+        peer.say(b"HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\noops")
+
+    prefill, over = serve(refuses).url, list[Exchange]()
+    spec = Spec("legs", prefill, "m", prefill=(prefill,), decode=(serve(decode).url,), protocol="sglang")
+    target = connect(spec, Clock())
+    target.start(Ask(0, 0, "words", 1, 4), over.append)
+    with gevent.Timeout(10):
+        while not over:
+            gevent.sleep(0.01)
+    target.close()
+    assert over[0].outcome is (Outcome.HTTP_ERROR if decode is good else Outcome.TRUNCATED)
+    assert over[0].error.endswith("prefill: 500: oops") and over[0].prefill_done is None
+    assert over[0].usage_cached is None

@@ -7,6 +7,7 @@ The other protocols: tests/targets/test_twoleg_servers.py.
 import json
 import subprocess
 import sys
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 
 import gevent
@@ -74,19 +75,19 @@ def test_each_leg_has_its_instants(pools):
         assert x.finish_reason == "length" and x.status == 200
 
 
-def test_pools_go_round_robin_each_by_itself(pools):
-    exchanges = run(spec(pools[:2], pools[2:]), asks(8))
-    workers = [(x.prefill_worker, x.decode_worker) for x in exchanges]
-    hosts = [url.removeprefix("http://") for url in pools]
-    assert workers == [(hosts[0], hosts[2]), (hosts[1], hosts[3])] * 4
-    three = run(spec(pools[:2], pools[1:]), asks(6))
-    assert len({(x.prefill_worker, x.decode_worker) for x in three}) == 6
+@pytest.mark.parametrize(("prefill", "decode"), [(2, 2), (2, 3), (1, 2), (3, 1)])
+def test_pools_go_round_robin_and_meet_in_every_pair(pools, prefill, decode):
+    exchanges = run(spec(pools[:prefill], pools[-decode:]), asks(2 * prefill * decode))
+    pairs = Counter((x.prefill_worker, x.decode_worker) for x in exchanges)
+    assert len(pairs) == prefill * decode
+    assert set(pairs.values()) == {2}
 
 
 def test_short_prompts_go_straight_to_decode(pools):
     short, long = run(spec(pools[:1], pools[2:3], local_prefill_below=20), [*asks(1, words=19), *asks(2, words=20)[1:]])
     assert short.outcome is long.outcome is Outcome.OK
-    assert short.prefill_sent is None and short.decode_sent is None and short.usage_output == 8
+    assert short.prefill_sent is None and short.decode_sent == short.sent and short.usage_output == 8
+    assert short.decode_worker == pools[2].removeprefix("http://")
     assert long.prefill_done is not None
 
 
