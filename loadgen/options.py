@@ -82,6 +82,13 @@ REMOTE = (
 )  # fmt: skip
 
 
+def print_json(told: Any) -> None:
+    """To stdout, where `--json` means that it holds nothing else."""
+    import orjson
+
+    typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+
+
 def taking(*, omit: Iterable[str] = (), **groups: type) -> Callable[[Command], Command]:
     """Makes a command take each group as one argument: its fields are options, but for those of `omit` and those that
     the command declares itself."""

@@ -312,4 +312,4 @@ def wire(environment: Any, **_: Any) -> None:
             _wirings[id(environment)] = Wiring(environment, users[0])
     except InputError as error:
         sys.stderr.write(f"phaseload: {error}\n")
-        sys.exit(2)
+        sys.exit(UNUSABLE)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .. import options as o
+
 
 def compare(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
@@ -28,9 +30,6 @@ def compare(
 
         phaseload compare runs/before runs/after --json
     """
-    import sys
-
-    import orjson
     from rich.console import Console
 
     from reports import compare as comparing
@@ -46,6 +45,6 @@ def compare(
     if not found:
         raise InputError("one target only: nothing to compare", where=str(run), remedy="give a second run")
     if json:
-        sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
+        o.print_json(found)
     else:
         text.print_comparison(found, Console())

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .. import options as o
+
 
 def gate(
     context: typer.Context,
@@ -33,9 +35,6 @@ def gate(
 
         phaseload gate runs/bakeoff-1 --slo "groqrack@1x: tpot p50 < 6ms"
     """
-    import sys
-
-    import orjson
     from rich.console import Console
 
     from reports import gates, recorded, text
@@ -52,12 +51,8 @@ def gate(
     verdicts = gates.judge(recorded.samples(loaded, objectives), asked)
     code = gates.exit_code(verdicts, summary["validity"]["status"])
     if json:
-        told = {
-            "exit_code": code,
-            "validity": summary["validity"],
-            "verdicts": [verdict.as_json() for verdict in verdicts],
-        }
-        sys.stdout.write(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() + "\n")
+        told = [verdict.as_json() for verdict in verdicts]
+        o.print_json({"exit_code": code, "validity": summary["validity"], "verdicts": told})
     else:
         console = Console()
         text.print_verdicts(verdicts, console)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .. import options as o
+
 
 def report(
     run: Annotated[list[Path], typer.Argument(help="Run folders; several are compared in one report.")],
@@ -27,9 +29,6 @@ def report(
 
         phaseload report runs/azure-conv-1 --csv requests.csv
     """
-    import sys
-
-    import orjson
     from rich.console import Console
 
     from reports import export, gates, html, recorded, summary, text
@@ -41,8 +40,7 @@ def report(
     if csv is not None:
         export.write_csv(loaded, csv)
     if json:
-        whole = found[0] if len(found) == 1 else found
-        sys.stdout.write(orjson.dumps(whole, option=orjson.OPT_INDENT_2).decode() + "\n")
+        o.print_json(found[0] if len(found) == 1 else found)
         return
     console = Console()
     for one in found:

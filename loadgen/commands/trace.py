@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ..options import print_json
+
 trace = typer.Typer(no_args_is_help=True, help="Look at traces, reshape them, synthesise them, fit workloads to them.")
 
 SHAPE = "Shape, in this order"
@@ -42,10 +44,7 @@ def info(
     found = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=until)
     about = profile(found)
     if json:
-        import orjson
-
-        told = {"name": found.name, "fingerprint": found.fingerprint(), "notes": dict(found.notes), **about}
-        typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+        print_json({"name": found.name, "fingerprint": found.fingerprint(), "notes": dict(found.notes), **about})
     else:
         typer.echo(portrait(found, about), nl=False)
 
