@@ -77,8 +77,12 @@ def pace(trace: Trace, rate: float, *, gaps: str = "exponential", shape: float =
     order = np.empty(len(first), np.int64)
     order[np.argsort(first)] = np.arange(len(first))
     rng = np.random.default_rng((seed, 3))
-    starts = np.cumsum(arrivals.gaps({"gaps": gaps, "shape": shape}, len(first), rng)) / rate
-    moved = (starts[order] * SECOND).astype(np.int64)[where] + due - due[first][where]
+    with np.errstate(over="ignore"):
+        starts = np.cumsum(arrivals.gaps({"gaps": gaps, "shape": shape}, len(first), rng)) / rate * SECOND
+    since = due - due[first][where]
+    if not (starts[order][where] + since <= LATEST).all():
+        raise InputError(f"{rate:g}/s moves requests beyond 146 years", where="pace", remedy="expected a higher rate")
+    moved = starts[order].astype(np.int64)[where] + since
     resorted = trace.with_columns(due=moved).take(np.argsort(moved, kind="stable"))
     return resorted.noted(f"pace {rate:g}/s {gaps}" + (f" {shape:g}" if shape != 1 else ""))
 
