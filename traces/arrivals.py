@@ -43,17 +43,22 @@ def arrivals(spec: Mapping[str, Any], rate: float, duration: float, rng: np.rand
     time, intensity = _rate(spec, duration, rng)
     passed = np.concatenate(([0.0], np.cumsum(np.diff(time) * (intensity[1:] + intensity[:-1]) / 2)))
     passed *= rate * duration / passed[-1]
-    instants = np.interp(_operational(spec, float(passed[-1]), rng), passed, time)
+    events, _ = renewal(spec, float(passed[-1]), rng)
+    instants = np.interp(events, passed, time)
     return instants[instants < duration]
 
 
-def _operational(spec: Mapping[str, Any], end: float, rng: np.random.Generator) -> Floats:
-    """A stationary renewal process of mean gap 1 up to `end`."""
-    instants = gaps(spec, 1, rng, stationary=True)
+def renewal(
+    spec: Mapping[str, Any], end: float, rng: np.random.Generator, ahead: float | None = None
+) -> tuple[Floats, float]:
+    """Events of a renewal process of mean gap 1 up to `end`, and how far beyond it the next one lies. The first is at
+    `ahead`; without it the process is stationary."""
+    instants = gaps(spec, 1, rng, stationary=True) if ahead is None else np.array([ahead])
     while instants[-1] < end:
         more = gaps(spec, int((end - instants[-1]) * 1.05) + 64, rng)
         instants = np.concatenate((instants, instants[-1] + np.cumsum(more)))
-    return instants[: np.searchsorted(instants, end)]
+    inside = int(np.searchsorted(instants, end))
+    return instants[:inside], float(instants[inside] - end)
 
 
 def gaps(spec: Mapping[str, Any], count: int, rng: np.random.Generator, stationary: bool = False) -> Floats:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arrivals import gaps
+from ..arrivals import renewal
 from ..errors import InputError
 from ..rows import Options, within
 from ..source import Source
@@ -115,7 +115,7 @@ def _end(clients: list[Client], options: Options) -> tuple[float, bool]:
 def _client(client: Client, end: float, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
     """One client's (instants s, prompts, outputs) up to `end`."""
     dues, prompts, outputs = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
-    ahead = -1.0  # operational time from the window's start to the next request; below 0: not drawn yet
+    ahead = None  # operational time from the window's start to the next request
     starts = [window[0] for window in client.windows]
     for (start, rate, law, shape), stop in zip(
         client.windows, [*starts[1:], starts[-1] + 600] if starts else [], strict=True
@@ -123,25 +123,12 @@ def _client(client: Client, end: float, rng: np.random.Generator) -> tuple[Float
         passed = rate * (min(stop, end) - start)
         if passed <= 0:
             continue
-        instants, ahead = _renewal(LAWS[law], shape, ahead, passed, rng)
+        instants, ahead = renewal({"gaps": LAWS[law], "shape": shape}, passed, rng, ahead)
         dues.append(start + instants / rate)
         for found, table in zip((prompts, outputs), _table(client, start), strict=True):
             tokens, below = table
             found.append(tokens[np.searchsorted(below, rng.random(len(instants))).clip(max=len(tokens) - 1)])
     return np.concatenate(dues), np.concatenate(prompts), np.concatenate(outputs)
-
-
-def _renewal(law: str, shape: float, ahead: float, passed: float, rng: np.random.Generator) -> tuple[Floats, float]:
-    """Events in [0, passed) of a unit renewal process, the first at `ahead`, and how far beyond the next one lies."""
-    spec = {"gaps": law, "shape": shape}
-    if ahead < 0:
-        ahead = float(gaps(spec, 1, rng, stationary=True)[0])
-    instants = np.array([ahead])
-    while instants[-1] < passed:
-        more = gaps(spec, int((passed - instants[-1]) * 1.1) + 16, rng)
-        instants = np.concatenate((instants, instants[-1] + np.cumsum(more)))
-    inside = int(np.searchsorted(instants, passed))
-    return instants[:inside], float(instants[inside] - passed)
 
 
 def _table(client: Client, start: float) -> tuple[Table, Table]:
