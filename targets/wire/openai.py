@@ -56,7 +56,7 @@ class Reader:
         if "x_groq" in data:
             _note_groq(facts.mapping(data["x_groq"]), exchange)
         choices = facts.mappings(data.get("choices"))
-        text = "".join(_text(choice, facts.mapping(choice.get("delta"))) for choice in choices)
+        text = "".join([_text(choice, facts.mapping(choice.get("delta"))) for choice in choices])
         note(data, choices[0] if choices else {}, exchange)
         if not text:
             return 0
