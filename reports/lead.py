@@ -1,11 +1,13 @@
 """Who leads which phase at which load, and where a lead is lost: words over a summary. Pure.
 
 A target is beaten where another answers the same requests faster (`reports.compare`: the paired interval excludes 1) by
-LEAST or more; those that nobody beats lead together.
+LEAST or more; those that nobody beats lead together. Targets that can't be compared with the others stand aside, as few
+of them as possible.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +23,7 @@ PHASES = {"ttft": "prefill", "tpot": "decode", "e2e": "whole request"}
 class Lead:
     """The fastest of one step in one metric: `leaders` are level, and `factor` times faster than `behind`, the next.
 
-    `why` says why there are no leaders (too few pairs, not comparable).
+    `why` says why there are no leaders, or why those named in `aside` take no part (too few pairs, not comparable).
     """
 
     step: str
@@ -30,6 +32,7 @@ class Lead:
     behind: str = ""
     factor: float = 0.0
     why: str = ""
+    aside: tuple[str, ...] = ()
 
     @property
     def names(self) -> str:
@@ -39,10 +42,11 @@ class Lead:
         if not self.leaders:
             return self.why
         figure = f" {units.ms(self.p50, unit=True)}" if self.p50 is not None else ""
+        without = f" (without {', '.join(self.aside)}: {self.why})" if self.aside else ""
         if not self.behind:
-            return f"no clear difference,{figure or ' unbounded'}"
+            return f"no clear difference,{figure or ' unbounded'}{without}"
         ahead = f"{units.factor(self.factor)} ahead of {self.behind}" if self.factor else f"{self.behind} mostly failed"
-        return f"{self.names}{figure}, {ahead}"
+        return f"{self.names}{figure}, {ahead}{without}"
 
 
 def p50(result: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
@@ -66,16 +70,36 @@ def leads(summary: Mapping[str, Any], metric: str) -> list[Lead]:
 
 
 def _lead(step: str, metric: str, medians: Mapping[str, float | None], pairs: Sequence[Mapping[str, Any]]) -> Lead:
-    if metric == "e2e" and not all(pair["lengths"]["comparable"] for pair in pairs if pair["pairs"]):
-        return Lead(step, (), why="not comparable: the targets gave answers of different length")
-    if any(pair["metrics"][metric] is None for pair in pairs):
-        return Lead(step, (), why="too few pairs")
+    faults = {(pair["base"], pair["other"]): fault for pair in pairs if (fault := _fault(pair, metric))}
+    aside = _aside(faults)
+    why = next((fault for both, fault in faults.items() if set(both) & set(aside)), "")
+    if len(medians) - len(aside) < 2:
+        return Lead(step, (), why=why)
+    pairs = [pair for pair in pairs if not {pair["base"], pair["other"]} & set(aside)]
     beats = {(winner, loser): factor for winner, loser, factor in _beats(pairs, metric)}
-    order = sorted(medians, key=lambda name: (medians[name] is None, medians[name] or 0.0))
+    names = [name for name in medians if name not in aside]
+    order = sorted(names, key=lambda name: (medians[name] is None, medians[name] or 0.0))
     beaten = {loser for _, loser in beats}
     leaders = tuple(name for name in order if name not in beaten) or (order[0],)
     behind = next((name for name in order if name in beaten and (leaders[0], name) in beats), "")
-    return Lead(step, leaders, medians[leaders[0]], behind, beats.get((leaders[0], behind), 0.0))
+    factor = beats.get((leaders[0], behind), 0.0)
+    return Lead(step, leaders, medians[leaders[0]], behind, factor, why, aside)
+
+
+def _fault(pair: Mapping[str, Any], metric: str) -> str:
+    """Why the two can't be compared; "" where they can."""
+    if metric == "e2e" and pair["pairs"] and not pair["lengths"]["comparable"]:
+        return "not comparable: the targets gave answers of different length"
+    return "too few pairs" if pair["metrics"][metric] is None else ""
+
+
+def _aside(faults: Mapping[tuple[str, str], str]) -> tuple[str, ...]:
+    """Targets to leave out until no faulty pair is left: each time the one that is in most of them."""
+    left, found = list(faults), []
+    while left:
+        found.append(Counter(name for both in left for name in both).most_common(1)[0][0])
+        left = [both for both in left if found[-1] not in both]
+    return tuple(sorted(found))
 
 
 def _beats(pairs: Sequence[Mapping[str, Any]], metric: str) -> Iterator[tuple[str, str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,33 @@ def test_gates_on_a_narrow_terminal_are_sentences(read_back: Recorded) -> None:
         "pass h100@1x: ttft p99 < 800ms, h100 at 1x: 167 ms, 164 ms–∞, the limit lies inside the 95 % interval",
         "too few samples h100@1x: e2e p99.9 < 9s, h100 at 1x: -, n=514, needs 2995",
     ]
+
+
+def test_an_odd_target_stands_aside() -> None:
+    """Three that can be compared have a leader, whatever two others did."""
+    names = ("fast", "slow", "slower", "chatty", "dead")
+
+    def pair(base: str, other: str) -> dict[str, Any]:
+        odd, found = "chatty" in (base, other), None if "dead" in (base, other) else {"median": {"value": 2.0}}
+        return {
+            "step": "1x", "base": base, "other": other, "pairs": 9, "lengths": {"comparable": not odd},
+            "metrics": {"e2e": None if found is None else {**found, "winner": base}},
+        }  # fmt: skip
+
+    summary = {
+        "comparison": [pair(*both) for both in combinations(names, 2)],
+        "results": [
+            {"target": name, "step": "1x", "metrics": {"e2e": {"quantiles": [{"q": 0.5, "value": 1.0 + at}]}}}
+            for at, name in enumerate(names)
+        ],
+    }
+    (found,) = lead.leads(summary, "e2e")
+    assert (found.leaders, found.behind, set(found.aside)) == (("fast",), "slow", {"chatty", "dead"})
+    assert "without chatty, dead: " in str(found)
+    summary["results"] = [row for row in summary["results"] if row["target"] in ("fast", "chatty")]
+    summary["comparison"] = [pair("fast", "chatty")]
+    (found,) = lead.leads(summary, "e2e")
+    assert str(found) == "not comparable: the targets gave answers of different length"
 
 
 def test_leads(summed: dict[str, Any]) -> None:
