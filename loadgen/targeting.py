@@ -219,15 +219,16 @@ def settled(specs: Sequence[Spec], patience: str | None) -> list[Spec]:
     from targets.auto import settle
 
     wait_ready(unknown, patience)
-    return [_settled(settle(one)) if one in unknown else one for one in specs]
-
-
-def _settled(found: Probe) -> Spec:
-    spec = found.spec
-    if found.problem:
-        raise InputError(found.problem, where=spec.name, remedy="or name its endpoint type: auto found none")
-    sys.stderr.write(f"{spec.name}: {spec.url} {found.notes[0]}\n")
-    return spec
+    known = []
+    for one in specs:
+        if one in unknown:
+            found = settle(one)
+            if found.problem:
+                raise InputError(found.problem, where=one.name if found.asked else "")
+            one = found.spec
+            sys.stderr.write(f"{one.name}: {one.url} {found.notes[0]}\n")
+        known.append(one)
+    return known
 
 
 def probe(specs: Sequence[Spec]) -> None:

@@ -12,6 +12,7 @@ asked once more, with nobody beside it, and what is still unsure is a note, no r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,11 +32,17 @@ from .wire import headers
 PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
 TOKENS = 16
 PATIENCE = 60.0  # seconds until the first token: the first request of a cold server may take long
-AUTO = "auto"
-CANDIDATES = ("dynamo", "chat", "groq", "completions", "sglang", "tgi", "triton", "responses", "anthropic")
 AT_ONCE = 4  # targets: more would stall each other
 CLOSE = 0.1  # share of the wait for them within which tokens came that can't have been apart
 PHASES = ("queue", "prefill", "transfer", "decode")
+EOS = "set ignore_eos = false (--heed-eos)"
+FIELDS = {  # of ours that some servers refuse, and what to do
+    "ignore_eos": f"it doesn't know ignore_eos: {EOS}",
+    "min_tokens": f"it doesn't know min_tokens: {EOS}",
+    "stream_options": 'it takes no stream_options: set omit = ["stream_options"] (null in --extra-body)',
+    "max_tokens": 'it takes no max_tokens: set extra_body = { max_completion_tokens = "{output_tokens}" }',
+    "nvext": "it takes no nvext: choose endpoint type chat",
+}
 REASONS = {
     Outcome.REFUSED: "can't be reached",
     Outcome.TIMEOUT: "didn't answer in time",
@@ -123,21 +130,24 @@ def _problem(spec: Spec, exchange: Exchange) -> str:
                 f"{spec.url} has no such model or path (HTTP {exchange.status}{said}); "
                 f"check model {spec.model!r} and endpoint type {spec.endpoint_type!r}"
             )
+        case Outcome.HTTP_ERROR, 200:
+            return f"{spec.url} reports a failure inside its answer{said}"
         case Outcome.HTTP_ERROR, status:
-            return f"{spec.url} refuses the request (HTTP {status}{said}); {_field(error)}"
+            remedy = FIELDS.get(refused_field(exchange), "check the endpoint type and extra_body")
+            return f"{spec.url} refuses the request (HTTP {status}{said}); {remedy}"
+        case Outcome.TRUNCATED, 200 if exchange.finish_reason:
+            remedy = "a format of your own without `end` takes that (docs/protocols.md)"
+            return f"{spec.url} says why its answer ended ({exchange.finish_reason}), not that it did{said}; {remedy}"
         case outcome, _:
             return f"{spec.url} {REASONS.get(outcome, str(outcome))}{said}"
 
 
-def _field(error: str) -> str:
-    """The remedy for an error that names a field of ours."""
-    for field in ("ignore_eos", "min_tokens"):
-        if field in error:
-            return f"it doesn't know {field}: set ignore_eos = false (--heed-eos)"
-    for field in ("stream_options", "max_tokens", "nvext"):
-        if field in error:
-            return f"it doesn't take {field}: set it to null in extra_body, or choose another endpoint type"
-    return "check the endpoint type and extra_body"
+def refused_field(exchange: Exchange) -> str:
+    """The field of ours that a server refused the request for, by its name; empty where it named none."""
+    error = exchange.error
+    if exchange.outcome is not Outcome.HTTP_ERROR or exchange.status not in (400, 422) or "context length" in error:
+        return ""
+    return next((field for field in FIELDS if re.search(rf"\b{field}\b", error)), "")
 
 
 def _unusable(spec: Spec, exchange: Exchange) -> str:
@@ -186,24 +196,3 @@ def _notes(spec: Spec, exchange: Exchange) -> Iterator[str]:
     limits = orjson.loads(exchange.ratelimit) if exchange.ratelimit else {}
     if named := headers.limits(limits):
         yield "limits: " + ", ".join(f"{limit} {kind}" for kind, limit in named.items())
-
-
-def settle(spec: Spec) -> tuple[Spec, str]:
-    """A target whose type is "auto", with the type that it answers to, and a line that says so; others as they are.
-
-    Dynamo's request goes first: who answers it with `nvext` is one, who takes it at all speaks chat.
-    Raises InputError where no type gets an answer.
-    """
-    if spec.endpoint_type != AUTO:
-        return spec, ""
-    first = ""
-    for kind in CANDIDATES:
-        tried = _probe(replace(spec, endpoint_type=kind))
-        first = first or tried.problem
-        if tried.exchange.outcome is Outcome.REFUSED:
-            break
-        if tried.ok:
-            nvext = tried.exchange.server_total is not None or tried.exchange.prefill_worker is not None
-            found = "chat" if kind == "dynamo" and not nvext else kind
-            return replace(spec, endpoint_type=found), f"{spec.url} answers as endpoint type {found}"
-    raise InputError(first, where=spec.name, remedy=f"or name its --endpoint-type; tried {', '.join(CANDIDATES)}")

@@ -38,19 +38,18 @@ def check(
     import orjson
     from rich.console import Console
 
+    from targets.auto import look
     from targets.config import load
-    from targets.probe import probe
     from targets.wire.headers import limits
 
     from ..asked import Load
     from ..planning import requests
     from ..quota import shortfalls
-    from ..targeting import settled
 
-    specs = settled(load(file), None)
+    specs = load(file)
     wanted = None if trace is None else requests(Load(trace=trace, speedup=speedup, duration=duration))
     console, unusable, asked = Console(highlight=False), 0, False
-    for found in probe(specs):
+    for found in look(specs):
         spec, exchange = found.spec, found.exchange
         allowed = limits(orjson.loads(exchange.ratelimit)) if exchange.ratelimit else {}
         short = [] if wanted is None else list(shortfalls(allowed, wanted, spec.endpoint_type))
