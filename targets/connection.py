@@ -295,6 +295,7 @@ class Connection:
             pulse = self.pulse
             pulse.reads += 1
             tokens = self._answer.quick(data, stamp, pulse.before)
+            pulse.tokens += tokens
             if tokens != 1:
                 if not tokens:
                     self._received(data, stamp, now - stamp)
@@ -351,6 +352,7 @@ class Connection:
         else:
             self._acknowledge()
             end = answer.feed(data, stamp, self.pulse.before)
+        self.pulse.tokens += answer.tokens - tokens
         if piece and answer.tokens > tokens + 1:
             answer.together(stamp)
         if self.flight is not None:

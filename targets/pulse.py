@@ -61,8 +61,9 @@ class Pulse:
         self.keeper = _socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         stamped(self.keeper)
         self.reads = self.unstamped = self.fast = 0
+        self.tokens = 0  # token-bearing events, however few reads brought them
         self.streams = self.most_streams = 0  # exchanges open now, and at most
-        self.most_reads = 0.0  # a second, over SPAN
+        self.most_tokens = 0.0  # a second, over SPAN
         self.opened = self.reused = self.reconnected = self.faults = 0
         self.stalls = self.longest_stall = 0
         self.listeners: dict[HttpTarget, None] = {}  # the open targets
@@ -70,7 +71,7 @@ class Pulse:
         self.steps: list[dict[str, float]] = []
         self._ticked = clock.monotonic_ns()
         self._started = self._ticked
-        self._span = (self._started, 0)  # when the current span began, and the reads until then
+        self._span = (self._started, 0)  # when the current span began, and the tokens until then
         self._cpu = clock.cpu_ns()
         self._prepare = self.loop.prepare(ref=False, priority=self.loop.MINPRI)  # after gevent's own, next to the poll
         self._prepare.start(self._polling)
@@ -103,13 +104,17 @@ class Pulse:
             self.longest_stall = stall
         if stall > LONG:
             self.stalls += 1
-        began, reads = self._span
-        if now - began >= SPAN:
-            self.most_reads = max(self.most_reads, (self.reads - reads) * 1e9 / (now - began))
-            self._span = (now, self.reads)
+        if now - self._span[0] >= SPAN:
+            self.most_tokens = self._busiest(now)
+            self._span = (now, self.tokens)
         self._look(UNSEEN)
         for listener in list(self.listeners):
             listener.sweep()
+
+    def _busiest(self, now: int) -> float:
+        """The most tokens in a second so far; a span that isn't over counts as a whole one."""
+        began, tokens = self._span
+        return max(self.most_tokens, (self.tokens - tokens) * 1e9 / max(now - began, SPAN))
 
     def _look(self, least: int) -> None:
         """Was the clock stepped? Then the runs' clocks follow, and what is open is marked."""
@@ -132,7 +137,7 @@ class Pulse:
             "reads": self.reads,
             "reads_unstamped": self.unstamped,
             "reads_fast": self.fast,
-            "most_reads_per_s": self.most_reads,
+            "most_tokens_per_s": self._busiest(clock.monotonic_ns()),
             "most_streams": self.most_streams,
             "connections_opened": self.opened,
             "connections_reused": self.reused,
