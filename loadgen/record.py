@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from reports.digest import Digests
 from traces.transforms import shard as part_of
+from traces.whole import write_whole
 
 from . import plan as plans
 from .machine import cpu
@@ -57,9 +58,8 @@ class Record:
         self.write()
 
     def write(self) -> None:
-        partial = self.folder / "run.json.partial"
-        partial.write_bytes(orjson.dumps(self.about, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
-        partial.replace(self.folder / "run.json")
+        facts = orjson.dumps(self.about, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+        write_whole(self.folder / "run.json", facts)
 
     def phase_started(self, number: int, start: int, origin: int) -> None:
         """`start` in ns from the run's start, `origin` in ns of CLOCK_REALTIME."""

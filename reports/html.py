@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from traces.errors import InputError
+from traces.whole import write_whole
 
 from . import compare, gates, lead, phases, plots, quantiles, recorded, servers, slices, text, units
 from . import summary as summaries
@@ -46,9 +47,7 @@ def page(loaded: Sequence[Recorded], found: Sequence[Mapping[str, Any]], out: Pa
     path = Path(out) if out is not None else loaded[0].folder / "report.html"
     if path.is_dir():
         path /= "report.html"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(render(loaded, found), encoding="utf-8", errors="replace")
-    partial.replace(path)
+    write_whole(path, render(loaded, found).encode(errors="replace"))
     return path
 
 
