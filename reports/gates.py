@@ -24,7 +24,7 @@ from traces.errors import InputError
 
 from . import quantiles
 from .digest import UNADJUSTED
-from .validity import Status, Validity
+from .validity import Status
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt
@@ -185,10 +185,9 @@ def _no_objectives(gate: Gate) -> InputError:
     return InputError("a goodput gate needs objectives", where=gate.text, remedy="add --goodput ttft:800 tpot:40")
 
 
-def exit_code(verdicts: Sequence[Verdict], validity: Validity | Status | str) -> int:
+def exit_code(verdicts: Sequence[Verdict], status: Status | str) -> int:
     """0 passed, 1 failed, 3 undecided: an invalid run decides nothing, whatever its figures are."""
-    status = validity.status if isinstance(validity, Validity) else Status(validity)
-    if status is Status.INVALID:
+    if status == Status.INVALID:
         return 3
     results = {verdict.result for verdict in verdicts}
     if Result.FAIL in results:
@@ -213,9 +212,7 @@ def decide(gate: Gate, sample: Sample, target: str, step: str) -> Verdict:
     if gate.metric == "goodput":
         good = sample["good"]
         if good is None:
-            raise InputError(
-                "a goodput gate needs objectives", where=gate.text, remedy="add --goodput ttft:800 tpot:40"
-            )
+            raise _no_objectives(gate)
         if gate.unit == "%":
             return _share(gate, target, step, good, n)
         return _plain(gate, target, step, good / sample["window"] if sample["window"] else 0.0, n)
@@ -248,9 +245,7 @@ def _moment(gate: Gate, target: str, step: str, values: quantiles.Values, failed
 
 
 def _share(gate: Gate, target: str, step: str, part: int, n: int) -> Verdict:
-    if n == 0:
-        return Verdict(gate, target, step, Result.TOO_FEW, None, 0, note="no counted requests")
-    return _plain(gate, target, step, part / n, n, f"{part} of {n}")
+    return _plain(gate, target, step, part / n if n else 0.0, n, f"{part} of {n}")
 
 
 def _plain(gate: Gate, target: str, step: str, figure: float, n: int, note: str = "") -> Verdict:
