@@ -1,8 +1,8 @@
 """t-digests of a run's phase metrics, by target, load step and metric.
 
 What goes in: counted exchanges only. An exchange that didn't end well adds nothing but a count, because a failed
-request has no latency that could be compared; its rank is restored by `quantile(..., adjusted=True)`, which takes
-failures as +inf. Lateness and client lag are the client's own and are taken from every counted exchange.
+request has no latency that could be compared; whoever reads a quantile restores its rank from that count, as
+`quantiles.quantile` does. Lateness and client lag are the client's own and are taken from every counted exchange.
 
 `fastdigest` is the engine (Rust); its dict is what the `tdigest` package reads as well, and digests.json holds it.
 With up to CENTROIDS values it keeps each of them and its quantile is the linear interpolation between order
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import inf, isfinite, nan
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from fastdigest import TDigest
 
 from targets.exchange import NANO, Exchange
 from traces.errors import InputError
+from traces.whole import write_whole
 
 METRICS = ("ttft", "ttft_from_due", "tpot", "itl", "e2e", "lateness", "client_lag")
 # The client's own are of every counted exchange; ITL's samples are gaps, so a failed request has no rank among them.
@@ -80,32 +81,21 @@ class Digests:
         group.counted += counted
         group.failed += failed
 
-    def quantile(self, target: str, step: str, metric: str, q: float, *, adjusted: bool = False) -> float:
-        """Seconds; nan without a value. `adjusted`: failures rank as +inf, and the answer may be inf."""
+    def quantile(self, target: str, step: str, metric: str, q: float) -> float:
+        """Seconds, of the values alone; nan without any."""
         group = self.groups.get((target, step))
         if group is None or group.digests[metric].is_empty():
-            return inf if adjusted and group is not None and group.failed else nan
-        digest = group.digests[metric]
-        if adjusted and metric not in UNADJUSTED:
-            values = int(digest.n_values)
-            q = q * (values + group.failed) / values
-            if q > 1:
-                return inf
-        return float(digest.quantile(q))
-
-    def values(self, target: str, step: str, metric: str) -> int:
-        """How many values the digest has taken."""
-        group = self.groups.get((target, step))
-        return 0 if group is None else int(group.digests[metric].n_values)
+            return nan
+        return float(group.digests[metric].quantile(q))
 
     def wire(self) -> list[dict[str, Any]]:
-        """The whole state as plain lists and numbers, for a Locust message (at most about 40 kB a digest).
+        """The whole state as plain lists and numbers, for a Locust message (at most about 46 kB a digest).
 
         State, not increments: whoever collects keeps the latest of each worker and merges those.
         """
         return [
             {"target": target, "step": step, "counted": group.counted, "failed": group.failed}
-            | {name: _pack(digest) for name, digest in group.digests.items() if not digest.is_empty()}
+            | {name: digest.to_dict() for name, digest in group.digests.items() if not digest.is_empty()}
             for (target, step), group in self.groups.items()
         ]
 
@@ -116,7 +106,7 @@ class Digests:
             group = self._group(entry["target"], entry["step"])
             for name in METRICS:
                 if name in entry:
-                    group.digests[name] += _unpack(entry[name])
+                    group.digests[name] += TDigest.from_dict(entry[name])
 
     def save(self, path: Path | str) -> None:
         """Writes digests.json: each digest is a dict that the `tdigest` package reads (`update_from_dict`)."""
@@ -127,9 +117,7 @@ class Digests:
             for name, digest in group.digests.items()
             if not digest.is_empty()
         ]
-        temporary = Path(path).with_suffix(".partial")
-        temporary.write_bytes(orjson.dumps({"from": self.origin, "digests": rows}))
-        temporary.replace(path)
+        write_whole(Path(path), orjson.dumps({"from": self.origin, "digests": rows}))
 
     @classmethod
     def load(cls, path: Path | str) -> Digests:
@@ -163,16 +151,3 @@ def _update(digest: TDigest, value: float | None) -> None:
 
 def _extend(digest: TDigest, values: Any) -> None:
     digest.batch_update(values)  # takes a numpy array as it is, whatever its stub says
-
-
-def _pack(digest: TDigest) -> dict[str, Any]:
-    packed: dict[str, Any] = dict(digest.to_dict())
-    packed["m"] = [centroid["m"] for centroid in packed["centroids"]]
-    packed["c"] = [centroid["c"] for centroid in packed.pop("centroids")]
-    return packed
-
-
-def _unpack(packed: dict[str, Any]) -> TDigest:
-    centroids = [{"m": m, "c": c} for m, c in zip(packed["m"], packed["c"], strict=True)]
-    facts = {name: value for name, value in packed.items() if name not in ("m", "c")}
-    return TDigest.from_dict({**facts, "centroids": centroids, "max_centroids": CENTROIDS})

@@ -37,7 +37,7 @@ def test_two_workers_merged_are_the_exact_quantiles() -> None:
         master.merge(digests_of(rows[shard::2]).wire())
     for metric in ("ttft", "ttft_from_due", "tpot", "itl", "e2e"):
         values = exact(rows, metric)
-        assert master.values("h100", "1x", metric) == len(values)
+        assert master.groups["h100", "1x"].digests[metric].n_values == len(values)
         for q in (0.5, 0.99):
             assert master.quantile("h100", "1x", metric, q) == pytest.approx(np.quantile(values, q), rel=0.002)
 
@@ -45,7 +45,7 @@ def test_two_workers_merged_are_the_exact_quantiles() -> None:
 def test_the_wire_form_is_bounded_and_near() -> None:
     rows = made.exchanges(made.GPU, rate=50, seconds=60)
     wire = digests_of(rows).wire()
-    assert len(json.dumps(wire)) < 7 * 60_000
+    assert len(json.dumps(wire)) < 7 * 90_000
     merged = Digests()
     merged.merge(json.loads(json.dumps(wire)))
     for metric in ("ttft", "tpot", "e2e"):
@@ -70,18 +70,17 @@ def test_p50_and_p99_of_workers_merged_and_stored_are_within_a_five_hundredth(n:
             assert stored.quantile("t", step, "e2e", q) == pytest.approx(np.quantile(values, q), rel=allowed)
 
 
-def test_failures_rank_as_infinite() -> None:
+def test_failures_are_counted_and_add_no_value() -> None:
     rows = made.exchanges(made.GPU, seconds=40)
     counted = [row for row in rows if row.counted]
     for row in counted[::10]:
         row.outcome = Outcome.TIMEOUT
-    digests, group = digests_of(rows), ("h100", "1x", "ttft")
+    group = digests_of(rows).groups["h100", "1x"]
     failed = sum(not row.ok for row in counted)
     assert failed > len(counted) * 0.09
-    bare, adjusted = digests.quantile(*group, 0.5), digests.quantile(*group, 0.5, adjusted=True)
-    assert adjusted == digests.quantile(*group, 0.5 * len(counted) / (len(counted) - failed)) > bare
-    assert digests.quantile(*group, 0.99, adjusted=True) == math.inf
-    assert math.isfinite(digests.quantile("h100", "1x", "lateness", 0.99, adjusted=True))
+    assert (group.counted, group.failed) == (len(counted), failed)
+    assert group.digests["ttft"].n_values == len(counted) - failed
+    assert group.digests["lateness"].n_values == len(counted)
 
 
 def test_requests_across_a_clock_step_have_no_durations() -> None:
@@ -89,18 +88,18 @@ def test_requests_across_a_clock_step_have_no_durations() -> None:
     for row in rows[:7]:
         row.stepped = True
     digests = digests_of(rows)
-    assert digests.groups["h100", "1x"].counted == len(rows)
-    assert digests.values("h100", "1x", "ttft") == sum(row.ok for row in rows[7:])
-    assert digests.values("h100", "1x", "lateness") == len(rows) - 7
+    group = digests.groups["h100", "1x"]
+    assert group.counted == len(rows)
+    assert group.digests["ttft"].n_values == sum(row.ok for row in rows[7:])
+    assert group.digests["lateness"].n_values == len(rows) - 7
 
 
 def test_nothing_answered() -> None:
     row = Exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=1, started=10, outcome=Outcome.REFUSED)
     digests = digests_of([row])
-    assert digests.quantile("t", "", "ttft", 0.5, adjusted=True) == math.inf
     assert math.isnan(digests.quantile("t", "", "ttft", 0.5))
-    assert math.isnan(digests.quantile("nobody", "", "ttft", 0.5, adjusted=True))
-    assert digests.values("t", "", "lateness") == 1
+    assert math.isnan(digests.quantile("nobody", "", "ttft", 0.5))
+    assert digests.groups["t", ""].digests["lateness"].n_values == 1
 
 
 def test_outside_the_window_nothing_is_taken() -> None:
