@@ -11,7 +11,7 @@ from .. import options as o
 from ..asked import Answers, Endpoint
 
 
-@o.taking(endpoint=Endpoint, answers=Answers, omit=("tokenizer", "token_ids", "ignore_eos"))
+@o.taking(endpoint=Endpoint, answers=Answers, omit=("prompts", "tokenizer", "token_ids", "ignore_eos"))
 def record(
     url: Annotated[str, typer.Argument(help="Base URL of the endpoint.")],
     *,
@@ -19,7 +19,7 @@ def record(
     answers: Answers,
     prompt: Annotated[str, typer.Option(help="What to ask.")] = "Count upwards from one, in words.",
     tokens: Annotated[int, typer.Option(help="Length of the answer.")] = 8,
-    name: Annotated[str, typer.Option(help="The table's name.")] = "stream",
+    name: Annotated[str, typer.Option(help="The table's name; numbered where the file has it.")] = "stream",
     source: Annotated[str, typer.Option(help="Which server, which version: noted in the table.")] = "",
     out: Annotated[Path | None, typer.Option(help="Append the table to this file (stdout unless given).")] = None,
 ) -> None:
@@ -37,12 +37,15 @@ def record(
     import sys
 
     from targets.fetch import fetch
-    from targets.recording import facts, replay
+    from targets.recording import facts, free_name, replay
     from targets.target import Ask
 
     from .. import targeting
 
     spec = targeting.spec("record", url, endpoint, answers)
+    [spec] = targeting.settled([spec], None)
+    if out is not None:
+        name = free_name(name, _text(out), str(out))
     ask = Ask(index=0, due=0, prompt=prompt, prompt_tokens=len(prompt.split()), output_tokens=tokens)
     wire, answer = fetch(spec, ask, source)
     exchange = replay(wire, answer)
@@ -54,3 +57,13 @@ def record(
             file.write(("\n" if file.tell() else "") + table)
         said = f"{exchange.outcome}, {sum(exchange.token_events)} tokens in {len(exchange.token_events)} events"
         sys.stderr.write(f"{out}: [{name}] {said} {exchange.error}\n")
+
+
+def _text(file: Path) -> str:
+    """What the file has so far."""
+    from traces.errors import InputError
+
+    try:
+        return file.read_text(encoding="utf-8") if file.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"can't be appended to: {error}", where="--out") from None

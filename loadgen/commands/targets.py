@@ -27,7 +27,7 @@ def check(
     """Send one request to each target: is its URL right, its key, its model; does it stream and count tokens?
 
     Exit code 0: every target can be used, and admits the trace's worst minute; 1: at least one doesn't; 2: the file
-    has a mistake, which is named with its line, or no target could even be asked (its name, its key, its certificate).
+    has a mistake, which is named with its line.
 
     Examples:
 
@@ -48,14 +48,13 @@ def check(
 
     specs = load(file)
     wanted = None if trace is None else requests(Load(trace=trace, speedup=speedup, duration=duration))
-    console, unusable, asked = Console(highlight=False), 0, False
+    console, unusable = Console(highlight=False), 0
     for found in look(specs):
         spec, exchange = found.spec, found.exchange
         allowed = limits(orjson.loads(exchange.ratelimit)) if exchange.ratelimit else {}
         short = [] if wanted is None else list(shortfalls(allowed, wanted, spec.endpoint_type))
         problems = [found.problem] if found.problem else short
         unusable += bool(problems)
-        asked = asked or found.asked
         says = "[red]no[/red] " if problems else "[green]yes[/green]"
         first = "" if exchange.ttft is None else f"  TTFT {exchange.ttft * 1e3:,.0f} ms"
         console.print(
@@ -63,7 +62,7 @@ def check(
         )
         for line in (*problems, *found.notes):
             console.print(f"    {_plain(line)}", soft_wrap=True)
-    raise typer.Exit(2 if not asked else 1 if unusable else 0)
+    raise typer.Exit(1 if unusable else 0)
 
 
 def _plain(text: str) -> str:

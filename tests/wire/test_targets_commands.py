@@ -1,9 +1,12 @@
 """`phaseload targets check` and `phaseload record` as a user runs them, against simulated servers."""
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import tomllib
 
 import numpy as np
@@ -96,6 +99,34 @@ def test_a_recording_is_a_test(groqrack, tmp_path):
     for table in tables.values():
         assert table["source"] == "simulated" and table["facts"]["usage_output"] == 5
         assert facts(replay(WIRES["groq"], recording(table))) == table["facts"]
+
+
+def test_recorded_twice_to_one_file_by_a_type_that_is_found(groqrack, tmp_path):
+    out = tmp_path / "found.toml"
+    for name in ("stream", "stream-2"):
+        done = phaseload("record", groqrack, "-m", "llama3-8b", "--endpoint-type", "auto", "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert "answers as endpoint type" in done.stderr and f"[{name}] ok, 8 tokens" in done.stderr
+    assert list(tomllib.loads(out.read_text())) == ["stream", "stream-2"]
+    out.write_text("[stream")
+    done = phaseload("record", groqrack, "-m", "llama3-8b", "--out", out)
+    assert (done.returncode, out.read_text()) == (2, "[stream") and "not TOML" in done.stderr
+
+
+def test_bytes_that_are_no_text_are_recorded_as_they_came():
+    body = b'data: {"choices": [{"delta": {"content": "\xff\xfe"}}]}\r\n\r\ndata: [DONE]\r\n\r\n'
+
+    def serve(listening):
+        with contextlib.closing(listening.accept()[0]) as peer:
+            peer.recv(1 << 16)
+            peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + body)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, args=(listening,), daemon=True).start()
+        done = phaseload("record", f"http://127.0.0.1:{listening.getsockname()[1]}", "-m", "m")
+    (table,) = tomllib.loads(done.stdout).values()
+    assert recording(table).body == body
+    assert facts(replay(WIRES["chat"], recording(table))) == table["facts"]
 
 
 def test_an_error_can_be_recorded_too(groqrack):
