@@ -17,23 +17,23 @@ too: such an exchange has a decode leg only. One leg's failure is the exchange's
 
 from __future__ import annotations
 
-import json
 import math
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import gevent
 import orjson
 
 from traces.errors import InputError
 
+from .blocking import get
 from .client import HttpTarget
 from .clock import Clock
 from .exchange import Exchange, Outcome
+from .http import HttpError
 from .target import Ask, Spec
 from .twoleg_protocols import PROTOCOLS, Leg, Pair
 from .wire import WireError, facts, openai
@@ -233,11 +233,12 @@ def _engine(spec: Spec, url: str) -> str:
     if "remote_engine_id" in spec.labels:
         return spec.labels["remote_engine_id"]
     host, port = Pair(url, url, "", "", spec.labels).bootstrap
-    asked = f"http://{host}:{port}/query"
+    asked, why = f"http://{host}:{port}/query", "its answer names none"
     try:
-        with urlopen(asked, timeout=spec.connect_timeout) as answer:
-            told = json.loads(answer.read(1 << 20))
-        return str(told["0"]["engine_id"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        remedy = "set labels = { bootstrap_port = ..., remote_engine_id = ... }"
-        raise InputError(f"no engine id at {asked}: {error}", where=spec.name, remedy=remedy) from None
+        told = facts.load(get(asked, spec.connect_timeout))
+        if engine := facts.name(facts.mapping(told.get("0")).get("engine_id")):
+            return engine
+    except (OSError, HttpError, InputError, WireError) as error:
+        why = str(error)
+    remedy = "set labels = { bootstrap_port = ..., remote_engine_id = ... }"
+    raise InputError(f"no engine id at {asked}: {facts.line(why)}", where=spec.name, remedy=remedy)

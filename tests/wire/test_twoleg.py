@@ -5,8 +5,10 @@ The other protocols: tests/targets/test_twoleg_servers.py.
 """
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 
@@ -134,3 +136,29 @@ def test_legs_that_are_not_whole():
         labels = {"bootstrap_port": "9"}
         one = ("http://127.0.0.1:1",)
         connect(Spec("x", one[0], prefill=one, decode=one, protocol="mooncake", labels=labels), Clock())
+
+
+@pytest.mark.parametrize(
+    ("says", "why"),
+    [
+        (b"garbage not http\r\n\r\n", "not HTTP"),
+        (b"", "before any answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}", "before its end"),
+        (b"HTTP/1.1 200 OK\r\n\r\n[1]", "expected a JSON object"),
+        (b'HTTP/1.1 200 OK\r\n\r\n{"0": {"engine": 1}}', "its answer names none"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\nno", "HTTP 404"),
+    ],
+)
+def test_a_bootstrap_server_that_is_none_is_a_mistake_with_its_remedy(says, why, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # never on the way to this machine
+
+    def serve(listening):
+        with listening.accept()[0] as peer:
+            peer.recv(1 << 16)
+            peer.sendall(says)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, args=(listening,), daemon=True).start()
+        labels, one = {"bootstrap_port": str(listening.getsockname()[1])}, ("http://127.0.0.1:1",)
+        with pytest.raises(InputError, match=rf"{why}.*\(set labels = "):
+            connect(Spec("x", one[0], prefill=one, decode=one, protocol="mooncake", labels=labels), Clock())
