@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from traces.errors import InputError
 from traces.whole import write_whole
 
-from . import compare, gates, lead, phases, plots, quantiles, recorded, servers, slices, text, units
+from . import compare, gates, lead, pages, phases, plots, quantiles, recorded, servers, slices, text, units
 from . import summary as summaries
 from .definitions import DEFINITIONS
 from .quantiles import Values
@@ -55,13 +54,10 @@ def render(runs: Sequence[Recorded], found: Sequence[Mapping[str, Any]]) -> str:
     """The page's text."""
     names = list(dict.fromkeys(result["target"] for summary in found for result in summary["results"]))
     numbers = {name: number for number, name in enumerate(names)}
-    env = _environment()
-    css = env.loader.get_source(env, "report.css")[0] if env.loader else ""
-    return env.get_template("report.html.j2").render(
+    return pages.render(
+        "report.html.j2",
         title=" and ".join(run.name for run in runs),
-        css=Markup(css),
         numbers=numbers,
-        colours=plots.COLOURS,
         overview=_overview(runs, found),
         across=_across(runs),
         headings=compare.HEADINGS,
@@ -93,26 +89,6 @@ def _across(runs: Sequence[Recorded]) -> list[tuple[str, ...]]:
         except InputError:  # nothing to pair: the overview stands alone
             continue
     return rows
-
-
-def _environment() -> Environment:
-    env = Environment(
-        loader=PackageLoader("reports", "assets"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-    )
-    env.filters |= {
-        "ms": units.ms,
-        "quantile": units.quantile,
-        "interval": units.interval,
-        "lacking": units.lacking,
-        "share": units.share,
-        "rate": units.rate,
-        "factor": units.factor,
-        "off": lambda value: "-" if value is None else "< 0.01%" if abs(value) < 1e-4 else f"{value:+.2%}",
-        "count": lambda value: "-" if value is None else f"{value:,.0f}",
-    }
-    return env
 
 
 def _section(run: Recorded, summary: Mapping[str, Any], numbers: Mapping[str, int], slug: str) -> dict[str, Any]:
@@ -227,18 +203,18 @@ def _plots(
         "load": list(_load_plots(run, summary, numbers, steps, slug)),
         "phases": [_plot(f"{slug}-phases", _phases(summary, numbers, f"{slug} phases"), PHASES_CAPTION)],
         "timeline": [_plot(
-            f"{slug}-timeline", plots.timeline(run.rows, numbers, _windows(run, groups), f"{slug} timeline"),
+            f"{slug}-timeline", plots.timeline(f"{slug} timeline", run.rows, numbers, _windows(run, groups)),
             "Over the whole run, warm-up included.")],
         "trace": [_plot(
             f"{slug}-trace", _trace(run, f"{slug} trace"), "The requests as planned, before any server saw them.")],
         "client": [_plot(f"{slug}-client", plots.client(
-            _pooled(samples, numbers, "lateness"), _pooled(samples, numbers, "client_lag"), f"{slug} client"),
+            f"{slug} client", _pooled(samples, numbers, "lateness"), _pooled(samples, numbers, "client_lag")),
             "The client's own part, all counted requests.")],
     }  # fmt: skip
 
 
 def _phases(summary: Mapping[str, Any], numbers: Mapping[str, int], name: str) -> str:
-    return plots.phases([(numbers[r["target"]], r["phases"]) for r in summary["results"]], phases.ALL, name)
+    return plots.phases(name, [(numbers[r["target"]], r["phases"]) for r in summary["results"]], phases.ALL)
 
 
 def _servers(
@@ -249,7 +225,7 @@ def _servers(
     if told:
         drawn = [(numbers.get(servers.owner(targets, url), 0), gauges) for url, gauges in told.items()]
         caption = "Read from the servers' metrics every second, a line a URL in its target's colour."
-        yield _plot(f"{slug}-servers", plots.servers(drawn, servers.SHOWN, f"{slug} servers"), caption)
+        yield _plot(f"{slug}-servers", plots.servers(f"{slug} servers", drawn, servers.SHOWN), caption)
 
 
 def _trace(run: Recorded, name: str) -> str:
@@ -257,7 +233,7 @@ def _trace(run: Recorded, name: str) -> str:
     rows = run.rows[run.rows["target"] == run.rows["target"].iloc[0]]
     profile = (run.facts.get("trace") or {}).get("profile") or {}
     asked = [np.sort(rows[column].to_numpy(np.float64)) for column in ("prompt_tokens", "output_tokens")]
-    return plots.trace(profile, asked[0], asked[1], name)
+    return plots.trace(name, profile, asked[0], asked[1])
 
 
 def _cdf_caption(step: str) -> str:
@@ -270,7 +246,7 @@ def _cdf_caption(step: str) -> str:
 def _cdfs(
     samples: Mapping[Key, tuple[dict[str, Values], int]], numbers: Mapping[str, int], step: str, name: str
 ) -> str:
-    return plots.cdfs(_curves(samples, numbers, step, "ttft"), _curves(samples, numbers, step, "tpot"), name)
+    return plots.cdfs(name, _curves(samples, numbers, step, "ttft"), _curves(samples, numbers, step, "tpot"))
 
 
 def _plot(name: str, svg: str, caption: str) -> dict[str, Any]:
@@ -311,7 +287,7 @@ def _load_plots(
         flips = {metric: _flips(summary, steps, metric) for metric in medians}
         named = "; ".join(f"step {number + 1}: {_load(summary, step)}" for number, step in enumerate(steps))
         caption = f"Medians against load ({named}). A red line: between these steps the lead changes hands."
-        yield _plot(f"{slug}-steps", plots.by_step(len(steps), medians, flips, f"{slug} steps"), caption)
+        yield _plot(f"{slug}-steps", plots.by_step(f"{slug} steps", len(steps), medians, flips), caption)
     rows = run.rows[run.rows["counted"]]
     tables = {
         numbers[str(target)]: slices.table(part, "in_flight") for target, part in rows.groupby("target", observed=True)
@@ -320,7 +296,7 @@ def _load_plots(
         "Medians with 95 % intervals against the target's own requests in flight at send, all load steps together: "
         "how an endpoint fares as concurrency rises."
     )
-    yield _plot(f"{slug}-in-flight", plots.in_flight(tables, f"{slug} in flight"), caption)
+    yield _plot(f"{slug}-in-flight", plots.in_flight(f"{slug} in flight", tables), caption)
 
 
 def _load(summary: Mapping[str, Any], step: str) -> str:

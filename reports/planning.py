@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from . import plots, units
+from . import pages, plots, units
 
 Found = Mapping[str, Any]
 LINES = 8  # of one target in a plot; a larger grid is read from its table
@@ -30,19 +29,11 @@ SHOWN = 400  # rows of the table; planning.json has all
 
 
 def write(found: Found, out: Path) -> Path:
-    env = Environment(
-        loader=PackageLoader("reports", "assets"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-    )
-    env.filters |= {"ms": units.ms, "share": units.share, "rate": units.rate}
-    css = env.loader.get_source(env, "report.css")[0] if env.loader else ""
     numbers = {target["name"]: number for number, target in enumerate(found["targets"])}
-    page = env.get_template("planning.html.j2").render(
+    page = pages.render(
+        "planning.html.j2",
         found=found,
-        css=Markup(css),
         numbers=numbers,
-        colours=plots.COLOURS,
         figures=[(title, caption, Markup(svg)) for title, caption, svg in _figures(found, numbers)],
         columns=list(found["axes"]),
         rows=found["points"][:SHOWN],
@@ -102,41 +93,43 @@ def _figures(found: Found, numbers: Mapping[str, int]) -> Iterator[tuple[str, st
     for axis, values in found["axes"].items():
         if len(values) > 1:
             caption = f"p50 solid, p99 dashed; a line for each combination of the other axes (at most {LINES})."
-            yield f"TTFT and TPOT against {axis}", caption, _against(found, axis, numbers)
+            yield (
+                f"TTFT and TPOT against {axis}",
+                caption,
+                _against(f"against {numbers_of(axis)}", found, axis, numbers),
+            )
     if any(target.get("decode") for target in found["targets"]):
         caption = "Tokens a second of one replica by batch size; level lines: one rack, which doesn't batch."
-        yield "Where batching overtakes", caption, _decode(found, numbers)
+        yield "Where batching overtakes", caption, _decode("decode throughput against batch", found, numbers)
     for hybrid in found["hybrids"]:
         caption = (
             f"End-to-end time of {' or '.join(hybrid['alone'])} alone, whichever is faster, over that of "
             f"{hybrid['name']}, one request of {hybrid['prompt']:,} prompt tokens: above 1 the hybrid pays."
         )
-        yield "What the hybrid gains", caption, _gain(hybrid)
+        yield "What the hybrid gains", caption, _gain(f"gain of hybrid {numbers_of(hybrid['name'])}", hybrid)
     if any(target.get("batch_cost") for target in found["targets"]):
         caption = "A replica kept full, by its batch cap (the figures at the points): premium tiers sell small batches."
-        yield "The price of speed", caption, _price(found, numbers)
+        yield "The price of speed", caption, _price("cost against latency by batch cap", found, numbers)
 
 
-def _against(found: Found, axis: str, numbers: Mapping[str, int]) -> str:
+@plots.drawing(3.6)
+def _against(figure: Figure, found: Found, axis: str, numbers: Mapping[str, int]) -> None:
     words = isinstance(found["axes"][axis][0], str)
-    with mpl.rc_context(plots.STYLE):
-        figure = Figure(figsize=(11, 3.6), layout="constrained")
-        for axes, metric, title in zip(
-            figure.subplots(1, 2), ("ttft", "tpot"), ("Prefill: TTFT", "Decode: TPOT"), strict=True
-        ):
-            for target, lines in _lines(found, axis).items():
-                for points in lines[:LINES]:
-                    x = [row["values"][axis] for row in points]
-                    if words:  # a dollar sign would begin a formula
-                        x = [word.replace("$", r"\$") for word in x]
-                    for q, style in (("p50", "-"), ("p99", "--")):
-                        y = [(_at(row, metric, q) or np.nan) * 1e3 for row in points]
-                        axes.plot(x, y, style, color=plots.placeholder(numbers[target]), marker=".")
-            axes.set(title=title, xlabel=axis, ylabel="ms")
-            _log(axes, "y")
-            if len(found["axes"][axis]) > 2 and not words:
-                _log(axes, "x")
-        return plots.svg(figure, f"against {numbers_of(axis)}")
+    for axes, metric, title in zip(
+        figure.subplots(1, 2), ("ttft", "tpot"), ("Prefill: TTFT", "Decode: TPOT"), strict=True
+    ):
+        for target, lines in _lines(found, axis).items():
+            for points in lines[:LINES]:
+                x = [row["values"][axis] for row in points]
+                if words:  # a dollar sign would begin a formula
+                    x = [word.replace("$", r"\$") for word in x]
+                for q, style in (("p50", "-"), ("p99", "--")):
+                    y = [(_at(row, metric, q) or np.nan) * 1e3 for row in points]
+                    axes.plot(x, y, style, color=plots.placeholder(numbers[target]), marker=".")
+        axes.set(title=title, xlabel=axis, ylabel="ms")
+        _log(axes, "y")
+        if len(found["axes"][axis]) > 2 and not words:
+            _log(axes, "x")
 
 
 def _log(axes: Axes, which: Literal["x", "y"]) -> None:
@@ -165,61 +158,55 @@ def _lines(found: Found, axis: str) -> dict[str, list[list[dict[str, Any]]]]:
     return {target: list(groups.values()) for target, groups in lines.items()}
 
 
-def _decode(found: Found, numbers: Mapping[str, int]) -> str:
-    with mpl.rc_context(plots.STYLE):
-        figure = Figure(figsize=(11, 3.6), layout="constrained")
-        axes = figure.subplots()
-        for target in found["targets"]:
-            if target.get("decode"):
-                batch, rate = zip(*target["decode"], strict=True)
-                axes.plot(batch, rate, color=plots.placeholder(numbers[target["name"]]), marker=".")
-        for pair in found["crossovers"]:
-            axes.axhline(pair["rack_tokens_per_s"], color=plots.placeholder(numbers[pair["rack"]]), linestyle="--")
-            if pair["batch"]:
-                axes.axvline(pair["batch"], color=plots.GRID, linestyle=":")
-                axes.text(pair["batch"], pair["rack_tokens_per_s"], f" batch {pair['batch']}", va="bottom")
-        axes.set(xlabel="batch", ylabel="tokens a second", title="Decode throughput")
-        _log(axes, "x")
-        _log(axes, "y")
-        return plots.svg(figure, "decode throughput against batch")
+@plots.drawing(3.6)
+def _decode(figure: Figure, found: Found, numbers: Mapping[str, int]) -> None:
+    axes = figure.subplots()
+    for target in found["targets"]:
+        if target.get("decode"):
+            batch, rate = zip(*target["decode"], strict=True)
+            axes.plot(batch, rate, color=plots.placeholder(numbers[target["name"]]), marker=".")
+    for pair in found["crossovers"]:
+        axes.axhline(pair["rack_tokens_per_s"], color=plots.placeholder(numbers[pair["rack"]]), linestyle="--")
+        if pair["batch"]:
+            axes.axvline(pair["batch"], color=plots.GRID, linestyle=":")
+            axes.text(pair["batch"], pair["rack_tokens_per_s"], f" batch {pair['batch']}", va="bottom")
+    axes.set(xlabel="batch", ylabel="tokens a second", title="Decode throughput")
+    _log(axes, "x")
+    _log(axes, "y")
 
 
-def _gain(hybrid: Mapping[str, Any]) -> str:
+@plots.drawing(4.2)
+def _gain(figure: Figure, hybrid: Mapping[str, Any]) -> None:
     gain = np.array(hybrid["gain"])
-    with mpl.rc_context(plots.STYLE):
-        figure = Figure(figsize=(11, 4.2), layout="constrained")
-        axes = figure.subplots()
-        axes.grid(visible=False)
-        limit = max(2.0, float(gain.max()))
-        norm = mpl.colors.LogNorm(1 / limit, limit)
-        image = axes.imshow(gain, origin="lower", aspect="auto", cmap="PuOr", norm=norm)
-        axes.set_xticks(range(len(hybrid["outputs"])), [f"{n:,}" for n in hybrid["outputs"]])
-        axes.set_yticks(range(len(hybrid["bandwidths"])), [f"{b:g}" for b in hybrid["bandwidths"]])
-        for row, column in np.ndindex(gain.shape):
-            dark = abs(np.log(gain[row, column])) > 0.6 * np.log(limit)
-            colour = "#ffffff" if dark else "#1b1f24"
-            axes.text(column, row, f"{gain[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=8.5)
-        axes.set(xlabel="output tokens", ylabel="link, GB/s", title="Times as fast as without the hand-over")
-        bar = figure.colorbar(image, ax=axes)
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
-        bar.ax.yaxis.set_minor_formatter(NullFormatter())
-        return plots.svg(figure, f"gain of hybrid {numbers_of(hybrid['name'])}")
+    axes = figure.subplots()
+    axes.grid(visible=False)
+    limit = max(2.0, float(gain.max()))
+    norm = mpl.colors.LogNorm(1 / limit, limit)
+    image = axes.imshow(gain, origin="lower", aspect="auto", cmap="PuOr", norm=norm)
+    axes.set_xticks(range(len(hybrid["outputs"])), [f"{n:,}" for n in hybrid["outputs"]])
+    axes.set_yticks(range(len(hybrid["bandwidths"])), [f"{b:g}" for b in hybrid["bandwidths"]])
+    for row, column in np.ndindex(gain.shape):
+        dark = abs(np.log(gain[row, column])) > 0.6 * np.log(limit)
+        colour = "#ffffff" if dark else "#1b1f24"
+        axes.text(column, row, f"{gain[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=8.5)
+    axes.set(xlabel="output tokens", ylabel="link, GB/s", title="Times as fast as without the hand-over")
+    bar = figure.colorbar(image, ax=axes)
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _price(found: Found, numbers: Mapping[str, int]) -> str:
-    with mpl.rc_context(plots.STYLE):
-        figure = Figure(figsize=(11, 3.8), layout="constrained")
-        axes = figure.subplots()
-        for target in found["targets"]:
-            if target.get("batch_cost"):
-                batch, tpot, cost = zip(*target["batch_cost"], strict=True)
-                axes.plot(np.array(tpot) * 1e3, cost, color=plots.placeholder(numbers[target["name"]]), marker=".")
-                for number, x, y in zip(batch, tpot, cost, strict=True):
-                    if number in (1, 4, 16, 64, 256):
-                        axes.annotate(f" {number}", (x * 1e3, y), va="bottom", fontsize=8.5)
-                if target["floor"]:
-                    axes.axvline(target["floor"] * 1e3, color=plots.placeholder(numbers[target["name"]]), linestyle=":")
-        axes.set(xlabel="TPOT, ms (dotted: the floor, weights over bandwidth)", ylabel="$ a million tokens")
-        axes.set(title="Cost against latency")
-        _log(axes, "y")
-        return plots.svg(figure, "cost against latency by batch cap")
+@plots.drawing(3.8)
+def _price(figure: Figure, found: Found, numbers: Mapping[str, int]) -> None:
+    axes = figure.subplots()
+    for target in found["targets"]:
+        if target.get("batch_cost"):
+            batch, tpot, cost = zip(*target["batch_cost"], strict=True)
+            axes.plot(np.array(tpot) * 1e3, cost, color=plots.placeholder(numbers[target["name"]]), marker=".")
+            for number, x, y in zip(batch, tpot, cost, strict=True):
+                if number in (1, 4, 16, 64, 256):
+                    axes.annotate(f" {number}", (x * 1e3, y), va="bottom", fontsize=8.5)
+            if target["floor"]:
+                axes.axvline(target["floor"] * 1e3, color=plots.placeholder(numbers[target["name"]]), linestyle=":")
+    axes.set(xlabel="TPOT, ms (dotted: the floor, weights over bandwidth)", ylabel="$ a million tokens")
+    axes.set(title="Cost against latency")
+    _log(axes, "y")
