@@ -36,6 +36,7 @@ BURSTY = 2.5  # CV of gaps
 SILENCE = 13  # mean gaps
 RHYTHM_STEP, RHYTHM_MOST, RHYTHM_REQUESTS = 300.0, 48, 150  # s; steps; requests a step, at least
 AGENTS, NESTED = 5, 0.8  # turns on average, and share of a prompt that comes again: sessions that grow
+RECURRING = 0.2  # of requests that follow nobody, yet go on as an earlier one did
 TEMPO, DRIFT = 0.03, 0.3  # of bursts: as in Azure's code service, the one public trace of that kind
 
 
@@ -76,7 +77,28 @@ def _sessions(trace: Trace) -> dict[str, Any]:
         "common": common // size,
         "nest": round(nest, 3),
     }
-    return {"sessions": spec}
+    return {"sessions": spec | _openings(trace, parent < 0, common, size)}
+
+
+def _openings(trace: Trace, roots: npt.NDArray[np.bool_], common: int, size: int) -> dict[str, Any]:
+    """The texts with which requests that follow nobody go on after what is common, where these recur: of each as much
+    as another one has too."""
+    _, rows, tokens, hashes = prefix_entries(trace)
+    ends = np.cumsum(tokens) - np.append(0, np.cumsum(np.bincount(rows, tokens, len(trace))))[rows]
+    own = roots[rows] & (ends > common)
+    rows, tokens, hashes = rows[own], tokens[own], hashes[own]
+    _, where, visits = np.unique(hashes, return_inverse=True, return_counts=True)
+    again = visits[where] > 1
+    opening = np.zeros(len(trace), hashes.dtype)
+    opening[rows[again]] = hashes[again]  # the deepest, which comes last
+    shared = np.bincount(rows[again], tokens[again], len(trace))
+    recurring = shared > 0
+    if recurring.sum() <= RECURRING * roots.sum():
+        return {}
+    requests = np.unique(opening[recurring], return_counts=True)[1]
+    requests = np.append(requests, np.ones((roots & ~recurring).sum(), np.int64))
+    blocks = max(1, round(float(shared[recurring].mean()) / size))
+    return {"openings": {"count": len(requests), "blocks": blocks, "requests": table(requests)}}
 
 
 def _grown(trace: Trace, parent: Whole, size: int) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 - `continued`: instants and lengths stand as drawn, so their distributions are exactly the workload's; a share of
   the requests is declared to continue an earlier one that is about `gap_ms` old and short enough. {"continue":
   share, "gap_ms": lengths, "block_tokens": n, "common": leading blocks that all requests share, "nest": share of
-  the earlier prompt that comes again}
+  the earlier prompt that comes again, "openings": {"count": n, "blocks": n, "requests": lengths}: what a request that
+  repeats no more than the common blocks has next, one of `count` texts (a passage that was looked up, say), each
+  in proportion to its `requests`}
 - `grown`: whole sessions start by the arrival process and grow: agents. {"turns": lengths, "growth": lengths,
   "think_ms": lengths, "block_tokens": n, "most": tokens at which a context is compacted: it starts anew}
 """
@@ -47,7 +49,7 @@ def continued(
         "turn": turn,
         "parent": parent,
         "think": [int(due[row] - due[before]) if before >= 0 else 0 for row, before in enumerate(parent)],
-        "prefix": _nested(spec, parent, lengths),
+        "prefix": _nested(spec, parent, lengths, _openings(spec, rows, rng)),
     }
 
 
@@ -65,15 +67,28 @@ def _before(near: int, row: int, room: int, due: Whole, aim: int, length: list[i
     return min(fitting, key=lambda one: off[one], default=-1)
 
 
-def _nested(spec: Mapping[str, Any], parent: list[int], prompt: list[int]) -> list[range | list[int]]:
-    """Block ids: the common ones, the predecessor's whole blocks, then new ones up to the prompt's end."""
+def _openings(spec: Mapping[str, Any], rows: int, rng: np.random.Generator) -> list[range]:
+    """For each request the blocks of a text that others begin with too, after the common ones."""
+    if "openings" not in spec:
+        return [range(0)] * rows
+    openings = spec["openings"]
+    count, blocks, common = int(openings["count"]), int(openings["blocks"]), int(spec.get("common", 0))
+    popular = np.cumsum(quantile(openings["requests"], (np.arange(count) + 0.5) / count, 1))
+    drawn = np.searchsorted(popular, rng.random(rows) * popular[-1], side="right")
+    return [range(common + one * blocks, common + (one + 1) * blocks) for one in drawn.tolist()]
+
+
+def _nested(
+    spec: Mapping[str, Any], parent: list[int], prompt: list[int], openings: list[range]
+) -> list[range | list[int]]:
+    """Block ids: the common ones and an opening, or the predecessor's whole blocks, then new ones up to the end."""
     size, common, nest = int(spec["block_tokens"]), int(spec.get("common", 0)), float(spec.get("nest", 1.0))
     prefixes: list[Any] = []
-    fresh = common
+    fresh = max((opening.stop for opening in openings), default=0) or common
     for row, length in enumerate(prompt):
         wanted = -(-length // size)
         again = prefixes[parent[row]][: int(nest * prompt[parent[row]] / size)] if parent[row] >= 0 else ()
-        start = list(again) if len(again) > common else list(range(min(common, wanted)))
+        start = list(again) if len(again) > common else [*range(common), *openings[row]][:wanted]
         more = wanted - len(start)
         prefixes.append(start + list(range(fresh, fresh + more)))
         fresh += more
