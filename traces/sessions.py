@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -100,35 +100,46 @@ def grown(
 ) -> dict[str, Any]:
     """All columns of sessions that start at `starts` (ns); turns before 0 and after `end` are left
     out, and who followed one of them then follows nobody."""
-    size, most = int(spec["block_tokens"]), int(spec.get("most", 2**31 - 1))
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     fresh = 0
     for session, start in enumerate(starts.tolist()):
-        turns = int(min(MAX_TURNS, quantile(spec["turns"], rng.random(1), 1)[0]))
-        draws = {name: quantile(source, rng.random(turns), 0, bound).tolist() for name, source, bound in (
-            ("prompt", workload["prompt"], MOST), ("output", workload["output"], MOST),
-            ("growth", spec["growth"], MOST), ("think", spec["think_ms"], MOST_MS),
-        )}  # fmt: skip
-        now, length, blocks, parent = start, 0, range(0), -1
-        for turn in range(turns):
-            output = max(1, draws["output"][turn])
-            think = draws["think"][turn] * MS if turn else 0
-            now += think
-            if now >= end:
+        parent = -1
+        for turn, (due, prompt, output, think, blocks) in enumerate(_session(spec, workload, start, fresh, rng)):
+            if due >= end:
                 break
-            length += draws["growth"][turn]
-            if not turn or length > most:
-                length, blocks = max(1, min(most, draws["prompt"][turn])), range(fresh, fresh)
-            blocks = range(blocks.start, blocks.start + length // size)
-            fresh = max(fresh, blocks.stop)
-            if now >= 0:
-                row = (now, length, output, session, turn, parent, think, blocks)
+            fresh = blocks.stop
+            if due >= 0:
+                row = (due, prompt, output, session, turn, parent, think, blocks)
                 parent = len(columns["due"])
                 for name, value in zip(COLUMNS, row, strict=True):
                     columns[name].append(value)
-            now += output * ASSUMED_TPOT
         fresh += 1
     return _in_order(columns)
+
+
+def _session(
+    spec: Mapping[str, Any], workload: Mapping[str, Any], start: int, fresh: int, rng: np.random.Generator
+) -> Iterator[tuple[int, int, int, int, range]]:
+    """The turns of a session, as (due, prompt, output, think, blocks); its blocks count from `fresh`."""
+    size, most = int(spec["block_tokens"]), int(spec.get("most", 2**31 - 1))
+    turns = int(min(MAX_TURNS, quantile(spec["turns"], rng.random(1), 1)[0]))
+    prompts, outputs, growth, thinks = (
+        quantile(source, rng.random(turns), 0, bound).tolist()
+        for source, bound in (
+            (workload["prompt"], MOST), (workload["output"], MOST), (spec["growth"], MOST), (spec["think_ms"], MOST_MS)
+        )
+    )  # fmt: skip
+    due, length, blocks = start, 0, range(fresh, fresh)
+    for turn in range(turns):
+        think = thinks[turn] * MS if turn else 0
+        due += think
+        length += growth[turn]
+        if not turn or length > most:
+            length, blocks = max(1, min(most, prompts[turn])), range(blocks.stop, blocks.stop)
+        blocks = range(blocks.start, blocks.start + length // size)
+        output = max(1, outputs[turn])
+        yield due, length, output, think, blocks
+        due += output * ASSUMED_TPOT
 
 
 def lead(spec: Mapping[str, Any], workload: Mapping[str, Any]) -> float:
