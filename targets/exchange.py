@@ -2,7 +2,7 @@
 
 Instants are integer nanoseconds from the run's start (`targets.clock.Clock`), None where never reached; durations
 are float seconds, derived here and nowhere stored. `reports.metrics` has the same definitions over columns, and a
-test holds the two equal. Definitions: docs/design.md.
+test holds the two equal. Definitions: docs/metrics.md.
 """
 
 from __future__ import annotations
