@@ -1,7 +1,8 @@
 """The certificate: what `phaseload certify` measured on this machine, and whether a run went beyond it.
 
 One JSON file in the user's state folder ($XDG_STATE_HOME or ~/.local/state, phaseload/certificate.json):
-{"created", "machine", "steps": [figures of loadgen.selftest.judge + {"streams", "safe"}], "safe": {"streams", "rate"}}.
+{"created", "machine", "steps": [figures of loadgen.selftest.judge + {"streams", "asked", "verdict"}],
+"safe": [{"streams", "rate"}]}: loads that were measured, each of which covers what has no more of either.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from .machine import cpu
 # What a load must hold to be safe: seconds of |TTFT error| p99 and |TPOT error| p99, and the share of first tokens
 # that came in one read with others, beyond which brackets open (reports/validity.py).
 TTFT, TPOT, SHARED = 0.0015, 0.00001, 0.01
+SAFE, LIMIT, SERVER, BUSY = "safe", "limit", "server", "busy"  # verdicts on a step
+FULL = 0.85  # share of its core that a client at its limit takes
+GIVEN = 0.9  # share of the rate asked for, below which the server was behind
+WAITED = 0.05  # share of the time without a core, above which the machine was busy
+SLACK = 1.1  # this much more than what was measured is let pass
 
 
 def path() -> Path:
@@ -39,16 +45,32 @@ def safe(figures: Mapping[str, Any]) -> bool:
     )
 
 
+def verdict(step: Mapping[str, Any]) -> str:
+    """SAFE, or why not: the client's core was full (LIMIT), the server could give no more, or others had the machine:
+    a client that had time left and was late all the same didn't have its core when it needed it."""
+    if safe(step):
+        return SAFE
+    if step["core"] >= FULL:
+        return LIMIT
+    return SERVER if step["rate"] < GIVEN * step["asked"] and step["waited"] <= WAITED else BUSY
+
+
+def allowed(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """The safe loads that no other one covers."""
+    found = [{"streams": step["streams"], "rate": step["rate"]} for step in steps if step["verdict"] == SAFE]
+    return [one for one in found if not any(covers(other, one) for other in found if other is not one)]
+
+
+def covers(load: Mapping[str, float], other: Mapping[str, float], slack: float = 1.0) -> bool:
+    return all(other[name] <= slack * load[name] for name in ("streams", "rate"))
+
+
 def save(steps: list[dict[str, Any]], created: str) -> Path:
-    """Writes the certificate; the highest safe step is what it allows."""
-    best = max((step for step in steps if step["safe"]), key=lambda step: step["rate"], default=None)
-    allowed = {
-        "streams": max((step["streams"] for step in steps if step["safe"]), default=0),
-        "rate": best["rate"] if best else 0.0,
-    }
+    """Writes the certificate."""
     where = path()
     where.parent.mkdir(parents=True, exist_ok=True)
-    where.write_text(json.dumps({"created": created, "machine": machine(), "steps": steps, "safe": allowed}, indent=2))
+    about = {"created": created, "machine": machine(), "steps": steps, "safe": allowed(steps)}
+    where.write_text(json.dumps(about, indent=2))
     return where
 
 
@@ -56,7 +78,8 @@ def load() -> dict[str, Any] | None:
     """This machine's certificate; None where there is none, or it is another machine's or can't be read."""
     try:
         found: dict[str, Any] = json.loads(path().read_text())
-        return found if found["machine"] == machine() and found["safe"]["rate"] >= 0 else None
+        fits = all(load["rate"] > 0 and load["streams"] > 0 for load in found["safe"])
+        return found if fits and found["machine"] == machine() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -73,11 +96,13 @@ def cite(diagnostics: Mapping[str, Any]) -> dict[str, Any]:
     return {**diagnostics, "certificate": cited, "beyond_certificate": beyond(found["safe"], diagnostics)}
 
 
-def beyond(safe: Mapping[str, float], diagnostics: Mapping[str, Any]) -> str:
-    """Why a process's load lies beyond what is safe, in one line; "" where it doesn't. A tenth more is let pass."""
-    rate, streams = diagnostics.get("most_reads_per_s", 0), diagnostics.get("most_streams", 0)
-    if rate > 1.1 * safe["rate"]:
-        return f"a process read {rate:,.0f} chunks/s; this machine is certified for {safe['rate']:,.0f}"
-    if streams > 1.1 * safe["streams"]:
-        return f"a process had {streams:,} streams open; this machine is certified for {safe['streams']:,.0f}"
-    return ""
+def beyond(safe: Sequence[Mapping[str, float]], diagnostics: Mapping[str, Any]) -> str:
+    """Why a process's load lies beyond what is safe, in one line; "" where one of the safe loads covers it."""
+    load = {"streams": diagnostics.get("most_streams", 0), "rate": diagnostics.get("most_tokens_per_s", 0)}
+    if any(covers(one, load, SLACK) for one in safe):
+        return ""
+    return f"a process read {told([load])}; this machine is certified for {told(safe) or 'nothing'}"
+
+
+def told(loads: Sequence[Mapping[str, float]]) -> str:
+    return ", or ".join(f"{load['rate']:,.0f} chunks/s of {load['streams']:,.0f} streams" for load in loads)

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def measure(
     cores = cores or (min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0)))
     gap = 1 / load["rate"]
     truth = {"ttft_s": 0.1, "gap_s": gap, "step_s": gap, "tokens": load["tokens"], **load.get("truth", {})}
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "truth.jsonl"
         command = [sys.executable, "-m", "targets.truth", "--log", str(log), *(("--tls", *tls) if tls else ())]
@@ -44,12 +46,14 @@ def measure(
             worker = pinned([*client, json.dumps(asked)], cores[0])
             out, _ = worker.communicate(timeout=600)
         finally:
+            waited = kept_waiting(server.pid) / (time.monotonic() - began)
             server.send_signal(signal.SIGTERM)
             server.communicate(timeout=60)
         records = {record["id"]: record for record in map(json.loads, log.read_text().splitlines())}
     if worker.returncode:
         raise RuntimeError(f"the client's process ended with code {worker.returncode}")
-    return judge(json.loads(out), records)
+    figures = judge(json.loads(out), records)
+    return figures | {"waited": max(figures["waited"], waited)}
 
 
 def pinned(command: Sequence[str], core: int) -> subprocess.Popen[str]:
@@ -57,11 +61,20 @@ def pinned(command: Sequence[str], core: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=pin)
 
 
+def kept_waiting(process: int | str = "thread-self") -> float:
+    """Seconds that a process's main thread was ready to run and had no core; 0 where the system doesn't say."""
+    try:
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) * 1e-9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def judge(told: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of one load. Errors are [p50, p99] in seconds: |first token's instant - its write's| and
     |client's TPOT - true TPOT|. `shared`: share of first tokens that came in one read with others; `merged`: of all
     tokens that did; `cpu`: client's CPU seconds a chunk, requests and all; `rate`: chunks of the busiest second;
-    `late`: the server's own lateness."""
+    `core`: the share of its core that the client takes at that rate; `waited`: the share of the time that it, or the
+    server, was kept waiting for a core; `late`: the server's own lateness, the largest of each request."""
     import numpy as np
 
     rows = {key: row for key, row in told["rows"].items() if row["ok"]}
@@ -69,6 +82,7 @@ def judge(told: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, Any]:
     spans = [row["last"] - row["first"] - (truth[key]["last"] - truth[key]["first"]) for key, row in rows.items()]
     gaps = np.array([truth[key]["tokens"] - 1 for key in rows])
     chunks = max(1, sum(row["events"] for row in rows.values()))
+    rate = busiest(truth.values())
     return {
         "requests": len(rows),
         "failed": len(told["rows"]) - len(rows),
@@ -77,7 +91,9 @@ def judge(told: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, Any]:
         "shared": sum(row["shared"] for row in rows.values()) / max(1, len(rows)),
         "merged": 1 - sum(row["reads"] for row in rows.values()) / chunks,
         "cpu": told["cpu_s"] / chunks,
-        "rate": busiest(truth.values()),
+        "rate": rate,
+        "core": told["cpu_s"] / chunks * rate,
+        "waited": told.get("waited_s", 0.0) / told.get("wall_s", 1.0),
         "late": (np.quantile([record["late_ns"] for record in truth.values()], [0.5, 0.99]) * 1e-9).tolist(),
         "grown_mb": told["grown_kb"] / 1024,
         "facts": told.get("facts", {}),
@@ -99,7 +115,7 @@ def busiest(records: Iterable[Mapping[str, Any]]) -> float:
 
 
 def main() -> None:
-    """The client's side: prints {"rows": {id: ...}, "cpu_s", "grown_kb", "facts"} as JSON."""
+    """The client's side: prints {"rows": {id: ...}, "cpu_s", "wall_s", "waited_s", "grown_kb", "facts"} as JSON."""
     from gevent import monkey
 
     monkey.patch_all()
@@ -136,7 +152,7 @@ def main() -> None:
 
         target.start(Ask(next(numbers), clock.now(), key, 1, load["tokens"]), done)
 
-    began = clock.now()
+    began, waited = clock.now(), kept_waiting()
     for stream in range(load["streams"]):
         ahead = load["ramp_s"] * stream / load["streams"] - (clock.now() - began) * 1e-9
         if ahead > 0.001 or stream % 16 == 0:
@@ -145,10 +161,12 @@ def main() -> None:
     while len(rows) < total:
         gevent.sleep(0.05)
     cpu = cpu_ns() - cpu
+    wall, waited = (clock.now() - began) * 1e-9, kept_waiting() - waited
     facts = diagnostics()
     target.close()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    json.dump({"cpu_s": cpu * 1e-9, "rows": rows, "grown_kb": grown, "facts": facts}, sys.stdout)
+    told = {"cpu_s": cpu * 1e-9, "wall_s": wall, "waited_s": waited, "rows": rows, "grown_kb": grown, "facts": facts}
+    json.dump(told, sys.stdout)
 
 
 def _row(exchange: Any, origin: int) -> dict[str, Any]:

@@ -31,26 +31,61 @@ def test_what_is_safe(more: dict[str, Any], expected: bool) -> None:
     assert certificate.safe(GOOD | more) is expected
 
 
-def save(*steps: tuple[int, float, bool]) -> None:
-    certificate.save([{**GOOD, "streams": n, "rate": rate, "safe": safe} for n, rate, safe in steps], "2026-11-21")
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, "safe"),
+        ({"ttft": [1e-5, 1.0], "core": 0.9}, "limit"),
+        ({"ttft": [1e-5, 1.0], "core": 0.9, "waited": 0.5}, "limit"),
+        ({"ttft": [1e-5, 1.0], "waited": 0.5}, "busy"),
+        ({"ttft": [1e-5, 1.0]}, "busy"),  # p50 excellent and p99 terrible, and nobody's core was full
+        ({"ttft": [1e-5, 1.0], "rate": 4000.0}, "server"),
+        ({"ttft": [1e-5, 1.0], "rate": 4000.0, "waited": 0.5}, "busy"),
+    ],
+)
+def test_why_a_step_is_not_safe(more: dict[str, Any], expected: str) -> None:
+    assert certificate.verdict({**GOOD, "asked": 5000, "core": 0.3, "waited": 0.01, **more}) == expected
 
 
-def test_the_highest_safe_step_is_what_is_certified() -> None:
-    save((64, 5000, True), (1000, 20000, True), (1000, 40000, False))
+def save(*steps: tuple[int, float, str]) -> None:
+    certificate.save([{**GOOD, "streams": n, "rate": rate, "verdict": verdict} for n, rate, verdict in steps], "today")
+
+
+def test_the_safe_loads_that_no_other_covers_are_certified() -> None:
+    save((64, 5000, "safe"), (1000, 20000, "safe"), (1000, 40000, "busy"), (2000, 15000, "safe"))
     found = certificate.load()
-    assert found is not None and found["safe"] == {"streams": 1000, "rate": 20000}
+    assert found is not None
+    assert found["safe"] == [{"streams": 1000, "rate": 20000}, {"streams": 2000, "rate": 15000}]
 
 
 @pytest.mark.parametrize(
-    ("reads", "streams", "says"),
-    [(20000, 900, ""), (21000, 1050, ""), (30000, 900, "30,000 chunks/s"), (100, 1500, "1,500 streams")],
+    ("tokens", "streams", "beyond"),
+    [
+        (20000, 900, False),
+        (21000, 1050, False),
+        (14000, 2100, False),
+        (30000, 900, True),
+        (100, 2500, True),
+        (20000, 2000, True),  # each was measured, but not together
+    ],
 )
-def test_beyond(reads: float, streams: int, says: str) -> None:
-    save((1000, 20000, True))
-    cited = certificate.cite({"most_reads_per_s": reads, "most_streams": streams})
-    assert says in cited["beyond_certificate"]
-    assert bool(cited["beyond_certificate"]) is bool(says)
-    assert cited["certificate"] == {"created": "2026-11-21", "safe": {"streams": 1000, "rate": 20000}}
+def test_beyond(tokens: float, streams: int, beyond: bool) -> None:
+    save((1000, 20000, "safe"), (2000, 15000, "safe"))
+    cited = certificate.cite({"most_tokens_per_s": tokens, "most_streams": streams})
+    assert cited["beyond_certificate"] == (
+        f"a process read {tokens:,} chunks/s of {streams:,} streams; this machine is certified for "
+        "20,000 chunks/s of 1,000 streams, or 15,000 chunks/s of 2,000 streams"
+        if beyond
+        else ""
+    )
+    assert cited["certificate"]["safe"] == [{"streams": 1000, "rate": 20000}, {"streams": 2000, "rate": 15000}]
+
+
+def test_the_form_of_an_earlier_version_is_not_cited() -> None:
+    save((1000, 20000, "safe"))
+    older = json.loads(certificate.path().read_text()) | {"safe": {"streams": 1000, "rate": 20000}}
+    certificate.path().write_text(json.dumps(older))
+    assert certificate.load() is None
 
 
 def test_without_a_certificate_nothing_is_claimed() -> None:
@@ -58,7 +93,7 @@ def test_without_a_certificate_nothing_is_claimed() -> None:
 
 
 def test_another_machines_certificate_is_not_cited() -> None:
-    save((1000, 20000, True))
+    save((1000, 20000, "safe"))
     other = json.loads(certificate.path().read_text())
     other["machine"]["cpu"] = "another"
     certificate.path().write_text(json.dumps(other))
@@ -72,5 +107,5 @@ def test_a_broken_certificate_is_none() -> None:
 
 
 def test_no_safe_step_certifies_nothing() -> None:
-    save((64, 5000, False))
-    assert certificate.cite({"most_reads_per_s": 10, "most_streams": 1})["beyond_certificate"]
+    save((64, 5000, "limit"))
+    assert certificate.cite({"most_tokens_per_s": 10, "most_streams": 1})["beyond_certificate"]
