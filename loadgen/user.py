@@ -263,7 +263,7 @@ def _planned(user: type[TraceUser], host: str | None) -> Path:
     """A plan from a user's own Locust file."""
     from . import planning
     from .asked import Load
-    from .targeting import argv
+    from .masking import argv
 
     options = {f.name: getattr(user, f.name) for f in fields(Load) if hasattr(user, f.name)}
     url = user.url or host or user.host

@@ -68,20 +68,20 @@ def bakeoff(
         phaseload bakeoff azure-code --targets targets.toml --duration 120 --steps 1,2,4 --slo "gpu: ttft p99 < 1s"
     """
     from .. import bakeoff as contest
-    from .. import become, endpoints, planning, targeting
+    from .. import become, endpoints, masking, planning, preflight, targeting
     from .. import plan as plans
 
-    targeting.check_prompts(answers, endpoint.endpoint_type)
-    targeting.check_gates(gates)
+    preflight.check_prompts(answers, endpoint.endpoint_type)
+    preflight.check_gates(gates)
     if order is not None:
         targeting.choice(order, "--order", contest.ORDERS)
     given, common = o.given(ctx, load), planning.common(salt, answers, gates)
-    record = {"argv": targeting.argv(), "json": as_json, "report": report}
+    record = {"argv": masking.argv(), "json": as_json, "report": report}
     if target or targets:
         ladder = contest.steps(contest.own(given), targeting.factors(steps or "1"), step_duration)
-        specs = targeting.settled(targeting.several(target or [], targets, endpoint, answers), wait_ready)
+        specs = preflight.settled(targeting.several(target or [], targets, endpoint, answers), wait_ready)
         plan, traces = contest.plan("bakeoff", ladder, specs, order or "sequential", record=record, **common)
-        targeting.preflight(plan, workers.count, specs, wait_ready, probe)
+        preflight.check(plan, workers.count, specs, wait_ready, probe)
         folder = planning.new_folder("bakeoff", out)
     else:
         base, model = contest.demonstration(given), endpoint.model or contest.MODEL
@@ -93,6 +93,6 @@ def bakeoff(
         specs = endpoints.start(field, model, folder / "endpoints")
         record |= {"embedded": contest.embedded(field, model), "closing": contest.DEMONSTRATION}
         plan, traces = contest.plan("bakeoff", ladder, specs, order or "parallel", record=record, **common)
-        targeting.preflight(plan, workers.count)
+        preflight.check(plan, workers.count)
     plans.save(plan, traces, folder)
     become.run(folder, workers, ctx.args)

@@ -59,10 +59,10 @@ def capacity(
     from traces.errors import InputError
 
     from .. import capacity as finding
-    from .. import planning, targeting
+    from .. import planning, preflight, targeting
 
     targeting.required(" ".join(gates.slo), "--slo", 'for example --slo "ttft p99 < 800ms"')
-    targeting.check_gates(gates)
+    preflight.check_gates(gates)
     if not 0 < lowest <= highest or not precision > 0:
         raise InputError("expected 0 < --from <= --to, and a --precision above 0", where="capacity")
     targeting.required(load.trace, "TRACE", "a file, or a bundled workload such as azure-conv")

@@ -40,10 +40,10 @@ def record(
     from targets.recording import facts, free_name, replay
     from targets.target import Ask
 
-    from .. import targeting
+    from .. import preflight, targeting
 
     spec = targeting.spec("record", url, endpoint, answers)
-    [spec] = targeting.settled([spec], None)
+    [spec] = preflight.settled([spec], None)
     if out is not None:
         name = free_name(name, _text(out), str(out))
     ask = Ask(index=0, due=0, prompt=prompt, prompt_tokens=len(prompt.split()), output_tokens=tokens)

@@ -39,20 +39,20 @@ def replay(
 
         phaseload replay chats.jsonl --url https://api.groq.com --endpoint-type groq --api-key-env GROQ_API_KEY -m m
     """
-    from .. import become, planning, targeting
+    from .. import become, masking, planning, preflight, targeting
     from .. import plan as plans
 
     if workers.worker:
         become.run(None, workers, ctx.args)
     spec = targeting.spec(targeting.short_name(url, endpoint.model), url, endpoint, answers)
-    targeting.check_prompts(answers, endpoint.endpoint_type)
-    targeting.check_gates(gates)
-    [spec] = targeting.settled([spec], wait_ready)
-    record = {"argv": targeting.argv(), "order": "parallel", "json": as_json, "report": report}
+    preflight.check_prompts(answers, endpoint.endpoint_type)
+    preflight.check_gates(gates)
+    [spec] = preflight.settled([spec], wait_ready)
+    record = {"argv": masking.argv(), "order": "parallel", "json": as_json, "report": report}
     plan, traces = planning.replay(
         planning.name_of(load.trace), load, spec, record=record, **planning.common(salt, answers, gates)
     )
-    targeting.preflight(plan, workers.count, [spec], wait_ready, probe)
+    preflight.check(plan, workers.count, [spec], wait_ready, probe)
     folder = planning.new_folder(plan.name, out)
     plans.save(plan, traces, folder)
     become.run(folder, workers, ctx.args)

@@ -55,12 +55,12 @@ def simulate(
     from targets.simulated.__main__ import pairs
     from traces.errors import InputError
 
-    from .. import conclude, planning, simulation, targeting
+    from .. import conclude, masking, planning, preflight, simulation
 
     if not target:
         raise InputError("is missing", where="--target", remedy="a profile; `phaseload serve --list` shows them")
     chosen = simulation.subjects(target, pairs(setting or []))
-    targeting.check_gates(gates)
+    preflight.check_gates(gates)
     name = f"simulate-{planning.name_of(load.trace)}"
     if sweep:
         from .. import sweeping
@@ -70,6 +70,6 @@ def simulate(
         subject.build(model)
     trace = planning.requests(load)
     folder = planning.new_folder(name, out)
-    about = {"argv": targeting.argv(), "json": as_json, "slo": gates.slo, "goodput": gates.goodput}
+    about = {"argv": masking.argv(), "json": as_json, "slo": gates.slo, "goodput": gates.goodput}
     simulation.run(chosen, load, trace, folder, model=model, about=about)
     sys.exit(conclude.conclude(folder))

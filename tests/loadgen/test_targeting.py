@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fastdigest import TDigest
 
-from loadgen import progress, targeting
+from loadgen import masking, preflight, progress, targeting
 from loadgen.asked import Answers, Endpoint
 from loadgen.plan import Leg, Phase, Plan
 from targets import client
@@ -27,13 +27,13 @@ def plan(**leg: Any) -> Plan:
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25)])
 def test_times(text: str, seconds: float) -> None:
-    assert targeting.seconds(text, "--x") == seconds
+    assert preflight.seconds(text, "--x") == seconds
 
 
 @pytest.mark.parametrize("text", ["", "ten", "5 parsecs", "-3s"])
 def test_times_that_are_none(text: str) -> None:
     with pytest.raises(InputError, match="--x"):
-        targeting.seconds(text, "--x")
+        preflight.seconds(text, "--x")
 
 
 def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
 )
 def test_the_command_line_is_kept_without_secrets(given: list[str], kept: list[str], monkeypatch: Any) -> None:
     monkeypatch.setattr("sys.argv", ["phaseload", *given])
-    assert targeting.argv() == ["phaseload", *kept]
+    assert masking.argv() == ["phaseload", *kept]
 
 
 def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
@@ -93,19 +93,19 @@ def test_a_late_server_is_waited_for() -> None:
         late.bind(("127.0.0.1", 0))
         spec = Spec("late", f"http://127.0.0.1:{late.getsockname()[1]}")
         with pytest.raises(InputError, match="nobody answers"):
-            targeting.wait_ready([spec], None)
+            preflight.wait_ready([spec], None)
         threading.Timer(0.7, late.listen).start()
         began = time.monotonic()
-        targeting.wait_ready([spec], "20s")
+        preflight.wait_ready([spec], "20s")
         assert 0.5 < time.monotonic() - began < 20
 
 
 def test_too_few_open_files_are_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(client, "raise_open_files", lambda: 1024)
-    targeting.check_open_files(plan(concurrency=500), 1)
-    targeting.check_open_files(plan(concurrency=3000), 4)
+    preflight.check_open_files(plan(concurrency=500), 1)
+    preflight.check_open_files(plan(concurrency=3000), 4)
     assert capsys.readouterr().err == ""
-    targeting.check_open_files(plan(concurrency=3000), 1)
+    preflight.check_open_files(plan(concurrency=3000), 1)
     assert "limited to 1024" in capsys.readouterr().err
 
 

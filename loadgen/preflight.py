@@ -1,0 +1,172 @@
+"""What is looked at before anything is sent: gates, prompts, the plan, and whether its targets are there."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from targets.target import Spec
+from traces.errors import InputError
+
+from .asked import Answers, Gates
+from .plan import Plan
+
+COMMON = 1000  # requests of an open loop that are thought to be in flight at once
+SPARE = 200  # open files beside the connections
+UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+def check_gates(gates: Gates) -> None:
+    """A gate that can't be read must not be found out after the run."""
+    from reports.gates import check
+
+    check(gates.slo, gates.goodput)
+
+
+def check_prompts(answers: Answers, endpoint_type: str) -> None:
+    tokenizer, token_ids = answers.tokenizer, answers.token_ids
+    if tokenizer is not None:
+        from traces.tokenizer import counter
+
+        counter(tokenizer)
+    if token_ids is None:
+        return
+    for option, value in (("--tokenizer", tokenizer), ("--prompts", answers.prompts)):
+        if value is not None:
+            raise InputError(f"can't be combined with {option}", where="--token-ids", remedy="give one of them")
+    if not 10 <= token_ids <= 10_000_000:
+        raise InputError(f"expected the size of a vocabulary, got {token_ids}", where="--token-ids")
+    if endpoint_type != "completions":
+        raise InputError(
+            "only completions endpoints take ids", where="--token-ids", remedy="--endpoint-type completions"
+        )
+
+
+def check(
+    plan: Plan, workers: int, specs: Sequence[Spec] = (), patience: str | None = None, probing: bool = False
+) -> None:
+    """What can be known before the load begins: of the plan, and of targets that aren't ours. Raises InputError."""
+    check_workers(plan, workers)
+    check_open_files(plan, workers)
+    check_keys(specs)
+    wait_ready(specs, patience)
+    if probing:
+        probe(specs)
+
+
+def check_workers(plan: Plan, workers: int) -> None:
+    for phase in plan.phases:
+        for leg in phase.legs:
+            if leg.concurrency is not None and leg.concurrency < workers:
+                raise InputError(
+                    f"{leg.concurrency} in flight can't be shared by {workers} workers", where="--concurrency"
+                )
+
+
+def seconds(text: str, option: str) -> float:
+    """A time as people write it: 90, 90s, 10m, 500ms."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text.strip())
+    if match is None:
+        raise InputError(f"expected a time such as 90s or 10m, got {text!r}", where=option)
+    return float(match[1]) * UNITS[match[2]]
+
+
+def check_keys(specs: Sequence[Spec]) -> None:
+    """Names, keys and certificates of the targets are looked at now, not when the load begins. Raises InputError."""
+    from targets.clock import Clock
+    from targets.connect import connect
+
+    for one in specs:
+        connect(one, Clock()).close()
+
+
+def settled(specs: Sequence[Spec], patience: str | None) -> list[Spec]:
+    """The targets with their endpoint types known: "auto" is found out, and said on stderr. Raises InputError."""
+    unknown = [one for one in specs if one.endpoint_type == "auto"]
+    if not unknown:
+        return list(specs)
+    from targets.auto import settle
+
+    wait_ready(unknown, patience)
+    known = []
+    for one in specs:
+        if one in unknown:
+            found = settle(one)
+            if found.problem:
+                raise InputError(found.problem, where=one.name if found.asked else "")
+            one = found.spec
+            sys.stderr.write(f"{one.name}: {one.url} {found.notes[0]}\n")
+        known.append(one)
+    return known
+
+
+def probe(specs: Sequence[Spec]) -> None:
+    """One request to each target. Raises InputError where every request would fail; says on stderr what else it saw."""
+    from targets.probe import probe
+
+    for found in probe(specs):
+        if found.hopeless:
+            raise InputError(found.problem, where=found.spec.name, remedy="--no-probe starts all the same")
+        for line in (found.problem, *found.notes):
+            if line:
+                sys.stderr.write(f"{found.spec.name}: {line}\n")
+
+
+def check_open_files(plan: Plan, workers: int) -> None:
+    """Says on stderr where the system allows fewer connections than the plan may want."""
+    from targets.client import raise_open_files
+
+    allowed = raise_open_files()
+    for phase in plan.phases:
+        slots = [leg.concurrency if leg.concurrency is not None else min(leg.requests, COMMON) for leg in phase.legs]
+        wanted = sum(slots) // workers + SPARE
+        if wanted > allowed:
+            sys.stderr.write(
+                f"open files are limited to {allowed}: {phase.name} may want {wanted} in a process, and requests "
+                "beyond the limit fail (raise it with ulimit -n, or use more --processes)\n"
+            )
+
+
+def wait_ready(specs: Sequence[Spec], patience: str | None) -> None:
+    """Until each target takes connections: at once, or within --wait-ready. Raises InputError."""
+    limit = time.monotonic() + (seconds(patience, "--wait-ready") if patience else 0.0)
+    for target in specs:
+        said = False
+        while (problem := _unreachable(target)) is not None:
+            if time.monotonic() >= limit:
+                raise InputError(
+                    f"nobody answers: {problem}", where=target.url, remedy="start the server, or give --wait-ready 10m"
+                )
+            if not said:
+                sys.stderr.write(f"waiting for {target.url} ({problem})\n")
+                said = True
+            time.sleep(0.5)
+
+
+def _unreachable(target: Spec) -> str | None:
+    """Why no connection can be made, or None."""
+    from targets.address import address
+
+    urls = dict.fromkeys((target.url, *target.prefill, *target.decode))
+    try:
+        return next(filter(None, (_closed(address(url).sockaddrs) for url in urls)), None)
+    except InputError as error:  # of a name that may come to be known
+        return error.message
+
+
+def _closed(sockaddrs: Sequence[tuple[int, Any]]) -> str | None:
+    """Why none of the addresses takes a connection, or None where one does."""
+    problem = None
+    for family, sockaddr in sockaddrs:
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.settimeout(5)
+            try:
+                sock.connect(sockaddr)
+                return None
+            except OSError as error:
+                problem = error.strerror or str(error)
+    return problem
