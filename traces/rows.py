@@ -143,14 +143,13 @@ def linked(columns: dict[str, Any], keys: Sequence[Hashable], where: str) -> dic
     if "index" in columns and (None in columns["index"] or len(set(columns["index"])) < len(keys)):
         raise InputError("an index is missing or there twice", where=where, column="index", remedy="leave it out")
     service = columns.pop("service", None)
+    if "session" in columns:
+        columns["session"] = numbered(columns["session"])
     if "parent" in columns:
         at = {key: position for position, key in enumerate(keys)}
         link(columns, [at.get(key, -1) for key in columns["parent"]], service)
     elif "session" in columns:
-        columns["session"] = numbered(columns["session"])
         link(columns, predecessors(columns["session"]), service)
-    if "session" in columns:
-        columns["session"] = numbered(columns["session"])
     return columns
 
 
