@@ -9,12 +9,13 @@ from typing import Any
 from targets.simulated.capacity import pool
 from targets.target import Spec
 from traces.trace import Trace
+from traces.transforms import SECOND
 
 from . import plan as plans
 from . import planning
 from .asked import Load
 from .endpoints import Embedded
-from .plan import SECOND, Phase, Plan
+from .plan import Phase, Plan
 
 DEMONSTRATION = (
     "This was a demonstration: the endpoints were simulated on this machine. Their constants and where they come from "

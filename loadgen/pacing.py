@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from traces.errors import InputError
 from traces.trace import Trace
-
-SECOND = 1_000_000_000
+from traces.transforms import SECOND
 
 
 def at_rate(count: int, rate: float, burstiness: float = 1.0, seed: int = 0) -> npt.NDArray[np.int64]:

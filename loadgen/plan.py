@@ -18,11 +18,11 @@ from targets.target import Spec
 from targets.wire import custom
 from traces.errors import InputError
 from traces.trace import Trace, unpacked
+from traces.transforms import SECOND
 
 FILE = "plan.json"
 FOLDER = "plan"
 ROWS = "exchanges"
-SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,10 @@ def _check(trace: Trace, load: Load) -> None:
         )
     waits = load.concurrency is not None or (trace.has_sessions and not load.open_loop)  # else the instants are known
     end = int(trace.column("due")[-1])
-    if not waits and end < load.warmup * plans.SECOND:
+    if not waits and end < load.warmup * transforms.SECOND:
         raise InputError(
-            f"the trace ends at {end / plans.SECOND:g} s, before the warm-up does ({load.warmup:g} s)", where="--warmup"
+            f"the trace ends at {end / transforms.SECOND:g} s, before the warm-up does ({load.warmup:g} s)",
+            where="--warmup",
         )
 
 
@@ -119,7 +120,7 @@ def about(trace: Trace) -> dict[str, Any]:
         "source": trace.source,
         "fingerprint": trace.fingerprint(),
         "requests": len(trace),
-        "span_s": trace.span / plans.SECOND,
+        "span_s": trace.span / transforms.SECOND,
         "transforms": list(trace.transforms),
         "notes": dict(trace.notes),
         "profile": profile(trace),

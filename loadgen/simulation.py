@@ -17,10 +17,10 @@ from targets.simulated.compose import Endpoint, build
 from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import Trace
+from traces.transforms import SECOND
 
 from . import planning, record
 from .asked import Load
-from .plan import SECOND
 
 STEP = "simulate"
 FLUSH = 5_000  # rows of a result file

@@ -28,10 +28,10 @@ from targets.simulated.disaggregation import Disaggregated
 from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.request import Request
+from traces.transforms import SECOND
 
 from . import hardware, planning
 from .asked import Load
-from .plan import SECOND
 from .simulation import STEP, Subject
 
 LOADS = ("speedup", "request_rate")  # axes that change the load; all others are settings of the targets

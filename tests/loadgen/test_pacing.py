@@ -7,9 +7,10 @@ from math import inf
 import numpy as np
 import pytest
 
-from loadgen.pacing import SECOND, at_rate, pace, share
+from loadgen.pacing import at_rate, pace, share
 from traces.errors import InputError
 from traces.trace import build
+from traces.transforms import SECOND
 
 
 @pytest.mark.parametrize("burstiness", [0.5, 1.0, 4.0])
