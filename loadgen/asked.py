@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
+from targets.target import Spec
 from traces.errors import InputError
 
+LIMITS = ("connect_timeout", "first_token_timeout", "silence_timeout", "request_timeout")
 FASTEST = 1_000_000.0  # requests/s
 
 
@@ -24,6 +26,17 @@ class Endpoint:
     header: list[str] = field(default_factory=list)
     insecure: bool = False
     ca_file: str | None = None
+    connect_timeout: float = Spec.connect_timeout
+    first_token_timeout: float = Spec.first_token_timeout
+    silence_timeout: float = Spec.silence_timeout
+    request_timeout: float = Spec.request_timeout
+
+    def __post_init__(self) -> None:
+        for limit in LIMITS:
+            seconds = getattr(self, limit)
+            if not 0 < seconds < inf:
+                option = f"--{limit.replace('_', '-')}"
+                raise InputError(f"must be positive and finite, not {seconds:g} s", where=option)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 from fastdigest import TDigest
 
+from loadgen import __main__ as program
 from loadgen import masking, preflight, progress, targeting
-from loadgen.asked import Answers, Endpoint
+from loadgen.asked import LIMITS, Answers, Endpoint
 from loadgen.plan import Leg, Phase, Plan
 from targets import client
 from targets.target import Spec
@@ -46,6 +48,23 @@ def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
         {"k": 1},
         "completions",
     )
+
+
+def test_time_limits_are_options_of_every_command_that_sends() -> None:
+    program._register()
+    group = typer.main.get_command(program.app)
+    for name in ("replay", "bakeoff", "capacity", "record"):
+        params = {param.name: param.default for param in group.commands[name].params}  # type: ignore[attr-defined]
+        assert {limit: params[limit] for limit in LIMITS} == {limit: getattr(Spec, limit) for limit in LIMITS}
+    endpoint = Endpoint(connect_timeout=1.5, first_token_timeout=2, silence_timeout=3, request_timeout=4)
+    made = targeting.spec("gpu", "http://g:1", endpoint, Answers())
+    assert [getattr(made, limit) for limit in LIMITS] == [1.5, 2, 3, 4]
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_time_limits_that_are_none(seconds: float) -> None:
+    with pytest.raises(InputError, match="--silence-timeout"):
+        Endpoint(silence_timeout=seconds)
 
 
 @pytest.mark.parametrize(
