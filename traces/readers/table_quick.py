@@ -6,6 +6,7 @@ of order, blocks that contradict each other.
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,8 @@ from ..trace import Trace, build
 from ..units import LARGEST_INSTANT, LARGEST_LENGTH, NANOS
 
 BLOCK = 4 << 20  # bytes parsed at a time
-WHOLE = pa.decimal128(19, 0)  # Arrow's integers would take hexadecimal
 DECIMAL = pa.decimal128(27, 9)  # its 38 digits hold it and its nanoseconds
-NUMBER, NUMBERS = "^-?[0-9]{1,18}$", "^(-?[0-9]{1,18}( -?[0-9]{1,18})*)?$"
+NUMBERS = "^(-?[0-9]{1,18}( -?[0-9]{1,18})*)?$"
 TIMES = ("due", "think")
 BOUNDS = {
     **dict.fromkeys(TIMES, (-LARGEST_INSTANT, LARGEST_INSTANT)),
@@ -42,7 +42,7 @@ def read(source: Source, columns: list[str], form: Form, options: Options) -> Tr
     try:
         with source.open() as stream:
             first = None
-            for batch in _batches(stream, source, form, fields):
+            for batch in _batches(_Decimal(stream), source, form, fields):
                 part = _part(batch, form, fields)
                 if part is None:
                     return None
@@ -58,6 +58,23 @@ def read(source: Source, columns: list[str], form: Form, options: Options) -> Tr
     return _ordered(found, source, form, options)
 
 
+class _Decimal(io.RawIOBase):
+    """A table whose rows hold no x: Arrow would take 0x10 for a number."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._stream, self._header = stream, stream.readline()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        header, self._header = self._header, b""
+        data = self._stream.read(size)
+        if b"x" in data or b"X" in data:
+            raise pa.ArrowInvalid("no decimal numbers")
+        return header + data
+
+
 def _fields(form: Form, columns: list[str]) -> dict[str, str] | None:
     """Columns by our names, or None for tables that say more than numbers can."""
     used = {"due": form.time, "prompt_tokens": form.prompt, "output_tokens": form.output}
@@ -71,8 +88,8 @@ def _batches(stream: Any, source: Source, form: Form, fields: dict[str, str]) ->
     second = source.head.split(b"\n", 2)[1:2]
     stamp = pa.timestamp("ns", "UTC" if second and b"+" in second[0] else None)
     times: Any = stamp if form.unit == "iso" else DECIMAL
-    kinds = {"due": times, "think": DECIMAL, "prompt_tokens": WHOLE, "output_tokens": WHOLE}
-    types = {column: kinds.get(name, pa.string()) for name, column in fields.items()}
+    kinds = {"due": times, "think": DECIMAL, "prefix": pa.string(), "sizes": pa.string()}
+    types = {column: kinds.get(name, pa.int64()) for name, column in fields.items()}
     return pyarrow.csv.open_csv(
         stream,
         read_options=pyarrow.csv.ReadOptions(block_size=BLOCK),
@@ -89,9 +106,9 @@ def _part(batch: Any, form: Form, fields: dict[str, str]) -> dict[str, Any] | No
         if name in ("prefix", "sizes"):
             part[name] = _blocks(cells)
             continue
-        values = _nanos(cells, form.unit if name == "due" else form.think_unit) if name in TIMES else _wholes(cells)
+        values = _nanos(cells, form.unit if name == "due" else form.think_unit) if name in TIMES else cells.to_numpy()
         low, high = BOUNDS.get(name, (-(2**63), 2**63 - 1))
-        if values is None or values.min() < (low and low - form.drop_failures) or values.max() > high:
+        if values.min() < (low and low - form.drop_failures) or values.max() > high:
             return None
         part[name] = values
     return None if any(values is None for values in part.values()) else part
@@ -101,12 +118,6 @@ def _nanos(cells: Any, unit: str) -> Any:
     """Raises ArrowInvalid where a digit would be lost."""
     if unit != "iso":
         cells = pc.multiply(cells, pa.scalar(NANOS[unit], pa.decimal128(10, 0)))
-    return cells.cast(pa.int64()).to_numpy(zero_copy_only=False)
-
-
-def _wholes(cells: Any) -> Any:
-    if pa.types.is_string(cells.type) and not pc.all(pc.match_substring_regex(cells, NUMBER)).as_py():
-        return None
     return cells.cast(pa.int64()).to_numpy(zero_copy_only=False)
 
 
