@@ -81,7 +81,7 @@ def _record(writer: Writer, endpoint: Endpoint, name: str, trace: Trace, load: L
         writer.append(exchange)
         if len(writer) >= FLUSH:
             writer.flush()
-    writer.close()
+    writer.flush()
     return last
 
 

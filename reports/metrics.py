@@ -234,11 +234,6 @@ def frames(run: Path | str, damaged: dict[str, InputError] | None = None) -> Ite
         yield pd.DataFrame(columns), part
 
 
-def frame(run: Path | str) -> pd.DataFrame:
-    """The whole run, a row an exchange, in order of due; texts are categories."""
-    return joined([part for part, _ in frames(run)])
-
-
 def joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """The files' frames as one, with what only the whole can tell: `in_flight` at send."""
     for name in (*_TEXTS, "token_source"):

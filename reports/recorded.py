@@ -23,7 +23,7 @@ Key = tuple[str, str]  # target, step
 
 @dataclass
 class Recorded:
-    """`rows` is `metrics.frame`'s, warm-up included; `gaps` holds the counted, answered requests' ITL, sorted, in s
+    """`rows` is `metrics.joined`'s, warm-up included; `gaps` holds the counted, answered requests' ITL, sorted, in s
     (float32: exact to 0.1 us, and a long run has hundreds of millions)."""
 
     folder: Path

@@ -15,7 +15,7 @@ import itertools
 import os
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from targets.exchange import Exchange, Outcome
+from targets.exchange import Exchange
 from traces.errors import InputError
 
 FOLDER = "exchanges"
@@ -86,9 +86,6 @@ class Writer:
             raise
         self.rows += len(rows)
         return path
-
-    def close(self) -> Path | None:
-        return self.flush()
 
     def _drain(self) -> list[Exchange]:
         rows = []
@@ -205,14 +202,3 @@ def _checked(part: pa.Table, path: Path, columns: list[str] | None) -> pa.Table:
 def read(run: Path | str, columns: list[str] | None = None) -> pa.Table:
     """All rows of a run, in the order of its files."""
     return pa.concat_tables(list(batches(run, columns)))
-
-
-def exchanges(rows: pa.Table) -> Iterator[Exchange]:
-    """The rows as Exchanges again: for tests and small tools."""
-    restore: dict[str, Callable[[Any], Any]] = {
-        "outcome": Outcome,
-        "token_at": lambda v: array("q", v),
-        "token_events": lambda v: array("i", v),
-    }
-    for row in rows.to_pylist():
-        yield Exchange(**{name: restore[name](value) if name in restore else value for name, value in row.items()})

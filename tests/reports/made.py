@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
-from reports import html, recorded, results, summary
+from reports import html, metrics, recorded, results, summary
 from reports.digest import Digests
 from targets.exchange import Exchange, Outcome
 
@@ -189,3 +191,19 @@ def page(folders: Sequence[Path], out: Path | None = None) -> Path:
     """And its page."""
     runs = [recorded.load(folder) for folder in folders]
     return html.page(runs, [summary.save(run) for run in runs], out)
+
+
+def frame(folder: Path) -> pd.DataFrame:
+    """All rows of a run with their figures."""
+    return metrics.joined([part for part, _ in metrics.frames(folder)])
+
+
+def restored(rows: pa.Table) -> Iterator[Exchange]:
+    """The rows as Exchanges again."""
+    restore: dict[str, Callable[[Any], Any]] = {
+        "outcome": Outcome,
+        "token_at": lambda v: array("q", v),
+        "token_events": lambda v: array("i", v),
+    }
+    for row in rows.to_pylist():
+        yield Exchange(**{name: restore[name](value) if name in restore else value for name, value in row.items()})

@@ -69,7 +69,7 @@ def test_a_short_run_that_failed_says_so_in_its_plots(tmp_path: Path) -> None:
         due = index * 10**8
         times = {"started": due, "sent": due + 100, "done": due + 10**6}
         writer.append(row(index, due=due, outcome=Outcome.HTTP_ERROR, status=500, **times))
-    writer.close()
+    writer.flush()
     run = recorded.load(tmp_path)
     page = html.page([run], [summary.save(run)]).read_text()
     assert page.count(">no answered request<") >= 4  # both CDFs, both accounts of phases
@@ -85,7 +85,7 @@ def test_it_is_reported(name: str, tmp_path: Path) -> None:
     writer = results.Writer(tmp_path, 0)
     for exchange in RUNS[name]:
         writer.append(exchange)
-    writer.close()
+    writer.flush()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run = recorded.load(tmp_path)

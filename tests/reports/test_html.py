@@ -85,7 +85,7 @@ def hostile(folder: Path) -> Path:
     for index in range(9000, 9020):
         writer.append(Exchange(index=index, target=EVIL, step=EVIL, due=5 * made.S, prompt_tokens=9, output_tokens=9,
                                outcome=Outcome.HTTP_ERROR, error=EVIL * 200, model=EVIL))  # fmt: skip
-    writer.close()
+    writer.flush()
     return folder
 
 
@@ -127,7 +127,7 @@ def test_a_run_without_answers_and_one_without_facts_still_make_a_page(tmp_path:
         writer.append(
             Exchange(index=index, target="dead", due=index, prompt_tokens=5, output_tokens=5, outcome=Outcome.REFUSED)
         )
-    writer.close()
+    writer.flush()
     seen = Seen(made.page([tmp_path]).read_text())
     assert "invalid" in seen.text
     assert "refused" in seen.text

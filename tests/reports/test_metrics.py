@@ -80,8 +80,8 @@ def test_in_flight_is_counted_from_the_rows(tmp_path: Path) -> None:
         )
     writer.append(Exchange(index=9, target="other", due=0, prompt_tokens=1, output_tokens=1, sent=30, done=90))
     writer.append(Exchange(index=10, target="t", due=99, prompt_tokens=1, output_tokens=1))
-    writer.close()
-    rows = metrics.frame(tmp_path).sort_values("index")
+    writer.flush()
+    rows = made.frame(tmp_path).sort_values("index")
     assert rows["in_flight"].tolist()[:-1] == [1, 2, 3, 3, 3, 1]
     assert math.isnan(rows["in_flight"].iloc[-1])
 
@@ -94,9 +94,9 @@ def test_a_frame_over_many_files_is_the_same(tmp_path: Path) -> None:
         many.append(row)
         if number % 7 == 0:
             many.flush()
-    one.close()
-    many.close()
-    first, second = metrics.frame(tmp_path / "one"), metrics.frame(tmp_path / "many")
+    one.flush()
+    many.flush()
+    first, second = made.frame(tmp_path / "one"), made.frame(tmp_path / "many")
     assert first.drop(columns="error").equals(second.drop(columns="error")[first.columns.drop("error")])
 
 

@@ -29,9 +29,9 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     assert writer.flush() == tmp_path / "exchanges" / "3-00000.parquet"
     for row in rows[20:]:
         writer.append(row)
-    writer.close()
+    writer.flush()
     assert writer.rows == len(rows)
-    assert list(results.exchanges(results.read(tmp_path))) == rows
+    assert list(made.restored(results.read(tmp_path))) == rows
 
 
 def test_runs_of_earlier_versions_lack_a_column(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_second_writer_of_the_shard_counts_on(tmp_path: Path) -> None:
     for index in range(3):
         writer = results.Writer(tmp_path, "w")
         writer.append(Exchange(index=index, target="t", due=0, prompt_tokens=1, output_tokens=1))
-        writer.close()
+        writer.flush()
     assert [path.name for path in results.files(tmp_path)] == [f"w-{n:05d}.parquet" for n in range(3)]
     assert results.read(tmp_path, ["index"])["index"].to_pylist() == [0, 1, 2]
 
@@ -81,7 +81,7 @@ def test_flushing_threads_lose_and_repeat_nothing(tmp_path: Path) -> None:
     over.set()
     for thread in threads:
         thread.join()
-    writer.close()
+    writer.flush()
     rows = results.read(tmp_path).sort_by("index")
     assert rows["index"].to_pylist() == list(range(total))
     assert rows["token_at"].to_pylist() == [[index, index + 1] for index in range(total)]
@@ -91,8 +91,8 @@ def test_hostile_values_hold_nothing_up(tmp_path: Path) -> None:
     writer = results.Writer(tmp_path, 0)
     writer.append(Exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=1, usage_output=10**30,
                            error="\ud800 half a pair"))  # fmt: skip
-    writer.close()
-    (row,) = results.exchanges(results.read(tmp_path))
+    writer.flush()
+    (row,) = made.restored(results.read(tmp_path))
     assert (row.usage_output, row.error) == (2**63 - 1, "? half a pair")
 
 

@@ -18,7 +18,7 @@ from traces.errors import InputError
 
 @pytest.fixture(scope="module")
 def rows(bakeoff: Path) -> list[Exchange]:
-    return list(results.exchanges(results.read(bakeoff)))
+    return list(made.restored(results.read(bakeoff)))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_stale_digests_are_replaced(tmp_path: Path) -> None:
     writer = results.Writer(folder, 9)
     for row in made.exchanges(made.GPU, seconds=10, seed=3, step="extra"):
         writer.append(row)
-    writer.close()
+    writer.flush()
     assert [made.summarise(folder)["digests"] for _ in range(2)] == ["from the rows"] * 2
     (folder / "digests.json").write_text("{")
     assert made.summarise(folder)["digests"] == "from the rows"
@@ -100,7 +100,7 @@ def test_a_servers_own_ttft_stands_beside_ours(tmp_path: Path) -> None:
         if row.index % 10 == 0:
             row.outcome = Outcome.RATE_LIMITED
         writer.append(row)
-    writer.close()
+    writer.flush()
     (result,) = made.summarise(tmp_path)["results"]
     assert result["server"]["ttft_difference"]["p50"] == pytest.approx(0.002)
     refused = result["counts"]["outcomes"]["rate_limited"]
@@ -147,7 +147,7 @@ def test_whole_answers_have_no_ttft_and_their_end_is_what_users_wait_for(tmp_pat
     writer = results.Writer(tmp_path, 0)
     for row in rows:
         writer.append(row)
-    writer.close()
+    writer.flush()
     summary = made.summarise(tmp_path, {"ttft": 0.5})
     (result,) = summary["results"]
     answered = [row for row in rows if row.ok and row.counted]
@@ -202,7 +202,7 @@ def test_a_clock_step_is_told_and_its_requests_left_out(tmp_path: Path) -> None:
     for number, row in enumerate(made.exchanges(made.GPU, seconds=20, warmup=0)):
         row.stepped = number < 5
         writer.append(row)
-    writer.close()
+    writer.flush()
     found = made.summarise(tmp_path)
     (result,) = found["results"]
     assert result["metrics"]["ttft"]["n"] == result["counts"]["ok"] - 5
@@ -216,7 +216,7 @@ def test_faults_of_ours_give_no_verdict_on_the_server(tmp_path: Path) -> None:
     writer = results.Writer(tmp_path, 0)
     for row in rows:
         writer.append(row)
-    writer.close()
+    writer.flush()
     (tmp_path / "run.json").write_text('{"ended": "completed"}')
     run = recorded.load(tmp_path)
     found = summary.save(run)
@@ -233,7 +233,7 @@ def test_tries_are_told_from_requests(tmp_path: Path) -> None:
     writer = results.Writer(tmp_path, 0)
     for row in rows + again:
         writer.append(row)
-    writer.close()
+    writer.flush()
     found = made.summarise(tmp_path)
     counted = sum(row.counted for row in rows)
     said = f"h100 at 1x: {counted + 7} tries of {counted} requests: each try is a row, and n and failed count tries."
@@ -243,10 +243,10 @@ def test_tries_are_told_from_requests(tmp_path: Path) -> None:
 def test_a_request_sent_twice_is_found(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=10)
     again = results.Writer(folder, 1)
-    row = next(results.exchanges(results.read(folder)))
+    row = next(made.restored(results.read(folder)))
     row.started, row.sent, row.done = row.due + 1, row.due + 2, row.due + 3
     again.append(row)
-    again.close()
+    again.flush()
     assert "1 requests were sent twice" in made.summarise(folder)["validity"]["reasons"][0]["text"]
 
 
@@ -264,7 +264,7 @@ def test_nothing_answered_at_all(tmp_path: Path) -> None:
         due = index * made.S
         writer.append(Exchange(index=index, target="dead", due=due, prompt_tokens=5, output_tokens=5, started=due,
                                done=due + 9, outcome=Outcome.REFUSED, error="refused"))  # fmt: skip
-    writer.close()
+    writer.flush()
     found = made.summarise(tmp_path)
     (result,) = found["results"]
     assert list(text.alarms(found)) == ["dead: every request failed, 10 of them; refused: refused"]
