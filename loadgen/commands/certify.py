@@ -77,18 +77,23 @@ def certify(
 
 
 def measured(loads: Sequence[Mapping[str, Any]], say: Any) -> Iterator[dict[str, Any]]:
-    """Each load with its figures and verdict, until two in a row aren't safe: more will not be better."""
+    """Each load with its figures and verdict, until two in a row aren't safe: more will not be better. A busy machine
+    ends nothing for a while: it may be idle again."""
+    import time
+
     from .. import certificate
 
-    unsafe = 0
+    unsafe, began = 0, time.monotonic()
     for load in loads:
+        if time.monotonic() - began > PATIENCE:
+            return
         say(f"{load['streams']:,} streams x {load['rate']}/s")
         step = _tried(load)
         if step["verdict"] != certificate.SAFE:
             say(f"{load['streams']:,} streams x {load['rate']}/s, once more")
             step = _tried(load)
         yield step
-        unsafe = 0 if step["verdict"] == certificate.SAFE else unsafe + 1
+        unsafe = 0 if step["verdict"] in (certificate.SAFE, certificate.BUSY) else unsafe + 1
         if unsafe == 2:
             return
 
@@ -127,6 +132,7 @@ def _short(figure: float) -> str:
     return f"{figure:.3f}" if figure < 10 else f"{figure:,.0f}"
 
 
+PATIENCE = 50.0  # seconds; no step is begun after them
 # Steps of about five seconds: streams, tokens a second and stream.
 STEPS: list[dict[str, Any]] = [
     {"streams": streams, "rate": rate, "tokens": max(10, 3 * rate), "rounds": 1, "ramp_s": 0.5}

@@ -66,6 +66,12 @@ def test_a_busy_machine_is_no_limit(run: Any) -> None:
     assert "limit" not in output
 
 
+def test_a_busy_while_does_not_end_it(run: Any) -> None:
+    _, output, measured = run(1e9, busy=range(2, 6))
+    assert len(measured) == len(STEPS) + 2
+    assert "120,000 chunks/s of 2,000 streams" in output and "an idle machine" not in output
+
+
 def test_too_busy_for_the_first_step_certifies_nothing(run: Any) -> None:
     code, output, _ = run(1e9, "--quick", busy={0, 1})
     assert code == 1
