@@ -231,7 +231,8 @@ class HttpTarget:
             except Exception:
                 self.pulse.faults += 1
                 log.exception("the callback of request %d failed", flight.exchange.index)
-            gevent.sleep(0)  # a burst of answers must not hold up what is due
+            if not self._over.empty():  # a burst of answers must not hold up what is due
+                gevent.sleep(0)
 
     # The request's bytes.
 
