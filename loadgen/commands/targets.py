@@ -37,6 +37,7 @@ def check(
     """
     import orjson
     from rich.console import Console
+    from rich.markup import escape
 
     from targets.auto import look
     from targets.config import load
@@ -58,14 +59,8 @@ def check(
         says = "[red]no[/red] " if problems else "[green]yes[/green]"
         first = "" if exchange.ttft is None else f"  TTFT {exchange.ttft * 1e3:,.0f} ms"
         console.print(
-            f"{says} [bold]{_plain(spec.name)}[/bold]  {_plain(spec.url)} ({spec.endpoint_type}){first}", soft_wrap=True
+            f"{says} [bold]{escape(spec.name)}[/bold]  {escape(spec.url)} ({spec.endpoint_type}){first}", soft_wrap=True
         )
         for line in (*problems, *found.notes):
-            console.print(f"    {_plain(line)}", soft_wrap=True)
+            console.print(f"    {escape(line)}", soft_wrap=True)
     raise typer.Exit(1 if unusable else 0)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
