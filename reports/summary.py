@@ -181,6 +181,7 @@ def _counts(run: Recorded, key: Key, rows: pd.DataFrame, counted: pd.DataFrame) 
     outcomes = {str(name): int(n) for name, n in counted["outcome"].value_counts().items() if n}
     return {
         "planned": (run.phase(key).get("planned") or {}).get(key[0]),
+        "unsent": (run.phase(key).get("unsent") or {}).get(key[0], 0),
         "recorded": len(rows),
         "warmup": len(rows) - len(counted),
         "counted": len(counted),

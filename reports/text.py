@@ -201,6 +201,14 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
         asked, given = result["lengths"]["output"]["asked_p50"], result["lengths"]["output"]["given_p50"] or 0
         if asked and abs(given / asked - 1) > 0.1:
             yield f"{where}: median output {given:,.0f} tokens where {asked:,.0f} were asked for: E2E isn't comparable."
+        if refused := counts["outcomes"].get("rate_limited"):
+            yield (
+                f"{where}: {counts['admitted']:.1%} admitted: {refused:,} of {counts['counted']:,} requests were "
+                "refused for their rate; in percentiles they are failed ones."
+            )
+        if unsent := counts.get("unsent"):
+            planned = counts["planned"]
+            yield f"{where}: {unsent:,} of {planned:,} requests had no turn before the end, and were not sent."
         if whole := counts["whole"]:
             yield f"{where}: {whole:,} answers did not stream: they have no TTFT and no TPOT."
         if chunks := result["tokens_from"].get("chunks"):

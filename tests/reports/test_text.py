@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import re
@@ -139,3 +140,11 @@ def test_html_fragments(report: Path) -> None:
     page = report.read_text()
     fragments = re.findall(r'<section class="answers">.*?</section>|<div class="pair">.*?</table>', page, re.DOTALL)
     same("fragments.html", "\n".join(fragments[:2]))
+
+
+def test_refusals_are_told_apart_from_failures(summed: dict[str, Any]) -> None:
+    result = copy.deepcopy(summed["results"][0])
+    result["counts"] |= {"counted": 50, "admitted": 0.9, "outcomes": {"ok": 45, "rate_limited": 5}, "unsent": 7}
+    said = list(text.notes({**summed, "results": [result]}))
+    assert any("90.0% admitted: 5 of 50 requests were refused for their rate" in line for line in said)
+    assert any("requests had no turn before the end" in line for line in said)
