@@ -2,9 +2,9 @@
 
 A run is valid where the client's own faults can't have moved its figures: p50 and p99 of TTFT and TPOT, computed at
 both ends of the first and last tokens' brackets, agree within 5 %, and lateness p99 stays within 10 ms or 10 % of the
-mean gap between arrivals (whichever is longer). Within 20 % (20 ms) it is suspect, beyond it invalid. Reads without a kernel receive time are
-judged by their brackets too. A server's failures never make a run invalid: they are results. Requests that failed
-through the client's own fault do, where they are more than 1 %.
+mean gap between arrivals (whichever is longer). Within 20 % (20 ms) it is suspect, beyond it invalid. Reads without a
+kernel receive time are judged by their brackets too. A server's failures never make a run invalid: they are results.
+Requests that failed through the client's own fault do, where they are more than 1 %.
 """
 
 from __future__ import annotations
