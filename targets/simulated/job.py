@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 
+@dataclass(slots=True, eq=False)
 class Job:
     """A request on its way through the engine; instants are engine seconds, -1 where not reached.
 
@@ -16,77 +18,41 @@ class Job:
     sink        whatever the driver keeps with the job (a stream, a trace's row)
     """
 
-    __slots__ = (
-        "arrival",
-        "base",
-        "begun",
-        "blocks",
-        "cached",
-        "counts",
-        "decode_worker",
-        "done",
-        "end_step",
-        "entered",
-        "filled",
-        "first",
-        "handed",
-        "last",
-        "left",
-        "number",
-        "output",
-        "pins",
-        "place",
-        "preempted",
-        "prefill_only",
-        "prefill_worker",
-        "prefilled",
-        "prefix",
-        "prompt",
-        "shared",
-        "sink",
-        "times",
-        "todo",
-        "transferred",
-    )
+    number: int
+    arrival: float
+    prompt: int
+    output: int
+    done: Callable[[Job, float], None]
+    sink: Any = None
+    prefix: tuple[tuple[int, int], ...] = ()
+    # Facts, for the rows and for the wire.
+    begun: float = field(default=-1.0, init=False)  # work on the prompt began
+    handed: float = field(default=-1.0, init=False)  # the prefill pool was done with it
+    transferred: float = field(default=-1.0, init=False)  # its KV cache reached the decode pool
+    first: float = field(default=-1.0, init=False)  # first token
+    last: float = field(default=-1.0, init=False)  # last token
+    cached: int = field(default=0, init=False)  # prompt tokens found in a prefix cache
+    preempted: int = field(default=0, init=False)
+    times: array[float] | None = field(default=None, init=False)  # of each step that gave tokens, if the driver wants
+    prefill_worker: int = field(default=-1, init=False)
+    decode_worker: int = field(default=-1, init=False)
+    # State, owned by the station that works on it.
+    place: Any = field(default=None, init=False)  # the replica
+    prefill_only: bool = field(default=False, init=False)  # stop when the prompt is computed, keep KV until `release`
+    prefilled: bool = field(default=False, init=False)  # the prompt's KV came over the link
+    todo: int = field(init=False)  # tokens to compute before the next comes out: after a preemption the answer's, too
+    filled: int = field(default=0, init=False)  # of those, computed
+    left: int = field(init=False)  # tokens still to come out
+    blocks: int = field(default=0, init=False)  # KV blocks of its own
+    shared: int = field(default=0, init=False)  # KV blocks that it shares with others, in the prefix cache
+    pins: int = field(default=0, init=False)  # leading blocks of its prefix that these are
+    base: int = field(default=0, init=False)  # context is base + step number of the replica
+    entered: int = field(default=0, init=False)  # step number at which it joined the decode batch
+    end_step: int = field(default=0, init=False)
+    counts: list[int] | None = field(default=None, init=False)  # tokens of each decode step, with speculative decoding
 
-    def __init__(
-        self,
-        number: int,
-        arrival: float,
-        prompt: int,
-        output: int,
-        done: Callable[[Job, float], None],
-        sink: Any = None,
-        prefix: tuple[tuple[int, int], ...] = (),
-    ) -> None:
-        self.number, self.arrival, self.prompt, self.output = number, arrival, prompt, output
-        self.done, self.sink, self.prefix = done, sink, prefix
-        # Facts, for the rows and for the wire.
-        self.begun = -1.0  # work on the prompt began
-        self.handed = -1.0  # the prefill pool was done with it
-        self.transferred = -1.0  # its KV cache reached the decode pool
-        self.first = -1.0  # first token
-        self.last = -1.0  # last token
-        self.cached = 0  # prompt tokens found in a prefix cache
-        self.preempted = 0
-        self.times: array[float] | None = None  # of each step that gave tokens, where the driver wants them
-        self.prefill_worker = self.decode_worker = -1
-        # State, owned by the station that works on it.
-        self.place: Any = None  # the replica
-        self.prefill_only = False  # stop when the prompt is computed and keep its KV until `release`
-        self.prefilled = False  # the prompt's KV came over the link
-        self.todo = (
-            prompt  # tokens to compute before the next token comes out; after a preemption, the answer so far too
-        )
-        self.filled = 0  # of those, computed
-        self.left = output  # tokens still to come out
-        self.blocks = 0  # KV blocks of its own
-        self.shared = 0  # KV blocks that it shares with others, in the prefix cache
-        self.pins = 0  # leading blocks of its prefix that these are
-        self.base = 0  # context is base + step number of the replica
-        self.entered = 0  # step number at which it joined the decode batch
-        self.end_step = 0
-        self.counts: list[int] | None = None  # tokens of each decode step, with speculative decoding
+    def __post_init__(self) -> None:
+        self.todo, self.left = self.prompt, self.output
 
 
 Emit = Callable[[Iterable[Job], float], None]
