@@ -28,9 +28,10 @@ def conclude(folder: Path) -> int:
     text.print_summary(summary, console)
     try:
         asked = [gates.parse(gate) for gate in about["slo"]]
-        verdicts = gates.judge(recorded.samples(run, summary["objectives"]), asked)
+        status = summary["validity"]["status"]
+        verdicts = gates.judge(recorded.samples(run, summary["objectives"]), asked, status)
         text.print_verdicts(verdicts, console)
-        code = gates.exit_code(verdicts, summary["validity"]["status"])
+        code = gates.exit_code(verdicts, status)
     except InputError as error:
         console.print(str(error), markup=False)
         code = UNUSABLE

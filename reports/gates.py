@@ -13,7 +13,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf, isnan
 from typing import Any
@@ -254,8 +254,11 @@ def _plain(gate: Gate, target: str, step: str, figure: float, n: int, note: str 
     return Verdict(gate, target, step, Result.PASS if gate.holds(figure) else Result.FAIL, figure, n, note=note)
 
 
-def judge(samples: Mapping[tuple[str, str], Sample], gates: Sequence[Gate]) -> list[Verdict]:
-    """Every gate on every target and step that it concerns. InputError where it concerns none."""
+def judge(
+    samples: Mapping[tuple[str, str], Sample], gates: Sequence[Gate], status: Status | str = Status.VALID
+) -> list[Verdict]:
+    """Every gate on every target and step that it concerns; an invalid run passes and fails none. InputError where a
+    gate concerns none."""
     verdicts = []
     for gate in gates:
         concerned = [(target, step) for target, step in samples if _concerns(gate, target, step)]
@@ -263,6 +266,8 @@ def judge(samples: Mapping[tuple[str, str], Sample], gates: Sequence[Gate]) -> l
             there = ", ".join(f"{target}@{step}" if step else target for target, step in samples)
             raise InputError("no such target or step in this run", where=gate.text, remedy=f"there are {there}")
         verdicts += [decide(gate, samples[key], *key) for key in concerned]
+    if status == Status.INVALID:
+        return [replace(verdict, result=Result.INVALID) for verdict in verdicts]
     return verdicts
 
 

@@ -48,8 +48,9 @@ def gate(
     given = [*(goodput or []), *context.args]
     objectives = gates.parse_goodput(given or [str(one) for one in loaded.facts.get("goodput") or []])
     summary = summaries.of(loaded, objectives)
-    verdicts = gates.judge(recorded.samples(loaded, objectives), asked)
-    code = gates.exit_code(verdicts, summary["validity"]["status"])
+    status = summary["validity"]["status"]
+    verdicts = gates.judge(recorded.samples(loaded, objectives), asked, status)
+    code = gates.exit_code(verdicts, status)
     if json:
         told = [verdict.as_json() for verdict in verdicts]
         o.print_json({"exit_code": code, "validity": summary["validity"], "verdicts": told})

@@ -148,6 +148,13 @@ def test_each_target_and_step_is_asked_unless_the_gate_is_narrower() -> None:
         asked("c: ttft p50 < 1s")
 
 
+def test_an_invalid_run_passes_and_fails_no_gate() -> None:
+    run, asked = {("t", ""): sample(EVEN)}, [gates.parse("ttft p99 < 1s"), gates.parse("ttft p99 < 1ms")]
+    results = {status: [verdict.result for verdict in gates.judge(run, asked, status)] for status in Status}
+    assert results[Status.VALID] == results[Status.SUSPECT] == [gates.Result.PASS, gates.Result.FAIL]
+    assert results[Status.INVALID] == [gates.Result.INVALID] * 2
+
+
 def test_exit_codes() -> None:
     run = {("t", ""): sample(EVEN)}
 
@@ -195,4 +202,4 @@ def test_an_invalid_run_decides_nothing(tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert done.returncode == told["exit_code"] == 3
     assert told["validity"]["status"] == "invalid"
-    assert told["verdicts"][0]["result"] == "pass"
+    assert told["verdicts"][0]["result"] == "invalid"
