@@ -31,7 +31,7 @@ from heapq import heapify, heappop, heappush
 from math import ceil, inf
 
 from .events import EventQueue
-from .job import Emit, Job
+from .job import Job
 from .journal import Journal
 from .paging import BLOCK, Pages, blocks_for
 from .prefixes import PrefixCache, TierSize
@@ -73,7 +73,6 @@ class Replica:
     ) -> None:
         self.queue, self.roofline, self.batching, self.longest = queue, roofline, batching, longest
         self.journal: Journal | None = Journal() if journal else None
-        self.emit: Emit | None = None
         self.pages = Pages(batching.kv_tokens)
         self.cache = PrefixCache(self.pages, batching.tiers) if batching.prefix_cache else None
         self.waiting: deque[Job] = deque()
@@ -248,8 +247,8 @@ class Replica:
                 continue
             going.append(job)
             self._enter(job)
-        if self.emit and going:
-            self.emit(going, now)
+        if self.queue.emit and going:
+            self.queue.emit(going, now)
         for job in over:
             self._free(job)
             self._finish(job, now)
@@ -395,8 +394,8 @@ class Replica:
             self._leave(job)
             job.left = 0
             over.append(job)
-        if self.emit and running:
-            self.emit([entry[2] for entry in running], now)
+        if self.queue.emit and running:
+            self.queue.emit([entry[2] for entry in running], now)
         for job in over:
             self._finish(job, now)
 

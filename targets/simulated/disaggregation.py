@@ -8,7 +8,7 @@ computes them itself, if it can.
 
 from __future__ import annotations
 
-from .job import Emit, Job, Station
+from .job import Job, Station
 from .link import Link
 from .pool import Pool
 
@@ -20,14 +20,6 @@ class Disaggregated:
         self.prefill, self.link, self.decode, self.local_below = prefill, link, decode, local_below
         self.travelling: set[Job] = set()
         self.kept: set[Job] = set()  # computed by a prefill leg and not released
-
-    @property
-    def emit(self) -> Emit | None:
-        return self.decode.emit
-
-    @emit.setter
-    def emit(self, emit: Emit | None) -> None:
-        self.decode.emit = emit
 
     @property
     def load(self) -> int:

@@ -6,19 +6,23 @@ An event can't be taken back: who set it and no longer means it, ignores it when
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from math import inf
 from typing import Any
 
 
 class EventQueue:
-    """`at` sets an event, `run` lets everything due happen; `now` is the instant of the event that is happening."""
+    """`at` sets an event, `run` lets everything due happen; `now` is the instant of the event that is happening.
 
-    __slots__ = ("_count", "_heap", "now")
+    `emit` is told, in real time only, the jobs that put out tokens at an instant, but for each job's last one.
+    """
+
+    __slots__ = ("_count", "_heap", "emit", "now")
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.emit: Callable[[Iterable[Any], float], None] | None = None
         self._heap: list[tuple[float, int, Callable[[float, Any], None], Any]] = []
         self._count = 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -55,16 +55,8 @@ class Job:
         self.todo, self.left = self.prompt, self.output
 
 
-Emit = Callable[[Iterable[Job], float], None]
-
-
 class Station(Protocol):
-    """What works on jobs: a GPU replica, a rack, a pool of them, or a prefill pool, a link and a decode pool.
-
-    `emit` is told, in real time only, the jobs that put out tokens at an instant, but for each job's last one.
-    """
-
-    emit: Emit | None
+    """What works on jobs: a GPU replica, a rack, a pool of them, or a prefill pool, a link and a decode pool."""
 
     @property
     def load(self) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 
 from .events import EventQueue
-from .job import Emit, Job
+from .job import Job
 
 
 class Racks:
@@ -32,7 +32,6 @@ class Racks:
     ) -> None:
         self.queue, self.stages, self.stage, self.limit = queue, stages, stage, limit
         self.every_token = every_token  # real time: an event for each token, not only for the last
-        self.emit: Emit | None = None
         self.waiting: deque[Job] = deque()
         self.free = list(range(racks - 1, -1, -1))
         self.serving: set[Job] = set()
@@ -86,8 +85,8 @@ class Racks:
         if not job.left:
             self._end(now, job)
             return
-        if self.emit:
-            self.emit((job,), now)
+        if self.queue.emit:
+            self.queue.emit((job,), now)
         # From the first token, not from this one: no drift.
         self.queue.at(job.first + (job.output - job.left) * self.tpot, self._token, job)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .batching import Replica
-from .job import Emit, Job
+from .job import Job
 
 
 class Pool:
@@ -11,15 +11,6 @@ class Pool:
         self.replicas, self.queue = replicas, replicas[0].queue
         for worker, replica in enumerate(replicas):
             replica.worker = worker
-
-    @property
-    def emit(self) -> Emit | None:
-        return self.replicas[0].emit
-
-    @emit.setter
-    def emit(self, emit: Emit | None) -> None:
-        for replica in self.replicas:
-            replica.emit = emit
 
     @property
     def load(self) -> int:

@@ -27,7 +27,7 @@ class Driver:
         self.endpoint, self.queue, self.station, self.metrics = endpoint, endpoint.queue, endpoint.station, metrics
         self.origin = monotonic_ns()
         self.log = Log(log, self.origin) if log else None
-        self.station.emit = self._emit
+        self.queue.emit = self._emit
         self._timer = Timerfd()
         self._set = inf  # what the timer is set to
         self._count = 0

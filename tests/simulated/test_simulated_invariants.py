@@ -69,7 +69,7 @@ def simulate(form: dict, jobs: list[tuple[float, int, int]], longest: float) -> 
             tokens[job] = tokens.get(job, 0) + (job.counts[steps - 1] if job.counts and steps else 1)
 
     if longest == 1:
-        replica.emit = emit
+        queue.emit = emit
     left: list[Job] = []
     for number, (arrival, prompt, output) in enumerate(jobs):
         queue.run(arrival)
