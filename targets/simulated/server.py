@@ -33,7 +33,7 @@ from .limits import Limits
 from .metrics import Metrics
 from .prefixes import chain
 from .realtime import Driver
-from .streams import Sink, Stream, Whole
+from .streams import Sink, Stream
 from .virtual import phases
 
 LARGEST_BODY = 64 << 20
@@ -159,7 +159,7 @@ class Server:
             asked = replace(asked, output_tokens=1)
         if asked.stream:
             return await self._stream(request, asked, format, leg, received, fault, headers)
-        job = await self._run(asked, format, leg, Whole(received))
+        job = await self._run(asked, format, leg, Sink(received))
         counts, extra = self._facts(asked, format, job)
         more: dict[str, Any] = {}
         if isinstance(leg, Prefill):

@@ -7,37 +7,48 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
 from ..clock import realtime_ns
 from .answers import WORDS, Format, framed, text
 
 
-class Sink(Protocol):
-    """What the driver does with a job's tokens; the instants are actual ones, ns since the epoch."""
+class Sink:
+    """What the driver gives a job's tokens to; it keeps the actual instants, ns since the epoch. By itself it is the
+    answer given whole: its writer waits until it is `over`."""
 
-    received: int
-    first: int
-    last: int
-    over: asyncio.Future[None]
+    __slots__ = ("first", "last", "over", "received")
 
-    def token(self) -> None: ...
+    def __init__(self, received: int) -> None:
+        self.received = received
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.first = self.last = 0
 
-    def tokens(self, count: int) -> None: ...
+    def token(self) -> None:
+        self.tokens(1)
+
+    def tokens(self, count: int) -> None:
+        """Several at once, as speculative decoding gives them."""
+        self.first = self.first or realtime_ns()
 
     def end(self, output: int, closing: Callable[[], bytes]) -> None:
         """The rest of `output` tokens has come out, and the answer is complete."""
-        ...
+        self.last = realtime_ns()
+        self.first = self.first or self.last
+        self.finish()
+
+    def finish(self) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
 
 
-class Stream:
-    __slots__ = ("_cycle", "_format", "_write", "first", "last", "over", "received", "sent")
+class Stream(Sink):
+    __slots__ = ("_cycle", "_format", "_write", "sent")
 
     def __init__(self, format: Format, write: Callable[[bytes], None], received: int) -> None:
-        self._format, self._write, self.received = format, write, received
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        super().__init__(received)
+        self._format, self._write = format, write
         self._cycle = format.cycle()
-        self.sent = self.first = self.last = 0
+        self.sent = 0
 
     def token(self) -> None:
         sent = self.sent
@@ -48,41 +59,13 @@ class Stream:
             self.tokens(1)
 
     def tokens(self, count: int) -> None:
-        """Several tokens in one event, as speculative decoding gives them."""
-        self.first = self.first or realtime_ns()
+        super().tokens(count)
         self._write(framed(self._format.tokens(text(self.sent, count))))
         self.sent += count
 
     def end(self, output: int, closing: Callable[[], bytes]) -> None:
         """The last tokens and all that follows, in one write."""
-        self.last = realtime_ns()
-        self.first = self.first or self.last
+        super().end(output, closing)  # the instant of the last token is that before the write
         last = self._format.tokens(text(self.sent, output - self.sent))
         self._write(framed(last + closing()))
         self.sent = output
-        self.finish()
-
-    def finish(self) -> None:
-        if not self.over.done():
-            self.over.set_result(None)
-
-
-class Whole:
-    __slots__ = ("first", "last", "over", "received")
-
-    def __init__(self, received: int) -> None:
-        self.received = received
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.first = self.last = 0
-
-    def token(self) -> None:
-        self.first = self.first or realtime_ns()
-
-    def tokens(self, count: int) -> None:
-        self.token()
-
-    def end(self, output: int, closing: Callable[[], bytes]) -> None:
-        self.last = realtime_ns()
-        self.first = self.first or self.last
-        if not self.over.done():
-            self.over.set_result(None)
