@@ -35,10 +35,11 @@ import socket
 import ssl
 import sys
 from collections import deque
-from contextlib import suppress
 from pathlib import Path
 from time import time_ns
 from typing import Any
+
+from .unpaced import unpaced
 
 SPIN = 100_000  # ns that a sleep may overshoot
 IDLE = 100_000_000  # ns
@@ -66,8 +67,7 @@ def _prompt(body: dict[str, Any]) -> str:
 def _unhindered(sock: socket.socket) -> None:
     """What is written is sent at once."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    with suppress(OSError):  # where the kernel has no other
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+    unpaced(sock)
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

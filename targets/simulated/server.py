@@ -21,6 +21,7 @@ from aiohttp import web
 from traces.errors import InputError
 
 from ..clock import realtime_ns
+from ..unpaced import unpaced
 from . import stamped
 from .answers import Format, text, usage
 from .asked import ApiError, Asked, read
@@ -298,6 +299,8 @@ async def serve(endpoint: Endpoint, options: Options, ready: Callable[[str], Non
         server = await asyncio.get_running_loop().create_server(
             lambda: stamped.Stamped(handler()), options.host, options.port, backlog=4096, reuse_address=True
         )
+        for listener in server.sockets:
+            unpaced(listener)
         # A full collection over everything imported would hold a step up by tens of milliseconds.
         gc.collect()
         gc.freeze()
