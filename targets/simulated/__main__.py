@@ -9,9 +9,10 @@ import sys
 
 from traces.errors import InputError
 
-from .compose import SETTINGS, build
+from .compose import build
 from .faults import parse
 from .server import Options, serve
+from .settings import SETTINGS
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .compose import SETTINGS
 from .profiles import ALIASES, load, models, names
+from .settings import SETTINGS
 
 
 def catalogue() -> str:

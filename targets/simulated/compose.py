@@ -1,8 +1,4 @@
-"""From a profile, a model and settings to stations on an event queue.
-
-Settings are `key=value` pairs, the same for the server, the virtual driver and a sweep's axes. A figure of the
-profile is set by its name (`bandwidth`, `c0`, ...); a composition's parts by `prefill.`, `decode.` and `link.`.
-SETTINGS tells the others."""
+"""From a profile, a model and settings to stations on an event queue."""
 
 from __future__ import annotations
 
@@ -20,38 +16,15 @@ from .link import Link, LinkSpeed
 from .pipeline import Racks
 from .pool import Pool
 from .prefixes import TierSize
-from .profiles import POSITIVE, Figure, Profile, load
+from .profiles import Figure, Profile, load
 from .profiles import model as find_model
 from .roofline import Model, Roofline
+from .settings import Settings
 
 WEIGHT_BYTES = {"fp16": 2.0, "fp8": 1.0, "fp4": 0.5}
 RESERVED = 2e9  # bytes beside weights and KV: activations, graphs, the runtime
 LINK_OF = "gpu-prefill+groqrack-decode"  # its link serves where a profile has none: a client that drives two legs
 USABLE = 0.92  # share of the memory that the server takes
-SETTINGS = {
-    "pool": "replicas or racks behind the address (1)",
-    "engine": "a set of fitted constants: vllm, trtllm (the profile's first)",
-    "tp": "GPUs of a tensor-parallel replica (1)",
-    "precision": "fp16, fp8 or fp4 weights and arithmetic (fp16)",
-    "kv_precision": "fp16 or fp8 KV cache (fp16)",
-    "policy": "decode-first: chunks of prompts ride in decode steps; prefill-first: decoding waits (decode-first)",
-    "chunk": "most tokens of a step, 0 for whole prompts (8192)",
-    "max_batch": "most sequences at once (256)",
-    "batching": "continuous, or static: a batch is complete before the next one begins (continuous)",
-    "interval_ms": "steps leave on this beat, full or not; 0 for none (0)",
-    "drafted": "tokens drafted a step by speculative decoding (0)",
-    "acceptance": "probability that a drafted token is accepted if those before it were (0.7)",
-    "draft_cost": "cost of drafting a token, as a share of a step that reads the weights once (0.05)",
-    "prefill": "compositions: the profile of the prefill pool; decode: of the decode pool",
-    "local_below": "compositions: prompts shorter than this are prefilled by the decode pool (0)",
-    "prefix_cache": "1 to keep the KV of prompts for later ones that begin alike (0)",
-    "cpu_gb": "CPU memory for KV that the GPU can't keep, gigabytes (0)",
-    "cpu_bandwidth": "bytes a second from there (41e9: measured by LMCache)",
-    "disk_gb": "disk or remote store below it, gigabytes (0)",
-    "disk_bandwidth": "bytes a second from there (4.5e9: NVMe, assumed)",
-    "link.bandwidth": "gigabytes a second, one way; link.t0 and link.handover in seconds",
-    "link.overlap": "compositions: 1 to send each layer's KV while the next is computed (0)",
-}
 
 
 @dataclass(frozen=True)
@@ -106,62 +79,6 @@ def build(
             legs = Disaggregated(station, link, station)
     wanted.none_left()
     return Endpoint(profile.name, profile, workshop.model, workshop.queue, station, legs, journal, *bill)
-
-
-class Settings:
-    """Key=value pairs, each to be taken once; `none_left` refuses those that nobody took."""
-
-    def __init__(self, pairs: Mapping[str, str], prefix: str = "") -> None:
-        self._pairs, self._prefix = dict(pairs), prefix
-        self._known: set[str] = set()
-
-    def text(self, key: str, default: str, allowed: tuple[str, ...] = ()) -> str:
-        self._known.add(key)
-        value = self._pairs.pop(key, default)
-        if allowed and value not in allowed:
-            raise InputError(f"{self._prefix}{key}={value}", remedy=f"one of {', '.join(allowed)}")
-        return value
-
-    def number(self, key: str, default: float, least: float = 0.0) -> float:
-        value = self.text(key, str(default))
-        try:
-            number = float(value)
-        except ValueError:
-            number = -inf
-        if not least <= number < inf:
-            raise InputError(f"{self._prefix}{key}={value}", remedy=f"a number, at least {least:g}")
-        return number
-
-    def count(self, key: str, default: int, least: int = 0) -> int:
-        number = self.number(key, default, least)
-        if number != int(number):
-            raise InputError(f"{self._prefix}{key}={number:g}", remedy="a whole number")
-        return int(number)
-
-    def figure(self, key: str, figures: Mapping[str, Figure], default: float | None = None) -> float:
-        if key in figures:
-            default = figures[key].value
-        if default is None:
-            raise InputError(f"the profile has no figure named {key}", remedy="add it to the file")
-        number = self.number(key, default)
-        if not number and key in POSITIVE:
-            raise InputError(f"{self._prefix}{key}=0", remedy="a number, more than 0")
-        return number
-
-    def part(self, prefix: str) -> Settings:
-        """Those that begin with `prefix.`, taken out of this one."""
-        self._known.add(f"{prefix}.*")
-        taken = {key: self._pairs.pop(key) for key in list(self._pairs) if key.startswith(f"{prefix}.")}
-        return Settings({key.removeprefix(f"{prefix}."): value for key, value in taken.items()}, f"{prefix}.")
-
-    def with_default(self, key: str, value: str) -> Settings:
-        return Settings({key: value, **self._pairs}, self._prefix)
-
-    def none_left(self) -> None:
-        if self._pairs:
-            raise InputError(
-                f"no such setting: {next(iter(self._pairs))}", remedy=f"one of {', '.join(sorted(self._known))}"
-            )
 
 
 Bill = tuple[int, float | None, float | None]

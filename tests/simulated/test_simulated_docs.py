@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from targets.simulated.capacity import capacity, pool
-from targets.simulated.compose import SETTINGS, build
+from targets.simulated.compose import build
 from targets.simulated.profiles import ALIASES, names
 from targets.simulated.server import APIS
+from targets.simulated.settings import SETTINGS
 from traces import transforms
 from traces.synth import synthesise
 
