@@ -6,14 +6,17 @@ As in a deployment each server has an address of its own and all have the same p
 from __future__ import annotations
 
 import json
+import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import count
 
 import gevent
 import pytest
@@ -30,6 +33,23 @@ from targets.twoleg_protocols import PROTOCOLS
 LINK = ("--set", "link.bandwidth=0.5", "--set", "link.overlap=0")
 PORTS = ("bootstrap_port", "prefill_zmq_port", "decode_zmq_port", "receiver_init_port", "receiver_alloc_port")
 OTHER = "f" * 32  # the name of another exchange
+# Starting an interpreter for each of 36 servers takes longer than all tests: one imports the server and forks for each.
+NURSERY = """
+import json, os, signal, sys
+from targets.simulated.__main__ import main
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print("ready", flush=True)
+for line in sys.stdin:
+    said, *words = json.loads(line)
+    if not os.fork():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        said = os.open(said, os.O_WRONLY)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        os.close(said)
+        print(os.getpid(), flush=True)
+        sys.exit(main(words))
+"""
 
 
 @dataclass
@@ -52,35 +72,53 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Starts a server: gives its process id and what it writes to stdout and stderr."""
+    folder, numbers = tmp_path_factory.mktemp("servers"), count()
+    command = [sys.executable, "-c", NURSERY]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as nursery:
+        assert nursery.stdout.readline() == "ready\n"
+
+        def start(*words):
+            said = folder / str(next(numbers))
+            os.mkfifo(said)
+            print(json.dumps([str(said), *words]), file=nursery.stdin, flush=True)
+            said = said.open()
+            return int(said.readline()), said
+
+        yield start
+
+
 @contextmanager
-def server(host, port, leg, *options):
+def server(start, host, port, leg, *options):
     words = ["h100", "--model", "llama3-8b", "--host", host, "--port", str(port), "--leg", leg, *LINK, *options]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "targets.simulated", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        _, errors = process.communicate(timeout=10)
-        assert process.returncode == -signal.SIGKILL or errors == ""
+    process, said = start(*words)
+    with said:
+        try:
+            yield process, said
+        finally:
+            with suppress(ProcessLookupError):  # killed by the test
+                os.kill(process, signal.SIGTERM)
+            assert select.select([said], [], [], 10)[0], "the server goes on"
+            assert said.read() == ""
 
 
 @contextmanager
-def serving(protocol, *options, each=2):
+def serving(start, protocol, *options, each=2):
     port, roles = free_port(), [*["prefill"] * each, *["decode"] * each]
     with ExitStack() as stack:
-        processes = [
-            stack.enter_context(server(f"127.0.0.{number}", port, f"{protocol}:{role}", *options))
+        servers = [
+            stack.enter_context(server(start, f"127.0.0.{number}", port, f"{protocol}:{role}", *options))
             for number, role in enumerate(roles, 1)
         ]
-        urls = [json.loads(process.stdout.readline())["url"] for process in processes]
-        yield Pools(protocol, port, tuple(urls[:each]), tuple(urls[each:])), processes
+        urls = [json.loads(said.readline())["url"] for _, said in servers]
+        yield Pools(protocol, port, tuple(urls[:each]), tuple(urls[each:])), [process for process, _ in servers]
 
 
 @pytest.fixture(scope="module", params=PROTOCOLS)
-def pools(request):
-    with serving(request.param) as (made, _):
+def pools(start, request):
+    with serving(start, request.param) as (made, _):
         yield made
 
 
@@ -203,12 +241,12 @@ def test_a_prompt_to_one_leg_alone(pools):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_prefill_server_that_dies_is_an_outcome(protocol):
-    with serving(protocol, "--set", "mfu=0.001", each=1) as (pools, processes):  # a prompt takes seconds
+def test_a_prefill_server_that_dies_is_an_outcome(start, protocol):
+    with serving(start, protocol, "--set", "mfu=0.001", each=1) as (pools, processes):  # a prompt takes seconds
 
         def die():
             gevent.sleep(0.5)
-            processes[0].send_signal(signal.SIGKILL)
+            os.kill(processes[0], signal.SIGKILL)
 
         began = time.monotonic()
         (x,) = run(pools.spec(), asks(1, words=3000), die)
