@@ -335,9 +335,11 @@ class Connection:
         if len(told) < _RECEIVED.size:
             return False
         received, segments = _RECEIVED.unpack(told)
-        reads, last = self._reads, self._counted
-        self._counted = (reads, segments) if received == self._earlier + self._bytes else None
-        return last is not None and self._counted is not None and reads - last[0] == segments - last[1]
+        reads, last, waiting = self._reads, self._counted, received - self._earlier - self._bytes
+        alone = last is not None and reads - last[0] == segments - last[1]
+        nothing = waiting == 0 or (waiting == 1 and alone)  # the connection's end is counted as a byte
+        self._counted = (reads, segments) if nothing else None
+        return alone and nothing
 
     def _acknowledge(self) -> None:
         if self._quickack is not None:

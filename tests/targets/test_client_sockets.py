@@ -27,7 +27,7 @@ from targets.wire import chat
 from traces.errors import InputError
 
 from .scripted import GOOD, Peer, Script, Scripted, good
-from .wire_cases import DONE, TWO, frame, token
+from .wire_cases import DONE, HEAD, TWO, frame, token
 
 Serve = Callable[..., Scripted]
 
@@ -247,6 +247,17 @@ def test_tokens_written_at_once_are_exact(serve: Serve, caller: Any) -> None:
     for exchange in (one.ask(), one.ask()):
         assert list(exchange.token_events) == [2] * 5
         assert (exchange.first_after, exchange.last_after) == (exchange.first_token, exchange.last_token)
+
+
+def test_tokens_that_come_with_the_connections_end_are_exact(serve: Serve, caller: Any) -> None:
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.say(HEAD + b"Connection: close\r\n\r\n", 0.03)
+        peer.say((TWO + TWO + DONE).encode())
+
+    exchange = caller(serve(script).url).ask()
+    assert (exchange.outcome, list(exchange.token_events)) == (Outcome.OK, [4])
+    assert (exchange.first_after, exchange.last_after) == (exchange.first_token, exchange.last_token)
 
 
 def test_tokens_that_waited_together_are_not(serve: Serve, caller: Any) -> None:
