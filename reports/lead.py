@@ -1,8 +1,10 @@
 """Who leads which phase at which load, and where a lead is lost: words over a summary. Pure.
 
 A target is beaten where another answers the same requests faster (`reports.compare`: the paired interval excludes 1) by
-LEAST or more; those that nobody beats lead together. Targets that can't be compared with the others stand aside, as few
-of them as possible.
+LEAST or more. The fastest of those that nobody beats leads; others lead with it where neither the paired interval nor
+the medians' own tell them apart, and where they too are ahead of the one named as behind. A target whose failures leave
+its median or its interval unbounded can't lead: it is named as failed. Targets that can't be compared with the others
+stand aside, as few of them as possible.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from . import compare, units
@@ -21,9 +24,10 @@ PHASES = {"ttft": "prefill", "tpot": "decode", "e2e": "whole request"}
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The fastest of one step in one metric: `leaders` are level, and `factor` times faster than `behind`, the next.
+    """The fastest of one step in one metric: `leaders` are level, and each `factor` times or more faster than `behind`.
 
-    `why` says why there are no leaders, or why those named in `aside` take no part (too few pairs, not comparable).
+    `why` says why there are no leaders, or why those named in `aside` take no part (too few pairs, not comparable);
+    `failed` are those with too many failures for a median.
     """
 
     step: str
@@ -33,20 +37,34 @@ class Lead:
     factor: float = 0.0
     why: str = ""
     aside: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
     @property
     def names(self) -> str:
         return " and ".join(self.leaders) if len(self.leaders) < 3 else ", ".join(self.leaders)
 
-    def __str__(self) -> str:
-        if not self.leaders:
-            return self.why
-        figure = f" {units.ms(self.p50, unit=True)}" if self.p50 is not None else ""
-        without = f" (without {', '.join(self.aside)}: {self.why})" if self.aside else ""
+    @property
+    def ahead(self) -> str:
+        """How far ahead of whom; empty where there is nobody behind."""
         if not self.behind:
-            return f"no clear difference,{figure or ' unbounded'}{without}"
-        ahead = f"{units.factor(self.factor)} ahead of {self.behind}" if self.factor else f"{self.behind} mostly failed"
-        return f"{self.names}{figure}, {ahead}{without}"
+            return ""
+        return f"{units.factor(self.factor)} ahead of {self.behind}" if self.factor else f"{self.behind} mostly failed"
+
+    @property
+    def without(self) -> str:
+        """Who takes no part, and why."""
+        failed = f"failed: {', '.join(self.failed)}" if self.failed else ""
+        aside = f"without {', '.join(self.aside)}: {self.why}" if self.aside else ""
+        return "; ".join(part for part in (failed, aside) if part)
+
+    def __str__(self) -> str:
+        without = f" ({self.without})" if self.without else ""
+        if not self.leaders:
+            return f"{self.why}{without}"
+        figure = f" {units.ms(self.p50, unit=True)}"
+        if self.behind:
+            return f"{self.names}{figure}, {self.ahead}{without}"
+        return f"{'no clear difference,' if len(self.leaders) > 1 else self.names}{figure}{without}"
 
 
 def p50(result: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
@@ -62,28 +80,55 @@ def leads(summary: Mapping[str, Any], metric: str) -> list[Lead]:
     """One for each step in which there are two targets or more."""
     found = []
     for step in steps(summary):
-        medians = {r["target"]: p50(r, metric)["value"] for r in summary["results"] if r["step"] == step}
+        rows = {r["target"]: p50(r, metric) for r in summary["results"] if r["step"] == step}
         pairs = [pair for pair in summary["comparison"] if pair["step"] == step]
-        if len(medians) > 1:
-            found.append(_lead(step, metric, medians, pairs))
+        if len(rows) > 1:
+            found.append(_lead(step, metric, rows, pairs))
     return found
 
 
-def _lead(step: str, metric: str, medians: Mapping[str, float | None], pairs: Sequence[Mapping[str, Any]]) -> Lead:
+def _lead(step: str, metric: str, rows: Mapping[str, Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> Lead:
+    failed = tuple(name for name, row in rows.items() if row["unbounded"] or (row["enough"] and row["high"] is None))
+    pairs = _among(set(rows) - set(failed), pairs)
     faults = {(pair["base"], pair["other"]): fault for pair in pairs if (fault := _fault(pair, metric))}
     aside = _aside(faults)
     why = next((fault for both, fault in faults.items() if set(both) & set(aside)), "")
-    if len(medians) - len(aside) < 2:
-        return Lead(step, (), why=why)
-    pairs = [pair for pair in pairs if not {pair["base"], pair["other"]} & set(aside)]
+    medians = {name: row["value"] for name, row in rows.items() if name not in (*failed, *aside)}
+    medians = {name: value for name, value in medians.items() if value is not None}
+    if len(medians) + len(failed) < 2 or not medians:
+        return Lead(step, (), why=why if aside else "no leader", failed=failed)
+    pairs = _among(set(medians), pairs)
     beats = {(winner, loser): factor for winner, loser, factor in _beats(pairs, metric)}
-    names = [name for name in medians if name not in aside]
-    order = sorted(names, key=lambda name: (medians[name] is None, medians[name] or 0.0))
+    order = sorted(medians, key=lambda name: medians[name])
     beaten = {loser for _, loser in beats}
-    leaders = tuple(name for name in order if name not in beaten) or (order[0],)
-    behind = next((name for name in order if name in beaten and (leaders[0], name) in beats), "")
-    factor = beats.get((leaders[0], behind), 0.0)
-    return Lead(step, leaders, medians[leaders[0]], behind, factor, why, aside)
+    first = next((name for name in order if name not in beaten), order[0])
+    behind = next((name for name in order if (first, name) in beats), "")
+    leaders = [first]
+    for name in order:
+        level = name not in (first, *beaten) and _level(rows[first], rows[name], _most(pairs, metric, first, name))
+        ahead = not behind or ((name, behind) in beats and medians[name] <= medians[behind])
+        if level and ahead:
+            leaders.append(name)
+    factor = min(beats[leader, behind] for leader in leaders) if behind else 0.0
+    return Lead(step, tuple(leaders), medians[first], behind, factor, why, aside, failed)
+
+
+def _among(names: set[str], pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [pair for pair in pairs if {pair["base"], pair["other"]} <= names]
+
+
+def _level(first: Mapping[str, Any], other: Mapping[str, Any], most: float) -> bool:
+    """Nothing tells the two medians apart: they differ by no more than `most`, or their intervals overlap."""
+    overlap = first["enough"] and other["enough"] and other["low"] <= first["high"]
+    return bool(overlap or other["value"] <= most * first["value"])
+
+
+def _most(pairs: Sequence[Mapping[str, Any]], metric: str, first: str, other: str) -> float:
+    """How many times slower than `first` the paired interval lets `other` be; LEAST at least."""
+    pair = next(pair for pair in pairs if {pair["base"], pair["other"]} == {first, other})
+    low, high = (pair["metrics"][metric]["median"][end] for end in ("low", "high"))
+    most = high if pair["base"] == first else 1 / low if low else None
+    return inf if most is None else max(LEAST, most)
 
 
 def _fault(pair: Mapping[str, Any], metric: str) -> str:

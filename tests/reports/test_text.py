@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,73 @@ def test_gates_on_a_narrow_terminal_are_sentences(read_back: Recorded) -> None:
     ]
 
 
+def median(value: float | None, high: float | None = 0.0) -> dict[str, Any]:
+    """The p50 of a target; None is unbounded."""
+    high = value if high == 0.0 else high
+    return {"q": 0.5, "value": value, "unbounded": value is None, "low": value, "high": high, "enough": True}
+
+
+def ratio(value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    return {"value": value, "low": low or value, "high": high or value}
+
+
+def led(medians: dict[str, dict[str, Any]], pairs: dict[tuple[str, str], tuple[dict[str, Any], str | None]]) -> str:
+    """The leader's line of one step, as it is printed, for TTFT."""
+    comparison = [
+        {"step": "1x", "base": base, "other": other, "pairs": 40, "lengths": {"comparable": True},
+         "metrics": {"ttft": {"median": found, "winner": winner}}}
+        for (base, other), (found, winner) in pairs.items()
+    ]  # fmt: skip
+    results = [{"target": n, "step": "1x", "metrics": {"ttft": {"quantiles": [m]}}} for n, m in medians.items()]
+    (found,) = lead.leads({"comparison": comparison, "results": results}, "ttft")
+    return str(found)
+
+
+def test_whom_nobody_beats_is_not_level_with_the_first_for_it() -> None:
+    medians = {"sgl": median(0.0079), "triton": median(0.016), "mine": median(0.0173)}
+    pairs = {
+        ("sgl", "triton"): (ratio(2.0), "sgl"),
+        ("sgl", "mine"): (ratio(1.1, 0.9, 2.5), None),
+        ("triton", "mine"): (ratio(1.0, 0.8, 1.2), None),
+    }
+    assert led(medians, pairs) == "sgl 7.90 ms, 2.0x ahead of triton"
+    pairs["triton", "mine"] = (ratio(0.8), "mine")  # it beats that one, and still has the longer median
+    assert led(medians, pairs) == "sgl 7.90 ms, 2.0x ahead of triton"
+    medians["mine"] = median(0.010)
+    assert led(medians, pairs) == "sgl and mine 7.90 ms, 1.25x ahead of triton"  # what is true of both
+    pairs["sgl", "mine"] = (ratio(1.1, 0.9, 1.2), None)
+    assert led(medians, pairs) == "sgl 7.90 ms, 2.0x ahead of triton"
+
+
+def test_failed_targets_are_named_together_and_never_lead() -> None:
+    dead = ({"value": None, "low": None, "high": None}, "good")
+    pairs = {
+        ("good", "slow"): (ratio(2.0), "good"),
+        ("good", "s429"): dead,
+        ("good", "s498"): dead,
+        ("good", "half"): (ratio(0.8, 0.4, 3.0), None),
+        ("slow", "half"): (ratio(0.4), "half"),
+    }
+    odd = {"s429": median(None), "s498": median(None), "half": median(0.004, high=None)}
+    live = {"good": median(0.005), "slow": median(0.01)}
+    assert led(live | odd, pairs) == "good 5.00 ms, 2.0x ahead of slow (failed: s429, s498, half)"
+    assert led({"good": median(0.005), "s429": median(None)}, pairs) == "good 5.00 ms (failed: s429)"
+    assert led({"s429": median(None), "s498": median(None)}, {}) == "no leader (failed: s429, s498)"
+
+
+def test_a_target_without_an_answer_has_failed_in_every_phase(tmp_path: Path) -> None:
+    """Not "answers of different length": it gave none."""
+    folder = made.run(tmp_path, (made.GPU, replace(made.RACK, fails=1.0), replace(made.HYBRID, fails=1.0)), seconds=20)
+    for _, (found,) in lead.matrix(made.summarise(folder)):
+        assert (found.leaders, found.failed, found.why) == (("h100",), ("groqrack", "gpu+groq"), "")
+
+
 def test_an_odd_target_stands_aside() -> None:
     """Three that can be compared have a leader, whatever two others did."""
-    names = ("fast", "slow", "slower", "chatty", "dead")
+    names = ("fast", "slow", "slower", "chatty", "dumb")
 
     def pair(base: str, other: str) -> dict[str, Any]:
-        odd, found = "chatty" in (base, other), None if "dead" in (base, other) else {"median": {"value": 2.0}}
+        odd, found = "chatty" in (base, other), None if "dumb" in (base, other) else {"median": ratio(2.0)}
         return {
             "step": "1x", "base": base, "other": other, "pairs": 9, "lengths": {"comparable": not odd},
             "metrics": {"e2e": None if found is None else {**found, "winner": base}},
@@ -115,13 +177,13 @@ def test_an_odd_target_stands_aside() -> None:
     summary = {
         "comparison": [pair(*both) for both in combinations(names, 2)],
         "results": [
-            {"target": name, "step": "1x", "metrics": {"e2e": {"quantiles": [{"q": 0.5, "value": 1.0 + at}]}}}
+            {"target": name, "step": "1x", "metrics": {"e2e": {"quantiles": [median(1.0 + at)]}}}
             for at, name in enumerate(names)
         ],
     }
     (found,) = lead.leads(summary, "e2e")
-    assert (found.leaders, found.behind, set(found.aside)) == (("fast",), "slow", {"chatty", "dead"})
-    assert "without chatty, dead: " in str(found)
+    assert (found.leaders, found.behind, set(found.aside)) == (("fast",), "slow", {"chatty", "dumb"})
+    assert "without chatty, dumb: " in str(found)
     summary["results"] = [row for row in summary["results"] if row["target"] in ("fast", "chatty")]
     summary["comparison"] = [pair("fast", "chatty")]
     (found,) = lead.leads(summary, "e2e")
