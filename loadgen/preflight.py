@@ -138,24 +138,26 @@ def wait_ready(specs: Sequence[Spec], patience: str | None) -> None:
         said = False
         while (problem := _unreachable(target)) is not None:
             if time.monotonic() >= limit:
-                raise InputError(
-                    f"nobody answers: {problem}", where=target.url, remedy="start the server, or give --wait-ready 10m"
-                )
+                remedy = "start the server, or give --wait-ready 10m"
+                raise InputError(f"nobody answers at {problem}", where=target.name, remedy=remedy)
             if not said:
-                sys.stderr.write(f"waiting for {target.url} ({problem})\n")
+                sys.stderr.write(f"{target.name}: waiting for {problem}\n")
                 said = True
             time.sleep(0.5)
 
 
 def _unreachable(target: Spec) -> str | None:
-    """Why no connection can be made, or None."""
+    """The first of a target's servers to which no connection can be made, and why; or None."""
     from targets.address import address
 
-    urls = dict.fromkeys((target.url, *target.prefill, *target.decode))
-    try:
-        return next(filter(None, (_closed(address(url).sockaddrs) for url in urls)), None)
-    except InputError as error:  # of a name that may come to be known
-        return error.message
+    for url in dict.fromkeys((*target.prefill, *target.decode) or (target.url,)):
+        try:
+            problem = _closed(address(url).sockaddrs)
+        except InputError as error:  # of a name that may come to be known
+            problem = error.message
+        if problem is not None:
+            return f"{url}: {problem}"
+    return None
 
 
 def _closed(sockaddrs: Sequence[tuple[int, Any]]) -> str | None:

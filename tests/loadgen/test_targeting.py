@@ -119,6 +119,14 @@ def test_a_late_server_is_waited_for() -> None:
         assert 0.5 < time.monotonic() - began < 20
 
 
+def test_of_two_legs_the_server_that_is_not_there_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        url, gone = f"http://127.0.0.1:{there.getsockname()[1]}", "http://127.0.0.1:9"
+        spec = Spec("legs", url, prefill=(url, gone), decode=(url,), protocol="nixl")
+        with pytest.raises(InputError, match=f"^legs: nobody answers at {gone}: Connection refused"):
+            preflight.wait_ready([spec], None)
+
+
 def test_too_few_open_files_are_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(client, "raise_open_files", lambda: 1024)
     preflight.check_open_files(plan(concurrency=500), 1)
