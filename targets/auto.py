@@ -40,7 +40,7 @@ def settle(spec: Spec, ask: Callable[[Spec], Probe] = lambda spec: probe([spec])
         return replace(best, spec=spec)
     if _recognised(best.exchange) or _refused(best.exchange):
         spec = replace(spec, endpoint_type=_kind(best))
-    found = judge(spec, best.exchange)
+    found = judge(spec, best.exchange, best.server)
     return found if found.problem else replace(found, notes=(f"answers as endpoint type {_kind(best)}", *found.notes))
 
 
@@ -80,7 +80,8 @@ def _tells(answer: Probe) -> int:
 
 def _kind(answer: Probe) -> str:
     kind, exchange = answer.spec.endpoint_type, answer.exchange
-    nvext = exchange.server_total is not None or exchange.prefill_worker is not None
+    one_leg = answer.spec.protocol is None  # of two we name the workers ourselves
+    nvext = exchange.server_total is not None or (one_leg and exchange.prefill_worker is not None)
     return "chat" if kind == "dynamo" and not nvext else kind
 
 

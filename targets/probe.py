@@ -5,6 +5,9 @@ reason not to start (one line with the remedy), its `notes` say how tokens will 
 reports and what it limits. A target that can't be made at all (a name that nobody knows, a key or a certificate that
 can't be read) has that as its problem; the others are asked all the same. Needs gevent's hub, as every target does.
 
+Of two legs each server of both pools is asked, whatever prompts a run would send straight to decode; what one of them
+lacks is the target's problem, and names that server.
+
 Tokens that one read brought may have come one by one while this process was busy. What is known is the bracket: they
 came between the last poll before the read and the read. Only where this is short is the server to blame; else it is
 asked once more, with nobody beside it, and what is still unsure is a note, no reason not to start.
@@ -15,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 import orjson
 from gevent.event import AsyncResult
@@ -27,6 +31,7 @@ from .connect import connect
 from .exchange import NANO, Exchange, Outcome
 from .pulse import pulse
 from .target import Ask, Spec
+from .twoleg import PREFILL
 from .wire import headers
 
 PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
@@ -62,6 +67,7 @@ class Probe:
     exchange: Exchange
     problem: str = ""
     notes: tuple[str, ...] = ()
+    server: str = ""  # that the problem is with
 
     @property
     def asked(self) -> bool:
@@ -81,16 +87,49 @@ class Probe:
 
 def probe(specs: Sequence[Spec]) -> list[Probe]:
     """Send one request to each target, a few at a time, and one more where it is unsure whether the target streams."""
-    found = Pool(AT_ONCE).map(_probe, specs)
-    return [_probe(one.spec) if _unsure(one.exchange) else one for one in found]
+    asked = [list(_pairs(spec)) for spec in specs]
+    found = iter(Pool(AT_ONCE).map(_probe, chain.from_iterable(asked)))
+    each = [list(islice(found, len(pairs))) for pairs in asked]
+    return [_of_all(spec, [_surely(one) for one in ones]) for spec, ones in zip(specs, each, strict=True)]
+
+
+def _pairs(spec: Spec) -> Iterator[Spec]:
+    """A target's servers: itself, or pairs of one prefill and one decode server, so few that each is in one."""
+    if not (spec.prefill and spec.decode):
+        yield spec
+        return
+    for number in range(max(len(spec.prefill), len(spec.decode))):
+        prefill, decode = (pool[number % len(pool)] for pool in (spec.prefill, spec.decode))
+        yield replace(spec, url=decode, prefill=(prefill,), decode=(decode,), local_prefill_below=0)
+
+
+def _surely(found: Probe) -> Probe:
+    return _probe(found.spec) if _unsure(found.exchange) else found
+
+
+def _of_all(spec: Spec, found: Sequence[Probe]) -> Probe:
+    """The worst of what a target's servers showed, with the problems of all, or their notes."""
+    worst = min(found, key=lambda one: (not one.hopeless, one.ok))
+    problem = "; ".join(dict.fromkeys(one.problem for one in found if one.problem))
+    notes = () if problem else tuple(dict.fromkeys(note for one in found for note in one.notes))
+    return replace(worst, spec=spec, problem=problem, notes=notes)
 
 
 def _probe(spec: Spec) -> Probe:
     try:
-        return judge(spec, _asked(spec))
+        exchange = _asked(spec)
     except InputError as error:
         never = Exchange(0, spec.name, 0, 0, 0, outcome=Outcome.REFUSED, error=str(error))
         return Probe(spec, never, str(error))
+    return judge(spec, exchange, _server(spec, exchange))
+
+
+def _server(spec: Spec, exchange: Exchange) -> str:
+    """Whose fault it would be, in words."""
+    if spec.protocol is None:
+        return spec.url
+    leg, pool = ("prefill", spec.prefill) if exchange.error.startswith(PREFILL) else ("decode", spec.decode)
+    return f"{leg} server {pool[0]}"
 
 
 def _asked(spec: Spec) -> Exchange:
@@ -109,37 +148,38 @@ def _asked(spec: Spec) -> Exchange:
     return exchange
 
 
-def judge(spec: Spec, exchange: Exchange) -> Probe:
-    """What a probe's exchange means. Pure."""
-    problem = _problem(spec, exchange)
-    return Probe(spec, exchange, problem, () if problem else tuple(_notes(spec, exchange)))
+def judge(spec: Spec, exchange: Exchange, server: str = "") -> Probe:
+    """What a probe's exchange means; `server` answered it, or failed to (default: the target's URL). Pure."""
+    server = server or spec.url
+    problem = _problem(spec, exchange, server)
+    return Probe(spec, exchange, problem, () if problem else tuple(_notes(spec, exchange)), server)
 
 
-def _problem(spec: Spec, exchange: Exchange) -> str:
-    error = exchange.error.removeprefix(f"{exchange.status}: ")
+def _problem(spec: Spec, exchange: Exchange, server: str) -> str:
+    error = exchange.error.removeprefix(PREFILL).removeprefix(f"{exchange.status}: ")
     said = f": {error}" if error else ""
     match exchange.outcome, exchange.status:
         case Outcome.OK, _:
-            return _unusable(spec, exchange)
+            return _unusable(exchange, server)
         case Outcome.HTTP_ERROR, 401 | 403:
             named = spec.api_key_env or spec.api_key_file
             remedy = f"is the key in {named} still good?" if named else "name a key with --api-key-env"
-            return f"{spec.url} asks for another key (HTTP {exchange.status}{said}); {remedy}"
+            return f"{server} asks for another key (HTTP {exchange.status}{said}); {remedy}"
         case Outcome.HTTP_ERROR, 404 | 405:
             return (
-                f"{spec.url} has no such model or path (HTTP {exchange.status}{said}); "
+                f"{server} has no such model or path (HTTP {exchange.status}{said}); "
                 f"check model {spec.model!r} and endpoint type {spec.endpoint_type!r}"
             )
         case Outcome.HTTP_ERROR, 200:
-            return f"{spec.url} reports a failure inside its answer{said}"
+            return f"{server} reports a failure inside its answer{said}"
         case Outcome.HTTP_ERROR, status:
             remedy = FIELDS.get(refused_field(exchange), "check the endpoint type and extra_body")
-            return f"{spec.url} refuses the request (HTTP {status}{said}); {remedy}"
-        case Outcome.TRUNCATED, 200 if exchange.finish_reason:
+            return f"{server} refuses the request (HTTP {status}{said}); {remedy}"
+        case Outcome.TRUNCATED, 200 if exchange.finish_reason and not exchange.error.startswith(PREFILL):
             remedy = "a format of your own without `end` takes that (docs/protocols.md)"
-            return f"{spec.url} says why its answer ended ({exchange.finish_reason}), not that it did{said}; {remedy}"
+            return f"{server} says why its answer ended ({exchange.finish_reason}), not that it did{said}; {remedy}"
         case outcome, _:
-            return f"{spec.url} {REASONS.get(outcome, str(outcome))}{said}"
+            return f"{server} {REASONS.get(outcome, str(outcome))}{said}"
 
 
 def refused_field(exchange: Exchange) -> str:
@@ -150,21 +190,26 @@ def refused_field(exchange: Exchange) -> str:
     return next((field for field in FIELDS if re.search(rf"\b{field}\b", error)), "")
 
 
-def _unusable(spec: Spec, exchange: Exchange) -> str:
+def _unusable(exchange: Exchange, server: str) -> str:
     if not exchange.token_at:
-        return f"{spec.url} answered without a single token"
+        return f"{server} answered without a single token"
     if exchange.whole:
-        return f"{spec.url} doesn't stream: it answered with one JSON document, which has no TTFT and no TPOT"
+        return f"{server} doesn't stream: it answered with one JSON document, which has no TTFT and no TPOT"
     if _together(exchange) and not _unsure(exchange):
         return (
-            f"{spec.url} doesn't stream: {exchange.usage_output} tokens came at once, so that TTFT and TPOT can't be "
+            f"{server} doesn't stream: {_count(exchange)} tokens came at once, so that TTFT and TPOT can't be "
             f"told apart; is there a buffering proxy in between?"
         )
     return ""
 
 
+def _count(exchange: Exchange) -> int:
+    """Tokens given, as far as it is known: without usage there may be more than one in an event."""
+    return max(exchange.usage_output or 0, sum(exchange.token_events))
+
+
 def _together(exchange: Exchange) -> bool:
-    return len(exchange.token_at) == 1 and (exchange.usage_output or 0) > 1 and not exchange.whole
+    return len(exchange.token_at) == 1 and _count(exchange) > 1 and not exchange.whole
 
 
 def _unsure(exchange: Exchange) -> bool:
@@ -182,7 +227,7 @@ def _notes(spec: Spec, exchange: Exchange) -> Iterator[str]:
     if _together(exchange):
         took = ((exchange.first_token or 0) - (exchange.sent or 0)) * NANO
         yield (
-            f"may not stream: {exchange.usage_output} tokens were read at once, {took * 1e3:.3g} ms after the request; "
+            f"may not stream: {_count(exchange)} tokens were read at once, {took * 1e3:.3g} ms after the request; "
             "it was too fast to tell, or this machine too busy"
         )
     if exchange.usage_output is None:

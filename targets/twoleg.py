@@ -39,6 +39,7 @@ from .twoleg_protocols import PROTOCOLS, Leg, Pair
 from .wire import WireError, facts, openai
 
 Done = Callable[[Exchange], None]
+PREFILL = "prefill: "  # begins the error of an exchange that failed for its prefill leg
 
 
 class TwoLegTarget:
@@ -136,13 +137,13 @@ class _Exchange:
         """The prefill leg is over, and the decode leg may go out."""
         try:
             if first.outcome is not Outcome.OK:
-                self._finish(first.outcome, f"prefill: {first.error}")
+                self._finish(first.outcome, PREFILL + first.error)
             elif self.stopped is not None:
                 self._finish(self.stopped, "ended between prefill and decode")
             else:
                 self._decode(self.answer.told)
         except WireError as error:
-            self._finish(error.outcome, f"prefill: {error}")
+            self._finish(error.outcome, PREFILL + str(error))
         except Exception as error:  # a fault of ours must not leave the exchange open for ever
             self.fail(error)
 
@@ -167,7 +168,8 @@ class _Exchange:
         if first.outcome is Outcome.OK or not self.owner.protocol.concurrent:
             self._finish(exchange.outcome, exchange.error)
         elif exchange.outcome is Outcome.OK:  # decode made up its own KV, or did without
-            self._finish(first.outcome, f"prefill: {first.error}")
+            exchange.status, exchange.retry_after = first.status, first.retry_after
+            self._finish(first.outcome, PREFILL + first.error)
         else:
             self._finish(exchange.outcome, f"{exchange.error}; prefill: {first.error}")
 

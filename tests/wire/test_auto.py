@@ -1,72 +1,12 @@
 """The type of a target that is "auto", found by probes of a real server; and how many requests that takes."""
 
-import contextlib
-import http.server
-import json
-import threading
-import time
-
 import pytest
 
 from targets.auto import CANDIDATES, look, settle
 from targets.target import Spec
+from tests.wire.answering import refuses, serving, stream, words
 
 CHAT, GROQ, MESSAGES = "/v1/chat/completions", "/openai/v1/chat/completions", "/v1/messages"
-NOT_FOUND = (404, {"error": {"message": "no such page"}})
-
-
-def words(count=16, **last):
-    chunks = [{"choices": [{"delta": {"content": f"w{i} "}}]} for i in range(count)]
-    return [*chunks, {"choices": [{"delta": {}, "finish_reason": "length"}], **last}]
-
-
-def stream(*events, end="data: [DONE]\n\n"):
-    said = [event if isinstance(event, str) else json.dumps(event) for event in events]
-    return 200, "".join(f"data: {one}\n\n" for one in said) + end
-
-
-def refuses(message, status=400):
-    return status, {"error": {"message": message}}
-
-
-@contextlib.contextmanager
-def serving(*answers):
-    """A server with (path, fields, answer) rules, the first that fits is taken: of a request to that path (any, where
-    empty) that has those fields. Gives its URL, and the list of paths that it was asked for."""
-    asked = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            asked.append(self.path)
-            fields = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            fits = (
-                a for path, named, a in answers if path in ("", self.path) and (not named or set(named) & {*fields})
-            )
-            status, body = next(fits, NOT_FOUND)
-            if body is None:
-                threading.Event().wait(3)
-                return
-            kind = "text/event-stream" if isinstance(body, str) else "application/json"
-            data = (body if isinstance(body, str) else json.dumps(body)).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            for piece in data.splitlines(keepends=True):
-                self.wfile.write(piece)
-                time.sleep(0.002)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    server.server_close()
-
-
 GOOD = stream(*words())
 ANTHROPIC = stream(
     {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 9}}},
@@ -148,3 +88,12 @@ def test_one_that_cant_be_used_ends_nothing_for_the_others():
         ("c", "chat", True),
         ("d", "chat", False),
     ]
+
+
+def test_two_legs_of_plain_openai_servers_are_no_dynamo():
+    """Their workers are named by us, not by an answer."""
+    handed = {"choices": [{"message": {"content": "w"}}], "kv_transfer_params": {"remote_host": "h"}}
+    with serving(("", ["kv_transfer_params"], (200, handed))) as (prefill, _), serving((CHAT, [], GOOD)) as (decode, _):
+        legs = {"prefill": (prefill,), "decode": (decode,), "protocol": "nixl"}
+        found = settle(Spec("pair", decode, "m", "auto", **legs))
+    assert found.ok and found.spec.endpoint_type == "chat" and found.spec.protocol == "nixl"

@@ -2,6 +2,8 @@
 
 import time
 from array import array
+from contextlib import ExitStack
+from dataclasses import replace
 
 import gevent
 import pytest
@@ -11,15 +13,16 @@ from targets.probe import TOKENS, judge, probe
 from targets.target import Spec
 from tests.targets.scripted import Scripted
 from tests.targets.wire_cases import DONE, TWO, chunked
+from tests.wire.answering import refuses, serving, stream, words
 
 USAGE = 'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}}\n\n'
 GOOD = chunked(TWO + USAGE + DONE)
 SPEC = Spec("one", "http://127.0.0.1:1", "m", api_key_env="KEY_VARIABLE")
 
 
-def exchange(outcome=Outcome.OK, status=200, error="", usage=TOKENS, reads=TOKENS, at=0, **more):
+def exchange(outcome=Outcome.OK, status=200, error="", usage=TOKENS, reads=TOKENS, events=1, at=0, **more):
     made = Exchange(0, "one", 0, 20, TOKENS, outcome=outcome, status=status, error=error, usage_output=usage, **more)
-    made.token_at, made.token_events = array("q", range(at, at + reads)), array("i", [1] * reads)
+    made.token_at, made.token_events = array("q", range(at, at + reads)), array("i", [events] * reads)
     return made
 
 
@@ -38,6 +41,7 @@ def exchange(outcome=Outcome.OK, status=200, error="", usage=TOKENS, reads=TOKEN
         (exchange(Outcome.TIMEOUT, None), ["in time"]),
         (exchange(reads=0, usage=0), ["without a single token"]),
         (exchange(reads=1, sent=0, first_after=95, at=100), ["doesn't stream", "proxy"]),
+        (exchange(reads=1, events=16, usage=None, sent=0, first_after=95, at=100), ["doesn't stream: 16 tokens came"]),
         (exchange(reads=1, sent=0, first_after=0, at=100, whole=True), ["doesn't stream", "one JSON document"]),
         (exchange(Outcome.HTTP_ERROR, 200, "engine died"), ["inside its answer", "engine died"]),
     ],
@@ -139,3 +143,72 @@ def test_a_buffering_proxy_is_named():
 )
 def test_what_may_pass_is_left_to_the_run(given, hopeless):
     assert judge(SPEC, given).hopeless is hopeless
+
+
+HANDED = {"choices": [{"message": {"content": "w"}}], "kv_transfer_params": {"remote_host": "h"}}
+STREAM = stream(*words())
+
+
+@pytest.fixture
+def legs():
+    """Makes a target of two legs: a server for each answer given. Gives it and each server's requests."""
+    with ExitStack() as stack:
+
+        def make(prefill, decode, protocol="nixl", **more):
+            made = [[stack.enter_context(serving(("", [], answer))) for answer in pool] for pool in (prefill, decode)]
+            pools = [tuple(url for url, _ in pool) for pool in made]
+            spec = Spec("legs", pools[1][0], "m", prefill=pools[0], decode=pools[1], protocol=protocol, **more)
+            return spec, [paths for pool in made for _, paths in pool]
+
+        yield make
+
+
+def test_every_server_of_both_pools_is_asked_whatever_goes_straight_to_decode(legs):
+    spec, asked = legs([(200, HANDED)] * 2, [STREAM] * 3, local_prefill_below=1000)
+    (found,) = probe([spec])
+    assert found.ok and found.spec is spec
+    assert [len(paths) for paths in asked] == [2, 1, 1, 1, 1]
+
+
+def test_each_server_that_fails_is_named(legs):
+    spec, _ = legs([(200, HANDED), refuses("no such key", 401)], [STREAM, STREAM, refuses("no such model", 404)])
+    (found,) = probe([spec])
+    assert found.hopeless and found.spec is spec
+    assert f"prefill server {spec.prefill[1]} asks for another key (HTTP 401: no such key)" in found.problem
+    assert f"decode server {spec.decode[2]} has no such model or path (HTTP 404: no such model)" in found.problem
+    assert not any(url in found.problem for url in (spec.prefill[0], *spec.decode[:2]))
+
+
+def test_one_server_that_is_gone_is_named_beside_those_that_answer(legs):
+    spec, _ = legs([(200, HANDED)], [STREAM])
+    (found,) = probe([replace(spec, prefill=(*spec.prefill, "http://127.0.0.1:9"))])
+    assert found.problem == "prefill server http://127.0.0.1:9 can't be reached: Connection refused" and found.hopeless
+
+
+def cut(start):
+    """Closes the connection when it has said so much."""
+
+    def script(peer):
+        peer.request()
+        peer.say(start)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"]
+)
+def test_a_prefill_leg_that_was_cut_beside_a_whole_decode_leg_is_what_is_told(legs, start):
+    spec, _ = legs([], [STREAM], "sglang")
+    server = Scripted(cut(start))
+    url = server.url
+    (found,) = probe([replace(spec, prefill=(url,))])
+    server.close()
+    assert found.problem.startswith(f"prefill server {url} cut its answer short: "), found.problem
+
+
+def test_a_refused_prefill_leg_beside_a_whole_decode_leg_has_its_own_status(legs):
+    spec, _ = legs([refuses("no such key", 401)], [STREAM], "sglang")
+    (found,) = probe([spec])
+    assert f"prefill server {spec.prefill[0]} asks for another key (HTTP 401: no such key)" in found.problem
+    assert found.hopeless
