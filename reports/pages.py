@@ -18,6 +18,7 @@ FILTERS: dict[str, Callable[..., str]] = {
     "share": units.share,
     "rate": units.rate,
     "factor": units.factor,
+    "failures": units.failures,
     "off": lambda value: "-" if value is None else "< 0.01%" if abs(value) < 1e-4 else f"{value:+.2%}",
     "count": lambda value: "-" if value is None else f"{value:,.0f}",
 }

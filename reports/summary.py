@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from targets.exchange import NANO
+from targets.exchange import NANO, Outcome
 from traces.errors import InputError
 
 from . import compare, gates, overload, phases, quantiles, recorded, slices, validity
@@ -187,11 +187,24 @@ def _counts(run: Recorded, key: Key, rows: pd.DataFrame, counted: pd.DataFrame) 
         "counted": len(counted),
         "ok": outcomes.get("ok", 0),
         "failed": len(counted) - outcomes.get("ok", 0),
-        "admitted": 1 - outcomes.get("rate_limited", 0) / len(counted) if len(counted) else None,
+        "requests": (requests := counted["index"].nunique()),
+        "admitted": _let_in(counted) / requests if requests else None,
         "outcomes": outcomes,
         "whole": int((counted["ok"] & counted["whole"]).sum()),
+        "at_once": int(_at_once(counted).sum()),
         "retried": int((counted["attempt"] > 1).sum()),
     }
+
+
+def _let_in(counted: pd.DataFrame) -> int:
+    """Requests that weren't refused for their rate at some try: one row is one try."""
+    return int(counted.loc[counted["outcome"] != Outcome.RATE_LIMITED.value, "index"].nunique())
+
+
+def _at_once(counted: pd.DataFrame) -> pd.Series[bool]:
+    """Streams whose tokens, more than one, all came in one read: they tell nothing of prefill apart from decode."""
+    alone = (counted["reads"] == 1) & (counted["output_count"] > 1)
+    return counted["ok"] & ~counted["whole"] & alone
 
 
 def _goodput(sample: Mapping[str, Any], objectives: Mapping[str, float]) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ COLUMNS = (("ttft", 0.5), ("ttft", 0.99), ("tpot", 0.5), ("tpot", 0.99), ("e2e",
 WIDE = 120
 ROOM = 100  # columns, that the table of gates needs
 LEAD = 19  # columns, at least, for one step's leader
+ODD = 0.01  # the share of answers from which on an oddity of theirs is told
 GAP = 2  # blanks between columns
 UNDER = {"TTFT p50": "prefill", "TTFT p99": "prefill", "TPOT p50": "decode", "TPOT p99": "decode", "E2E p50": "whole",
          "goodput": "/s"}  # fmt: skip
@@ -136,7 +137,7 @@ def _cells(summary: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, C
     cells = {
         "target": (Text(printable(result["target"]).replace("\n", " ")), Text()),
         "n": (Text(f"{counts['counted']:,}"), Text()),
-        "failed": (Text(f"{counts['failed']:,}", style=failed), Text()),
+        "failed": (Text(units.failures(counts), style=failed), Text()),
     }
     for metric, q in COLUMNS:
         row = _at(result, metric, q)
@@ -186,12 +187,11 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
     for result in summary["results"]:
         where, counts = _where(result), result["counts"]
         if counts["retried"]:
-            first = counts["counted"] - counts["retried"]
             yield (
-                f"{where}: {counts['counted']:,} tries of {first:,} requests: each try is a row, "
+                f"{where}: {counts['counted']:,} tries of {counts['requests']:,} requests: each try is a row, "
                 "and n and failed count tries."
             )
-        if (unstamped := result["client"]["unstamped"] or 0.0) > 0.01:
+        if (unstamped := result["client"]["unstamped"] or 0.0) > ODD:
             yield (
                 f"{where}: {unstamped:.0%} of answers have no kernel receive times (Unix sockets give none): "
                 "their instants are the client's own reads."
@@ -201,20 +201,32 @@ def notes(summary: Mapping[str, Any]) -> Iterator[str]:
         asked, given = result["lengths"]["output"]["asked_p50"], result["lengths"]["output"]["given_p50"] or 0
         if asked and abs(given / asked - 1) > 0.1:
             yield f"{where}: median output {given:,.0f} tokens where {asked:,.0f} were asked for: E2E isn't comparable."
-        if refused := counts["outcomes"].get("rate_limited"):
-            yield (
-                f"{where}: {counts['admitted']:.1%} admitted: {refused:,} of {counts['counted']:,} requests were "
-                "refused for their rate; in percentiles they are failed ones."
-            )
+        if counts["outcomes"].get("rate_limited"):
+            yield f"{where}: {_refusals(counts)}; in percentiles and gates they are failed ones."
         if unsent := counts.get("unsent"):
             planned = counts["planned"]
             yield f"{where}: {unsent:,} of {planned:,} requests had no turn before the end, and were not sent."
         if whole := counts["whole"]:
             yield f"{where}: {whole:,} answers did not stream: they have no TTFT and no TPOT."
+        if (burst := counts["at_once"]) > ODD * counts["ok"]:
+            yield f"{where}: {burst:,} answers came all at once: their TTFT is their E2E, and they have no TPOT."
         if chunks := result["tokens_from"].get("chunks"):
             yield f"{where}: {chunks:,} answers told no token counts; their token-bearing events were counted instead."
         for error in result["errors"][:2]:
             yield f"{where}: {error['n']:,} x {error['outcome']}: {error['error']}"
+
+
+def _refusals(counts: Mapping[str, Any]) -> str:
+    """Whom the target's quota let in: requests, of which each may have had several tries."""
+    refused, requests = counts["outcomes"]["rate_limited"], counts["requests"]
+    said = f"{counts['admitted']:.1%} admitted: "
+    if not counts["retried"]:
+        return f"{said}{refused:,} of {requests:,} requests were refused for their rate"
+    never = requests - round(counts["admitted"] * requests)
+    return (
+        f"{said}{never:,} of {requests:,} requests were refused for their rate at every try, "
+        f"as were {refused:,} of {counts['counted']:,} tries"
+    )
 
 
 def printable(text: str) -> str:

@@ -75,3 +75,10 @@ def factor(value: float) -> str:
 
 def label(q: float) -> str:
     return f"p{q * 100:g}"
+
+
+def failures(counts: Mapping[str, Any]) -> str:
+    """Those refused for their rate apart from those that failed: `3 + 5 refused`."""
+    refused = counts["outcomes"].get("rate_limited", 0)
+    others = counts["failed"] - refused
+    return " + ".join([f"{others:,}"] * bool(others or not refused) + [f"{refused:,} refused"] * bool(refused))

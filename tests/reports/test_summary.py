@@ -240,6 +240,45 @@ def test_tries_are_told_from_requests(tmp_path: Path) -> None:
     assert said in text.notes(found)
 
 
+def test_a_request_is_admitted_where_one_of_its_tries_was(tmp_path: Path) -> None:
+    """12 requests, 5 of them refused at first, one of these at every try."""
+    rows = made.exchanges(made.GPU, seconds=30, warmup=0)[:12]
+    refused = {"outcome": Outcome.RATE_LIMITED, "error": "429: slower"}
+    writer = results.Writer(tmp_path, 0)
+    for row in rows:
+        row.outcome = Outcome.OK
+        tries = 1 if row.index < 7 else 2 if row.index < 11 else 3
+        for attempt in range(1, tries + 1):
+            last = attempt == tries and row.index != 11
+            writer.append(dataclasses.replace(row, attempt=attempt, **({} if last else refused)))
+    writer.flush()
+    found = made.summarise(tmp_path)
+    (result,) = found["results"]
+    assert (result["counts"]["requests"], result["counts"]["counted"]) == (12, 18)
+    assert result["counts"]["admitted"] == pytest.approx(11 / 12)
+    said = "91.7% admitted: 1 of 12 requests were refused for their rate at every try, as were 7 of 18 tries"
+    assert any(said in note for note in text.notes(found))
+    assert ">7 refused</td>" in made.page([tmp_path]).read_text()
+
+
+def test_answers_that_came_all_at_once_are_told(tmp_path: Path) -> None:
+    """One read with every token: its instant says nothing of prefill alone."""
+    rows = [row for row in made.exchanges(made.GPU, seconds=20, warmup=0) if row.ok]
+    for row in rows[:3]:
+        del row.token_at[:-1], row.token_events[:-1]
+    rows[3].usage_output = 1  # a single token has nowhere else to come
+    del rows[3].token_at[1:], rows[3].token_events[1:]
+    writer = results.Writer(tmp_path, 0)
+    for row in rows:
+        writer.append(row)
+    writer.flush()
+    found = made.summarise(tmp_path)
+    assert any("3 answers came all at once: their TTFT is their E2E" in note for note in text.notes(found))
+    found["results"][0]["counts"]["at_once"] = 1  # of 200
+    assert len(rows) > 100
+    assert not any("all at once" in note for note in text.notes(found))
+
+
 def test_a_request_sent_twice_is_found(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=10)
     again = results.Writer(folder, 1)

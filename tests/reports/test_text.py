@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from reports import gates, lead, recorded, text
+from reports import gates, lead, recorded, text, units
 from reports.recorded import Recorded
 from tests.reports import made
 
@@ -206,7 +206,16 @@ def test_html_fragments(report: Path) -> None:
 
 def test_refusals_are_told_apart_from_failures(summed: dict[str, Any]) -> None:
     result = copy.deepcopy(summed["results"][0])
-    result["counts"] |= {"counted": 50, "admitted": 0.9, "outcomes": {"ok": 45, "rate_limited": 5}, "unsent": 7}
+    result["counts"] |= {"counted": 50, "requests": 50, "failed": 8, "admitted": 0.9, "unsent": 7,
+                         "outcomes": {"ok": 42, "rate_limited": 5, "timeout": 3}}  # fmt: skip
     said = list(text.notes({**summed, "results": [result]}))
-    assert any("90.0% admitted: 5 of 50 requests were refused for their rate" in line for line in said)
+    assert any("90.0% admitted: 5 of 50 requests were refused for their rate; in perc" in line for line in said)
     assert any("requests had no turn before the end" in line for line in said)
+    assert "  3 + 5 refused  " in printed(120, {**summed, "results": [result]})
+
+
+@pytest.mark.parametrize(
+    ("failed", "refused", "said"), [(0, 0, "0"), (8, 0, "8"), (8, 5, "3 + 5 refused"), (1200, 1200, "1,200 refused")]
+)
+def test_failures(failed: int, refused: int, said: str) -> None:
+    assert units.failures({"failed": failed, "outcomes": {"rate_limited": refused} if refused else {}}) == said
