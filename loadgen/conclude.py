@@ -28,10 +28,10 @@ def conclude(folder: Path) -> int:
     text.print_summary(summary, console)
     try:
         asked = [gates.parse(gate) for gate in about["slo"]]
-        status = summary["validity"]["status"]
-        verdicts = gates.judge(recorded.samples(run, summary["objectives"]), asked, status)
+        judged = summary["validity"]
+        verdicts = gates.judge(recorded.samples(run, summary["objectives"]), asked, judged["reasons"])
         text.print_verdicts(verdicts, console)
-        code = gates.exit_code(verdicts, status)
+        code = gates.exit_code(verdicts, judged["status"])
     except InputError as error:
         console.print(str(error), markup=False)
         code = UNUSABLE

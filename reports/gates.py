@@ -186,10 +186,10 @@ def _no_objectives(gate: Gate) -> InputError:
 
 
 def exit_code(verdicts: Sequence[Verdict], status: Status | str) -> int:
-    """0 passed, 1 failed, 3 undecided: an invalid run decides nothing, whatever its figures are."""
-    if status == Status.INVALID:
-        return 3
+    """0 passed, 1 failed, 3 undecided: what is invalid decides nothing, whatever the figures are."""
     results = {verdict.result for verdict in verdicts}
+    if Result.INVALID in results or (status == Status.INVALID and not verdicts):
+        return 3
     if Result.FAIL in results:
         return 1
     return 3 if results - {Result.PASS} else 0
@@ -255,10 +255,10 @@ def _plain(gate: Gate, target: str, step: str, figure: float, n: int, note: str 
 
 
 def judge(
-    samples: Mapping[tuple[str, str], Sample], gates: Sequence[Gate], status: Status | str = Status.VALID
+    samples: Mapping[tuple[str, str], Sample], gates: Sequence[Gate], reasons: Sequence[Mapping[str, str]] = ()
 ) -> list[Verdict]:
-    """Every gate on every target and step that it concerns; an invalid run passes and fails none. InputError where a
-    gate concerns none."""
+    """Every gate on every target and step that it concerns. `reasons` are the run's validity's: where one makes the run
+    invalid, no target that it concerns passes or fails. InputError where a gate concerns none."""
     verdicts = []
     for gate in gates:
         concerned = [(target, step) for target, step in samples if _concerns(gate, target, step)]
@@ -266,9 +266,12 @@ def judge(
             there = ", ".join(f"{target}@{step}" if step else target for target, step in samples)
             raise InputError("no such target or step in this run", where=gate.text, remedy=f"there are {there}")
         verdicts += [decide(gate, samples[key], *key) for key in concerned]
-    if status == Status.INVALID:
-        return [replace(verdict, result=Result.INVALID) for verdict in verdicts]
-    return verdicts
+    blamed = {reason["target"] for reason in reasons if reason["status"] == Status.INVALID}
+    whole = not blamed <= {target for target, _ in samples}  # no target is named, or one that left no rows to ask
+    return [
+        replace(verdict, result=Result.INVALID) if whole or verdict.target in blamed else verdict
+        for verdict in verdicts
+    ]
 
 
 def _concerns(gate: Gate, target: str, step: str) -> bool:

@@ -181,7 +181,7 @@ def _verdicts(run: Recorded, summary: Mapping[str, Any]) -> Iterator[dict[str, s
     asked = [gates.parse(str(slo)) for slo in run.facts.get("slo") or []]
     if not asked:
         return
-    for verdict in gates.judge(recorded.samples(run, summary["objectives"]), asked, summary["validity"]["status"]):
+    for verdict in gates.judge(recorded.samples(run, summary["objectives"]), asked, summary["validity"]["reasons"]):
         yield {
             "gate": verdict.gate.text, "target": verdict.target, "step": verdict.step, "result": str(verdict.result),
             "figure": text.figure(verdict, verdict.figure), "interval": text.bounds(verdict), "n": f"{verdict.n:,}",

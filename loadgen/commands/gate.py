@@ -48,14 +48,14 @@ def gate(
     given = [*(goodput or []), *context.args]
     objectives = gates.parse_goodput(given or [str(one) for one in loaded.facts.get("goodput") or []])
     summary = summaries.of(loaded, objectives)
-    status = summary["validity"]["status"]
-    verdicts = gates.judge(recorded.samples(loaded, objectives), asked, status)
-    code = gates.exit_code(verdicts, status)
+    judged = summary["validity"]
+    verdicts = gates.judge(recorded.samples(loaded, objectives), asked, judged["reasons"])
+    code = gates.exit_code(verdicts, judged["status"])
     if json:
         told = [verdict.as_json() for verdict in verdicts]
-        o.print_json({"exit_code": code, "validity": summary["validity"], "verdicts": told})
+        o.print_json({"exit_code": code, "validity": judged, "verdicts": told})
     else:
         console = Console()
         text.print_verdicts(verdicts, console)
-        console.print(text.validity_line(summary["validity"]), soft_wrap=True)
+        console.print(text.validity_line(judged), soft_wrap=True)
     raise typer.Exit(code)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from reports import gates
 from reports.gates import Result
-from reports.validity import Status
+from reports.validity import Reason, Status
 from tests.reports import made
 from traces.errors import InputError
 
@@ -148,9 +148,29 @@ def test_each_target_and_step_is_asked_unless_the_gate_is_narrower() -> None:
         asked("c: ttft p50 < 1s")
 
 
+def because(status: Status, target: str = "") -> dict[str, str]:
+    return Reason(status, "it is so", target=target).as_json()
+
+
+def test_one_targets_invalid_evidence_leaves_the_others_judged() -> None:
+    run = {(target, ""): sample(EVEN) for target in "ab"}
+
+    def told(*texts: str) -> tuple[list[Result], int]:
+        verdicts = gates.judge(run, [gates.parse(text) for text in texts], [because(Status.INVALID, "b")])
+        return [verdict.result for verdict in verdicts], gates.exit_code(verdicts, Status.INVALID)
+
+    assert told("ttft p99 < 1s") == ([Result.PASS, Result.INVALID], 3)
+    assert told("ttft p99 < 1ms") == ([Result.FAIL, Result.INVALID], 3)
+    assert told("a: ttft p99 < 1s") == ([Result.PASS], 0)
+    assert told("a: ttft p99 < 1ms") == ([Result.FAIL], 1)
+    assert told("b: ttft p99 < 1s") == ([Result.INVALID], 3)
+    del run["b", ""]  # it left no rows: nobody else can speak for it
+    assert told("ttft p99 < 1s") == ([Result.INVALID], 3)
+
+
 def test_an_invalid_run_passes_and_fails_no_gate() -> None:
     run, asked = {("t", ""): sample(EVEN)}, [gates.parse("ttft p99 < 1s"), gates.parse("ttft p99 < 1ms")]
-    results = {status: [verdict.result for verdict in gates.judge(run, asked, status)] for status in Status}
+    results = {status: [verdict.result for verdict in gates.judge(run, asked, [because(status)])] for status in Status}
     assert results[Status.VALID] == results[Status.SUSPECT] == [gates.Result.PASS, gates.Result.FAIL]
     assert results[Status.INVALID] == [gates.Result.INVALID] * 2
 
@@ -159,7 +179,7 @@ def test_exit_codes() -> None:
     run = {("t", ""): sample(EVEN)}
 
     def code(*texts: str, status: Status = Status.VALID) -> int:
-        return gates.exit_code(gates.judge(run, [gates.parse(text) for text in texts]), status)
+        return gates.exit_code(gates.judge(run, [gates.parse(text) for text in texts], [because(status)]), status)
 
     good, bad, thin = "ttft p99 < 1s", "ttft p99 < 1ms", "ttft p99.9 < 1s"
     assert [code(good), code(bad), code(thin), code(good, bad), code(bad, thin), code(good, thin)] == [0, 1, 3, 1, 1, 3]

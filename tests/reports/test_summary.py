@@ -223,7 +223,7 @@ def test_faults_of_ours_give_no_verdict_on_the_server(tmp_path: Path) -> None:
     assert found["validity"]["status"] == "invalid"
     (reason,) = found["validity"]["reasons"]
     assert reason["text"].startswith("20 of ") and "ulimit" in reason["remedy"]
-    verdicts = gates.judge(recorded.samples(run, {}), [gates.parse("errors < 1%")])
+    verdicts = gates.judge(recorded.samples(run, {}), [gates.parse("errors < 1%")], found["validity"]["reasons"])
     assert gates.exit_code(verdicts, found["validity"]["status"]) == 3
 
 
