@@ -26,6 +26,23 @@ PIECE = 1 << 16
 _context = lru_cache(tls.context)
 
 
+class Within:
+    """How long an exchange may take: its answer must be there, whole, within so many seconds from now."""
+
+    def __init__(self, patience: float) -> None:
+        self.began, self.patience = monotonic_ns(), patience
+
+    def sent(self) -> None:
+        """The request is out."""
+
+    def heard(self, piece: bytes) -> None:
+        """So much more of the answer is here."""
+
+    def limit(self) -> tuple[int, str]:
+        """The monotonic instant of the next limit, and what to say of an exchange that meets it."""
+        return self.began + round(self.patience * 1e9), f"no whole answer within {self.patience:g} s"
+
+
 def get(
     url: str, patience: float, *, insecure: bool = False, ca_file: str | None = None, largest: int = LARGEST
 ) -> bytes:
@@ -33,7 +50,7 @@ def get(
     for _ in range(1 + REDIRECTS):
         where = address(url)
         context = _context(insecure=insecure, ca_file=ca_file) if where.scheme == "https" else None
-        response, body = exchange(where, _get(where, url), patience, context, largest)
+        response, body = exchange(where, _get(where, url), Within(patience), context, largest)
         moved = response.headers.get("location")
         if not (300 <= response.status < 400 and moved):
             break
@@ -53,23 +70,24 @@ def _get(where: Address, url: str) -> bytes:
 
 
 def exchange(
-    where: Address, payload: bytes, patience: float, context: ssl.SSLContext | None, largest: int = LARGEST
+    where: Address, payload: bytes, within: Within, context: ssl.SSLContext | None, largest: int = LARGEST
 ) -> tuple[Response, bytes]:
     """What a request is answered, as far as it comes: `Response.end` says whether that is all of it.
 
     Raises OSError and HttpError where there are no headers, or where it takes too long or too much memory.
     """
-    until = monotonic_ns() + round(patience * 1e9)
     response, body = Response(), bytearray()
     try:
-        with _connected(where, context, until) as sock:
-            _hurry(sock, until).sendall(payload)
-            while not response.complete and (data := _hurry(sock, until).recv(PIECE)):
-                body += response.feed(data)
+        with _connected(where, context, within) as sock:
+            _hurry(sock, within).sendall(payload)
+            within.sent()
+            while not response.complete and (data := _hurry(sock, within).recv(PIECE)):
+                body += (piece := response.feed(data))
+                within.heard(piece)
                 if len(body) > largest:
                     raise HttpError(f"an answer longer than {largest} bytes")
     except TimeoutError:
-        raise TimeoutError(f"no whole answer within {patience:g} s") from None
+        raise TimeoutError(within.limit()[1]) from None
     finally:
         response.close()
     if not response.headers_done:
@@ -77,32 +95,32 @@ def exchange(
     return response, bytes(body)
 
 
-def _hurry(sock: socket.socket, until: int) -> socket.socket:
-    """The socket, whose next call takes no longer than until then."""
-    left = (until - monotonic_ns()) * 1e-9
+def _hurry(sock: socket.socket, within: Within) -> socket.socket:
+    """The socket, whose next call takes no longer than it may."""
+    left = (within.limit()[0] - monotonic_ns()) * 1e-9
     if left <= 0:
         raise TimeoutError
     sock.settimeout(left)
     return sock
 
 
-def _connected(where: Address, context: ssl.SSLContext | None, until: int) -> socket.socket:
-    sock = _first_open(where, until)
+def _connected(where: Address, context: ssl.SSLContext | None, within: Within) -> socket.socket:
+    sock = _first_open(where, within)
     try:
         if where.proxy == "tunnel":
-            _tunnel(where, sock, until)
-        return sock if context is None else context.wrap_socket(_hurry(sock, until), server_hostname=where.host)
+            _tunnel(where, sock, within)
+        return sock if context is None else context.wrap_socket(_hurry(sock, within), server_hostname=where.host)
     except BaseException:
         sock.close()
         raise
 
 
-def _first_open(where: Address, until: int) -> socket.socket:
+def _first_open(where: Address, within: Within) -> socket.socket:
     failed = OSError("the name has no address")
     for family, sockaddr in where.sockaddrs:
         sock = socket.socket(family)
         try:
-            _hurry(sock, until).connect(sockaddr)  # type: ignore[arg-type]
+            _hurry(sock, within).connect(sockaddr)  # type: ignore[arg-type]
             return sock
         except OSError as error:
             sock.close()
@@ -110,11 +128,11 @@ def _first_open(where: Address, until: int) -> socket.socket:
     raise failed
 
 
-def _tunnel(where: Address, sock: socket.socket, until: int) -> None:
+def _tunnel(where: Address, sock: socket.socket, within: Within) -> None:
     key = f"Proxy-Authorization: {where.proxy_key}\r\n" if where.proxy_key else ""
     sock.sendall(f"CONNECT {where.authority} HTTP/1.1\r\nHost: {where.authority}\r\n{key}\r\n".encode())
     response = Response()
-    while not response.headers_done and (data := _hurry(sock, until).recv(1)):  # what follows is the target's
+    while not response.headers_done and (data := _hurry(sock, within).recv(1)):  # what follows is the target's
         response.feed(data)
     response.close()
     if response.status != 200:

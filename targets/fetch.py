@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from traces.errors import InputError
 
-from .blocking import exchange
+from .blocking import Within, exchange
 from .client import HttpTarget
-from .clock import Clock
+from .clock import Clock, monotonic_ns
 from .connect import connect
 from .http import HttpError
-from .recording import Recording
+from .recording import UNTOLD, Recording
+from .sse import Decoder, SseError
 from .target import Ask, Spec
+from .wire import WireError
 
-PATIENCE = 300.0  # seconds
+
+class _Limits(Within):
+    """The target's own limits, as a run has them: what is no token (a ping) ends no wait for one."""
+
+    def __init__(self, spec: Spec, wire: Any) -> None:
+        super().__init__(spec.request_timeout)
+        self.spec, self.reader, self.decoder, self.told = spec, wire.Reader(), Decoder(), replace(UNTOLD)
+        self._wait(spec.connect_timeout, "no connection")
+
+    def _wait(self, seconds: float, without: str) -> None:
+        self._next = monotonic_ns() + round(seconds * 1e9), f"{without} within {seconds:g} s"
+
+    def sent(self) -> None:
+        self._wait(self.spec.first_token_timeout, "no first token")
+
+    def heard(self, piece: bytes) -> None:
+        with suppress(WireError, SseError):  # whoever reads the recording says what is wrong with it
+            if sum(self.reader.feed(data, name, self.told) for data, name in self.decoder.feed(piece)):
+                self._wait(self.spec.silence_timeout, "no further token")
+
+    def limit(self) -> tuple[int, str]:
+        return min(super().limit(), self._next)
 
 
 def fetch(spec: Spec, ask: Ask, source: str = "") -> tuple[Any, Recording]:
@@ -25,7 +50,9 @@ def fetch(spec: Spec, ask: Ask, source: str = "") -> tuple[Any, Recording]:
     path, own, body = target.wire.request(ask, spec)
     payload = target.payload(path, [*own, ("Connection", "close")], body)
     try:
-        response, answer = exchange(target.address, payload, PATIENCE, target.tls)
+        response, answer = exchange(target.address, payload, _Limits(spec, target.wire), target.tls)
+    except TimeoutError as error:
+        raise InputError(str(error), where=spec.url) from None
     except (OSError, HttpError) as error:
         raise InputError(f"no answer: {error}", where=spec.url) from None
     finally:

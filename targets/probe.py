@@ -134,8 +134,8 @@ def _server(spec: Spec, exchange: Exchange) -> str:
 
 def _asked(spec: Spec) -> Exchange:
     pulse().poll_often()
-    patient = replace(spec, first_token_timeout=min(spec.first_token_timeout, PATIENCE), request_timeout=2 * PATIENCE)
-    target = connect(patient, Clock())
+    first, whole = min(spec.first_token_timeout, PATIENCE), min(spec.request_timeout, 2 * PATIENCE)
+    target = connect(replace(spec, first_token_timeout=first, request_timeout=whole), Clock())
     words = len(PROMPT.split())
     ask = Ask(0, 0, PROMPT, words, TOKENS, counted=False, leave_after=2 * TOKENS)  # some servers never end
     finished: AsyncResult[Exchange] = AsyncResult()

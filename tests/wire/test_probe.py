@@ -212,3 +212,10 @@ def test_a_refused_prefill_leg_beside_a_whole_decode_leg_has_its_own_status(legs
     (found,) = probe([spec])
     assert f"prefill server {spec.prefill[0]} asks for another key (HTTP 401: no such key)" in found.problem
     assert found.hopeless
+
+
+def test_a_targets_own_limit_ends_its_probe():
+    server = Scripted(late(0.3, 0.3))
+    (found,) = probe([Spec("slow", server.url, "m", request_timeout=0.5)])
+    server.close()
+    assert "didn't answer in time: not done within 0.5 s" in found.problem
