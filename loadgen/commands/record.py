@@ -43,9 +43,9 @@ def record(
     from .. import preflight, targeting
 
     spec = targeting.spec("record", url, endpoint, answers)
-    [spec] = preflight.settled([spec], None)
     if out is not None:
         name = free_name(name, _text(out), str(out))
+    [spec] = preflight.settled([spec], None)
     ask = Ask(index=0, due=0, prompt=prompt, prompt_tokens=len(prompt.split()), output_tokens=tokens)
     wire, answer = fetch(spec, ask, source)
     exchange = replay(wire, answer)
@@ -60,10 +60,17 @@ def record(
 
 
 def _text(file: Path) -> str:
-    """What the file has so far."""
+    """What the file has so far. Raises InputError where no more can be written: before anything is asked."""
+    import os
+
     from traces.errors import InputError
 
+    if not file.exists():
+        if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
+            raise InputError(f"can't be written: {file.parent} is no folder to write to", where="--out")
+        return ""
     try:
-        return file.read_text(encoding="utf-8") if file.exists() else ""
+        with file.open("r+", encoding="utf-8") as had:
+            return had.read()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't be appended to: {error}", where="--out") from None

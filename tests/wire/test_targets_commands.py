@@ -19,6 +19,7 @@ from reports import results
 from targets import scrape
 from targets.recording import facts, recording, replay
 from targets.wire import WIRES
+from tests.targets.scripted import Scripted, good
 from traces.synth import synthesise
 
 
@@ -134,6 +135,55 @@ def test_an_error_can_be_recorded_too(groqrack):
     (table,) = tomllib.loads(done.stdout).values()
     assert (table["status"], table["facts"]["outcome"]) == (404, "http_error")
     assert phaseload("record", "http://127.0.0.1:9", "-m", "m").returncode == 2
+
+
+TOKEN = b'data: {"choices": [{"delta": {"content": "w"}}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("says", "missed"),
+    [
+        (b"", "no first token within 0.6 s"),
+        (b": ping\n\n", "no first token within 0.6 s"),
+        (TOKEN, "no whole answer within 1.8 s"),
+    ],
+    ids=["nothing", "pings", "tokens"],
+)
+def test_a_recording_ends_at_the_targets_limits(says, missed):
+    def script(peer):
+        peer.request()
+        peer.say(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        for _ in range(200):
+            peer.say(says, pause=0.1)
+
+    server, limits = Scripted(script), ("--first-token-timeout", "0.6", "--request-timeout", "1.8")
+    done = phaseload("record", server.url, "-m", "m", *limits)
+    server.close()
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert missed in done.stderr
+
+
+def test_a_recording_ends_where_tokens_end():
+    def script(peer):
+        peer.request()
+        peer.say(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n" + TOKEN)
+        for _ in range(200):
+            peer.say(b": ping\n\n", pause=0.1)
+
+    server = Scripted(script)
+    done = phaseload("record", server.url, "-m", "m", "--silence-timeout", "0.5")
+    server.close()
+    assert done.returncode == 2 and "no further token within 0.5 s" in done.stderr
+
+
+def test_a_file_that_cant_be_written_is_known_before_anything_is_asked(tmp_path):
+    (tmp_path / "file").write_text("")
+    server = Scripted(good)
+    for out in (tmp_path / "none" / "x.toml", tmp_path / "file" / "x.toml", tmp_path):
+        done = phaseload("record", server.url, "-m", "m", "--out", out)
+        assert done.returncode == 2 and "--out: can't be" in done.stderr and "fault of its own" not in done.stderr
+    server.close()
+    assert server.connections == 0
 
 
 @settings(deadline=None)
