@@ -68,14 +68,14 @@ def run(name: str, tls: tuple[str, str], *, peers: bool) -> bool:
     """Is our client within the load's limits?"""
     load, limits, peer = LOADS[name]
     secure = tls if "TLS" in name else None
-    ours = measure(load, tls=secure)
+    ours = measure(load, tls=secure, ahead=True)
     print(line(name, "phaseload", ours), flush=True)
     good = within(ours, limits)
     if not good:
         p50, p99, tpot, cpu = limits
         print(f"    beyond its limits: TTFT p50 {p50}, p99 {p99} ms, TPOT p99 {tpot} us, CPU {cpu} us")
     if peer and peers:
-        theirs = measure(load, client=PEER, tls=secure)
+        theirs = measure(load, client=PEER, tls=secure, ahead=True)
         print(line(name, "aiohttp + json", theirs), flush=True)
         error, cpu = theirs["ttft"][0] / ours["ttft"][0], ours["cpu"] / theirs["cpu"]
         print(f"    ours: TTFT error p50 {error:,.0f} times smaller, CPU {cpu:.2f} of theirs", flush=True)

@@ -25,7 +25,7 @@ TRIES = 3  # of each, in turns: a shared machine's speed drifts
 def together(load: Load, pairs: list[tuple[int, int]]) -> list[dict[str, Any]]:
     """The figures of clients that run side by side, on these (client's, server's) cores."""
     with ThreadPoolExecutor(len(pairs)) as pool:
-        return list(pool.map(lambda cores: measure(load, cores=cores), pairs))
+        return list(pool.map(lambda cores: measure(load, cores=cores, ahead=True), pairs))
 
 
 def report(count: int, found: list[dict[str, Any]], scale: float) -> bool:

@@ -18,8 +18,8 @@ import numpy as np
 from loadgen.selftest import busiest, pinned
 from reports import results
 
-STREAMS, RATE, TOKENS, RAMP = 1000, 60, 600, 2.5
-EMIT = {"ttft_s": 0.1, "gap_s": 1 / RATE, "step_s": 1 / RATE}
+STREAMS, RATE, TOKENS, RAMP = 1000, 60, 900, 10
+EMIT = {"ttft_s": 0.1, "gap_s": 1 / RATE}
 WANTED = {"ttft p50": 0.2e-3, "ttft p99": 1.5e-3, "tpot p50": 1e-6, "tpot p99": 1e-6}  # seconds from the truth
 
 
@@ -31,12 +31,12 @@ def write_trace(path: Path) -> None:
 def replay(folder: Path, cores: tuple[int, int]) -> tuple[int, list[dict[str, Any]]]:
     """The exit code and the server's log."""
     log, emit = folder / "truth.jsonl", json.dumps(EMIT)
-    server = pinned([sys.executable, "-m", "targets.truth", "--log", str(log), "--emit", emit], cores[1])
+    server = pinned([sys.executable, "-m", "targets.truth", "--log", str(log), "--emit", emit], cores[1], ahead=True)
     assert server.stdout is not None
     url = json.loads(server.stdout.readline())["url"]
     command = [sys.executable, "-m", "loadgen", "replay", str(folder / "t.csv"), "--url", url, "-m", "m"]
     os.environ["XDG_STATE_HOME"] = str(folder)  # no certificate is to speak here
-    client = pinned([*command, "--warmup", "0", "--out", str(folder / "run")], cores[0])
+    client = pinned([*command, "--warmup", "0", "--out", str(folder / "run")], cores[0], ahead=True)
     client.communicate()
     server.terminate()
     server.communicate()
