@@ -20,11 +20,12 @@ import pandas as pd
 
 from targets.exchange import NANO
 
-from . import quantiles
+from . import quantiles, units
 from .quantiles import Values, finite
 
 MEASURED, TOLD, ABSENT, REST = "measured", "told by the server", "not reported", "the rest of TTFT"
 TOGETHER = "none: both legs were sent at once"
+STRAIGHT = "none: all went straight to decode"
 REPORTED = 0.99
 CLIENT = ("client wait", "connection")
 BEFORE_FIRST = ("queue", "prefill", "KV transfer")  # server phases inside TTFT, in order
@@ -50,25 +51,37 @@ def _one_leg(answered: pd.DataFrame) -> Iterator[dict[str, Any]]:
             left = left - answered[column].fillna(0)
             yield _entry(phase, answered[column], TOLD)
         else:
-            yield {"phase": phase, "standing": ABSENT, "mean": None, "p50": None, "p99": None}
+            yield _none(phase, ABSENT)
     # Two clocks and rounding can make the sum exceed TTFT by a little; a negative rest would be a guess too.
     yield _entry("not attributed", left.clip(lower=0), REST)
 
 
 def _two_legs(answered: pd.DataFrame) -> Iterator[dict[str, Any]]:
     legs = answered["prefill_sent"].notna()
-    straight = len(legs) - int(legs.sum())
-    standing = f"{MEASURED}; {straight:,} of {len(legs):,} went straight to decode" if straight else MEASURED
     together = bool((answered["decode_sent"] < answered["prefill_done"]).any())
     began = answered[["prefill_done", "decode_sent"]].max(axis=1)
-    yield _entry("prefill", ((answered["prefill_done"] - answered["prefill_sent"]) * NANO).where(legs, 0), standing)
+    yield _leg("prefill", (answered["prefill_done"] - answered["prefill_sent"]) * NANO, legs)
     if together:
-        yield {"phase": "hand-over", "standing": TOGETHER, "mean": None, "p50": None, "p99": None}
+        yield _none("hand-over", TOGETHER)
     else:
-        yield _entry("hand-over", ((began - answered["prefill_done"]) * NANO).where(legs, 0), standing)
+        yield _leg("hand-over", (began - answered["prefill_done"]) * NANO, legs)
     # With both legs at once, prefill's answer may end after decode's first token.
     left = ((answered["first_token"] - began) * NANO).clip(lower=0)
     yield _entry("decode leg to first token", left, MEASURED)
+
+
+def _leg(phase: str, took: pd.Series[float], legs: pd.Series[bool]) -> dict[str, Any]:
+    """Prompts that went straight to decode spend nothing here, and are in the mean, so that the parts add up."""
+    ran, straight = int(legs.sum()), int((~legs).sum())
+    if not ran:
+        return _none(phase, STRAIGHT)
+    told = f"; {straight:,} of {len(legs):,} went straight to decode, the others' mean is "
+    standing = f"{MEASURED}{told}{units.ms(float(took[legs].mean()), unit=True)}" if straight else MEASURED
+    return _entry(phase, took.where(legs, 0), standing)
+
+
+def _none(phase: str, standing: str) -> dict[str, Any]:
+    return {"phase": phase, "standing": standing, "mean": None, "p50": None, "p99": None}
 
 
 def _reported(column: pd.Series[float]) -> bool:

@@ -64,10 +64,14 @@ def test_two_legs_are_measured() -> None:
 
     told = account([row(0, local=False), row(1, local=True)])
     assert "not attributed" not in told
-    assert told["prefill"]["standing"] == "measured; 1 of 2 went straight to decode"
+    assert told["prefill"]["standing"] == "measured; 1 of 2 went straight to decode, the others' mean is 48.0 ms"
     assert [told[name]["mean"] for name in ("prefill", "hand-over", "decode leg to first token", "decode")] == (
         pytest.approx([0.024, 0.0015, (0.047 + 0.098) / 2, 0.02])
     )
+    told = account([row(0, local=True), row(1, local=True)])
+    for name in ("prefill", "hand-over"):
+        assert (told[name]["standing"], told[name]["mean"]) == ("none: all went straight to decode", None)
+    assert told["decode leg to first token"]["mean"] == pytest.approx(0.098)
 
 
 def test_legs_sent_at_once_have_no_hand_over() -> None:
