@@ -266,6 +266,8 @@ def table(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]
 def _why(one: Mapping[str, Any], metric: str) -> str:
     if metric != "e2e" or one["lengths"]["comparable"]:
         return "too few pairs"
+    if not one["lengths"]["base_given_p50"] and not one["lengths"]["other_given_p50"]:
+        return "not comparable: no request that both answered"
     return "not comparable: gave {base_given_p50:,.0f} / {other_given_p50:,.0f} tokens".format(**one["lengths"])
 
 

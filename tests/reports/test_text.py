@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from reports import gates, lead, recorded, text, units
+from reports import compare, gates, lead, recorded, text, units
 from reports.recorded import Recorded
 from tests.reports import made
 
@@ -159,7 +159,10 @@ def test_failed_targets_are_named_together_and_never_lead() -> None:
 def test_a_target_without_an_answer_has_failed_in_every_phase(tmp_path: Path) -> None:
     """Not "answers of different length": it gave none."""
     folder = made.run(tmp_path, (made.GPU, replace(made.RACK, fails=1.0), replace(made.HYBRID, fails=1.0)), seconds=20)
-    for _, (found,) in lead.matrix(made.summarise(folder)):
+    summed = made.summarise(folder)
+    whole = [row[4] for row in compare.table(summed["comparison"]) if row[2].startswith("whole")]
+    assert whole == ["not comparable: no request that both answered"] * 3
+    for _, (found,) in lead.matrix(summed):
         assert (found.leaders, found.failed, found.why) == (("h100",), ("groqrack", "gpu+groq"), "")
 
 
