@@ -20,7 +20,8 @@ from reports import results
 
 STREAMS, RATE, TOKENS, RAMP = 1000, 60, 900, 10
 EMIT = {"ttft_s": 0.1, "gap_s": 1 / RATE}
-WANTED = {"ttft p50": 0.2e-3, "ttft p99": 1.5e-3, "tpot p50": 1e-6, "tpot p99": 1e-6}  # seconds from the truth
+# Seconds from the truth, which for TTFT begins when the server reads the request, up to a burst of tokens later.
+WANTED = {"ttft p50": 1e-3, "ttft p99": 1.5e-3, "tpot p50": 1e-6, "tpot p99": 1e-6}
 
 
 def write_trace(path: Path) -> None:
