@@ -292,20 +292,22 @@ class Connection:
                 self._unstamped += 1
             self._bytes += len(data)
             self._reads += 1
-            pulse = self.pulse
-            pulse.reads += 1
-            tokens = self._answer.quick(data, stamp, pulse.before)
-            pulse.tokens += tokens
-            if tokens != 1:
-                if not tokens:
-                    self._received(data, stamp, now - stamp)
-                elif self._in_one_piece():
-                    self._answer.together(stamp)
+            self.pulse.reads += 1
+            if self._tls is not None or not self._quickly(data, stamp):
+                self._received(data, stamp, now - stamp)
         except Exception as error:
             self._fault(error)
         except BaseException as error:  # Ctrl-C may land here: the exchange must not hang for it
             self._fault(error)
             raise
+
+    def _quickly(self, data: bytes, stamp: int) -> bool:
+        """Did the read bring tokens like the one before, and nothing else? Nearly all do."""
+        tokens = self._answer.quick(data, stamp, self.pulse.before)
+        self.pulse.tokens += tokens
+        if tokens > 1 and self._in_one_piece():
+            self._answer.together(stamp)
+        return tokens > 0
 
     def _received(self, data: bytes, stamp: int, lag: int) -> None:
         if not data:
@@ -320,7 +322,7 @@ class Connection:
             except ssl.SSLError as error:
                 return self._finish(Outcome.TRUNCATED, f"TLS: {_tls_reason(error)}", stamp)
             self._write(self._tls.take())
-        if data:
+        if data and not (self._tls is not None and self._quickly(data, stamp)):
             self._feed(data, stamp, lag)
         if self._tls is not None and self._tls.closed and self.phase == OPEN:
             self._ended("closed")
@@ -347,13 +349,10 @@ class Connection:
                 self._quickack()
 
     def _feed(self, data: bytes, stamp: int, lag: int) -> None:
+        self._acknowledge()
         answer, piece = self._answer, self._in_one_piece()
         tokens = answer.tokens
-        if self._tls is not None and answer.quick(data, stamp, self.pulse.before):
-            end = None
-        else:
-            self._acknowledge()
-            end = answer.feed(data, stamp, self.pulse.before)
+        end = answer.feed(data, stamp, self.pulse.before)
         self.pulse.tokens += answer.tokens - tokens
         if piece and answer.tokens > tokens + 1:
             answer.together(stamp)
@@ -395,10 +394,10 @@ class Connection:
             limit, outcome, message = whole, Outcome.TIMEOUT, f"not done within {_seconds(self.owner.limits[3])}"
         if now < limit:
             return limit
-        if self._untried:
+        if self._untried and now < whole:
             self._release()
             self.connect()
-            return self._limit(self.flight)[0] if self.flight is not None else None
+            return self.look(now)
         if outcome is Outcome.OK:
             self._finish(*self._answer.finish(now + self.origin))
         elif self._answer.failing:

@@ -127,6 +127,7 @@ class Stream:
         self.due += -self.due % self.step
         self.first = self.last = self.late = 0
         self.record = {"id": _prompt(body), "received": now, "first_due": self.due, "tokens": self.left}
+        self.note()
         start = {"id": f"truth-{self.record['id']}", "object": "chat.completion.chunk", "created": now // 10**9}
         choice = {"index": 0, "delta": {"content": " word"}, "logprobs": None, "finish_reason": None}
         event = {**start, "model": model, "choices": [choice]}

@@ -114,13 +114,15 @@ def note(data: dict[str, Any], choice: dict[str, Any], exchange: Exchange) -> No
         _note_dynamo(facts.mapping(data["nvext"]), exchange)
 
 
-def note_usage(usage: dict[str, Any], exchange: Exchange) -> None:
+def note_usage(
+    usage: dict[str, Any], exchange: Exchange, prompt: str = "prompt_tokens", output: str = "completion_tokens"
+) -> None:
     facts.note(
         exchange,
-        usage_prompt=facts.count(usage.get("prompt_tokens")),
-        usage_output=facts.total(usage.get("completion_tokens")),
-        usage_cached=facts.count(facts.mapping(usage.get("prompt_tokens_details")).get("cached_tokens")),
-        usage_reasoning=facts.count(facts.mapping(usage.get("completion_tokens_details")).get("reasoning_tokens")),
+        usage_prompt=facts.count(usage.get(prompt)),
+        usage_output=facts.total(usage.get(output)),
+        usage_cached=facts.count(facts.mapping(usage.get(f"{prompt}_details")).get("cached_tokens")),
+        usage_reasoning=facts.count(facts.mapping(usage.get(f"{output}_details")).get("reasoning_tokens")),
         server_queue=facts.seconds(usage.get("queue_time")),  # Groq's, in seconds; its total leaves the queue out
         server_prefill=facts.seconds(usage.get("prompt_time")),
         server_decode=facts.seconds(usage.get("completion_time")),

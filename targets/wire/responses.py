@@ -14,6 +14,7 @@ import orjson
 from ..exchange import Exchange, Outcome
 from ..target import Ask, Spec
 from . import WireError, facts
+from .openai import note_usage
 
 ENDS = {"response.completed", "response.incomplete"}
 FAILURES = {"error", "response.failed"}
@@ -71,14 +72,7 @@ def _note(response: dict[str, Any], exchange: Exchange) -> None:
     exchange.service_tier = facts.name(response.get("service_tier")) or exchange.service_tier
     reason = facts.mapping(response.get("incomplete_details")).get("reason") or response.get("status")
     exchange.finish_reason = facts.name(reason) or exchange.finish_reason
-    usage = facts.mapping(response.get("usage"))
-    facts.note(
-        exchange,
-        usage_prompt=facts.count(usage.get("input_tokens")),
-        usage_output=facts.total(usage.get("output_tokens")),
-        usage_cached=facts.count(facts.mapping(usage.get("input_tokens_details")).get("cached_tokens")),
-        usage_reasoning=facts.count(facts.mapping(usage.get("output_tokens_details")).get("reasoning_tokens")),
-    )
+    note_usage(facts.mapping(response.get("usage")), exchange, "input_tokens", "output_tokens")
 
 
 def _error(data: dict[str, Any]) -> WireError:

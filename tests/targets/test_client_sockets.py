@@ -227,6 +227,14 @@ def test_an_address_that_swallows_packets_does_not_hide_the_next(serve: Serve, c
     assert one.target.preferred == 1
 
 
+def test_the_whole_requests_limit_holds_while_addresses_are_tried(caller: Any) -> None:
+    with full_listener() as hole:
+        one = caller(f"http://127.0.0.1:{hole.getsockname()[1]}", connect_timeout=60.0, request_timeout=0.3)
+        one.target.address = replace(one.target.address, sockaddrs=((socket.AF_INET, hole.getsockname()),) * 2)
+        exchange = one.ask()
+    assert (exchange.outcome, exchange.error) == (Outcome.TIMEOUT, "not done within 0.3 s")
+
+
 # Several tokens in one read.
 
 
