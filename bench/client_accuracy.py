@@ -2,7 +2,8 @@
 
 The client is pinned to one core, the known-truth server to another. Errors are |client's instant - write's instant| of
 the first token, and |client's TPOT - true TPOT|; CPU is the client process's, requests and all, per streamed chunk.
-Streams emit in steps, all of them together, as continuous batching makes them: the client meets bursts, not a drizzle.
+Both go ahead of the machine's other work, as far as the user may. Streams emit in steps, all of them together, as
+continuous batching makes them: the client meets bursts, not a drizzle.
 
     python -m bench.client_accuracy [--load NAME]... [--ours-only]
 """
