@@ -16,19 +16,19 @@ import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 
 import gevent
 import pytest
-from gevent.event import Event
 
-from targets.clock import Clock
-from targets.connect import connect
 from targets.exchange import Outcome
 from targets.simulated.compose import build
 from targets.simulated.legs import PROTOCOLS as SPOKEN
-from targets.target import Ask, Spec
+from targets.target import Spec
 from targets.twoleg_protocols import PROTOCOLS
+from tests import exchanging
+from tests.exchanging import run
 
 LINK = ("--set", "link.bandwidth=0.5", "--set", "link.overlap=0")
 PORTS = ("bootstrap_port", "prefill_zmq_port", "decode_zmq_port", "receiver_init_port", "receiver_alloc_port")
@@ -122,24 +122,7 @@ def pools(start, request):
         yield made
 
 
-def asks(count, words=300, tokens=8):
-    return [Ask(i, 0, " ".join(f"w{i}x{k}" for k in range(words)), words, tokens) for i in range(count)]
-
-
-def run(spec, asks, meanwhile=lambda: None):
-    target, over, everything = connect(spec, Clock()), [], Event()
-
-    def done(exchange):
-        over.append(exchange)
-        if len(over) == len(asks):
-            everything.set()
-
-    for ask in asks:
-        target.start(ask, done)
-    meanwhile()
-    assert everything.wait(20), f"{len(asks) - len(over)} exchanges hang"
-    target.close()
-    return sorted(over, key=lambda exchange: exchange.index)
+asks = partial(exchanging.asks, words=300)
 
 
 def test_the_simulated_servers_speak_every_protocol():
@@ -244,7 +227,7 @@ def test_a_prompt_to_one_leg_alone(pools):
 def test_a_prefill_server_that_dies_is_an_outcome(start, protocol):
     with serving(start, protocol, "--set", "mfu=0.001", each=1) as (pools, processes):  # a prompt takes seconds
 
-        def die():
+        def die(_):
             gevent.sleep(0.5)
             os.kill(processes[0], signal.SIGKILL)
 

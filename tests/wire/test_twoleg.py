@@ -14,12 +14,12 @@ from contextlib import ExitStack, contextmanager
 
 import gevent
 import pytest
-from gevent.event import Event
 
 from targets.clock import Clock
 from targets.connect import connect
 from targets.exchange import Outcome
 from targets.target import Ask, Spec
+from tests.exchanging import asks, run
 from traces.errors import InputError
 
 
@@ -45,27 +45,12 @@ def spec(prefill, decode, **more):
     return Spec("legs", decode[0], "llama3-8b", prefill=tuple(prefill), decode=tuple(decode), protocol="nixl", **more)
 
 
-def run(target_spec, asks, stop_after=None, outcome=Outcome.CUT):
-    target, over, everything = connect(target_spec, Clock()), [], Event()
+def stopped_after(seconds):
+    def stop(target):
+        gevent.sleep(seconds)
+        target.stop(Outcome.CUT)
 
-    def done(exchange):
-        over.append(exchange)
-        if len(over) == len(asks):
-            everything.set()
-
-    for ask in asks:
-        target.start(ask, done)
-    if stop_after is not None:
-        gevent.sleep(stop_after)
-        target.stop(outcome)
-    everything.wait(30)
-    target.close()
-    assert len(over) == len(asks)
-    return sorted(over, key=lambda exchange: exchange.index)
-
-
-def asks(count, words=50, tokens=8, **more):
-    return [Ask(i, 0, " ".join(f"w{i}x{k}" for k in range(words)), words, tokens, **more) for i in range(count)]
+    return stop
 
 
 def test_each_leg_has_its_instants(pools):
@@ -112,9 +97,9 @@ def test_a_server_without_a_connector(pools):
 
 
 def test_stop_ends_both_legs(pools):
-    exchanges = run(spec(pools[:1], pools[2:3]), asks(8, words=2000, tokens=2000), stop_after=0.3)
+    exchanges = run(spec(pools[:1], pools[2:3]), asks(8, words=2000, tokens=2000), stopped_after(0.3))
     assert {x.outcome for x in exchanges} == {Outcome.CUT}
-    early = run(spec(pools[:1], pools[2:3]), asks(4, words=7000, tokens=50), stop_after=0.01)
+    early = run(spec(pools[:1], pools[2:3]), asks(4, words=7000, tokens=50), stopped_after(0.01))
     assert {x.outcome for x in early} == {Outcome.CUT}
     assert all(x.decode_sent is None for x in early)
 
