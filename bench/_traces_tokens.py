@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from traces.prompts import Prompts
-from traces.synth import synthesise
-from traces.tokenizer import counter
+from traces.prompts.prompts import Prompts
+from traces.prompts.tokenizer import counter
+from traces.synthesis.workload import synthesise
 
 
 def main(paths: list[str]) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from traces.fit import fit
-from traces.read import read
-from traces.synth import FOLDER
+from traces.reading import read
+from traces.synthesis.fit import fit
+from traces.synthesis.workload import FOLDER
 
 AZURE = "Azure LLM inference traces 2023 (Azure/AzurePublicDataset, CC-BY-4.0)"
 FITTED = {

@@ -13,10 +13,10 @@ from functools import partial
 
 import gevent
 
-from targets.client import HttpTarget, diagnostics
+from targets.client.http_client import HttpClient, diagnostics
 from targets.clock import Clock, monotonic_ns
 from targets.exchange import Exchange, Outcome
-from targets.target import Ask, Spec
+from targets.target import Call, Target
 from targets.wire import WIRES
 from tests.targets import hostile
 from tests.targets.scripted import Scripted
@@ -33,7 +33,7 @@ def main() -> int:
     server = Scripted(partial(hostile.script, seed=asked.seed))
     limits = {"first_token_timeout": 0.4, "silence_timeout": 0.3, "request_timeout": 0.8}
     clock = Clock()
-    targets = [HttpTarget(Spec(name, server.url, "m", endpoint_type=name, **limits), clock) for name in WIRES]
+    targets = [HttpClient(Target(name, server.url, "m", endpoint_type=name, **limits), clock) for name in WIRES]
     outcomes: Counter[Outcome] = Counter()
     faults: list[str] = []
     slowest = flying = started = 0
@@ -52,7 +52,7 @@ def main() -> int:
         while flying < AT_ONCE:
             flying += 1
             started += 1
-            targets[started % len(targets)].start(Ask(started, 0, "hello", 1, 2), done)
+            targets[started % len(targets)].start(Call(started, 0, "hello", 1, 2), done)
         gevent.sleep(0.002)
         if started > 2000 and not settled:
             settled = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

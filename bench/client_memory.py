@@ -15,10 +15,10 @@ from pathlib import Path
 
 import gevent
 
-from targets.client import HttpTarget
+from targets.client.http_client import HttpClient
 from targets.clock import Clock, cpu_ns, monotonic_ns
 from targets.exchange import Exchange
-from targets.target import Ask, Spec
+from targets.target import Call, Target
 
 AT_ONCE = 64
 SETTLED = 0.25  # of all requests: what grew until then is pools and caches
@@ -33,11 +33,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.client_memory")
     parser.add_argument("--requests", type=int, default=60_000)
     asked = parser.parse_args(sys.argv[1:] if __name__ == "__main__" else [])
-    server = subprocess.Popen([sys.executable, "-m", "targets.truth", "--no-log"], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "targets.reference_server", "--no-log"], stdout=subprocess.PIPE, text=True
+    )
     assert server.stdout is not None
     clock, outcomes = Clock(), Counter[str]()
     extra = {"truth": {"ttft_s": 0, "gap_s": 0, "tokens": 2}}
-    target = HttpTarget(Spec("t", json.loads(server.stdout.readline())["url"], "m", extra_body=extra), clock)
+    target = HttpClient(Target("t", json.loads(server.stdout.readline())["url"], "m", extra_body=extra), clock)
     settled, number, over = 0.0, 0, 0
 
     def done(exchange: Exchange) -> None:
@@ -53,7 +55,7 @@ def main() -> int:
         if number < asked.requests:
             number += 1
             leave = 1 if number % 100 == 0 else None
-            target.start(Ask(number, clock.now(), "hello", 1, 2, leave_after=leave), done)
+            target.start(Call(number, clock.now(), "hello", 1, 2, leave_after=leave), done)
 
     before, began, cpu = resident_mb(), monotonic_ns(), cpu_ns()
     for _ in range(AT_ONCE):

@@ -91,7 +91,7 @@ def compare(name: str, program: str, tokenizer: str) -> None:
     pin = lambda: os.sched_setaffinity(0, {core})  # noqa: E731
     with tempfile.TemporaryDirectory() as temporary:
         log = Path(temporary) / "truth.jsonl"
-        command = [sys.executable, "-m", "targets.truth", "--log", str(log), "--emit", json.dumps(EMIT)]
+        command = [sys.executable, "-m", "targets.reference_server", "--log", str(log), "--emit", json.dumps(EMIT)]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=pin)
         assert server.stdout is not None
         url = json.loads(server.stdout.readline())["url"]

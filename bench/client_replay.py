@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from loadgen.selftest import busiest, pinned
-from reports import results
+from reports.store import row_files
 
 STREAMS, RATE, TOKENS, RAMP = 1000, 60, 900, 10
 EMIT = {"ttft_s": 0.1, "gap_s": 1 / RATE}
@@ -32,7 +32,9 @@ def write_trace(path: Path) -> None:
 def replay(folder: Path, cores: tuple[int, int]) -> tuple[int, list[dict[str, Any]]]:
     """The exit code and the server's log."""
     log, emit = folder / "truth.jsonl", json.dumps(EMIT)
-    server = pinned([sys.executable, "-m", "targets.truth", "--log", str(log), "--emit", emit], cores[1], ahead=True)
+    server = pinned(
+        [sys.executable, "-m", "targets.reference_server", "--log", str(log), "--emit", emit], cores[1], ahead=True
+    )
     assert server.stdout is not None
     url = json.loads(server.stdout.readline())["url"]
     command = [sys.executable, "-m", "loadgen", "replay", str(folder / "t.csv"), "--url", url, "-m", "m"]
@@ -47,7 +49,7 @@ def replay(folder: Path, cores: tuple[int, int]) -> tuple[int, list[dict[str, An
 def figures(folder: Path, log: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
     """Ours and the truth, in seconds, over the same requests."""
     truth = {record["id"]: record for record in log}
-    rows = results.read(folder / "run", columns=["request_id", "sent", "token_at"]).to_pylist()
+    rows = row_files.read(folder / "run", columns=["request_id", "sent", "token_at"]).to_pylist()
     ours, theirs = [], []
     for row in rows:
         record, at = truth[row["request_id"]], row["token_at"]

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from loadgen.pacing import at_rate
-from loadgen.timer import Timer
-from reports import results
+from loadgen.run.timer import Timer
+from reports.store import row_files
 from targets.clock import monotonic_ns
 
 SECONDS = 15
@@ -41,7 +41,7 @@ def replay(url: str, rate: int, processes: int, folder: Path) -> dict[str, float
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 3):
         raise SystemExit(done.stdout + done.stderr)
-    rows = results.read(run, columns=["due", "started", "outcome"])
+    rows = row_files.read(run, columns=["due", "started", "outcome"])
     late = (rows["started"].to_numpy() - rows["due"].to_numpy()) / 1e6
     workers = json.loads((run / "run.json").read_text())["workers"]
     cpu = sum(worker["diagnostics"]["cpu_s"] for worker in workers) / len(late)
@@ -68,7 +68,7 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory() as name,
         subprocess.Popen(
-            [sys.executable, "-m", "targets.truth", "--log", "/dev/null"], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "targets.reference_server", "--log", "/dev/null"], stdout=subprocess.PIPE, text=True
         ) as server,
     ):
         assert server.stdout is not None

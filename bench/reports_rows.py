@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from reports import results
+from reports.store import row_files
 from targets.exchange import Exchange, Outcome
 
 TOKENS = 64
@@ -38,7 +38,7 @@ def exchange(index: int) -> Exchange:
 
 def writing(folder: Path, rows: int = 20_000) -> float:
     """CPU seconds a row that flushing takes."""
-    writer = results.Writer(folder, 0)
+    writer = row_files.Writer(folder, 0)
     for index in range(rows):
         writer.append(exchange(index))
     before = process_time()
@@ -48,7 +48,7 @@ def writing(folder: Path, rows: int = 20_000) -> float:
 
 def make(folder: Path, rows: int) -> None:
     """A run of `rows` rows: the template row repeated, its instants shifted and its durations drawn."""
-    (folder / results.FOLDER).mkdir(parents=True)
+    (folder / row_files.FOLDER).mkdir(parents=True)
     rng = np.random.default_rng(7)
     for number, first in enumerate(range(0, rows, PIECE)):
         n = min(PIECE, rows - first)
@@ -57,7 +57,7 @@ def make(folder: Path, rows: int) -> None:
         begin = start + (rng.lognormal(-3, 0.5, n) * 1e9).astype(np.int64)
         tokens = begin[:, None] + np.cumsum((rng.lognormal(-5, 0.3, (n, TOKENS)) * 1e9).astype(np.int64), axis=1)
         ends = pa.array(np.arange(0, (n + 1) * TOKENS, TOKENS, dtype=np.int32))
-        table = pa.concat_tables([results.table([exchange(0)])]).take(pa.array(np.zeros(n, np.int64)))
+        table = pa.concat_tables([row_files.table([exchange(0)])]).take(pa.array(np.zeros(n, np.int64)))
         for name, column in {
             "index": pa.array(index), "due": pa.array(start), "started": pa.array(start), "sent": pa.array(start),
             "done": pa.array(tokens[:, -1]), "target": pa.array(np.array(["a", "b"])[np.arange(n) % 2]),
@@ -65,8 +65,8 @@ def make(folder: Path, rows: int) -> None:
             "token_at": pa.ListArray.from_arrays(ends, pa.array(tokens.ravel())),
             "token_events": pa.ListArray.from_arrays(ends, pa.array(np.ones(n * TOKENS, np.int64))),
         }.items():  # fmt: skip
-            table = table.set_column(table.schema.get_field_index(name), results.SCHEMA.field(name), column)
-        pq.write_table(table, folder / results.FOLDER / f"0-{number:05d}.parquet", compression="zstd")
+            table = table.set_column(table.schema.get_field_index(name), row_files.SCHEMA.field(name), column)
+        pq.write_table(table, folder / row_files.FOLDER / f"0-{number:05d}.parquet", compression="zstd")
 
 
 REPORT = """

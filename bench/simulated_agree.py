@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from targets.simulated.compose import build
-from targets.simulated.job import Job
+from targets.simulated.build import build
+from targets.simulated.engine.job import Job
 
 from .simulated_speed import SHARED
 

@@ -12,11 +12,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from targets.simulated.compose import build
+from targets.simulated.build import build
 from targets.simulated.virtual import simulate
-from traces.read import read
-from traces.request import Request
-from traces.synth import synthesise
+from traces.reading import read
+from traces.synthesis.workload import synthesise
+from traces.trace import Request
 
 SHARED = Path(__file__).parents[2] / "shared" / "traces" / "AzureLLMInferenceTrace_conv.csv"
 HOUR_S, MILLION_S, SWEEP_S, GROWTH_MB = 0.5, 30.0, 20.0, 50.0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from traces.errors import InputError
-from traces.read import read
+from traces.reading import read
 
 ROWS = 40  # of a file
 MUTATIONS = 100_000

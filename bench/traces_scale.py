@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from traces import wording
-from traces.corpus import Corpus
-from traces.prompts import Prompts
-from traces.read import read
-from traces.request import Request
-from traces.synth import synthesise
+from traces.prompts import words
+from traces.prompts.corpus import Corpus
+from traces.prompts.prompts import Prompts
+from traces.reading import read
+from traces.synthesis.workload import synthesise
+from traces.trace import Request
 
 ROWS = 16_800_000
 WEEK = 7 * 86400.0
@@ -49,7 +49,7 @@ def main() -> int:
             f"first minute: {int(found):,} rows, {float(took):.2f} s, peak {float(peak):.0f} MB", float(peak) < 500
         )
     requests = [Request(index, 0, 2000, 1) for index in range(1000)]
-    texts = [wording.words(b"%d" % number, 20 + number % 300) for number in range(2000)]
+    texts = [words.words(b"%d" % number, 20 + number % 300) for number in range(2000)]
     for name, spent in (
         ("text", prompts(requests)),
         ("shared blocks of 64", prompts(requests, "weka-agentic")),

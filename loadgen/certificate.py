@@ -17,7 +17,7 @@ from typing import Any
 from .machine import cpu
 
 # What a load must hold to be safe: seconds of |TTFT error| p99 and |TPOT error| p99, and the share of first tokens
-# that came in one read with others, beyond which brackets open (reports/validity.py).
+# that came in one read with others, beyond which brackets open (reports/analysis/validity.py).
 TTFT, TPOT, SHARED = 0.0015, 0.00001, 0.01
 SAFE, LIMIT, SERVER, BUSY = "safe", "limit", "server", "busy"  # verdicts on a step
 FULL = 0.85  # share of its core that a client at its limit takes

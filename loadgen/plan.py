@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from targets.target import Spec
+from targets.target import Target
 from targets.wire import custom
 from traces.errors import InputError
 from traces.trace import Trace, unpacked
@@ -26,10 +26,10 @@ ROWS = "exchanges"
 
 
 @dataclass(frozen=True)
-class Leg:
+class Arm:
     """One target and what it is sent. `concurrency`: requests in flight in all workers together."""
 
-    target: Spec
+    target: Target
     file: str
     requests: int
     concurrency: int | None = None
@@ -39,11 +39,11 @@ class Leg:
 
 
 @dataclass(frozen=True)
-class Phase:
+class Step:
     """Legs that run side by side. `window_s` None: the whole trace; `drain_s`: how long the last answers may take."""
 
     name: str
-    legs: tuple[Leg, ...]
+    legs: tuple[Arm, ...]
     load: str = ""
     warmup_s: float = 0.0
     window_s: float | None = None
@@ -66,7 +66,7 @@ class Plan:
     run.json as it is: argv, seed, trace, slo, order, ..."""
 
     name: str
-    phases: tuple[Phase, ...]
+    phases: tuple[Step, ...]
     seed: int = 0
     salt: str = "auto"  # "auto": the run's own; "none"; or a text
     tokenizer: str | None = None
@@ -81,7 +81,7 @@ class Plan:
             raise InputError("there is nothing to replay", remedy="give a trace and a target")
 
     @property
-    def targets(self) -> list[Spec]:
+    def targets(self) -> list[Target]:
         """Each target once, in the order of its first leg."""
         return list({leg.target.name: leg.target for phase in self.phases for leg in phase.legs}.values())
 
@@ -110,15 +110,15 @@ def loads(data: bytes | str) -> Plan:
         raise InputError(f"not a plan: {problem}", where=FILE) from None
 
 
-def _phase(raw: dict[str, Any]) -> Phase:
-    legs = tuple(Leg(target=spec(leg.pop("target")), **leg) for leg in raw.pop("legs"))
-    return Phase(legs=legs, **raw)
+def _phase(raw: dict[str, Any]) -> Step:
+    legs = tuple(Arm(target=target_of(leg.pop("target")), **leg) for leg in raw.pop("legs"))
+    return Step(legs=legs, **raw)
 
 
-def spec(raw: dict[str, Any]) -> Spec:
+def target_of(raw: dict[str, Any]) -> Target:
     """A Spec from its JSON form."""
     headers = tuple((name, value) for name, value in raw.pop("headers", ()))
-    return Spec(headers=headers, **_tuples(Spec, raw))
+    return Target(headers=headers, **_tuples(Target, raw))
 
 
 def _tuples(kind: type, raw: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def save(plan: Plan, traces: dict[str, Trace], folder: Path) -> None:
 def _carrying(plan: Plan) -> Plan:
     """The plan with all that its targets need on another machine."""
 
-    def phase(one: Phase) -> Phase:
+    def phase(one: Step) -> Step:
         return replace(one, legs=tuple(replace(leg, target=custom.carried(leg.target)) for leg in one.legs))
 
     return replace(plan, phases=tuple(map(phase, plan.phases)))

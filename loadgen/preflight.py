@@ -9,10 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from targets.target import Spec
+from targets.target import Target
 from traces.errors import InputError
 
-from .asked import Answers, Gates
+from .load import Answers, Gates
 from .plan import Plan
 
 COMMON = 1000  # requests of an open loop that are thought to be in flight at once
@@ -22,7 +22,7 @@ UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 def check_gates(gates: Gates) -> None:
     """A gate that can't be read must not be found out after the run."""
-    from reports.gates import check
+    from reports.analysis.gates import check
 
     check(gates.slo, gates.goodput)
 
@@ -30,7 +30,7 @@ def check_gates(gates: Gates) -> None:
 def check_prompts(answers: Answers, endpoint_type: str) -> None:
     tokenizer, token_ids = answers.tokenizer, answers.token_ids
     if tokenizer is not None:
-        from traces.tokenizer import counter
+        from traces.prompts.tokenizer import counter
 
         counter(tokenizer)
     if token_ids is None:
@@ -47,7 +47,7 @@ def check_prompts(answers: Answers, endpoint_type: str) -> None:
 
 
 def check(
-    plan: Plan, workers: int, specs: Sequence[Spec] = (), patience: str | None = None, probing: bool = False
+    plan: Plan, workers: int, specs: Sequence[Target] = (), patience: str | None = None, probing: bool = False
 ) -> None:
     """What can be known before the load begins: of the plan, and of targets that aren't ours. Raises InputError."""
     check_workers(plan, workers)
@@ -75,21 +75,21 @@ def seconds(text: str, option: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def check_keys(specs: Sequence[Spec]) -> None:
+def check_keys(specs: Sequence[Target]) -> None:
     """Names, keys and certificates of the targets are looked at now, not when the load begins. Raises InputError."""
     from targets.clock import Clock
-    from targets.connect import connect
+    from targets.connecting import connect
 
     for one in specs:
         connect(one, Clock()).close()
 
 
-def settled(specs: Sequence[Spec], patience: str | None) -> list[Spec]:
+def settled(specs: Sequence[Target], patience: str | None) -> list[Target]:
     """The targets with their endpoint types known: "auto" is found out, and said on stderr. Raises InputError."""
     unknown = [one for one in specs if one.endpoint_type == "auto"]
     if not unknown:
         return list(specs)
-    from targets.auto import settle
+    from targets.inspection.autodetect import settle
 
     wait_ready(unknown, patience)
     known = []
@@ -104,9 +104,9 @@ def settled(specs: Sequence[Spec], patience: str | None) -> list[Spec]:
     return known
 
 
-def probe(specs: Sequence[Spec]) -> None:
+def probe(specs: Sequence[Target]) -> None:
     """One request to each target. Raises InputError where every request would fail; says on stderr what else it saw."""
-    from targets.probe import probe
+    from targets.inspection.probe import probe
 
     for found in probe(specs):
         if found.hopeless:
@@ -118,7 +118,7 @@ def probe(specs: Sequence[Spec]) -> None:
 
 def check_open_files(plan: Plan, workers: int) -> None:
     """Says on stderr where the system allows fewer connections than the plan may want."""
-    from targets.client import raise_open_files
+    from targets.client.http_client import raise_open_files
 
     allowed = raise_open_files()
     for phase in plan.phases:
@@ -131,7 +131,7 @@ def check_open_files(plan: Plan, workers: int) -> None:
             )
 
 
-def wait_ready(specs: Sequence[Spec], patience: str | None) -> None:
+def wait_ready(specs: Sequence[Target], patience: str | None) -> None:
     """Until each target takes connections: at once, or within --wait-ready. Raises InputError."""
     limit = time.monotonic() + (seconds(patience, "--wait-ready") if patience else 0.0)
     for target in specs:
@@ -146,7 +146,7 @@ def wait_ready(specs: Sequence[Spec], patience: str | None) -> None:
             time.sleep(0.5)
 
 
-def _unreachable(target: Spec) -> str | None:
+def _unreachable(target: Target) -> str | None:
     """The first of a target's servers to which no connection can be made, and why; or None."""
     from targets.address import address
 

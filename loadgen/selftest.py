@@ -2,7 +2,7 @@
 
 `measure` is what `phaseload certify` and the benchmarks are made of; `python -m loadgen.selftest LOAD` is the client's
 side. A load is JSON: {"streams": n, "rate": tokens a second and stream, "tokens": a stream's, "rounds": streams one
-after the other on each connection, "ramp_s": over which they start, "truth": more for the server (targets/truth.py)}.
+after the other on each connection, "ramp_s": over which they start, "truth": more for the server (targets/reference_server.py)}.
 """
 
 from __future__ import annotations
@@ -44,7 +44,14 @@ def measure(
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "truth.jsonl"
-        command = [sys.executable, "-m", "targets.truth", "--log", str(log), *(("--tls", *tls) if tls else ())]
+        command = [
+            sys.executable,
+            "-m",
+            "targets.reference_server",
+            "--log",
+            str(log),
+            *(("--tls", *tls) if tls else ()),
+        ]
         server = pinned(command, cores[1], ahead=ahead)
         try:
             assert server.stdout is not None
@@ -138,16 +145,16 @@ def main() -> None:
 
     import gevent
 
-    from targets.client import HttpTarget, diagnostics
+    from targets.client.http_client import HttpClient, diagnostics
     from targets.clock import Clock, cpu_ns
     from targets.exchange import Exchange
-    from targets.target import Ask, Spec
+    from targets.target import Call, Target
 
     load = json.loads(sys.argv[1])
     clock = Clock()
     extra = {"truth": load["truth"]}
-    spec = Spec("truth", load["url"], "m", extra_body=extra, insecure=True)
-    target = HttpTarget(spec, clock)
+    spec = Target("truth", load["url"], "m", extra_body=extra, insecure=True)
+    target = HttpClient(spec, clock)
     rows: dict[str, Any] = {}
     total = load["streams"] * load["rounds"]
     gc.collect()
@@ -163,7 +170,7 @@ def main() -> None:
             if turn + 1 < load["rounds"]:
                 ask(stream, turn + 1)
 
-        target.start(Ask(next(numbers), clock.now(), key, 1, load["tokens"]), done)
+        target.start(Call(next(numbers), clock.now(), key, 1, load["tokens"]), done)
 
     began, waited = clock.now(), kept_waiting()
     for stream in range(load["streams"]):

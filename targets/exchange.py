@@ -1,7 +1,7 @@
 """`Exchange`: the raw facts of one request, and the durations that follow from them.
 
 Instants are integer nanoseconds from the run's start (`targets.clock.Clock`), None where never reached; durations
-are float seconds, derived here and nowhere stored. `reports.metrics` has the same definitions over columns, and a
+are float seconds, derived here and nowhere stored. `reports.analysis.durations` has the same definitions over columns, and a
 test holds the two equal. Definitions: docs/metrics.md.
 """
 

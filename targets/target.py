@@ -22,7 +22,7 @@ OUR_HEADERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Call:
     """One request ready to be sent: the trace's row, its prompt, and its place in the plan.
 
     `prompt` is text, or token ids where the endpoint takes them. `due` and `planned` are nanoseconds from the run's
@@ -51,7 +51,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Spec:
+class Target:
     """A target as the user names it; JSON-able without secrets: keys are named by variable or file, never held."""
 
     name: str
@@ -121,7 +121,7 @@ def literal_field(body: object) -> str | None:
     return None
 
 
-class Target(Protocol):
+class Client(Protocol):
     """Starts exchanges and hands each one back, once, when it is over.
 
     `start` never blocks and never raises for the endpoint's sake: `done` is called exactly once for each call, from
@@ -130,7 +130,7 @@ class Target(Protocol):
 
     name: str
 
-    def start(self, ask: Ask, done: Callable[[Exchange], None]) -> None: ...
+    def start(self, ask: Call, done: Callable[[Exchange], None]) -> None: ...
 
     def stop(self, outcome: Outcome) -> None: ...
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
 ABSTIME, CANCEL_ON_SET = 1, 2
@@ -44,3 +46,27 @@ class Timerfd:
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+NEVER = (1 << 33) * SECOND  # two centuries and more
+
+
+class ClockAlarm:
+    """Calls `told`, in the hub, each time that the clock was set."""
+
+    def __init__(self, loop: Any, told: Callable[[], None]) -> None:
+        self._told = told
+        try:
+            self._timer = Timerfd(CLOCK_REALTIME)
+            self._timer.set(NEVER, CANCEL_ON_SET)
+        except (OSError, AttributeError):  # no Linux, or a kernel without it
+            return
+        self._watcher = loop.io(self._timer.fd, 1, ref=False)
+        self._watcher.start(self._ready)
+
+    def _ready(self) -> None:
+        try:
+            self._timer.clear()
+        except OSError:  # ECANCELED: the clock was set
+            self._told()
+        self._timer.set(NEVER, CANCEL_ON_SET)

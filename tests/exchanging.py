@@ -8,17 +8,17 @@ from typing import Any
 from gevent.event import Event
 
 from targets.clock import Clock
-from targets.connect import connect
+from targets.connecting import connect
 from targets.exchange import Exchange
-from targets.target import Ask, Spec
+from targets.target import Call, Target
 
 
-def asks(count: int, words: int = 50, tokens: int = 8, **more: Any) -> list[Ask]:
+def asks(count: int, words: int = 50, tokens: int = 8, **more: Any) -> list[Call]:
     """Prompts that share no word."""
-    return [Ask(i, 0, " ".join(f"w{i}x{k}" for k in range(words)), words, tokens, **more) for i in range(count)]
+    return [Call(i, 0, " ".join(f"w{i}x{k}" for k in range(words)), words, tokens, **more) for i in range(count)]
 
 
-def run(spec: Spec, asks: Sequence[Ask], meanwhile: Callable[[Any], object] = lambda target: None) -> list[Exchange]:
+def run(spec: Target, asks: Sequence[Call], meanwhile: Callable[[Any], object] = lambda target: None) -> list[Exchange]:
     """The exchanges by index; `meanwhile` gets the target once all are started."""
     target, over, everything = connect(spec, Clock()), list[Exchange](), Event()
 

@@ -1,12 +1,4 @@
-"""`Trace`: requests in columns (Arrow), sorted by the instant at which they are due.
-
-A trace holds the columns that its source really has: `index`, `due`, `prompt_tokens` and `output_tokens` always,
-the others only where they say something; `column` and iteration fill in the defaults. So the 16.8 million rows of
-the Azure 2024 week take 24 bytes each. Slicing copies nothing.
-
-`index` names a request for good: clipping, filtering and sharding keep it, and a request's prompt depends on it, so
-a shard sends exactly what the whole trace would have sent. Parents are named by it too.
-"""
+"""`Request`: one row of a trace."""
 
 from __future__ import annotations
 
@@ -20,7 +12,30 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from .request import Request
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one user asks for, and when.
+
+    due            nanoseconds from the trace's start (exact: every unit met in public traces lands on them)
+    prompt_tokens  length of the prompt, shared prefix included
+    output_tokens  length of the answer that the trace saw
+    session, turn  session number (-1: none) and position in it, from 0
+    prefix         ids of the prompt's leading blocks; equal ids are equal text (`Trace.block_tokens` has their sizes)
+    parent, think  index of the request that must be done before this one is sent in a closed loop (-1: none), and
+                   the nanoseconds its user then thinks
+    """
+
+    index: int
+    due: int
+    prompt_tokens: int
+    output_tokens: int
+    session: int = -1
+    turn: int = 0
+    prefix: tuple[int, ...] = ()
+    parent: int = -1
+    think: int = 0
+
 
 SCHEMA = pa.schema(
     [

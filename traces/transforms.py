@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from . import arrivals
 from .errors import InputError
+from .synthesis import arrivals
 from .trace import Trace
 
 SECOND = 10**9
@@ -68,7 +68,7 @@ def speed(trace: Trace, factor: float) -> Trace:
 
 def pace(trace: Trace, rate: float, *, gaps: str = "exponential", shape: float = 1.0, seed: int = 0) -> Trace:
     """New instants: sessions (a request without one is its own) start as a renewal process of `rate` a second, gaps as
-    `traces.arrivals` has them; inside a session the distances stay."""
+    `traces.synthesis.arrivals` has them; inside a session the distances stay."""
     if not 0 < rate < float("inf"):
         raise InputError(f"expected a rate above 0, got {rate}", where="pace")
     due, session = trace.column("due"), trace.column("session")

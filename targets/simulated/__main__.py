@@ -9,9 +9,9 @@ import sys
 
 from traces.errors import InputError
 
-from .compose import build
-from .faults import parse
-from .server import Options, serve
+from .build import build
+from .server.faults import parse
+from .server.server import Options, serve
 from .settings import SETTINGS
 
 

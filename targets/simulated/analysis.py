@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from .compose import Endpoint, build
-from .disaggregation import Disaggregated
-from .job import Job
-from .pool import Pool
+from .build import Endpoint, build
+from .engine.disaggregation import Disaggregated
+from .engine.job import Job
+from .engine.pool import Pool
+from .engine.roofline import Roofline
 from .profiles import load
-from .roofline import Roofline
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 

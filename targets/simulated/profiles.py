@@ -15,7 +15,7 @@ from typing import Any
 
 from traces.errors import InputError
 
-from .roofline import Model
+from .engine.roofline import Model
 
 FOLDER = Path(__file__).parent / "profiles"
 STANDINGS = ("measured", "vendor", "fitted", "derived", "assumed")  # from the firmest to the least firm

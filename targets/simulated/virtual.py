@@ -13,11 +13,11 @@ from math import inf
 
 import numpy as np
 
-from traces.request import Request
+from traces.trace import Request
 
 from ..exchange import Exchange, Outcome
-from .compose import Endpoint
-from .job import Job
+from .build import Endpoint
+from .engine.job import Job
 
 NANO = 1_000_000_000
 

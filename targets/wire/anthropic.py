@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from ..exchange import Exchange, Outcome
-from ..target import Ask, Spec
-from . import WireError, facts
+from ..target import Call, Target
+from . import WireError, lenient
 
 KEY_HEADER = "x-api-key"
 VERSION = "2023-06-01"
@@ -21,14 +21,14 @@ PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_token
 OVERLOADED = {"rate_limit_error", "overloaded_error"}
 
 
-def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
     body = {
         "model": spec.model,
         "max_tokens": ask.tokens,
-        "messages": facts.messages(ask),
+        "messages": lenient.messages(ask),
         "stream": True,
     }
-    return "/v1/messages", [("anthropic-version", VERSION)], orjson.dumps(facts.merged(body, spec.extra_body))
+    return "/v1/messages", [("anthropic-version", VERSION)], orjson.dumps(lenient.merged(body, spec.extra_body))
 
 
 class Reader:
@@ -41,54 +41,54 @@ class Reader:
         self._prompt: tuple[int | None, ...] = (None, None, None)  # as PROMPT names them
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
-        data = facts.load(event)
+        data = lenient.load(event)
         match data.get("type"):
             case "content_block_delta":
-                delta = facts.mapping(data.get("delta"))
-                text = facts.text(delta.get(TEXTS.get(str(delta.get("type")), "")))
+                delta = lenient.mapping(data.get("delta"))
+                text = lenient.text(delta.get(TEXTS.get(str(delta.get("type")), "")))
                 exchange.hear(text)
                 return 1 if text else 0
             case "message_start":
-                self._note(facts.mapping(data.get("message")), exchange)
+                self._note(lenient.mapping(data.get("message")), exchange)
             case "message_delta":
-                self._note(data | facts.mapping(data.get("delta")), exchange)
+                self._note(data | lenient.mapping(data.get("delta")), exchange)
                 self._note_total(data, exchange)
             case "message_stop":
                 self.finished = True
             case "error":
-                raise WireError(facts.complaint(data), _outcome(data))
+                raise WireError(lenient.complaint(data), _outcome(data))
         return 0
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
-        data = facts.load(body)
+        data = lenient.load(body)
         if data.get("type") == "error":
-            raise WireError(facts.complaint(data), _outcome(data))
+            raise WireError(lenient.complaint(data), _outcome(data))
         self._note(data, exchange)
         self._note_total(data, exchange)
         self.finished = True
-        text = facts.text(data.get("content"))
+        text = lenient.text(data.get("content"))
         exchange.hear(text)
         return exchange.usage_output or int(bool(text))
 
     def _note(self, message: dict[str, Any], exchange: Exchange) -> None:
-        exchange.request_id = exchange.request_id or facts.name(message.get("id"))
-        usage = facts.mapping(message.get("usage"))
-        told = (facts.count(usage.get(key)) for key in PROMPT)
+        exchange.request_id = exchange.request_id or lenient.name(message.get("id"))
+        usage = lenient.mapping(message.get("usage"))
+        told = (lenient.count(usage.get(key)) for key in PROMPT)
         self._prompt = tuple(old if new is None else new for old, new in zip(self._prompt, told, strict=True))
         fresh, cached, written = self._prompt
-        facts.note(
+        lenient.note(
             exchange,
-            model=facts.name(message.get("model")),
-            finish_reason=facts.name(message.get("stop_reason")),
-            service_tier=facts.name(usage.get("service_tier")),
+            model=lenient.name(message.get("model")),
+            finish_reason=lenient.name(message.get("stop_reason")),
+            service_tier=lenient.name(usage.get("service_tier")),
             usage_prompt=None if fresh is None else fresh + (cached or 0) + (written or 0),
             usage_cached=cached,
         )
 
     def _note_total(self, data: dict[str, Any], exchange: Exchange) -> None:
-        facts.note(exchange, usage_output=facts.total(facts.mapping(data.get("usage")).get("output_tokens")))
+        lenient.note(exchange, usage_output=lenient.total(lenient.mapping(data.get("usage")).get("output_tokens")))
 
 
 def _outcome(data: dict[str, Any]) -> Outcome:
-    kind = facts.mapping(data.get("error")).get("type")
+    kind = lenient.mapping(data.get("error")).get("type")
     return Outcome.RATE_LIMITED if kind in OVERLOADED else Outcome.HTTP_ERROR

@@ -34,8 +34,8 @@ import orjson
 from traces.errors import InputError
 
 from ..exchange import Exchange, Outcome
-from ..target import KEYS_ELSEWHERE, OURS_ALONE, Ask, Spec, literal_field, literal_header, own_header
-from . import WireError, facts
+from ..target import KEYS_ELSEWHERE, OURS_ALONE, Call, Target, literal_field, literal_header, own_header
+from . import WireError, lenient
 
 WORDS = ("prompt", "messages", "model", "prompt_tokens", "output_tokens")
 
@@ -64,15 +64,15 @@ class Custom:
     body: dict[str, Any]
     paths: Paths
 
-    def request(self, ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
+    def request(self, ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
         words = {
-            "prompt": facts.prompt(ask),
-            "messages": facts.messages(ask),
+            "prompt": lenient.prompt(ask),
+            "messages": lenient.messages(ask),
             "model": spec.model,
             "prompt_tokens": ask.prompt_tokens,
             "output_tokens": ask.tokens,
         }
-        body = facts.merged(_filled(self.body, words), spec.extra_body)
+        body = lenient.merged(_filled(self.body, words), spec.extra_body)
         return self.path, list(self.headers.items()), orjson.dumps(body)
 
     @cached_property
@@ -95,17 +95,17 @@ class Reader:
         if paths.end and event == paths.end.encode():
             self.finished = True
             return 0
-        data = facts.load(event)
+        data = lenient.load(event)
         if error := find(data, paths.error):
-            raise WireError(facts.complaint(error), Outcome.HTTP_ERROR)
+            raise WireError(lenient.complaint(error), Outcome.HTTP_ERROR)
         self.finished = self.finished or bool(find(data, paths.ended))
         self._note(data, exchange)
-        text = facts.text(find(data, paths.text))
+        text = lenient.text(find(data, paths.text))
         new = text[self._chars :]
         exchange.hear(new)
         if paths.cumulative:
             self._chars += len(new)
-        told = facts.count(find(data, paths.tokens))
+        told = lenient.count(find(data, paths.tokens))
         if told is None:
             return int(bool(new))
         if not paths.cumulative:
@@ -119,11 +119,11 @@ class Reader:
 
     def _note(self, data: dict[str, Any], exchange: Exchange) -> None:
         paths = self.paths
-        facts.note(
+        lenient.note(
             exchange,
-            usage_prompt=facts.count(find(data, paths.prompt_tokens)),
-            usage_output=facts.total(find(data, paths.output_tokens)),
-            finish_reason=facts.name(find(data, paths.finish_reason)),
+            usage_prompt=lenient.count(find(data, paths.prompt_tokens)),
+            usage_output=lenient.total(find(data, paths.output_tokens)),
+            finish_reason=lenient.name(find(data, paths.finish_reason)),
         )
 
 
@@ -154,7 +154,7 @@ def _filled(template: Any, words: dict[str, Any]) -> Any:
     return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], m[0])), template)
 
 
-def of(spec: Spec) -> Custom | None:
+def of(spec: Target) -> Custom | None:
     """The format of a target that has one of its own, as its plan carries it or as its file tells it. Raises
     InputError."""
     if not spec.endpoint_type.endswith(".toml"):
@@ -162,7 +162,7 @@ def of(spec: Spec) -> Custom | None:
     return parse(spec.format or read(spec.endpoint_type), spec.endpoint_type)
 
 
-def carried(spec: Spec) -> Spec:
+def carried(spec: Target) -> Target:
     """The target with its format's tables in it: another machine has no such file. Raises InputError."""
     return spec if spec.format or of(spec) is None else replace(spec, format=read(spec.endpoint_type))
 

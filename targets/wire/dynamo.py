@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from ..target import Ask, Spec
-from . import facts, openai
+from ..target import Call, Target
+from . import lenient, openai
 from .openai import Reader
 
 __all__ = ["Reader", "request"]
@@ -20,6 +20,6 @@ __all__ = ["Reader", "request"]
 EXTRA_FIELDS = ["timing", "worker_id"]
 
 
-def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
-    asked: dict[str, Any] = {"messages": facts.messages(ask), "nvext": {"extra_fields": EXTRA_FIELDS}}
+def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+    asked: dict[str, Any] = {"messages": lenient.messages(ask), "nvext": {"extra_fields": EXTRA_FIELDS}}
     return "/v1/chat/completions", [], orjson.dumps(openai.body(ask, spec, asked))

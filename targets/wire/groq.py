@@ -12,14 +12,14 @@ from dataclasses import replace
 
 import orjson
 
-from ..target import Ask, Spec
-from . import facts, openai
+from ..target import Call, Target
+from . import lenient, openai
 from .openai import Reader
 
 __all__ = ["Reader", "request"]
 
 
-def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
     plain = replace(spec, ignore_eos=bool(spec.ignore_eos))  # only where the user insists
-    body = openai.body(ask, plain, {"messages": facts.messages(ask)}, length="max_completion_tokens")
+    body = openai.body(ask, plain, {"messages": lenient.messages(ask)}, length="max_completion_tokens")
     return "/openai/v1/chat/completions", [], orjson.dumps(body)

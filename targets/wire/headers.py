@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 import orjson
 
 from ..exchange import Exchange
-from . import facts
+from . import lenient
 
 REQUEST_IDS = ("x-request-id", "request-id", "x-groq-request-id", "apim-request-id")
 REGIONS = ("x-groq-region", "x-ms-region", "x-region", "cf-ray")
@@ -28,13 +28,13 @@ def note(headers: Mapping[str, str], exchange: Exchange, received: float | None 
     exchange.request_id = _one_of(REQUEST_IDS, headers) or exchange.request_id
     exchange.region = _one_of(REGIONS, headers) or exchange.region
     exchange.retry_after = retry_after(headers, received)
-    kept = {key: facts.line(value, 64) for key, value in headers.items() if key.startswith(RATE_LIMITS)}
+    kept = {key: lenient.line(value, 64) for key, value in headers.items() if key.startswith(RATE_LIMITS)}
     if kept:
         exchange.ratelimit = orjson.dumps(dict(sorted(kept.items())[:KEPT])).decode()
 
 
 def _one_of(names: tuple[str, ...], headers: Mapping[str, str]) -> str | None:
-    return next((facts.name(headers[name]) for name in names if headers.get(name)), None)
+    return next((lenient.name(headers[name]) for name in names if headers.get(name)), None)
 
 
 def retry_after(headers: Mapping[str, str], received: float | None = None) -> float | None:
@@ -42,14 +42,14 @@ def retry_after(headers: Mapping[str, str], received: float | None = None) -> fl
     it, and where there is none from when the answer came."""
     try:
         if "retry-after-ms" in headers:
-            return facts.seconds(float(headers["retry-after-ms"]), 1e-3)
+            return lenient.seconds(float(headers["retry-after-ms"]), 1e-3)
         value = headers["retry-after"].strip()
         if re.fullmatch(r"\d+(\.\d+)?", value):
-            return facts.seconds(float(value))
+            return lenient.seconds(float(value))
         said = headers.get("date")
         now = parsedate_to_datetime(said) if said else datetime.fromtimestamp(received, UTC)  # type: ignore[arg-type]
         wait = parsedate_to_datetime(value) - now
-        return facts.seconds(max(0.0, wait.total_seconds()))
+        return lenient.seconds(max(0.0, wait.total_seconds()))
     except (KeyError, ValueError, TypeError):
         return None
 

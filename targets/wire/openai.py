@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..exchange import Exchange, Outcome
-from ..target import Ask, Spec
-from . import WireError, facts
+from ..target import Call, Target
+from . import WireError, lenient
 
 DONE = b"[DONE]"
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
@@ -20,7 +20,7 @@ MILLI = 1e-3
 RATE_LIMIT_CODES = ("rate_limit", "429", "498", "529", "capacity_exceeded", "overloaded")
 
 
-def body(ask: Ask, spec: Spec, asked: dict[str, Any], length: str = "max_tokens") -> dict[str, Any]:
+def body(ask: Call, spec: Target, asked: dict[str, Any], length: str = "max_tokens") -> dict[str, Any]:
     """The request's body: what every server of the family takes, then the user's own. `length`: the limit's name."""
     own = dict(spec.extra_body)
     if own.get(NEWER_LENGTH) == "{output_tokens}":  # OpenAI's newer models take it only
@@ -30,7 +30,7 @@ def body(ask: Ask, spec: Spec, asked: dict[str, Any], length: str = "max_tokens"
     body["stream_options"] = {"include_usage": True}
     if spec.ignore_eos is not False:
         body |= {"ignore_eos": True, "min_tokens": ask.tokens}
-    return facts.merged(body, own)
+    return lenient.merged(body, own)
 
 
 class Reader:
@@ -50,19 +50,19 @@ class Reader:
         if event == DONE:
             self.finished = True
             return 0
-        data = facts.load(event)
+        data = lenient.load(event)
         if data.get("error") or name == "error":
             raise failed(data)
         if "x_groq" in data:
-            _note_groq(facts.mapping(data["x_groq"]), exchange)
-        choices = facts.mappings(data.get("choices"))
-        text = "".join([_text(choice, facts.mapping(choice.get("delta"))) for choice in choices])
+            _note_groq(lenient.mapping(data["x_groq"]), exchange)
+        choices = lenient.mappings(data.get("choices"))
+        text = "".join([_text(choice, lenient.mapping(choice.get("delta"))) for choice in choices])
         note(data, choices[0] if choices else {}, exchange)
         if not text:
             return 0
         exchange.hear(text)
         if self._first != 0:
-            self._count_first(facts.count(facts.mapping(data.get("usage")).get("completion_tokens")) or 0, exchange)
+            self._count_first(lenient.count(lenient.mapping(data.get("usage")).get("completion_tokens")) or 0, exchange)
         return 1
 
     def _count_first(self, total: int, exchange: Exchange) -> None:
@@ -75,12 +75,12 @@ class Reader:
         self._first = 0
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
-        data = facts.load(body)
+        data = lenient.load(body)
         if data.get("error"):
             raise failed(data)
-        choices = facts.mappings(data.get("choices"))
+        choices = lenient.mappings(data.get("choices"))
         note(data, choices[0] if choices else {}, exchange)
-        text = "".join(_text(choice, facts.mapping(choice.get("message"))) for choice in choices)
+        text = "".join(_text(choice, lenient.mapping(choice.get("message"))) for choice in choices)
         exchange.hear(text)
         self.finished = True
         return exchange.usage_output or (1 if text else 0)
@@ -88,89 +88,89 @@ class Reader:
 
 def _text(choice: dict[str, Any], delta: dict[str, Any]) -> str:
     """The text that a choice carries, whatever it is: an answer, reasoning, or the words of a tool call."""
-    parts = [facts.text(choice.get("text"))]
-    parts += [facts.text(delta.get(key)) for key in TEXTS]
-    for call in facts.mappings(delta.get("tool_calls")):
-        function = facts.mapping(call.get("function"))
-        parts += [facts.text(function.get("name")), facts.text(function.get("arguments"))]
+    parts = [lenient.text(choice.get("text"))]
+    parts += [lenient.text(delta.get(key)) for key in TEXTS]
+    for call in lenient.mappings(delta.get("tool_calls")):
+        function = lenient.mapping(call.get("function"))
+        parts += [lenient.text(function.get("name")), lenient.text(function.get("arguments"))]
     return "".join(parts)
 
 
 def note(data: dict[str, Any], choice: dict[str, Any], exchange: Exchange) -> None:
     """Put the facts of one chunk, or of a whole answer, onto the exchange."""
-    exchange.request_id = exchange.request_id or facts.name(data.get("id"))  # a header's id is the vendor's own
-    exchange.model = facts.name(data.get("model")) or exchange.model
-    exchange.fingerprint = facts.name(data.get("system_fingerprint")) or exchange.fingerprint
-    exchange.service_tier = facts.name(data.get("service_tier")) or exchange.service_tier
-    exchange.finish_reason = facts.name(choice.get("finish_reason")) or exchange.finish_reason
+    exchange.request_id = exchange.request_id or lenient.name(data.get("id"))  # a header's id is the vendor's own
+    exchange.model = lenient.name(data.get("model")) or exchange.model
+    exchange.fingerprint = lenient.name(data.get("system_fingerprint")) or exchange.fingerprint
+    exchange.service_tier = lenient.name(data.get("service_tier")) or exchange.service_tier
+    exchange.finish_reason = lenient.name(choice.get("finish_reason")) or exchange.finish_reason
     usage = data.get("usage")
     if isinstance(usage, dict):
         note_usage(usage, exchange)
     if "timings" in data:
-        _note_llamacpp(facts.mapping(data["timings"]), exchange)
+        _note_llamacpp(lenient.mapping(data["timings"]), exchange)
     if "metrics" in data:
-        _note_vllm(facts.mapping(data["metrics"]), exchange)
+        _note_vllm(lenient.mapping(data["metrics"]), exchange)
     if "nvext" in data:
-        _note_dynamo(facts.mapping(data["nvext"]), exchange)
+        _note_dynamo(lenient.mapping(data["nvext"]), exchange)
 
 
 def note_usage(
     usage: dict[str, Any], exchange: Exchange, prompt: str = "prompt_tokens", output: str = "completion_tokens"
 ) -> None:
-    facts.note(
+    lenient.note(
         exchange,
-        usage_prompt=facts.count(usage.get(prompt)),
-        usage_output=facts.total(usage.get(output)),
-        usage_cached=facts.count(facts.mapping(usage.get(f"{prompt}_details")).get("cached_tokens")),
-        usage_reasoning=facts.count(facts.mapping(usage.get(f"{output}_details")).get("reasoning_tokens")),
-        server_queue=facts.seconds(usage.get("queue_time")),  # Groq's, in seconds; its total leaves the queue out
-        server_prefill=facts.seconds(usage.get("prompt_time")),
-        server_decode=facts.seconds(usage.get("completion_time")),
-        server_total=facts.seconds(usage.get("total_time")),
+        usage_prompt=lenient.count(usage.get(prompt)),
+        usage_output=lenient.total(usage.get(output)),
+        usage_cached=lenient.count(lenient.mapping(usage.get(f"{prompt}_details")).get("cached_tokens")),
+        usage_reasoning=lenient.count(lenient.mapping(usage.get(f"{output}_details")).get("reasoning_tokens")),
+        server_queue=lenient.seconds(usage.get("queue_time")),  # Groq's, in seconds; its total leaves the queue out
+        server_prefill=lenient.seconds(usage.get("prompt_time")),
+        server_decode=lenient.seconds(usage.get("completion_time")),
+        server_total=lenient.seconds(usage.get("total_time")),
     )
 
 
 def _note_groq(extension: dict[str, Any], exchange: Exchange) -> None:
     """Groq's own account: in the first chunk the request's id, in the last one usage with times, or an error."""
-    exchange.request_id = facts.name(extension.get("id")) or exchange.request_id
+    exchange.request_id = lenient.name(extension.get("id")) or exchange.request_id
     if extension.get("error"):
         raise failed(extension)
-    note_usage(facts.mapping(extension.get("usage")), exchange)
+    note_usage(lenient.mapping(extension.get("usage")), exchange)
 
 
 def _note_llamacpp(timings: dict[str, Any], exchange: Exchange) -> None:
-    facts.note(
+    lenient.note(
         exchange,
-        server_prefill=facts.seconds(timings.get("prompt_ms"), MILLI),
-        server_decode=facts.seconds(timings.get("predicted_ms"), MILLI),
+        server_prefill=lenient.seconds(timings.get("prompt_ms"), MILLI),
+        server_decode=lenient.seconds(timings.get("predicted_ms"), MILLI),
     )
 
 
 def _note_vllm(metrics: dict[str, Any], exchange: Exchange) -> None:
-    facts.note(
+    lenient.note(
         exchange,
-        server_queue=facts.seconds(metrics.get("queue_time_ms"), MILLI),
-        server_ttft=facts.seconds(metrics.get("time_to_first_token_ms"), MILLI),
+        server_queue=lenient.seconds(metrics.get("queue_time_ms"), MILLI),
+        server_ttft=lenient.seconds(metrics.get("time_to_first_token_ms"), MILLI),
     )
 
 
 def _note_dynamo(extension: dict[str, Any], exchange: Exchange) -> None:
-    timing, workers = facts.mapping(extension.get("timing")), facts.mapping(extension.get("worker_id"))
-    facts.note(
+    timing, workers = lenient.mapping(extension.get("timing")), lenient.mapping(extension.get("worker_id"))
+    lenient.note(
         exchange,
-        server_queue=facts.seconds(timing.get("prefill_wait_time_ms"), MILLI),
-        server_prefill=facts.seconds(timing.get("prefill_time_ms"), MILLI),
-        server_transfer=facts.seconds(timing.get("kv_transfer_time_ms"), MILLI),  # never Dynamo's estimate
-        server_decode=facts.seconds(timing.get("decode_time_ms"), MILLI),
-        server_ttft=facts.seconds(timing.get("ttft_ms"), MILLI),
-        server_total=facts.seconds(timing.get("total_time_ms"), MILLI),
-        prefill_worker=facts.name(workers.get("prefill_worker_id")),
-        decode_worker=facts.name(workers.get("decode_worker_id")),
+        server_queue=lenient.seconds(timing.get("prefill_wait_time_ms"), MILLI),
+        server_prefill=lenient.seconds(timing.get("prefill_time_ms"), MILLI),
+        server_transfer=lenient.seconds(timing.get("kv_transfer_time_ms"), MILLI),  # never Dynamo's estimate
+        server_decode=lenient.seconds(timing.get("decode_time_ms"), MILLI),
+        server_ttft=lenient.seconds(timing.get("ttft_ms"), MILLI),
+        server_total=lenient.seconds(timing.get("total_time_ms"), MILLI),
+        prefill_worker=lenient.name(workers.get("prefill_worker_id")),
+        decode_worker=lenient.name(workers.get("decode_worker_id")),
     )
 
 
 def failed(data: dict[str, Any]) -> WireError:
     """A failure that the server reports inside a stream or an answer of status 200."""
-    code = facts.error_code(data)
+    code = lenient.error_code(data)
     limited = any(known in code for known in RATE_LIMIT_CODES)
-    return WireError(facts.complaint(data), Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR)
+    return WireError(lenient.complaint(data), Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR)

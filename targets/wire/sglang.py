@@ -13,19 +13,19 @@ from typing import Any
 import orjson
 
 from ..exchange import Exchange, Outcome
-from ..target import Ask, Spec
-from . import WireError, facts
+from ..target import Call, Target
+from . import WireError, lenient
 
 ABORTS = {429: Outcome.RATE_LIMITED, 503: Outcome.RATE_LIMITED}
 
 
-def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
     sampling: dict[str, Any] = {"max_new_tokens": ask.tokens}
     if spec.ignore_eos is not False:
         sampling["ignore_eos"] = True
-    prompt = {"input_ids": ask.prompt} if isinstance(ask.prompt, list) else {"text": facts.prompt(ask)}
+    prompt = {"input_ids": ask.prompt} if isinstance(ask.prompt, list) else {"text": lenient.prompt(ask)}
     body = {**prompt, "sampling_params": sampling, "stream": True}
-    return "/generate", [], orjson.dumps(facts.merged(body, spec.extra_body))
+    return "/generate", [], orjson.dumps(lenient.merged(body, spec.extra_body))
 
 
 class Reader:
@@ -42,14 +42,14 @@ class Reader:
         if event == b"[DONE]":
             self.finished = True
             return 0
-        data = facts.load(event)
+        data = lenient.load(event)
         if data.get("error"):
-            raise WireError(facts.complaint(data), Outcome.HTTP_ERROR)
-        meta = facts.mapping(data.get("meta_info"))
+            raise WireError(lenient.complaint(data), Outcome.HTTP_ERROR)
+        meta = lenient.mapping(data.get("meta_info"))
         _note(meta, exchange)
-        text = self._new(facts.text(data.get("text")))
+        text = self._new(lenient.text(data.get("text")))
         exchange.hear(text)
-        seen = facts.count(meta.get("completion_tokens"))
+        seen = lenient.count(meta.get("completion_tokens"))
         if seen is None:
             return int(bool(text))
         new, self._tokens = max(0, seen - self._tokens), max(seen, self._tokens)
@@ -70,17 +70,17 @@ class Reader:
 
 
 def _note(meta: dict[str, Any], exchange: Exchange) -> None:
-    exchange.request_id = exchange.request_id or facts.name(meta.get("id"))
-    finish = facts.mapping(meta.get("finish_reason"))
-    facts.note(
+    exchange.request_id = exchange.request_id or lenient.name(meta.get("id"))
+    finish = lenient.mapping(meta.get("finish_reason"))
+    lenient.note(
         exchange,
-        usage_prompt=facts.count(meta.get("prompt_tokens")),
-        usage_output=facts.total(meta.get("completion_tokens")),
-        usage_cached=facts.count(meta.get("cached_tokens")),
-        server_total=facts.seconds(meta.get("e2e_latency")),
-        server_queue=facts.seconds(meta.get("queue_time")),
-        finish_reason=facts.name(finish.get("type")),
+        usage_prompt=lenient.count(meta.get("prompt_tokens")),
+        usage_output=lenient.total(meta.get("completion_tokens")),
+        usage_cached=lenient.count(meta.get("cached_tokens")),
+        server_total=lenient.seconds(meta.get("e2e_latency")),
+        server_queue=lenient.seconds(meta.get("queue_time")),
+        finish_reason=lenient.name(finish.get("type")),
     )
     if finish.get("type") == "abort":
-        status = facts.count(finish.get("status_code"))
-        raise WireError(facts.complaint(finish), ABORTS.get(status or 0, Outcome.HTTP_ERROR))
+        status = lenient.count(finish.get("status_code"))
+        raise WireError(lenient.complaint(finish), ABORTS.get(status or 0, Outcome.HTTP_ERROR))

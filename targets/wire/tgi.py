@@ -11,14 +11,14 @@ from typing import Any
 import orjson
 
 from ..exchange import Exchange, Outcome
-from ..target import Ask, Spec
-from . import WireError, facts
+from ..target import Call, Target
+from . import WireError, lenient
 
 
-def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
     parameters = {"max_new_tokens": ask.tokens, "details": True}
-    body = {"inputs": facts.prompt(ask), "parameters": parameters, "stream": True}
-    return "/generate_stream", [], orjson.dumps(facts.merged(body, spec.extra_body))
+    body = {"inputs": lenient.prompt(ask), "parameters": parameters, "stream": True}
+    return "/generate_stream", [], orjson.dumps(lenient.merged(body, spec.extra_body))
 
 
 class Reader:
@@ -30,34 +30,34 @@ class Reader:
         self.finished = False
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
-        data = facts.load(event)
+        data = lenient.load(event)
         if data.get("error"):
-            raise WireError(facts.complaint(data), _outcome(data))
-        _note(facts.mapping(data.get("details")), exchange)
+            raise WireError(lenient.complaint(data), _outcome(data))
+        _note(lenient.mapping(data.get("details")), exchange)
         self.finished = self.finished or data.get("generated_text") is not None
         token = data.get("token")
         if not isinstance(token, dict):
             return 0
-        exchange.hear(facts.text(token.get("text")))
+        exchange.hear(lenient.text(token.get("text")))
         return 1
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
-        data = facts.load(body)
+        data = lenient.load(body)
         if data.get("error"):
-            raise WireError(facts.complaint(data), _outcome(data))
-        _note(facts.mapping(data.get("details")), exchange)
+            raise WireError(lenient.complaint(data), _outcome(data))
+        _note(lenient.mapping(data.get("details")), exchange)
         self.finished = True
-        text = facts.text(data.get("generated_text"))
+        text = lenient.text(data.get("generated_text"))
         exchange.hear(text)
         return exchange.usage_output or int(bool(text))
 
 
 def _note(details: dict[str, Any], exchange: Exchange) -> None:
-    facts.note(
+    lenient.note(
         exchange,
-        finish_reason=facts.name(details.get("finish_reason")),
-        usage_output=facts.total(details.get("generated_tokens")),
-        usage_prompt=facts.count(details.get("input_length")),
+        finish_reason=lenient.name(details.get("finish_reason")),
+        usage_output=lenient.total(details.get("generated_tokens")),
+        usage_prompt=lenient.count(details.get("input_length")),
     )
 
 

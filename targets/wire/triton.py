@@ -13,14 +13,14 @@ from urllib.parse import quote
 import orjson
 
 from ..exchange import Exchange, Outcome
-from ..target import Ask, Spec
-from . import WireError, facts
+from ..target import Call, Target
+from . import WireError, lenient
 
 
-def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]:
-    body = {"text_input": facts.prompt(ask), "max_tokens": ask.tokens, "stream": True}
+def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+    body = {"text_input": lenient.prompt(ask), "max_tokens": ask.tokens, "stream": True}
     path = f"/v2/models/{quote(spec.model, safe='')}/generate_stream"
-    return path, [], orjson.dumps(facts.merged(body, spec.extra_body))
+    return path, [], orjson.dumps(lenient.merged(body, spec.extra_body))
 
 
 class Reader:
@@ -30,12 +30,12 @@ class Reader:
     finished, open_ended = False, True
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
-        data = facts.load(event)
+        data = lenient.load(event)
         if data.get("error"):
-            raise WireError(facts.complaint(data), Outcome.HTTP_ERROR)
-        exchange.model = facts.name(data.get("model_name")) or exchange.model
-        exchange.request_id = exchange.request_id or facts.name(data.get("id"))
-        text = facts.text(data.get("text_output"))
+            raise WireError(lenient.complaint(data), Outcome.HTTP_ERROR)
+        exchange.model = lenient.name(data.get("model_name")) or exchange.model
+        exchange.request_id = exchange.request_id or lenient.name(data.get("id"))
+        text = lenient.text(data.get("text_output"))
         exchange.hear(text)
         return 1 if text else 0
 

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pytest
 
 from loadgen import __main__ as program
-from loadgen import become
-from reports import results
+from loadgen.run import spawn
+from reports.store import row_files
 
 
 class Endpoint(ThreadingHTTPServer):
@@ -209,7 +209,7 @@ def refused(patch: pytest.MonkeyPatch, cwd: Path, *arguments: str | Path) -> int
         raise AssertionError("the run was started")
 
     patch.chdir(cwd)
-    patch.setattr(become, "run", started)
+    patch.setattr(spawn, "run", started)
     patch.setattr(sys, "argv", ["phaseload", *command(*arguments)[4:]])
     with pytest.raises(SystemExit) as ended:
         program.main()
@@ -259,4 +259,4 @@ def expected(run: Path, code: int) -> int:
 
 
 def rows(run: Path) -> pa.Table:
-    return results.read(run)
+    return row_files.read(run)

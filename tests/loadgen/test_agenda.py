@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.agenda import Agenda
+from loadgen.run.schedule import Schedule
 from traces.trace import Trace, build
 
 
@@ -24,7 +24,7 @@ def trace(*rows: tuple[int, int, int], sessions: bool = True) -> Trace:
     return build(columns)
 
 
-def play(agenda: Agenda, took: int) -> list[tuple[int, int, int | None]]:
+def play(agenda: Schedule, took: int) -> list[tuple[int, int, int | None]]:
     """(index, due, planned) of everything sent, where each answer takes `took`."""
     log, now = [], 0
     open_: list[tuple[int, int]] = []
@@ -47,7 +47,7 @@ def play(agenda: Agenda, took: int) -> list[tuple[int, int, int | None]]:
 
 
 def test_open_loop_follows_the_trace() -> None:
-    assert play(Agenda(trace((0, -1, 0), (5, -1, 0), (5, -1, 0), sessions=False)), took=100) == [
+    assert play(Schedule(trace((0, -1, 0), (5, -1, 0), (5, -1, 0), sessions=False)), took=100) == [
         (0, 0, None),
         (1, 5, None),
         (2, 5, None),
@@ -56,30 +56,30 @@ def test_open_loop_follows_the_trace() -> None:
 
 def test_a_turn_waits_for_its_parent_and_its_user() -> None:
     rows = ((0, -1, 0), (10, 0, 3), (12, -1, 0), (20, 1, 7))
-    assert play(Agenda(trace(*rows)), took=50) == [(0, 0, None), (2, 12, None), (1, 53, 10), (3, 110, 20)]
-    assert play(Agenda(trace(*rows), open_loop=True), took=50) == [(i, rows[i][0], None) for i in range(4)]
+    assert play(Schedule(trace(*rows)), took=50) == [(0, 0, None), (2, 12, None), (1, 53, 10), (3, 110, 20)]
+    assert play(Schedule(trace(*rows), open_loop=True), took=50) == [(i, rows[i][0], None) for i in range(4)]
 
 
 def test_sub_agents_run_beside_each_other() -> None:
-    sent = play(Agenda(trace((0, -1, 0), (1, 0, 0), (2, 0, 4))), took=10)
+    sent = play(Schedule(trace((0, -1, 0), (1, 0, 0), (2, 0, 4))), took=10)
     assert sent == [(0, 0, None), (1, 10, 1), (2, 14, 2)]
 
 
 def test_nothing_is_due_after_the_window() -> None:
-    agenda = Agenda(trace((0, -1, 0), (10, 0, 0), (20, 1, 0), (30, -1, 0)), end=30)
+    agenda = Schedule(trace((0, -1, 0), (10, 0, 0), (20, 1, 0), (30, -1, 0)), end=30)
     assert play(agenda, took=15) == [(0, 0, None), (1, 15, 10)]
     assert agenda.sent == 2
 
 
 def test_a_fixed_number_in_flight_sends_in_the_traces_order() -> None:
-    sent = play(Agenda(trace(*[(1000 * i, -1, 0) for i in range(5)], sessions=False), concurrency=2), took=10)
+    sent = play(Schedule(trace(*[(1000 * i, -1, 0) for i in range(5)], sessions=False), concurrency=2), took=10)
     assert sent == [(0, 0, None), (1, 0, None), (2, 10, None), (3, 10, None), (4, 20, None)]
 
 
 def test_a_session_keeps_its_slot_unless_its_user_thinks() -> None:
-    sent = play(Agenda(trace((0, -1, 0), (1, 0, 0), (2, -1, 0), (3, -1, 0)), concurrency=1), took=10)
+    sent = play(Schedule(trace((0, -1, 0), (1, 0, 0), (2, -1, 0), (3, -1, 0)), concurrency=1), took=10)
     assert [index for index, _, _ in sent] == [0, 1, 2, 3]
-    sent = play(Agenda(trace((0, -1, 0), (1, 0, 5), (2, -1, 0), (3, -1, 0)), concurrency=1), took=10)
+    sent = play(Schedule(trace((0, -1, 0), (1, 0, 5), (2, -1, 0), (3, -1, 0)), concurrency=1), took=10)
     assert [index for index, _, _ in sent] == [0, 2, 1, 3]
 
 
@@ -92,7 +92,7 @@ def test_each_request_once_parents_first_and_never_too_many(
 ) -> None:
     drawn.sort()
     made = trace(*[(due, parent if parent < i else -1, think) for i, (due, parent, think) in enumerate(drawn)])
-    log = play(Agenda(made, end=end, concurrency=concurrency), took)
+    log = play(Schedule(made, end=end, concurrency=concurrency), took)
     sent = {index: due for index, due, _ in log}
     assert len(sent) == len(log)
     if end is None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loadgen.asked import Load
-from loadgen.bakeoff import DEMO, DEMO_STEP_S, DEMO_STEPS, THREE, USE, sized, steps
-from loadgen.planning import requests
-from loadgen.targeting import factors
-from targets.simulated.capacity import capacity
+from loadgen.bakeoffs import DEMO, DEMO_STEP_S, DEMO_STEPS, THREE, USE, sized, steps
+from loadgen.cli.target_options import factors
+from loadgen.load import Load
+from loadgen.planner import requests
+from targets.simulated.sizing import capacity
 
 from .running import about, endpoint, expected, phaseload, refused, rows, running, trace, until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.capacity import search, seconds
+from loadgen.capacity_search import search, seconds
 
 from .running import endpoint, phaseload
 

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from loadgen import certificate, selftest
-from loadgen.commands.certify import STEPS, certify
+from loadgen.cli.certify import STEPS, certify
 
 
 @pytest.fixture

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from loadgen import plan as plans
-from loadgen import planning
-from loadgen.asked import Load
-from loadgen.conductor import Conductor
-from targets.target import Spec
+from loadgen import planner
+from loadgen.load import Load
+from loadgen.run.coordinator import Coordinator
+from targets.target import Target
 
 from .running import trace
 
 
 def test_a_worker_that_says_what_nobody_knows_is_lost(tmp_path: Path) -> None:
     load = Load(str(trace(tmp_path / "t.csv", 3)))
-    plan, traces = planning.replay("p", load, Spec("a", "http://127.0.0.1:9"))
+    plan, traces = planner.replay("p", load, Target("a", "http://127.0.0.1:9"))
     plans.save(plan, traces, tmp_path)
     sent: list[dict[str, Any]] = []
-    conductor = Conductor(tmp_path, plan, ["w"], lambda message, _: sent.append(message), lambda _: True)
+    conductor = Coordinator(tmp_path, plan, ["w"], lambda message, _: sent.append(message), lambda _: True)
     conductor.deliver("w", {"kind": "claim", "pid": 1, "host": "h"})
     conductor.deliver("w", {"kind": "conduct"})
     assert conductor.over.wait(10)

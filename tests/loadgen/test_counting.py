@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.counting import Counting
+from loadgen.run.token_counting import TokenCounting
 from targets import exchange as exchanges
 from targets.exchange import Exchange, Verbatim
 
@@ -39,7 +39,7 @@ def test_answers_are_counted_by_the_local_tokenizer(tmp_path: Path, tokenizer: s
 def test_every_exchange_is_recorded_once_in_order(tokenizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchanges, "TEXT_LIMIT", 10)
     recorded: list[Exchange] = []
-    counting = Counting(tokenizer, recorded.append)
+    counting = TokenCounting(tokenizer, recorded.append)
     for index, text in enumerate(["w0 w1", "", "w" * 11]):
         put = Verbatim(index, "t", 0, 1, 1)
         put.hear(text)

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports.digest import Digests
+from reports.store.digests import Digests
 
 from .running import about, endpoint, expected, phaseload, rows, running, trace, until
 
 FILE = """
-from loadgen.user import TraceUser
+from loadgen.run.locust_user import TraceUser
 class Mine(TraceUser):
     trace, url, model, out = "t.csv", "{url}", "m", "r"
 """
@@ -135,8 +135,8 @@ def test_workers_without_the_masters_folder_send_their_rows(tmp_path: Path) -> N
         sys.executable,
         "-P",
         "-c",
-        "import sys, loadgen.shard as s; s.Shard._is_shared = lambda *_: False; s.boot_id = lambda: 'elsewhere'\n"
-        "import loadgen.launch as l; l.main()",
+        "import sys, loadgen.run.worker as s; s.Shard._is_shared = lambda *_: False; s.boot_id = lambda: 'elsewhere'\n"
+        "import loadgen.run.__main__ as l; l.main()",
         "-f",
         str(Path(sys.modules["reports"].__file__ or "").parent.parent / "loadgen" / "locustfile.py"),
         "--worker",

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from loadgen import plan as plans
-from loadgen.plan import Leg, Phase, Plan
+from loadgen.plan import Arm, Plan, Step
 from targets.clock import Clock
-from targets.connect import connect
-from targets.target import Spec
+from targets.connecting import connect
+from targets.target import Target
 from targets.wire import custom
 from traces.errors import InputError
 from traces.trace import Trace, build
@@ -28,9 +28,9 @@ def requests() -> Trace:
 
 
 def made() -> Plan:
-    spec = Spec("a", "http://h:1", headers=(("X-A", "${B}"),), extra_body={"top_k": 1}, prefill=("http://p",))
-    legs = (Leg(spec, plans.step_file(0), 2, concurrency=3),)
-    return Plan("p", (Phase("base", legs, warmup_s=2, window_s=1.5),), slo=("ttft p50 < 1s",), record={"argv": ["x"]})
+    spec = Target("a", "http://h:1", headers=(("X-A", "${B}"),), extra_body={"top_k": 1}, prefill=("http://p",))
+    legs = (Arm(spec, plans.step_file(0), 2, concurrency=3),)
+    return Plan("p", (Step("base", legs, warmup_s=2, window_s=1.5),), slo=("ttft p50 < 1s",), record={"argv": ["x"]})
 
 
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:
@@ -47,8 +47,8 @@ def test_a_plan_carries_the_format_that_a_target_names(tmp_path: Path) -> None:
     told = 'path = "/g"\n[body]\np = "{prompt}"\nn = 3\n[answer]\ntext = "t"\ncumulative = true\n'
     file = tmp_path / "own.toml"
     file.write_text(told)
-    spec = Spec("a", "http://127.0.0.1:1", endpoint_type=str(file))
-    plans.save(Plan("p", (Phase("b", (Leg(spec, "f", 1),)),)), {}, tmp_path)
+    spec = Target("a", "http://127.0.0.1:1", endpoint_type=str(file))
+    plans.save(Plan("p", (Step("b", (Arm(spec, "f", 1),)),)), {}, tmp_path)
     at_home = custom.of(spec)
     file.unlink()
     [target] = plans.load(tmp_path).targets
@@ -59,7 +59,7 @@ def test_a_plan_carries_the_format_that_a_target_names(tmp_path: Path) -> None:
 def test_windows_are_nanoseconds_of_the_phase() -> None:
     phase = made().phases[0]
     assert (phase.warmup, phase.end) == (2_000_000_000, 3_500_000_000)
-    assert Phase("all", phase.legs).end is None
+    assert Step("all", phase.legs).end is None
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"name": "x", "phases": []}', b'{"phases": 3}'])
@@ -70,5 +70,5 @@ def test_nonsense_is_refused(data: bytes) -> None:
 
 def test_no_secret_is_in_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY", "sesame")
-    spec = Spec("a", "http://h", api_key_env="SECRET_KEY", headers=(("Authorization", "Bearer ${SECRET_KEY}"),))
-    assert b"sesame" not in Plan("p", (Phase("b", (Leg(spec, "f", 1),)),)).dumps()
+    spec = Target("a", "http://h", api_key_env="SECRET_KEY", headers=(("Authorization", "Bearer ${SECRET_KEY}"),))
+    assert b"sesame" not in Plan("p", (Step("b", (Arm(spec, "f", 1),)),)).dumps()

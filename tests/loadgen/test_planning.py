@@ -10,9 +10,9 @@ import pytest
 
 from loadgen import __main__ as program
 from loadgen import plan as plans
-from loadgen.asked import Load
-from loadgen.planning import numbered, phase, requests
-from targets.target import Spec
+from loadgen.load import Load
+from loadgen.planner import numbered, phase, requests
+from targets.target import Target
 from traces.errors import InputError
 
 from .running import trace
@@ -60,7 +60,7 @@ def test_a_folder_that_cant_be_made() -> None:
 
 def test_a_plan_is_cut(tmp_path: Path) -> None:
     load = Load(str(trace(tmp_path / "t.csv", 10)), warmup=0.05)
-    one = phase("0.arrow", "replay", load, [Spec("a", "http://a", "m")], requests(load))
+    one = phase("0.arrow", "replay", load, [Target("a", "http://a", "m")], requests(load))
     plan = plans.Plan("p", (one,))
     assert plans.cut(plan, 0.15).phases[0].end == 150_000_000
     with pytest.raises(InputError, match="before the warm-up"):

@@ -236,7 +236,7 @@ def test_a_fault_of_ours_is_counted_and_hangs_nothing(tmp_path: Path) -> None:
     trace(tmp_path / "t.csv", 6, gap_s=5.0)
     injected = (
         "import sys\n"
-        "import reports.digest as d\n"
+        "import reports.store.digests as d\n"
         "good = d.Digests.add\n"
         "def add(self, exchange):\n"
         "    if exchange.index == 2: raise ZeroDivisionError('injected')\n"

@@ -15,16 +15,18 @@ import typer
 from fastdigest import TDigest
 
 from loadgen import __main__ as program
-from loadgen import masking, preflight, progress, targeting
-from loadgen.asked import LIMITS, Answers, Endpoint
-from loadgen.plan import Leg, Phase, Plan
-from targets import client
-from targets.target import Spec
+from loadgen import preflight, secrets
+from loadgen.cli import target_options
+from loadgen.load import LIMITS, Answers, Endpoint
+from loadgen.plan import Arm, Plan, Step
+from loadgen.run import progress
+from targets.client import http_client
+from targets.target import Target
 from traces.errors import InputError
 
 
 def plan(**leg: Any) -> Plan:
-    return Plan("p", (Phase("base", (Leg(Spec("gpu", "http://h"), "f", 5000, **leg),), "5/s"),))
+    return Plan("p", (Step("base", (Arm(Target("gpu", "http://h"), "f", 5000, **leg),), "5/s"),))
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25)])
@@ -41,7 +43,7 @@ def test_times_that_are_none(text: str) -> None:
 def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
     (tmp_path / "t.toml").write_text('[cpu]\nurl = "http://c:1"\nmodel = "m"\n')
     endpoint, answers = Endpoint("m", "completions", header=["X-A: ${B}"]), Answers(extra_body='{"k": 1}')
-    specs = targeting.several(["gpu=http://g:1/v1", "groq=https://q"], tmp_path / "t.toml", endpoint, answers)
+    specs = target_options.several(["gpu=http://g:1/v1", "groq=https://q"], tmp_path / "t.toml", endpoint, answers)
     assert [spec.name for spec in specs] == ["cpu", "gpu", "groq"]
     assert (specs[1].headers, specs[1].extra_body, specs[1].endpoint_type) == (
         (("X-A", "${B}"),),
@@ -55,9 +57,9 @@ def test_time_limits_are_options_of_every_command_that_sends() -> None:
     group = typer.main.get_command(program.app)
     for name in ("replay", "bakeoff", "capacity", "record"):
         params = {param.name: param.default for param in group.commands[name].params}  # type: ignore[attr-defined]
-        assert {limit: params[limit] for limit in LIMITS} == {limit: getattr(Spec, limit) for limit in LIMITS}
+        assert {limit: params[limit] for limit in LIMITS} == {limit: getattr(Target, limit) for limit in LIMITS}
     endpoint = Endpoint(connect_timeout=1.5, first_token_timeout=2, silence_timeout=3, request_timeout=4)
-    made = targeting.spec("gpu", "http://g:1", endpoint, Answers())
+    made = target_options.spec("gpu", "http://g:1", endpoint, Answers())
     assert [getattr(made, limit) for limit in LIMITS] == [1.5, 2, 3, 4]
 
 
@@ -83,7 +85,7 @@ def test_time_limits_that_are_none(seconds: float) -> None:
 )
 def test_the_command_line_is_kept_without_secrets(given: list[str], kept: list[str], monkeypatch: Any) -> None:
     monkeypatch.setattr("sys.argv", ["phaseload", *given])
-    assert masking.argv() == ["phaseload", *kept]
+    assert secrets.argv() == ["phaseload", *kept]
 
 
 def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
@@ -91,26 +93,26 @@ def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
         monkeypatch.setenv(f"PHASELOAD_HEADER_{number}", "")  # restored afterwards
         monkeypatch.delenv(f"PHASELOAD_HEADER_{number}")
     given = ["Authorization: Bearer sk-1", "X-Key: sk-2", "X-Again: Bearer sk-1", "X-Team: a", "X-Token: ${T}"]
-    headers = dict(targeting.spec("x", "http://h", Endpoint(header=given), Answers()).headers)
+    headers = dict(target_options.spec("x", "http://h", Endpoint(header=given), Answers()).headers)
     assert headers == {
         "Authorization": "${PHASELOAD_HEADER_1}", "X-Key": "${PHASELOAD_HEADER_2}", "X-Again": "${PHASELOAD_HEADER_1}",
         "X-Team": "a", "X-Token": "${T}",
     }  # fmt: skip
     assert os.environ["PHASELOAD_HEADER_1"] == "Bearer sk-1"
     with pytest.raises(InputError, match="Authorization"):
-        Spec("x", "http://h", headers=(("Authorization", "Bearer sk-1"),))
+        Target("x", "http://h", headers=(("Authorization", "Bearer sk-1"),))
 
 
 @pytest.mark.parametrize("url", ["g:1", "ftp://g", "http://", "http://g:0", "http://u:p@g", "unix://s", ""])
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(InputError, match="--url"):
-        targeting.spec("x", url, Endpoint(), Answers())
+        target_options.spec("x", url, Endpoint(), Answers())
 
 
 def test_a_late_server_is_waited_for() -> None:
     with socket.socket() as late:
         late.bind(("127.0.0.1", 0))
-        spec = Spec("late", f"http://127.0.0.1:{late.getsockname()[1]}")
+        spec = Target("late", f"http://127.0.0.1:{late.getsockname()[1]}")
         with pytest.raises(InputError, match="nobody answers"):
             preflight.wait_ready([spec], None)
         threading.Timer(0.7, late.listen).start()
@@ -122,13 +124,13 @@ def test_a_late_server_is_waited_for() -> None:
 def test_of_two_legs_the_server_that_is_not_there_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as there:
         url, gone = f"http://127.0.0.1:{there.getsockname()[1]}", "http://127.0.0.1:9"
-        spec = Spec("legs", url, prefill=(url, gone), decode=(url,), protocol="nixl")
+        spec = Target("legs", url, prefill=(url, gone), decode=(url,), protocol="nixl")
         with pytest.raises(InputError, match=f"^legs: nobody answers at {gone}: Connection refused"):
             preflight.wait_ready([spec], None)
 
 
 def test_too_few_open_files_are_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(client, "raise_open_files", lambda: 1024)
+    monkeypatch.setattr(http_client, "raise_open_files", lambda: 1024)
     preflight.check_open_files(plan(concurrency=500), 1)
     preflight.check_open_files(plan(concurrency=3000), 4)
     assert capsys.readouterr().err == ""

@@ -9,12 +9,12 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from targets.clock import Clock
-from targets.connect import connect
+from targets.connecting import connect
 from targets.exchange import Exchange
-from targets.target import Ask, Spec
+from targets.target import Call, Target
 
 
-def drive(spec: Spec, asks: list[Ask], at_once: int) -> list[Exchange]:
+def drive(spec: Target, asks: list[Call], at_once: int) -> list[Exchange]:
     target = connect(spec, Clock())
     over: list[Exchange] = []
     room, everything = Semaphore(at_once), Event()

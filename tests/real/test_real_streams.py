@@ -8,8 +8,8 @@ import time
 import pytest
 
 from targets.exchange import Outcome
-from targets.scrape import reading
-from targets.target import Ask, Spec
+from targets.target import Call, Target
+from targets.telemetry.scraper import reading
 
 from .servers import dynamo
 
@@ -18,7 +18,7 @@ GET = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).rea
 
 
 def asks(count, tokens=TOKENS, words=20):
-    return [Ask(i, 0, " ".join(f"word{i}-{k}" for k in range(words)), words, tokens) for i in range(count)]
+    return [Call(i, 0, " ".join(f"word{i}-{k}" for k in range(words)), words, tokens) for i in range(count)]
 
 
 def accounted(exchanges, tokens=TOKENS):
@@ -43,7 +43,7 @@ def within(bound_ms, measure):
 @pytest.mark.parametrize("layout", ["aggregated", "disaggregated"])
 def test_dynamo_256_streams(namespace, layout, request):
     url = request.getfixturevalue(layout)
-    exchanges = namespace.drive((Spec("dynamo", url, "tiny", "dynamo"), asks(STREAMS), STREAMS))
+    exchanges = namespace.drive((Target("dynamo", url, "tiny", "dynamo"), asks(STREAMS), STREAMS))
     assert len(exchanges) == STREAMS
     accounted(exchanges)
     assert {sum(x.token_events) for x in exchanges} == {TOKENS}  # Dynamo: an event a token
@@ -54,7 +54,7 @@ def test_dynamo_256_streams(namespace, layout, request):
 
 def test_ttft_is_what_dynamo_says(namespace, aggregated):
     def difference():
-        exchanges = namespace.drive((Spec("dynamo", aggregated, "tiny", "dynamo"), asks(30, tokens=8), 1))
+        exchanges = namespace.drive((Target("dynamo", aggregated, "tiny", "dynamo"), asks(30, tokens=8), 1))
         accounted(exchanges, 8)
         found = median_ms(x.ttft - x.server_ttft for x in exchanges)
         print(f"TTFT less Dynamo's ttft_ms, 30 requests one by one: p50 {found:.2f} ms")
@@ -79,7 +79,7 @@ def test_ttft_is_what_disaggregated_dynamo_says(namespace, tmp_path):
         return {f"chatcmpl-{r['request_id']}": r["kv_transfer_estimated_latency_ms"] / 1e3 for r in requests}
 
     def difference():
-        exchanges = namespace.drive((Spec("dynamo", url, "tiny", "dynamo"), asks(30, tokens=8), 1))
+        exchanges = namespace.drive((Target("dynamo", url, "tiny", "dynamo"), asks(30, tokens=8), 1))
         accounted(exchanges, 8)
         assert {x.prefill_worker == x.decode_worker for x in exchanges} == {False}
         time.sleep(0.5)  # until the trace is written
@@ -102,7 +102,7 @@ def test_end_to_end_is_what_disaggregated_dynamo_says(namespace, disaggregated):
 
     def difference():
         before = ttft()
-        exchanges = namespace.drive((Spec("dynamo", disaggregated, "tiny", "dynamo"), asks(20, tokens=8), 1))
+        exchanges = namespace.drive((Target("dynamo", disaggregated, "tiny", "dynamo"), asks(20, tokens=8), 1))
         total, count = (now - then for now, then in zip(ttft(), before, strict=True))
         accounted(exchanges, 8)
         assert count == len(exchanges)
@@ -116,7 +116,7 @@ def test_end_to_end_is_what_disaggregated_dynamo_says(namespace, disaggregated):
 
 
 def test_llamacpp_256_streams(namespace, llamacpp):
-    exchanges = namespace.drive((Spec("llama", llamacpp, "tiny"), asks(STREAMS), STREAMS))
+    exchanges = namespace.drive((Target("llama", llamacpp, "tiny"), asks(STREAMS), STREAMS))
     assert len(exchanges) == STREAMS
     accounted(exchanges)
     # A token may show no text (half a character), never the other way round.
@@ -127,7 +127,7 @@ def test_llamacpp_256_streams(namespace, llamacpp):
 
 @pytest.mark.parametrize("kind", ["chat", "completions", "responses", "anthropic"])
 def test_llamacpp_speaks_other_protocols(namespace, llamacpp, kind):
-    exchanges = namespace.drive((Spec("llama", llamacpp, "tiny", kind), asks(4, tokens=16), 4))
+    exchanges = namespace.drive((Target("llama", llamacpp, "tiny", kind), asks(4, tokens=16), 4))
     assert [x.error for x in exchanges if x.outcome is not Outcome.OK] == []
     assert {x.usage_output for x in exchanges} <= set(range(1, 17))  # the last two can't hold the length
     assert [x for x in exchanges if x.usage_prompt is None] == []
@@ -135,8 +135,8 @@ def test_llamacpp_speaks_other_protocols(namespace, llamacpp, kind):
 
 
 def test_llamacpp_completions_from_token_ids(namespace, llamacpp):
-    spec = Spec("llama", llamacpp, "tiny", "completions")
-    work = [Ask(i, 0, list(range(100 + i, 130 + i)), 30, 16) for i in range(8)]
+    spec = Target("llama", llamacpp, "tiny", "completions")
+    work = [Call(i, 0, list(range(100 + i, 130 + i)), 30, 16) for i in range(8)]
     exchanges = namespace.drive((spec, work, 4))
     accounted(exchanges, 16)
     assert {x.usage_prompt for x in exchanges} == {30}

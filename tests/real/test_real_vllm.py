@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from targets.exchange import Outcome
-from targets.target import Ask, Spec
+from targets.target import Call, Target
 
 from .servers import Unavailable, install_vllm, vllm
 
@@ -19,7 +19,7 @@ NIXL = '{"kv_connector":"NixlConnector","kv_role":"kv_both","kv_buffer_device":"
 
 
 def asks(count, tokens=64, words=100):
-    return [Ask(i, 0, " ".join(f"word{i}-{k}" for k in range(words)), words, tokens) for i in range(count)]
+    return [Call(i, 0, " ".join(f"word{i}-{k}" for k in range(words)), words, tokens) for i in range(count)]
 
 
 def total(namespace, url, name):
@@ -39,10 +39,10 @@ def model(namespace):
 
 def test_256_streams_with_every_token_counted(namespace, model):
     with vllm(namespace, model, port=18400) as url:
-        exchanges = namespace.drive((Spec("vllm", url, "tiny"), asks(256), 256), timeout=300)
-        (ids,) = namespace.drive((Spec("vllm", url, "tiny", "completions"), [Ask(0, 0, [5] * 40, 40, 9)], 1))
-        (absent,) = namespace.drive((Spec("vllm", url, "nope"), asks(1), 1))
-        (long,) = namespace.drive((Spec("vllm", url, "tiny"), asks(1, words=3000), 1))
+        exchanges = namespace.drive((Target("vllm", url, "tiny"), asks(256), 256), timeout=300)
+        (ids,) = namespace.drive((Target("vllm", url, "tiny", "completions"), [Call(0, 0, [5] * 40, 40, 9)], 1))
+        (absent,) = namespace.drive((Target("vllm", url, "nope"), asks(1), 1))
+        (long,) = namespace.drive((Target("vllm", url, "tiny"), asks(1, words=3000), 1))
         generated = total(namespace, url, "vllm:generation_tokens_total")
     assert {(x.outcome, x.error) for x in exchanges} == {(Outcome.OK, "")}
     assert {x.usage_output for x in exchanges} == {64} and generated == 256 * 64 + 9
@@ -61,7 +61,7 @@ def test_two_legs_with_a_real_transfer(namespace, model):
             stack.enter_context(vllm(namespace, model, "--kv-transfer-config", NIXL, port=port, core=core))
             for port, core in zip((18500, 18700), cores, strict=True)
         ]
-        legs = Spec("legs", urls[1], "tiny", prefill=(urls[0],), decode=(urls[1],), protocol="nixl")
+        legs = Target("legs", urls[1], "tiny", prefill=(urls[0],), decode=(urls[1],), protocol="nixl")
         exchanges = namespace.drive((legs, asks(32, tokens=32), 8), timeout=300)
         transfers = total(namespace, urls[1], "vllm:nixl_xfer_time_seconds_count")
         prefilled = total(namespace, urls[0], "vllm:generation_tokens_total")

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from reports import recorded, summary
-from reports.recorded import Recorded
+from reports.analysis import summary
+from reports.store import run_folder
+from reports.store.run_folder import Run
 from tests.reports import made
 
 
@@ -25,12 +26,12 @@ def report(bakeoff: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def read_back(bakeoff: Path) -> Recorded:
+def read_back(bakeoff: Path) -> Run:
     """It, read back."""
-    return recorded.load(bakeoff)
+    return run_folder.load(bakeoff)
 
 
 @pytest.fixture(scope="session")
-def summed(read_back: Recorded) -> dict[str, Any]:
+def summed(read_back: Run) -> dict[str, Any]:
     """Its summary with an objective; don't change it."""
     return summary.of(read_back, {"ttft": 0.8})

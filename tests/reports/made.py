@@ -19,8 +19,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from reports import html, metrics, recorded, results, summary
-from reports.digest import Digests
+from reports.analysis import durations, summary
+from reports.render import html
+from reports.store import row_files, run_folder
+from reports.store.digests import Digests
 from targets.exchange import Exchange, Outcome
 
 S = 1_000_000_000
@@ -136,7 +138,7 @@ def run(
 ) -> Path:
     """A whole run folder, as `phaseload bakeoff` leaves it before its summary. steps: load step -> requests/s."""
     steps = {"1x": 10.0} if steps is None else steps
-    writer, phases, digests = results.Writer(folder, 0), [], Digests()
+    writer, phases, digests = row_files.Writer(folder, 0), [], Digests()
     for number, (step, rate) in enumerate(steps.items()):
         start = int(number * (seconds + 10) * S)
         planned = {}
@@ -184,18 +186,18 @@ def facts_of(
 
 def summarise(folder: Path, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
     """As `phaseload report` makes its summary."""
-    return summary.save(recorded.load(folder), goodput)
+    return summary.save(run_folder.load(folder), goodput)
 
 
 def page(folders: Sequence[Path], out: Path | None = None) -> Path:
     """And its page."""
-    runs = [recorded.load(folder) for folder in folders]
+    runs = [run_folder.load(folder) for folder in folders]
     return html.page(runs, [summary.save(run) for run in runs], out)
 
 
 def frame(folder: Path) -> pd.DataFrame:
     """All rows of a run with their figures."""
-    return metrics.joined([part for part, _ in metrics.frames(folder)])
+    return durations.joined([part for part, _ in durations.frames(folder)])
 
 
 def restored(rows: pa.Table) -> Iterator[Exchange]:

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import compare, recorded
-from reports.recorded import Recorded
+from reports.analysis import comparison
+from reports.store import run_folder
+from reports.store.run_folder import Run
 from tests.reports import made
 from traces.errors import InputError
 
@@ -34,7 +35,7 @@ def requests(n: int = 400, seed: int = 1) -> np.ndarray:
 
 def test_a_small_difference_is_seen_through_large_lengths() -> None:
     rng, base = np.random.default_rng(2), requests()
-    found = compare.of_pair(side(base), side(base * 1.1 * rng.lognormal(0, 0.1, len(base))), "a", "b", "")
+    found = comparison.of_pair(side(base), side(base * 1.1 * rng.lognormal(0, 0.1, len(base))), "a", "b", "")
     ttft = found["metrics"]["ttft"]
     assert ttft["winner"] == "a"
     assert ttft["median"]["low"] < 1.1 < ttft["median"]["high"]
@@ -47,7 +48,7 @@ def test_the_interval_of_the_median_ratio_holds_19_times_of_20() -> None:
     held = 0
     for seed in range(120):
         rng, base = np.random.default_rng(seed), requests(60, seed)
-        found = compare.of_pair(side(base), side(base * rng.lognormal(0.05, 0.4, len(base))), "a", "b", "")
+        found = comparison.of_pair(side(base), side(base * rng.lognormal(0.05, 0.4, len(base))), "a", "b", "")
         median = found["metrics"]["ttft"]["median"]
         held += median["low"] <= np.exp(0.05) <= median["high"]
     assert held >= 0.93 * 120
@@ -55,11 +56,15 @@ def test_the_interval_of_the_median_ratio_holds_19_times_of_20() -> None:
 
 def test_the_bootstrap_is_seeded_and_its_interval_is_honest() -> None:
     base, held = requests(600), 0
-    assert compare.bootstrap(base, base * 2, 0.99) == compare.bootstrap(base, base * 2, 0.99) == pytest.approx((2, 2))
+    assert (
+        comparison.bootstrap(base, base * 2, 0.99)
+        == comparison.bootstrap(base, base * 2, 0.99)
+        == pytest.approx((2, 2))
+    )
     for seed in range(40):
         rng = np.random.default_rng(seed)
         a, b = rng.lognormal(0, 0.5, 600), rng.lognormal(0.3, 0.5, 600)
-        low, high = compare.bootstrap(a, b, 0.99)
+        low, high = comparison.bootstrap(a, b, 0.99)
         held += low <= np.exp(0.3) <= high
     assert held >= 34
 
@@ -67,38 +72,38 @@ def test_the_bootstrap_is_seeded_and_its_interval_is_honest() -> None:
 def test_failures_are_won_by_the_one_that_answered() -> None:
     base = requests(100)
     answered = np.arange(100) % 10 != 0
-    found = compare.of_pair(side(base), side(base, ok=answered), "a", "b", "")
+    found = comparison.of_pair(side(base), side(base, ok=answered), "a", "b", "")
     ttft = found["metrics"]["ttft"]
     assert (ttft["base_won"], ttft["other_won"], ttft["n"]) == (0.1, 0.0, 100)
     assert (found["base_failed"], found["other_failed"]) == (0, 10)
-    nothing = compare.of_pair(side(base), side(base, ok=False), "a", "b", "")["metrics"]["ttft"]
+    nothing = comparison.of_pair(side(base), side(base, ok=False), "a", "b", "")["metrics"]["ttft"]
     assert nothing["winner"] == "a"
     assert nothing["median"] == {"value": None, "low": None, "high": None}
-    assert compare.told({"base": "a", "other": "b"}, nothing["median"]) == "a ∞x (∞–∞)"
-    reverse = compare.of_pair(side(base, ok=False), side(base), "a", "b", "")["metrics"]["ttft"]
+    assert comparison.told({"base": "a", "other": "b"}, nothing["median"]) == "a ∞x (∞–∞)"
+    reverse = comparison.of_pair(side(base, ok=False), side(base), "a", "b", "")["metrics"]["ttft"]
     assert reverse["winner"] == "b"
-    assert compare.of_pair(side(base, ok=False), side(base, ok=False), "a", "b", "")["metrics"]["ttft"] is None
+    assert comparison.of_pair(side(base, ok=False), side(base, ok=False), "a", "b", "")["metrics"]["ttft"] is None
 
 
 def test_unlike_lengths_are_not_compared() -> None:
     base = requests(100)
-    assert compare.of_pair(side(base), side(base, output=109), "a", "b", "")["metrics"]["e2e"] is not None
-    found = compare.of_pair(side(base), side(base, output=115), "a", "b", "")
+    assert comparison.of_pair(side(base), side(base, output=109), "a", "b", "")["metrics"]["e2e"] is not None
+    found = comparison.of_pair(side(base), side(base, output=115), "a", "b", "")
     assert found["metrics"]["e2e"] is None
     assert found["by_output"] == []
     assert found["metrics"]["ttft"] is not None
-    assert "not comparable: gave 100 / 115 tokens" in str(list(compare.table([found])))
+    assert "not comparable: gave 100 / 115 tokens" in str(list(comparison.table([found])))
 
 
 def test_only_requests_counted_on_both_sides_are_paired() -> None:
     base, other = side(requests(100)), side(requests(100))
     other.loc[:9, "counted"] = False
     other.loc[10:19, "attempt"] = 2
-    assert compare.of_pair(base, other.iloc[:80], "a", "b", "")["pairs"] == 60
-    assert compare.of_pair(base, other.iloc[:22], "a", "b", "")["metrics"]["ttft"] is None
+    assert comparison.of_pair(base, other.iloc[:80], "a", "b", "")["pairs"] == 60
+    assert comparison.of_pair(base, other.iloc[:22], "a", "b", "")["metrics"]["ttft"] is None
 
 
-def test_a_run_against_its_truth(read_back: Recorded, summed: dict[str, Any]) -> None:
+def test_a_run_against_its_truth(read_back: Run, summed: dict[str, Any]) -> None:
     """The rack decodes at 4.4 ms whatever the load, and its queue eats that lead at 3x."""
     found = summed["comparison"]
     assert [(one["base"], one["other"], one["step"]) for one in found] == [
@@ -108,38 +113,38 @@ def test_a_run_against_its_truth(read_back: Recorded, summed: dict[str, Any]) ->
     ]
     assert [one["metrics"]["ttft"]["winner"] for one in found[:4]] == ["h100"] * 4
     assert [one["metrics"]["tpot"]["winner"] for one in found[:2]] == ["groqrack"] * 2
-    assert compare.flips(found, "e2e") == [("3x", "groqrack", "h100"), ("3x", "gpu+groq", "h100")]
-    assert compare.flips(found, "tpot") == []
-    assert {one["base"] for one in compare.of_run(read_back, "groqrack")} == {"groqrack"}
+    assert comparison.flips(found, "e2e") == [("3x", "groqrack", "h100"), ("3x", "gpu+groq", "h100")]
+    assert comparison.flips(found, "tpot") == []
+    assert {one["base"] for one in comparison.of_run(read_back, "groqrack")} == {"groqrack"}
     for one in found:
         assert sum(row["n"] for row in one["by_prompt"]) == one["pairs"]
 
 
 def test_the_crossing_in_concurrency_is_found(summed: dict[str, Any]) -> None:
-    crossings = {(leader, follower): at for leader, follower, at in compare.crossovers(summed, "e2e")}
+    crossings = {(leader, follower): at for leader, follower, at in comparison.crossovers(summed, "e2e")}
     assert set(crossings) == {("groqrack", "h100"), ("gpu+groq", "h100")}
     assert all(9 < at < 130 for at in crossings.values())
-    assert list(compare.crossovers(summed, "tpot")) == []
+    assert list(comparison.crossovers(summed, "tpot")) == []
 
 
-def test_two_runs(tmp_path: Path, read_back: Recorded) -> None:
+def test_two_runs(tmp_path: Path, read_back: Run) -> None:
     slower = made.Made("h100", prefill=12_000, tpot=0.0062, per_peer=0.00022)
     after = made.run(tmp_path / "after", (slower,), steps={"1x": 9.0}, change=lambda facts: facts.update(name="after"))
-    found = compare.of_runs(read_back, recorded.load(after))
+    found = comparison.of_runs(read_back, run_folder.load(after))
     assert [(one["base"], one["other"], one["step"]) for one in found] == [("h100 (made)", "h100 (after)", "1x")]
     assert found[0]["metrics"]["ttft"]["winner"] == "h100 (made)"
     other = made.run(tmp_path / "other", (made.RACK,), steps={"1x": 9.0}, change=lambda facts: facts.update(name="o"))
-    assert compare.of_runs(recorded.load(after), recorded.load(other))[0]["other"] == "groqrack (o)"
+    assert comparison.of_runs(run_folder.load(after), run_folder.load(other))[0]["other"] == "groqrack (o)"
     strange = made.run(tmp_path / "s", (made.GPU,), change=lambda facts: facts["trace"].update(fingerprint="ff"))
     with pytest.raises(InputError, match="different traces"):
-        compare.of_runs(read_back, recorded.load(strange))
+        comparison.of_runs(read_back, run_folder.load(strange))
     corpus = {"source": "own.jsonl", "fingerprint": "ff", "texts": 1, "words": 1}
     reworded = made.run(tmp_path / "r", (slower,), steps={"1x": 9.0}, change=lambda facts: facts.update(prompts=corpus))
     with pytest.raises(InputError, match="prompts from different texts"):
-        compare.of_runs(read_back, recorded.load(reworded))
-    assert compare.of_runs(recorded.load(reworded), recorded.load(reworded))
+        comparison.of_runs(read_back, run_folder.load(reworded))
+    assert comparison.of_runs(run_folder.load(reworded), run_folder.load(reworded))
     with pytest.raises(InputError, match="no target 'nobody' here"):
-        compare.of_run(read_back, "nobody")
+        comparison.of_run(read_back, "nobody")
 
 
 def test_the_command(bakeoff: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tdigest import TDigest as OtherReader
 
-from reports.digest import CENTROIDS, METRICS, Digests
+from reports.store.digests import CENTROIDS, METRICS, Digests
 from targets.exchange import Exchange, Outcome
 from tests.reports import made
 from traces.errors import InputError

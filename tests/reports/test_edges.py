@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from reports import html, plots, recorded, results, summary, text
+from reports.analysis import summary
+from reports.render import html, plots, text
+from reports.store import row_files, run_folder
 from targets.exchange import Exchange, Outcome
 
 
@@ -64,13 +66,13 @@ def test_the_timelines_bins(end: float, fewest: int, most: int) -> None:
 
 
 def test_a_short_run_that_failed_says_so_in_its_plots(tmp_path: Path) -> None:
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     for index in range(10):
         due = index * 10**8
         times = {"started": due, "sent": due + 100, "done": due + 10**6}
         writer.append(row(index, due=due, outcome=Outcome.HTTP_ERROR, status=500, **times))
     writer.flush()
-    run = recorded.load(tmp_path)
+    run = run_folder.load(tmp_path)
     page = html.page([run], [summary.save(run)]).read_text()
     assert page.count(">no answered request<") >= 4  # both CDFs, both accounts of phases
     assert page.count(">no or too few answered requests<") == 3
@@ -82,13 +84,13 @@ def test_a_short_run_that_failed_says_so_in_its_plots(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_it_is_reported(name: str, tmp_path: Path) -> None:
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     for exchange in RUNS[name]:
         writer.append(exchange)
     writer.flush()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run = recorded.load(tmp_path)
+        run = run_folder.load(tmp_path)
         found = summary.save(run)
         text.print_summary(found, Console(file=io.StringIO()))
         page = html.page([run], [found])

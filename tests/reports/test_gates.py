@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports import gates
-from reports.gates import Result
-from reports.validity import Reason, Status
+from reports.analysis import gates
+from reports.analysis.gates import Result
+from reports.analysis.validity import Reason, Status
 from tests.reports import made
 from traces.errors import InputError
 

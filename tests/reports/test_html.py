@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from reports import html, plots, results, text, units
+from reports import number_format
+from reports.render import html, plots, text
+from reports.store import row_files
 from targets.exchange import Exchange, Outcome
 from tests.reports import made
 
@@ -72,7 +74,7 @@ def test_the_figures_are_those_of_the_summary(summed: dict, page: Seen) -> None:
         for metric in ("ttft", "tpot", "e2e"):
             for row in result["metrics"][metric]["quantiles"]:
                 if row["q"] in html.SHOWN:
-                    assert units.quantile(row) in page.text
+                    assert number_format.quantile(row) in page.text
 
 
 def hostile(folder: Path) -> Path:
@@ -81,7 +83,7 @@ def hostile(folder: Path) -> Path:
     made.run(folder, (evil, made.GPU), steps={EVIL: 9.0}, seconds=30, change=lambda facts: facts.update(
         name=EVIL, argv=[EVIL], slo=["ttft p50 < 9s"], trace={"name": EVIL, "profile": {EVIL: EVIL}},
         workers=[{"shard": EVIL, "diagnostics": {EVIL: EVIL}}], machine={EVIL: [EVIL]}))  # fmt: skip
-    writer = results.Writer(folder, 7)
+    writer = row_files.Writer(folder, 7)
     for index in range(9000, 9020):
         writer.append(Exchange(index=index, target=EVIL, step=EVIL, due=5 * made.S, prompt_tokens=9, output_tokens=9,
                                outcome=Outcome.HTTP_ERROR, error=EVIL * 200, model=EVIL))  # fmt: skip
@@ -122,7 +124,7 @@ def test_several_runs_in_one_page(tmp_path: Path) -> None:
 
 
 def test_a_run_without_answers_and_one_without_facts_still_make_a_page(tmp_path: Path) -> None:
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     for index in range(3):
         writer.append(
             Exchange(index=index, target="dead", due=index, prompt_tokens=5, output_tokens=5, outcome=Outcome.REFUSED)
@@ -150,7 +152,7 @@ def test_axis_labels(value: float, said: str) -> None:
      (4.5667, "4,567"), (12.34, "12.3 s"), (0.0099999, "10.0"), (0.09996, "100"), (0.00099996, "1.00")],
 )  # fmt: skip
 def test_milliseconds(value: float | None, said: str) -> None:
-    assert units.ms(value) == said
+    assert number_format.ms(value) == said
 
 
 @pytest.mark.parametrize(
@@ -164,4 +166,4 @@ def test_milliseconds(value: float | None, said: str) -> None:
     ],
 )
 def test_spans(low: float, high: float | None, said: str) -> None:
-    assert units.span(low, high) == said
+    assert number_format.span(low, high) == said

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports import metrics, results
+from reports.analysis import durations
+from reports.store import row_files
 from targets.exchange import Exchange, Outcome
 from tests.reports import made
 
@@ -37,13 +38,13 @@ def exchanges(draw: st.DrawFn) -> Exchange:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(exchanges(), min_size=1, max_size=8))
 def test_columns_equal_the_properties(rows: list[Exchange]) -> None:
-    columns = metrics.with_durations(metrics.flatten(results.table(rows)))
+    columns = durations.with_durations(durations.flatten(row_files.table(rows)))
     for name in ("lateness", "ttft", "ttft_from_due", "tpot", "e2e", "longest_stall", "output_count"):
         expected = [math.nan if (value := getattr(row, name)) is None else value for row in rows]
         assert columns[name] == pytest.approx(expected, rel=1e-9, abs=1e-12, nan_ok=True), name
     assert list(columns["token_source"]) == [row.token_source for row in rows]
     assert list(columns["ok"]) == [row.ok for row in rows]
-    gaps, owner = metrics.itl(results.table(rows))
+    gaps, owner = durations.itl(row_files.table(rows))
     assert gaps == pytest.approx([gap for row in rows for gap in row.gaps()])
     assert owner.tolist() == [number for number, row in enumerate(rows) for _ in row.gaps()]
 
@@ -51,7 +52,7 @@ def test_columns_equal_the_properties(rows: list[Exchange]) -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(exchanges(), min_size=1, max_size=8))
 def test_brackets_hold_the_figures(rows: list[Exchange]) -> None:
-    columns = metrics.with_durations(metrics.flatten(results.table(rows)))
+    columns = durations.with_durations(durations.flatten(row_files.table(rows)))
     for low, high in (("ttft_low", "ttft"), ("tpot_low", "tpot"), ("tpot", "tpot_high")):
         assert np.all((columns[low] <= columns[high]) | np.isnan(columns[high]))
 
@@ -60,20 +61,20 @@ def test_a_read_with_one_event_is_exact_and_a_shared_one_is_not() -> None:
     row = Exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=3, sent=100, usage_output=3,
                    token_at=array("q", [1100, 2100]), token_events=array("i", [1, 2]), first_after=600, last_after=1600,
                    outcome=Outcome.OK)  # fmt: skip
-    columns = metrics.with_durations(metrics.flatten(results.table([row])))
+    columns = durations.with_durations(durations.flatten(row_files.table([row])))
     assert columns["ttft_low"][0] == columns["ttft"][0] == pytest.approx(1000e-9)
     assert columns["tpot_low"][0] == pytest.approx(250e-9)
     row.token_events = array("i", [2, 1])
-    columns = metrics.with_durations(metrics.flatten(results.table([row])))
+    columns = durations.with_durations(durations.flatten(row_files.table([row])))
     assert columns["ttft_low"][0] == pytest.approx(500e-9)
     assert columns["tpot_high"][0] == pytest.approx(750e-9)
     row.token_events, row.unstamped = array("i", [1, 2]), 1
-    assert metrics.with_durations(metrics.flatten(results.table([row])))["ttft_low"][0] == pytest.approx(500e-9)
+    assert durations.with_durations(durations.flatten(row_files.table([row])))["ttft_low"][0] == pytest.approx(500e-9)
 
 
 def test_in_flight_is_counted_from_the_rows(tmp_path: Path) -> None:
     spans = [(0, 100), (10, 50), (20, None), (50, 60), (70, 80)]
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     for index, (sent, done) in enumerate(spans):
         writer.append(
             Exchange(index=index, target="t", due=sent, prompt_tokens=1, output_tokens=1, sent=sent, done=done)
@@ -88,7 +89,7 @@ def test_in_flight_is_counted_from_the_rows(tmp_path: Path) -> None:
 
 def test_a_frame_over_many_files_is_the_same(tmp_path: Path) -> None:
     rows = made.exchanges(made.GPU, seconds=20)
-    one, many = results.Writer(tmp_path / "one", 0), results.Writer(tmp_path / "many", 0)
+    one, many = row_files.Writer(tmp_path / "one", 0), row_files.Writer(tmp_path / "many", 0)
     for number, row in enumerate(rows):
         one.append(row)
         many.append(row)
@@ -101,5 +102,5 @@ def test_a_frame_over_many_files_is_the_same(tmp_path: Path) -> None:
 
 
 def test_no_rows_give_empty_columns() -> None:
-    columns = metrics.with_durations(metrics.flatten(pa.table(results.SCHEMA.empty_table())))
+    columns = durations.with_durations(durations.flatten(pa.table(row_files.SCHEMA.empty_table())))
     assert len(columns["ttft"]) == 0

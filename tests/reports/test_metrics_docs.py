@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from reports import gates, metrics, quantiles, validity
+from reports.analysis import durations, gates, quantiles, validity
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 WORDS = re.sub(r"[*\s]+", " ", PAGE)
 
 
-@pytest.mark.parametrize("name", [*metrics.DURATIONS, "itl"])
+@pytest.mark.parametrize("name", [*durations.DURATIONS, "itl"])
 def test_every_duration_is_defined(name: str) -> None:
     assert re.search(rf"\*\*{name.replace('_', ' ')}\*\*", PAGE, re.IGNORECASE)
 

@@ -7,8 +7,9 @@ from array import array
 import pandas as pd
 import pytest
 
-from reports import metrics, phases, results
-from reports.phases import ABSENT, MEASURED, REST, TOLD
+from reports.analysis import durations, time_account
+from reports.analysis.time_account import ABSENT, MEASURED, REST, TOLD
+from reports.store import row_files
 from targets.exchange import Exchange, Outcome
 from tests.reports import made
 
@@ -16,8 +17,8 @@ MS = made.MS
 
 
 def account(rows: list[Exchange]) -> dict[str, dict]:
-    frame = pd.DataFrame(metrics.with_durations(metrics.flatten(results.table(rows))))
-    return {part["phase"]: part for part in phases.account(frame)}
+    frame = pd.DataFrame(durations.with_durations(durations.flatten(row_files.table(rows))))
+    return {part["phase"]: part for part in time_account.account(frame)}
 
 
 def test_parts_add_up_to_the_whole_request_from_due() -> None:
@@ -96,14 +97,14 @@ def test_legs_sent_at_once_have_no_hand_over() -> None:
         for first, done in ((100, 50), (60, 62))
     ]
     told = account(rows)
-    assert (told["hand-over"]["standing"], told["hand-over"]["mean"]) == (phases.TOGETHER, None)
+    assert (told["hand-over"]["standing"], told["hand-over"]["mean"]) == (time_account.TOGETHER, None)
     assert told["prefill"]["mean"] == pytest.approx((0.048 + 0.060) / 2)
     assert told["decode leg to first token"]["mean"] == pytest.approx((0.050 + 0) / 2)
 
 
 def test_costs() -> None:
-    assert phases.costs({}, 100.0, None) is None
-    assert phases.costs({"price_per_hour": 3.6}, 0.0, None) is None
-    assert phases.costs({"price_per_hour": 3.6, "watts": 700}, 1000.0, 500.0) == pytest.approx(
+    assert time_account.costs({}, 100.0, None) is None
+    assert time_account.costs({"price_per_hour": 3.6}, 0.0, None) is None
+    assert time_account.costs({"price_per_hour": 3.6, "watts": 700}, 1000.0, 500.0) == pytest.approx(
         {"per_million_tokens": 1.0, "per_million_good_tokens": 2.0, "joules_per_token": 0.7}
     )

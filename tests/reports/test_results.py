@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from reports import results
+from reports.store import row_files
 from targets.exchange import Exchange, Outcome
 from tests.reports import made
 from traces.errors import InputError
@@ -23,7 +23,7 @@ from traces.errors import InputError
 def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     rows = made.exchanges(made.GPU, seconds=5)
     rows.append(Exchange(index=999, target="né\x00 <b>", due=5, prompt_tokens=1, output_tokens=1))  # nothing reached
-    writer = results.Writer(tmp_path, 3)
+    writer = row_files.Writer(tmp_path, 3)
     for row in rows[:20]:
         writer.append(row)
     assert writer.flush() == tmp_path / "exchanges" / "3-00000.parquet"
@@ -31,41 +31,41 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
         writer.append(row)
     writer.flush()
     assert writer.rows == len(rows)
-    assert list(made.restored(results.read(tmp_path))) == rows
+    assert list(made.restored(row_files.read(tmp_path))) == rows
 
 
 def test_runs_of_earlier_versions_lack_a_column(tmp_path: Path) -> None:
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     writer.append(Exchange(index=1, target="t", due=0, prompt_tokens=1, output_tokens=1, whole=True))
     path = writer.flush()
-    assert path is not None and results.read(tmp_path, ["whole"])["whole"].to_pylist() == [True]
+    assert path is not None and row_files.read(tmp_path, ["whole"])["whole"].to_pylist() == [True]
     pq.write_table(pq.read_table(path).drop_columns(["whole"]), path)
-    assert results.read(tmp_path).schema == results.SCHEMA
-    assert results.read(tmp_path, ["whole", "index"]).to_pylist() == [{"whole": False, "index": 1}]
+    assert row_files.read(tmp_path).schema == row_files.SCHEMA
+    assert row_files.read(tmp_path, ["whole", "index"]).to_pylist() == [{"whole": False, "index": 1}]
 
 
 def test_every_field_of_exchange_has_a_column() -> None:
-    assert results.SCHEMA.names == [field.name for field in fields(Exchange)]
+    assert row_files.SCHEMA.names == [field.name for field in fields(Exchange)]
 
 
 def test_nothing_pending_writes_no_file(tmp_path: Path) -> None:
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     assert writer.flush() is None
     with pytest.raises(InputError, match="no recorded exchanges"):
-        results.read(tmp_path)
+        row_files.read(tmp_path)
 
 
 def test_a_second_writer_of_the_shard_counts_on(tmp_path: Path) -> None:
     for index in range(3):
-        writer = results.Writer(tmp_path, "w")
+        writer = row_files.Writer(tmp_path, "w")
         writer.append(Exchange(index=index, target="t", due=0, prompt_tokens=1, output_tokens=1))
         writer.flush()
-    assert [path.name for path in results.files(tmp_path)] == [f"w-{n:05d}.parquet" for n in range(3)]
-    assert results.read(tmp_path, ["index"])["index"].to_pylist() == [0, 1, 2]
+    assert [path.name for path in row_files.files(tmp_path)] == [f"w-{n:05d}.parquet" for n in range(3)]
+    assert row_files.read(tmp_path, ["index"])["index"].to_pylist() == [0, 1, 2]
 
 
 def test_flushing_threads_lose_and_repeat_nothing(tmp_path: Path) -> None:
-    writer, total = results.Writer(tmp_path, 0), 3000
+    writer, total = row_files.Writer(tmp_path, 0), 3000
     over = threading.Event()
 
     def flush() -> None:
@@ -82,37 +82,37 @@ def test_flushing_threads_lose_and_repeat_nothing(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     writer.flush()
-    rows = results.read(tmp_path).sort_by("index")
+    rows = row_files.read(tmp_path).sort_by("index")
     assert rows["index"].to_pylist() == list(range(total))
     assert rows["token_at"].to_pylist() == [[index, index + 1] for index in range(total)]
 
 
 def test_hostile_values_hold_nothing_up(tmp_path: Path) -> None:
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     writer.append(Exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=1, usage_output=10**30,
                            error="\ud800 half a pair"))  # fmt: skip
     writer.flush()
-    (row,) = made.restored(results.read(tmp_path))
+    (row,) = made.restored(row_files.read(tmp_path))
     assert (row.usage_output, row.error) == (2**63 - 1, "? half a pair")
 
 
 def test_a_failed_write_keeps_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     for index in range(4):
         writer.append(Exchange(index=index, target="t", due=0, prompt_tokens=1, output_tokens=1))
     with monkeypatch.context() as patch:
-        patch.setattr(results.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(row_files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
             writer.flush()
     assert len(writer) == 4
     writer.flush()
-    assert results.read(tmp_path, ["index"])["index"].to_pylist() == [0, 1, 2, 3]
+    assert row_files.read(tmp_path, ["index"])["index"].to_pylist() == [0, 1, 2, 3]
 
 
 KILLED = """
 import sys, time
 from pathlib import Path
-from reports.results import Writer
+from reports.store.row_files import Writer
 from targets.exchange import Exchange
 writer = Writer(Path(sys.argv[1]), 0)
 for index in range(100_000):
@@ -130,21 +130,21 @@ def test_kill_9_loses_only_what_was_not_flushed(tmp_path: Path) -> None:
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    index = results.read(tmp_path, ["index"])["index"].to_pylist()
+    index = row_files.read(tmp_path, ["index"])["index"].to_pylist()
     assert index == list(range(len(index)))
     assert len(index) >= flushed == 500
 
 
 def test_workers_import_no_pandas(tmp_path: Path) -> None:
     code = KILLED.replace("100_000", "200") + (
-        "from reports.digest import Digests\nDigests().wire()\nassert 'pandas' not in sys.modules\n"
+        "from reports.store.digests import Digests\nDigests().wire()\nassert 'pandas' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize(("damage", "message"), [("cut", "not a readable Parquet file"), ("foreign", "is missing")])
 def test_damaged_files_are_named(tmp_path: Path, damage: str, message: str) -> None:
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     writer.append(Exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=1, outcome=Outcome.OK))
     path = writer.flush()
     assert path is not None
@@ -153,5 +153,5 @@ def test_damaged_files_are_named(tmp_path: Path, damage: str, message: str) -> N
     else:
         pq.write_table(pq.read_table(path).drop_columns(["sent"]), path)
     with pytest.raises(InputError, match=message) as caught:
-        results.read(tmp_path)
+        row_files.read(tmp_path)
     assert str(path) in str(caught.value)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports import recorded, servers
+from reports.analysis import server_metrics
+from reports.store import run_folder
 from tests.reports import made
 from tests.reports.test_html import Seen
 
@@ -29,8 +30,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_account(folder: Path) -> None:
-    run = recorded.load(folder)
-    ttft, queue = servers.account(run, servers.readings(folder))
+    run = run_folder.load(folder)
+    ttft, queue = server_metrics.account(run, server_metrics.readings(folder))
     assert (ttft["target"], ttft["phase"], ttft["n"]) == ("h100", "ttft", 200)
     assert ttft["mean"] == pytest.approx(0.03)
     assert ttft["client"] == pytest.approx(np.nanmean(run.rows["ttft"]))
@@ -39,8 +40,8 @@ def test_the_account(folder: Path) -> None:
 
 
 def test_the_timeline_and_the_page(folder: Path) -> None:
-    (gauges,) = servers.series(servers.readings(folder)).values()
-    assert list(gauges) == list(servers.SHOWN)
+    (gauges,) = server_metrics.series(server_metrics.readings(folder)).values()
+    assert list(gauges) == list(server_metrics.SHOWN)
     assert gauges["kv_use"][1].max() == 0.5
     seen = Seen(made.page([folder]).read_text())
     assert ("figure", {"id": "run0-servers"}) in seen.tags
@@ -50,9 +51,9 @@ def test_the_timeline_and_the_page(folder: Path) -> None:
 def test_round_trips(folder: Path) -> None:
     far = [{"at": second, "url": "https://far/v1", "when": when, "round_trip": time}
            for second, (when, time) in enumerate([("before", 0.01), ("during", 0.02), ("during", 0.04)])]  # fmt: skip
-    run = recorded.load(folder)
+    run = run_folder.load(folder)
     run.facts["targets"][0]["url"] = "https://far/v1/"
-    (row,) = servers.round_trips(run, far)
+    (row,) = server_metrics.round_trips(run, far)
     assert row == {
         "url": "https://far/v1", "target": "h100", "before": 0.01, "during": pytest.approx(0.03), "after": None,
     }  # fmt: skip
@@ -64,8 +65,8 @@ def test_whose_a_url_is() -> None:
         {"name": "b", "url": "http://a:10/"},
     ]
     urls = ("http://m/metrics", "http://a:1/metrics", "http://a:10/metrics", "http://c/metrics")
-    assert [servers.owner(targets, url) for url in urls] == ["a", "a", "b", ""]
+    assert [server_metrics.owner(targets, url) for url in urls] == ["a", "a", "b", ""]
 
 
 def test_without_metrics_nothing_is_said(tmp_path: Path) -> None:
-    assert servers.readings(tmp_path) == []
+    assert server_metrics.readings(tmp_path) == []

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import gates, metrics, overload, recorded, results, summary, text
+from reports.analysis import durations, gates, overload, summary
+from reports.render import text
+from reports.store import row_files, run_folder
 from targets.exchange import Exchange, Outcome
 from tests.reports import made
 from traces.errors import InputError
@@ -18,7 +20,7 @@ from traces.errors import InputError
 
 @pytest.fixture(scope="module")
 def rows(bakeoff: Path) -> list[Exchange]:
-    return list(made.restored(results.read(bakeoff)))
+    return list(made.restored(row_files.read(bakeoff)))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def test_digests_agree_with_the_exact_quantiles(summed: dict) -> None:
 def test_stale_digests_are_replaced(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=10)
     made.summarise(folder)
-    writer = results.Writer(folder, 9)
+    writer = row_files.Writer(folder, 9)
     for row in made.exchanges(made.GPU, seconds=10, seed=3, step="extra"):
         writer.append(row)
     writer.flush()
@@ -94,7 +96,7 @@ def test_stale_digests_are_replaced(tmp_path: Path) -> None:
 
 
 def test_a_servers_own_ttft_stands_beside_ours(tmp_path: Path) -> None:
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     for row in made.exchanges(made.GPU, seconds=10, warmup=0):
         row.server_ttft = (row.ttft or 0.0) - 0.002
         if row.index % 10 == 0:
@@ -135,8 +137,8 @@ def test_goodput(folder: Path, rows: list[Exchange]) -> None:
 
 def test_an_undefined_figure_violates_no_objective() -> None:
     rows = pd.DataFrame({"ttft": [0.1, 0.1, 0.3], "tpot": [np.nan, 0.02, 0.02], "e2e": [1.0, 1.0, 1.0]})
-    assert recorded.meets(rows, {"ttft": 0.2, "tpot": 0.01}).tolist() == [True, False, False]
-    assert recorded.meets(rows, {"ttft": 0.1, "tpot": 0.02}).tolist() == [True, True, False]
+    assert run_folder.meets(rows, {"ttft": 0.2, "tpot": 0.01}).tolist() == [True, False, False]
+    assert run_folder.meets(rows, {"ttft": 0.1, "tpot": 0.02}).tolist() == [True, True, False]
 
 
 def test_whole_answers_have_no_ttft_and_their_end_is_what_users_wait_for(tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_whole_answers_have_no_ttft_and_their_end_is_what_users_wait_for(tmp_pat
     for row in rows:
         row.whole = True
         del row.token_at[:-1], row.token_events[:-1]
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     for row in rows:
         writer.append(row)
     writer.flush()
@@ -175,7 +177,7 @@ def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
             for i in range(60)]  # fmt: skip
     for row in rows[:20]:
         row.outcome, row.done = Outcome.OK, row.due + 1000
-    frame = pd.DataFrame(metrics.with_durations(metrics.flatten(results.table(rows))))
+    frame = pd.DataFrame(durations.with_durations(durations.flatten(row_files.table(rows))))
     assert overload.grows(frame, (0, 60 * made.S))
 
 
@@ -198,7 +200,7 @@ def test_validity_from_files(tmp_path: Path, more: dict, status: str, words: str
 
 
 def test_a_clock_step_is_told_and_its_requests_left_out(tmp_path: Path) -> None:
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     for number, row in enumerate(made.exchanges(made.GPU, seconds=20, warmup=0)):
         row.stepped = number < 5
         writer.append(row)
@@ -213,24 +215,24 @@ def test_faults_of_ours_give_no_verdict_on_the_server(tmp_path: Path) -> None:
     rows = made.exchanges(made.GPU, seconds=30)
     for row in rows[-20:]:
         row.outcome, row.error = Outcome.INTERNAL_ERROR, "Too many open files: raise the limit"
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     for row in rows:
         writer.append(row)
     writer.flush()
     (tmp_path / "run.json").write_text('{"ended": "completed"}')
-    run = recorded.load(tmp_path)
+    run = run_folder.load(tmp_path)
     found = summary.save(run)
     assert found["validity"]["status"] == "invalid"
     (reason,) = found["validity"]["reasons"]
     assert reason["text"].startswith("20 of ") and "ulimit" in reason["remedy"]
-    verdicts = gates.judge(recorded.samples(run, {}), [gates.parse("errors < 1%")], found["validity"]["reasons"])
+    verdicts = gates.judge(run_folder.samples(run, {}), [gates.parse("errors < 1%")], found["validity"]["reasons"])
     assert gates.exit_code(verdicts, found["validity"]["status"]) == 3
 
 
 def test_tries_are_told_from_requests(tmp_path: Path) -> None:
     rows = made.exchanges(made.GPU, seconds=30)
     again = [dataclasses.replace(row, attempt=2) for row in rows[-7:]]
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     for row in rows + again:
         writer.append(row)
     writer.flush()
@@ -244,7 +246,7 @@ def test_a_request_is_admitted_where_one_of_its_tries_was(tmp_path: Path) -> Non
     """12 requests, 5 of them refused at first, one of these at every try."""
     rows = made.exchanges(made.GPU, seconds=30, warmup=0)[:12]
     refused = {"outcome": Outcome.RATE_LIMITED, "error": "429: slower"}
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     for row in rows:
         row.outcome = Outcome.OK
         tries = 1 if row.index < 7 else 2 if row.index < 11 else 3
@@ -268,7 +270,7 @@ def test_answers_that_came_all_at_once_are_told(tmp_path: Path) -> None:
         del row.token_at[:-1], row.token_events[:-1]
     rows[3].usage_output = 1  # a single token has nowhere else to come
     del rows[3].token_at[1:], rows[3].token_events[1:]
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     for row in rows:
         writer.append(row)
     writer.flush()
@@ -281,8 +283,8 @@ def test_answers_that_came_all_at_once_are_told(tmp_path: Path) -> None:
 
 def test_a_request_sent_twice_is_found(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=10)
-    again = results.Writer(folder, 1)
-    row = next(made.restored(results.read(folder)))
+    again = row_files.Writer(folder, 1)
+    row = next(made.restored(row_files.read(folder)))
     row.started, row.sent, row.done = row.due + 1, row.due + 2, row.due + 3
     again.append(row)
     again.flush()
@@ -298,7 +300,7 @@ def test_without_run_json_the_rows_still_speak(tmp_path: Path) -> None:
 
 
 def test_nothing_answered_at_all(tmp_path: Path) -> None:
-    writer = results.Writer(tmp_path, 0)
+    writer = row_files.Writer(tmp_path, 0)
     for index in range(10):
         due = index * made.S
         writer.append(Exchange(index=index, target="dead", due=due, prompt_tokens=5, output_tokens=5, started=due,
@@ -320,9 +322,9 @@ def test_a_damaged_run_json_is_named(tmp_path: Path, content: str, words: str) -
     folder = made.run(tmp_path, (made.GPU,), seconds=5)
     (folder / "run.json").write_text(content)
     with pytest.raises(InputError, match=f"run.json: {words}"):
-        recorded.load(folder)
+        run_folder.load(folder)
     with pytest.raises(InputError, match="no such run"):
-        recorded.load(tmp_path / "nowhere")
+        run_folder.load(tmp_path / "nowhere")
 
 
 @pytest.fixture
@@ -333,19 +335,19 @@ def in_two_files(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("told_by", ["workers", "phases"])
 def test_a_row_file_that_is_gone_is_noticed(in_two_files: Path, told_by: str) -> None:
     assert made.summarise(in_two_files)["validity"]["status"] == "valid"
-    gone, kept = results.files(in_two_files)
-    lost = results.pq.read_metadata(gone).num_rows
+    gone, kept = row_files.files(in_two_files)
+    lost = row_files.pq.read_metadata(gone).num_rows
     gone.unlink()
     facts = json.loads((in_two_files / "run.json").read_text())
     (in_two_files / "run.json").write_text(json.dumps({**facts, "workers": [], "phases": [], told_by: facts[told_by]}))
     found = made.summarise(in_two_files)
     assert found["validity"]["status"] == "invalid"
     assert f"{lost} exchanges that the run recorded are in no readable row file" in str(found["validity"])
-    assert sum(result["counts"]["recorded"] for result in found["results"]) == results.pq.read_metadata(kept).num_rows
+    assert sum(result["counts"]["recorded"] for result in found["results"]) == row_files.pq.read_metadata(kept).num_rows
 
 
 def test_a_cut_row_file_is_named_and_the_others_are_reported(in_two_files: Path) -> None:
-    cut, _ = results.files(in_two_files)
+    cut, _ = row_files.files(in_two_files)
     cut.write_bytes(cut.read_bytes()[:-50])
     found = made.summarise(in_two_files)
     assert [result["step"] for result in found["results"]] == ["2x"]
@@ -354,7 +356,7 @@ def test_a_cut_row_file_is_named_and_the_others_are_reported(in_two_files: Path)
 
 
 def test_where_no_row_file_can_be_read_there_is_nothing_to_report(in_two_files: Path) -> None:
-    for path in results.files(in_two_files):
+    for path in row_files.files(in_two_files):
         path.write_bytes(b"PAR1")
     with pytest.raises(InputError, match="not a readable Parquet file"):
         made.summarise(in_two_files)

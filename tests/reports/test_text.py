@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from reports import compare, gates, lead, recorded, text, units
-from reports.recorded import Recorded
+from reports import number_format
+from reports.analysis import comparison, gates, leaders
+from reports.render import text
+from reports.store import run_folder
+from reports.store.run_folder import Run
 from tests.reports import made
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -83,17 +86,17 @@ def test_one_target_invalid(tmp_path: Path) -> None:
     same("summary-invalid.txt", printed(120, made.summarise(folder)))
 
 
-def test_gates(read_back: Recorded) -> None:
+def test_gates(read_back: Run) -> None:
     asked = ["ttft p99 < 800ms", "@1x: tpot p99 < 5ms", "errors < 1%", "goodput > 8/s", "h100@1x: e2e p99.9 < 9s"]
-    verdicts = gates.judge(recorded.samples(read_back, {"ttft": 0.8}), [gates.parse(one) for one in asked])
+    verdicts = gates.judge(run_folder.samples(read_back, {"ttft": 0.8}), [gates.parse(one) for one in asked])
     out = io.StringIO()
     text.print_verdicts(verdicts, Console(file=out, width=130))
     same("gates.txt", out.getvalue())
 
 
-def test_gates_on_a_narrow_terminal_are_sentences(read_back: Recorded) -> None:
+def test_gates_on_a_narrow_terminal_are_sentences(read_back: Run) -> None:
     asked = [gates.parse("h100@1x: ttft p99 < 800ms"), gates.parse("h100@1x: e2e p99.9 < 9s")]
-    verdicts = gates.judge(recorded.samples(read_back, {}), asked)
+    verdicts = gates.judge(run_folder.samples(read_back, {}), asked)
     out = io.StringIO()
     text.print_verdicts(verdicts, Console(file=out, width=60, force_terminal=True, color_system=None))
     assert out.getvalue().splitlines() == [
@@ -120,7 +123,7 @@ def led(medians: dict[str, dict[str, Any]], pairs: dict[tuple[str, str], tuple[d
         for (base, other), (found, winner) in pairs.items()
     ]  # fmt: skip
     results = [{"target": n, "step": "1x", "metrics": {"ttft": {"quantiles": [m]}}} for n, m in medians.items()]
-    (found,) = lead.leads({"comparison": comparison, "results": results}, "ttft")
+    (found,) = leaders.leads({"comparison": comparison, "results": results}, "ttft")
     return str(found)
 
 
@@ -160,9 +163,9 @@ def test_a_target_without_an_answer_has_failed_in_every_phase(tmp_path: Path) ->
     """Not "answers of different length": it gave none."""
     folder = made.run(tmp_path, (made.GPU, replace(made.RACK, fails=1.0), replace(made.HYBRID, fails=1.0)), seconds=20)
     summed = made.summarise(folder)
-    whole = [row[4] for row in compare.table(summed["comparison"]) if row[2].startswith("whole")]
+    whole = [row[4] for row in comparison.table(summed["comparison"]) if row[2].startswith("whole")]
     assert whole == ["not comparable: no request that both answered"] * 3
-    for _, (found,) in lead.matrix(summed):
+    for _, (found,) in leaders.matrix(summed):
         assert (found.leaders, found.failed, found.why) == (("h100",), ("groqrack", "gpu+groq"), "")
 
 
@@ -184,20 +187,20 @@ def test_an_odd_target_stands_aside() -> None:
             for at, name in enumerate(names)
         ],
     }
-    (found,) = lead.leads(summary, "e2e")
+    (found,) = leaders.leads(summary, "e2e")
     assert (found.leaders, found.behind, set(found.aside)) == (("fast",), "slow", {"chatty", "dumb"})
     assert "without chatty, dumb: " in str(found)
     summary["results"] = [row for row in summary["results"] if row["target"] in ("fast", "chatty")]
     summary["comparison"] = [pair("fast", "chatty")]
-    (found,) = lead.leads(summary, "e2e")
+    (found,) = leaders.leads(summary, "e2e")
     assert str(found) == "not comparable: the targets gave answers of different length"
 
 
 def test_leads(summed: dict[str, Any]) -> None:
     found = summed
-    said = [f"{phase}: {one.step}: {one}" for phase, leads in lead.matrix(found) for one in leads]
-    same("leads.txt", "\n".join([*said, *lead.sentences(found)]))
-    (flip,) = lead.flips(lead.leads(found, "e2e"))
+    said = [f"{phase}: {one.step}: {one}" for phase, leads in leaders.matrix(found) for one in leads]
+    same("leads.txt", "\n".join([*said, *leaders.sentences(found)]))
+    (flip,) = leaders.flips(leaders.leads(found, "e2e"))
     assert flip[1].leaders == ("h100",)
 
 
@@ -221,4 +224,4 @@ def test_refusals_are_told_apart_from_failures(summed: dict[str, Any]) -> None:
     ("failed", "refused", "said"), [(0, 0, "0"), (8, 0, "8"), (8, 5, "3 + 5 refused"), (1200, 1200, "1,200 refused")]
 )
 def test_failures(failed: int, refused: int, said: str) -> None:
-    assert units.failures({"failed": failed, "outcomes": {"rate_limited": refused} if refused else {}}) == said
+    assert number_format.failures({"failed": failed, "outcomes": {"rate_limited": refused} if refused else {}}) == said

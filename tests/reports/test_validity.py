@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reports.validity import Conduct, Evidence, Status, judge
+from reports.analysis.validity import Conduct, Evidence, Status, judge
 
 VALID, SUSPECT, INVALID = Status
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
-from targets.simulated.compose import Endpoint, build
-from targets.simulated.job import Job
+from targets.simulated.build import Endpoint, build
+from targets.simulated.engine.job import Job
 
 
 def endpoint(name: str, model: str = "llama2-7b", *, real_time: bool = False, **settings: object) -> Endpoint:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targets.simulated.job import Job
-from targets.simulated.paging import Pages
-from targets.simulated.prefixes import PrefixCache, TierSize, chain
+from targets.simulated.engine.job import Job
+from targets.simulated.engine.paging import Pages
+from targets.simulated.engine.prefix_cache import PrefixCache, TierSize, chain
 
 from .engines import endpoint
 

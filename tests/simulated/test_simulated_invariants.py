@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targets.simulated.batching import Batching, Replica
-from targets.simulated.compose import build
-from targets.simulated.events import EventQueue
-from targets.simulated.job import Job
-from targets.simulated.roofline import Roofline
+from targets.simulated.build import build
+from targets.simulated.engine.batching import Batching, Replica
+from targets.simulated.engine.events import EventQueue
+from targets.simulated.engine.job import Job
+from targets.simulated.engine.roofline import Roofline
 
 from .engines import endpoint, work
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.commands import simulate as command
-from loadgen.sweeping import axis
-from reports.planning import ratio
+from loadgen.cli import simulate as command
+from loadgen.simulation.sweeps import axis
+from reports.render.planning_page import ratio
 from targets.simulated import analysis
-from targets.simulated.compose import build
+from targets.simulated.build import build
 from traces.errors import InputError
 
 from .engines import alone, endpoint, tpot

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from targets.simulated.build import build
 from targets.simulated.catalogue import catalogue, sheet
-from targets.simulated.compose import build
 from targets.simulated.profiles import ALIASES, STANDINGS, load, models, names
-from targets.simulated.server import Options
+from targets.simulated.server.server import Options
 from targets.simulated.settings import SETTINGS
 from traces.errors import InputError
 

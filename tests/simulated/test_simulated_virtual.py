@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from targets.exchange import Outcome
-from targets.simulated.capacity import capacity, pool
-from targets.simulated.compose import build
-from targets.simulated.limits import Limits, duration
+from targets.simulated.build import build
+from targets.simulated.server.rate_limits import Limits, duration
+from targets.simulated.sizing import capacity, pool
 from targets.simulated.virtual import simulate
 from traces.errors import InputError
-from traces.request import Request
-from traces.synth import synthesise
+from traces.synthesis.workload import synthesise
+from traces.trace import Request
 
 SHARED = Path(__file__).parents[3] / "shared" / "traces" / "AzureLLMInferenceTrace_conv.csv"
 SECOND = 1_000_000_000
@@ -96,7 +96,7 @@ def test_capacity_is_what_physics_says():
     """About 2.5-3 req/s for an a100-40g, 0.9 for a rack, of the Azure conversations."""
     if not SHARED.exists():
         pytest.skip("../shared/traces is not here")
-    from traces.read import read
+    from traces.reading import read
 
     sample = list(read(str(SHARED))[:4000])
     assert capacity("a100", sample)[0] == pytest.approx(3.0, rel=0.2)
@@ -150,7 +150,7 @@ def test_limits_refill_and_write_times_as_groq_does():
 
 
 def test_an_event_queue_runs_in_order_and_only_what_is_due():
-    from targets.simulated.events import EventQueue
+    from targets.simulated.engine.events import EventQueue
 
     queue, seen = EventQueue(), []
     for instant, name in ((2.0, "c"), (1.0, "a"), (1.0, "b"), (3.0, "d")):

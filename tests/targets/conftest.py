@@ -14,18 +14,18 @@ from typing import Any
 import gevent
 import pytest
 
-from targets.client import HttpTarget
+from targets.client.http_client import HttpClient
 from targets.clock import Clock
 from targets.exchange import Exchange, Outcome
-from targets.target import Ask, Spec
+from targets.target import Call, Target
 
 
 class TruthServer:
-    """`python -m targets.truth` in its own process."""
+    """`python -m targets.reference_server` in its own process."""
 
     def __init__(self, log: Path, *more: str) -> None:
         self.log = log
-        command = [sys.executable, "-m", "targets.truth", "--log", str(log), *more]
+        command = [sys.executable, "-m", "targets.reference_server", "--log", str(log), *more]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.url: str = json.loads(self.process.stdout.readline())["url"]
@@ -50,13 +50,13 @@ class Caller:
 
     def __init__(self, url: str, **spec: Any) -> None:
         self.clock = Clock()
-        self.target = HttpTarget(Spec("under-test", url, "m", **spec), self.clock)
+        self.target = HttpClient(Target("under-test", url, "m", **spec), self.clock)
         self.over: list[Exchange] = []
         self.started = 0
 
     def start(self, prompt: str = "a few words", **ask: Any) -> None:
         fields: dict[str, Any] = {"prompt_tokens": 3, "output_tokens": 4, **ask}
-        self.target.start(Ask(self.started, self.clock.now(), prompt, **fields), self.over.append)
+        self.target.start(Call(self.started, self.clock.now(), prompt, **fields), self.over.append)
         self.started += 1
 
     def wait(self, seconds: float = 10.0) -> list[Exchange]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from targets.answer import Answer
+from targets.client.answer import Answer
+from targets.client.http import HttpError, Response
+from targets.client.sse import Decoder, SseError
 from targets.exchange import Exchange, Outcome
-from targets.http import HttpError, Response
-from targets.sse import Decoder, SseError
 from targets.wire import chat
 
 from .wire_cases import CASES, HEAD, Case, frame

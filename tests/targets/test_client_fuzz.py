@@ -10,10 +10,10 @@ import gevent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targets.answer import Answer
-from targets.client import diagnostics
+from targets.client.answer import Answer
+from targets.client.http_client import diagnostics
+from targets.client.sse import Decoder
 from targets.exchange import Exchange, Outcome
-from targets.sse import Decoder
 from targets.wire import WIRES
 
 from . import hostile

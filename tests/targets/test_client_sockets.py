@@ -17,12 +17,12 @@ from typing import Any
 import gevent
 import pytest
 
-from targets.client import HttpTarget, diagnostics
+from targets.client.http_client import HttpClient, diagnostics
 from targets.clock import Clock
-from targets.connect import connect
+from targets.connecting import connect
 from targets.exchange import Exchange, Outcome
-from targets.fetch import fetch
-from targets.target import Ask, Spec
+from targets.inspection.fetch import fetch
+from targets.target import Call, Target
 from targets.wire import chat
 from traces.errors import InputError
 
@@ -395,7 +395,7 @@ def test_a_unix_socket_has_user_space_time_and_says_so(serve: Serve, caller: Any
 def test_without_kernel_times_user_space_time_is_used_and_counted(
     serve: Serve, caller: Any, monkeypatch: Any, option: int | None
 ) -> None:
-    monkeypatch.setattr("targets.pulse.SO_TIMESTAMPNS", option)
+    monkeypatch.setattr("targets.client.loop.SO_TIMESTAMPNS", option)
     exchange = caller(serve().url).ask()
     assert exchange.outcome is Outcome.OK
     assert exchange.unstamped >= 1
@@ -432,16 +432,16 @@ class Broken:
 
 class BrokenRequest(Broken):
     @staticmethod
-    def request(ask: Ask, spec: Spec) -> Any:
+    def request(ask: Call, spec: Target) -> Any:
         raise KeyError("injected")
 
 
 @pytest.mark.parametrize("wire", [Broken, BrokenRequest])
 def test_a_fault_of_ours_ends_the_exchange_and_not_the_program(serve: Serve, wire: Any) -> None:
     over: list[Exchange] = []
-    target = HttpTarget(Spec("t", serve().url, "m"), Clock(), wire=wire)
+    target = HttpClient(Target("t", serve().url, "m"), Clock(), wire=wire)
     for index in range(3):
-        target.start(Ask(index, 0, "x", 1, 1), over.append)
+        target.start(Call(index, 0, "x", 1, 1), over.append)
     with gevent.Timeout(5):
         while len(over) < 3:
             gevent.sleep(0.01)
@@ -460,7 +460,7 @@ def test_a_callback_that_raises_or_blocks_harms_nobody_else(serve: Serve, caller
         gevent.sleep(0.02)
 
     for index in range(5):
-        one.target.start(Ask(index, 0, "x", 1, 1), done)
+        one.target.start(Call(index, 0, "x", 1, 1), done)
     one.started = 5
     assert [exchange.outcome for exchange in one.wait()] == [Outcome.OK] * 5
 
@@ -538,7 +538,7 @@ def test_a_recorded_answer_holds_no_key(serve: Serve, monkeypatch: Any) -> None:
         assert b"sk-secret-1" in peer.request()
         peer.say(b"HTTP/1.1 401 No\r\nx-region: sk-secret-1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-    _, answer = fetch(Spec("x", serve(script).url, api_key_env="THE_KEY"), Ask(0, 0, "a", 1, 1))
+    _, answer = fetch(Target("x", serve(script).url, api_key_env="THE_KEY"), Call(0, 0, "a", 1, 1))
     assert answer.body.decode() == '{"error": "no *** hé"}' and answer.headers["x-region"] == "***"
 
 
@@ -574,7 +574,7 @@ WRONG = [
 @pytest.mark.parametrize(("fields", "says"), WRONG, ids=lambda x: str(x)[:40])
 def test_what_is_wrong_with_a_spec_is_said_at_once(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        HttpTarget(Spec(**{"name": "t", "url": "http://127.0.0.1:1", **fields}), Clock())
+        HttpClient(Target(**{"name": "t", "url": "http://127.0.0.1:1", **fields}), Clock())
 
 
 def test_two_answers_to_one_request(serve: Serve, caller: Any) -> None:
@@ -589,9 +589,9 @@ FEW_FILES = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 import gevent
-from targets.client import HttpTarget
+from targets.client.http_client import HttpTarget
 from targets.clock import Clock
-from targets.connect import connect
+from targets.connecting import connect
 from targets.target import Ask, Spec
 over, target = [], HttpTarget(Spec("t", sys.argv[1], "m"), Clock())
 for index in range(60):
@@ -610,7 +610,7 @@ def test_too_few_open_files_is_our_fault_and_says_what_to_do(serve: Serve) -> No
 
 
 def test_open_files_are_raised_to_the_hard_limit(serve: Serve) -> None:
-    program = "import resource as r; from targets.client import raise_open_files; "
+    program = "import resource as r; from targets.client.http_client import raise_open_files; "
     program += "r.setrlimit(r.RLIMIT_NOFILE, (50, 90)); print(raise_open_files(), r.getrlimit(r.RLIMIT_NOFILE))"
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True).stdout
     assert out == "90 (90, 90)\n"
@@ -665,9 +665,9 @@ def test_a_concurrent_legs_failure_is_the_exchanges(serve: Serve, decode: Script
         peer.say(b"HTTP/1.1 500 No\r\nContent-Length: 4\r\n\r\noops")
 
     prefill, over = serve(refuses).url, list[Exchange]()
-    spec = Spec("legs", prefill, "m", prefill=(prefill,), decode=(serve(decode).url,), protocol="sglang")
+    spec = Target("legs", prefill, "m", prefill=(prefill,), decode=(serve(decode).url,), protocol="sglang")
     target = connect(spec, Clock())
-    target.start(Ask(0, 0, "words", 1, 4), over.append)
+    target.start(Call(0, 0, "words", 1, 4), over.append)
     with gevent.Timeout(10):
         while not over:
             gevent.sleep(0.01)

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from targets.address import address
-from targets.blocking import get
+from targets.client.blocking import get
 from targets.exchange import Outcome
 from traces.errors import InputError
 

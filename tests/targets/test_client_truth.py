@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from targets.client import diagnostics
+from targets.client.http_client import diagnostics
 from targets.exchange import Outcome
 
 

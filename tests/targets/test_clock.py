@@ -11,17 +11,17 @@ from typing import Any
 import gevent
 import pytest
 
-from targets import pulse
-from targets.client import diagnostics
+from targets.client import loop
+from targets.client.http_client import diagnostics
 from targets.clock import Clock, Steps, apart
-from targets.clockalarm import ClockAlarm
 from targets.exchange import Outcome
+from targets.timerfd import ClockAlarm
 
 SECOND = 1_000_000_000
 
 
 def test_a_socket_keeps_the_kernel_taking_receive_times() -> None:
-    assert pulse.pulse().keeper.getsockopt(socket.SOL_SOCKET, 35) == 1
+    assert loop.pulse().keeper.getsockopt(socket.SOL_SOCKET, 35) == 1
 
 
 class Injected:
@@ -37,7 +37,7 @@ class Injected:
 @pytest.fixture
 def injected() -> Iterator[Injected]:
     """The process's watch looks at the injected clock."""
-    clock, known = Injected(), pulse.pulse()
+    clock, known = Injected(), loop.pulse()
     kept, known.watch = known.watch, Steps(clock)
     yield clock
     known.watch = kept

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from targets.address import Address
-from targets.deadlines import TICK, Deadlines
+from targets.client.deadlines import TICK, Deadlines
 
 STEPS = st.lists(
     st.one_of(

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from targets.answer import Answer
+from targets.client.answer import Answer
+from targets.client.fast_path import head, learn
 from targets.exchange import Exchange, Outcome
-from targets.frame import head, learn
 from targets.wire import WIRES, chat, custom, sglang
 
 from .wire_cases import DONE, HEAD, frame

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reports import results
+from reports.store import row_files
 
 LOOPS = 12
 EXTRA = json.dumps({"truth": {"ttft_s": 0.01, "gap_s": 0.001, "tokens": 40}})
@@ -50,7 +50,7 @@ def test_busy_loops_on_the_clients_core_make_the_run_invalid(tmp_path: Path, tru
             loop.kill()
             loop.wait()
         out, _ = replay.communicate(timeout=60)
-    rows = results.read(tmp_path / "run")
+    rows = row_files.read(tmp_path / "run")
     firsts = [events[0] for events in rows["token_events"].to_pylist() if events]
     assert sum(count > 1 for count in firsts) > 0.01 * len(firsts), "it was not starved: the test proves nothing"
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

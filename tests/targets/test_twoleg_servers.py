@@ -22,11 +22,11 @@ from itertools import count
 import gevent
 import pytest
 
+from targets.disaggregated.protocols import PROTOCOLS
 from targets.exchange import Outcome
-from targets.simulated.compose import build
-from targets.simulated.legs import PROTOCOLS as SPOKEN
-from targets.target import Spec
-from targets.twoleg_protocols import PROTOCOLS
+from targets.simulated.build import build
+from targets.simulated.server.leg_protocols import PROTOCOLS as SPOKEN
+from targets.target import Target
 from tests import exchanging
 from tests.exchanging import run
 
@@ -62,7 +62,7 @@ class Pools:
     def spec(self, **more):
         labels = dict.fromkeys(PORTS, str(self.port))
         legs = {"prefill": self.prefill, "decode": self.decode, "protocol": self.protocol}
-        return Spec("legs", self.decode[0], "llama3-8b", labels=labels, **legs, **more)
+        return Target("legs", self.decode[0], "llama3-8b", labels=labels, **legs, **more)
 
 
 def free_port():

@@ -10,10 +10,10 @@ from statistics import median
 import pytest
 from gevent.event import AsyncResult
 
-from targets.client import HttpTarget
+from targets.client.http_client import HttpClient
 from targets.clock import Clock
 from targets.exchange import Exchange
-from targets.target import Ask, Spec
+from targets.target import Call, Target
 
 from .scripted import GOOD, Peer, Scripted
 
@@ -34,11 +34,11 @@ def server(tmp_path: Path) -> Iterator[Scripted]:
 
 def test_brackets_are_narrow_though_the_loop_is_idle(server: Scripted) -> None:
     """An idle loop polls every 50 ms for its tick only, and the bracket would hold two of those."""
-    target = HttpTarget(Spec("near", server.url, "m"), Clock())
+    target = HttpClient(Target("near", server.url, "m"), Clock())
     widths = []
     for index in range(5):
         over: AsyncResult[Exchange] = AsyncResult()
-        target.start(Ask(index, 0, "word", 1, 2), over.set)
+        target.start(Call(index, 0, "word", 1, 2), over.set)
         exchange = over.get(timeout=10)
         assert exchange.unstamped and exchange.first_token and exchange.first_after
         widths.append((exchange.first_token - exchange.first_after) * 1e-9)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from traces import combine, transforms
 from traces.errors import InputError
-from traces.synth import synthesise
+from traces.synthesis.workload import synthesise
 from traces.trace import Trace, build
 
 SECOND = 10**9

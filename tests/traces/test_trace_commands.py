@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from traces.open import open_trace
+from traces.reading import open_trace
 
 CSV = "due_s,prompt_tokens,output_tokens\n" + "".join(f"{n / 4},{100 + n},{10 + n % 7}\n" for n in range(400))
 

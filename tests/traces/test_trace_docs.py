@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.commands.trace import trace as commands
-from traces.forms import FORMS
-from traces.read import read
-from traces.synth import WORKLOADS, draw
+from loadgen.cli.trace import trace as commands
+from traces.formats.columns import FORMS
+from traces.reading import read
+from traces.synthesis.workload import WORKLOADS, draw
 
 TEXT = (Path(__file__).parents[2] / "docs" / "traces.md").read_text()
 

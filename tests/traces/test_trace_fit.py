@@ -8,12 +8,12 @@ import orjson
 import pytest
 from scipy import stats
 
-from traces import fit as fitting
 from traces.errors import InputError
-from traces.fit import closeness, fit, kolmogorov
-from traces.profile import profile
-from traces.read import read
-from traces.synth import draw, load, synthesise
+from traces.reading import read
+from traces.statistics import describe
+from traces.synthesis import fit as fitting
+from traces.synthesis.fit import closeness, fit, kolmogorov
+from traces.synthesis.workload import draw, load, synthesise
 from traces.trace import Trace, build
 
 FOLDER = Path(__file__).parents[3] / "shared" / "traces"
@@ -100,17 +100,17 @@ def test_agents_are_seen_as_sessions_that_grow():
 
 
 def test_synthetic_prefixes_are_reused_as_the_real_ones():
-    assert profile(synthesise("mooncake-conversation"))["prefix"]["hit_share"] == pytest.approx(0.37, abs=0.05)
-    assert profile(synthesise("weka-agentic", duration=1200))["prefix"]["hit_share"] == pytest.approx(0.93, abs=0.03)
-    assert profile(synthesise("ragpulse"))["prefix"]["hit_share"] == pytest.approx(0.314, abs=0.03)
+    assert describe(synthesise("mooncake-conversation"))["prefix"]["hit_share"] == pytest.approx(0.37, abs=0.05)
+    assert describe(synthesise("weka-agentic", duration=1200))["prefix"]["hit_share"] == pytest.approx(0.93, abs=0.03)
+    assert describe(synthesise("ragpulse"))["prefix"]["hit_share"] == pytest.approx(0.314, abs=0.03)
 
 
 def test_openings_that_recur_are_found_again():
     trace = synthesise("ragpulse", seed=3)
     spec = fit(trace)["sessions"]
     assert spec["common"] == 8 and spec["openings"]["blocks"] == 8
-    assert profile(draw(fit(trace)))["prefix"]["hit_share"] == pytest.approx(
-        profile(trace)["prefix"]["hit_share"], abs=0.03
+    assert describe(draw(fit(trace)))["prefix"]["hit_share"] == pytest.approx(
+        describe(trace)["prefix"]["hit_share"], abs=0.03
     )
 
 

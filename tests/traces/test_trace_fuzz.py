@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from bench.traces_fuzz import run
 from traces.errors import InputError
-from traces.read import read
-from traces.synth import synthesise
-from traces.write import write
+from traces.reading import read
+from traces.synthesis.workload import synthesise
+from traces.writing import write
 
 
 @pytest.mark.parametrize("seed", [101, 102])

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from traces.profile import dispersion, prefix_reuse, profile, spearman
+from traces.statistics import describe, dispersion, prefix_reuse, spearman
 from traces.trace import build
 
 SECOND = 10**9
@@ -54,7 +54,7 @@ def test_sessions_are_counted_by_their_turns():
             "think": [0, 5_000_000, 0, 0],
         }
     )
-    sessions = profile(trace)["sessions"]
+    sessions = describe(trace)["sessions"]
     assert (sessions["count"], sessions["requests"], sessions["follow_ups"]) == (2, 3, 1)
     assert sessions["turns"]["max"] == 2 and sessions["think_ms"]["p50"] == 5
 
@@ -62,7 +62,7 @@ def test_sessions_are_counted_by_their_turns():
 @pytest.mark.parametrize("rows", [1, 2, 50])
 def test_every_profile_is_json(rows):
     trace = build({"due": range(0, rows * SECOND, SECOND), "prompt_tokens": [5] * rows, "output_tokens": [0] * rows})
-    again = json.loads(json.dumps(profile(trace), allow_nan=False))
+    again = json.loads(json.dumps(describe(trace), allow_nan=False))
     assert again["requests"] == rows
     assert again["timeline"] is None or sum(again["timeline"]["counts"]) == rows
-    json.dumps(profile(trace[0:0]), allow_nan=False)
+    json.dumps(describe(trace[0:0]), allow_nan=False)

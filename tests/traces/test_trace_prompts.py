@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traces import wording
 from traces.errors import InputError
-from traces.prompts import ENDING, Prompts
-from traces.request import Request
-from traces.tokenizer import counter
-from traces.trace import Trace, build
+from traces.prompts import words
+from traces.prompts.prompts import ENDING, Prompts
+from traces.prompts.tokenizer import counter
+from traces.trace import Request, Trace, build
 
 BLOCKS = [[1, 2, 3], [1, 2, 4], [1, 2], [9]]
 
@@ -39,16 +38,16 @@ def conversation(lengths: tuple[tuple[int, int], ...] = ((100, 50), (170, 30), (
 
 @given(st.binary(max_size=20), st.integers(0, 3000))
 def test_words_are_counted_exactly_and_shorter_is_the_beginning_of_longer(key, count):
-    text = wording.words(key, count)
+    text = words.words(key, count)
     assert len(text.split()) == count and text == " ".join(text.split())
-    shorter = wording.words(key, count // 2)
+    shorter = words.words(key, count // 2)
     assert text.split()[: count // 2] == shorter.split()
 
 
 def test_the_text_looks_like_sentences_of_common_words():
-    text = wording.words(b"k", 2000)
-    assert set(text.lower().replace(".", "").split()) <= set(wording.LEXICON.split())
-    assert text.count(".") == (2000 - wording.OPENING) // wording.SENTENCE
+    text = words.words(b"k", 2000)
+    assert set(text.lower().replace(".", "").split()) <= set(words.LEXICON.split())
+    assert text.count(".") == (2000 - words.OPENING) // words.SENTENCE
 
 
 @pytest.mark.parametrize("block_tokens", [1, 16, 64, 512, {1: 3, 2: 40, 3: 9, 4: 10, 9: 16}])
@@ -83,7 +82,7 @@ def test_nothing_is_shared_across_salts_seeds_or_requests():
 
 def test_the_text_is_the_same_in_another_process_with_another_hash_seed():
     code = (
-        "from traces.prompts import Prompts; from traces.trace import build;"
+        "from traces.prompts.prompts import Prompts; from traces.trace import build;"
         "t = build({'due': [0], 'prompt_tokens': [300], 'output_tokens': [1], 'prefix': [[7]]}, block_tokens=64);"
         "print(Prompts(t, seed=5, salt='s').text(next(iter(t))))"
     )
@@ -171,7 +170,7 @@ def tokenizer(request, tmp_path_factory) -> str:
     model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
     trainer = tokenizers.trainers.BpeTrainer(vocab_size=request.param, initial_alphabet=alphabet, show_progress=False)
-    model.train_from_iterator([wording.words(b"%d" % n, 400) for n in range(100)], trainer)
+    model.train_from_iterator([words.words(b"%d" % n, 400) for n in range(100)], trainer)
     path = tmp_path_factory.mktemp("bpe") / "tokenizer.json"
     model.save(str(path))
     return str(path)

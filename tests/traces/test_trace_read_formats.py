@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from traces.errors import InputError
-from traces.read import read
-from traces.readers import weka
-from traces.readers.conversation import tokens
-from traces.write import write
+from traces.formats import weka
+from traces.formats.conversations import tokens
+from traces.reading import read
+from traces.writing import write
 
 SECOND = 10**9
 

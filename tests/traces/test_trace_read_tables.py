@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from traces.errors import InputError
-from traces.read import read
-from traces.readers import parquet, table_csv, table_quick
-from traces.rows import Options, beginning
-from traces.source import Source
+from traces.files import Source
+from traces.formats import csv_fast, csv_table, parquet
+from traces.formats.cells import NANOS
+from traces.formats.rows import Options, beginning
+from traces.reading import read
 from traces.trace import build
-from traces.units import NANOS
 
 NAMES = "TIMESTAMP,ContextTokens,GeneratedTokens"
 AZURE_2023 = f"{NAMES}\r\n2023-11-16 18:15:46.6805900,374,44\r\n2023-11-16 18:15:50.9951690,396,109"
@@ -65,11 +65,11 @@ BLOCKS = f"due_s,{LENGTHS},prefix,prefix_tokens\n0,9,1,4 -5,8 {{}}\n1,9,1,,\n2,9
 )
 def test_the_quick_and_the_careful_way_agree(tmp_path, text):
     source = Source("t", Path(written(tmp_path, text)))
-    columns = table_csv.header(source.head)
-    form = table_csv.form_for(columns)
-    quick = table_quick.read(source, columns, form, Options())
+    columns = csv_table.header(source.head)
+    form = csv_table.form_for(columns)
+    quick = csv_fast.read(source, columns, form, Options())
     assert quick is not None
-    careful = table_csv._careful(source, columns, form, Options())
+    careful = csv_table._careful(source, columns, form, Options())
     assert quick.fingerprint() == careful.fingerprint() and quick.notes == careful.notes
     assert list(quick) == list(careful) and quick.block_tokens == careful.block_tokens
 
@@ -88,8 +88,8 @@ def test_the_quick_and_the_careful_way_agree(tmp_path, text):
 )
 def test_the_quick_way_leaves_to_the_careful_one_what_it_may_not_decide(tmp_path, text):
     source = Source("t", Path(written(tmp_path, text)))
-    columns = table_csv.header(source.head)
-    assert table_quick.read(source, columns, table_csv.form_for(columns), Options()) is None
+    columns = csv_table.header(source.head)
+    assert csv_fast.read(source, columns, csv_table.form_for(columns), Options()) is None
 
 
 @pytest.mark.parametrize(
@@ -231,12 +231,12 @@ def test_what_the_quick_way_takes_the_careful_way_takes_alike(tmp_path, drawn, u
         stamps = [str(Decimal(at) / NANOS[unit]) for at, *_ in drawn]
     rows = [f"{stamp},{prompt},{output}" for stamp, (_, prompt, output) in zip(stamps, drawn, strict=True)]
     source = Source("t", Path(written(tmp_path, "\n".join([names, *rows]))))
-    columns = table_csv.header(source.head)
-    form = table_csv.form_for(columns)
-    quick = table_quick.read(source, columns, form, Options())
+    columns = csv_table.header(source.head)
+    form = csv_table.form_for(columns)
+    quick = csv_fast.read(source, columns, form, Options())
     good = all(1 <= prompt < 2**31 and 0 <= output < 2**31 for _, prompt, output in drawn)
     if good and drawn == sorted(drawn, key=lambda row: row[0]):
-        careful = table_csv._careful(source, columns, form, Options())
+        careful = csv_table._careful(source, columns, form, Options())
         start = beginning(drawn[0][0], form.relative)
         assert careful.column("due").tolist() == [at - start for at, *_ in drawn]
         assert quick is None or quick.fingerprint() == careful.fingerprint()
@@ -244,4 +244,4 @@ def test_what_the_quick_way_takes_the_careful_way_takes_alike(tmp_path, drawn, u
     else:
         assert quick is None
         with pytest.raises(InputError):
-            table_csv._careful(source, columns, form, Options())
+            csv_table._careful(source, columns, form, Options())

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from traces import lengths
-from traces.arrivals import arrivals
 from traces.errors import InputError
-from traces.synth import WORKLOADS, load, synthesise
+from traces.synthesis import lengths
+from traces.synthesis.arrivals import arrivals
+from traces.synthesis.workload import WORKLOADS, load, synthesise
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -30,7 +30,7 @@ def test_every_bundled_workload_gives_a_sound_trace(name):
 
 
 def test_the_same_seed_is_the_same_trace_in_another_process():
-    code = "from traces.synth import synthesise; print(synthesise('azure-conv', duration=50, seed=3).fingerprint())"
+    code = "from traces.synthesis.workload import synthesise; print(synthesise('azure-conv', duration=50, seed=3).fingerprint())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert synthesise("azure-conv", duration=50, seed=3).fingerprint() == other
     assert synthesise("azure-conv", duration=50, seed=4).fingerprint() != other

@@ -6,8 +6,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 
-from traces.request import Request
-from traces.trace import Trace, build
+from traces.trace import Request, Trace, build
 
 
 def small() -> Trace:

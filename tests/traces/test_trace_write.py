@@ -7,17 +7,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from reports.render.trace_plot import plot
+from reports.render.trace_view import duration, portrait, spark
 from traces.errors import InputError
-from traces.plot import plot
-from traces.portrait import duration, portrait, spark
-from traces.profile import profile
-from traces.read import read
-from traces.readers import table_csv, table_quick
-from traces.rows import Options
-from traces.source import Source
-from traces.synth import synthesise
+from traces.files import Source
+from traces.formats import csv_fast, csv_table
+from traces.formats.rows import Options
+from traces.reading import read
+from traces.statistics import describe
+from traces.synthesis.workload import synthesise
 from traces.trace import Trace, build
-from traces.write import write
+from traces.writing import write
 
 ENDINGS = ("parquet", "jsonl", "csv", "jsonl.gz", "csv.zst")
 
@@ -67,8 +67,8 @@ def test_what_is_written_is_read_again(tmp_path, drawn, sessions, prefixes, endi
     sizes = again.block_tokens
     assert all((sizes if isinstance(sizes, int) else sizes[block]) == block + 1 for block in used)
     if ".csv" in path:
-        columns = table_csv.header(Source(path, Path(path)).head)
-        assert table_quick.read(Source(path, Path(path)), columns, table_csv.form_for(columns), Options())
+        columns = csv_table.header(Source(path, Path(path)).head)
+        assert csv_fast.read(Source(path, Path(path)), columns, csv_table.form_for(columns), Options())
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -85,17 +85,17 @@ def test_unwritable_places_and_unknown_endings_are_refused(tmp_path):
             write(trace, str(tmp_path / path))
     for path in ("t.jpg", "nowhere/t.png", "nowhere/t.html"):
         with pytest.raises(InputError):
-            plot(trace, profile(trace), str(tmp_path / path))
+            plot(trace, describe(trace), str(tmp_path / path))
 
 
 def test_the_portrait_says_what_a_person_asks():
     trace = synthesise("mooncake-conversation", duration=300)
-    text = portrait(trace, profile(trace))
+    text = portrait(trace, describe(trace))
     for word in ("requests", "a second", "CV", "variance/mean", "p99", "sessions", "perfect prefix cache would hit"):
         assert word in text
     assert max(map(len, text.splitlines())) <= 120
     one = trace[0:1]
-    assert "1 in 0 s" in portrait(one, profile(one))
+    assert "1 in 0 s" in portrait(one, describe(one))
 
 
 def test_bars_are_as_high_as_their_counts():
@@ -114,11 +114,11 @@ def test_bars_are_as_high_as_their_counts():
 @pytest.mark.parametrize("name", ["azure-code", "fixed-128-128", "weka-agentic"])
 def test_pictures_are_written(tmp_path, name):
     trace = synthesise(name, duration=60)
-    plot(trace, profile(trace), str(tmp_path / "t.png"))
+    plot(trace, describe(trace), str(tmp_path / "t.png"))
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
-    plot(trace, profile(trace), str(tmp_path / "t.svg"))
+    plot(trace, describe(trace), str(tmp_path / "t.svg"))
     assert ET.parse(tmp_path / "t.svg").getroot().tag.endswith("svg")
-    plot(trace, profile(trace), str(tmp_path / "t.html"))
+    plot(trace, describe(trace), str(tmp_path / "t.html"))
     page = (tmp_path / "t.html").read_text()
     assert ("<svg" in page and "perfect" in page) or name != "weka-agentic"
     assert "src=" not in page and "<script" not in page and "@import" not in page
@@ -127,6 +127,6 @@ def test_pictures_are_written(tmp_path, name):
 def test_a_hostile_name_is_escaped(tmp_path):
     trace = synthesise("fixed-128-128", duration=60)
     hostile = Trace(trace.table, name="<script>alert(1)</script>", source="<img src=x>")
-    plot(hostile, profile(hostile), str(tmp_path / "t.html"))
+    plot(hostile, describe(hostile), str(tmp_path / "t.html"))
     page = (tmp_path / "t.html").read_text()
     assert "<script>" not in page and "<img" not in page

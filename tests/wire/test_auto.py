@@ -2,8 +2,8 @@
 
 import pytest
 
-from targets.auto import CANDIDATES, look, settle
-from targets.target import Spec
+from targets.inspection.autodetect import CANDIDATES, look, settle
+from targets.target import Target
 from tests.wire.answering import refuses, serving, stream, words
 
 CHAT, GROQ, MESSAGES = "/v1/chat/completions", "/openai/v1/chat/completions", "/v1/messages"
@@ -55,7 +55,7 @@ NO_EOS = ("", ["ignore_eos"], refuses("Unsupported parameter: 'ignore_eos'"))
 )
 def test_what_is_found(rules, kind, asked, says):
     with serving(*rules) as (url, paths):
-        found = settle(Spec("a", url, "m", "auto", first_token_timeout=1.0))
+        found = settle(Target("a", url, "m", "auto", first_token_timeout=1.0))
     assert (found.spec.endpoint_type, len(paths)) == (kind, asked), (found.problem, paths)
     assert says in found.problem if says else found.ok and found.notes[0] == f"answers as endpoint type {kind}"
 
@@ -63,7 +63,7 @@ def test_what_is_found(rules, kind, asked, says):
 def test_a_refused_key_is_tried_under_anthropics_header_too(monkeypatch):
     monkeypatch.setenv("AUTO_TEST_KEY", "good-key-of-the-test")
     with serving((MESSAGES, [], ANTHROPIC), ("", [], refuses("no x-api-key", 401))) as (url, paths):
-        found = settle(Spec("a", url, "m", "auto", api_key_env="AUTO_TEST_KEY"))
+        found = settle(Target("a", url, "m", "auto", api_key_env="AUTO_TEST_KEY"))
     assert found.ok and found.spec.endpoint_type == "anthropic" and paths == [CHAT, MESSAGES]
 
 
@@ -74,14 +74,14 @@ def test_nobody_there_is_noticed_once():
         tried.append(spec.endpoint_type)
         return next(look([spec]))
 
-    found = settle(Spec("a", "http://127.0.0.1:9", "m", "auto"), ask)
+    found = settle(Target("a", "http://127.0.0.1:9", "m", "auto"), ask)
     assert "can't be reached" in found.problem and tried == [CANDIDATES[0]]
 
 
 def test_one_that_cant_be_used_ends_nothing_for_the_others():
     with serving(("", [], refuses("bad key", 403))) as (bad, _), serving((CHAT, [], GOOD)) as (good, _):
         kinds = {"a": (bad, "auto"), "b": (good, "auto"), "c": (good, "chat"), "d": (bad, "chat")}
-        found = list(look([Spec(name, url, "m", kind) for name, (url, kind) in kinds.items()]))
+        found = list(look([Target(name, url, "m", kind) for name, (url, kind) in kinds.items()]))
     assert [(each.spec.name, each.spec.endpoint_type, each.ok) for each in found] == [
         ("a", "auto", False),
         ("b", "chat", True),
@@ -95,5 +95,5 @@ def test_two_legs_of_plain_openai_servers_are_no_dynamo():
     handed = {"choices": [{"message": {"content": "w"}}], "kv_transfer_params": {"remote_host": "h"}}
     with serving(("", ["kv_transfer_params"], (200, handed))) as (prefill, _), serving((CHAT, [], GOOD)) as (decode, _):
         legs = {"prefill": (prefill,), "decode": (decode,), "protocol": "nixl"}
-        found = settle(Spec("pair", decode, "m", "auto", **legs))
+        found = settle(Target("pair", decode, "m", "auto", **legs))
     assert found.ok and found.spec.endpoint_type == "chat" and found.spec.protocol == "nixl"

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from targets.recording import Recording, facts, replay
-from targets.target import Ask, Spec
+from targets.inspection.recording import Recording, facts, replay
+from targets.target import Call, Target
 from targets.wire import custom
 from traces.errors import InputError
 
-SPEC = Spec("own", "http://127.0.0.1:1", model="m")
-ASK = Ask(0, 0, "hello there", 2, 7, history=(("user", "before"),))
+SPEC = Target("own", "http://127.0.0.1:1", model="m")
+ASK = Call(0, 0, "hello there", 2, 7, history=(("user", "before"),))
 TOLD = {
     "path": "/generate",
     "headers": {"x-tenant": "load"},

@@ -14,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from targets.exchange import Exchange, Verbatim
-from targets.recording import Recording, facts, free_name, recording, replay
-from targets.target import Ask, Spec
+from targets.inspection.recording import Recording, facts, free_name, recording, replay
+from targets.target import Call, Target
 from targets.wire import WIRES, WireError
 from traces.errors import InputError
 
@@ -67,14 +67,14 @@ def test_every_type_has_a_stream_an_error_and_a_request(kind):
 
 @every_exchange
 def test_the_text_that_is_kept_is_all_of_it(kind, table, monkeypatch):
-    monkeypatch.setattr("targets.recording.UNTOLD", Verbatim(0, "", 0, 0, 0))
+    monkeypatch.setattr("targets.inspection.recording.UNTOLD", Verbatim(0, "", 0, 0, 0))
     exchange = replay(WIRES[kind], recording(table))
     assert exchange.chars == len(exchange.take() or "")
 
 
 @pytest.mark.parametrize("kind", WIRES)
 def test_a_request_for_no_token_asks_for_one(kind):
-    _, _, body = WIRES[kind].request(Ask(0, 0, "hello", 1, 0), Spec("x", "http://h", "m"))
+    _, _, body = WIRES[kind].request(Call(0, 0, "hello", 1, 0), Target("x", "http://h", "m"))
     assert re.findall(rb'"\w*max\w*tokens":(\d+)', body) == [b"1"]
 
 

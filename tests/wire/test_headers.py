@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from targets.exchange import Exchange
-from targets.wire import facts, headers
+from targets.wire import headers, lenient
 
 RECEIVED = datetime(2026, 11, 21, 1, 16, 47, tzinfo=UTC).timestamp()
 
@@ -57,4 +57,4 @@ def test_what_is_kept_is_bounded():
     ],
 )
 def test_what_an_error_says(body, says):
-    assert facts.complaint_in(body) == says
+    assert lenient.complaint_in(body) == says

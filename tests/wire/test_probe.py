@@ -9,15 +9,15 @@ import gevent
 import pytest
 
 from targets.exchange import Exchange, Outcome
-from targets.probe import TOKENS, judge, probe
-from targets.target import Spec
+from targets.inspection.probe import TOKENS, judge, probe
+from targets.target import Target
 from tests.targets.scripted import Scripted
 from tests.targets.wire_cases import DONE, TWO, chunked
 from tests.wire.answering import refuses, serving, stream, words
 
 USAGE = 'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}}\n\n'
 GOOD = chunked(TWO + USAGE + DONE)
-SPEC = Spec("one", "http://127.0.0.1:1", "m", api_key_env="KEY_VARIABLE")
+SPEC = Target("one", "http://127.0.0.1:1", "m", api_key_env="KEY_VARIABLE")
 
 
 def exchange(outcome=Outcome.OK, status=200, error="", usage=TOKENS, reads=TOKENS, events=1, at=0, **more):
@@ -72,7 +72,7 @@ def test_what_is_worth_knowing(given, says):
 
 
 def test_a_port_where_nobody_listens():
-    specs = [Spec(name, "http://127.0.0.1:9", "m") for name in ("one", "two")]
+    specs = [Target(name, "http://127.0.0.1:9", "m") for name in ("one", "two")]
     found = probe(specs)
     assert [each.spec.name for each in found] == ["one", "two"]
     assert all("http://127.0.0.1:9 can't be reached" in each.problem and each.hopeless for each in found)
@@ -80,9 +80,9 @@ def test_a_port_where_nobody_listens():
 
 def test_a_target_that_cant_be_made_hides_no_other(tmp_path):
     specs = [
-        Spec("no-ca", "https://127.0.0.1:9", "m", ca_file=str(tmp_path / "none.pem")),
-        Spec("no-name", "http://no.such.host.invalid", "m"),
-        Spec("nobody", "http://127.0.0.1:9", "m"),
+        Target("no-ca", "https://127.0.0.1:9", "m", ca_file=str(tmp_path / "none.pem")),
+        Target("no-name", "http://no.such.host.invalid", "m"),
+        Target("nobody", "http://127.0.0.1:9", "m"),
     ]
     found = probe(specs)
     assert [each.spec.name for each in found] == ["no-ca", "no-name", "nobody"]
@@ -110,7 +110,7 @@ def test_a_client_that_was_busy_blames_no_server():
     stalls = iter([0.4])
     stall = gevent.get_hub().loop.timer(0.01)
     stall.start(lambda: time.sleep(next(stalls, 0)))
-    (found,) = probe([Spec("good", server.url, "m")])
+    (found,) = probe([Target("good", server.url, "m")])
     server.close()
     assert next(stalls, None) is None, "it never stalled"
     assert found.ok and not any("may not stream" in note for note in found.notes)
@@ -124,7 +124,7 @@ def test_a_buffering_proxy_is_named():
             peer.say(chunked(TWO + USAGE + DONE))
 
     server = Scripted(all_at_once)
-    (found,) = probe([Spec("proxied", server.url, "m")])
+    (found,) = probe([Target("proxied", server.url, "m")])
     server.close()
     assert "doesn't stream" in found.problem and found.hopeless
 
@@ -157,7 +157,7 @@ def legs():
         def make(prefill, decode, protocol="nixl", **more):
             made = [[stack.enter_context(serving(("", [], answer))) for answer in pool] for pool in (prefill, decode)]
             pools = [tuple(url for url, _ in pool) for pool in made]
-            spec = Spec("legs", pools[1][0], "m", prefill=pools[0], decode=pools[1], protocol=protocol, **more)
+            spec = Target("legs", pools[1][0], "m", prefill=pools[0], decode=pools[1], protocol=protocol, **more)
             return spec, [paths for pool in made for _, paths in pool]
 
         yield make
@@ -216,6 +216,6 @@ def test_a_refused_prefill_leg_beside_a_whole_decode_leg_has_its_own_status(legs
 
 def test_a_targets_own_limit_ends_its_probe():
     server = Scripted(late(0.3, 0.3))
-    (found,) = probe([Spec("slow", server.url, "m", request_timeout=0.5)])
+    (found,) = probe([Target("slow", server.url, "m", request_timeout=0.5)])
     server.close()
     assert "didn't answer in time: not done within 0.5 s" in found.problem

@@ -4,8 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
-from targets.config import KEYS, parse
-from targets.twoleg_protocols import PROTOCOLS
+from targets.disaggregated.protocols import PROTOCOLS
+from targets.targets_toml import KEYS, parse
 from targets.wire import WIRES, custom
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text(encoding="utf-8")

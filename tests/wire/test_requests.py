@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from targets.target import Ask, Spec
-from targets.wire import WIRES, custom, facts
+from targets.target import Call, Target
+from targets.wire import WIRES, custom, lenient
 
 BODY = {"model": "{model}", "p": "{prompt}", "opts": {"n": "{output_tokens}"}}
 CUSTOM = custom.parse({"path": "/g", "body": BODY, "answer": {"text": "t"}}, "own.toml")
@@ -13,7 +13,7 @@ FORMATS = {**WIRES, "own": CUSTOM}
 
 
 def asked(kind, extra):
-    _, _, body = FORMATS[kind].request(Ask(0, 0, "hello", 1, 7), Spec("x", "http://h", "m", extra_body=extra))
+    _, _, body = FORMATS[kind].request(Call(0, 0, "hello", 1, 7), Target("x", "http://h", "m", extra_body=extra))
     return json.loads(body)
 
 
@@ -54,7 +54,7 @@ def test_length_control_stays_beside_the_users_parameters(kind, extra, told):
 
 def test_merging_leaves_both_as_they_were():
     ours, own = {"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": None, "e": {"f": None, "g": 3}}, "d": {"h": 4}}
-    assert facts.merged(ours, own) == {"a": {"c": 2, "e": {"g": 3}}, "d": {"h": 4}}
+    assert lenient.merged(ours, own) == {"a": {"c": 2, "e": {"g": 3}}, "d": {"h": 4}}
     assert (ours, own) == (
         {"a": {"b": 1, "c": 2}, "d": [1]},
         {"a": {"b": None, "e": {"f": None, "g": 3}}, "d": {"h": 4}},

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from targets.blocking import get
+from targets.client.blocking import get
+from targets.client.http import HttpError
 from targets.clock import Clock
-from targets.http import HttpError
-from targets.scrape import FILE, LARGEST, Look, Scraper, looks_at, means, read, reading, round_trips, samples
-from targets.target import Spec
+from targets.target import Target
+from targets.telemetry.scraper import FILE, LARGEST, Look, Scraper, looks_at, means, read, reading, round_trips, samples
 from traces.errors import InputError
 
 VLLM = """\
@@ -160,8 +160,8 @@ def test_the_way_is_the_one_that_requests_take(monkeypatch):
 def test_certificates_are_verified_unless_that_very_target_says_otherwise():
     strict, loose = "https://a.test/metrics", "https://b.test/metrics"
     specs = [
-        Spec("loose", "http://127.0.0.1:1", metrics=(loose, strict), insecure=True),
-        Spec("strict", "http://127.0.0.1:1", metrics=(strict,), ca_file="own.pem"),
+        Target("loose", "http://127.0.0.1:1", metrics=(loose, strict), insecure=True),
+        Target("strict", "http://127.0.0.1:1", metrics=(strict,), ca_file="own.pem"),
     ]
     assert looks_at(specs) == [Look(strict, ca_file="own.pem"), Look(loose, insecure=True)]
 
@@ -169,7 +169,7 @@ def test_certificates_are_verified_unless_that_very_target_says_otherwise():
 def test_a_server_that_is_none_is_in_the_file_and_said_once(tmp_path, capfd):
     with Speaking(b"garbage not http\r\n\r\n") as server:
         url = f"{server.url}/metrics"
-        scraper = Scraper([Spec("one", "http://127.0.0.1:1", metrics=(url,))], tmp_path, Clock().origin)
+        scraper = Scraper([Target("one", "http://127.0.0.1:1", metrics=(url,))], tmp_path, Clock().origin)
         limit = time.monotonic() + 20
         while time.monotonic() < limit and not ((tmp_path / FILE).exists() and len(read(tmp_path / FILE)) >= 2):
             time.sleep(0.05)
@@ -212,7 +212,7 @@ def test_a_process_reads_before_during_and_after(tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     up, down = f"http://127.0.0.1:{server.server_port}/metrics", "http://127.0.0.1:9/metrics"
     clock = Clock()
-    specs = [Spec("one", up, metrics=(up, down)), Spec("two", up, metrics=(up,))]
+    specs = [Target("one", up, metrics=(up, down)), Target("two", up, metrics=(up,))]
     scraper = Scraper(specs, tmp_path, clock.origin)
     limit = time.monotonic() + 20
     while time.monotonic() < limit and not (tmp_path / FILE).exists():
@@ -233,7 +233,7 @@ def test_a_process_reads_before_during_and_after(tmp_path):
 
 
 def test_nothing_to_read_no_process(tmp_path):
-    Scraper([Spec("near", "http://127.0.0.1:9")], tmp_path, Clock().origin).stop()
+    Scraper([Target("near", "http://127.0.0.1:9")], tmp_path, Clock().origin).stop()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -241,7 +241,7 @@ def test_round_trips_to_targets_elsewhere(tmp_path):
     """This machine under its other name stands in for a far one."""
     with socket.create_server(("0.0.0.0", 0)) as server:
         url = f"http://0.0.0.0:{server.getsockname()[1]}"
-        scraper = Scraper([Spec("far", url)], tmp_path, Clock().origin)
+        scraper = Scraper([Target("far", url)], tmp_path, Clock().origin)
         limit = time.monotonic() + 20
         file = tmp_path / FILE
         while time.monotonic() < limit and not (file.exists() and '"during"' in file.read_text()):

@@ -9,9 +9,9 @@ import pytest
 from gevent.event import Event
 
 from targets.clock import Clock
-from targets.connect import connect
+from targets.connecting import connect
 from targets.exchange import Outcome
-from targets.target import Ask, Spec
+from targets.target import Call, Target
 
 STREAMS, TOKENS, WORDS = 256, 64, 40
 ENDPOINTS = [
@@ -27,7 +27,7 @@ def test_256_streams(name, kind, options):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         url = json.loads(process.stdout.readline())["url"]
-        exchanges = streams(Spec(name, url, "llama3-8b", kind))
+        exchanges = streams(Target(name, url, "llama3-8b", kind))
     finally:
         process.terminate()
         process.communicate(timeout=10)
@@ -49,7 +49,7 @@ def streams(spec):
             everything.set()
 
     for i in range(STREAMS):
-        target.start(Ask(i, 0, " ".join(f"w{i}x{k}" for k in range(WORDS)), WORDS, TOKENS), done)
+        target.start(Call(i, 0, " ".join(f"w{i}x{k}" for k in range(WORDS)), WORDS, TOKENS), done)
         gevent.sleep(0)
     everything.wait(60)
     target.close()

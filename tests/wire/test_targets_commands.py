@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.quota import DAY, MINUTE, shortfalls, worst
-from reports import results
-from targets import scrape
-from targets.recording import facts, recording, replay
+from reports.store import row_files
+from targets.inspection.recording import facts, recording, replay
+from targets.telemetry import scraper
 from targets.wire import WIRES
 from tests.targets.scripted import Scripted, good
-from traces.synth import synthesise
+from traces.synthesis.workload import synthesise
 
 
 def phaseload(*words, **environment):
@@ -246,7 +246,7 @@ def test_a_bakeoff_of_a_front_door_two_legs_and_a_format_of_ones_own(tmp_path):
         process.terminate()
         process.communicate(timeout=10)
     assert done.returncode == 0, done.stderr
-    rows = results.read(tmp_path / "run").to_pylist()
+    rows = row_files.read(tmp_path / "run").to_pylist()
     assert {row["outcome"] for row in rows} == {"ok"}
     of = {name: [row for row in rows if row["target"] == name] for name in ("front", "legs", "own")}
     assert len({len(some) for some in of.values()}) == 1 and of["own"]
@@ -254,7 +254,7 @@ def test_a_bakeoff_of_a_front_door_two_legs_and_a_format_of_ones_own(tmp_path):
     assert all(row["prefill_sent"] < row["prefill_done"] <= row["decode_sent"] for row in of["legs"])
     assert all(row["usage_output"] is None and row["server_ttft"] is None for row in of["own"])
     assert "hand-over" in (tmp_path / "run" / "report.html").read_text()
-    assert {row["when"] for row in scrape.read(tmp_path / "run" / scrape.FILE)} == {"before", "during", "after"}
+    assert {row["when"] for row in scraper.read(tmp_path / "run" / scraper.FILE)} == {"before", "during", "after"}
 
 
 def test_auto_finds_the_type_and_says_it(groqrack, tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from targets.config import load, parse
+from targets.targets_toml import load, parse
 from traces.errors import InputError
 
 GOOD = """\

@@ -16,9 +16,9 @@ import gevent
 import pytest
 
 from targets.clock import Clock
-from targets.connect import connect
+from targets.connecting import connect
 from targets.exchange import Outcome
-from targets.target import Ask, Spec
+from targets.target import Call, Target
 from tests.exchanging import asks, run
 from traces.errors import InputError
 
@@ -42,7 +42,7 @@ def pools():
 
 
 def spec(prefill, decode, **more):
-    return Spec("legs", decode[0], "llama3-8b", prefill=tuple(prefill), decode=tuple(decode), protocol="nixl", **more)
+    return Target("legs", decode[0], "llama3-8b", prefill=tuple(prefill), decode=tuple(decode), protocol="nixl", **more)
 
 
 def stopped_after(seconds):
@@ -110,17 +110,17 @@ def test_a_user_who_leaves_leaves_the_decode_leg(pools):
 
 
 def test_an_ask_that_no_chat_takes_is_our_fault_and_not_a_hang(pools):
-    (x,) = run(spec(pools[:1], pools[2:3]), [Ask(0, 0, [1, 2, 3], 3, 8)])
+    (x,) = run(spec(pools[:1], pools[2:3]), [Call(0, 0, [1, 2, 3], 3, 8)])
     assert x.outcome is Outcome.INTERNAL_ERROR
 
 
 def test_legs_that_are_not_whole():
     with pytest.raises(InputError, match="two legs need"):
-        connect(Spec("x", "http://127.0.0.1:1", protocol="nixl"), Clock())
+        connect(Target("x", "http://127.0.0.1:1", protocol="nixl"), Clock())
     with pytest.raises(InputError, match=r"no engine id at http://127\.0\.0\.1:9/query"):
         labels = {"bootstrap_port": "9"}
         one = ("http://127.0.0.1:1",)
-        connect(Spec("x", one[0], prefill=one, decode=one, protocol="mooncake", labels=labels), Clock())
+        connect(Target("x", one[0], prefill=one, decode=one, protocol="mooncake", labels=labels), Clock())
 
 
 @pytest.mark.parametrize(
@@ -146,4 +146,4 @@ def test_a_bootstrap_server_that_is_none_is_a_mistake_with_its_remedy(says, why,
         threading.Thread(target=serve, args=(listening,), daemon=True).start()
         labels, one = {"bootstrap_port": str(listening.getsockname()[1])}, ("http://127.0.0.1:1",)
         with pytest.raises(InputError, match=rf"{why}.*\(set labels = "):
-            connect(Spec("x", one[0], prefill=one, decode=one, protocol="mooncake", labels=labels), Clock())
+            connect(Target("x", one[0], prefill=one, decode=one, protocol="mooncake", labels=labels), Clock())

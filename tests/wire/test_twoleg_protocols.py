@@ -2,8 +2,8 @@
 
 import pytest
 
+from targets.disaggregated.protocols import PROTOCOLS, Pair
 from targets.exchange import Outcome
-from targets.twoleg_protocols import PROTOCOLS, Pair
 from targets.wire import WireError
 
 ID = "00112233445566778899aabbccddeeff"

@@ -1,0 +1,107 @@
+"""The command line: `phaseload`, or `python -m loadgen`. One file a command in `commands/`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from traces.errors import InputError
+
+from .. import house
+from ..run.finish import INCOMPLETE, UNUSABLE
+
+RUN, PLAN, REPORT, CHECK = "Replay", "Traces and simulation", "Results", "The tool itself"
+
+# (module of commands/, which has a function or a Typer app of that name; group): the order of the help.
+COMMANDS = (
+    ("replay", RUN),
+    ("bakeoff", RUN),
+    ("capacity", RUN),
+    ("targets", RUN),
+    ("record", RUN),
+    ("trace", PLAN),
+    ("simulate", PLAN),
+    ("serve", PLAN),
+    ("report", REPORT),
+    ("gate", REPORT),
+    ("compare", REPORT),
+    ("certify", CHECK),
+)
+
+# What follows the arguments is theirs: Locust's options, replay's, more objectives.
+TAKING_MORE = ("replay", "bakeoff", "capacity", "gate")
+
+app = typer.Typer(
+    name="phaseload",
+    help="Replays LLM traces against streaming inference endpoints: TTFT and TPOT, phase by phase, and a verdict.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"phaseload {version('phaseload')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _register() -> None:
+    if app.registered_commands:
+        return
+    for name, group in COMMANDS:
+        command = getattr(import_module(f"loadgen.cli.{name}"), name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=group)
+        else:
+            more = {"allow_extra_args": name in TAKING_MORE}
+            app.command(name, rich_help_panel=group, context_settings=more)(command)
+
+
+def main() -> None:
+    """Bad input is one line on stderr and exit code 2, wherever it was found."""
+    try:
+        house.check()
+        _register()
+        app()
+    except InputError as error:
+        sys.stderr.write(f"phaseload: {error}\n")
+        sys.exit(UNUSABLE)
+    except SystemExit as end:
+        sys.exit(INCOMPLETE if end.code == 130 else end.code)  # Typer's for Ctrl-C
+    except BrokenPipeError:  # `phaseload ... | head`
+        sys.exit(0)
+    except Exception as error:
+        sys.stderr.write(_fault(error))
+        sys.exit(INCOMPLETE)
+
+
+def _fault(error: Exception) -> str:
+    """What is said of a mistake of ours."""
+    if os.environ.get("PHASELOAD_DEBUG"):
+        return "".join(traceback.format_exception(error))
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"phaseload: a fault of its own, please report it: {error!r} at {at.filename}:{at.lineno} "
+        "(PHASELOAD_DEBUG=1 shows the way there)\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""`phaseload compare`: the same requests on two endpoints, or in two runs, pair by pair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as o
+
+
+def compare(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    other: Annotated[
+        Path | None, typer.Argument(help="A later run of the same trace; without it: RUN's targets.")
+    ] = None,
+    base: Annotated[str, typer.Option(metavar="TARGET", help="Compare with this target of RUN only.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON and nothing else.")] = False,
+) -> None:
+    """Compare endpoints request by request: median ratios of TTFT, TPOT and E2E with 95 % intervals, and ratios of p99.
+
+    Requests are paired by their place in the trace, so their lengths cancel. A ratio is OTHER / BASE.
+
+    Examples:
+
+        phaseload compare runs/bakeoff-1
+
+        phaseload compare runs/bakeoff-1 --base h100
+
+        phaseload compare runs/before runs/after --json
+    """
+    from rich.console import Console
+
+    from reports.analysis import comparison as comparing
+    from reports.render import text
+    from reports.store import run_folder
+    from traces.errors import InputError
+
+    loaded = [run_folder.load(folder) for folder in (run, other) if folder is not None]
+    for one in loaded:
+        if one.damaged or one.lacking:
+            said = f"{one.folder}: row files are gone or unreadable; only the rows that are left are compared"
+            Console(stderr=True).print(said, soft_wrap=True, markup=False, highlight=False)
+    found = comparing.of_run(loaded[0], base) if other is None else comparing.of_runs(*loaded)
+    if not found:
+        raise InputError("one target only: nothing to compare", where=str(run), remedy="give a second run")
+    if json:
+        o.print_json(found)
+    else:
+        text.print_comparison(found, Console())

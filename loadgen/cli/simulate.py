@@ -1,0 +1,77 @@
+"""`phaseload simulate`: a trace through simulated endpoints in virtual time, and grids of such runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ..load import Gates, Load
+from . import options as o
+
+SIMULATED = "Simulated endpoints"
+
+
+@o.taking(load=Load, gates=Gates, omit=("concurrency", "drain_timeout", "open_loop", "retries", "leave", "keep_ticks"))
+def simulate(
+    *,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME=]PROFILE[,KEY=VALUE...], repeatable.", rich_help_panel=SIMULATED),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Model whose sizes set the speed.")] = "llama2-7b",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of all targets.", rich_help_panel=SIMULATED),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUES",
+            help="An axis of a grid: speedup=0.5..8, pool=1,2,4, link.bandwidth=1..50:6 (points, 8 unless given).",
+            rich_help_panel=SIMULATED,
+        ),
+    ] = None,
+    load: Load,
+    gates: Gates,
+    out: o.Out = None,
+    as_json: o.Json = False,
+) -> None:
+    """Plan with simulated endpoints in virtual time: an hour of traffic in a second, the same report.
+
+    With --sweep, every combination is simulated on all cores, and planning.html shows TTFT, TPOT and cost against the
+    load, what a hybrid gains, and where batching overtakes. The gates of --slo then ask each point; the exit code is 0
+    if at least one point meets all of them, else 1 (3 if too few requests decide it).
+
+    Examples:
+
+        phaseload simulate azure-conv --target a100,pool=4 --target groqrack,pool=14 --duration 600
+
+        phaseload simulate conv.csv --target h100 --slo "ttft p99 < 800ms" --goodput "ttft:800 tpot:40"
+
+        phaseload simulate azure-conv --duration 600 --target h100 --target h100-disagg --sweep speedup=0.5..8
+    """
+    from targets.simulated.__main__ import pairs
+    from traces.errors import InputError
+
+    from .. import planner, preflight, secrets
+    from ..run import finish
+    from ..simulation import virtual_run
+
+    if not target:
+        raise InputError("is missing", where="--target", remedy="a profile; `phaseload serve --list` shows them")
+    chosen = virtual_run.subjects(target, pairs(setting or []))
+    preflight.check_gates(gates)
+    name = f"simulate-{planner.name_of(load.trace)}"
+    if sweep:
+        from ..simulation import sweeps
+
+        sys.exit(sweeps.run(chosen, load, sweep, out, name=name, model=model, goodput=gates.goodput, slo=gates.slo))
+    for subject in chosen:
+        subject.build(model)
+    trace = planner.requests(load)
+    folder = planner.new_folder(name, out)
+    about = {"argv": secrets.argv(), "json": as_json, "slo": gates.slo, "goodput": gates.goodput}
+    virtual_run.run(chosen, load, trace, folder, model=model, about=about)
+    sys.exit(finish.conclude(folder))

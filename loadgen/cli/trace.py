@@ -1,0 +1,210 @@
+"""`phaseload trace`: look at traces, reshape them, draw them from a workload, fit a workload to one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .options import print_json
+
+trace = typer.Typer(no_args_is_help=True, help="Look at traces, reshape them, synthesise them, fit workloads to them.")
+
+SHAPE = "Shape, in this order"
+Source = Annotated[
+    str, typer.Argument(help="A file or folder of any known format, - for stdin, or a bundled workload.")
+]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Count unusable rows instead of refusing them.")]
+KeepTicks = Annotated[bool, typer.Option("--keep-ticks", help="Leave coarse timestamps on their ticks.")]
+Seed = Annotated[int, typer.Option(help="Of every random draw.")]
+Shape = typer.Option(rich_help_panel=SHAPE)
+
+
+@trace.command()
+def info(
+    source: Source,
+    until: Annotated[float | None, typer.Option(help="Read only so many seconds of it.")] = None,
+    skip_bad_rows: SkipBadRows = False,
+    keep_ticks: KeepTicks = False,
+    seed: Seed = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
+) -> None:
+    """Say what a trace is like: rate, burstiness, lengths, sessions, and what a perfect prefix cache would hit.
+
+    Examples:
+
+        phaseload trace info AzureLLMInferenceTrace_conv.csv
+
+        zcat trace.csv.gz | phaseload trace info - --json
+    """
+    from reports.render.trace_view import portrait
+    from traces.reading import open_trace
+    from traces.statistics import describe
+
+    found = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=until)
+    about = describe(found)
+    if json:
+        print_json({"name": found.name, "fingerprint": found.fingerprint(), "notes": dict(found.notes), **about})
+    else:
+        typer.echo(portrait(found, about), nl=False)
+
+
+@trace.command()
+def convert(
+    source: Annotated[list[str], typer.Argument(help="One trace, or several that are merged.")],
+    out: Annotated[str, typer.Argument(help="File to write: .parquet, .jsonl or .csv, the latter two also .gz, .zst.")],
+    start: Annotated[float, Shape] = 0.0,
+    end: Annotated[float | None, Shape] = None,
+    min_prompt: Annotated[int | None, Shape] = None,
+    max_prompt: Annotated[int | None, Shape] = None,
+    min_output: Annotated[int | None, Shape] = None,
+    max_output: Annotated[int | None, Shape] = None,
+    repeat: Annotated[int, Shape] = 1,
+    rate_scale: Annotated[float, typer.Option(help="Thin (< 1) or superpose (> 1).", rich_help_panel=SHAPE)] = 1.0,
+    speed: Annotated[float, typer.Option(help="Time runs so many times as fast.", rich_help_panel=SHAPE)] = 1.0,
+    max_context: Annotated[int | None, typer.Option(help="Cut lengths to fit (tokens).", rich_help_panel=SHAPE)] = None,
+    limit: Annotated[int | None, typer.Option(help="The first so many requests.", rich_help_panel=SHAPE)] = None,
+    skip_bad_rows: SkipBadRows = False,
+    keep_ticks: KeepTicks = False,
+    seed: Seed = 0,
+) -> None:
+    """Read traces of any format, reshape them and write one of our own.
+
+    Examples:
+
+        phaseload trace convert mooncake.jsonl.gz mooncake.parquet
+
+        phaseload trace convert conv.csv code.csv both.jsonl.zst --end 600 --rate-scale 2 --max-context 8192
+    """
+    from traces import combine, transforms
+    from traces.errors import InputError
+    from traces.reading import open_trace
+    from traces.writing import write
+
+    parts = [
+        open_trace(one, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=end) for one in source
+    ]
+    shaped = parts[0] if len(parts) == 1 else combine.merge(parts)
+    if start or end is not None:
+        shaped = transforms.clip(shaped, start, end)
+    shaped = transforms.only(shaped, prompt=(min_prompt, max_prompt), output=(min_output, max_output))
+    if repeat != 1:
+        shaped = combine.repeat(shaped, repeat)
+    if rate_scale != 1:
+        shaped = combine.scale_rate(shaped, rate_scale, seed)
+    if speed != 1:
+        shaped = transforms.speed(shaped, speed)
+    if max_context is not None:
+        shaped = transforms.cap_context(shaped, max_context)
+    if limit is not None:
+        shaped = transforms.limit(shaped, limit)
+    if not len(shaped):
+        raise InputError("no request is left", where=", ".join(source), remedy="ask for a wider part")
+    write(shaped, out)
+    typer.echo(f"{out}: {len(shaped):,} requests in {shaped.span / 1e9:.3f} s, fingerprint {shaped.fingerprint()}")
+
+
+@trace.command()
+def plot(
+    source: Source,
+    out: Annotated[str, typer.Argument(help="Picture to write: .png, .svg or .html.")],
+    skip_bad_rows: SkipBadRows = False,
+    keep_ticks: KeepTicks = False,
+    seed: Seed = 0,
+) -> None:
+    """Draw a trace: arrivals, gaps against Poisson's, lengths, prompt against output.
+
+    Examples:
+
+        phaseload trace plot azure-code azure-code.html
+    """
+    from reports.render.trace_plot import plot as draw
+    from traces.reading import open_trace
+    from traces.statistics import describe
+
+    found = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
+    draw(found, describe(found), out)
+    typer.echo(out)
+
+
+@trace.command()
+def synth(
+    name: Annotated[str, typer.Argument(help="A bundled workload, or a workload file as fit writes it.")] = "",
+    rate: Annotated[float | None, typer.Option(help="Requests a second, else the workload's own.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Seconds, else the workload's own.")] = None,
+    seed: Seed = 0,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="File to write; without it, a portrait.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Show the bundled workloads.")] = False,
+) -> None:
+    """Draw a trace from a workload's parameters.
+
+    Examples:
+
+        phaseload trace synth --list
+
+        phaseload trace synth azure-conv --rate 20 --duration 600 --seed 1 -o conv20.parquet
+    """
+    from reports.render.trace_view import portrait
+    from traces.statistics import describe
+    from traces.synthesis.workload import WORKLOADS, load, synthesise
+    from traces.writing import write
+
+    if list_ or not name:
+        for one in WORKLOADS:
+            typer.echo(f"{one:<24}{load(one)['about']}")
+        return
+    made = synthesise(name, rate=rate, duration=duration, seed=seed)
+    if out is None:
+        typer.echo(portrait(made, describe(made)), nl=False)
+    else:
+        write(made, out)
+        typer.echo(f"{out}: {len(made):,} requests in {made.span / 1e9:.3f} s, fingerprint {made.fingerprint()}")
+
+
+@trace.command()
+def fit(
+    source: Source,
+    out: Annotated[str | None, typer.Option("--out", "-o", help="Workload file to write.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Synthetic traces to compare it with.")] = 3,
+    skip_bad_rows: SkipBadRows = False,
+    keep_ticks: KeepTicks = False,
+    seed: Seed = 0,
+) -> None:
+    """Fit a workload to a trace, parameters only, and say how well traces made from it resemble it.
+
+    Examples:
+
+        phaseload trace fit mine.csv -o mine.json && phaseload trace synth mine.json --rate 20
+    """
+    from pathlib import Path
+
+    import orjson
+    from rich.console import Console
+    from rich.table import Table
+
+    from traces.errors import InputError
+    from traces.reading import open_trace
+    from traces.synthesis.fit import closeness
+    from traces.synthesis.fit import fit as fitted
+
+    found = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
+    workload = fitted(found)
+    rows = closeness(found, workload, seeds)
+    table = Table(title=f"Synthetic against {found.name}: KS distances, relative errors of the rest")
+    for heading in ("", *(f"seed {one}" for one in range(seeds))):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name in rows[0]:
+        table.add_row(name, *(_figure(name, row[name]) for row in rows))
+    Console().print(table)
+    if out is not None:
+        try:
+            Path(out).write_bytes(orjson.dumps(workload, option=orjson.OPT_INDENT_2))
+        except OSError as error:
+            raise InputError(f"can't be written: {error.strerror}", where=out, remedy="check the path") from None
+        typer.echo(out)
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if name.endswith("KS") else f"{value:+.1%}"

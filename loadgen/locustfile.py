@@ -1,9 +1,0 @@
-"""The packaged Locust file: `phaseload replay` and `phaseload bakeoff` run it with the plan that they made."""
-
-from __future__ import annotations
-
-from loadgen.user import TraceUser
-
-
-class Replay(TraceUser):
-    """All that it needs is in the plan."""

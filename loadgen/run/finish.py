@@ -1,0 +1,48 @@
+"""The end of a run: summary, report and verdicts, from its files alone; and the exit code that says it all."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from traces.errors import InputError
+
+OK, FAILED, UNUSABLE, INCOMPLETE = 0, 1, 2, 3
+
+
+def conclude(folder: Path) -> int:
+    """Writes summary.json and report.html, prints them and the gates' verdicts, returns the exit code."""
+    from rich.console import Console
+
+    from reports.analysis import gates
+    from reports.analysis import summary as summaries
+    from reports.render import text
+    from reports.store import run_folder
+
+    about = run_folder.facts(folder)
+    console = Console(stderr=bool(about.get("json")), soft_wrap=True)
+    try:
+        run = run_folder.load(folder)
+        summary = summaries.save(run)
+    except InputError as error:
+        console.print(f"nothing to report: {error}", markup=False)
+        return INCOMPLETE
+    text.print_summary(summary, console)
+    try:
+        asked = [gates.parse(gate) for gate in about["slo"]]
+        judged = summary["validity"]
+        verdicts = gates.judge(run_folder.samples(run, summary["objectives"]), asked, judged["reasons"])
+        text.print_verdicts(verdicts, console)
+        code = gates.exit_code(verdicts, judged["status"])
+    except InputError as error:
+        console.print(str(error), markup=False)
+        code = UNUSABLE
+    if about.get("report", True):
+        from reports.render import html  # its figures cost half a second
+
+        console.print(f"report: {html.page([run], [summary])}", markup=False, highlight=False)
+    if about.get("closing"):
+        console.print(about["closing"], markup=False, highlight=False)
+    if about.get("json"):
+        sys.stdout.write((folder / "summary.json").read_text() + "\n")
+    return INCOMPLETE if about["ended"] in ("worker_lost", "interrupted") else code

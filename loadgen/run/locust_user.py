@@ -1,0 +1,331 @@
+"""The Locust adapter: `TraceUser`, and what ties the conductor and the shards to Locust's runners and events.
+
+A locustfile of three lines replays a trace with plain `locust -f`:
+
+    from loadgen.run.locust_user import TraceUser
+    class Replay(TraceUser):
+        trace, url, model = "conversations.csv", "http://127.0.0.1:8000", "llama-3.1-8b"
+
+Theory of operation. Locust starts and stops users, forks or connects workers, and shows its tables; what is sent when
+is none of its business. So a run has one user in each worker process (held by `ReplayShape`), and that user holds the
+process's `Shard`. The `Conductor` lives where Locust's own decisions are made: in the master, or in the only process
+of a local run. Both are wired up when Locust fires `init`, in every mode alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import gevent
+import psutil
+from locust import LoadTestShape, User, events, task
+from locust.exception import StopUser
+from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
+
+from targets.exchange import Exchange
+from targets.target import Target
+from traces.errors import InputError
+
+from .. import plan as plans
+from .coordinator import Coordinator
+from .endpoints import die_with_parent
+from .finish import INCOMPLETE, UNUSABLE, conclude
+from .progress import Progress
+from .spawn import RUN
+from .worker import Worker
+
+UP, DOWN = "phaseload_up", "phaseload_down"  # Locust's message types: to the conductor, to a shard
+LOCAL = "local"
+
+log = logging.getLogger("phaseload")
+
+
+class TraceUser(User):  # type: ignore[misc]
+    """Replays a trace; one a worker process. Subclasses set `trace`, `url` (or Locust's --host), `model`, and any
+    other option of `phaseload replay`, by its name with underscores."""
+
+    abstract = True
+    trace = ""
+    url = ""
+    model = ""
+    endpoint_type = "chat"
+    out: str | None = None
+    slo: tuple[str, ...] = ()
+    goodput: tuple[str, ...] = ()
+
+    shard: Worker | None = None  # that this user holds
+
+    @task  # type: ignore[untyped-decorator]
+    def replay(self) -> None:
+        self.shard = wiring_of(self.environment).claim()
+        self.shard.done.wait()
+        while True:  # the shape ends the run; a task that returned would be run again
+            gevent.sleep(3600)
+
+    def on_stop(self) -> None:
+        if self.shard is not None:
+            self.shard.finish()
+
+
+class Wiring:
+    """One process's part in the run, tied to its Locust environment."""
+
+    def __init__(self, environment: Any, user: type[TraceUser]) -> None:
+        self.environment, self.runner, self.user = environment, environment.runner, user
+        self.shard: Worker | None = None
+        self.conductor: Coordinator | None = None
+        self.progress: Progress | None = None
+        self.exit_code: int | None = None
+        self.stopping = False
+        self.terminals = [fd for fd in (1, 2) if os.isatty(fd)]
+        self.folder = Path(os.environ[RUN]) if RUN in os.environ else None
+        self.leads = not isinstance(self.runner, WorkerRunner)
+        self.forked = not self.leads and bool(environment.parsed_options.processes)
+        if self.leads:
+            self._lead()
+        if not isinstance(self.runner, MasterRunner):
+            self.runner.register_message(DOWN, self._to_shard)
+            if self.forked:
+                die_with_parent()  # or it would go on sending for a minute after its master was killed
+        environment.events.quitting.add_listener(self._quitting)
+        for number in (signal.SIGINT, signal.SIGHUP, *([signal.SIGTERM] if self.leads else [])):  # or Locust has it
+            if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                gevent.signal_handler(number, self._interrupt, number)
+
+    def _lead(self) -> None:
+        self.runner.register_message(UP, self._to_conductor)
+        shape = ReplayShape(self.user, self._worker_count, self._is_over)
+        shape.runner = self.runner
+        self.environment.shape_class = shape
+        hooks = self.environment.events
+        hooks.test_start.add_listener(self._begin)
+        hooks.test_stopping.add_listener(self._end)
+        hooks.test_stop.add_listener(self._conclude)
+
+    # The worker's side.
+
+    def claim(self) -> Worker:
+        """This process's shard, for the one user that may have it."""
+        if self.shard is not None and not self.shard.done.is_set():
+            log.error("a second user in this process is refused: its share of the trace would be sent twice")
+            raise StopUser
+        self.shard = Worker(self._post, self._fire)
+        self.shard.start()
+        return self.shard
+
+    def _post(self, message: dict[str, Any]) -> None:
+        self.runner.send_message(UP, message)
+
+    def _to_shard(self, environment: Any, msg: Any) -> None:
+        if self.shard is not None:
+            self.shard.deliver(msg.data)
+
+    def _fire(self, exchange: Exchange) -> None:
+        """Locust's own tables: the whole exchange, and TTFT and TPOT as rows of their own (milliseconds)."""
+        error = None if exchange.ok else f"{exchange.outcome} {exchange.status or ''}".strip()
+        rows = (("POST", exchange.e2e), ("TTFT", exchange.ttft), ("TPOT", exchange.tpot))
+        for kind, seconds in rows:
+            if seconds is None and error is None:
+                continue  # an answer of one token has no TPOT
+            self.environment.events.request.fire(
+                request_type=kind,
+                name=exchange.target,
+                response_time=None if seconds is None else seconds * 1e3,
+                response_length=exchange.bytes_received,
+                exception=error,
+                context={},
+            )
+
+    # The conductor's side.
+
+    def _worker_count(self) -> int:
+        if self.conductor is not None and not self.conductor.over.is_set():
+            return len(self.conductor.workers)
+        return len(self._clients())
+
+    def _clients(self) -> list[str]:
+        if isinstance(self.runner, LocalRunner):
+            return [LOCAL]
+        clients = self.runner.clients
+        return [client.id for client in clients.ready + clients.spawning + clients.running]
+
+    def _alive(self, client: str) -> bool:
+        if isinstance(self.runner, LocalRunner):
+            return True
+        return client in self.runner.clients and self.runner.clients[client].state != STATE_MISSING
+
+    def _is_over(self) -> bool:
+        return self.exit_code == UNUSABLE or (self.conductor is not None and self.conductor.over.is_set())
+
+    def _to_conductor(self, environment: Any, msg: Any) -> None:
+        if self.conductor is not None:
+            self.conductor.deliver(msg.node_id, msg.data)
+
+    def _send(self, message: dict[str, Any], client: str) -> None:
+        self.runner.send_message(DOWN, message, client)
+
+    def _begin(self, **_: Any) -> None:
+        """A run starts: by the command line, or by the button of the web page."""
+        self.exit_code = None
+        try:
+            folder = self._run_folder()
+            plan = plans.load(folder)
+            if self.environment.web_ui is None and self.environment.parsed_options.run_time:
+                plan = plans.cut(plan, self.environment.parsed_options.run_time)
+        except InputError as error:
+            sys.stderr.write(f"phaseload: {error}\n")
+            self.exit_code = UNUSABLE
+            return
+        self.conductor = Coordinator(folder, plan, self._clients(), self._send, self._alive)
+        self.progress = Progress(self.conductor)
+        self.progress.start()
+
+    def _run_folder(self) -> Path:
+        """The planned folder for the first run, a copy of its plan for each later one."""
+        from ..planner import numbered
+
+        if self.folder is None:
+            self.folder = _planned(self.user, self.environment.host)
+        if not (self.folder / "run.json").exists():
+            return self.folder
+        folder = numbered(self.folder)
+        shutil.copytree(self.folder / plans.FOLDER, folder / plans.FOLDER)
+        shutil.copy(self.folder / plans.FILE, folder / plans.FILE)
+        return folder
+
+    def _end(self, **_: Any) -> None:
+        """Locust is about to stop the users: everything is handed over first."""
+        if self.conductor is not None:
+            self.conductor.finish()
+
+    def _conclude(self, **_: Any) -> None:
+        if self.conductor is None or self.exit_code is not None:
+            return
+        self.exit_code = INCOMPLETE  # in case what follows fails
+        if self.progress is not None:
+            self.progress.stop()
+        self.exit_code = conclude(self.conductor.folder)
+        self.conductor = None
+
+    # The end of the process.
+
+    def _quitting(self, **_: Any) -> None:
+        if self.leads:
+            self._end()
+            self._conclude()
+            self.environment.process_exit_code = INCOMPLETE if self.exit_code is None else self.exit_code
+        else:
+            if self.shard is not None:
+                self.shard.finish()
+                self.shard.done.wait(5 if self.forked else 30)
+            self.environment.process_exit_code = int(self.shard is not None and self.shard.error is not None)
+
+    def _interrupt(self, number: int) -> None:
+        """SIGINT, SIGTERM or SIGHUP ends the run and reports it; Ctrl-C after that kills. `timeout` and a closed
+        terminal send theirs twice."""
+        if number == signal.SIGHUP:
+            _mute(self.terminals)
+        if self.stopping:
+            if number == signal.SIGINT:
+                _kill(INCOMPLETE)
+            return
+        self.stopping = True
+        if self.leads:
+            self._end_by_hand()
+        elif self.shard is None or self.shard.done.is_set():
+            _kill(INCOMPLETE)
+        elif not self.forked:  # forked workers wait for their master's word
+            self.shard.finish()
+            self.shard.done.wait(30)
+            self.runner.quit()
+
+    def _end_by_hand(self) -> None:
+        web = self.environment.web_ui
+        if self.conductor is not None:
+            log.warning("ending the run: what is open is cut; Ctrl-C again kills")
+            self._end()  # the shape sees that it is over, and Locust quits by itself
+        elif web is None:
+            _kill(INCOMPLETE)  # still waiting for workers
+        if web is not None:
+            self.runner.quit()
+            web.stop()
+
+
+def _planned(user: type[TraceUser], host: str | None) -> Path:
+    """A plan from a user's own Locust file."""
+    from .. import planner
+    from ..load import Load
+    from ..secrets import argv
+
+    options = {f.name: getattr(user, f.name) for f in fields(Load) if hasattr(user, f.name)}
+    url = user.url or host or user.host
+    if not user.trace or not url:
+        raise InputError("needs a trace and a URL", where=user.__name__, remedy='trace = "FILE", url = "http://..."')
+    about = {f.name: getattr(user, f.name) for f in fields(Target) if hasattr(user, f.name)}
+    spec = Target(**{**about, "name": user.__name__, "url": url})
+    record = {"argv": argv(), "order": "parallel"}
+    plan, traces = planner.replay(
+        Path(user.trace).stem, Load(**options), spec, slo=user.slo, goodput=user.goodput, record=record
+    )
+    folder = planner.new_folder(plan.name, Path(user.out) if user.out else None)
+    plans.save(plan, traces, folder)
+    return folder
+
+
+def _mute(terminals: list[int]) -> None:
+    """What is written from now on is lost with these terminals; writing to one that is gone would be an error."""
+    with Path(os.devnull).open("wb") as nowhere:
+        for terminal in terminals:
+            os.dup2(nowhere.fileno(), terminal)
+
+
+def _kill(code: int) -> None:
+    """Ends this process and all that it started, now."""
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(code)
+
+
+_wirings: dict[int, Wiring] = {}
+
+
+def wiring_of(environment: Any) -> Wiring:
+    return _wirings[id(environment)]
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def wire(environment: Any, **_: Any) -> None:
+    """Ties this process in, if its Locust file has a TraceUser."""
+    users = [user for user in environment.user_classes if issubclass(user, TraceUser)]
+    try:
+        if len(users) > 1:
+            raise InputError("only one TraceUser can run at a time", where=", ".join(user.__name__ for user in users))
+        if users:
+            _wirings[id(environment)] = Wiring(environment, users[0])
+    except InputError as error:
+        sys.stderr.write(f"phaseload: {error}\n")
+        sys.exit(UNUSABLE)
+
+
+class ReplayShape(LoadTestShape):  # type: ignore[misc]
+    """`workers()` says how many processes take part, `over()` whether the run has ended."""
+
+    abstract = True
+
+    def __init__(self, user: type[User], workers: Callable[[], int], over: Callable[[], bool]) -> None:
+        super().__init__()
+        self._user, self._workers, self._over = user, workers, over
+
+    def tick(self) -> tuple[int, float, list[type[User]] | None] | None:
+        if self._over():
+            return None
+        workers = self._workers()
+        return workers, max(1, workers), [self._user]

@@ -1,0 +1,9 @@
+"""The packaged Locust file: `phaseload replay` and `phaseload bakeoff` run it with the plan that they made."""
+
+from __future__ import annotations
+
+from .locust_user import TraceUser
+
+
+class Replay(TraceUser):
+    """All that it needs is in the plan."""

@@ -1,0 +1,153 @@
+"""t-digests of a run's phase metrics, by target, load step and metric.
+
+What goes in: counted exchanges only. An exchange that didn't end well adds nothing but a count, because a failed
+request has no latency that could be compared; whoever reads a quantile restores its rank from that count, as
+`quantiles.quantile` does. Lateness and client lag are the client's own and are taken from every counted exchange.
+
+`fastdigest` is the engine (Rust); its dict is what the `tdigest` package reads as well, and digests.json holds it.
+With up to CENTROIDS values it keeps each of them and its quantile is the linear interpolation between order
+statistics, as in `reports.analysis.quantiles`: exact, and near by (0.2 % at p50 and p99) for more. Workers hand over the whole
+digest, once, at the end: to compress it for the wire cost 1 % at 300 values and saved nothing that mattered.
+
+Pandas is never imported here: workers keep digests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import isfinite, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from fastdigest import TDigest
+
+from targets.exchange import NANO, Exchange
+from traces.errors import InputError
+from traces.files import write_whole
+
+METRICS = ("ttft", "ttft_from_due", "tpot", "itl", "e2e", "lateness", "client_lag")
+# The client's own are of every counted exchange; ITL's samples are gaps, so a failed request has no rank among them.
+UNADJUSTED = ("lateness", "client_lag", "itl")
+CENTROIDS = 2000  # 32 kB at most
+
+
+@dataclass
+class Group:
+    """The digests of one target in one load step; seconds."""
+
+    counted: int = 0
+    failed: int = 0
+    digests: dict[str, TDigest] = field(default_factory=lambda: {name: TDigest(CENTROIDS) for name in METRICS})
+
+
+class Digests:
+    """t-digests by (target, step), each with the seven METRICS."""
+
+    def __init__(self, origin: str = "workers") -> None:
+        self.groups: dict[tuple[str, str], Group] = {}
+        self.origin = origin  # "workers": merged from theirs; "rows": computed from the result files
+
+    def add(self, exchange: Exchange) -> None:
+        """Takes a finished exchange's figures; those outside the window are left out."""
+        if not exchange.counted:
+            return
+        group = self._group(exchange.target, exchange.step)
+        group.counted += 1
+        group.failed += not exchange.ok
+        if exchange.stepped:  # its instants can't be compared
+            return
+        digests = group.digests
+        _update(digests["lateness"], exchange.lateness)
+        _update(digests["client_lag"], None if exchange.first_lag is None else exchange.first_lag * NANO)
+        if not exchange.ok:
+            return
+        _update(digests["ttft"], exchange.ttft)
+        _update(digests["ttft_from_due"], exchange.ttft_from_due)
+        _update(digests["tpot"], exchange.tpot)
+        _update(digests["e2e"], exchange.e2e)
+        if len(exchange.token_at) > 1:
+            _extend(digests["itl"], np.diff(np.frombuffer(exchange.token_at, np.int64)) * NANO)
+
+    def add_values(self, target: str, step: str, metric: str, values: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+        """Takes many values of one metric at once (seconds, all finite); counts are the caller's: see `count`."""
+        if len(values):
+            _extend(self._group(target, step).digests[metric], values)
+
+    def count(self, target: str, step: str, counted: int, failed: int) -> None:
+        group = self._group(target, step)
+        group.counted += counted
+        group.failed += failed
+
+    def quantile(self, target: str, step: str, metric: str, q: float) -> float:
+        """Seconds, of the values alone; nan without any."""
+        group = self.groups.get((target, step))
+        if group is None or group.digests[metric].is_empty():
+            return nan
+        return float(group.digests[metric].quantile(q))
+
+    def wire(self) -> list[dict[str, Any]]:
+        """The whole state as plain lists and numbers, for a Locust message (at most about 46 kB a digest).
+
+        State, not increments: whoever collects keeps the latest of each worker and merges those.
+        """
+        return [
+            {"target": target, "step": step, "counted": group.counted, "failed": group.failed}
+            | {name: digest.to_dict() for name, digest in group.digests.items() if not digest.is_empty()}
+            for (target, step), group in self.groups.items()
+        ]
+
+    def merge(self, wire: list[dict[str, Any]]) -> None:
+        """Adds another worker's `wire()`."""
+        for entry in wire:
+            self.count(entry["target"], entry["step"], entry["counted"], entry["failed"])
+            group = self._group(entry["target"], entry["step"])
+            for name in METRICS:
+                if name in entry:
+                    group.digests[name] += TDigest.from_dict(entry[name])
+
+    def save(self, path: Path | str) -> None:
+        """Writes digests.json: each digest is a dict that the `tdigest` package reads (`update_from_dict`)."""
+        rows = [
+            {"target": target, "step": step, "counted": group.counted, "failed": group.failed, "metric": name}
+            | {"unit": "s", "digest": digest.to_dict()}
+            for (target, step), group in sorted(self.groups.items())
+            for name, digest in group.digests.items()
+            if not digest.is_empty()
+        ]
+        write_whole(Path(path), orjson.dumps({"from": self.origin, "digests": rows}))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Digests:
+        """Reads what `save` wrote. InputError for anything else."""
+        digests = cls()
+        try:
+            stored = orjson.loads(Path(path).read_bytes())
+            digests.origin = str(stored.get("from", "workers"))
+            for row in stored["digests"]:
+                group = digests._group(row["target"], row["step"])
+                group.counted, group.failed = int(row["counted"]), int(row["failed"])
+                group.digests[row["metric"]] = TDigest.from_dict(row["digest"])
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise InputError(f"not readable as digests: {problem}", where=str(path)) from None
+        return digests
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self.groups)
+
+    def _group(self, target: str, step: str) -> Group:
+        key = (target, step)
+        if key not in self.groups:
+            self.groups[key] = Group()
+        return self.groups[key]
+
+
+def _update(digest: TDigest, value: float | None) -> None:
+    if value is not None and isfinite(value):  # update(inf) raises, and a digest of nan is worthless
+        digest.update(value)
+
+
+def _extend(digest: TDigest, values: Any) -> None:
+    digest.batch_update(values)  # takes a numpy array as it is, whatever its stub says

@@ -1,0 +1,246 @@
+"""`TwoLegTarget`: a disaggregated exchange that the client drives itself, prefill first or both legs at once.
+
+Theory of operation. Each server of the two pools is an `HttpTarget`, so that both legs are timed like any exchange. The
+prefill leg has an Exchange of its own, of which three instants and the cached tokens are kept; the decode leg runs on
+the exchange that is handed back. Then `sent` becomes the instant of the first leg, so that TTFT is what a user behind a
+proxy would wait, and
+
+    prefill_sent ... prefill_done   prefill, as its server answered it (queue included)
+    prefill_done ... decode_sent    our own hand-over, the part of a proxy (sequential protocols)
+    decode_sent  ... first token    the KV transfer, decode's queue and its first step
+
+are measured, not inferred. Pools go round robin, and decode's moves on by one more whenever both are through, so that
+every pair is used. A prompt shorter than `local_prefill_below` tokens goes straight to decode, which then prefills it
+too: such an exchange has a decode leg only. One leg's failure is the exchange's. What the legs say to each other is in
+`twoleg_protocols`.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+import orjson
+
+from traces.errors import InputError
+
+from ..client.blocking import get
+from ..client.http import HttpError
+from ..client.http_client import HttpClient
+from ..clock import Clock
+from ..exchange import Exchange, Outcome
+from ..target import Call, Target
+from ..wire import WireError, lenient, openai
+from .protocols import PROTOCOLS, Leg, Pair
+
+Done = Callable[[Exchange], None]
+PREFILL = "prefill: "  # begins the error of an exchange that failed for its prefill leg
+
+
+class DisaggregatedClient:
+    """The `Target` of a prefill pool and a decode pool. Raises InputError when made."""
+
+    def __init__(self, spec: Target, clock: Clock, kind: type[Exchange] = Exchange) -> None:
+        if spec.protocol not in PROTOCOLS or not spec.prefill or not spec.decode:
+            known = ", ".join(PROTOCOLS)
+            raise InputError("two legs need prefill, decode and a protocol", where=spec.name, remedy=f"one of {known}")
+        self.spec, self.clock, self.name, self.kind = spec, clock, spec.name, kind
+        self.protocol = PROTOCOLS[spec.protocol]
+        self.prefill = [HttpClient(replace(spec, url=url), clock) for url in spec.prefill]
+        self.decode = [HttpClient(replace(spec, url=url), clock, kind=kind) for url in spec.decode]
+        self._engines = [_engine(spec, url) for url in spec.prefill] if spec.protocol == "mooncake" else []
+        self._local = self._prefilled = 0  # exchanges so far, for the round robins
+        self._in_step = math.lcm(len(self.prefill), len(self.decode))  # pairs that two plain round robins would make
+        self._handing: set[_Exchange] = set()  # those whose decode leg isn't out yet
+
+    def start(self, ask: Call, done: Done) -> None:
+        if ask.prompt_tokens < self.spec.local_prefill_below:
+            return self._start_locally(ask, done)
+        number, self._prefilled = self._prefilled, self._prefilled + 1
+        turn = number % len(self.prefill)
+        decode = self.decode[(number + number // self._in_step) % len(self.decode)]
+        engine = self._engines[turn] if self._engines else ""
+        prefill = self.prefill[turn]
+        pair = Pair(prefill.spec.url, decode.spec.url, uuid.uuid4().hex, engine, self.spec.labels)
+        exchange = _Exchange(self, ask, done, pair, prefill, decode)
+        try:
+            exchange.start()
+        except Exception as error:
+            gevent.spawn(exchange.fail, error)
+        return None
+
+    def _start_locally(self, ask: Call, done: Done) -> None:
+        decode = self.decode[self._local % len(self.decode)]
+        self._local += 1
+
+        def over(exchange: Exchange) -> None:
+            exchange.decode_sent, exchange.decode_worker = exchange.sent, urlsplit(decode.spec.url).netloc
+            done(exchange)
+
+        decode.start(ask, over)
+
+    def stop(self, outcome: Outcome) -> None:
+        for exchange in self._handing:
+            exchange.stopped = outcome
+        for target in (*self.prefill, *self.decode):
+            target.stop(outcome)
+
+    def close(self) -> None:
+        """Prefill first: what it ends hands nothing over any more, and decode's ends are the last."""
+        for exchange in self._handing:
+            exchange.stopped = Outcome.CUT
+        for target in (*self.prefill, *self.decode):
+            target.close()
+
+
+class _Exchange:
+    """One exchange on its two legs."""
+
+    def __init__(
+        self, owner: DisaggregatedClient, ask: Call, done: Done, pair: Pair, prefill: HttpClient, decode: HttpClient
+    ) -> None:
+        self.owner, self.ask, self.done, self.pair = owner, ask, done, pair
+        self.prefill, self.decode = prefill, decode
+        self.stopped: Outcome | None = None
+        self.exchange = owner.kind(
+            ask.index, owner.name, ask.due, ask.prompt_tokens, ask.output_tokens, ask.step, ask.session, ask.turn,
+            ask.planned, ask.counted, ask.attempt, started=owner.clock.now(),
+        )  # fmt: skip
+        self.exchange.prefill_worker = urlsplit(pair.prefill).netloc
+        self.exchange.decode_worker = urlsplit(pair.decode).netloc
+        self.first = Exchange(ask.index, owner.name, ask.due, ask.prompt_tokens, 1)
+        self.answer = PrefillReader()
+        self._waiting_for = 2 if owner.protocol.concurrent else 1
+
+    def start(self) -> None:
+        self.owner._handing.add(self)
+        self._path, self._headers, body = self.decode.wire.request(self.ask, self.decode.spec)
+        self.body: dict[str, Any] = orjson.loads(body)
+        concurrent = self.owner.protocol.concurrent
+        leg = self.owner.protocol.prefill(self.body, self.pair)
+        after = self._one_over if concurrent else self._prefilled
+        self._post(self.prefill, self.first, leg, self.answer, after)
+        if concurrent:
+            self._decode(None)
+
+    def _post(self, target: HttpClient, exchange: Exchange, leg: Leg, reader: Any, done: Done) -> None:
+        body, headers = leg
+        leave = self.ask.leave_after if exchange is self.exchange else None
+        target.post(exchange, self._path, [*self._headers, *headers], orjson.dumps(body), reader, done, leave)
+
+    def _prefilled(self, first: Exchange) -> None:
+        """The prefill leg is over, and the decode leg may go out."""
+        try:
+            if first.outcome is not Outcome.OK:
+                self._finish(first.outcome, PREFILL + first.error)
+            elif self.stopped is not None:
+                self._finish(self.stopped, "ended between prefill and decode")
+            else:
+                self._decode(self.answer.told)
+        except WireError as error:
+            self._finish(error.outcome, PREFILL + str(error))
+        except Exception as error:  # a fault of ours must not leave the exchange open for ever
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        self._finish(Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+
+    def _decode(self, told: dict[str, Any] | None) -> None:
+        leg = self.owner.protocol.decode(self.body, self.pair, told)
+        if leg is None:
+            self._answered_by_prefill()
+        else:
+            self.owner._handing.discard(self)
+            self._post(self.decode, self.exchange, leg, self.decode.wire.Reader(), self._one_over)
+
+    def _one_over(self, _: Exchange) -> None:
+        """A concurrent prefill leg must be over, too, before its instants are known."""
+        self._waiting_for -= 1
+        if self._waiting_for:
+            return
+        exchange, first = self.exchange, self.first
+        exchange.decode_sent = exchange.sent
+        if first.outcome is Outcome.OK or not self.owner.protocol.concurrent:
+            self._finish(exchange.outcome, exchange.error)
+        elif exchange.outcome is Outcome.OK:  # decode made up its own KV, or did without
+            exchange.status, exchange.retry_after = first.status, first.retry_after
+            self._finish(first.outcome, PREFILL + first.error)
+        else:
+            self._finish(exchange.outcome, f"{exchange.error}; prefill: {first.error}")
+
+    def _answered_by_prefill(self) -> None:
+        """TensorRT-LLM's context server finished the request: its one token is the answer."""
+        exchange, first = self.exchange, self.first
+        openai.note(self.answer.told, lenient.first(self.answer.told.get("choices")), exchange)
+        exchange.status, exchange.headers_at, exchange.done = first.status, first.headers_at, first.done
+        assert first.done is not None
+        exchange.token_at.append(first.done)
+        exchange.token_events.append(1)
+        self._finish(Outcome.OK, "")
+
+    def _finish(self, outcome: Outcome, error: str) -> None:
+        exchange, first = self.exchange, self.first
+        self.owner._handing.discard(self)
+        exchange.outcome, exchange.error = outcome, error
+        self.prefill.redact(exchange)
+        exchange.prefill_sent = first.sent
+        if first.sent is not None and (exchange.sent is None or first.sent < exchange.sent):
+            exchange.sent, exchange.connected = first.sent, first.connected
+            exchange.body_sent, exchange.reused = first.body_sent, first.reused
+        exchange.usage_cached = first.usage_cached  # decode counts what it fetched as cached
+        if first.outcome is Outcome.OK:
+            exchange.prefill_done = first.done
+        if exchange.done is None:
+            exchange.done, exchange.status, exchange.retry_after = first.done, first.status, first.retry_after
+        exchange.stepped = exchange.stepped or first.stepped
+        self.done(exchange)
+
+
+class PrefillReader:
+    """Reads prefill's answer: a whole JSON object, or (SGLang) a stream that nobody needs."""
+
+    __slots__ = ("finished", "told")
+
+    def __init__(self) -> None:
+        self.finished = False
+        self.told: dict[str, Any] = {}
+
+    def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
+        if event == openai.DONE:
+            self.finished = True
+            return 0
+        data = lenient.load(event)
+        if data.get("error") or name == "error":
+            raise openai.failed(data)
+        openai.note(data, {}, exchange)
+        exchange.usage_cached = lenient.count(lenient.mapping(data.get("meta_info")).get("cached_tokens"))
+        return 1
+
+    def answer(self, body: bytes, exchange: Exchange) -> int:
+        self.told = lenient.load(body)
+        if self.told.get("error"):
+            raise openai.failed(self.told)
+        openai.note(self.told, {}, exchange)
+        self.finished = True
+        return 1
+
+
+def _engine(spec: Target, url: str) -> str:
+    """Mooncake: the name of a prefill server's engine, as its bootstrap server tells it (or the target's label)."""
+    if "remote_engine_id" in spec.labels:
+        return spec.labels["remote_engine_id"]
+    host, port = Pair(url, url, "", "", spec.labels).bootstrap
+    asked, why = f"http://{host}:{port}/query", "its answer names none"
+    try:
+        told = lenient.load(get(asked, spec.connect_timeout))
+        if engine := lenient.name(lenient.mapping(told.get("0")).get("engine_id")):
+            return engine
+    except (OSError, HttpError, InputError, WireError) as error:
+        why = str(error)
+    remedy = "set labels = { bootstrap_port = ..., remote_engine_id = ... }"
+    raise InputError(f"no engine id at {asked}: {lenient.line(why)}", where=spec.name, remedy=remedy)

@@ -1,0 +1,243 @@
+"""One request before the run: do the URL, the key, the model, streaming and token counting work?
+
+`probe` sends a short request through the target itself, so what it finds is what the run will meet. Its `problem` is a
+reason not to start (one line with the remedy), its `notes` say how tokens will be counted, which phases the server
+reports and what it limits. A target that can't be made at all (a name that nobody knows, a key or a certificate that
+can't be read) has that as its problem; the others are asked all the same. Needs gevent's hub, as every target does.
+
+Of two legs each server of both pools is asked, whatever prompts a run would send straight to decode; what one of them
+lacks is the target's problem, and names that server.
+
+Tokens that one read brought may have come one by one while this process was busy. What is known is the bracket: they
+came between the last poll before the read and the read. Only where this is short is the server to blame; else it is
+asked once more, with nobody beside it, and what is still unsure is a note, no reason not to start.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+
+import orjson
+from gevent.event import AsyncResult
+from gevent.pool import Pool
+
+from traces.errors import InputError
+
+from ..client.loop import pulse
+from ..clock import Clock
+from ..connecting import connect
+from ..disaggregated.client import PREFILL
+from ..exchange import NANO, Exchange, Outcome
+from ..target import Call, Target
+from ..wire import headers
+
+PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
+TOKENS = 16
+PATIENCE = 60.0  # seconds until the first token: the first request of a cold server may take long
+AT_ONCE = 4  # targets: more would stall each other
+CLOSE = 0.1  # share of the wait for them within which tokens came that can't have been apart
+PHASES = ("queue", "prefill", "transfer", "decode")
+EOS = "set ignore_eos = false (--heed-eos)"
+FIELDS = {  # of ours that some servers refuse, and what to do
+    "ignore_eos": f"it doesn't know ignore_eos: {EOS}",
+    "min_tokens": f"it doesn't know min_tokens: {EOS}",
+    "stream_options": 'it takes no stream_options: set omit = ["stream_options"] (null in --extra-body)',
+    "max_tokens": 'it takes no max_tokens: set extra_body = { max_completion_tokens = "{output_tokens}" }',
+    "nvext": "it takes no nvext: choose endpoint type chat",
+}
+REASONS = {
+    Outcome.REFUSED: "can't be reached",
+    Outcome.TIMEOUT: "didn't answer in time",
+    Outcome.STALLED: "stopped in the middle of its answer",
+    Outcome.TRUNCATED: "cut its answer short",
+    Outcome.MALFORMED: "doesn't speak this endpoint type",
+    Outcome.CANCELLED: f"gives more than the {TOKENS} tokens that it was asked for",
+    Outcome.RATE_LIMITED: "refuses even one request for its rate limit",
+}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one request showed."""
+
+    spec: Target
+    exchange: Exchange
+    problem: str = ""
+    notes: tuple[str, ...] = ()
+    server: str = ""  # that the problem is with
+
+    @property
+    def asked(self) -> bool:
+        """Was a request made at all?"""
+        return self.exchange.started is not None
+
+    @property
+    def ok(self) -> bool:
+        return not self.problem
+
+    @property
+    def hopeless(self) -> bool:
+        """Will every request of a run meet the same problem? Else it may pass, and a run counts it."""
+        refused = self.exchange.outcome is Outcome.HTTP_ERROR and 400 <= (self.exchange.status or 0) < 500
+        return not self.ok and (refused or self.exchange.outcome in (Outcome.OK, Outcome.REFUSED))
+
+
+def probe(specs: Sequence[Target]) -> list[Probe]:
+    """Send one request to each target, a few at a time, and one more where it is unsure whether the target streams."""
+    asked = [list(_pairs(spec)) for spec in specs]
+    found = iter(Pool(AT_ONCE).map(_probe, chain.from_iterable(asked)))
+    each = [list(islice(found, len(pairs))) for pairs in asked]
+    return [_of_all(spec, [_surely(one) for one in ones]) for spec, ones in zip(specs, each, strict=True)]
+
+
+def _pairs(spec: Target) -> Iterator[Target]:
+    """A target's servers: itself, or pairs of one prefill and one decode server, so few that each is in one."""
+    if not (spec.prefill and spec.decode):
+        yield spec
+        return
+    for number in range(max(len(spec.prefill), len(spec.decode))):
+        prefill, decode = (pool[number % len(pool)] for pool in (spec.prefill, spec.decode))
+        yield replace(spec, url=decode, prefill=(prefill,), decode=(decode,), local_prefill_below=0)
+
+
+def _surely(found: Probe) -> Probe:
+    return _probe(found.spec) if _unsure(found.exchange) else found
+
+
+def _of_all(spec: Target, found: Sequence[Probe]) -> Probe:
+    """The worst of what a target's servers showed, with the problems of all, or their notes."""
+    worst = min(found, key=lambda one: (not one.hopeless, one.ok))
+    problem = "; ".join(dict.fromkeys(one.problem for one in found if one.problem))
+    notes = () if problem else tuple(dict.fromkeys(note for one in found for note in one.notes))
+    return replace(worst, spec=spec, problem=problem, notes=notes)
+
+
+def _probe(spec: Target) -> Probe:
+    try:
+        exchange = _asked(spec)
+    except InputError as error:
+        never = Exchange(0, spec.name, 0, 0, 0, outcome=Outcome.REFUSED, error=str(error))
+        return Probe(spec, never, str(error))
+    return judge(spec, exchange, _server(spec, exchange))
+
+
+def _server(spec: Target, exchange: Exchange) -> str:
+    """Whose fault it would be, in words."""
+    if spec.protocol is None:
+        return spec.url
+    leg, pool = ("prefill", spec.prefill) if exchange.error.startswith(PREFILL) else ("decode", spec.decode)
+    return f"{leg} server {pool[0]}"
+
+
+def _asked(spec: Target) -> Exchange:
+    pulse().poll_often()
+    first, whole = min(spec.first_token_timeout, PATIENCE), min(spec.request_timeout, 2 * PATIENCE)
+    target = connect(replace(spec, first_token_timeout=first, request_timeout=whole), Clock())
+    words = len(PROMPT.split())
+    ask = Call(0, 0, PROMPT, words, TOKENS, counted=False, leave_after=2 * TOKENS)  # some servers never end
+    finished: AsyncResult[Exchange] = AsyncResult()
+    try:
+        target.start(ask, finished.set)
+        exchange = finished.get()
+        assert exchange is not None
+    finally:
+        target.close()
+    return exchange
+
+
+def judge(spec: Target, exchange: Exchange, server: str = "") -> Probe:
+    """What a probe's exchange means; `server` answered it, or failed to (default: the target's URL). Pure."""
+    server = server or spec.url
+    problem = _problem(spec, exchange, server)
+    return Probe(spec, exchange, problem, () if problem else tuple(_notes(spec, exchange)), server)
+
+
+def _problem(spec: Target, exchange: Exchange, server: str) -> str:
+    error = exchange.error.removeprefix(PREFILL).removeprefix(f"{exchange.status}: ")
+    said = f": {error}" if error else ""
+    match exchange.outcome, exchange.status:
+        case Outcome.OK, _:
+            return _unusable(exchange, server)
+        case Outcome.HTTP_ERROR, 401 | 403:
+            named = spec.api_key_env or spec.api_key_file
+            remedy = f"is the key in {named} still good?" if named else "name a key with --api-key-env"
+            return f"{server} asks for another key (HTTP {exchange.status}{said}); {remedy}"
+        case Outcome.HTTP_ERROR, 404 | 405:
+            return (
+                f"{server} has no such model or path (HTTP {exchange.status}{said}); "
+                f"check model {spec.model!r} and endpoint type {spec.endpoint_type!r}"
+            )
+        case Outcome.HTTP_ERROR, 200:
+            return f"{server} reports a failure inside its answer{said}"
+        case Outcome.HTTP_ERROR, status:
+            remedy = FIELDS.get(refused_field(exchange), "check the endpoint type and extra_body")
+            return f"{server} refuses the request (HTTP {status}{said}); {remedy}"
+        case Outcome.TRUNCATED, 200 if exchange.finish_reason and not exchange.error.startswith(PREFILL):
+            remedy = "a format of your own without `end` takes that (docs/protocols.md)"
+            return f"{server} says why its answer ended ({exchange.finish_reason}), not that it did{said}; {remedy}"
+        case outcome, _:
+            return f"{server} {REASONS.get(outcome, str(outcome))}{said}"
+
+
+def refused_field(exchange: Exchange) -> str:
+    """The field of ours that a server refused the request for, by its name; empty where it named none."""
+    error = exchange.error
+    if exchange.outcome is not Outcome.HTTP_ERROR or exchange.status not in (400, 422) or "context length" in error:
+        return ""
+    return next((field for field in FIELDS if re.search(rf"\b{field}\b", error)), "")
+
+
+def _unusable(exchange: Exchange, server: str) -> str:
+    if not exchange.token_at:
+        return f"{server} answered without a single token"
+    if exchange.whole:
+        return f"{server} doesn't stream: it answered with one JSON document, which has no TTFT and no TPOT"
+    if _together(exchange) and not _unsure(exchange):
+        return (
+            f"{server} doesn't stream: {_count(exchange)} tokens came at once, so that TTFT and TPOT can't be "
+            f"told apart; is there a buffering proxy in between?"
+        )
+    return ""
+
+
+def _count(exchange: Exchange) -> int:
+    """Tokens given, as far as it is known: without usage there may be more than one in an event."""
+    return max(exchange.usage_output or 0, sum(exchange.token_events))
+
+
+def _together(exchange: Exchange) -> bool:
+    return len(exchange.token_at) == 1 and _count(exchange) > 1 and not exchange.whole
+
+
+def _unsure(exchange: Exchange) -> bool:
+    """Tokens came in one read: can they have been apart?"""
+    if not (exchange.ok and _together(exchange)):
+        return False
+    read, sent = exchange.token_at[0], exchange.sent or 0
+    after = sent if exchange.first_after is None else exchange.first_after
+    return read - after > CLOSE * (read - sent)
+
+
+def _notes(spec: Target, exchange: Exchange) -> Iterator[str]:
+    if spec.model and exchange.model and exchange.model != spec.model:
+        yield f"answers as model {exchange.model!r}, asked was {spec.model!r}"
+    if _together(exchange):
+        took = ((exchange.first_token or 0) - (exchange.sent or 0)) * NANO
+        yield (
+            f"may not stream: {_count(exchange)} tokens were read at once, {took * 1e3:.3g} ms after the request; "
+            "it was too fast to tell, or this machine too busy"
+        )
+    if exchange.usage_output is None:
+        yield "sends no usage: tokens are counted as chunks, or by a tokenizer.json of yours"
+    elif exchange.usage_output < TOKENS:
+        yield f"gave {exchange.usage_output} of {TOKENS} tokens: output length isn't held (no ignore_eos here)"
+    elif exchange.usage_output != sum(exchange.token_events):
+        yield f"{sum(exchange.token_events)} chunks carried {exchange.usage_output} tokens: usage is what counts"
+    reported = [phase for phase in PHASES if getattr(exchange, f"server_{phase}") is not None]
+    yield f"reports {', '.join(reported)}" if reported else "reports no phases of its own"
+    limits = orjson.loads(exchange.ratelimit) if exchange.ratelimit else {}
+    if named := headers.limits(limits):
+        yield "limits: " + ", ".join(f"{limit} {kind}" for kind, limit in named.items())

@@ -1,0 +1,141 @@
+"""Recorded answers: one exchange as a TOML table, read again through the wire format that it belongs to.
+
+`phaseload record` writes such a table from a live server; beside documented ones in `tests/wire/exchanges/` it is
+a test that the same bytes, whole or split anywhere, always give the same facts:
+
+    [name]
+    source = "llama.cpp b11549, 2026-11-21"
+    status = 200
+    headers = { content-type = "text/event-stream" }
+    body = '''
+    data: {"choices": ...}
+    '''
+    facts = { outcome = "ok", tokens = [1, 1], usage_output = 2 }
+
+A body that is not UTF-8 is kept as `body_base64`.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from traces.errors import InputError
+
+from ..client.sse import Decoder, SseError
+from ..exchange import Exchange, Outcome
+from ..wire import RATE_LIMIT_STATUSES, WireError
+from ..wire import headers as wire_headers
+from ..wire.lenient import complaint_in
+
+UNTOLD = Exchange(index=0, target="", due=0, prompt_tokens=0, output_tokens=0)
+KEPT_HEADERS = re.compile(r"content-type|date|retry-after.*|(x-|anthropic-)?ratelimit-.*|.*request-id|.*region")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An answer as it came, its transfer encoding undone."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    source: str = ""
+
+    def table(self, name: str, facts: Mapping[str, Any]) -> str:
+        """The TOML table. Of the headers only those that a wire format reads are kept."""
+        kept = {key: value for key, value in self.headers.items() if KEPT_HEADERS.fullmatch(key)}
+        lines = [f"[{_key(name)}]", f"source = {_value(self.source)}", f"status = {self.status}"]
+        lines += [f"headers = {_value(kept)}", _body(self.body), f"facts = {_value(dict(facts))}"]
+        return "\n".join(lines) + "\n"
+
+
+def recording(table: Mapping[str, Any]) -> Recording:
+    """What `Recording.table` wrote (or a person)."""
+    told = {key: table[key] for key in ("status", "headers", "source") if key in table}
+    encoded = table.get("body_base64")
+    return Recording(body=table["body"].encode() if encoded is None else base64.b64decode(encoded), **told)
+
+
+def free_name(name: str, text: str, where: str) -> str:
+    """The name, with a number where the text of a file has such a table already. Raises InputError."""
+    try:
+        taken = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"not TOML: {error}", where=where, remedy="record into another file") from None
+    free, number = name, 1
+    while free in taken:
+        free, number = f"{name}-{number + 1}", number + 1
+    return free
+
+
+def replay(wire: Any, answer: Recording, pieces: Iterable[bytes] | None = None) -> Exchange:
+    """The exchange that an answer makes, read in these pieces (default: whole). `token_events` has an entry for each
+    event with tokens, and it has their counts; there are no instants."""
+    exchange = dataclasses.replace(UNTOLD, status=answer.status)
+    wire_headers.note(answer.headers, exchange)
+    exchange.token_events = type(UNTOLD.token_events)("i")
+    if answer.status != 200:
+        limited = answer.status in RATE_LIMIT_STATUSES
+        exchange.outcome = Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR
+        exchange.error = complaint_in(answer.body)
+        return exchange
+    reader = wire.Reader()
+    try:
+        for tokens in _read(reader, answer, [answer.body] if pieces is None else pieces, exchange):
+            if tokens:
+                exchange.token_events.append(tokens)
+        whole = reader.finished or getattr(reader, "open_ended", False)
+        exchange.outcome = Outcome.OK if whole else Outcome.TRUNCATED
+    except WireError as error:
+        exchange.outcome, exchange.error = error.outcome, str(error)
+    except SseError as error:
+        exchange.outcome, exchange.error = Outcome.MALFORMED, str(error)
+    return exchange
+
+
+def _read(reader: Any, answer: Recording, pieces: Iterable[bytes], exchange: Exchange) -> Iterable[int]:
+    if "json" in answer.headers.get("content-type", ""):
+        yield reader.answer(b"".join(pieces), exchange)
+        return
+    decoder = Decoder()
+    for piece in pieces:
+        for data, name in decoder.feed(piece):
+            yield reader.feed(data, name, exchange)
+    for data, name in decoder.finish():
+        yield reader.feed(data, name, exchange)
+
+
+def facts(exchange: Exchange) -> dict[str, Any]:
+    """What a replayed exchange told, by field; what it left untold is left out. `tokens`: the count of each event."""
+    told = {"outcome": str(exchange.outcome), "tokens": exchange.token_events.tolist()}
+    for one in dataclasses.fields(Exchange):
+        value = getattr(exchange, one.name)
+        if one.name not in ("outcome", "status", "token_events") and value != getattr(UNTOLD, one.name):
+            told[one.name] = value
+    return told
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(key)} = {_value(one)}" for key, one in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _body(body: bytes) -> str:
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return f"body_base64 = {_value(base64.b64encode(body).decode())}"
+    if "'''" in text or re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text):
+        return f"body = {_value(text)}"
+    return f"body = '''\n{text}'''"

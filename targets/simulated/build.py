@@ -1,0 +1,238 @@
+"""From a profile, a model and settings to stations on an event queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+
+from traces.errors import InputError
+
+from .engine.batching import Batching, Replica
+from .engine.disaggregation import Disaggregated
+from .engine.events import EventQueue
+from .engine.job import Station
+from .engine.link import Link, LinkSpeed
+from .engine.pipeline import Racks
+from .engine.pool import Pool
+from .engine.prefix_cache import TierSize
+from .engine.roofline import Model, Roofline
+from .profiles import Figure, Profile, load
+from .profiles import model as find_model
+from .settings import Settings
+
+WEIGHT_BYTES = {"fp16": 2.0, "fp8": 1.0, "fp4": 0.5}
+RESERVED = 2e9  # bytes beside weights and KV: activations, graphs, the runtime
+LINK_OF = "gpu-prefill+groqrack-decode"  # its link serves where a profile has none: a client that drives two legs
+USABLE = 0.92  # share of the memory that the server takes
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Stations ready to work, with what a report says about them."""
+
+    name: str
+    profile: Profile
+    model: Model
+    queue: EventQueue
+    station: Station
+    legs: Disaggregated | None  # the legs that a client can drive itself; None where prompts can't be handed over
+    journal: bool  # are the instants of all tokens kept?
+    units: int  # GPUs and racks
+    price: float | None  # $/h of the whole endpoint
+    watts: float | None
+
+    @property
+    def caches(self) -> bool:
+        """Does any pool keep a prefix cache?"""
+        parts = [self.station, *([self.station.prefill] if isinstance(self.station, Disaggregated) else [])]
+        return any(isinstance(part, Pool) and part.replicas[0].cache is not None for part in parts)
+
+
+def build(
+    name: str,
+    *,
+    model: str = "llama2-7b",
+    settings: Mapping[str, str] | None = None,
+    real_time: bool = False,
+    journal: bool = False,
+    seed: int = 0,
+) -> Endpoint:
+    """The named endpoint on an event queue of its own.
+
+    `real_time`: an event for each step and token. `journal`: virtual time that keeps the instants of all tokens.
+
+    Raises InputError for an unknown name, model, setting or value, and for a model that doesn't fit.
+    """
+    profile = load(name)
+    wanted = Settings({**profile.settings, **(settings or {})})
+    workshop = _Workshop(find_model(model), EventQueue(), real_time, journal, seed)
+    station: Station
+    legs: Disaggregated | None = None
+    if profile.kind == "disaggregated":
+        station, bill = workshop.disaggregated(profile, wanted)
+        legs = station
+    else:
+        link = workshop.link(load(LINK_OF), wanted.part("link"))
+        station, bill = workshop.one(profile, wanted)
+        if isinstance(station, Pool):
+            legs = Disaggregated(station, link, station)
+    wanted.none_left()
+    return Endpoint(profile.name, profile, workshop.model, workshop.queue, station, legs, journal, *bill)
+
+
+Bill = tuple[int, float | None, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Workshop:
+    model: Model
+    queue: EventQueue
+    real_time: bool
+    journal: bool
+    seed: int
+
+    def one(self, profile: Profile, wanted: Settings) -> tuple[Pool | Racks, Bill]:
+        if profile.kind == "pipeline":
+            return self.racks(profile, wanted)
+        if profile.kind == "gpu":
+            return self.gpus(profile, wanted)
+        raise InputError(f"{profile.name} is a composition", remedy="name a GPU or a rack as its part")
+
+    def gpus(self, profile: Profile, wanted: Settings) -> tuple[Pool, Bill]:
+        pool, tp = wanted.count("pool", profile.pool, 1), wanted.count("tp", 1, 1)
+        engine = profile.engines[wanted.text("engine", next(iter(profile.engines)), tuple(profile.engines))]
+        roofline, batching = self._gpu(profile, {**profile.figures, **engine}, wanted, tp)
+        longest = 1 if self.real_time else inf
+        replicas = [Replica(self.queue, roofline, batching, longest=longest, journal=self.journal) for _ in range(pool)]
+        return Pool(replicas), _bill(profile, wanted, pool * tp)
+
+    def _gpu(
+        self, profile: Profile, figures: dict[str, Figure], wanted: Settings, tp: int
+    ) -> tuple[Roofline, Batching]:
+        model = self.model
+        precision = wanted.text("precision", "fp16", tuple(WEIGHT_BYTES))
+        weight = WEIGHT_BYTES[precision]
+        kv_bytes = model.kv_bytes * WEIGHT_BYTES[wanted.text("kv_precision", "fp16", ("fp16", "fp8"))] / 2
+        speed = wanted.figure("bandwidth", figures) * wanted.figure("mbu", figures) * tp
+        # Hardware without arithmetic of that precision still reads fewer bytes.
+        peak = wanted.figure("peak", figures)
+        if f"peak_{precision}" in figures:
+            peak = wanted.figure(f"peak_{precision}", figures)
+        flops = peak * wanted.figure("mfu", figures) * tp
+        link, all_reduce = wanted.figure("interconnect", figures, 1e12), wanted.figure("all_reduce", figures, 0.0)
+        exchanged = 2 * model.layers * 2 * model.hidden * 2 * (tp - 1) / tp / link  # seconds a token, ring all-reduce
+        body, active = model.parameters - model.embedding, model.parameters - 2 * model.embedding
+        drafted, acceptance = wanted.count("drafted", 0), wanted.number("acceptance", 0.7)
+        draft_cost = wanted.number("draft_cost", 0.05)
+        roofline = Roofline(
+            weights=weight * body / speed,
+            kv=kv_bytes / speed,
+            attention=4 * model.hidden * model.layers / flops,
+            decoded=2 * body / flops,
+            prefilled=2 * active / flops,
+            head=2 * model.embedding / flops,
+            c0=wanted.figure("c0", figures) + (2 * model.layers * all_reduce if tp > 1 else 0.0),
+            c1=wanted.figure("c1", figures),
+            reduce=exchanged,
+            gain=sum(acceptance**k for k in range(drafted + 1)),
+            verified=drafted + 1,
+            draft=drafted * draft_cost * weight * body / speed,
+        )
+        memory = USABLE * wanted.figure("memory", figures) * tp
+        kv_tokens = (memory - weight * model.parameters - RESERVED * tp) / kv_bytes
+        if kv_tokens < 16:
+            raise InputError(
+                f"{model.name} in {precision} doesn't fit into {profile.name}", remedy="set tp or precision"
+            )
+        tiers = self._tiers(wanted, kv_bytes)
+        return roofline, self._batching(wanted, kv_tokens, drafted, acceptance, tiers)
+
+    def _tiers(self, wanted: Settings, kv_bytes: float) -> tuple[TierSize, ...]:
+        tiers = []
+        for name, bandwidth in (("cpu", 41e9), ("disk", 4.5e9)):
+            size, speed = wanted.number(f"{name}_gb", 0.0) * 1e9, wanted.number(f"{name}_bandwidth", bandwidth, 1.0)
+            if size:
+                tiers.append(TierSize(size / kv_bytes, kv_bytes / speed))
+        return tuple(tiers)
+
+    def _batching(
+        self, wanted: Settings, kv_tokens: float, drafted: int, acceptance: float, tiers: tuple[TierSize, ...]
+    ) -> Batching:
+        if acceptance > 1:
+            raise InputError(f"acceptance={acceptance:g}", remedy="a probability, 0 to 1")
+        return Batching(
+            kv_tokens=kv_tokens,
+            context=self.model.context,
+            max_batch=wanted.count("max_batch", 256, 1),
+            chunk=wanted.count("chunk", 8192) or 1 << 40,
+            decode_first=wanted.text("policy", "decode-first", ("decode-first", "prefill-first")) == "decode-first",
+            static=wanted.text("batching", "continuous", ("continuous", "static")) == "static",
+            interval=wanted.number("interval_ms", 0.0) / 1e3,
+            acceptance=acceptance,
+            drafted=drafted,
+            seed=self.seed,
+            prefix_cache=bool(wanted.count("prefix_cache", 1 if tiers else 0)),
+            tiers=tiers,
+        )
+
+    def racks(self, profile: Profile, wanted: Settings) -> tuple[Racks, Bill]:
+        model, figures = self.model, profile.figures
+        reference = find_model("llama2-7b")
+        # A stage holds one layer and streams it from SRAM once a token: its time goes with the layer's weights.
+        size = (model.parameters - 2 * model.embedding) / model.layers
+        size /= (reference.parameters - 2 * reference.embedding) / reference.layers
+        kv_tokens = int((wanted.figure("sram", figures) - 2 * model.parameters) / model.kv_bytes)
+        if kv_tokens < 16:
+            raise InputError(f"{model.name} doesn't fit into one {profile.name}", remedy="choose a smaller model")
+        pool = wanted.count("pool", profile.pool, 1)
+        racks = Racks(
+            self.queue,
+            racks=pool,
+            stages=model.layers,
+            stage=wanted.figure("stage", figures) * size,
+            limit=min(kv_tokens, model.context),
+            every_token=self.real_time,
+        )
+        return racks, _bill(profile, wanted, pool)
+
+    def link(self, profile: Profile, wanted: Settings) -> Link:
+        speed = LinkSpeed(
+            t0=wanted.figure("t0", profile.link),
+            bandwidth=wanted.figure("bandwidth", profile.link) * 1e9,
+            handover=wanted.figure("handover", profile.link),
+            overlap=bool(wanted.count("overlap", 0)),
+        )
+        wanted.none_left()
+        return Link(self.queue, speed, token_bytes=self.model.kv_bytes, layers=self.model.layers)
+
+    def disaggregated(self, profile: Profile, wanted: Settings) -> tuple[Disaggregated, Bill]:
+        prefill_settings, decode_settings = wanted.part("prefill"), wanted.part("decode")
+        link_settings, local_below = wanted.part("link"), wanted.count("local_below", 0)
+        # `pool=P:D` is short for prefill.pool=P and decode.pool=D.
+        pools = wanted.text("pool", "").split(":")
+        if pools != [""]:
+            prefill_settings = prefill_settings.with_default("pool", pools[0])
+            decode_settings = decode_settings.with_default("pool", pools[-1])
+        source, sink = wanted.text("prefill", profile.prefill), wanted.text("decode", profile.decode)
+        prefill, bill = self.one(load(source), prefill_settings)
+        decode, bill_decode = self.one(load(sink), decode_settings)
+        if not isinstance(prefill, Pool):
+            raise InputError(f"{source} can't hand its KV cache over", remedy="prefill on a GPU")
+        if local_below and not isinstance(decode, Pool):
+            raise InputError("local_below needs a decode pool of GPUs")
+        link = self.link(profile, link_settings)
+        for settings in (prefill_settings, decode_settings):
+            settings.none_left()
+        total = (bill[0] + bill_decode[0], _sum(bill[1], bill_decode[1]), _sum(bill[2], bill_decode[2]))
+        return Disaggregated(prefill, link, decode, local_below=local_below), total
+
+
+def _bill(profile: Profile, wanted: Settings, units: int) -> Bill:
+    price = wanted.figure("price", profile.figures, 0.0) * units
+    watts = wanted.figure("watts", profile.figures, 0.0) * units
+    return units, price or None, watts or None
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other

@@ -1,0 +1,315 @@
+"""The simulated endpoint as an HTTP server: aiohttp around the real-time driver.
+
+aiohttp parses requests and frames headers; the tokens of a stream bypass it and go straight to the connection's
+transport, one write a step, because three of these servers and their client share two cores in the default bake-off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from traces.errors import InputError
+
+from ...clock import realtime_ns
+from ...unpaced import unpaced
+from ..build import Endpoint
+from ..engine.job import Job
+from ..engine.prefix_cache import chain
+from ..virtual import phases
+from . import first_byte
+from .answer import Format, text, usage
+from .faults import Faults, FaultyStream
+from .handover import Handover
+from .leg_protocols import Decode, Leg, Prefill, Told, parse, refused
+from .metrics import Metrics
+from .rate_limits import Limits
+from .realtime import Driver
+from .request_body import ApiError, Asked, read
+from .stream import Sink, Stream
+
+LARGEST_BODY = 64 << 20
+JSON = {"Content-Type": "application/json"}
+# Buffering proxies are told to let events through.
+STREAM = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+APIS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/openai/v1/chat/completions": "groq",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the server behaves beside its speed. `faults`: shares by kind; limits 0 for none; `log`: a file's path."""
+
+    name: str
+    host: str = "127.0.0.1"
+    port: int = 0
+    seed: int = 0
+    faults: dict[str, float] = field(default_factory=dict)
+    limit_requests: int = 0  # a day
+    limit_tokens: int = 0  # a minute
+    log: str | None = None
+    leg: str = "nixl"  # protocol and role of the two legs that a client drives, see `legs`
+
+    def __post_init__(self) -> None:
+        parse(self.leg)
+        for name, value, most in (
+            ("port", self.port, 65_535),
+            ("limit-requests", self.limit_requests, inf),
+            ("limit-tokens", self.limit_tokens, inf),
+        ):
+            if not 0 <= value <= most:
+                remedy = f"0 to {most:,}" if most < inf else "0: no limit"
+                raise InputError(f"--{name} {value}", remedy=remedy)
+
+
+class Server:
+    def __init__(self, endpoint: Endpoint, driver: Driver, options: Options) -> None:
+        self.endpoint, self.driver, self.options = endpoint, driver, options
+        self.station, self.legs, self.model = endpoint.station, endpoint.legs, endpoint.model.name
+        self.metrics = driver.metrics
+        self.faults = Faults(options.faults, options.seed)
+        self.limits = Limits(options.limit_requests, options.limit_tokens)
+        self._salt = os.urandom(4).hex()
+        self.handover = Handover(options.leg, self._salt)
+        self._count = 0
+        self._context = endpoint.station.limit
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=LARGEST_BODY)
+        for path, api in APIS.items():
+            app.router.add_post(path, self._answerer(api))
+        for path in ("/v1/models", "/openai/v1/models"):
+            app.router.add_get(path, self.models_page)
+        app.router.add_get("/health", self.health_page)
+        app.router.add_get("/metrics", self.metrics_page)
+        app.router.add_get("/query", self.engine_page)
+        app.router.add_post("/kv/{verb}", self._refusing(self.kv_channel))
+        app.on_cleanup.append(lambda _: self.handover.close())
+        return app
+
+    async def health_page(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def models_page(self, request: web.Request) -> web.Response:
+        card = {"id": self.model, "object": "model", "created": 0, "owned_by": "phaseload"}
+        card |= {"root": self.endpoint.name, "max_model_len": self._context}
+        return web.Response(body=orjson.dumps({"object": "list", "data": [card]}), headers=JSON)
+
+    async def metrics_page(self, request: web.Request) -> web.Response:
+        return web.Response(text=self.metrics.text(self.station), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    async def engine_page(self, request: web.Request) -> web.Response:
+        """What Mooncake's bootstrap server tells of its engines, by data-parallel rank."""
+        return web.json_response({"0": {"engine_id": self._salt, "worker_addr": {"0": {"0": f"tcp://{request.host}"}}}})
+
+    async def kv_channel(self, request: web.Request) -> web.Response:
+        """Between servers: `take` a KV cache, or one was `sent`."""
+        try:
+            body = orjson.loads(await request.read())
+            if request.match_info["verb"] == "sent":
+                self.handover.sent(body)
+            else:
+                await self.handover.asked_for(body)
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise refused(f"not a message of the side channel: {error!r}") from None
+        return web.Response()
+
+    def _answerer(self, api: str) -> Callable[[web.Request], Any]:
+        return self._refusing(lambda request: self._answer(api, request))
+
+    def _refusing(self, answer: Callable[[web.Request], Any]) -> Callable[[web.Request], Any]:
+        """An answer that may be an ApiError."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            try:
+                return await answer(request)  # type: ignore[no-any-return]
+            except ApiError as error:
+                return web.Response(status=error.status, body=error.body(), headers={**JSON, **error.headers})
+            finally:
+                first_byte.expect_next(request.transport)
+
+        return guarded
+
+    async def _answer(self, api: str, request: web.Request) -> web.StreamResponse:
+        received = first_byte.received(request.transport)
+        asked = read(api, await _body(request), self.model, self._context)
+        limits = self._within_limits(asked)
+        fault = self.faults.draw() if self.options.faults else None
+        if fault == "http500":
+            raise ApiError(500, "a fault was asked for (--fault http500)", "internal_server_error", 500)
+        self._count += 1
+        prefix = "cmpl" if api == "completions" else "chatcmpl"
+        format = Format(api, f"{prefix}-{self._salt}{self._count:08x}", self.model, realtime_ns() // 10**9)
+        headers = {"x-request-id": format.id, **limits}
+        leg = self._leg(request, asked, format.id)
+        if isinstance(leg, Decode):
+            await self.handover.fetch(leg, asked)
+        elif leg:
+            asked = replace(asked, output_tokens=1)
+        if asked.stream:
+            return await self._stream(request, asked, format, leg, received, fault, headers)
+        job = await self._run(asked, format, leg, Sink(received))
+        counts, extra = self._facts(asked, format, job)
+        more: dict[str, Any] = {}
+        if isinstance(leg, Prefill):
+            beside, more = await self.handover.answer(leg, asked, job.blocks)
+            extra |= beside
+        body = format.whole(text(0, asked.output_tokens), counts, extra, more)
+        return web.Response(body=body, headers={**JSON, **headers})
+
+    def _leg(self, request: web.Request, asked: Asked, ours: str) -> Leg | None:
+        told = Told(asked.fields, request.headers.get("X-Request-Id", ""), request.host, ours)
+        leg = self.handover.leg(told, asked)
+        if leg and self.legs is None:
+            raise refused("this endpoint has no KV connector")
+        return leg
+
+    def _within_limits(self, asked: Asked) -> dict[str, str]:
+        """The rate-limit headers; ApiError 429 where a limit is reached."""
+        wait, fault, headers = self.limits.take(asked.prompt_tokens + asked.output_tokens, self.driver.now())
+        if wait:
+            kind = "per minute (TPM)" if fault == "tokens" else "per day (RPD)"
+            message = f"Rate limit reached for model `{self.model}` on {fault} {kind}. Please try again in {wait:.2f}s."
+            raise ApiError(429, message, fault, "rate_limit_exceeded", headers=headers)
+        return headers
+
+    async def _stream(
+        self,
+        request: web.Request,
+        asked: Asked,
+        format: Format,
+        leg: Leg | None,
+        received: int,
+        fault: str | None,
+        headers: dict[str, str],
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={**STREAM, **headers})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(format.opening() or b": \n\n")  # a comment sends the headers of a completion
+        transport = request.transport
+        if transport is None:
+            raise asyncio.CancelledError  # the client has left
+        if fault:
+            after = self.faults.strike_after(asked.output_tokens)
+            stream: Stream = FaultyStream(format, transport, received, fault, after)
+        else:
+            stream = Stream(format, transport.write, received)
+        await self._run(asked, format, leg, stream)
+        return response
+
+    async def _run(self, asked: Asked, format: Format, leg: Leg | None, sink: Sink) -> Job:
+        """The job from its start to its last token; if the client leaves, the job's place is free."""
+
+        def done(job: Job, now: float) -> None:
+            if isinstance(leg, Prefill):
+                self.handover.computed(leg, asked, job.blocks, lambda: self._fetched(job))
+            sink.end(asked.output_tokens, lambda: self._closing(asked, format, job))
+            self.metrics.add(job)
+            if self.driver.log:
+                self.driver.log.request(format.id, job, sink.received, sink.first, sink.last)
+
+        enter, cancel = self._ways(leg)
+        prefix = chain(asked.words) if self.endpoint.caches else ()
+        if isinstance(leg, Prefill):
+            self.handover.shelf.put(leg.key)
+        job = self.driver.start(enter, asked.prompt_tokens, asked.output_tokens, done, sink, prefix)
+        try:
+            await sink.over
+        finally:
+            self.driver.cancel(job, cancel)
+            if isinstance(leg, Prefill):
+                self.handover.shelf.close(leg.key)
+        return job
+
+    def _ways(self, leg: Leg | None) -> tuple[Callable[[Job, float], None], Callable[[Job, float], None]]:
+        """How a job enters the engine, and how it is cancelled."""
+        if leg is None or self.legs is None:
+            return self.station.submit, self.station.cancel
+        return (self.legs.prefill_leg if isinstance(leg, Prefill) else self.legs.decode_leg), self.legs.cancel
+
+    def _fetched(self, job: Job) -> None:
+        if self.legs:
+            self.driver.tell(self.legs.fetched, job)
+
+    def _closing(self, asked: Asked, format: Format, job: Job) -> bytes:
+        counts, extra = self._facts(asked, format, job)
+        return format.closing(counts if asked.usage else None, extra)
+
+    def _facts(self, asked: Asked, format: Format, job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The usage object, and what the finish chunk carries beside."""
+        queue, prefill, transfer, decode = phases(job)
+        counts = usage(job.prompt, job.output, job.cached)
+        extra: dict[str, Any] = {}
+        if format.groq:
+            counts |= {"queue_time": queue, "prompt_time": prefill + transfer, "completion_time": decode}
+            counts["total_time"] = prefill + transfer + decode
+            extra["x_groq"] = {"id": format.id, "usage": counts}
+        nvext: dict[str, Any] = {}
+        if asked.timing:
+            nvext["timing"] = {
+                "prefill_wait_time_ms": queue * 1e3,
+                "prefill_time_ms": prefill * 1e3,
+                "kv_transfer_time_ms": transfer * 1e3,
+                "decode_time_ms": decode * 1e3,
+                "ttft_ms": (job.first - job.arrival) * 1e3,
+                "total_time_ms": (job.last - job.arrival) * 1e3,
+                "kv_hit_rate": job.cached / job.prompt,
+            }
+        if asked.workers:
+            nvext["worker_id"] = {"prefill_worker_id": job.prefill_worker, "decode_worker_id": job.decode_worker}
+        if nvext:
+            extra["nvext"] = nvext
+        return counts, extra
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise ApiError(413, f"the body exceeds {LARGEST_BODY} bytes", "invalid_request_error", 413) from None
+
+
+async def serve(endpoint: Endpoint, options: Options, ready: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or SIGINT; `ready` is given the base URL once connections are accepted. Raises OSError."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    driver = Driver(endpoint, Metrics(endpoint.model.name, endpoint.model.kv_bytes), options.log)
+    app = Server(endpoint, driver, options).app()
+    # A client that leaves must free its slot, hence handlers that are cancelled.
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+    server = None
+    try:
+        await runner.setup()
+        handler = runner.server
+        assert handler is not None
+        server = await asyncio.get_running_loop().create_server(
+            lambda: first_byte.Stamped(handler()), options.host, options.port, backlog=4096, reuse_address=True
+        )
+        for listener in server.sockets:
+            unpaced(listener)
+        # A full collection over everything imported would hold a step up by tens of milliseconds.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 1_000)
+        host, port = server.sockets[0].getsockname()[:2]
+        ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        await stop.wait()
+    finally:
+        if server:
+            server.close()
+        await runner.cleanup()
+        driver.close()

@@ -1,0 +1,171 @@
+"""What a server says, taken with care: a value of the right type and a bounded size, or None.
+
+Wire formats read an answer through these only, so that a hostile or broken server can make a fact absent but never
+raise, fill the memory or put a string where a number belongs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+
+from traces.errors import InputError
+
+from ..exchange import Exchange
+from ..target import Call
+from . import WireError
+
+NAME_LIMIT = 200  # characters of an id or a name
+MESSAGE_LIMIT = 500  # characters of an error message
+COUNT_LIMIT = 1 << 31
+SECONDS_LIMIT = 1e7  # four months: what is larger is not a duration
+PARTS = ("text", "thinking")  # what a part of a text is called
+
+
+def note(exchange: Exchange, **told: Any) -> None:
+    """Put what was told onto the exchange; what wasn't (None) takes nothing back that was told before."""
+    for fact, value in told.items():
+        if value is not None:
+            setattr(exchange, fact, value)
+
+
+def load(event: bytes | bytearray | memoryview) -> dict[str, Any]:
+    """The JSON object of an event. Raises WireError where there is none."""
+    try:
+        value = orjson.loads(event)
+    except orjson.JSONDecodeError as error:
+        raise WireError(f"not JSON: {error}: {quote(bytes(event[:80]))}") from None
+    if not isinstance(value, dict):
+        raise WireError(f"expected a JSON object, got {type(value).__name__}: {quote(bytes(event[:80]))}")
+    return value
+
+
+def mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def mappings(value: object) -> list[dict[str, Any]]:
+    """The objects of a list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def first(value: object) -> dict[str, Any]:
+    """The first object of a list, else an empty one."""
+    return mapping(value[0]) if isinstance(value, list) and value else {}
+
+
+def text(value: object, depth: int = 2) -> str:
+    """Generated text: a string, or a list of parts that have one (or such a list) each; else empty."""
+    if isinstance(value, str):
+        return value
+    if not depth or not isinstance(value, list):
+        return ""
+    return "".join(text(part.get(key), depth - 1) for part in mappings(value) for key in PARTS)
+
+
+def name(value: object) -> str | None:
+    """An id or a name, one bounded line of printable characters. Numbers (Dynamo's worker ids) become text."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    return line(value, NAME_LIMIT) or None if isinstance(value, str) else None
+
+
+def count(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value < COUNT_LIMIT and value == int(value) else None
+
+
+def total(value: object) -> int | None:
+    """A count of the tokens given. 0 says nothing: where tokens came it is wrong, and where none came none are counted
+    anyway."""
+    return count(value) or None
+
+
+def seconds(value: object, unit: float = 1.0) -> float | None:
+    """A duration given in units of `unit` seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    duration = value * unit
+    return duration if 0 <= duration < SECONDS_LIMIT else None
+
+
+def line(value: str, limit: int = MESSAGE_LIMIT) -> str:
+    """One bounded line: control characters and runs of space become one space."""
+    if len(value) <= limit and value.isprintable() and "  " not in value and value.strip() == value:
+        return value  # as nearly all are
+    printable = "".join(c if c.isprintable() else " " for c in value[: 4 * limit])
+    joined = " ".join(printable.split())
+    return joined if len(joined) <= limit else joined[: limit - 1] + "…"
+
+
+def quote(body: bytes, limit: int = MESSAGE_LIMIT) -> str:
+    return line(body[: 4 * limit].decode("utf-8", "replace"), limit)
+
+
+def complaint(value: object) -> str:
+    """One line from an error of any shape: {"error": {"message"}}, {"error": "..."}, {"message"}, {"detail"}, text."""
+    if isinstance(value, dict):
+        for key in ("error", "message", "detail", "error_message"):
+            if value.get(key):
+                return complaint(value[key])
+    if isinstance(value, list) and value:
+        told = mapping(value[0])
+        return complaint(f"{_field(told)}{told['msg']}" if "msg" in told else value[0])
+    if isinstance(value, str):
+        return line(value)
+    return line(str(value)[:MESSAGE_LIMIT])
+
+
+def _field(told: dict[str, Any]) -> str:
+    """Which field a FastAPI server complains about: {"loc": ["body", "stream_options"], "msg": ...}."""
+    place = told.get("loc")
+    names = [str(part)[:NAME_LIMIT] for part in place[:9] if part != "body"] if isinstance(place, list) else []
+    return ".".join(names) + ": " if names else ""
+
+
+def complaint_in(body: bytes) -> str:
+    """The same from an error answer's body, JSON or not."""
+    try:
+        return complaint(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        return quote(body) or "empty answer"
+
+
+def error_code(value: object) -> str:
+    """The error's machine-readable code and type, lower case ("rate_limit_exceeded tokens"); empty where none."""
+    error = mapping(value)
+    error = mapping(error.get("error")) or error
+    return " ".join(str(error[key])[:NAME_LIMIT] for key in ("code", "type") if error.get(key)).lower()
+
+
+def merged(body: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The request's body with the user's own fields over it, objects merged into objects; a null removes a field
+    (JSON Merge Patch, RFC 7396)."""
+    result = dict(body)
+    for key, value in own.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(mapping(result.get(key)), value) if isinstance(value, dict) else value
+    return result
+
+
+def messages(ask: Call) -> list[dict[str, str]]:
+    """A chat's messages: the conversation so far and what the user says now.
+
+    Raises InputError for a prompt of token ids, which no chat takes.
+    """
+    if not isinstance(ask.prompt, str):
+        raise InputError("a chat takes text, not token ids", remedy="use --endpoint-type completions")
+    said = [*ask.history, ("user", ask.prompt)]
+    return [{"role": role, "content": text} for role, text in said]
+
+
+def prompt(ask: Call) -> str:
+    """The same as one text, for endpoints without a chat template."""
+    if not isinstance(ask.prompt, str):
+        raise InputError("this endpoint type takes text, not token ids", remedy="use --endpoint-type completions")
+    return "\n\n".join([*(text for _, text in ask.history), ask.prompt])

@@ -1,0 +1,121 @@
+"""Where a trace's bytes come from: a file, a folder, standard input; plain, gzip or zstd, told by content.
+
+A `Source` can be opened again and again from its start (the quick readers hand over to the careful one when a row is
+bad), so standard input is first copied to an unnamed temporary file.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+import pyarrow as pa
+
+from .errors import InputError
+
+MAGIC: dict[bytes, Any] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+HEAD = 65536  # bytes by which a format is recognised
+LINE_LIMIT = 64 << 20  # bytes; a longer line is no row of a trace
+
+
+class Source:
+    """One stream of bytes with a name for messages. `head` is its first 64 KiB, decompressed."""
+
+    def __init__(self, name: str, file: Path | IO[bytes]) -> None:
+        self.name, self._file = name, file
+        with self.open() as stream:
+            self.head = stream.read(HEAD)
+
+    @contextmanager
+    def open(self) -> Iterator[io.BufferedReader]:
+        """The decompressed bytes from their start. Damaged or unreadable files raise InputError."""
+        try:
+            with self._raw() as raw:
+                yield _decompressed(raw)
+        except FileNotFoundError:
+            raise InputError("no such file", where=self.name, remedy="check the path") from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputError(f"can't be read: {reason}", where=self.name, remedy="check the file") from None
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """(line number from 1, line without its end), blank lines left out."""
+        with self.open() as stream:
+            number = 0
+            while line := stream.readline(LINE_LIMIT):
+                number += 1
+                if len(line) == LINE_LIMIT:
+                    raise InputError("line longer than 64 MiB", where=self.name, line=number, remedy="not a trace?")
+                if stripped := line.strip():
+                    yield number, stripped.removeprefix(b"\xef\xbb\xbf")
+
+    @contextmanager
+    def _raw(self) -> Iterator[IO[bytes]]:
+        if isinstance(self._file, Path):
+            with self._file.open("rb") as raw:
+                yield raw
+        else:
+            self._file.seek(0)
+            yield self._file
+
+
+def sources(name: str) -> list[Source]:
+    """The files that a user's TRACE names: `-`, one file, or all files of a folder (hidden ones left out)."""
+    if name == "-":
+        return [Source("standard input", _spooled(sys.stdin.buffer))]
+    path = Path(name)
+    if not path.is_dir():
+        return [Source(name, path)]
+    files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+    if not files:
+        raise InputError("the folder holds no files", where=name, remedy="name a trace file")
+    return [Source(str(p), p) for p in files]
+
+
+def _decompressed(raw: IO[bytes]) -> io.BufferedReader:
+    start = raw.read(4)
+    raw.seek(0)
+    for magic, codec in MAGIC.items():
+        if start.startswith(magic):
+            # BufferedReader closes what it wraps; Arrow's stream has read, readinto and close, all that it needs.
+            return io.BufferedReader(
+                cast(Any, pa.CompressedInputStream(pa.PythonFile(_Kept(raw), "r"), codec)), 1 << 20
+            )
+    return io.BufferedReader(cast(Any, _Kept(raw)), 1 << 20)
+
+
+class _Kept(io.RawIOBase):
+    """A file whose closing is somebody else's business."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._inner = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._inner.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self._inner.read(-1 if size is None else size)
+
+
+def _spooled(stream: IO[bytes]) -> IO[bytes]:
+    copy = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as its Source)
+    shutil.copyfileobj(stream, copy)
+    return copy
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Whoever reads meanwhile, or after a kill, finds what was there before, or all of this."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(data)
+    partial.replace(path)

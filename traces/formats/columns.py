@@ -1,0 +1,155 @@
+"""The public formats that are tables: which columns mean what, and in which unit. A format is a row of `FORMS`.
+
+A form fits a table that has its `time`, `prompt` and `output` columns and everything in `needs`; the first that
+fits is taken, so more particular forms come first. Schemas and their quirks: docs/traces.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from .cells import BadCell, block_ids, instant, length, whole
+from .rows import Rows
+
+FAILURES = "failed requests left out"
+NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """One tabular format. `unit` is s, ms, us, ns or iso; `time` None: lengths only, which need an arrival process."""
+
+    name: str
+    prompt: str
+    output: str
+    time: str | None = None
+    unit: str = "s"
+    session: str | None = None
+    turn: str | None = None
+    prefix: str | None = None  # column of block ids
+    block_tokens: int = 0
+    sizes: str | None = None  # column of the blocks' own lengths
+    index: str | None = None
+    parent: str | None = None
+    key: str | None = None  # what `parent` refers to, where it isn't `index`
+    think: str | None = None
+    think_unit: str = "ns"
+    service: str | None = None  # how long the answer took, s: what is left of a gap between turns is thinking
+    needs: frozenset[str] = frozenset()
+    relative: bool = False  # instants count from the trace's start, unless they lie more than a year from it
+    ticks: bool = False  # timestamps sit on coarse ticks: spread inside them
+    unordered: bool = False
+    drop_failures: bool = False  # rows without tokens are failures that the publisher logged
+
+    def fits(self, columns: Collection[str]) -> bool:
+        wanted = {self.prompt, self.output, *self.needs} | ({self.time} if self.time else set())
+        return wanted <= set(columns)
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column that it can use."""
+        named = (
+            self.time, self.prompt, self.output, self.session, self.turn, self.prefix, self.sizes, self.index,
+            self.parent, self.key, self.think, self.service,
+        )  # fmt: skip
+        return [column for column in named if column]
+
+    @cached_property
+    def optional(self) -> list[tuple[str, str, Callable[[Any, str], Any]]]:
+        """What its rows may have: (name of ours, its column, what reads a cell)."""
+        readers: dict[str, Callable[[Any, str], Any]] = {
+            "session": _key,
+            "turn": length,
+            "index": whole,
+            "parent": _key,
+            "think": lambda cell, column: instant(cell, self.think_unit, column),
+            "service": lambda cell, column: instant(cell, "s", column),
+            "prefix": block_ids,
+        }
+        return [(name, column, read) for name, read in readers.items() if (column := getattr(self, name))]
+
+
+def _own(unit: str) -> TableFormat:
+    return TableFormat(
+        "phaseload", "prompt_tokens", "output_tokens", f"due_{unit}", unit, session="session", turn="turn",
+        prefix="prefix", sizes="prefix_tokens", index="index", parent="parent", think=f"think_{unit}", think_unit=unit,
+        relative=True,
+    )  # fmt: skip
+
+
+FORMS = (
+    *(_own(unit) for unit in ("ns", "us", "ms", "s")),
+    TableFormat("azure-2025-lmm", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso", needs=frozenset({"NumImages"})),
+    TableFormat("azure", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso"),
+    TableFormat("burstgpt", "Request tokens", "Response tokens", "Timestamp", session="Session ID",
+        service="Elapsed time", drop_failures=True),
+    TableFormat("vidur", "num_prefill_tokens", "num_decode_tokens", "arrived_at"),
+    TableFormat(
+        "bailian", "input_length", "output_length", "timestamp", prefix="hash_ids", block_tokens=16, turn="turn",
+        parent="parent_chat_id", key="chat_id", needs=frozenset({"chat_id", "parent_chat_id"}),
+    ),
+    TableFormat(
+        "mooncake", "input_length", "output_length", "timestamp", "ms", prefix="hash_ids", block_tokens=512,
+        needs=frozenset({"hash_ids"}), ticks=True,
+    ),
+    TableFormat("llmservingsim", "input_toks", "output_toks", "arrival_time_ns", "ns"),
+    TableFormat("lengths", "prompt_tokens", "output_tokens"),
+    TableFormat("vidur-lengths", "num_prefill_tokens", "num_decode_tokens"),
+)  # fmt: skip
+
+
+def form_for(columns: Collection[str]) -> TableFormat | None:
+    return next((form for form in FORMS if form.fits(columns)), None)
+
+
+def add_record(rows: Rows, line: int, record: Mapping[str, Any], form: TableFormat, sizes: dict[int, int]) -> None:
+    """One record of a table into `rows`, or refused. `sizes` gathers block lengths where the format gives them."""
+    try:
+        if form.drop_failures and 0 in (whole(record.get(name), name) for name in (form.prompt, form.output)):
+            rows.count(FAILURES)
+            return
+        row = _row(record, form, sizes)
+    except BadCell as error:
+        rows.bad(line, error)
+        return
+    key = record.get(form.key) if form.key else row.get("index")
+    rows.add(line, row, key if isinstance(key, int | str) else None, form.time or "")
+
+
+def _row(record: Mapping[str, Any], form: TableFormat, sizes: dict[int, int]) -> dict[str, Any]:
+    def cell(column: str) -> Any:
+        if column not in record or record[column] is None:
+            raise BadCell(column, "missing")
+        return record[column]
+
+    row: dict[str, Any] = {
+        "due": instant(cell(form.time), form.unit, form.time) if form.time else 0,
+        "prompt_tokens": length(cell(form.prompt), form.prompt, least=1),
+        "output_tokens": length(cell(form.output), form.output),
+    }
+    for name, column, reader in form.optional:
+        if record.get(column) not in (None, ""):
+            row[name] = reader(record[column], column)
+    if form.sizes and "prefix" in row:
+        _gather(sizes, row["prefix"], block_ids(record.get(form.sizes), form.sizes), form.sizes)
+    return row
+
+
+def _key(value: Any, column: str) -> int | str:
+    """A session's or parent's name; numbers written as text are numbers."""
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if NUMBER.fullmatch(text) else text
+    return whole(value, column)
+
+
+def _gather(sizes: dict[int, int], ids: list[int], tokens: list[int], column: str) -> None:
+    if len(ids) != len(tokens):
+        raise BadCell(column, f"expected {len(ids)} block lengths, one for each id, got {len(tokens)}")
+    for one, size in zip(ids, tokens, strict=True):
+        if size < 1 or sizes.setdefault(one, size) != size:
+            raise BadCell(column, f"block {one} is {size} tokens long here, {sizes.get(one)} before")

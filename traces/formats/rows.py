@@ -1,0 +1,204 @@
+"""From rows, one at a time, to a `Trace`: the careful way, which every reader of text shares.
+
+A reader gives each row as a dict of `Request` fields; here rows are counted, refused or skipped, put in order, set
+relative to the first, and their parents and sessions (any hashable key) become numbers. Bad rows are refused with
+file, line and column unless the user chose to skip them; then they are counted into the trace's notes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+
+from ..errors import InputError
+from ..trace import Trace, build
+from .cells import LARGEST_LENGTH, BadCell
+
+SHOWN_REASONS = 5
+YEAR = 366 * 86400 * 10**9  # ns
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to read. `until` (ns from the trace's start) ends the reading early."""
+
+    skip_bad_rows: bool = False
+    keep_ticks: bool = False
+    seed: int = 0
+    until: int | None = None
+
+
+@dataclass
+class Rows:
+    """Collects the rows of one source, or of several files of one trace.
+
+    unordered  the format is known to come out of order: sort without a word of reproach
+    relative   instants count from the trace's start already, unless they look like a calendar's
+    """
+
+    where: str
+    options: Options
+    unordered: bool = False
+    relative: bool = False
+    notes: dict[str, Any] = field(default_factory=dict)
+    _columns: dict[str, list[Any]] = field(default_factory=dict)
+    _keys: list[Hashable] = field(default_factory=list)
+    _last: int | None = None
+    _first: int | None = None
+    _bad: Counter[str] = field(default_factory=Counter)
+    _sorted: bool = True
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def full(self) -> bool:
+        """Has the part that the user asked for been read? Only a trace in order can tell by time."""
+        until = self.options.until
+        if until is None or self._last is None or self.unordered:
+            return False
+        return bool(self._last - self._first_due() > until)
+
+    def add(self, line: int, row: Mapping[str, Any], key: Hashable = None, time_column: str = "due") -> None:
+        """One good row; `key` names it for its children's `parent`."""
+        due = row["due"]
+        if self._last is not None and due < self._last:
+            self._sorted = False
+            if not self.unordered:
+                self._out_of_order(line, time_column)
+        self._last = due
+        self._first = due if self._first is None else min(self._first, due)
+        for name in row.keys() - self._columns.keys():
+            self._columns[name] = [None] * len(self)
+        for name, values in self._columns.items():
+            values.append(row.get(name))
+        self._keys.append(len(self._keys) if key is None else key)
+
+    def bad(self, line: int | None, error: BadCell, where: str = "") -> None:
+        """Refuse a row that can't be used, or count it."""
+        if not self.options.skip_bad_rows:
+            remedy = error.remedy or "correct it, or pass --skip-bad-rows"
+            raise InputError(
+                error.message, where=where or self.where, line=line, column=error.column or None, remedy=remedy
+            )
+        self._bad[f"{error.column}: {error.message}" if len(self._bad) < SHOWN_REASONS else "other reasons"] += 1
+
+    def count(self, note: str) -> None:
+        """A row left out, or changed, by the format's own rules."""
+        self.notes[note] = self.notes.get(note, 0) + 1
+
+    def trace(self, name: str, block_tokens: int | Mapping[int, int] = 0) -> Trace:
+        if not self._keys:
+            raise InputError("holds no usable request", where=self.where, remedy="is it the right file?")
+        if self._bad:
+            self.notes["skipped rows"] = sum(self._bad.values())
+            self.notes["skipped because"] = dict(self._bad)
+        if not self._sorted:
+            self._sort()
+        columns = self._arrays()
+        trace = build(columns, name=name, block_tokens=block_tokens, source=self.where, notes=self.notes)
+        return within(trace, self.options)
+
+    def _first_due(self) -> int:
+        return beginning(self._first or 0, self.relative)
+
+    def _out_of_order(self, line: int, column: str) -> None:
+        if not self.options.skip_bad_rows:
+            raise InputError(
+                "earlier than the row before it",
+                where=self.where,
+                line=line,
+                column=column,
+                remedy="sort the file by time, or pass --skip-bad-rows to have it sorted",
+            )
+        self.count("rows out of order, sorted")
+
+    def _sort(self) -> None:
+        order = np.argsort(np.array(self._columns["due"], np.int64), kind="stable").tolist()
+        self._columns = {name: [values[i] for i in order] for name, values in self._columns.items()}
+        self._keys = [self._keys[i] for i in order]
+
+    def _arrays(self) -> dict[str, Any]:
+        columns: dict[str, Any] = dict(self._columns)
+        columns["due"] = np.array(columns["due"], np.int64) - self._first_due()
+        for name in ("turn", "think", "service"):
+            if name in columns:
+                columns[name] = [value or 0 for value in columns[name]]
+        if "prefix" in columns:
+            columns["prefix"] = [value or () for value in columns["prefix"]]
+        return linked(columns, self._keys, self.where)
+
+
+def beginning(first: int, relative: bool) -> int:
+    """What is taken off all instants of a trace whose earliest is `first`."""
+    return 0 if relative and 0 <= first < YEAR else first
+
+
+def linked(columns: dict[str, Any], keys: Sequence[Hashable], where: str) -> dict[str, Any]:
+    """Columns whose parents (among `keys`, the rows' names) and sessions (any keys) have become numbers."""
+    if "index" in columns and (None in columns["index"] or len(set(columns["index"])) < len(keys)):
+        raise InputError("an index is missing or there twice", where=where, column="index", remedy="leave it out")
+    service = columns.pop("service", None)
+    if "session" in columns:
+        columns["session"] = numbered(columns["session"])
+    if "parent" in columns:
+        at = {key: position for position, key in enumerate(keys)}
+        link(columns, [at.get(key, -1) for key in columns["parent"]], service)
+    elif "session" in columns:
+        link(columns, predecessors(columns["session"]), service)
+    return columns
+
+
+def link(columns: dict[str, Any], parents: list[int], service: list[int] | None) -> None:
+    """Parents (positions) into `columns`, with what follows from them where the format doesn't give it: session, turn,
+    and think time: the gap between the instants, less the time that the answer took where that is known. Formats that
+    log arrivals alone don't tell answering from thinking: there the whole gap is thinking."""
+    due, parent = columns["due"], np.array(parents, np.int64)
+    parent[parent >= np.arange(len(parent))] = -1  # nobody waits for a later one
+    names = np.array(columns.get("index", range(len(due))), np.int64)
+    columns["parent"] = np.where(parent >= 0, names[parent], -1)
+    if "think" not in columns:
+        answered = np.array(service, np.int64)[parent] if service else 0
+        columns["think"] = np.where(parent >= 0, np.maximum(0, due - due[parent] - answered), 0)
+    if "session" not in columns or "turn" not in columns:
+        for name, values in zip(("session", "turn"), _chains(parent.tolist()), strict=True):
+            columns.setdefault(name, values)
+
+
+def _chains(parents: list[int]) -> tuple[list[int], list[int]]:
+    """For each row, the row with which its chain of parents began, and how far back that is."""
+    root: list[int] = []
+    depth: list[int] = []
+    for row, parent in enumerate(parents):
+        root.append(root[parent] if parent >= 0 else row)
+        depth.append(depth[parent] + 1 if parent >= 0 else 0)
+    return root, depth
+
+
+def predecessors(sessions: list[int]) -> list[int]:
+    """For each row the position of the row before it in its session, -1 for none."""
+    last: dict[int, int] = {}
+    before = []
+    for position, session in enumerate(sessions):
+        before.append(last.get(session, -1) if session >= 0 else -1)
+        last[session] = position
+    return before
+
+
+def numbered(keys: list[Hashable]) -> list[int]:
+    """Session keys as numbers: as they are if they all are small ones, else by first appearance. None is no session."""
+    if all(key is None or (isinstance(key, int) and -1 <= key <= LARGEST_LENGTH) for key in keys):
+        return [-1 if key is None else cast(int, key) for key in keys]
+    seen: dict[Hashable, int] = {}
+    return [-1 if key is None or key == -1 else seen.setdefault(key, len(seen)) for key in keys]
+
+
+def within(trace: Trace, options: Options) -> Trace:
+    """The part that `until` asks for."""
+    if options.until is None:
+        return trace
+    return trace[: int(np.searchsorted(trace.column("due"), options.until, side="right"))]

@@ -1,0 +1,164 @@
+"""`profile`: what a trace is like, in numbers that JSON can hold: rate, burstiness, lengths, sessions, prefix reuse."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .trace import Trace
+
+WINDOWS = (1, 10, 60)  # seconds over which counts are compared
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+TIMELINE_BINS = 120
+ODD = np.uint64(0x9E3779B97F4A7C15)
+
+Whole = npt.NDArray[np.int64]
+
+
+def describe(trace: Trace) -> dict[str, Any]:
+    """Durations in seconds, lengths in tokens; None where the trace is too short to say."""
+    due = trace.column("due") / 1e9
+    span = float(due[-1] - due[0]) if len(due) else 0.0
+    prompt, output = trace.column("prompt_tokens"), trace.column("output_tokens")
+    return {
+        "requests": len(trace),
+        "span_s": span,
+        "rate": len(trace) / span if span else None,
+        "arrivals": _arrivals(due, span),
+        "prompt_tokens": _spread(prompt),
+        "output_tokens": _spread(output),
+        "spearman": spearman(prompt, output),
+        "sessions": _sessions(trace) if trace.has_sessions else None,
+        "prefix": prefix_reuse(trace) if trace.has_prefixes else None,
+        "timeline": _timeline(due, span),
+    }
+
+
+def dispersion(due: npt.NDArray[np.float64], window: float) -> float | None:
+    """Variance/mean of counts in whole windows: 1 for Poisson, more for bursts. None below five windows."""
+    counts = window_counts(due, window)
+    return float(counts.var() / counts.mean()) if len(counts) >= 5 and counts.any() else None
+
+
+def window_counts(due: npt.NDArray[np.float64], window: float) -> npt.NDArray[np.int64]:
+    """Requests in each whole window from the first second of the trace on."""
+    whole = int(due[-1] // window) if len(due) else 0
+    return np.bincount((due // window).astype(np.int64), minlength=whole)[:whole]
+
+
+def spearman(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float | None:
+    """Rank correlation; None where one of them doesn't vary."""
+    a, b = _ranks(first), _ranks(second)
+    if len(a) < 3 or a.std() == 0 or b.std() == 0:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def prefix_reuse(trace: Trace) -> dict[str, Any]:
+    """What a perfect prefix cache, infinite and empty at the start, would hit: tokens of the longest run of leading
+    blocks that some earlier request began with too."""
+    entries = prefix_entries(trace)
+    new = np.zeros(len(entries.rows), bool)
+    new[np.unique(entries.hashes, return_index=True)[1]] = True
+    total = int(trace.column("prompt_tokens").sum(dtype=np.int64))
+    tokens, hit = entries.tokens, int(entries.tokens[~new].sum())
+    return {
+        "blocks": entries.blocks,
+        "block_tokens": trace.block_tokens if isinstance(trace.block_tokens, int) else "variable",
+        "in_blocks_share": int(tokens.sum()) / total,
+        "hit_tokens": hit,
+        "hit_share": hit / total,
+    }
+
+
+class Entries(NamedTuple):
+    """All entries of all prefixes: the row of each, its tokens, and a hash of its row's prefix up to it."""
+
+    blocks: int  # distinct ones
+    rows: Whole
+    tokens: Whole
+    hashes: npt.NDArray[np.uint64]
+
+
+def prefix_entries(trace: Trace) -> Entries:
+    offsets, ids = trace.prefixes()
+    rows = np.repeat(np.arange(len(trace)), np.diff(offsets))
+    distinct, where = np.unique(ids, return_inverse=True)
+    size = trace.sizes(distinct)[where]
+    before = _running(size, offsets, rows) - size
+    left = trace.column("prompt_tokens")[rows] - before
+    tokens = np.clip(left, 0, size)  # the last block is cut at the prompt's end
+    return Entries(len(distinct), rows, tokens, _prefix_hashes(where, offsets, rows))
+
+
+def _prefix_hashes(ranks: Whole, offsets: Whole, rows: Whole) -> npt.NDArray[np.uint64]:
+    """For each entry a hash of all entries of its row up to it: sum of mix(block) * P**position modulo 2**64. Equal
+    beginnings are equal; with 3 million entries two others are with a chance of 2e-7."""
+    position = np.arange(len(ranks)) - offsets[rows]
+    powers = np.cumprod(np.full(int(position.max(initial=0)) + 1, ODD, np.uint64))
+    mixed = np.random.default_rng(0).integers(0, 2**64, int(ranks.max(initial=0)) + 1, np.uint64)
+    return _running(mixed[ranks] * powers[position], offsets, rows)
+
+
+def _running(values: npt.NDArray[Any], offsets: Whole, rows: Whole) -> npt.NDArray[Any]:
+    """Running sums inside each row."""
+    sums = np.concatenate((np.zeros(1, values.dtype), np.cumsum(values)))
+    return np.asarray(sums[1:] - sums[offsets[rows]])
+
+
+def _arrivals(due: npt.NDArray[np.float64], span: float) -> dict[str, Any] | None:
+    if not span:
+        return None
+    gaps = np.diff(due)
+    peaks = {window: window_counts(due, window) for window in (1, 10)}
+    return {
+        "cv": float(gaps.std() / gaps.mean()),
+        "longest_gap_s": float(gaps.max()),
+        "dispersion": {str(window): dispersion(due, window) for window in WINDOWS},
+        "peak_to_mean": {
+            str(window): float(counts.max() / counts.mean()) if counts.any() else None
+            for window, counts in peaks.items()
+        },
+    }
+
+
+def _spread(values: npt.NDArray[Any]) -> dict[str, Any]:
+    if not len(values):
+        return {}
+    found = {name: float(np.quantile(values, q)) for name, q in QUANTILES.items()}
+    total = int(values.sum(dtype=np.int64))
+    return {
+        "min": int(values.min()), **found, "max": int(values.max()), "mean": total / len(values), "total": total
+    }  # fmt: skip
+
+
+def _sessions(trace: Trace) -> dict[str, Any]:
+    session = trace.column("session")
+    inside = session[session >= 0]
+    numbers, turns = np.unique(inside, return_counts=True)
+    waiting = trace.column("parent") >= 0
+    return {
+        "count": len(numbers),
+        "requests": len(inside),
+        "turns": _spread(turns),
+        "follow_ups": int(waiting.sum()),
+        "think_ms": _spread(trace.column("think")[waiting] // 1_000_000),
+    }
+
+
+def _timeline(due: npt.NDArray[np.float64], span: float) -> dict[str, Any] | None:
+    if not span:
+        return None
+    step = span / TIMELINE_BINS
+    counts = np.bincount(((due - due[0]) / step).astype(np.int64).clip(max=TIMELINE_BINS - 1), minlength=TIMELINE_BINS)
+    return {"step_s": step, "counts": counts.tolist()}
+
+
+def _ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Ranks, ties sharing their mean."""
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    after = np.cumsum(counts)
+    ranks: npt.NDArray[np.float64] = (after - (counts - 1) / 2)[where]
+    return ranks
