@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.__main__ import COMMANDS
+from loadgen.cli.app import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .locust_user import TraceUser
+from loadgen.run.locust_user import TraceUser
 
 
 class Replay(TraceUser):

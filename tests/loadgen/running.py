@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from loadgen import __main__ as program
+from loadgen.cli import app as program
 from loadgen.run import spawn
 from reports.store import row_files
 

@@ -46,7 +46,7 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     probe = f"""
 import sys
 sys.argv = ["phaseload", "--help"]
-from loadgen.__main__ import main
+from loadgen.cli.app import main
 try:
     main()
 except SystemExit:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from loadgen import __main__ as program
 from loadgen import plan as plans
+from loadgen.cli import app as program
 from loadgen.load import Load
 from loadgen.planner import numbered, phase, requests
 from targets.target import Target

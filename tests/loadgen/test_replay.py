@@ -244,7 +244,7 @@ def test_a_fault_of_ours_is_counted_and_hangs_nothing(tmp_path: Path) -> None:
         "d.Digests.add = add\n"
     )
     (tmp_path / "sitecustomize.py").write_text(injected)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     with endpoint() as server:
         arguments = command("replay", "t.csv", "--url", server.url, "--concurrency", "1", "--out", "r")
         done = subprocess.run(

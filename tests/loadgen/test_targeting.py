@@ -14,8 +14,8 @@ import pytest
 import typer
 from fastdigest import TDigest
 
-from loadgen import __main__ as program
 from loadgen import preflight, secrets
+from loadgen.cli import app as program
 from loadgen.cli import target_options
 from loadgen.load import LIMITS, Answers, Endpoint
 from loadgen.plan import Arm, Plan, Step

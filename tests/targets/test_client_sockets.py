@@ -589,13 +589,13 @@ FEW_FILES = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 import gevent
-from targets.client.http_client import HttpTarget
+from targets.client.http_client import HttpClient
 from targets.clock import Clock
 from targets.connecting import connect
-from targets.target import Ask, Spec
-over, target = [], HttpTarget(Spec("t", sys.argv[1], "m"), Clock())
+from targets.target import Call, Target
+over, target = [], HttpClient(Target("t", sys.argv[1], "m"), Clock())
 for index in range(60):
-    target.start(Ask(index, 0, "x", 1, 1), over.append)
+    target.start(Call(index, 0, "x", 1, 1), over.append)
 while len(over) < 60:
     gevent.sleep(0.01)
 print(*sorted({f"{exchange.outcome.value}: {exchange.error}" for exchange in over}), sep="\\n")
