@@ -254,11 +254,8 @@ def test_a_bakeoff_of_a_front_door_two_legs_and_a_format_of_ones_own(tmp_path):
     assert all(row["prefill_sent"] < row["prefill_done"] <= row["decode_sent"] for row in of["legs"])
     assert all(row["usage_output"] is None and row["server_ttft"] is None for row in of["own"])
     assert "hand-over" in (tmp_path / "run" / "report.html").read_text()
-    assert {reading.when for reading in readings.read(tmp_path / "run" / readings.FILE)} == {
-        "before",
-        "during",
-        "after",
-    }
+    metrics = readings.read(tmp_path / "run" / readings.FILE)
+    assert {reading.when for reading in metrics} == {"before", "during", "after"}
 
 
 def test_auto_finds_the_type_and_says_it(groqrack, tmp_path):
