@@ -97,6 +97,7 @@ class Statistics:
 
 
 def describe(trace: Trace) -> Statistics:
+    """The figures of a trace, an empty one too. Raises nothing."""
     due = trace.column("due") / NS_PER_S
     span = float(due[-1] - due[0]) if len(due) else 0.0
     prompt, output = trace.column("prompt_tokens"), trace.column("output_tokens")
