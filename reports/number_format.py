@@ -13,9 +13,12 @@ LONG = 9.9995  # seconds from which on they aren't called milliseconds
 
 
 def ms(seconds: float | None, unit: bool = False) -> str:
-    """Three significant digits, in ms, and in seconds from 10 s on: 0.123, 4.57, 45.7, 4,567, 12.3 s."""
-    if seconds is None:
+    """Three significant digits, in ms, and in seconds from 10 s on: 0.123, 4.57, 45.7, 4,567, 12.3 s. A dash for None
+    and nan."""
+    if seconds is None or isnan(seconds):
         return "-"
+    if isinf(seconds):
+        return "unbounded"
     if abs(seconds) >= LONG:
         return f"{seconds:,.1f} s" if abs(seconds) < 99.95 else f"{seconds:,.0f} s"
     value = seconds * 1e3
@@ -26,9 +29,7 @@ def ms(seconds: float | None, unit: bool = False) -> str:
 
 def quantile(row: Quantile) -> str:
     """A quantile of a summary: its figure, `unbounded`, or a dash (`lacking` says why)."""
-    if not row.enough or isnan(row.value):
-        return "-"
-    return "unbounded" if row.unbounded else ms(row.value)
+    return ms(row.value) if row.enough else "-"
 
 
 def lacking(row: Quantile) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import isfinite, isinf
+from math import isfinite
 
 from .. import number_format
 from ..analysis.comparison import Comparison, Interval
@@ -199,13 +199,10 @@ def _factor(value: float | None) -> str:
 def figure(verdict: Verdict) -> str:
     """A verdict's figure with its unit."""
     value, unit = verdict.figure, verdict.gate.unit
-    if value is None:
-        return "-"
-    if isinf(value):
-        return "unbounded"
     if unit == "%":
         return number_format.share(value)
-    return f"{number_format.rate(value)}/s" if unit.startswith("/") else number_format.ms(value, unit=True)
+    rate = unit.startswith("/") and value is not None
+    return f"{number_format.rate(value)}/s" if rate else number_format.ms(value, unit=True)
 
 
 def bounds(verdict: Verdict) -> str:

@@ -20,7 +20,8 @@ from ..analysis.slices import Slice
 from ..analysis.summary import Summary
 from ..analysis.time_account import Part
 from ..store.run_folder import Run
-from . import figures, findings, pages
+from . import findings, pages
+from .figures import Figures
 
 SLICES = (
     ("prompt_tokens", "Prompt tokens (as the trace asks)"),
@@ -109,10 +110,10 @@ class Section:
         self.costs = [result for result in results if result.cost]
         self.slices = [(heading, list(_matched(summary, name))) for name, heading in SLICES]
         self.server = [name for name in SERVER if any(result.server[name] for result in results)]
-        self.server_means = server_metrics.means(run, readings)
+        self.server_phases = server_metrics.phase_means(run, readings)
         self.round_trips = server_metrics.round_trips(run, readings)
-        self.unread = server_metrics.problems(readings)
-        self.plots = figures.of_run(run, summary, readings, numbers, slug)
+        self.failed_readings = server_metrics.failures(readings)
+        self.plots = Figures(run, summary, readings, numbers, slug)
         self.workers = _workers(run)
         self.profile = list(_profile(run))
         self.configured = list(_targets(run))
