@@ -42,7 +42,7 @@ def compare(
         if recorded.damaged or recorded.lacking:
             warning = f"{recorded.folder}: row files are gone or unreadable; only the rows that are left are compared"
             Console(stderr=True).print(warning, soft_wrap=True, markup=False, highlight=False)
-    comparisons = comparison.compare(*runs, base=base)
+    comparisons = comparison.compare(runs[0], *runs[1:], base=base)
     if not comparisons:
         raise InputError("one target only: nothing to compare", where=str(run), remedy="give a second run")
     if json:

@@ -29,8 +29,8 @@ class Lead:
     """The fastest of one step in one metric: `leaders` are level, and each `factor` times or more faster than `behind`
     (0 where that one failed too often to say).
 
-    `p50` in seconds. `why` says why there are no leaders, or why those named in `aside` take no part (too few pairs, not
-    comparable); `failed` are those with too many failures for a median.
+    `p50` in seconds. `why` there are no leaders, or those named in `aside` take no part (too few pairs, not comparable);
+    `failed` are those with too many failures for a median.
     """
 
     step: str
@@ -121,7 +121,9 @@ def lead(step: str, metric: str, medians: Mapping[str, Quantile], pairs: Sequenc
     behind = next((name for name in order if (first, name) in beats), "")
     leaders = [first]
     for name in order:
-        level = name not in (first, *beaten) and _level(medians[first], medians[name], _most(pairs, metric, first, name))
+        level = name not in (first, *beaten) and _level(
+            medians[first], medians[name], _most(pairs, metric, first, name)
+        )
         ahead = not behind or ((name, behind) in beats and values[name] <= values[behind])
         if level and ahead:
             leaders.append(name)
@@ -191,7 +193,7 @@ def flips_of_leads(leads: Iterable[Lead]) -> list[Flip]:
 
 def flips_of_pairs(comparisons: Sequence[Comparison], metric: str) -> list[Flip]:
     """Where a pair's clear winner changes from one load step to the next clear one, pair by pair."""
-    every = []
+    every: list[Flip] = []
     for both in dict.fromkeys((pair.base, pair.other) for pair in comparisons):
         ratios = [(pair.step, pair.metrics[metric]) for pair in comparisons if (pair.base, pair.other) == both]
         every += flips((step, (ratio.winner,) if ratio and ratio.winner else ()) for step, ratio in ratios)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from math import nan
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,8 +37,8 @@ ERROR_LENGTH = 300  # characters of each
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Requests and tries: one row is one try, `requests` are the different ones, `admitted` is the share of them that
-    was not refused for its rate at some try. `whole`: answers that did not stream; `at_once`: streams whose tokens, more
-    than one, all came in one read, which say nothing of prefill apart from decode."""
+    was not refused for its rate at every try. `whole`: answers that did not stream; `at_once`: streams whose tokens,
+    more than one, all came in one read, which say nothing of prefill apart from decode."""
 
     planned: int | None
     unsent: int
@@ -137,7 +138,7 @@ class ServerFigure:
 
 @dataclass(frozen=True, slots=True)
 class ClientState:
-    """The client's own condition: "ttft p50" -> both ends of that quantile's bracket, and shares of inexact instants."""
+    """The client's condition: "ttft p50" -> both ends of that quantile's bracket (s), and shares of inexact instants."""
 
     brackets: dict[str, tuple[float, float]]
     shared_first_reads: float | None
@@ -198,7 +199,9 @@ def result(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str, 
     """`objectives`: those that the sample was made with."""
     counted, answered = sample.counted, sample.answered
     step = run.phase((sample.target, sample.step))
-    target = next((target for target in run.facts.get("targets", []) if target.get("name") == sample.target), {})
+    target: dict[str, Any] = next(
+        (target for target in run.facts.get("targets", []) if target.get("name") == sample.target), {}
+    )
     return Result(
         target=sample.target,
         step=sample.step,
@@ -353,7 +356,7 @@ def _client(sample: Sample, counted: pd.DataFrame) -> ClientState:
 
 
 def brackets(sample: Sample) -> dict[str, tuple[float, float]]:
-    """"ttft p50" -> the quantile of the answered requests at both ends of their first and last tokens' brackets."""
+    """ "ttft p50" -> the quantile of the answered requests at both ends of their first and last tokens' brackets."""
     ends = {}
     for name, low, high in (("ttft", "ttft_low", "ttft"), ("tpot", "tpot_low", "tpot_high")):
         if len(sample.values[low]):

@@ -105,7 +105,9 @@ def sample(
         values=_values(counted, answered) | {"itl": gaps},
         throughput=rates,
         good=None if good is None else int(good.sum()),
-        good_tokens_per_s=rates.output_tokens_per_s * good_tokens / tokens if good_tokens is not None and tokens else None,
+        good_tokens_per_s=rates.output_tokens_per_s * good_tokens / tokens
+        if good_tokens is not None and tokens
+        else None,
         rows=rows,
     )
 

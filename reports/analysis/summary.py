@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class RunFacts:
+class RunIdentity:
     """Which run this is, from its run.json."""
 
     created: str | None
@@ -40,15 +40,15 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run measured and whether it can be trusted. In summary.json each dataclass is an object of the same fields,
-    and infinite or undefined numbers are null.
+    """What a run measured and whether it can be trusted. In summary.json each dataclass is an object of the same
+    fields, and infinite or undefined numbers are null.
 
     `objectives`: metric -> seconds. `digests`: where the t-digests come from. `results`: one for each target and load
     step. `comparison`: each pair of targets in each step.
     """
 
     format: int
-    run: RunFacts
+    run: RunIdentity
     validity: Validity
     objectives: dict[str, float]
     digests: str
@@ -97,7 +97,7 @@ def _summarise(run: Run, objectives: Mapping[str, float] | None) -> tuple[Summar
     digests = _digests(run, parts)
     summary = Summary(
         format=FORMAT,
-        run=RunFacts(
+        run=RunIdentity(
             **{name: facts.get(name) for name in ("created", "version", "seed", "salt", "order", "ended", "argv")},
             name=run.name,
             folder=str(run.folder),

@@ -66,9 +66,7 @@ def judge(run: Run | Summary, gates: Sequence[Gate | str]) -> list[Verdict]:
     return decide(parsed, summary.samples, summary.validity.reasons)
 
 
-def decide(
-    gates: Iterable[Gate], samples: Mapping[Key, Sample], reasons: Sequence[Reason] = ()
-) -> list[Verdict]:
+def decide(gates: Iterable[Gate], samples: Mapping[Key, Sample], reasons: Sequence[Reason] = ()) -> list[Verdict]:
     """Every gate on every target and step that it concerns. `reasons` are the run's validity's: where one makes the run
     invalid, no target that it concerns passes or fails. InputError where a gate concerns none."""
     verdicts = []
@@ -111,7 +109,11 @@ def verdict(gate: Gate, sample: Sample) -> Verdict:
     if gate.metric == "goodput":
         if sample.good is None:
             raise no_objectives(gate)
-        return _share(gate, sample, sample.good) if gate.unit == "%" else _plain(gate, sample, sample.goodput or 0.0, sample.n)
+        return (
+            _share(gate, sample, sample.good)
+            if gate.unit == "%"
+            else _plain(gate, sample, sample.goodput or 0.0, sample.n)
+        )
     return _quantile(gate, sample, gate.q) if gate.q is not None else _moment(gate, sample)
 
 

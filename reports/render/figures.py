@@ -65,7 +65,7 @@ class Figures:
     ) -> Plot:
         name = f"{self._slug}-{name}"
         svg = draw(name.replace("-", " "), *data, **more)
-        return Plot(name, Markup(svg), caption)  # drawn by us, holds no outside text  # noqa: S704
+        return Plot(name, Markup(svg), caption)  # drawn by us, holds no outside text
 
     def _cdfs(self, number: int, step: str) -> Plot:
         caption = (
@@ -125,6 +125,8 @@ class Figures:
         gauges = server_metrics.series(readings)
         if gauges:
             targets = self._run.facts.get("targets", [])
-            series = [(self._numbers.get(server_metrics.owner(targets, url), 0), of_url) for url, of_url in gauges.items()]
+            series = [
+                (self._numbers.get(server_metrics.owner(targets, url), 0), of_url) for url, of_url in gauges.items()
+            ]
             caption = "Read from the servers' metrics every second, a line a URL in its target's colour."
             yield self._plot("servers", caption, plots.servers, series, server_metrics.SHOWN)
