@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
+from typing import TypedDict
 
 from targets.target import Target
 from traces.errors import InputError
@@ -41,9 +44,8 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Load:
-    """What is replayed and how; the names are those of the options of `phaseload replay`."""
+    """How a trace is paced and cut: durations in seconds, rates in requests a second. Raises InputError."""
 
-    trace: str = ""
     speedup: float = 1.0
     request_rate: float | None = None
     burstiness: float = 1.0
@@ -104,18 +106,47 @@ class Load:
 
 @dataclass(frozen=True)
 class Answers:
-    """What prompts are made of, and what is asked back."""
+    """What is asked back."""
 
-    prompts: str | None = None
-    tokenizer: str | None = None
-    token_ids: int | None = None
     ignore_eos: bool | None = None
     extra_body: str | None = None
 
 
 @dataclass(frozen=True)
-class Gates:
-    """What a run must reach."""
+class RunOptions:
+    """How a run is prepared, judged and kept, whatever its targets and its load.
 
-    slo: list[str] = field(default_factory=list)
-    goodput: list[str] = field(default_factory=list)
+    `slo`: gates such as "ttft p99 < 800ms"; `goodput`: objectives such as "ttft:800 tpot:40" (ms). `prompts`: a JSONL
+    file of the user's own texts, from which prompts take their words; `tokenizer`: a tokenizer.json in whose tokens
+    prompts are exact; `token_ids`: prompts are sent as ids below it; `salt` keeps prompts out of the caches of earlier
+    runs: "auto", "none", or a text. `wait_ready` ("90s", "10m"): how long a target may take until it accepts
+    connections; `probe`: each target gets one request before the run. `out`: the run's folder (runs/NAME-TIME where it
+    is None); `report`: report.html is written; `json`: the command line prints the summary as JSON.
+    """
+
+    slo: Sequence[str] = ()
+    goodput: Sequence[str] = ()
+    prompts: str | None = None
+    tokenizer: str | None = None
+    token_ids: int | None = None
+    salt: str = "auto"
+    wait_ready: str | None = None
+    probe: bool = True
+    out: str | Path | None = None
+    report: bool = True
+    json: bool = False
+
+
+class RunKeywords(TypedDict, total=False):
+    """The fields of `RunOptions` as keyword arguments of `replay`, `bakeoff` and `capacity`."""
+
+    slo: Sequence[str]
+    goodput: Sequence[str]
+    prompts: str | None
+    tokenizer: str | None
+    token_ids: int | None
+    salt: str
+    wait_ready: str | None
+    probe: bool
+    out: str | Path | None
+    report: bool
