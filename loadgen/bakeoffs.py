@@ -58,14 +58,12 @@ class Ladder:
 
     def __post_init__(self) -> None:
         if self.order not in (None, *ORDERS):
-            raise InputError(
-                f"no such choice: {self.order!r}", where="--order", remedy=f"one of {', '.join(ORDERS)}"
-            )
+            raise InputError(f"no such choice: {self.order!r}", where="--order", remedy=f"one of {', '.join(ORDERS)}")
         factors = self.factors if self.factors is not None else (1.0,)
         if not factors or any(not 0 < factor < inf for factor in factors):
-            raise InputError(f"expected positive factors such as 1,2,4, got {factors}", where="--steps")
+            raise InputError(f"expected positive factors such as 1,2,4, got {list(factors)}", where="--steps")
         if len(set(factors)) < len(factors):
-            raise InputError(f"a factor comes twice in {factors}", where="--steps")
+            raise InputError(f"a factor comes twice in {list(factors)}", where="--steps")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
@@ -105,10 +105,11 @@ def find(
     options: RunOptions,
     workers: Workers,
     on_step: Callable[[CapacityStep], None] | None = None,
+    extra: Sequence[str] = (),
     *,
     shown: bool = False,
 ) -> CapacityResult:
-    """`capacity`; `shown`: warnings and live lines go to stderr."""
+    """`capacity`, with options for Locust itself; `shown`: its warnings and live lines go to stderr."""
     if not " ".join(options.slo):
         raise InputError("is missing", where="--slo", remedy='for example --slo "ttft p99 < 800ms"')
     if not trace:
@@ -118,7 +119,7 @@ def find(
     quantiles = [q for gate in options.slo if (q := parse(gate).q) is not None]
     requests = max(map(needed, quantiles), default=1)
     steps: list[CapacityStep] = []
-    with LocustProcess(workers, shown=shown) as locust:
+    with LocustProcess(workers, extra, shown=shown) as locust:
 
         def holds(rate: float) -> bool:
             paced = replace(load, request_rate=rate, duration=seconds(rate, load.duration or 30.0, requests))

@@ -6,40 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import TypedDict
 
-from targets.target import Target
+from targets.target import TIMEOUTS, Limits
 from traces.errors import InputError
 
-LIMITS = ("connect_timeout", "first_token_timeout", "silence_timeout", "request_timeout")
 FASTEST = 1_000_000.0  # requests/s
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """How an endpoint is spoken to, wherever it is."""
-
-    model: str = ""
-    endpoint_type: str = "chat"
-    api_key_env: str | None = None
-    api_key_file: str | None = None
-    header: list[str] = field(default_factory=list)
-    insecure: bool = False
-    ca_file: str | None = None
-    connect_timeout: float = Target.connect_timeout
-    first_token_timeout: float = Target.first_token_timeout
-    silence_timeout: float = Target.silence_timeout
-    request_timeout: float = Target.request_timeout
-
-    def __post_init__(self) -> None:
-        for limit in LIMITS:
-            seconds = getattr(self, limit)
-            if not 0 < seconds < inf:
-                option = f"--{limit.replace('_', '-')}"
-                raise InputError(f"must be positive and finite, not {seconds:g} s", where=option)
 
 
 @dataclass(frozen=True)
@@ -105,11 +80,34 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What is asked back."""
+class TargetOptions:
+    """How a target is spoken to, and what it is asked for, as options name it; `target_options` makes the `Target`.
+    `header`: "KEY: VALUE"; `extra_body`: a JSON object; timeouts in seconds. Raises InputError."""
 
+    model: str = ""
+    endpoint_type: str = "chat"
+    api_key_env: str | None = None
+    api_key_file: str | None = None
+    header: Sequence[str] = ()
+    insecure: bool = False
+    ca_file: str | None = None
+    connect_timeout: float = Limits.connect_s
+    first_token_timeout: float = Limits.first_token_s
+    silence_timeout: float = Limits.silence_s
+    request_timeout: float = Limits.request_s
     ignore_eos: bool | None = None
     extra_body: str | None = None
+
+    def __post_init__(self) -> None:
+        self.limits()
+
+    def limits(self) -> Limits:
+        """The four time limits. Raises InputError with the option."""
+        try:
+            return Limits(**{limit: getattr(self, key) for key, limit in TIMEOUTS.items()})
+        except InputError as error:
+            [key] = [key for key, limit in TIMEOUTS.items() if limit == error.where]
+            raise InputError(error.message, where=f"--{key.replace('_', '-')}") from None
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,7 @@ def _opened(name: str, load: Load) -> Trace:
         raise InputError("is missing", where="TRACE", remedy="a file, or a bundled workload such as azure-conv")
     timed = load.seconds is not None and load.request_rate is None and load.concurrency is None
     until = load.seconds * load.speedup if timed and load.seconds else None
-    return open_trace(
-        name, until=until, skip_bad_rows=load.skip_bad_rows, keep_ticks=load.keep_ticks, seed=load.seed
-    )
+    return open_trace(name, until=until, skip_bad_rows=load.skip_bad_rows, keep_ticks=load.keep_ticks, seed=load.seed)
 
 
 def _check(trace: Trace, load: Load, name: str) -> None:

@@ -12,7 +12,6 @@ from rich.console import Console
 from reports.store import run_folder
 from reports.store.run_folder import Run
 from targets.target import Target
-from traces.errors import RunFailed
 from traces.prompts import corpus as corpora
 from traces.trace import Trace
 
@@ -57,9 +56,9 @@ def recorded(folder: Path, workers: Workers) -> Run:
 
 def run_report(folder: Path) -> tuple[int, str]:
     """Writes a recorded run's summary and report; gives the exit code and the text that the command line has for it."""
-    console = Console(file=io.StringIO(), soft_wrap=True)
-    code = conclude(folder, console)
-    return code, console.file.getvalue()
+    text = io.StringIO()
+    code = conclude(folder, Console(file=text, soft_wrap=True))
+    return code, text.getvalue()
 
 
 def prepare(trace: Trace | str, target: Target, load: Load, options: RunOptions, workers: Workers) -> Path:
@@ -81,9 +80,7 @@ def planned(trace: Trace | str, target: Target, load: Load, options: RunOptions)
     return plan_of(name, [step], requests, load.seed, options, order="parallel"), {file: requests}
 
 
-def plan_of(
-    name: str, steps: Sequence[Step], requests: Trace, seed: int, options: RunOptions, **facts: Any
-) -> Plan:
+def plan_of(name: str, steps: Sequence[Step], requests: Trace, seed: int, options: RunOptions, **facts: Any) -> Plan:
     """A plan of these steps, the first of which sends `requests`; `facts` go into run.json as they are."""
     record: Mapping[str, Any] = {
         "argv": secrets.argv(), "json": options.json, "report": options.report, "trace": plans.about(requests), **facts,

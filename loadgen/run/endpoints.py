@@ -49,9 +49,7 @@ class Embedded:
         }
 
 
-def start(
-    endpoints: Sequence[Embedded], model: str, folder: Path, servers: ExitStack | None = None
-) -> list[Target]:
+def start(endpoints: Sequence[Embedded], model: str, folder: Path, servers: ExitStack | None = None) -> list[Target]:
     """Starts all of them side by side; their logs go into `folder`. They end with this process, or with `servers`.
     Raises InputError where one doesn't come up."""
     folder.mkdir(parents=True, exist_ok=True)

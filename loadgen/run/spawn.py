@@ -103,17 +103,17 @@ class LocustProcess:
     ends when the caller's end of the socket is closed, however the caller ends. It is a session of its own, so that
     Ctrl-C reaches the caller alone, who asks the process to end the run and still gets what was recorded.
 
-    `shown`: warnings and live lines go to the caller's stderr. Raises InputError.
+    `extra` goes to Locust as it is; `shown`: warnings and live lines go to the caller's stderr. Raises InputError.
     """
 
-    def __init__(self, workers: Workers, *, shown: bool = False) -> None:
+    def __init__(self, workers: Workers, extra: Sequence[str] = (), *, shown: bool = False) -> None:
         if workers.worker or workers.web_port is not None:
             raise InputError("a worker or a web page is for the command line", where="workers")
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._channel, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                _command(workers),
+                _command(workers, extra),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=None if shown else subprocess.STDOUT,

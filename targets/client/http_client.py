@@ -69,10 +69,10 @@ class HttpClient:
         self._head = self._standing_head()
         self._keys = self._secret()
         self.limits = (
-            round(spec.connect_timeout * 1e9),
-            round(spec.first_token_timeout * 1e9),
-            round(spec.silence_timeout * 1e9),
-            round(spec.request_timeout * 1e9),
+            round(spec.limits.connect_s * 1e9),
+            round(spec.limits.first_token_s * 1e9),
+            round(spec.limits.silence_s * 1e9),
+            round(spec.limits.request_s * 1e9),
         )
         self.pulse = loop.pulse()
         self.pulse.listeners[self] = None

@@ -237,7 +237,7 @@ def _engine(spec: Target, url: str) -> str:
     host, port = Pair(url, url, "", "", spec.labels).bootstrap
     asked, why = f"http://{host}:{port}/query", "its answer names none"
     try:
-        told = lenient.load(get(asked, spec.connect_timeout))
+        told = lenient.load(get(asked, spec.limits.connect_s))
         if engine := lenient.name(lenient.mapping(told.get("0")).get("engine_id")):
             return engine
     except (OSError, HttpError, InputError, WireError) as error:
