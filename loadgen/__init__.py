@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .bakeoffs import bakeoff
-    from .capacity_search import CapacityResult, capacity
+    from .capacities import CapacityResult, capacity
     from .certificate import certify
     from .load import Load
     from .plan import Plan
@@ -30,13 +30,13 @@ __all__ = ["CapacityResult", "Load", "Plan", "TraceUser", "Workers", "bakeoff", 
 
 # The modules have other names than the functions: a submodule would hide a function of its name.
 _HOMES = {
-    "CapacityResult": "capacity_search",
+    "CapacityResult": "capacities",
     "Load": "load",
     "Plan": "plan",
     "TraceUser": "run.locust_user",
     "Workers": "run.spawn",
     "bakeoff": "bakeoffs",
-    "capacity": "capacity_search",
+    "capacity": "capacities",
     "certify": "certificate",
     "replay": "replays",
 }

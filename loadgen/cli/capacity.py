@@ -61,21 +61,22 @@ def capacity(
 
     from traces.errors import RunFailed
 
-    from .. import capacity_search, target_options
+    from .. import capacities, target_options
+    from ..capacity_search import Range
 
     console = Console(highlight=False)
-    within = capacity_search.Range(lowest, highest, precision)
+    within = Range(lowest, highest, precision)
     more = o.parsed(replay, ctx.args)
     load = _overridden(replace(load, duration=duration, warmup=warmup), more)
     run, options, workers = _overridden(run, more), _overridden(options, more), _overridden(workers, more)
     url = more.params["url"] or url
     target = target_options.target(target_options.short_name(url, options.model), url, options)
 
-    def show(step: capacity_search.CapacityStep) -> None:
+    def show(step: capacities.CapacityStep) -> None:
         console.print(f"{step.rate:8.3g}/s  {'holds' if step.holds else 'fails'}   {step.folder}")
 
     try:
-        result = capacity_search.find(trace, target, load, within, run, workers, show, more.args, shown=True)
+        result = capacities.find(trace, target, load, within, run, workers, show, more.args, shown=True)
     except RunFailed as failure:
         sys.stdout.write(failure.report)
         sys.stderr.write(f"phaseload: {failure}\n")

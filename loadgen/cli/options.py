@@ -128,14 +128,15 @@ def taking(*, omit: Iterable[str] = (), **groups: type) -> Callable[[Command], C
 
 
 def _parameter(field: Field[Any], kind: Any) -> Parameter:
+    """A field that carries its own help (a simulated server's) needs no entry in OPTIONS."""
+    own = field.metadata
+    option = typer.Option(*own["flags"], help=own["help"], metavar=own["metavar"]) if own else OPTIONS[field.name]
     default = _default(field)
     if kind == Sequence[str]:
         kind, default = list[str], list(default)
     elif kind == str | Path | None:
         kind = Path | None
-    return Parameter(
-        field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, OPTIONS[field.name]]
-    )
+    return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
 def _default(field: Field[Any]) -> Any:
