@@ -16,6 +16,7 @@ import numpy as np
 from targets.telemetry import scraper
 
 from ..store.run_folder import Run
+from ..store.run_json import TargetFacts
 from .quantiles import Values, finite
 
 SHOWN = {"running": "Running requests", "waiting": "Waiting requests", "kv_use": "KV cache in use"}
@@ -29,13 +30,13 @@ def readings(folder: Path) -> list[dict[str, Any]]:
     return scraper.read(path) if path.exists() else []
 
 
-def owner(targets: Iterable[Mapping[str, Any]], url: str) -> str:
+def owner(targets: Iterable[TargetFacts], url: str) -> str:
     """The target that a metrics URL belongs to; empty where none claims it."""
     for target in targets:
-        bases = [target.get("url"), *(target.get("prefill") or []), *(target.get("decode") or [])]
-        ours = any(f"{url}/".startswith(f"{str(base).rstrip('/')}/") for base in bases if base)
-        if ours or url in (target.get("metrics") or []):
-            return str(target.get("name") or "")
+        bases = (target.url, *target.prefill, *target.decode)
+        ours = any(f"{url}/".startswith(f"{base.rstrip('/')}/") for base in bases if base)
+        if ours or url in target.metrics:
+            return target.name
     return ""
 
 
@@ -54,7 +55,7 @@ def series(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
 
 def account(run: Run, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row a URL and phase: the server's mean (s) and count, the client's mean of the same, and the difference."""
-    targets = run.facts.get("targets", [])
+    targets = run.facts.targets
     found = []
     for url, phases in scraper.means(dict(row) for row in rows).items():
         target = owner(targets, url)
@@ -68,7 +69,7 @@ def account(run: Run, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 def round_trips(run: Run, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row a URL that is not on this machine: median time of a TCP connect (s) before, during and after the load."""
-    targets = run.facts.get("targets", [])
+    targets = run.facts.targets
     found = scraper.round_trips(dict(row) for row in rows)
     return [
         {"url": url, "target": owner(targets, url), **{when: times.get(when) for when in ("before", "during", "after")}}

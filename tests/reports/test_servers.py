@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from reports.analysis import server_metrics
 from reports.store import run_folder
+from reports.store.run_json import TargetFacts
 from tests.reports import made
 from tests.reports.test_html import Seen
 
@@ -30,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_account(folder: Path) -> None:
-    run = run_folder.load(folder)
+    run = run_folder.open_run(folder)
     ttft, queue = server_metrics.account(run, server_metrics.readings(folder))
     assert (ttft["target"], ttft["phase"], ttft["n"]) == ("h100", "ttft", 200)
     assert ttft["mean"] == pytest.approx(0.03)
@@ -51,8 +53,9 @@ def test_the_timeline_and_the_page(folder: Path) -> None:
 def test_round_trips(folder: Path) -> None:
     far = [{"at": second, "url": "https://far/v1", "when": when, "round_trip": time}
            for second, (when, time) in enumerate([("before", 0.01), ("during", 0.02), ("during", 0.04)])]  # fmt: skip
-    run = run_folder.load(folder)
-    run.facts["targets"][0]["url"] = "https://far/v1/"
+    run = run_folder.open_run(folder)
+    (target,) = run.facts.targets
+    run.facts = replace(run.facts, targets=(replace(target, url="https://far/v1/"),))
     (row,) = server_metrics.round_trips(run, far)
     assert row == {
         "url": "https://far/v1", "target": "h100", "before": 0.01, "during": pytest.approx(0.03), "after": None,
@@ -61,8 +64,8 @@ def test_round_trips(folder: Path) -> None:
 
 def test_whose_a_url_is() -> None:
     targets = [
-        {"name": "a", "url": "http://a:1", "metrics": ["http://m/metrics"]},
-        {"name": "b", "url": "http://a:10/"},
+        TargetFacts(name="a", url="http://a:1", endpoint_type="chat", metrics=("http://m/metrics",)),
+        TargetFacts(name="b", url="http://a:10/", endpoint_type="chat"),
     ]
     urls = ("http://m/metrics", "http://a:1/metrics", "http://a:10/metrics", "http://c/metrics")
     assert [server_metrics.owner(targets, url) for url in urls] == ["a", "a", "b", ""]
