@@ -13,13 +13,11 @@ from math import inf
 
 import numpy as np
 
-from traces.trace import Request
+from traces.trace import NS_PER_S, Request
 
 from ..exchange import Exchange, Outcome
 from .build import Endpoint
 from .engine.job import Job
-
-NANO = 1_000_000_000
 
 
 def simulate(
@@ -37,17 +35,17 @@ def simulate(
     """
     queue, station, name = endpoint.queue, endpoint.station, target or endpoint.name
     limit, caches = station.limit, endpoint.caches
-    over: deque[Job] = deque()
+    complete: deque[Job] = deque()
 
     def done(job: Job, now: float) -> None:
-        over.append(job)
+        complete.append(job)
 
     for number, request in enumerate(requests):
-        now = request.due / NANO
+        now = request.due / NS_PER_S
         queue.run(now)
-        while over:
-            yield _exchange(over.popleft(), name, step)
-        # A model writes at least one token; rows that saw none are asked for one.
+        while complete:
+            yield _exchange(complete.popleft(), name, step)
+        # A model writes at least one token; a row without a length gets one.
         output = request.output_tokens or 1
         if request.prompt_tokens + output > limit:
             yield _refused(request, name, step, limit)
@@ -59,8 +57,8 @@ def simulate(
                 job.times = array("d")
             station.submit(job, now)
     queue.run(inf)
-    while over:
-        yield _exchange(over.popleft(), name, step)
+    while complete:
+        yield _exchange(complete.popleft(), name, step)
 
 
 def _sized(prefix: tuple[int, ...], block_tokens: int | Mapping[int, int]) -> tuple[tuple[int, int], ...]:
@@ -90,9 +88,9 @@ def _blank(request: Request, target: str, step: str) -> Exchange:
 
 def _exchange(job: Job, target: str, step: str) -> Exchange:
     exchange = _blank(job.sink, target, step)
-    first, last = round(job.first * NANO), round(job.last * NANO)
+    first, last = round(job.first * NS_PER_S), round(job.last * NS_PER_S)
     if job.times is not None:
-        exchange.token_at = array("q", np.rint(np.frombuffer(job.times) * NANO).astype(np.int64).tobytes())
+        exchange.token_at = array("q", np.rint(np.frombuffer(job.times) * NS_PER_S).astype(np.int64).tobytes())
         exchange.token_events = array("i", [1]) * len(exchange.token_at)
         if job.counts:
             exchange.token_events = array("i", [1, *job.counts])
