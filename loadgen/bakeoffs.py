@@ -8,8 +8,7 @@ from typing import Any
 
 from targets.simulated.sizing import pool
 from targets.target import Target
-from traces.trace import Trace
-from traces.transforms import SECOND
+from traces.trace import NS_PER_S, Trace
 
 from . import plan as plans
 from . import planner
@@ -95,7 +94,7 @@ def plan(
 def sized(endpoints: Sequence[Embedded], load: Load, model: str = MODEL) -> list[Embedded]:
     """The endpoints with pools that the load uses to about USE."""
     trace = planner.requests(load)
-    rate = len(trace) * SECOND / max(trace.span, SECOND) if load.request_rate is None else load.request_rate
+    rate = len(trace) * NS_PER_S / max(trace.span, NS_PER_S) if load.request_rate is None else load.request_rate
     sample = list(trace[:SAMPLED])
     return [
         replace(

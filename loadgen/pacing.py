@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from traces.errors import InputError
-from traces.trace import Trace
-from traces.transforms import SECOND
+from traces.trace import NS_PER_S, Trace
 
 
 def at_rate(count: int, rate: float, burstiness: float = 1.0, seed: int = 0) -> npt.NDArray[np.int64]:
@@ -29,10 +28,10 @@ def at_rate(count: int, rate: float, burstiness: float = 1.0, seed: int = 0) -> 
     if isinf(rate) or not count:
         return np.zeros(count, np.int64)
     if isinf(burstiness):
-        return np.asarray(np.rint(np.arange(count) * (SECOND / rate)), np.int64)
+        return np.asarray(np.rint(np.arange(count) * (NS_PER_S / rate)), np.int64)
     random = np.random.default_rng(seed)
     gaps = random.gamma(burstiness, 1 / (rate * burstiness), max(0, count - 1))
-    due: npt.NDArray[np.int64] = np.concatenate(([0], np.rint(np.cumsum(gaps) * SECOND))).astype(np.int64)
+    due: npt.NDArray[np.int64] = np.concatenate(([0], np.rint(np.cumsum(gaps) * NS_PER_S))).astype(np.int64)
     return due
 
 

@@ -17,8 +17,7 @@ import pyarrow as pa
 from targets.target import Target
 from targets.wire import custom
 from traces.errors import InputError
-from traces.trace import Trace, unpacked
-from traces.transforms import SECOND
+from traces.trace import NS_PER_S, Trace, unpacked
 
 FILE = "plan.json"
 FOLDER = "plan"
@@ -51,12 +50,12 @@ class Step:
 
     @property
     def warmup(self) -> int:
-        return round(self.warmup_s * SECOND)
+        return round(self.warmup_s * NS_PER_S)
 
     @property
     def end(self) -> int | None:
         """When arrivals stop, nanoseconds from the phase's start."""
-        return None if self.window_s is None else self.warmup + round(self.window_s * SECOND)
+        return None if self.window_s is None else self.warmup + round(self.window_s * NS_PER_S)
 
 
 @dataclass(frozen=True)

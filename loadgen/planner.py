@@ -13,7 +13,7 @@ from traces.errors import InputError
 from traces.prompts import corpus as corpora
 from traces.reading import open_trace
 from traces.statistics import describe
-from traces.trace import Trace
+from traces.trace import NS_PER_S, Trace
 
 from . import plan as plans
 from .load import Answers, Gates, Load
@@ -51,9 +51,9 @@ def _check(trace: Trace, load: Load) -> None:
         )
     waits = load.concurrency is not None or (trace.has_sessions and not load.open_loop)  # else the instants are known
     end = int(trace.column("due")[-1])
-    if not waits and end < load.warmup * transforms.SECOND:
+    if not waits and end < load.warmup * NS_PER_S:
         raise InputError(
-            f"the trace ends at {end / transforms.SECOND:g} s, before the warm-up does ({load.warmup:g} s)",
+            f"the trace ends at {end / NS_PER_S:g} s, before the warm-up does ({load.warmup:g} s)",
             where="--warmup",
         )
 
@@ -120,10 +120,10 @@ def about(trace: Trace) -> dict[str, Any]:
         "source": trace.source,
         "fingerprint": trace.fingerprint(),
         "requests": len(trace),
-        "span_s": trace.span / transforms.SECOND,
+        "span_s": trace.span / NS_PER_S,
         "transforms": list(trace.transforms),
         "notes": dict(trace.notes),
-        "profile": describe(trace),
+        "profile": describe(trace).to_json(),
     }
 
 

@@ -11,8 +11,7 @@ from .formats import csv_table, jsonl, otel, parquet, ragpulse, servegen, shareg
 from .formats.cells import BadCell
 from .formats.rows import Options
 from .synthesis.workload import WORKLOADS, synthesise
-from .trace import Trace
-from .transforms import LATEST, SECOND
+from .trace import LATEST, NS_PER_S, Trace
 
 
 def read(
@@ -78,10 +77,10 @@ def open_trace(
     until   seconds from the trace's start; without it a workload is as long as it says itself
     Raises InputError, as `read` and `synthesise` do.
     """
-    if until is not None and not 1 <= until * SECOND <= LATEST:  # NaN neither
+    if until is not None and not 1 <= until * NS_PER_S <= LATEST:  # NaN neither
         raise InputError(f"can't be read until {until:g} s", where=name, remedy="expected seconds above 0")
     if name == "-" or Path(name).exists():
-        end = None if until is None else round(until * SECOND)
+        end = None if until is None else round(until * NS_PER_S)
         return read(name, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=end)
     if name in WORKLOADS:
         return synthesise(name, duration=until, seed=seed)

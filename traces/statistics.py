@@ -1,39 +1,122 @@
-"""`profile`: what a trace is like, in numbers that JSON can hold: rate, burstiness, lengths, sessions, prefix reuse."""
+"""`describe`: what a trace is like, in numbers: rate, burstiness, lengths, sessions, prefix reuse."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .trace import Trace
+from .trace import NS_PER_S, Trace
 
 WINDOWS = (1, 10, 60)  # seconds over which counts are compared
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+QUANTILES = (0.5, 0.9, 0.99)
 TIMELINE_BINS = 120
 ODD = np.uint64(0x9E3779B97F4A7C15)
 
 Whole = npt.NDArray[np.int64]
 
 
-def describe(trace: Trace) -> dict[str, Any]:
-    """Durations in seconds, lengths in tokens; None where the trace is too short to say."""
-    due = trace.column("due") / 1e9
+@dataclass(frozen=True)
+class Spread:
+    """The distribution of whole numbers: tokens, turns or milliseconds. Quantiles are linear between neighbours."""
+
+    min: int
+    p50: float
+    p90: float
+    p99: float
+    max: int
+    mean: float
+    total: int
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Burstiness. `cv`: of the gaps, 1 for Poisson. `dispersion` and `peak_to_mean`: of counts in windows, by the
+    window's seconds as text; None where the trace has too few windows."""
+
+    cv: float
+    longest_gap_s: float
+    dispersion: dict[str, float | None]
+    peak_to_mean: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """`requests`: how many belong to a session; `follow_ups`: how many wait for another; `think_ms`: theirs."""
+
+    count: int
+    requests: int
+    turns: Spread | None
+    follow_ups: int
+    think_ms: Spread | None
+
+
+@dataclass(frozen=True)
+class PrefixReuse:
+    """What a perfect prefix cache, infinite and empty at the start, would hit: tokens of the longest run of leading
+    blocks that some earlier request began with too. Shares are of all prompt tokens."""
+
+    blocks: int
+    block_tokens: int | str  # "variable": blocks differ in length
+    in_blocks_share: float
+    hit_tokens: int
+    hit_share: float
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Arrivals in equal steps of the trace."""
+
+    step_s: float
+    counts: list[int]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Durations in seconds, lengths in tokens; None where the trace doesn't have it, or is too short to say.
+    `rate`: requests a second; `spearman`: rank correlation of prompt and output."""
+
+    requests: int
+    span_s: float
+    rate: float | None
+    arrivals: Arrivals | None
+    prompt_tokens: Spread | None
+    output_tokens: Spread | None
+    spearman: float | None
+    sessions: Sessions | None
+    prefix: PrefixReuse | None
+    timeline: Timeline | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As run.json and `trace info --json` have it: a Spread of nothing is {}."""
+        return asdict(self, dict_factory=_with_empty_spreads)
+
+
+SPREADS = ("prompt_tokens", "output_tokens", "turns", "think_ms")
+
+
+def _with_empty_spreads(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: {} if value is None and name in SPREADS else value for name, value in fields}
+
+
+def describe(trace: Trace) -> Statistics:
+    due = trace.column("due") / NS_PER_S
     span = float(due[-1] - due[0]) if len(due) else 0.0
     prompt, output = trace.column("prompt_tokens"), trace.column("output_tokens")
-    return {
-        "requests": len(trace),
-        "span_s": span,
-        "rate": len(trace) / span if span else None,
-        "arrivals": _arrivals(due, span),
-        "prompt_tokens": _spread(prompt),
-        "output_tokens": _spread(output),
-        "spearman": spearman(prompt, output),
-        "sessions": _sessions(trace) if trace.has_sessions else None,
-        "prefix": prefix_reuse(trace) if trace.has_prefixes else None,
-        "timeline": _timeline(due, span),
-    }
+    return Statistics(
+        requests=len(trace),
+        span_s=span,
+        rate=len(trace) / span if span else None,
+        arrivals=_arrivals(due, span),
+        prompt_tokens=_spread(prompt),
+        output_tokens=_spread(output),
+        spearman=spearman(prompt, output),
+        sessions=_sessions(trace) if trace.has_sessions else None,
+        prefix=prefix_reuse(trace) if trace.has_prefixes else None,
+        timeline=_timeline(due, span),
+    )
 
 
 def dispersion(due: npt.NDArray[np.float64], window: float) -> float | None:
@@ -56,21 +139,19 @@ def spearman(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float | None:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def prefix_reuse(trace: Trace) -> dict[str, Any]:
-    """What a perfect prefix cache, infinite and empty at the start, would hit: tokens of the longest run of leading
-    blocks that some earlier request began with too."""
+def prefix_reuse(trace: Trace) -> PrefixReuse:
     entries = prefix_entries(trace)
     new = np.zeros(len(entries.rows), bool)
     new[np.unique(entries.hashes, return_index=True)[1]] = True
     total = int(trace.column("prompt_tokens").sum(dtype=np.int64))
     tokens, hit = entries.tokens, int(entries.tokens[~new].sum())
-    return {
-        "blocks": entries.blocks,
-        "block_tokens": trace.block_tokens if isinstance(trace.block_tokens, int) else "variable",
-        "in_blocks_share": int(tokens.sum()) / total,
-        "hit_tokens": hit,
-        "hit_share": hit / total,
-    }
+    return PrefixReuse(
+        blocks=entries.blocks,
+        block_tokens=trace.block_tokens if isinstance(trace.block_tokens, int) else "variable",
+        in_blocks_share=int(tokens.sum()) / total,
+        hit_tokens=hit,
+        hit_share=hit / total,
+    )
 
 
 class Entries(NamedTuple):
@@ -108,52 +189,50 @@ def _running(values: npt.NDArray[Any], offsets: Whole, rows: Whole) -> npt.NDArr
     return np.asarray(sums[1:] - sums[offsets[rows]])
 
 
-def _arrivals(due: npt.NDArray[np.float64], span: float) -> dict[str, Any] | None:
+def _arrivals(due: npt.NDArray[np.float64], span: float) -> Arrivals | None:
     if not span:
         return None
     gaps = np.diff(due)
     peaks = {window: window_counts(due, window) for window in (1, 10)}
-    return {
-        "cv": float(gaps.std() / gaps.mean()),
-        "longest_gap_s": float(gaps.max()),
-        "dispersion": {str(window): dispersion(due, window) for window in WINDOWS},
-        "peak_to_mean": {
+    return Arrivals(
+        cv=float(gaps.std() / gaps.mean()),
+        longest_gap_s=float(gaps.max()),
+        dispersion={str(window): dispersion(due, window) for window in WINDOWS},
+        peak_to_mean={
             str(window): float(counts.max() / counts.mean()) if counts.any() else None
             for window, counts in peaks.items()
         },
-    }
+    )
 
 
-def _spread(values: npt.NDArray[Any]) -> dict[str, Any]:
+def _spread(values: npt.NDArray[Any]) -> Spread | None:
     if not len(values):
-        return {}
-    found = {name: float(np.quantile(values, q)) for name, q in QUANTILES.items()}
+        return None
+    p50, p90, p99 = (float(np.quantile(values, q)) for q in QUANTILES)
     total = int(values.sum(dtype=np.int64))
-    return {
-        "min": int(values.min()), **found, "max": int(values.max()), "mean": total / len(values), "total": total
-    }  # fmt: skip
+    return Spread(int(values.min()), p50, p90, p99, int(values.max()), total / len(values), total)
 
 
-def _sessions(trace: Trace) -> dict[str, Any]:
+def _sessions(trace: Trace) -> Sessions:
     session = trace.column("session")
     inside = session[session >= 0]
     numbers, turns = np.unique(inside, return_counts=True)
     waiting = trace.column("parent") >= 0
-    return {
-        "count": len(numbers),
-        "requests": len(inside),
-        "turns": _spread(turns),
-        "follow_ups": int(waiting.sum()),
-        "think_ms": _spread(trace.column("think")[waiting] // 1_000_000),
-    }
+    return Sessions(
+        count=len(numbers),
+        requests=len(inside),
+        turns=_spread(turns),
+        follow_ups=int(waiting.sum()),
+        think_ms=_spread(trace.column("think")[waiting] // 1_000_000),
+    )
 
 
-def _timeline(due: npt.NDArray[np.float64], span: float) -> dict[str, Any] | None:
+def _timeline(due: npt.NDArray[np.float64], span: float) -> Timeline | None:
     if not span:
         return None
     step = span / TIMELINE_BINS
     counts = np.bincount(((due - due[0]) / step).astype(np.int64).clip(max=TIMELINE_BINS - 1), minlength=TIMELINE_BINS)
-    return {"step_s": step, "counts": counts.tolist()}
+    return Timeline(step, counts.tolist())
 
 
 def _ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

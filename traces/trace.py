@@ -1,4 +1,7 @@
-"""`Request`: one row of a trace."""
+"""`Request`, a row of what should happen, and `Trace`, all rows as columns.
+
+Instants and gaps are integer nanoseconds; `NS_PER_S` turns them into seconds.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,9 @@ class Request:
     parent: int = -1
     think: int = 0
 
+
+NS_PER_S = 1_000_000_000
+LATEST = 2**62  # ns, of any instant: 146 years
 
 SCHEMA = pa.schema(
     [

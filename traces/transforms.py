@@ -11,23 +11,20 @@ import numpy.typing as npt
 
 from .errors import InputError
 from .synthesis import arrivals
-from .trace import Trace
-
-SECOND = 10**9
-LATEST = 2**62  # ns, of any instant: 146 years
+from .trace import LATEST, NS_PER_S, Trace
 
 
 def clip(trace: Trace, start: float = 0.0, end: float | None = None) -> Trace:
     """Requests due in [start, end) seconds from the trace's start, which becomes `start`."""
-    latest = LATEST / SECOND
+    latest = LATEST / NS_PER_S
     if not 0 <= start < (latest if end is None else end) <= latest:  # NaN neither
         raise InputError(f"expected 0 <= start < end <= {latest:.0f}, got {start} and {end} s", where="clip")
     due = trace.column("due")
-    low = np.searchsorted(due, round(start * SECOND))
-    high = len(due) if end is None else np.searchsorted(due, round(end * SECOND))
+    low = np.searchsorted(due, round(start * NS_PER_S))
+    high = len(due) if end is None else np.searchsorted(due, round(end * NS_PER_S))
     part = trace[int(low) : int(high)]
     if start:
-        part = part.with_columns(due=part.column("due") - round(start * SECOND))
+        part = part.with_columns(due=part.column("due") - round(start * NS_PER_S))
     return _orphaned(part).noted(f"clip {start:g}-{'' if end is None else f'{end:g}'} s")
 
 
@@ -78,7 +75,7 @@ def pace(trace: Trace, rate: float, *, gaps: str = "exponential", shape: float =
     order[np.argsort(first)] = np.arange(len(first))
     rng = np.random.default_rng((seed, 3))
     with np.errstate(over="ignore"):
-        starts = np.cumsum(arrivals.gaps({"gaps": gaps, "shape": shape}, len(first), rng)) / rate * SECOND
+        starts = np.cumsum(arrivals.gaps({"gaps": gaps, "shape": shape}, len(first), rng)) / rate * NS_PER_S
     since = due - due[first][where]
     if not (starts[order][where] + since <= LATEST).all():
         raise InputError(f"{rate:g}/s moves requests beyond 146 years", where="pace", remedy="expected a higher rate")

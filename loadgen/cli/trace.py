@@ -37,16 +37,17 @@ def info(
 
         zcat trace.csv.gz | phaseload trace info - --json
     """
-    from reports.render.trace_view import portrait
+    from reports.render.trace_view import trace_text
     from traces.reading import open_trace
     from traces.statistics import describe
 
-    found = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=until)
-    about = describe(found)
+    shown = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=until)
+    statistics = describe(shown)
     if json:
-        print_json({"name": found.name, "fingerprint": found.fingerprint(), "notes": dict(found.notes), **about})
+        about = {"name": shown.name, "fingerprint": shown.fingerprint(), "notes": dict(shown.notes)}
+        print_json(about | statistics.to_json())
     else:
-        typer.echo(portrait(found, about), nl=False)
+        typer.echo(trace_text(shown, statistics), nl=False)
 
 
 @trace.command()
@@ -122,8 +123,8 @@ def plot(
     from traces.reading import open_trace
     from traces.statistics import describe
 
-    found = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
-    draw(found, describe(found), out)
+    shown = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
+    draw(shown, describe(shown), out)
     typer.echo(out)
 
 
@@ -133,7 +134,9 @@ def synth(
     rate: Annotated[float | None, typer.Option(help="Requests a second, else the workload's own.")] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds, else the workload's own.")] = None,
     seed: Seed = 0,
-    out: Annotated[str | None, typer.Option("--out", "-o", help="File to write; without it, a portrait.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="File to write, else a description is printed.")
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Show the bundled workloads.")] = False,
 ) -> None:
     """Draw a trace from a workload's parameters.
@@ -144,7 +147,7 @@ def synth(
 
         phaseload trace synth azure-conv --rate 20 --duration 600 --seed 1 -o conv20.parquet
     """
-    from reports.render.trace_view import portrait
+    from reports.render.trace_view import trace_text
     from traces.statistics import describe
     from traces.synthesis.workload import WORKLOADS, load, synthesise
     from traces.writing import write
@@ -155,7 +158,7 @@ def synth(
         return
     made = synthesise(name, rate=rate, duration=duration, seed=seed)
     if out is None:
-        typer.echo(portrait(made, describe(made)), nl=False)
+        typer.echo(trace_text(made, describe(made)), nl=False)
     else:
         write(made, out)
         typer.echo(f"{out}: {len(made):,} requests in {made.span / 1e9:.3f} s, fingerprint {made.fingerprint()}")

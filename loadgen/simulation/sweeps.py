@@ -27,8 +27,7 @@ from targets.simulated.build import Endpoint
 from targets.simulated.engine.disaggregation import Disaggregated
 from targets.simulated.virtual import simulate
 from traces.errors import InputError
-from traces.trace import Request
-from traces.transforms import SECOND
+from traces.trace import NS_PER_S, Request
 
 from .. import planner
 from ..load import Load
@@ -215,12 +214,12 @@ def _measure(sweep: Sweep, point: Point) -> tuple[int, dict[str, Any]]:
     requests, load = _REQUESTS[_loads(point.values)], sweep.load
     endpoint = _set(point.subject, point.values).build(sweep.model, load.seed)
     rows = list(simulate(endpoint, requests))
-    counted = [exchange for exchange in rows if exchange.due >= load.warmup * SECOND]
+    counted = [exchange for exchange in rows if exchange.due >= load.warmup * NS_PER_S]
     good = [exchange for exchange in counted if exchange.ok]
     met = _meeting(good, sweep.objectives)
-    end = load.seconds * SECOND if load.seconds else requests[-1].due
-    verdicts = _verdicts(sweep, point.subject.name, rows, counted, (load.warmup * SECOND, end), len(met))
-    offered = max((requests[-1].due - requests[0].due) / SECOND, 1e-9)
+    end = load.seconds * NS_PER_S if load.seconds else requests[-1].due
+    verdicts = _verdicts(sweep, point.subject.name, rows, counted, (load.warmup * NS_PER_S, end), len(met))
+    offered = max((requests[-1].due - requests[0].due) / NS_PER_S, 1e-9)
     return point.number, {
         "target": point.subject.name,
         "values": dict(point.values),
@@ -239,7 +238,7 @@ def _figures(
     endpoint: Endpoint, counted: Sequence[Exchange], good: Sequence[Exchange], met: Sequence[Exchange]
 ) -> dict[str, Any]:
     """What one point measured, and cost."""
-    span = (max((exchange.done or 0) for exchange in counted) - min(e.due for e in counted)) / SECOND
+    span = (max((exchange.done or 0) for exchange in counted) - min(e.due for e in counted)) / NS_PER_S
     tokens, met_tokens = (sum(exchange.output_count for exchange in some) / span for some in (good, met))
     cost = costs({"price_per_hour": endpoint.price, "watts": endpoint.watts}, tokens, met_tokens) or {}
     return {
@@ -282,7 +281,7 @@ def _verdicts(
     sample = {
         "counted": len(counted),
         "failed": len(counted) - len(good),
-        "window": (window[1] - window[0]) / SECOND,
+        "window": (window[1] - window[0]) / NS_PER_S,
         "values": {metric: _sorted(good, metric) for metric in {gate.metric for gate in gates} & set(LATENCIES)},
         "good": met if sweep.objectives else None,
         **rates(frame.astype({"first_token": float, "last_token": float, "done": float}), window),

@@ -16,8 +16,7 @@ from reports.store.row_files import Writer
 from targets.simulated.build import Endpoint, build
 from targets.simulated.virtual import simulate
 from traces.errors import InputError
-from traces.trace import Trace
-from traces.transforms import SECOND
+from traces.trace import NS_PER_S, Trace
 
 from .. import planner
 from ..load import Load
@@ -74,7 +73,7 @@ def run(
 
 def _record(writer: Writer, endpoint: Endpoint, name: str, trace: Trace, load: Load) -> int:
     """Rows of one endpoint; returns its last instant."""
-    warmup = round(load.warmup * SECOND)
+    warmup = round(load.warmup * NS_PER_S)
     last = 0
     for exchange in simulate(endpoint, trace, target=name, step=STEP, block_tokens=trace.block_tokens):
         exchange.counted = exchange.due >= warmup
@@ -89,7 +88,7 @@ def _record(writer: Writer, endpoint: Endpoint, name: str, trace: Trace, load: L
 def _facts(
     chosen: Sequence[Subject], endpoints: Mapping[str, Endpoint], load: Load, trace: Trace, last: int, model: str
 ) -> dict[str, Any]:
-    warmup, end = round(load.warmup * SECOND), round(load.seconds * SECOND) if load.seconds else trace.span
+    warmup, end = round(load.warmup * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else trace.span
     phase = {"name": STEP, "load": load.describe(), "start": 0, "window": [warmup, end], "end": last}
     planned = {subject.name: len(trace) for subject in chosen}
     return {
@@ -101,7 +100,7 @@ def _facts(
         "order": "parallel",
         "trace": planner.about(trace),
         "targets": [_target(subject, endpoints[subject.name], model) for subject in chosen],
-        "phases": [{**phase, "warmup_s": load.warmup, "drain_s": (last - end) / SECOND, "planned": planned}],
+        "phases": [{**phase, "warmup_s": load.warmup, "drain_s": (last - end) / NS_PER_S, "planned": planned}],
         "workers": [],
         "missing": {},
         "missing_requests": [],

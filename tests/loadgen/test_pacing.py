@@ -9,21 +9,20 @@ import pytest
 
 from loadgen.pacing import at_rate, pace, share
 from traces.errors import InputError
-from traces.trace import build
-from traces.transforms import SECOND
+from traces.trace import NS_PER_S, build
 
 
 @pytest.mark.parametrize("burstiness", [0.5, 1.0, 4.0])
 def test_gaps_have_the_rate_and_the_burstiness(burstiness: float) -> None:
     due = at_rate(40_001, 20.0, burstiness, seed=3)
-    gaps = np.diff(due) / SECOND
+    gaps = np.diff(due) / NS_PER_S
     assert gaps.mean() == pytest.approx(1 / 20, rel=0.03)
     assert gaps.var() / gaps.mean() ** 2 == pytest.approx(1 / burstiness, rel=0.06)
 
 
 def test_limits() -> None:
     assert at_rate(4, inf).tolist() == [0, 0, 0, 0]
-    assert at_rate(4, 2.0, inf).tolist() == [0, SECOND // 2, SECOND, 3 * SECOND // 2]
+    assert at_rate(4, 2.0, inf).tolist() == [0, NS_PER_S // 2, NS_PER_S, 3 * NS_PER_S // 2]
     assert at_rate(0, 2.0).tolist() == []
     assert at_rate(1, 2.0).tolist() == [0]
 

@@ -100,18 +100,16 @@ def test_agents_are_seen_as_sessions_that_grow():
 
 
 def test_synthetic_prefixes_are_reused_as_the_real_ones():
-    assert describe(synthesise("mooncake-conversation"))["prefix"]["hit_share"] == pytest.approx(0.37, abs=0.05)
-    assert describe(synthesise("weka-agentic", duration=1200))["prefix"]["hit_share"] == pytest.approx(0.93, abs=0.03)
-    assert describe(synthesise("ragpulse"))["prefix"]["hit_share"] == pytest.approx(0.314, abs=0.03)
+    assert describe(synthesise("mooncake-conversation")).prefix.hit_share == pytest.approx(0.37, abs=0.05)
+    assert describe(synthesise("weka-agentic", duration=1200)).prefix.hit_share == pytest.approx(0.93, abs=0.03)
+    assert describe(synthesise("ragpulse")).prefix.hit_share == pytest.approx(0.314, abs=0.03)
 
 
 def test_openings_that_recur_are_found_again():
     trace = synthesise("ragpulse", seed=3)
     spec = fit(trace)["sessions"]
     assert spec["common"] == 8 and spec["openings"]["blocks"] == 8
-    assert describe(draw(fit(trace)))["prefix"]["hit_share"] == pytest.approx(
-        describe(trace)["prefix"]["hit_share"], abs=0.03
-    )
+    assert describe(draw(fit(trace))).prefix.hit_share == pytest.approx(describe(trace).prefix.hit_share, abs=0.03)
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="../shared/traces, the real traces, is absent")

@@ -22,12 +22,12 @@ def shared(name: str) -> Trace:
 def figures(trace: Trace) -> dict[str, list[float]]:
     about = describe(trace)
     return {
-        "cv": [round(about["arrivals"]["cv"], 2)],
-        "dispersion": list(about["arrivals"]["dispersion"].values()),
-        "peak": list(about["arrivals"]["peak_to_mean"].values()),
-        "prompt": [about["prompt_tokens"][name] for name in ("p50", "p90", "p99", "max")],
-        "output": [about["output_tokens"][name] for name in ("p50", "p90", "p99", "max")],
-        "spearman": [round(about["spearman"], 2)],
+        "cv": [round(about.arrivals.cv, 2)],
+        "dispersion": list(about.arrivals.dispersion.values()),
+        "peak": list(about.arrivals.peak_to_mean.values()),
+        "prompt": [getattr(about.prompt_tokens, name) for name in ("p50", "p90", "p99", "max")],
+        "output": [getattr(about.output_tokens, name) for name in ("p50", "p90", "p99", "max")],
+        "spearman": [round(about.spearman, 2)],
     }
 
 
@@ -40,7 +40,7 @@ def test_azure_code_is_the_published_one():
     assert found["peak"] == pytest.approx([26.1, 12.8], abs=0.05)
     assert found["prompt"] == pytest.approx([1469, 5188, 7436, 7437], abs=1)
     assert found["output"] == pytest.approx([13, 55, 251, 1899], abs=1)
-    assert describe(trace)["arrivals"]["longest_gap_s"] == pytest.approx(217, abs=0.5)
+    assert describe(trace).arrivals.longest_gap_s == pytest.approx(217, abs=0.5)
 
 
 def test_azure_conv_is_the_published_one():
@@ -63,7 +63,7 @@ def test_mooncake_is_spread_inside_its_ticks_and_keeps_its_prefixes():
     assert found["dispersion"] == pytest.approx([1.05, 1.50, 2.86], rel=0.05)
     assert found["prompt"] == pytest.approx([6909, 27367, 85400, 126195], abs=1)
     assert found["output"] == pytest.approx([350, 597, 1119, 2000], abs=1)
-    assert describe(trace)["prefix"]["hit_share"] == pytest.approx(0.37, abs=0.005)
+    assert describe(trace).prefix.hit_share == pytest.approx(0.37, abs=0.005)
     assert all(request.prefix[0] == 0 for request in trace)
 
 
@@ -105,10 +105,10 @@ def test_ragpulse_is_the_published_one():
 
 def test_weka_sessions_hit_their_own_prefix():
     trace = shared("weka_traces")
-    sessions = describe(trace)["sessions"]
-    assert (len(trace), sessions["count"], sessions["follow_ups"]) == (1722 + 303, 30, 2025 - 30)
+    sessions = describe(trace).sessions
+    assert (len(trace), sessions.count, sessions.follow_ups) == (1722 + 303, 30, 2025 - 30)
     hits = [prefix_reuse(trace.take(trace.column("session") == session)) for session in range(30)]
-    assert sum(one["hit_tokens"] for one in hits) / trace.column("prompt_tokens").sum() == pytest.approx(0.95, abs=0.02)
+    assert sum(one.hit_tokens for one in hits) / trace.column("prompt_tokens").sum() == pytest.approx(0.95, abs=0.02)
     due = {r.index: r.due for r in trace}
     assert all(r.due > due[r.parent] for r in trace if r.parent >= 0)
 

@@ -1,4 +1,4 @@
-"""Files of our own give the same rows back; the portrait and the picture are of the trace they are given."""
+"""Files of our own give the same rows back; the text and the picture are of the trace they are given."""
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reports.render.trace_plot import plot
-from reports.render.trace_view import duration, portrait, spark
+from reports.render.trace_view import duration, spark, trace_text
 from traces.errors import InputError
 from traces.files import Source
 from traces.formats import csv_fast, csv_table
@@ -88,14 +88,14 @@ def test_unwritable_places_and_unknown_endings_are_refused(tmp_path):
             plot(trace, describe(trace), str(tmp_path / path))
 
 
-def test_the_portrait_says_what_a_person_asks():
+def test_the_text_says_what_a_person_asks():
     trace = synthesise("mooncake-conversation", duration=300)
-    text = portrait(trace, describe(trace))
+    text = trace_text(trace, describe(trace))
     for word in ("requests", "a second", "CV", "variance/mean", "p99", "sessions", "perfect prefix cache would hit"):
         assert word in text
     assert max(map(len, text.splitlines())) <= 120
     one = trace[0:1]
-    assert "1 in 0 s" in portrait(one, describe(one))
+    assert "1 in 0 s" in trace_text(one, describe(one))
 
 
 def test_bars_are_as_high_as_their_counts():

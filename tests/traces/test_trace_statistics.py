@@ -22,13 +22,13 @@ def prefixed(prefixes, lengths, block_tokens):
 def test_a_perfect_cache_hits_the_longest_known_beginning():
     trace = prefixed([[1, 2], [1, 2, 3], [1, 9, 3], [2]], [20, 30, 30, 10], 10)
     reuse = prefix_reuse(trace)
-    assert reuse["hit_tokens"] == 0 + 20 + 10 + 0  # block 3 after 9, and 2 at the start, are not known prefixes
-    assert reuse["hit_share"] == 30 / 90 and reuse["in_blocks_share"] == 1.0
+    assert reuse.hit_tokens == 0 + 20 + 10 + 0  # block 3 after 9, and 2 at the start, are not known prefixes
+    assert reuse.hit_share == 30 / 90 and reuse.in_blocks_share == 1.0
 
 
 def test_blocks_are_cut_at_the_prompts_end_and_may_vary():
-    assert prefix_reuse(prefixed([[1, 2], [1, 2]], [15, 15], 10))["hit_tokens"] == 15
-    assert prefix_reuse(prefixed([[1, 2], [1, 2]], [15, 15], {1: 3, 2: 4}))["hit_tokens"] == 7
+    assert prefix_reuse(prefixed([[1, 2], [1, 2]], [15, 15], 10)).hit_tokens == 15
+    assert prefix_reuse(prefixed([[1, 2], [1, 2]], [15, 15], {1: 3, 2: 4})).hit_tokens == 7
 
 
 def test_dispersion_counts_whole_windows():
@@ -54,15 +54,15 @@ def test_sessions_are_counted_by_their_turns():
             "think": [0, 5_000_000, 0, 0],
         }
     )
-    sessions = describe(trace)["sessions"]
-    assert (sessions["count"], sessions["requests"], sessions["follow_ups"]) == (2, 3, 1)
-    assert sessions["turns"]["max"] == 2 and sessions["think_ms"]["p50"] == 5
+    sessions = describe(trace).sessions
+    assert (sessions.count, sessions.requests, sessions.follow_ups) == (2, 3, 1)
+    assert sessions.turns.max == 2 and sessions.think_ms.p50 == 5
 
 
 @pytest.mark.parametrize("rows", [1, 2, 50])
 def test_every_profile_is_json(rows):
     trace = build({"due": range(0, rows * SECOND, SECOND), "prompt_tokens": [5] * rows, "output_tokens": [0] * rows})
-    again = json.loads(json.dumps(describe(trace), allow_nan=False))
+    again = json.loads(json.dumps(describe(trace).to_json(), allow_nan=False))
     assert again["requests"] == rows
     assert again["timeline"] is None or sum(again["timeline"]["counts"]) == rows
-    json.dumps(describe(trace[0:0]), allow_nan=False)
+    json.dumps(describe(trace[0:0]).to_json(), allow_nan=False)
