@@ -46,9 +46,7 @@ class HttpClient:
     exchanges keep their answers' text.
     """
 
-    def __init__(
-        self, target: Target, clock: Clock, wire: ModuleType | Any = None, *, keep_text: bool = False
-    ) -> None:
+    def __init__(self, target: Target, clock: Clock, wire: ModuleType | Any = None, *, keep_text: bool = False) -> None:
         raise_open_files()
         self.target, self.clock, self.keep_text = target, clock, keep_text
         self.wire = wire or _wire(target)

@@ -33,7 +33,7 @@ import orjson
 
 from traces.errors import InputError
 
-from ..exchange import Exchange, Outcome
+from ..exchange import Call, Exchange, Outcome
 from ..target import KEYS_ELSEWHERE, OURS_ALONE, Target, literal_field, literal_header, own_header
 from . import WireError, lenient
 

@@ -7,7 +7,8 @@ from math import inf
 import numpy as np
 import pytest
 
-from loadgen.pacing import at_rate, pace, share
+from loadgen.pacing import at_rate, pace
+from loadgen.run.schedule import share
 from traces.errors import InputError
 from traces.trace import NS_PER_S, build
 

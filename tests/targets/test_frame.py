@@ -13,6 +13,7 @@ from targets.client.answer import Answer
 from targets.client.fast_path import head, learn
 from targets.exchange import Exchange, Outcome
 from targets.wire import WIRES, chat, custom, sglang
+from tests.exchanges import make_exchange
 
 from .wire_cases import DONE, HEAD, frame
 
@@ -65,7 +66,7 @@ def streams(draw: Any) -> list[bytes]:
 
 
 def exchange_of(reads: list[bytes], wire: Any, *, framed: bool, leave_after: int | None = None) -> tuple[Exchange, int]:
-    exchange = Exchange(0, "", 0, 1, 1, sent=0)
+    exchange = make_exchange(0, "", 0, 1, 1, sent=0)
     answer = Answer(exchange, wire, wire.Reader(), 0, leave_after)
     if not framed:
         answer._lessons = 0
