@@ -16,7 +16,7 @@ import gevent
 from targets.client.http_client import HttpClient, diagnostics
 from targets.clock import Clock, monotonic_ns
 from targets.exchange import Call, Exchange, Outcome
-from targets.target import Target
+from targets.target import Limits, Target
 from targets.wire import WIRES
 from tests.targets import hostile
 from tests.targets.scripted import Scripted
@@ -32,9 +32,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     asked = parser.parse_args(sys.argv[1:] if __name__ == "__main__" else [])
     server = Scripted(partial(hostile.script, seed=asked.seed))
-    limits = {"first_token_timeout": 0.4, "silence_timeout": 0.3, "request_timeout": 0.8}
+    limits = Limits(first_token_s=0.4, silence_s=0.3, request_s=0.8)
     clock = Clock()
-    targets = [HttpClient(Target(name, server.url, "m", endpoint_type=name, **limits), clock) for name in WIRES]
+    targets = [HttpClient(Target(name, server.url, "m", endpoint_type=name, limits=limits), clock) for name in WIRES]
     outcomes: Counter[Outcome] = Counter()
     faults: list[str] = []
     slowest = flying = started = 0

@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import inf
 
-from targets.target import Target
+from targets.target import TIMEOUTS, Limits
 from traces.errors import InputError
 
-LIMITS = ("connect_timeout", "first_token_timeout", "silence_timeout", "request_timeout")
 FASTEST = 1_000_000.0  # requests/s
 
 
@@ -26,17 +25,21 @@ class Endpoint:
     header: list[str] = field(default_factory=list)
     insecure: bool = False
     ca_file: str | None = None
-    connect_timeout: float = Target.connect_timeout
-    first_token_timeout: float = Target.first_token_timeout
-    silence_timeout: float = Target.silence_timeout
-    request_timeout: float = Target.request_timeout
+    connect_timeout: float = Limits.connect_s
+    first_token_timeout: float = Limits.first_token_s
+    silence_timeout: float = Limits.silence_s
+    request_timeout: float = Limits.request_s
 
     def __post_init__(self) -> None:
-        for limit in LIMITS:
-            seconds = getattr(self, limit)
-            if not 0 < seconds < inf:
-                option = f"--{limit.replace('_', '-')}"
-                raise InputError(f"must be positive and finite, not {seconds:g} s", where=option)
+        self.limits()
+
+    def limits(self) -> Limits:
+        """The four time limits. Raises InputError with the option."""
+        try:
+            return Limits(**{limit: getattr(self, key) for key, limit in TIMEOUTS.items()})
+        except InputError as error:
+            [key] = [key for key, limit in TIMEOUTS.items() if limit == error.where]
+            raise InputError(error.message, where=f"--{key.replace('_', '-')}") from None
 
 
 @dataclass(frozen=True)

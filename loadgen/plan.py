@@ -85,7 +85,11 @@ class Plan:
         return list({leg.target.name: leg.target for phase in self.phases for leg in phase.legs}.values())
 
     def dumps(self) -> bytes:
-        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2)
+        plan = asdict(self)
+        for phase, step in zip(plan["phases"], self.phases, strict=True):
+            for leg, arm in zip(phase["legs"], step.legs, strict=True):
+                leg["target"] = arm.target.to_json()
+        return orjson.dumps(plan, option=orjson.OPT_INDENT_2)
 
 
 def cut(plan: Plan, seconds: float) -> Plan:
@@ -110,14 +114,8 @@ def loads(data: bytes | str) -> Plan:
 
 
 def _phase(raw: dict[str, Any]) -> Step:
-    legs = tuple(Arm(target=target_of(leg.pop("target")), **leg) for leg in raw.pop("legs"))
+    legs = tuple(Arm(target=Target.from_json(leg.pop("target")), **leg) for leg in raw.pop("legs"))
     return Step(legs=legs, **raw)
-
-
-def target_of(raw: dict[str, Any]) -> Target:
-    """A Spec from its JSON form."""
-    headers = tuple((name, value) for name, value in raw.pop("headers", ()))
-    return Target(headers=headers, **_tuples(Target, raw))
 
 
 def _tuples(kind: type, raw: dict[str, Any]) -> dict[str, Any]:

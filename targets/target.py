@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any
 
 from traces.errors import InputError
@@ -17,6 +18,30 @@ OUR_HEADERS = {
     "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade",
     "expect", "accept-encoding",
 }  # fmt: skip
+
+
+TIMEOUTS = {  # the names that options, targets.toml, plan.json and run.json have for the fields of Limits
+    "connect_timeout": "connect_s",
+    "first_token_timeout": "first_token_s",
+    "silence_timeout": "silence_s",
+    "request_timeout": "request_s",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long the parts of an exchange may take, in seconds, each positive and finite. Raises InputError."""
+
+    connect_s: float = 10.0
+    first_token_s: float = 300.0  # from the request's last byte
+    silence_s: float = 60.0  # between tokens
+    request_s: float = 600.0  # the whole exchange
+
+    def __post_init__(self) -> None:
+        for name in TIMEOUTS.values():
+            seconds = getattr(self, name)
+            if not 0 < seconds < inf:
+                raise InputError(f"must be positive and finite, not {seconds:g} s", where=name)
 
 
 @dataclass(frozen=True)
@@ -34,10 +59,7 @@ class Target:
     ignore_eos: bool | None = None  # None: as the endpoint type allows
     insecure: bool = False
     ca_file: str | None = None
-    connect_timeout: float = 10.0  # seconds
-    first_token_timeout: float = 300.0
-    silence_timeout: float = 60.0  # between tokens
-    request_timeout: float = 600.0
+    limits: Limits = Limits()
     prefill: tuple[str, ...] = ()  # two legs: the pools' URLs
     decode: tuple[str, ...] = ()
     protocol: str | None = None
@@ -55,6 +77,23 @@ class Target:
             raise InputError(f"header {header}: expected its secret as ${{VARIABLE}}", where=self.name)
         if (key := literal_field(self.extra_body)) is not None:
             raise InputError(f"extra body: {key} would be stored with the run", where=self.name, remedy=KEYS_ELSEWHERE)
+
+    def to_json(self) -> dict[str, Any]:
+        """The target as plan.json and run.json have it: flat, with the keys of TIMEOUTS in place of `limits`."""
+        flat: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            flat |= {key: value[limit] for key, limit in TIMEOUTS.items()} if name == "limits" else {name: value}
+        return flat
+
+    @classmethod
+    def from_json(cls, flat: dict[str, Any]) -> Target:
+        """The target that `to_json` wrote. Raises InputError; KeyError or TypeError for what it never wrote."""
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()
+        }
+        limits = {limit: fields.pop(key) for key, limit in TIMEOUTS.items() if key in fields}
+        headers = tuple((name, value) for name, value in fields.pop("headers", ()))
+        return cls(**fields, headers=headers, limits=Limits(**limits))
 
 
 KEYS_ELSEWHERE = "give a key as a header, or by api_key_env"

@@ -38,7 +38,7 @@ from typing import Any
 from traces.errors import InputError
 
 from .disaggregated.protocols import PORT_LABELS, PROTOCOLS
-from .target import KEYS_ELSEWHERE, OURS_ALONE, Target, literal_field, literal_header, own_header
+from .target import KEYS_ELSEWHERE, OURS_ALONE, TIMEOUTS, Limits, Target, literal_field, literal_header, own_header
 from .url import PORTS, split
 from .wire import WIRES, custom
 
@@ -136,7 +136,8 @@ def _target(name: str, table: dict[str, Any], defaults: dict[str, Any], source: 
         fields["extra_body"] = {**dict.fromkeys(ours["omit"]), **fields.get("extra_body", {})}
     if str(fields.get("endpoint_type")).endswith(".toml"):
         fields["endpoint_type"] = _custom(name, fields["endpoint_type"], source)
-    spec = Target(**fields)
+    limits = {limit: fields.pop(key) for key, limit in TIMEOUTS.items() if key in fields}
+    spec = Target(**fields, limits=Limits(**limits))
     return _pairs(spec) if ours.get("every_pair") and spec.prefill else [spec]
 
 
@@ -298,10 +299,7 @@ KEYS: dict[str, tuple[str, Check]] = {
     "ignore_eos": ("ignore_eos", _flag),
     "insecure": ("insecure", _flag),
     "ca_file": ("ca_file", _file),
-    "connect_timeout": ("connect_timeout", _number),
-    "first_token_timeout": ("first_token_timeout", _number),
-    "silence_timeout": ("silence_timeout", _number),
-    "request_timeout": ("request_timeout", _number),
+    **{key: (key, _number) for key in TIMEOUTS},
     "prefill": ("prefill", _urls),
     "decode": ("decode", _urls),
     "protocol": ("protocol", _protocol),

@@ -15,7 +15,7 @@ from targets.url import split
 from targets.wire import WIRES
 from traces.errors import InputError
 
-from ..load import LIMITS, Answers, Endpoint
+from ..load import Answers, Endpoint
 from ..secrets import sheltered
 
 
@@ -43,7 +43,7 @@ def spec(name: str, url: str | None, endpoint: Endpoint, answers: Answers) -> Ta
         name, url, endpoint.model, kind, endpoint.api_key_env, endpoint.api_key_file,
         headers=tuple(map(_header, endpoint.header)), extra_body=_body(answers.extra_body),
         ignore_eos=answers.ignore_eos, insecure=endpoint.insecure, ca_file=endpoint.ca_file,
-        **{limit: getattr(endpoint, limit) for limit in LIMITS},
+        limits=endpoint.limits(),
     )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from locust.exception import StopUser
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
 from targets.exchange import Exchange
-from targets.target import Target
+from targets.target import TIMEOUTS, Target
 from traces.errors import InputError
 
 from .. import plan as plans
@@ -269,8 +269,9 @@ def _planned(user: type[TraceUser], host: str | None) -> Path:
     url = user.url or host or user.host
     if not user.trace or not url:
         raise InputError("needs a trace and a URL", where=user.__name__, remedy='trace = "FILE", url = "http://..."')
-    about = {f.name: getattr(user, f.name) for f in fields(Target) if hasattr(user, f.name)}
-    spec = Target(**{**about, "name": user.__name__, "url": url})
+    names = [*(f.name for f in fields(Target)), *TIMEOUTS]
+    about = {name: getattr(user, name) for name in names if hasattr(user, name)}
+    spec = Target.from_json({**about, "name": user.__name__, "url": url})
     record = {"argv": argv(), "order": "parallel"}
     plan, traces = planner.replay(
         Path(user.trace).stem, Load(**options), spec, slo=user.slo, goodput=user.goodput, record=record

@@ -7,7 +7,6 @@ import platform
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -47,7 +46,7 @@ class Record:
             "slo": list(plan.slo),
             "goodput": list(plan.goodput),
             **plan.record,
-            "targets": [asdict(spec) | plan.record.get("embedded", {}).get(spec.name, {}) for spec in plan.targets],
+            "targets": [spec.to_json() | plan.record.get("embedded", {}).get(spec.name, {}) for spec in plan.targets],
             "phases": [],
             "workers": [],
             "ended": "running",

@@ -24,20 +24,20 @@ class _Limits(Within):
     """The target's own limits, as a run has them: what is no token (a ping) ends no wait for one."""
 
     def __init__(self, spec: Target, wire: Any) -> None:
-        super().__init__(spec.request_timeout)
+        super().__init__(spec.limits.request_s)
         self.spec, self.reader, self.decoder, self.told = spec, wire.Reader(), Decoder(), replace(UNTOLD)
-        self._wait(spec.connect_timeout, "no connection")
+        self._wait(spec.limits.connect_s, "no connection")
 
     def _wait(self, seconds: float, without: str) -> None:
         self._next = monotonic_ns() + round(seconds * 1e9), f"{without} within {seconds:g} s"
 
     def sent(self) -> None:
-        self._wait(self.spec.first_token_timeout, "no first token")
+        self._wait(self.spec.limits.first_token_s, "no first token")
 
     def heard(self, piece: bytes) -> None:
         with suppress(WireError, SseError):  # whoever reads the recording says what is wrong with it
             if sum(self.reader.feed(data, name, self.told) for data, name in self.decoder.feed(piece)):
-                self._wait(self.spec.silence_timeout, "no further token")
+                self._wait(self.spec.limits.silence_s, "no further token")
 
     def limit(self) -> tuple[int, str]:
         return min(super().limit(), self._next)

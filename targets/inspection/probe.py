@@ -136,8 +136,13 @@ def _server(spec: Target, exchange: Exchange) -> str:
 
 def _asked(spec: Target) -> Exchange:
     pulse().poll_often()
-    first, whole = min(spec.first_token_timeout, PATIENCE), min(spec.request_timeout, 2 * PATIENCE)
-    target = connect(replace(spec, first_token_timeout=first, request_timeout=whole), Clock())
+    limits = spec.limits
+    limits = replace(
+        limits,
+        first_token_s=min(limits.first_token_s, PATIENCE),
+        request_s=min(limits.request_s, 2 * PATIENCE),
+    )
+    target = connect(replace(spec, limits=limits), Clock())
     row = Request(0, 0, len(PROMPT.split()), TOKENS)
     # Some servers never end: we leave.
     call = Call(request=row, target=spec.name, due=0, prompt=PROMPT, counted=False, leave_after=2 * TOKENS)

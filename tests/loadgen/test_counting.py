@@ -48,5 +48,10 @@ def test_every_exchange_is_recorded_once_in_order(tokenizer: str, monkeypatch: p
     counting.put(make_exchange(3))
     counting.close()
     assert [exchange.index for exchange in recorded] == [0, 1, 2, 3]
-    assert [exchange.tokenizer_output for exchange in recorded] == [4, None, None, None]  # nothing said, too much, not kept
+    assert [exchange.tokenizer_output for exchange in recorded] == [
+        4,
+        None,
+        None,
+        None,
+    ]  # no text, too much, not kept
     assert not any(exchange.text for exchange in recorded)

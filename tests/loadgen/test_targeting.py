@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from dataclasses import astuple
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +18,11 @@ from fastdigest import TDigest
 from loadgen import preflight, secrets
 from loadgen.cli import app as program
 from loadgen.cli import target_options
-from loadgen.load import LIMITS, Answers, Endpoint
+from loadgen.load import Answers, Endpoint
 from loadgen.plan import Arm, Plan, Step
 from loadgen.run import progress
 from targets.client import http_client
-from targets.target import Target
+from targets.target import TIMEOUTS, Limits, Target
 from traces.errors import InputError
 
 
@@ -57,10 +58,10 @@ def test_time_limits_are_options_of_every_command_that_sends() -> None:
     group = typer.main.get_command(program.app)
     for name in ("replay", "bakeoff", "capacity", "record"):
         params = {param.name: param.default for param in group.commands[name].params}  # type: ignore[attr-defined]
-        assert {limit: params[limit] for limit in LIMITS} == {limit: getattr(Target, limit) for limit in LIMITS}
+        assert [params[key] for key in TIMEOUTS] == list(astuple(Limits()))
     endpoint = Endpoint(connect_timeout=1.5, first_token_timeout=2, silence_timeout=3, request_timeout=4)
     made = target_options.spec("gpu", "http://g:1", endpoint, Answers())
-    assert [getattr(made, limit) for limit in LIMITS] == [1.5, 2, 3, 4]
+    assert astuple(made.limits) == (1.5, 2, 3, 4)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])

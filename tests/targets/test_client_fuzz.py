@@ -14,6 +14,7 @@ from targets.client.answer import Answer
 from targets.client.http_client import diagnostics
 from targets.client.sse import Decoder
 from targets.exchange import Outcome
+from targets.target import Limits
 from targets.wire import WIRES
 from tests.exchanges import make_exchange
 
@@ -21,13 +22,13 @@ from . import hostile
 from .scripted import Scripted
 
 PARTS = [b"data: a", b"data:b", b"\n", b"\r", b"\r\n", b": c", b"event: d", b"", b"\xef\xbb\xbf"]
-LIMITS = {"connect_timeout": 5, "first_token_timeout": 0.4, "silence_timeout": 0.3, "request_timeout": 0.8}
+LIMITS = Limits(connect_s=5, first_token_s=0.4, silence_s=0.3, request_s=0.8)
 
 
 def test_a_hostile_server_ends_every_exchange_in_an_outcome(caller: Any) -> None:
     """400 exchanges, 80 at a time; no fault of ours among the outcomes, and all of them within their limits."""
     server = Scripted(partial(hostile.script, seed=20261121))
-    one, faults = caller(server.url, **LIMITS), diagnostics()["internal_faults"]
+    one, faults = caller(server.url, limits=LIMITS), diagnostics()["internal_faults"]
     with gevent.Timeout(30):
         while len(one.over) < 400:
             while one.started < 400 and one.target.in_flight < 80:

@@ -15,6 +15,7 @@ from targets.client import loop
 from targets.client.http_client import diagnostics
 from targets.clock import Clock, Steps, apart
 from targets.exchange import Outcome
+from targets.target import Limits
 from targets.timerfd import ClockAlarm
 
 SECOND = 1_000_000_000
@@ -96,7 +97,9 @@ def test_exchanges_open_across_a_step_are_marked(truth: Any, caller: Any, inject
 def test_a_step_ends_nothing_by_a_time_limit(truth: Any, caller: Any, injected: Injected, hours: int) -> None:
     """Limits of seconds count from the step on. (The run's clock follows the injected step and the kernel's stamps
     don't: to the exchange that is open the clock jumps by an hour, the other way.)"""
-    one = caller(truth.url, silence_timeout=5, extra_body={"truth": {"ttft_s": 0.1, "gap_s": 0.01, "tokens": 30}})
+    one = caller(
+        truth.url, limits=Limits(silence_s=5), extra_body={"truth": {"ttft_s": 0.1, "gap_s": 0.01, "tokens": 30}}
+    )
     one.start()
     gevent.sleep(0.2)
     injected.step = hours * 3600 * SECOND

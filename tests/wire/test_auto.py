@@ -3,7 +3,7 @@
 import pytest
 
 from targets.inspection.autodetect import CANDIDATES, look, settle
-from targets.target import Target
+from targets.target import Limits, Target
 from tests.wire.answering import refuses, serving, stream, words
 
 CHAT, GROQ, MESSAGES = "/v1/chat/completions", "/openai/v1/chat/completions", "/v1/messages"
@@ -55,7 +55,7 @@ NO_EOS = ("", ["ignore_eos"], refuses("Unsupported parameter: 'ignore_eos'"))
 )
 def test_what_is_found(rules, kind, asked, says):
     with serving(*rules) as (url, paths):
-        found = settle(Target("a", url, "m", "auto", first_token_timeout=1.0))
+        found = settle(Target("a", url, "m", "auto", limits=Limits(first_token_s=1.0)))
     assert (found.spec.endpoint_type, len(paths)) == (kind, asked), (found.problem, paths)
     assert says in found.problem if says else found.ok and found.notes[0] == f"answers as endpoint type {kind}"
 

@@ -10,7 +10,7 @@ import pytest
 
 from targets.exchange import Outcome
 from targets.inspection.probe import TOKENS, judge, probe
-from targets.target import Target
+from targets.target import Limits, Target
 from tests.exchanges import make_exchange
 from tests.targets.scripted import Scripted
 from tests.targets.wire_cases import DONE, TWO, chunked
@@ -218,6 +218,6 @@ def test_a_refused_prefill_leg_beside_a_whole_decode_leg_has_its_own_status(legs
 
 def test_a_targets_own_limit_ends_its_probe():
     server = Scripted(late(0.3, 0.3))
-    (found,) = probe([Target("slow", server.url, "m", request_timeout=0.5)])
+    (found,) = probe([Target("slow", server.url, "m", limits=Limits(request_s=0.5))])
     server.close()
     assert "didn't answer in time: not done within 0.5 s" in found.problem
