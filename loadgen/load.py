@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from targets.target import TIMEOUTS, Limits
-from traces.errors import InputError
+from traces.errors import InputError, check_factor
 
 FASTEST = 1_000_000.0  # requests/s
 
@@ -69,8 +69,7 @@ class Load:
                 raise InputError(f"must be positive and finite, not {value:g} s", where=option)
         if not 0 <= self.warmup < inf:
             raise InputError(f"must not be negative, and finite, but is {self.warmup:g} s", where="--warmup")
-        if not 0 < self.speedup < inf:
-            raise InputError(f"expected a factor above 0, not {self.speedup:g}", where="--speedup")
+        check_factor(self.speedup, "--speedup")
         if self.request_rate is not None and FASTEST < self.request_rate < inf:
             raise InputError(
                 f"at most {FASTEST:,.0f} requests/s, not {self.request_rate:g}",

@@ -17,7 +17,6 @@ from traces.trace import NS_PER_S, Trace
 
 from . import plan as plans
 from .load import Answers, Gates, Load
-from .pacing import pace
 from .plan import Arm, Plan, Step
 
 LONGEST = 10_000_000  # tokens of a prompt; more is a slip of the keyboard
@@ -26,7 +25,9 @@ MOST = 50_000_000  # requests of a plan, too
 
 def requests(load: Load) -> Trace:
     """The requests of one phase, with their final due instants. Raises InputError."""
-    trace = pace(source(load), rate=load.request_rate, burstiness=load.burstiness, seed=load.seed)
+    trace = source(load)
+    if load.request_rate is not None:
+        trace = transforms.pace(trace, load.request_rate, burstiness=load.burstiness, seed=load.seed)
     if load.seconds is not None and load.concurrency is None:
         trace = transforms.clip(trace, 0, load.seconds)
     if load.request_count is not None:
@@ -72,7 +73,7 @@ def source(load: Load) -> Trace:
     )
     if not len(trace):
         raise InputError("the trace is empty", where=load.trace)
-    return trace if load.speedup == 1 else transforms.speed(trace, load.speedup)
+    return trace if load.speedup == 1 else transforms.speedup(trace, load.speedup)
 
 
 def phase(file: str, name: str, load: Load, specs: Sequence[Target], trace: Trace) -> Step:

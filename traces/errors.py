@@ -1,12 +1,27 @@
-"""The one exception for unusable input: a line that names the place, the expectation and the remedy."""
+"""The exceptions of phaseload. Everything that a caller may want to catch is below `PhaseloadError`:
+
+    PhaseloadError
+        InputError          input that can't be used: a file, an option, a value; nothing was sent
+
+A target's failure is never an exception: it is an `Outcome` in the `Exchange` (`targets.exchange`).
+"""
 
 from __future__ import annotations
 
+from math import inf
 
-class InputError(Exception):
+
+class PhaseloadError(Exception):
+    """The base of the exceptions that phaseload raises on purpose."""
+
+
+class InputError(PhaseloadError):
     """Input that can't be used: the command line prints it as one line and exits with code 2.
 
-    `where` is the file (or option) at fault; `line` counts from 1; `column` is a name or a number from 1.
+    where   the file (or option) at fault
+    line    counts from 1
+    column  a name, or a number from 1
+    remedy  what the user can do about it
     """
 
     def __init__(
@@ -29,3 +44,9 @@ class InputError(Exception):
             place += f", column {self.column}" if place else f"column {self.column}"
         text = f"{place}: {self.message}" if place else self.message
         return f"{text} ({self.remedy})" if self.remedy else text
+
+
+def check_factor(factor: float, where: str) -> None:
+    """Raises InputError unless the factor is above 0 and finite. Here, so that `--help` needn't load numpy for it."""
+    if not 0 < factor < inf:  # NaN neither
+        raise InputError(f"expected a factor above 0, not {factor:g}", where=where)

@@ -102,6 +102,7 @@ def _with_empty_spreads(fields: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def describe(trace: Trace) -> Statistics:
+    """The figures of a trace, an empty one too. Raises nothing."""
     due = trace.column("due") / NS_PER_S
     span = float(due[-1] - due[0]) if len(due) else 0.0
     prompt, output = trace.column("prompt_tokens"), trace.column("output_tokens")

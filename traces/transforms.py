@@ -1,17 +1,24 @@
-"""Shapes: pure functions from a Trace to a Trace, each noted in `Trace.transforms` in the words of its option.
+"""Shapes: pure functions from traces to a Trace, each noted in `Trace.transforms`.
 
-Requests keep their `index` through every shape that only leaves some out, so their prompts stay the same; shapes
-that add requests (repeat, merge, superposition) number anew.
+Requests keep their `index` through every shape that only leaves some out, so their prompts stay the same. Shapes that
+add requests (merge, repeat, scale_rate) number requests anew and keep sessions apart. There a copy of a request belongs
+to another user: blocks of text that several sessions shared (a system prompt) stay shared with the copy, and private
+blocks become new ones. Otherwise a prefix cache would hit what no real cache could.
 """
 
 from __future__ import annotations
 
+from math import isinf
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from .errors import InputError
-from .synthesis import arrivals
-from .trace import LATEST, NS_PER_S, Trace
+from .errors import InputError, check_factor
+from .trace import DEFAULTS, LATEST, NS_PER_S, Trace, build
+
+Whole = npt.NDArray[np.int64]
 
 
 def clip(trace: Trace, start: float = 0.0, end: float | None = None) -> Trace:
@@ -53,35 +60,64 @@ def only(
     return _orphaned(trace.take(kept)).noted("only " + ", ".join(words)) if words else trace
 
 
-def speed(trace: Trace, factor: float) -> Trace:
+def speedup(trace: Trace, factor: float) -> Trace:
     """Time runs `factor` times as fast, think times too; 0.5 halves the rate."""
-    if not 0 < factor < float("inf"):
-        raise InputError(f"expected a factor above 0, got {factor}", where="speed")
+    check_factor(factor, "--speedup")
     columns = {"due": _faster(trace.column("due"), factor)}
     if "think" in trace.table.column_names:
         columns["think"] = _faster(trace.column("think"), factor)
-    return trace.with_columns(**columns).noted(f"speed {factor:g}")
+    return trace.with_columns(**columns).noted(f"speedup {factor:g}")
 
 
-def pace(trace: Trace, rate: float, *, gaps: str = "exponential", shape: float = 1.0, seed: int = 0) -> Trace:
-    """New instants: sessions (a request without one is its own) start as a renewal process of `rate` a second, gaps as
-    `traces.synthesis.arrivals` has them; inside a session the distances stay."""
-    if not 0 < rate < float("inf"):
-        raise InputError(f"expected a rate above 0, got {rate}", where="pace")
-    due, session = trace.column("due"), trace.column("session")
-    owner = np.where(session >= 0, session, -2 - np.arange(len(trace)))
-    _, first, where = np.unique(owner, return_index=True, return_inverse=True)
-    order = np.empty(len(first), np.int64)
-    order[np.argsort(first)] = np.arange(len(first))
-    rng = np.random.default_rng((seed, 3))
+def at_rate(count: int, rate: float, burstiness: float = 1.0, seed: int = 0) -> Whole:
+    """`count` ascending due instants (ns), the first at 0, at `rate` requests per second.
+
+    Gaps are gamma-distributed, as those of `vllm bench serve --burstiness`: shape = burstiness, mean = 1 / rate; 1 is a
+    Poisson process, less is burstier, more is steadier, infinity is an even beat. An infinite rate makes all due at 0.
+    """
+    if not rate > 0:
+        raise InputError(f"the rate must be positive, not {rate:g}", where="--request-rate")
+    if not burstiness > 0:
+        raise InputError(f"the burstiness must be positive, not {burstiness:g}", where="--burstiness")
+    if isinf(rate) or not count:
+        return np.zeros(count, np.int64)
     with np.errstate(over="ignore"):
-        starts = np.cumsum(arrivals.gaps({"gaps": gaps, "shape": shape}, len(first), rng)) / rate * NS_PER_S
-    since = due - due[first][where]
-    if not (starts[order][where] + since <= LATEST).all():
-        raise InputError(f"{rate:g}/s moves requests beyond 146 years", where="pace", remedy="expected a higher rate")
-    moved = starts[order].astype(np.int64)[where] + since
-    resorted = trace.with_columns(due=moved).take(np.argsort(moved, kind="stable"))
-    return resorted.noted(f"pace {rate:g}/s {gaps}" + (f" {shape:g}" if shape != 1 else ""))
+        if isinf(burstiness):
+            instants = np.arange(count) * (NS_PER_S / rate)
+        else:
+            gaps = np.random.default_rng(seed).gamma(burstiness, 1 / (rate * burstiness), max(0, count - 1))
+            instants = np.concatenate(([0], np.cumsum(gaps) * NS_PER_S))
+    if not (instants <= LATEST).all():
+        raise InputError(f"{rate:g}/s moves requests beyond 146 years", where="--request-rate", remedy="raise it")
+    return np.asarray(np.rint(instants), np.int64)
+
+
+def pace(trace: Trace, rate: float, *, burstiness: float = 1.0, seed: int = 0) -> Trace:
+    """New instants in the order of the trace: arrivals `at_rate`. A request that waits for another one keeps its
+    distance from it, so that sessions move as a whole."""
+    due, first = trace.column("due"), _first_of_chain(trace)
+    starts = first == np.arange(len(trace))
+    moved = np.zeros(len(trace), np.int64)
+    moved[starts] = at_rate(int(starts.sum()), rate, burstiness, seed)
+    moved = moved[first] + due - due[first]
+    if (moved > LATEST).any():
+        raise InputError(f"{rate:g}/s moves requests beyond 146 years", where="--request-rate", remedy="raise it")
+    word = "at once" if isinf(rate) else f"at {rate:g}/s, burstiness {burstiness:g}"
+    return trace.with_columns(due=moved).take(np.argsort(moved, kind="stable")).noted(word)
+
+
+def _first_of_chain(trace: Trace) -> Whole:
+    """For each row, the row with which its chain of parents begins: itself where it waits for nobody."""
+    rows = np.arange(len(trace))
+    if "parent" not in trace.table.column_names or not len(trace):
+        return rows
+    index, parent = trace.column("index"), trace.column("parent")
+    order = np.argsort(index)
+    before = order[np.searchsorted(index, parent, sorter=order).clip(max=len(index) - 1)]
+    first = np.where((index[before] == parent) & (before < rows), before, rows)
+    while (further := first[first]).tobytes() != first.tobytes():  # each round looks twice as far back
+        first = further
+    return first
 
 
 def cap_context(trace: Trace, context: int) -> Trace:
@@ -95,15 +131,50 @@ def cap_context(trace: Trace, context: int) -> Trace:
     return trace.with_columns(prompt_tokens=prompt, output_tokens=output).noted(f"context {context}")
 
 
-def shard(trace: Trace, number: int, count: int) -> Trace:
+def part_of(trace: Trace, number: int, count: int) -> Trace:
     """Part `number` (from 0) of `count`: every request is in exactly one, a session never in two."""
     if not 0 <= number < count:
-        raise InputError(f"expected a shard from 0 to {count - 1}, got {number}", where="shard")
+        raise InputError(f"expected a part from 0 to {count - 1}, got {number}", where="part")
     if count == 1:
         return trace
     session, index = trace.column("session"), trace.column("index")
     owner = np.where(session >= 0, session, index) % count
-    return trace.take(owner == number).noted(f"shard {number} of {count}")
+    return trace.take(owner == number).noted(f"part {number} of {count}")
+
+
+def merge(traces: list[Trace]) -> Trace:
+    """Several traces that start together; their blocks and sessions have nothing in common."""
+    if not traces:
+        raise InputError("expected at least one trace", where="merge")
+    apart = [_blocks_from(trace, number << 40, None) for number, trace in enumerate(traces)]
+    return _together(apart).noted("merge " + ", ".join(trace.name for trace in traces))
+
+
+def repeat(trace: Trace, times: int) -> Trace:
+    """The trace `times` times in a row, a mean gap between the end of one and the start of the next."""
+    if times < 1:
+        raise InputError(f"expected at least 1, got {times}", where="repeat")
+    lap = trace.span + trace.span // max(1, len(trace) - 1)
+    copies = [
+        copy.with_columns(due=copy.column("due") + number * lap) for number, copy in enumerate(_copies(trace, times))
+    ]
+    return _together(copies).noted(f"repeat {times}")
+
+
+def scale_rate(trace: Trace, factor: float, seed: int = 0) -> Trace:
+    """The same process at another rate: below 1 by leaving sessions out at random, above it by superposing copies, each
+    turned around in time by a random amount. Unlike `speedup`, the burstiness on each time scale stays."""
+    if not 0 < factor <= 1000:
+        raise InputError(f"expected a factor above 0, got {factor}", where="scale rate")
+    rng = np.random.default_rng((seed, 5))
+    whole = int(factor)
+    copies = [copy if not number else _turned(copy, rng) for number, copy in enumerate(_copies(trace, whole + 1))]
+    last = copies.pop()
+    if factor > whole:
+        copies.append(_thinned(last if whole else trace, factor - whole, rng))
+    if len(copies) == 1 and not whole:
+        return copies[0].noted(f"rate x {factor:g}")
+    return _together(copies).noted(f"rate x {factor:g}")
 
 
 def _faster(nanos: npt.NDArray[np.int64], factor: float) -> npt.NDArray[np.int64]:
@@ -113,7 +184,7 @@ def _faster(nanos: npt.NDArray[np.int64], factor: float) -> npt.NDArray[np.int64
     scaled = np.rint(nanos.astype(np.longdouble) / np.longdouble(factor))
     if (scaled > LATEST).any():
         raise InputError(
-            f"{factor:g} moves requests beyond 146 years", where="speed", remedy="expected a larger factor"
+            f"{factor:g} moves requests beyond 146 years", where="--speedup", remedy="expected a larger factor"
         )
     whole: npt.NDArray[np.int64] = scaled.astype(np.int64)
     return whole
@@ -125,3 +196,117 @@ def _orphaned(trace: Trace) -> Trace:
         return trace
     parent = trace.column("parent")
     return trace.with_columns(parent=np.where(np.isin(parent, trace.column("index")), parent, -1))
+
+
+def _thinned(trace: Trace, share: float, rng: np.random.Generator) -> Trace:
+    """A random share of the sessions; requests without one go by themselves."""
+    owners, where = np.unique(_owners(trace), return_inverse=True)
+    return trace.take(rng.random(len(owners))[where] < share)
+
+
+def _turned(trace: Trace, rng: np.random.Generator) -> Trace:
+    """The trace begun at a random instant of it; what comes before follows its end. A session that the cut goes through
+    becomes two."""
+    lap = trace.span + 1
+    due = trace.column("due") + rng.integers(0, lap)
+    early = due >= lap
+    turned = trace.with_columns(due=due % lap)
+    if "session" in trace.table.column_names:
+        session = trace.column("session")
+        turned = turned.with_columns(session=np.where(early & (session >= 0), session + session.max() + 1, session))
+    if "parent" in trace.table.column_names:
+        index, parent = trace.column("index"), trace.column("parent")
+        cut = early & ~np.isin(parent, index[early])
+        turned = turned.with_columns(parent=np.where(cut, -1, parent))
+    return turned
+
+
+def _owners(trace: Trace) -> Whole:
+    session = trace.column("session")
+    return np.where(session >= 0, session, -2 - np.arange(len(trace)))
+
+
+def _copies(trace: Trace, count: int) -> list[Trace]:
+    """The trace and copies of it with private blocks of their own."""
+    private = _private(trace)
+    return [trace, *(_blocks_from(trace, number << 40, private) for number in range(1, count))]
+
+
+def _private(trace: Trace) -> npt.NDArray[np.bool_]:
+    """For each entry of the trace's prefixes: is its block one session's alone?"""
+    offsets, ids = trace.prefixes()
+    owners = np.repeat(_owners(trace), np.diff(offsets))
+    _, where = np.unique(ids, return_inverse=True)
+    low, high = np.full(len(ids), np.iinfo(np.int64).max), np.full(len(ids), np.iinfo(np.int64).min)
+    np.minimum.at(low, where, owners)
+    np.maximum.at(high, where, owners)
+    return np.asarray((low == high)[where])
+
+
+def _blocks_from(trace: Trace, base: int, chosen: npt.NDArray[np.bool_] | None) -> Trace:
+    """Blocks numbered from `base`: those `chosen` (a flag for each prefix entry), or all."""
+    if not trace.has_prefixes:
+        return trace
+    offsets, ids = trace.prefixes()
+    known, ranks = np.unique(ids, return_inverse=True)
+    renamed = base + ranks if chosen is None else np.where(chosen, base + ranks, ids)
+    prefix = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(renamed, pa.int64()))
+    table = trace.table.set_column(trace.table.schema.get_field_index("prefix"), "prefix", prefix)
+    sizes = trace.block_tokens
+    if isinstance(sizes, int):
+        return trace.with_table(table)
+    named = dict(sizes) | {
+        base + rank: sizes[int(block)] for rank, block in enumerate(known.tolist()) if int(block) in sizes
+    }
+    return Trace(table, trace.name, named, trace.source, trace.transforms, trace.notes)
+
+
+def _together(traces: list[Trace]) -> Trace:
+    """One trace of all requests, by due; indices, parents and sessions numbered anew."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("due", "prompt_tokens", "output_tokens")}
+    for name in (*DEFAULTS, "prefix"):
+        if any(name in trace.table.column_names for trace in traces):
+            columns[name] = []
+    rows = sessions = 0
+    for trace in traces:
+        for name, parts in columns.items():
+            if name == "prefix":
+                offsets, ids = trace.prefixes()
+                parts.append(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(ids, pa.int64())))
+            elif name == "parent":
+                place = {index: rows + row for row, index in enumerate(trace.column("index").tolist())}
+                parts.append(np.array([place.get(index, -1) for index in trace.column("parent").tolist()], np.int64))
+            elif name == "session":
+                session = trace.column("session")
+                parts.append(np.where(session >= 0, session + sessions, -1))
+                sessions += int(session.max(initial=-1)) + 1
+            else:
+                parts.append(trace.column(name))
+        rows += len(trace)
+    return _sorted(
+        {name: parts if name == "prefix" else np.concatenate(parts) for name, parts in columns.items()}, traces
+    )
+
+
+def _sorted(columns: dict[str, Any], traces: list[Trace]) -> Trace:
+    order = np.argsort(columns["due"], kind="stable")
+    place = np.empty(len(order) + 1, np.int64)
+    place[order], place[-1] = np.arange(len(order)), -1  # a parent of -1 stays -1
+    for name, values in columns.items():
+        columns[name] = pa.concat_arrays(values).take(pa.array(order)) if name == "prefix" else values[order]
+    if "parent" in columns:
+        columns["parent"] = place[columns["parent"]]
+    first = traces[0]
+    whole = build(columns, name=first.name, block_tokens=_sizes(traces), source=first.source, notes=first.notes)
+    return Trace(whole.table, whole.name, whole.block_tokens, whole.source, first.transforms, whole.notes)
+
+
+def _sizes(traces: list[Trace]) -> int | dict[int, int]:
+    sizes = {trace.block_tokens for trace in traces if isinstance(trace.block_tokens, int) and trace.has_prefixes}
+    if all(isinstance(trace.block_tokens, int) or not trace.has_prefixes for trace in traces) and len(sizes) <= 1:
+        return sizes.pop() if sizes else 0
+    named: dict[int, int] = {}
+    for trace in traces:
+        size = trace.block_tokens
+        named |= dict.fromkeys(np.unique(trace.prefixes()[1]).tolist(), size) if isinstance(size, int) else dict(size)
+    return named

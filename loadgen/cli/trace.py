@@ -62,7 +62,9 @@ def convert(
     max_output: Annotated[int | None, Shape] = None,
     repeat: Annotated[int, Shape] = 1,
     rate_scale: Annotated[float, typer.Option(help="Thin (< 1) or superpose (> 1).", rich_help_panel=SHAPE)] = 1.0,
-    speed: Annotated[float, typer.Option(help="Time runs so many times as fast.", rich_help_panel=SHAPE)] = 1.0,
+    speedup: Annotated[
+        float, typer.Option("--speedup", "--speed", help="Time runs so many times as fast.", rich_help_panel=SHAPE)
+    ] = 1.0,
     max_context: Annotated[int | None, typer.Option(help="Cut lengths to fit (tokens).", rich_help_panel=SHAPE)] = None,
     limit: Annotated[int | None, typer.Option(help="The first so many requests.", rich_help_panel=SHAPE)] = None,
     skip_bad_rows: SkipBadRows = False,
@@ -77,24 +79,24 @@ def convert(
 
         phaseload trace convert conv.csv code.csv both.jsonl.zst --end 600 --rate-scale 2 --max-context 8192
     """
-    from traces import combine, transforms
+    from traces import transforms
     from traces.errors import InputError
     from traces.reading import open_trace
     from traces.writing import write
 
     parts = [
-        open_trace(one, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=end) for one in source
+        open_trace(name, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=end) for name in source
     ]
-    shaped = parts[0] if len(parts) == 1 else combine.merge(parts)
+    shaped = parts[0] if len(parts) == 1 else transforms.merge(parts)
     if start or end is not None:
         shaped = transforms.clip(shaped, start, end)
     shaped = transforms.only(shaped, prompt=(min_prompt, max_prompt), output=(min_output, max_output))
     if repeat != 1:
-        shaped = combine.repeat(shaped, repeat)
+        shaped = transforms.repeat(shaped, repeat)
     if rate_scale != 1:
-        shaped = combine.scale_rate(shaped, rate_scale, seed)
-    if speed != 1:
-        shaped = transforms.speed(shaped, speed)
+        shaped = transforms.scale_rate(shaped, rate_scale, seed)
+    if speedup != 1:
+        shaped = transforms.speedup(shaped, speedup)
     if max_context is not None:
         shaped = transforms.cap_context(shaped, max_context)
     if limit is not None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from reports.store.digests import Digests
 from traces.files import write_whole
-from traces.transforms import shard as part_of
+from traces.transforms import part_of
 
 from .. import plan as plans
 from ..machine import cpu

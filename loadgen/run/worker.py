@@ -40,7 +40,7 @@ from targets.exchange import Exchange
 from traces.errors import InputError
 from traces.prompts import corpus as corpora
 from traces.prompts.prompts import Prompts
-from traces.transforms import shard as part_of
+from traces.transforms import part_of
 
 from .. import certificate
 from .. import plan as plans

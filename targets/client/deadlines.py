@@ -58,10 +58,9 @@ def request_end(exchange: Exchange, limits: Limits, stepped: int | None) -> int:
     return _after(exchange.started or 0, limits.request_s, stepped)
 
 
-def first_look(limits: Limits, addresses: int) -> int:
-    """Nanoseconds from an exchange's start before which none of its deadlines can be."""
-    shortest = min(limits.connect_s, limits.first_token_s, limits.silence_s, limits.request_s)
-    return round(shortest * NS_PER_S) // addresses
+def shortest(limits: Limits) -> int:
+    """The shortest limit, nanoseconds."""
+    return round(min(limits.connect_s, limits.first_token_s, limits.silence_s, limits.request_s) * NS_PER_S)
 
 
 def _after(instant: int, seconds: float, stepped: int | None) -> int:

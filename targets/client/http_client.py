@@ -30,7 +30,7 @@ from ..target import Target
 from ..wire import WIRES
 from . import loop, tls
 from .connection import Connection, Flight
-from .deadlines import Deadlines, first_look
+from .deadlines import Deadlines, shortest
 from .head import RequestHead
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class HttpClient:
         self.limits = target.limits
         self.pulse = loop.pulse()
         self.pulse.listeners[self] = None
-        self._first_look = first_look(self.limits, len(self.address.sockaddrs))
+        self._shortest = shortest(self.limits)
         self._deadlines: Deadlines[Connection] = Deadlines(clocks.monotonic_ns())
         self._busy: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
@@ -179,7 +179,7 @@ class HttpClient:
     def _watch_new(self, connection: Connection) -> None:
         self._busy.add(connection)
         self.pulse.opened_stream()
-        self._deadlines.put(connection, clocks.monotonic_ns() + self._first_look)
+        self._deadlines.put(connection, clocks.monotonic_ns() + self._shortest // len(self.address.sockaddrs))
 
     def _stillborn(self, exchange: Exchange, done: Done, error: Exception) -> None:
         exchange.done = self.clock.now()

@@ -11,9 +11,8 @@ from traces.errors import InputError
 from traces.formats import weka
 from traces.formats.conversations import tokens
 from traces.reading import read
+from traces.trace import NS_PER_S
 from traces.writing import write
-
-SECOND = 10**9
 
 
 def written(folder: Path, name: str, content: str | bytes | list | dict) -> str:
@@ -39,7 +38,7 @@ def test_azure_2025_with_images(tmp_path):
     )
     trace = read(written(tmp_path, "t", text))
     assert trace.name == "azure-2025-lmm"
-    assert rows(trace, "due", "prompt_tokens", "output_tokens") == [(0, 100, 7), (SECOND // 2, 90, 6)]
+    assert rows(trace, "due", "prompt_tokens", "output_tokens") == [(0, 100, 7), (NS_PER_S // 2, 90, 6)]
 
 
 BURSTGPT = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
@@ -49,7 +48,7 @@ BURSTGPT_3 = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response to
 def test_burstgpt_leaves_failures_out_and_counts_them(tmp_path):
     text = BURSTGPT + "5,ChatGPT,472,18,490,Chat log\n45,ChatGPT,1087,0,1087,API log\n118,GPT-4,417,276,693,API log\n"
     trace = read(written(tmp_path, "t", text))
-    assert rows(trace, "due", "prompt_tokens", "output_tokens") == [(0, 472, 18), (113 * SECOND, 417, 276)]
+    assert rows(trace, "due", "prompt_tokens", "output_tokens") == [(0, 472, 18), (113 * NS_PER_S, 417, 276)]
     assert trace.notes["failed requests left out"] == 1
 
 
@@ -70,8 +69,8 @@ def test_bailian_follows_parents_not_hashes(tmp_path):
     assert (trace.name, trace.block_tokens) == ("bailian", 16)
     assert rows(trace, "due", "session", "parent", "think", "prefix") == [
         (0, 0, -1, 0, (1, 2, 3)),
-        (SECOND, 1, -1, 0, (4,)),
-        (3 * SECOND, 0, 0, 3 * SECOND, (1, 9)),
+        (NS_PER_S, 1, -1, 0, (4,)),
+        (3 * NS_PER_S, 0, 0, 3 * NS_PER_S, (1, 9)),
     ]
 
 
@@ -105,8 +104,8 @@ def test_ragpulse_puts_chunks_in_the_prompts_order_and_rows_in_times(tmp_path):
     assert trace.name == "ragpulse" and trace.block_tokens == {1: 60, 2: 30, 3: 8}
     assert rows(trace, "due", "session", "turn", "parent", "think", "prefix") == [
         (0, 0, 0, -1, 0, (1, 2)),
-        (6 * SECOND, 1, 0, -1, 0, (1, 3)),
-        (26 * SECOND, 1, 1, 1, 20 * SECOND, (1,)),
+        (6 * NS_PER_S, 1, 0, -1, 0, (1, 3)),
+        (26 * NS_PER_S, 1, 1, 1, 20 * NS_PER_S, (1,)),
     ]
 
 
@@ -136,9 +135,9 @@ def test_weka_sub_agents_run_beside_their_parent(tmp_path):
     assert (trace.name, trace.block_tokens) == ("weka", 64)
     assert rows(trace, "due", "parent", "think", "turn", "prefix") == [
         (0, -1, 0, 0, (1, 2, 3)),
-        (4 * SECOND, 0, 2 * SECOND, 1, (8,)),  # the agent's entry stands at its end: 12 s - 8 s
-        (9 * SECOND, 1, 3 * SECOND, 2, (8, 9)),
-        (14 * SECOND, 0, 12 * SECOND, 1, (1, 2, 3, 4)),
+        (4 * NS_PER_S, 0, 2 * NS_PER_S, 1, (8,)),  # the agent's entry stands at its end: 12 s - 8 s
+        (9 * NS_PER_S, 1, 3 * NS_PER_S, 2, (8, 9)),
+        (14 * NS_PER_S, 0, 12 * NS_PER_S, 1, (1, 2, 3, 4)),
     ]
 
 
@@ -182,7 +181,7 @@ def test_otel_calls_wait_for_what_had_ended_and_share_their_messages(tmp_path):
     trace = read(written(tmp_path, "t", {"trace_id": "t", "spans": spans}))
     assert rows(trace, "due", "prompt_tokens", "output_tokens", "parent", "think") == [
         (0, 16, 25, -1, 0),
-        (SECOND, 77, 5, -1, 0),
+        (NS_PER_S, 77, 5, -1, 0),
         (7_500_000_000, 18, 2, 1, 4_500_000_000),
     ]
     first, second, third = (request.prefix for request in trace)
@@ -206,7 +205,7 @@ def test_otlp_json_is_the_same_in_other_clothes(tmp_path):
     trace = read(written(tmp_path, "t", document))
     assert rows(trace, "due", "prompt_tokens", "output_tokens", "think") == [
         (0, 12, 3, 0),
-        (1_999_999_999, 12, 3, SECOND),
+        (1_999_999_999, 12, 3, NS_PER_S),
     ]
 
 
@@ -227,7 +226,7 @@ def test_sharegpt_answers_become_requests_that_carry_what_came_before(tmp_path, 
 def test_lengths_alone_get_arrivals(tmp_path):
     text = "num_prefill_tokens,num_decode_tokens,num_total_tokens,pd_ratio\n" + "74,918,992,0.08\n" * 400
     trace = read(written(tmp_path, "t", text))
-    assert trace.span / SECOND == pytest.approx(400, rel=0.2) and "Poisson" in trace.notes["no arrival times"]
+    assert trace.span / NS_PER_S == pytest.approx(400, rel=0.2) and "Poisson" in trace.notes["no arrival times"]
     assert read(written(tmp_path, "t", text)).fingerprint() == trace.fingerprint()
     assert read(written(tmp_path, "t", text), seed=1).fingerprint() != trace.fingerprint()
     write(trace, str(tmp_path / "t.parquet"))
@@ -254,13 +253,13 @@ def test_servegen_clients_are_superposed_from_a_folder_or_a_tar(tmp_path):
             archive.addfile(member, io.BytesIO(text.encode()))
     trace = read(str(tmp_path / "set"))
     assert trace.fingerprint() == read(written(tmp_path, "packed", packed.getvalue())).fingerprint()
-    counts = [sum(1 for r in trace if from_ <= r.due / SECOND < from_ + 600) for from_ in (0, 600)]
+    counts = [sum(1 for r in trace if from_ <= r.due / NS_PER_S < from_ + 600) for from_ in (0, 600)]
     assert counts == [pytest.approx(2400, rel=0.25), pytest.approx(1200, rel=0.2)]
     own = [r.prompt_tokens for r in trace if r.output_tokens == 7]
     assert set(own) == {45, 46} and own.count(46) / len(own) == pytest.approx(0.75, abs=0.05)
     assert {r.prompt_tokens for r in trace if r.output_tokens != 7} == {512}
-    early = read(str(tmp_path / "set"), until=100 * SECOND)
-    assert early.column("due").tolist() == [due for due in trace.column("due").tolist() if due <= 100 * SECOND]
+    early = read(str(tmp_path / "set"), until=100 * NS_PER_S)
+    assert early.column("due").tolist() == [due for due in trace.column("due").tolist() if due <= 100 * NS_PER_S]
 
 
 def test_a_broken_servegen_window_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""`profile`: figures by hand on small traces; the published figures of real ones are in test_trace_shared_files."""
+"""`describe`: figures by hand on small traces; the published figures of real ones are in test_trace_shared_files."""
 
 import json
 
@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from traces.statistics import describe, dispersion, prefix_reuse, spearman
-from traces.trace import build
-
-SECOND = 10**9
+from traces.trace import NS_PER_S, build
 
 
 def prefixed(prefixes, lengths, block_tokens):
@@ -46,7 +44,7 @@ def test_spearman_shares_ties():
 def test_sessions_are_counted_by_their_turns():
     trace = build(
         {
-            "due": [0, SECOND, 2 * SECOND, 3 * SECOND],
+            "due": [0, NS_PER_S, 2 * NS_PER_S, 3 * NS_PER_S],
             "prompt_tokens": [1, 2, 3, 4],
             "output_tokens": [1, 1, 1, 1],
             "session": [0, 0, 1, -1],
@@ -60,8 +58,10 @@ def test_sessions_are_counted_by_their_turns():
 
 
 @pytest.mark.parametrize("rows", [1, 2, 50])
-def test_every_profile_is_json(rows):
-    trace = build({"due": range(0, rows * SECOND, SECOND), "prompt_tokens": [5] * rows, "output_tokens": [0] * rows})
+def test_all_statistics_are_json(rows):
+    trace = build(
+        {"due": range(0, rows * NS_PER_S, NS_PER_S), "prompt_tokens": [5] * rows, "output_tokens": [0] * rows}
+    )
     again = json.loads(json.dumps(describe(trace).to_json(), allow_nan=False))
     assert again["requests"] == rows
     assert again["timeline"] is None or sum(again["timeline"]["counts"]) == rows

@@ -30,7 +30,7 @@ def test_every_bundled_workload_gives_a_sound_trace(name):
 
 
 def test_the_same_seed_is_the_same_trace_in_another_process():
-    code = "from traces.synthesis.workload import synthesise; print(synthesise('azure-conv', duration=50, seed=3).fingerprint())"
+    code = "from traces import synthesise; print(synthesise('azure-conv', duration=50, seed=3).fingerprint())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert synthesise("azure-conv", duration=50, seed=3).fingerprint() == other
     assert synthesise("azure-conv", duration=50, seed=4).fingerprint() != other

@@ -7,15 +7,13 @@ from hypothesis import strategies as st
 
 from traces import transforms
 from traces.errors import InputError
-from traces.trace import Trace, build
-
-SECOND = 10**9
+from traces.trace import NS_PER_S, Trace, build
 
 
 def steady(rows: int = 10, **more: list[int]) -> Trace:
     return build(
         {
-            "due": [second * SECOND for second in range(rows)],
+            "due": [second * NS_PER_S for second in range(rows)],
             "prompt_tokens": [100 * (row + 1) for row in range(rows)],
             "output_tokens": [10 * (row + 1) for row in range(rows)],
             **more,
@@ -41,7 +39,7 @@ traces = st.lists(
 
 def test_clip_is_half_open_and_starts_anew():
     part = transforms.clip(steady(), 2, 5)
-    assert [(r.index, r.due) for r in part] == [(2, 0), (3, SECOND), (4, 2 * SECOND)]
+    assert [(r.index, r.due) for r in part] == [(2, 0), (3, NS_PER_S), (4, 2 * NS_PER_S)]
     assert part.transforms == ("clip 2-5 s",)
     assert len(transforms.clip(steady(), 3)) == 7
 
@@ -52,13 +50,13 @@ def test_limit_takes_the_first():
 
 def test_speed_is_exact_and_scales_think_time():
     trace = steady(3, think=[0, 3, 6], parent=[-1, 0, 1])
-    assert [r.due for r in transforms.speed(trace, 2)] == [0, SECOND // 2, SECOND]
-    assert [r.think for r in transforms.speed(trace, 3)] == [0, 1, 2]
-    assert [r.due for r in transforms.speed(trace, 0.5)] == [0, 2 * SECOND, 4 * SECOND]
+    assert [r.due for r in transforms.speedup(trace, 2)] == [0, NS_PER_S // 2, NS_PER_S]
+    assert [r.think for r in transforms.speedup(trace, 3)] == [0, 1, 2]
+    assert [r.due for r in transforms.speedup(trace, 0.5)] == [0, 2 * NS_PER_S, 4 * NS_PER_S]
 
 
 def test_any_speed_up_is_exact():
-    assert [r.due for r in transforms.speed(steady(3), 1e300)] == [0, 0, 0]
+    assert [r.due for r in transforms.speedup(steady(3), 1e300)] == [0, 0, 0]
 
 
 def test_cap_context_leaves_room_for_the_answer():
@@ -79,7 +77,7 @@ def test_children_of_requests_left_out_wait_for_nobody():
 
 @given(traces, st.integers(1, 5))
 def test_shards_are_a_partition_and_keep_sessions_whole(trace, count):
-    shards = [transforms.shard(trace, number, count) for number in range(count)]
+    shards = [transforms.part_of(trace, number, count) for number in range(count)]
     assert sorted(r.index for part in shards for r in part) == list(range(len(trace)))
     for session in set(trace.column("session").tolist()) - {-1}:
         assert sum(session in part.column("session") for part in shards) == 1
@@ -95,7 +93,7 @@ def test_capped_requests_fit_and_never_grow(trace, context):
 
 @given(traces, st.floats(0.01, 100))
 def test_speed_keeps_the_order(trace, factor):
-    assert (np.diff(transforms.speed(trace, factor).column("due")) >= 0).all()
+    assert (np.diff(transforms.speedup(trace, factor).column("due")) >= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -107,15 +105,15 @@ def test_speed_keeps_the_order(trace, factor):
         lambda t: transforms.clip(t, 0, float("inf")),
         lambda t: transforms.clip(t, 1e300),
         lambda t: transforms.limit(t, 0),
-        lambda t: transforms.speed(t, 0),
-        lambda t: transforms.speed(t, 1e-9),
-        lambda t: transforms.speed(t, 1e-320),
-        lambda t: transforms.speed(t, float("nan")),
-        lambda t: transforms.pace(t, float("inf")),
+        lambda t: transforms.speedup(t, 0),
+        lambda t: transforms.speedup(t, 1e-9),
+        lambda t: transforms.speedup(t, 1e-320),
+        lambda t: transforms.speedup(t, float("nan")),
+        lambda t: transforms.pace(t, float("nan")),
         lambda t: transforms.pace(t, 1e-12),
         lambda t: transforms.pace(t, 1e-320),
         lambda t: transforms.cap_context(t, 1),
-        lambda t: transforms.shard(t, 2, 2),
+        lambda t: transforms.part_of(t, 2, 2),
     ],
 )
 def test_nonsense_is_refused(wrong):

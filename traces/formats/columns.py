@@ -83,7 +83,9 @@ def _own(unit: str) -> TableFormat:
 
 FORMS = (
     *(_own(unit) for unit in ("ns", "us", "ms", "s")),
-    TableFormat("azure-2025-lmm", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso", needs=frozenset({"NumImages"})),
+    TableFormat(
+        "azure-2025-lmm", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso", needs=frozenset({"NumImages"}),
+    ),
     TableFormat("azure", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso"),
     TableFormat("burstgpt", "Request tokens", "Response tokens", "Timestamp", session="Session ID",
         service="Elapsed time", drop_failures=True),

@@ -3,8 +3,8 @@ the bursts.
 
 A folder or tar file with, for each client N, `chunk-N-trace.csv` (no header; rows of window start s, requests/s,
 CV, law of the gaps, shape, scale) and `chunk-N-dataset.json` ({window start: {input_tokens, output_tokens:
-"{tokens: probability}"}}). Each client is a renewal process in operational time (`traces.synthesis.arrivals`): gaps of mean 1
-under its window's law, carried over window ends, so that bursty clients keep their rate. Seeded; ends after
+"{tokens: probability}"}}). Each client is a renewal process in operational time (`traces.synthesis.arrivals`): gaps of
+mean 1 under its window's law, carried over window ends, so that bursty clients keep their rate. Seeded; ends after
 `until` or two million requests.
 """
 

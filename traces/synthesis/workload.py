@@ -2,8 +2,8 @@
 
     {"about": ..., "duration": s, "arrivals": {...}, "prompt": {...}, "output": {...}, "copula": rho, "sessions": {...}}
 
-`traces.synthesis.arrivals`, `traces.synthesis.lengths` and `traces.synthesis.sessions` say what the parts may hold. The same workload, seed and
-rate give the same trace on every machine; another rate keeps each request's lengths and changes only the instants.
+`arrivals`, `lengths` and `sessions`, beside this file, say what the parts may hold. The same workload, seed and rate
+give the same trace on every machine; another rate keeps each request's lengths and changes only the instants.
 """
 
 from __future__ import annotations

@@ -7,10 +7,9 @@ from math import inf
 import numpy as np
 import pytest
 
-from loadgen.pacing import at_rate, pace
-from loadgen.run.schedule import share
 from traces.errors import InputError
 from traces.trace import NS_PER_S, build
+from traces.transforms import at_rate, pace
 
 
 @pytest.mark.parametrize("burstiness", [0.5, 1.0, 4.0])
@@ -56,12 +55,24 @@ def test_sessions_keep_their_inner_distances() -> None:
     assert due[4] - due[1] == 30
     assert due[0] == 0 < due[1] < due[3]
     assert (np.diff(paced.column("due")) >= 0).all()
-    assert pace(trace) is trace
 
 
-def test_shares_add_up() -> None:
-    for total in (1, 7, 8, 100):
-        for shards in (1, 2, 3, 7):
-            parts = [share(total, shard, shards) for shard in range(shards)]
-            assert sum(parts) == total
-            assert max(parts) - min(parts) <= 1
+def test_a_chain_of_parents_moves_with_its_first():
+    rows = 300
+    trace = build(
+        {
+            "due": [7 * row for row in range(rows)],
+            "prompt_tokens": [1] * rows,
+            "output_tokens": [1] * rows,
+            "index": [1000 - row for row in range(rows)],
+            "parent": [-1, -1, *(1000 - row + 2 for row in range(2, rows))],
+        }
+    )
+    due = dict(zip(*(pace(trace, 0.5, seed=1).column(name).tolist() for name in ("index", "due")), strict=True))
+    assert due[1000] == 0 < due[999]
+    assert all(due[1000 - row] - due[1000 - row + 2] == 14 for row in range(2, rows))
+
+
+def test_parents_in_a_circle_end_nothing():
+    circle = build({"due": [0, 1, 2], "prompt_tokens": [1] * 3, "output_tokens": [1] * 3, "parent": [1, 2, 0]})
+    assert len(pace(circle, 1.0)) == 3

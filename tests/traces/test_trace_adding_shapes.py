@@ -1,23 +1,23 @@
 """Shapes that add requests: every request once, order, sessions whole, shared text shared and private text private."""
 
+from math import inf
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traces import combine, transforms
+from traces import transforms
 from traces.errors import InputError
 from traces.synthesis.workload import synthesise
-from traces.trace import Trace, build
-
-SECOND = 10**9
+from traces.trace import NS_PER_S, Trace, build
 
 
 def talk(block_tokens: int | dict[int, int] = 10) -> Trace:
     """Two sessions of two turns and a single request; block 1 is everybody's, the others one session's."""
     return build(
         {
-            "due": [0, 1 * SECOND, 2 * SECOND, 3 * SECOND, 4 * SECOND],
+            "due": [0, 1 * NS_PER_S, 2 * NS_PER_S, 3 * NS_PER_S, 4 * NS_PER_S],
             "prompt_tokens": [20, 20, 30, 10, 30],
             "output_tokens": [1, 2, 3, 4, 5],
             "session": [0, 1, 0, -1, 1],
@@ -44,9 +44,9 @@ def sound(trace: Trace) -> None:
 
 @pytest.mark.parametrize("block_tokens", [10, {1: 10, 2: 10, 3: 10, 4: 10, 5: 10}])
 def test_repeat_follows_on_with_other_users(block_tokens):
-    twice = combine.repeat(talk(block_tokens), 2)
+    twice = transforms.repeat(talk(block_tokens), 2)
     sound(twice)
-    assert [r.due for r in twice][5:] == [(5 + second) * SECOND for second in range(5)]
+    assert [r.due for r in twice][5:] == [(5 + second) * NS_PER_S for second in range(5)]
     first, again = list(twice)[:5], list(twice)[5:]
     assert [r.output_tokens for r in again] == [r.output_tokens for r in first]
     for before, after in zip(first, again, strict=True):
@@ -56,7 +56,7 @@ def test_repeat_follows_on_with_other_users(block_tokens):
 
 
 def test_merge_shares_nothing_between_traces():
-    both = combine.merge([talk(), talk({1: 10, 2: 20, 3: 30, 4: 40, 5: 50})])
+    both = transforms.merge([talk(), talk({1: 10, 2: 20, 3: 30, 4: 40, 5: 50})])
     sound(both)
     assert len(both) == 10 and sorted({r.session for r in both}) == [-1, 0, 1, 2, 3]
     ours = [{block for r in both if r.session in sessions for block in r.prefix} for sessions in ((0, 1), (2, 3))]
@@ -65,28 +65,28 @@ def test_merge_shares_nothing_between_traces():
 
 
 def test_merge_takes_traces_of_different_columns():
-    plain = build({"due": [SECOND // 2], "prompt_tokens": [7], "output_tokens": [8]})
-    both = combine.merge([talk(), plain])
+    plain = build({"due": [NS_PER_S // 2], "prompt_tokens": [7], "output_tokens": [8]})
+    both = transforms.merge([talk(), plain])
     sound(both)
-    assert [(r.due, r.prompt_tokens) for r in both][1] == (SECOND // 2, 7)
+    assert [(r.due, r.prompt_tokens) for r in both][1] == (NS_PER_S // 2, 7)
     assert list(both)[1].prefix == () and list(both)[1].session == -1
 
 
 @pytest.mark.parametrize("factor", [0.3, 1.0, 1.5, 3.0])
 def test_the_rate_scales_and_the_span_stays(factor):
     trace = synthesise("mooncake-conversation", duration=600, rate=5)
-    scaled = combine.scale_rate(trace, factor, seed=1)
+    scaled = transforms.scale_rate(trace, factor, seed=1)
     assert len(scaled) == pytest.approx(factor * len(trace), rel=0.1)
     if factor > 1:
         sound(scaled)
         assert scaled.span == pytest.approx(trace.span, rel=0.01)
-    again = combine.scale_rate(trace, factor, seed=1)
+    again = transforms.scale_rate(trace, factor, seed=1)
     assert again.fingerprint() == scaled.fingerprint()
 
 
 def test_thinning_keeps_sessions_whole_and_names():
     trace = synthesise("weka-agentic", duration=300, rate=5)
-    thin = combine.scale_rate(trace, 0.5)
+    thin = transforms.scale_rate(trace, 0.5)
     kept = set(thin.column("session").tolist())
     assert 0 < len(kept) < len(set(trace.column("session").tolist()))
     assert [r.index for r in thin] == [r.index for r in trace if r.session in kept]
@@ -97,7 +97,7 @@ def test_repeat_of_anything_has_every_request(rows, times, tied):
     trace = build(
         {"due": [0] * rows if tied else range(rows), "prompt_tokens": [3] * rows, "output_tokens": [1] * rows}
     )
-    many = combine.repeat(trace, times)
+    many = transforms.repeat(trace, times)
     sound(many)
     assert len(many) == rows * times
 
@@ -110,19 +110,24 @@ def test_only_keeps_the_wanted_lengths():
 
 
 def test_pace_starts_sessions_at_a_rate_and_keeps_them_together():
-    paced = transforms.pace(talk(), 0.01, gaps="constant")
+    paced = transforms.pace(talk(), 0.01, burstiness=inf)
     due = {r.index: r.due for r in paced}
-    assert due[2] - due[0] == 2 * SECOND and due[4] - due[1] == 3 * SECOND
-    assert [due[0], due[1], due[3]] == [100 * SECOND, 200 * SECOND, 300 * SECOND]
+    assert due[2] - due[0] == 2 * NS_PER_S and due[4] - due[1] == 3 * NS_PER_S
+    assert [due[0], due[1], due[3]] == [0, 100 * NS_PER_S, 200 * NS_PER_S]
     assert (np.diff(paced.column("due")) >= 0).all()
+
+
+def test_blocks_of_merged_traces_are_apart_where_each_request_has_one():
+    alone = build({"due": [0], "prompt_tokens": [7], "output_tokens": [8], "prefix": [[1]]}, block_tokens=4)
+    assert len({request.prefix for request in transforms.merge([alone, alone])}) == 2
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: combine.merge([]),
-        lambda: combine.repeat(talk(), 0),
-        lambda: combine.scale_rate(talk(), 0),
+        lambda: transforms.merge([]),
+        lambda: transforms.repeat(talk(), 0),
+        lambda: transforms.scale_rate(talk(), 0),
         lambda: transforms.pace(talk(), 0),
     ],
 )
