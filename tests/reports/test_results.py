@@ -135,10 +135,11 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from reports.store.row_files import Writer
-from targets.exchange import Exchange
+from targets.exchange import Call, Exchange
+from traces.trace import Request
 writer = Writer(Path(sys.argv[1]), 0)
 for index in range(100_000):
-    writer.append(make_exchange(index=index))
+    writer.append(Exchange(Call(request=Request(index, 0, 1, 1), target="t", due=0)))
     if index % 100 == 99:
         writer.flush()
         print(index + 1, flush=True)

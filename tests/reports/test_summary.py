@@ -232,7 +232,7 @@ def test_faults_of_ours_give_no_verdict_on_the_server(tmp_path: Path) -> None:
 
 def test_tries_are_told_from_requests(tmp_path: Path) -> None:
     rows = made.exchanges(made.GPU, seconds=30)
-    again = [dataclasses.replace(row, attempt=2) for row in rows[-7:]]
+    again = [dataclasses.replace(row, call=dataclasses.replace(row.call, attempt=2)) for row in rows[-7:]]
     writer = row_files.Writer(tmp_path, 0)
     for row in rows + again:
         writer.append(row)
@@ -253,7 +253,8 @@ def test_a_request_is_admitted_where_one_of_its_tries_was(tmp_path: Path) -> Non
         tries = 1 if row.index < 7 else 2 if row.index < 11 else 3
         for attempt in range(1, tries + 1):
             last = attempt == tries and row.index != 11
-            writer.append(dataclasses.replace(row, attempt=attempt, **({} if last else refused)))
+            call = dataclasses.replace(row.call, attempt=attempt)
+            writer.append(dataclasses.replace(row, call=call, **({} if last else refused)))
     writer.flush()
     found = made.summarise(tmp_path)
     (result,) = found["results"]
