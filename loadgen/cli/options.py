@@ -124,9 +124,10 @@ def taking(*, omit: Iterable[str] = (), **groups: type) -> Callable[[Command], C
 
 
 def _parameter(field: Field[Any], kind: Any) -> Parameter:
-    return Parameter(
-        field.name, Parameter.KEYWORD_ONLY, default=_default(field), annotation=Annotated[kind, OPTIONS[field.name]]
-    )
+    """A field that carries its own help (a simulated server's) needs no entry in OPTIONS."""
+    own = field.metadata
+    option = typer.Option(*own["flags"], help=own["help"], metavar=own["metavar"]) if own else OPTIONS[field.name]
+    return Parameter(field.name, Parameter.KEYWORD_ONLY, default=_default(field), annotation=Annotated[kind, option])
 
 
 def _default(field: Field[Any]) -> Any:

@@ -1,31 +1,23 @@
-"""`phaseload serve`: a simulated endpoint as a server."""
+"""`phaseload serve`: a simulated endpoint as a server. Its options are the fields of the server's `Options`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from targets.simulated.server.options import Options
 
+from . import options as o
+
+
+@o.taking(options=Options)
 def serve(
     name: Annotated[str, typer.Argument(help="Profile or composition (see --list), or the path of a TOML file.")] = "",
     port: Annotated[int, typer.Option(help="Port, 0 for any free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
-    model: Annotated[str, typer.Option("--model", "-m", help="Model whose sizes set the speed.")] = "llama2-7b",
-    pool: Annotated[str, typer.Option(help="Replicas or racks behind the address; P:D for two pools.")] = "",
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting or a figure; see --list.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of what is drawn.")] = 0,
-    fault: Annotated[
-        str, typer.Option(help="Shares of requests that go wrong: stall=,reset=,http500=,malformed=,truncate=.")
-    ] = "",
-    limit_requests: Annotated[int, typer.Option(help="Requests a day; over it: 429. 0: no limit.")] = 0,
-    limit_tokens: Annotated[int, typer.Option(help="Tokens a minute; over it: 429. 0: no limit.")] = 0,
-    leg: Annotated[
-        str, typer.Option(metavar="PROTOCOL:ROLE", help="Which of two legs this is, such as sglang:decode.")
-    ] = "nixl",
-    log: Annotated[str | None, typer.Option(help="Write planned and actual instants to this file.")] = None,
+    *,
+    options: Options,
     list_: Annotated[bool, typer.Option("--list", help="Show profiles with their standing, models, settings.")] = False,
     figures: Annotated[bool, typer.Option(help="With NAME: show each figure with its standing and source.")] = False,
 ) -> None:
@@ -50,25 +42,13 @@ def serve(
     from traces.errors import InputError
 
     if list_ or figures:
-        from targets.simulated.catalogue import catalogue, sheet
+        from targets.simulated.profiles import load
+        from targets.simulated.settings import catalogue
 
-        typer.echo(sheet(name) if figures else catalogue())
+        typer.echo(load(name).sheet() if figures else catalogue())
         return
     if not name:
         raise InputError("which endpoint?", remedy="phaseload serve NAME; `phaseload serve --list` shows them")
-    from targets.simulated.__main__ import pairs, run
-    from targets.simulated.server.faults import parse
-    from targets.simulated.server.server import Options
+    from targets.simulated.__main__ import run
 
-    options = Options(
-        name=name,
-        host=host,
-        port=port,
-        seed=seed,
-        faults=parse(fault),
-        limit_requests=limit_requests,
-        limit_tokens=limit_tokens,
-        log=log,
-        leg=leg,
-    )
-    run(options, model=model, settings=pairs(setting or [], pool))
+    run(replace(options, name=name, port=port))

@@ -52,7 +52,7 @@ def simulate(
 
         phaseload simulate azure-conv --duration 600 --target h100 --target h100-disagg --sweep speedup=0.5..8
     """
-    from targets.simulated.__main__ import pairs
+    from targets.simulated.settings import pairs
     from traces.errors import InputError
 
     from .. import planner, preflight, secrets
@@ -61,7 +61,7 @@ def simulate(
 
     if not target:
         raise InputError("is missing", where="--target", remedy="a profile; `phaseload serve --list` shows them")
-    chosen = virtual_run.subjects(target, pairs(setting or []))
+    chosen = virtual_run.subjects(target, pairs(setting or [], "--set"))
     preflight.check_gates(gates)
     name = f"simulate-{planner.name_of(load.trace)}"
     if sweep:

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import compress, product
 from pathlib import Path
@@ -23,7 +23,8 @@ from reports.analysis.quantiles import Values
 from reports.analysis.time_account import costs
 from reports.store.run_folder import meets, rates
 from targets.exchange import Exchange
-from targets.simulated.build import Endpoint
+from targets.simulated import analysis
+from targets.simulated.build import Endpoint, SimulatedTarget
 from targets.simulated.engine.disaggregation import Disaggregated
 from targets.simulated.virtual import simulate
 from traces.errors import InputError
@@ -31,8 +32,7 @@ from traces.trace import NS_PER_S, Request
 
 from .. import planner
 from ..load import Load
-from . import hardware
-from .virtual_run import STEP, Subject
+from .virtual_run import STEP
 
 LOADS = ("speedup", "request_rate")  # axes that change the load; all others are settings of the targets
 COUNTS = ("pool", "tp", "max_batch", "chunk", "drafted", "local_below")
@@ -50,7 +50,7 @@ class Point:
     """One combination of the axes' values, for one target."""
 
     number: int
-    subject: Subject
+    subject: SimulatedTarget
     values: tuple[tuple[str, Value], ...]
 
 
@@ -99,7 +99,7 @@ def axis(text: str) -> tuple[str, list[Value]]:
 
 
 def run(
-    chosen: Sequence[Subject],
+    chosen: Sequence[SimulatedTarget],
     load: Load,
     sweeps: Sequence[str],
     out: Path | None,
@@ -133,9 +133,9 @@ def run(
         "slo": list(slo),
         "axes": axes,
         "points": rows,
-        "targets": [hardware.about(subject, model, base) for subject in chosen],
-        "crossovers": list(hardware.crossovers(chosen, model, base)),
-        "hybrids": [hybrid for subject in chosen if (hybrid := hardware.hybrid(subject, model, base))],
+        "targets": [asdict(analysis.hardware(subject, model, base)) for subject in chosen],
+        "crossovers": [asdict(pair) for pair in analysis.crossovers(chosen, model, base)],
+        "hybrids": [asdict(hybrid) for subject in chosen if (hybrid := analysis.hybrid(subject, model, base))],
     }
     (folder / "planning.json").write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
     page = report.write(found, folder / "planning.html")
@@ -158,7 +158,7 @@ def _answerable(gates: Sequence[Gate], objectives: Mapping[str, float], names: S
         raise InputError(f"a sweep doesn't keep {metric}", where="--goodput", remedy=remedy)
 
 
-def _points(chosen: Sequence[Subject], axes: Mapping[str, Sequence[Value]], model: str) -> Iterator[Point]:
+def _points(chosen: Sequence[SimulatedTarget], axes: Mapping[str, Sequence[Value]], model: str) -> Iterator[Point]:
     """Every combination for each target, of the axes that it knows."""
     used = set()
     number = 0
@@ -173,7 +173,7 @@ def _points(chosen: Sequence[Subject], axes: Mapping[str, Sequence[Value]], mode
         raise InputError(f"no target has a setting {min(unused)}", where="--sweep")
 
 
-def _knows(subject: Subject, key: str, values: Sequence[Value], model: str) -> bool:
+def _knows(subject: SimulatedTarget, key: str, values: Sequence[Value], model: str) -> bool:
     try:
         for value in values:
             _set(subject, ((key, value),)).build(model)
@@ -194,7 +194,7 @@ def _at(load: Load, values: Mapping[str, float]) -> Load:
     return replace(load, speedup=values.get("speedup", load.speedup), request_rate=rate)
 
 
-def _set(subject: Subject, values: Sequence[tuple[str, Value]]) -> Subject:
+def _set(subject: SimulatedTarget, values: Sequence[tuple[str, Value]]) -> SimulatedTarget:
     own = {key: value if isinstance(value, str) else f"{value:.12g}" for key, value in values if key not in LOADS}
     return replace(subject, settings={**subject.settings, **own})
 

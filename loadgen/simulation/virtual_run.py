@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import orjson
 
 from reports.store.row_files import Writer
-from targets.simulated.build import Endpoint, build
+from targets.simulated.build import Endpoint, SimulatedTarget
 from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
@@ -26,41 +24,17 @@ STEP = "simulate"
 FLUSH = 5_000  # rows of a result file
 
 
-@dataclass(frozen=True)
-class Subject:
-    """An endpoint to simulate: its name in the report, its profile, and the settings of its own."""
-
-    name: str
-    profile: str
-    settings: Mapping[str, str] = field(default_factory=dict)
-
-    def build(self, model: str, seed: int = 0, *, journal: bool = False) -> Endpoint:
-        return build(self.profile, model=model, settings=self.settings, journal=journal, seed=seed)
-
-
-def subjects(texts: Sequence[str], settings: Mapping[str, str]) -> list[Subject]:
+def subjects(texts: Sequence[str], settings: Mapping[str, str]) -> list[SimulatedTarget]:
     """`[NAME=]PROFILE[,KEY=VALUE...]` of each; `settings` are for all of them."""
-    found = [_subject(text, settings) for text in texts]
+    found = [SimulatedTarget.parse(text, settings) for text in texts]
     names = [subject.name for subject in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two targets are called {min(twice)}", remedy="--target NAME=PROFILE")
     return found
 
 
-def _subject(text: str, settings: Mapping[str, str]) -> Subject:
-    head, *rest = text.split(",")
-    name, _, profile = head.rpartition("=")
-    own = {}
-    for pair in rest:
-        match = re.fullmatch(r"([^=]+)=(.*)", pair)
-        if not match:
-            raise InputError(f"--target {text}", remedy="[NAME=]PROFILE[,KEY=VALUE...]")
-        own[match[1].strip()] = match[2].strip()
-    return Subject(name or Path(profile).stem, profile, {**settings, **own})
-
-
 def run(
-    chosen: Sequence[Subject], load: Load, trace: Trace, folder: Path, *, model: str, about: Mapping[str, Any]
+    chosen: Sequence[SimulatedTarget], load: Load, trace: Trace, folder: Path, *, model: str, about: Mapping[str, Any]
 ) -> None:
     """Simulates all of them and writes the run's folder; summary and report follow from it as for any run."""
     endpoints = {subject.name: subject.build(model, load.seed, journal=True) for subject in chosen}
@@ -86,7 +60,12 @@ def _record(writer: Writer, endpoint: Endpoint, name: str, trace: Trace, load: L
 
 
 def _facts(
-    chosen: Sequence[Subject], endpoints: Mapping[str, Endpoint], load: Load, trace: Trace, last: int, model: str
+    chosen: Sequence[SimulatedTarget],
+    endpoints: Mapping[str, Endpoint],
+    load: Load,
+    trace: Trace,
+    last: int,
+    model: str,
 ) -> dict[str, Any]:
     warmup, end = round(load.warmup * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else trace.span
     phase = {"name": STEP, "load": load.describe(), "start": 0, "window": [warmup, end], "end": last}
@@ -110,7 +89,7 @@ def _facts(
     }
 
 
-def _target(subject: Subject, endpoint: Endpoint, model: str) -> dict[str, Any]:
+def _target(subject: SimulatedTarget, endpoint: Endpoint, model: str) -> dict[str, Any]:
     return {
         "name": subject.name,
         "model": model,

@@ -1,31 +1,153 @@
-"""What the engine says about hardware before any traffic: floors, crossovers, what a hybrid gains, price of speed.
+"""What holds of simulated hardware before any traffic: floors, crossovers, what a hybrid gains, the price of speed.
 
 Each figure is computed by the engine itself (jobs through a fresh endpoint), or in closed form from the same step
-times; nothing here has constants of its own.
+times; nothing here has constants of its own. The dataclasses are parts of planning.json.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import inf
 
-from .build import Endpoint, build
+import numpy as np
+
+from traces.trace import Request
+
+from . import sizing
+from .build import Endpoint, SimulatedTarget, build
 from .engine.disaggregation import Disaggregated
 from .engine.job import Job
-from .engine.pool import Pool
+from .engine.pipeline import Racks
+from .engine.replica import Pool
 from .engine.roofline import Roofline
 from .profiles import load
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+SAMPLE = 1_000  # requests from which capacity is computed
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One request on an idle endpoint, in seconds."""
+
+    ttft: float
+    tpot: float
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What holds of a target whatever the load; seconds, $/h and W of the whole target.
+
+    capacity     requests a second of one replica at full use; of a composition, of one of each pool
+    decode       (batch, tokens a second of a replica); empty for racks and compositions, as is
+    batch_cost   (batch cap, TPOT in s, $ a million output tokens)
+    """
+
+    name: str
+    profile: str
+    description: str
+    standing: str
+    settings: dict[str, str]
+    floor: float | None
+    price_per_hour: float | None
+    watts: float | None
+    capacity: tuple[float, ...]
+    alone: Alone
+    decode: list[tuple[int, float]]
+    batch_cost: list[tuple[int, float, float]]
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """From `batch` on a replica of `gpu` decodes more tokens a second than a rack of `rack`; None up to 1,024."""
+
+    gpu: str
+    rack: str
+    rack_tokens_per_s: float
+    batch: int | None
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """`gain`: a row for each link bandwidth (GB/s), a column for each number of output tokens; see `hybrid_gain`."""
+
+    name: str
+    alone: list[str]  # the profiles that it is compared with
+    prompt: int
+    outputs: list[int]
+    bandwidths: list[float]
+    gain: list[list[float]]
+
+
+def hardware(target: SimulatedTarget, model: str, requests: Sequence[Request]) -> Hardware:
+    """Facts of a target, for requests such as these."""
+    endpoint = target.build(model)
+    times, station = roofline(endpoint), endpoint.station
+    prompt, output = _typical(requests)
+    bare = {key: value for key, value in target.settings.items() if not key.endswith("pool")}
+    job = alone(target.profile, prompt, output, model, bare)
+    decode, batch_cost = [], []
+    if times and isinstance(station, Pool):
+        price, kv_tokens = (endpoint.price or 0.0) / len(station.replicas), station.replicas[0].batching.kv_tokens
+        decode = decode_curve(times, prompt + output // 2)
+        batch_cost = price_of_speed(times, price, prompt, output, kv_tokens)
+    return Hardware(
+        name=target.name,
+        profile=endpoint.name,
+        description=endpoint.profile.description,
+        standing=endpoint.profile.standing,
+        settings=dict(target.settings),
+        floor=floor(endpoint),
+        price_per_hour=endpoint.price,
+        watts=endpoint.watts,
+        capacity=sizing.capacity(target.profile, requests[:SAMPLE], model=model, settings=bare),
+        alone=Alone(job.first, (job.last - job.first) / max(1, output - 1)),
+        decode=decode,
+        batch_cost=batch_cost,
+    )
+
+
+def crossovers(targets: Sequence[SimulatedTarget], model: str, requests: Sequence[Request]) -> Iterator[Crossover]:
+    """Of a replica of each GPU target with a rack of each other target."""
+    prompt, output = _typical(requests)
+    endpoints = {target.name: target.build(model) for target in targets}
+    racks = {name: end.station.tpot for name, end in endpoints.items() if isinstance(end.station, Racks)}
+    for name, endpoint in endpoints.items():
+        times = roofline(endpoint)
+        if times and isinstance(endpoint.station, Pool):
+            for rack, tpot in racks.items():
+                yield Crossover(name, rack, 1 / tpot, crossover(times, prompt + output // 2, tpot))
+
+
+def hybrid(target: SimulatedTarget, model: str, requests: Sequence[Request]) -> Hybrid | None:
+    """What a composition gains over the faster of its parts alone; None for other targets."""
+    station = target.build(model).station
+    if not isinstance(station, Disaggregated):
+        return None
+    prompt, _ = _typical(requests)
+    longest = max(16, station.limit - prompt)
+    outputs = sorted({min(int(n), longest) for n in np.geomspace(8, 1024, 9)})
+    bandwidths = [float(f"{b:.3g}") for b in np.geomspace(1.1, 450, 9)]
+    settings = {key: value for key, value in target.settings.items() if key != "pool"}
+    gain = hybrid_gain(target.profile, outputs, bandwidths, prompt=prompt, model=model, settings=settings)
+    return Hybrid(target.name, [name for name, _ in parts(target.profile, settings)], prompt, outputs, bandwidths, gain)
+
+
+def _typical(requests: Sequence[Request]) -> tuple[int, int]:
+    """Median lengths of the requests."""
+    prompts = sorted(request.prompt_tokens for request in requests)
+    outputs = sorted(request.output_tokens for request in requests)
+    return max(1, prompts[len(prompts) // 2]), max(2, outputs[len(outputs) // 2])
 
 
 def alone(name: str, prompt: int, output: int, model: str, settings: Mapping[str, str] | None = None) -> Job:
     """One job on an idle endpoint, done."""
     endpoint = build(name, model=model, settings=settings)
-    over: list[Job] = []
-    endpoint.station.submit(Job(0, 0.0, prompt, output, lambda job, now: over.append(job)), 0.0)
+    job = Job(0, 0.0, prompt, output, lambda job, now: None)
+    endpoint.station.submit(job, 0.0)
     endpoint.queue.run(inf)
-    return over[0]
+    return job
 
 
 def roofline(endpoint: Endpoint) -> Roofline | None:
@@ -60,15 +182,15 @@ def parts(hybrid: str, settings: Mapping[str, str] | None = None) -> list[tuple[
     A decode pool of GPUs is left out: with as many cards the prefill's stand for it.
     """
     profile = load(hybrid)
-    wanted = {**profile.settings, **(settings or {})}
-    found = []
+    settings = {**profile.settings, **(settings or {})}
+    singles = []
     for side, default in (("prefill", profile.prefill), ("decode", profile.decode)):
-        name = wanted.get(side, default)
+        name = settings.get(side, default)
         if side == "prefill" or load(name).kind == "pipeline":
             start = f"{side}."
-            own = {key.removeprefix(start): value for key, value in wanted.items() if key.startswith(start)}
-            found.append((name, own))
-    return found
+            own = {key.removeprefix(start): value for key, value in settings.items() if key.startswith(start)}
+            singles.append((name, own))
+    return singles
 
 
 def hybrid_gain(
@@ -99,7 +221,7 @@ def price_of_speed(
     A batch of B finishes B answers in the time of `output` steps and B prefills; caps whose KV doesn't fit are left
     out. `price` in $/h of one replica.
     """
-    found = []
+    points = []
     for batch in BATCHES:
         context = batch * (prompt + output / 2)
         if context > kv_tokens:
@@ -108,5 +230,5 @@ def price_of_speed(
         share = batch / output * times.gain
         step = times.mixed(batch, context, share * prompt, share * prompt**2, share, share)
         tokens = batch * times.gain / step
-        found.append((batch, step / times.gain, price / 3600 / tokens * 1e6))
-    return found
+        points.append((batch, step / times.gain, price / 3600 / tokens * 1e6))
+    return points

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 
 from traces.errors import InputError
 
-from .engine.batching import Batching, Replica
-from .engine.disaggregation import Disaggregated
+from .engine.batching import Batching
+from .engine.disaggregation import Disaggregated, Link, LinkSpeed
 from .engine.events import EventQueue
 from .engine.job import Station
-from .engine.link import Link, LinkSpeed
+from .engine.kv_memory import TierSize
 from .engine.pipeline import Racks
-from .engine.pool import Pool
-from .engine.prefix_cache import TierSize
+from .engine.replica import Pool, Replica
 from .engine.roofline import Model, Roofline
 from .profiles import Figure, Profile, load
 from .profiles import model as find_model
-from .settings import Settings
+from .settings import Settings, pairs
 
 WEIGHT_BYTES = {"fp16": 2.0, "fp8": 1.0, "fp4": 0.5}
 RESERVED = 2e9  # bytes beside weights and KV: activations, graphs, the runtime
@@ -29,7 +29,7 @@ USABLE = 0.92  # share of the memory that the server takes
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Stations ready to work, with what a report says about them."""
+    """Stations ready to work, with the facts that a report shows. Engine instants are float seconds from its start."""
 
     name: str
     profile: Profile
@@ -46,7 +46,27 @@ class Endpoint:
     def caches(self) -> bool:
         """Does any pool keep a prefix cache?"""
         parts = [self.station, *([self.station.prefill] if isinstance(self.station, Disaggregated) else [])]
-        return any(isinstance(part, Pool) and part.replicas[0].cache is not None for part in parts)
+        return any(isinstance(part, Pool) and part.replicas[0].memory.cache is not None for part in parts)
+
+
+@dataclass(frozen=True)
+class SimulatedTarget:
+    """An endpoint to simulate: its name in the report, its profile (a name or a file), and settings of its own."""
+
+    name: str
+    profile: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str, settings: Mapping[str, str] | None = None, name: str = "") -> SimulatedTarget:
+        """`[NAME=]PROFILE[,KEY=VALUE...]`, over `settings`. Raises InputError."""
+        head, *rest = text.split(",")
+        own_name, _, profile = head.rpartition("=")
+        own = pairs(rest, f"--target {text}:", "[NAME=]PROFILE[,KEY=VALUE...]")
+        return cls(own_name or name or Path(profile).stem, profile, {**(settings or {}), **own})
+
+    def build(self, model: str, seed: int = 0, *, journal: bool = False) -> Endpoint:
+        return build(self.profile, model=model, settings=self.settings, journal=journal, seed=seed)
 
 
 def build(
@@ -65,66 +85,66 @@ def build(
     Raises InputError for an unknown name, model, setting or value, and for a model that doesn't fit.
     """
     profile = load(name)
-    wanted = Settings({**profile.settings, **(settings or {})})
-    workshop = _Workshop(find_model(model), EventQueue(), real_time, journal, seed)
+    chosen = Settings({**profile.settings, **(settings or {})})
+    builder = _Builder(find_model(model), EventQueue(), real_time, journal, seed)
     station: Station
     legs: Disaggregated | None = None
     if profile.kind == "disaggregated":
-        station, bill = workshop.disaggregated(profile, wanted)
+        station, bill = builder.disaggregated(profile, chosen)
         legs = station
     else:
-        link = workshop.link(load(LINK_OF), wanted.part("link"))
-        station, bill = workshop.one(profile, wanted)
+        link = builder.link(load(LINK_OF), chosen.part("link"))
+        station, bill = builder.single(profile, chosen)
         if isinstance(station, Pool):
             legs = Disaggregated(station, link, station)
-    wanted.none_left()
-    return Endpoint(profile.name, profile, workshop.model, workshop.queue, station, legs, journal, *bill)
+    chosen.none_left()
+    return Endpoint(profile.name, profile, builder.model, builder.queue, station, legs, journal, *bill)
 
 
 Bill = tuple[int, float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Workshop:
+class _Builder:
     model: Model
     queue: EventQueue
     real_time: bool
     journal: bool
     seed: int
 
-    def one(self, profile: Profile, wanted: Settings) -> tuple[Pool | Racks, Bill]:
+    def single(self, profile: Profile, settings: Settings) -> tuple[Pool | Racks, Bill]:
         if profile.kind == "pipeline":
-            return self.racks(profile, wanted)
+            return self.racks(profile, settings)
         if profile.kind == "gpu":
-            return self.gpus(profile, wanted)
+            return self.gpus(profile, settings)
         raise InputError(f"{profile.name} is a composition", remedy="name a GPU or a rack as its part")
 
-    def gpus(self, profile: Profile, wanted: Settings) -> tuple[Pool, Bill]:
-        pool, tp = wanted.count("pool", profile.pool, 1), wanted.count("tp", 1, 1)
-        engine = profile.engines[wanted.text("engine", next(iter(profile.engines)), tuple(profile.engines))]
-        roofline, batching = self._gpu(profile, {**profile.figures, **engine}, wanted, tp)
+    def gpus(self, profile: Profile, settings: Settings) -> tuple[Pool, Bill]:
+        pool, tp = settings.count("pool", profile.pool, 1), settings.count("tp", 1, 1)
+        engine = profile.engines[settings.text("engine", next(iter(profile.engines)), tuple(profile.engines))]
+        roofline, batching = self._gpu(profile, {**profile.figures, **engine}, settings, tp)
         longest = 1 if self.real_time else inf
         replicas = [Replica(self.queue, roofline, batching, longest=longest, journal=self.journal) for _ in range(pool)]
-        return Pool(replicas), _bill(profile, wanted, pool * tp)
+        return Pool(replicas), _bill(profile, settings, pool * tp)
 
     def _gpu(
-        self, profile: Profile, figures: dict[str, Figure], wanted: Settings, tp: int
+        self, profile: Profile, figures: dict[str, Figure], settings: Settings, tp: int
     ) -> tuple[Roofline, Batching]:
         model = self.model
-        precision = wanted.text("precision", "fp16", tuple(WEIGHT_BYTES))
+        precision = settings.text("precision", "fp16", tuple(WEIGHT_BYTES))
         weight = WEIGHT_BYTES[precision]
-        kv_bytes = model.kv_bytes * WEIGHT_BYTES[wanted.text("kv_precision", "fp16", ("fp16", "fp8"))] / 2
-        speed = wanted.figure("bandwidth", figures) * wanted.figure("mbu", figures) * tp
+        kv_bytes = model.kv_bytes * WEIGHT_BYTES[settings.text("kv_precision", "fp16", ("fp16", "fp8"))] / 2
+        speed = settings.figure("bandwidth", figures) * settings.figure("mbu", figures) * tp
         # Hardware without arithmetic of that precision still reads fewer bytes.
-        peak = wanted.figure("peak", figures)
+        peak = settings.figure("peak", figures)
         if f"peak_{precision}" in figures:
-            peak = wanted.figure(f"peak_{precision}", figures)
-        flops = peak * wanted.figure("mfu", figures) * tp
-        link, all_reduce = wanted.figure("interconnect", figures, 1e12), wanted.figure("all_reduce", figures, 0.0)
+            peak = settings.figure(f"peak_{precision}", figures)
+        flops = peak * settings.figure("mfu", figures) * tp
+        link, all_reduce = settings.figure("interconnect", figures, 1e12), settings.figure("all_reduce", figures, 0.0)
         exchanged = 2 * model.layers * 2 * model.hidden * 2 * (tp - 1) / tp / link  # seconds a token, ring all-reduce
         body, active = model.parameters - model.embedding, model.parameters - 2 * model.embedding
-        drafted, acceptance = wanted.count("drafted", 0), wanted.number("acceptance", 0.7)
-        draft_cost = wanted.number("draft_cost", 0.05)
+        drafted, acceptance = settings.count("drafted", 0), settings.number("acceptance", 0.7)
+        draft_cost = settings.number("draft_cost", 0.05)
         roofline = Roofline(
             weights=weight * body / speed,
             kv=kv_bytes / speed,
@@ -132,107 +152,107 @@ class _Workshop:
             decoded=2 * body / flops,
             prefilled=2 * active / flops,
             head=2 * model.embedding / flops,
-            c0=wanted.figure("c0", figures) + (2 * model.layers * all_reduce if tp > 1 else 0.0),
-            c1=wanted.figure("c1", figures),
+            c0=settings.figure("c0", figures) + (2 * model.layers * all_reduce if tp > 1 else 0.0),
+            c1=settings.figure("c1", figures),
             reduce=exchanged,
             gain=sum(acceptance**k for k in range(drafted + 1)),
             verified=drafted + 1,
             draft=drafted * draft_cost * weight * body / speed,
         )
-        memory = USABLE * wanted.figure("memory", figures) * tp
+        memory = USABLE * settings.figure("memory", figures) * tp
         kv_tokens = (memory - weight * model.parameters - RESERVED * tp) / kv_bytes
         if kv_tokens < 16:
             raise InputError(
                 f"{model.name} in {precision} doesn't fit into {profile.name}", remedy="set tp or precision"
             )
-        tiers = self._tiers(wanted, kv_bytes)
-        return roofline, self._batching(wanted, kv_tokens, drafted, acceptance, tiers)
+        tiers = self._tiers(settings, kv_bytes)
+        return roofline, self._batching(settings, kv_tokens, drafted, acceptance, tiers)
 
-    def _tiers(self, wanted: Settings, kv_bytes: float) -> tuple[TierSize, ...]:
+    def _tiers(self, settings: Settings, kv_bytes: float) -> tuple[TierSize, ...]:
         tiers = []
         for name, bandwidth in (("cpu", 41e9), ("disk", 4.5e9)):
-            size, speed = wanted.number(f"{name}_gb", 0.0) * 1e9, wanted.number(f"{name}_bandwidth", bandwidth, 1.0)
+            size, speed = settings.number(f"{name}_gb", 0.0) * 1e9, settings.number(f"{name}_bandwidth", bandwidth, 1.0)
             if size:
                 tiers.append(TierSize(size / kv_bytes, kv_bytes / speed))
         return tuple(tiers)
 
     def _batching(
-        self, wanted: Settings, kv_tokens: float, drafted: int, acceptance: float, tiers: tuple[TierSize, ...]
+        self, settings: Settings, kv_tokens: float, drafted: int, acceptance: float, tiers: tuple[TierSize, ...]
     ) -> Batching:
         if acceptance > 1:
             raise InputError(f"acceptance={acceptance:g}", remedy="a probability, 0 to 1")
         return Batching(
             kv_tokens=kv_tokens,
             context=self.model.context,
-            max_batch=wanted.count("max_batch", 256, 1),
-            chunk=wanted.count("chunk", 8192) or 1 << 40,
-            decode_first=wanted.text("policy", "decode-first", ("decode-first", "prefill-first")) == "decode-first",
-            static=wanted.text("batching", "continuous", ("continuous", "static")) == "static",
-            interval=wanted.number("interval_ms", 0.0) / 1e3,
+            max_batch=settings.count("max_batch", 256, 1),
+            chunk=settings.count("chunk", 8192) or 1 << 40,
+            decode_first=settings.text("policy", "decode-first", ("decode-first", "prefill-first")) == "decode-first",
+            static=settings.text("batching", "continuous", ("continuous", "static")) == "static",
+            interval=settings.number("interval_ms", 0.0) / 1e3,
             acceptance=acceptance,
             drafted=drafted,
             seed=self.seed,
-            prefix_cache=bool(wanted.count("prefix_cache", 1 if tiers else 0)),
+            prefix_cache=bool(settings.count("prefix_cache", 1 if tiers else 0)),
             tiers=tiers,
         )
 
-    def racks(self, profile: Profile, wanted: Settings) -> tuple[Racks, Bill]:
+    def racks(self, profile: Profile, settings: Settings) -> tuple[Racks, Bill]:
         model, figures = self.model, profile.figures
         reference = find_model("llama2-7b")
         # A stage holds one layer and streams it from SRAM once a token: its time goes with the layer's weights.
         size = (model.parameters - 2 * model.embedding) / model.layers
         size /= (reference.parameters - 2 * reference.embedding) / reference.layers
-        kv_tokens = int((wanted.figure("sram", figures) - 2 * model.parameters) / model.kv_bytes)
+        kv_tokens = int((settings.figure("sram", figures) - 2 * model.parameters) / model.kv_bytes)
         if kv_tokens < 16:
             raise InputError(f"{model.name} doesn't fit into one {profile.name}", remedy="choose a smaller model")
-        pool = wanted.count("pool", profile.pool, 1)
+        pool = settings.count("pool", profile.pool, 1)
         racks = Racks(
             self.queue,
             racks=pool,
             stages=model.layers,
-            stage=wanted.figure("stage", figures) * size,
+            stage=settings.figure("stage", figures) * size,
             limit=min(kv_tokens, model.context),
             every_token=self.real_time,
         )
-        return racks, _bill(profile, wanted, pool)
+        return racks, _bill(profile, settings, pool)
 
-    def link(self, profile: Profile, wanted: Settings) -> Link:
+    def link(self, profile: Profile, settings: Settings) -> Link:
         speed = LinkSpeed(
-            t0=wanted.figure("t0", profile.link),
-            bandwidth=wanted.figure("bandwidth", profile.link) * 1e9,
-            handover=wanted.figure("handover", profile.link),
-            overlap=bool(wanted.count("overlap", 0)),
+            t0=settings.figure("t0", profile.link),
+            bandwidth=settings.figure("bandwidth", profile.link) * 1e9,
+            handover=settings.figure("handover", profile.link),
+            overlap=bool(settings.count("overlap", 0)),
         )
-        wanted.none_left()
+        settings.none_left()
         return Link(self.queue, speed, token_bytes=self.model.kv_bytes, layers=self.model.layers)
 
-    def disaggregated(self, profile: Profile, wanted: Settings) -> tuple[Disaggregated, Bill]:
-        prefill_settings, decode_settings = wanted.part("prefill"), wanted.part("decode")
-        link_settings, local_below = wanted.part("link"), wanted.count("local_below", 0)
+    def disaggregated(self, profile: Profile, settings: Settings) -> tuple[Disaggregated, Bill]:
+        prefill_settings, decode_settings = settings.part("prefill"), settings.part("decode")
+        link_settings, local_below = settings.part("link"), settings.count("local_below", 0)
         # `pool=P:D` is short for prefill.pool=P and decode.pool=D.
-        pools = wanted.text("pool", "").split(":")
+        pools = settings.text("pool", "").split(":")
         if pools != [""]:
             prefill_settings = prefill_settings.with_default("pool", pools[0])
             decode_settings = decode_settings.with_default("pool", pools[-1])
-        source, sink = wanted.text("prefill", profile.prefill), wanted.text("decode", profile.decode)
-        prefill, bill = self.one(load(source), prefill_settings)
-        decode, bill_decode = self.one(load(sink), decode_settings)
+        source, sink = settings.text("prefill", profile.prefill), settings.text("decode", profile.decode)
+        prefill, bill = self.single(load(source), prefill_settings)
+        decode, bill_decode = self.single(load(sink), decode_settings)
         if not isinstance(prefill, Pool):
             raise InputError(f"{source} can't hand its KV cache over", remedy="prefill on a GPU")
         if local_below and not isinstance(decode, Pool):
             raise InputError("local_below needs a decode pool of GPUs")
         link = self.link(profile, link_settings)
-        for settings in (prefill_settings, decode_settings):
-            settings.none_left()
+        for part in (prefill_settings, decode_settings):
+            part.none_left()
         total = (bill[0] + bill_decode[0], _sum(bill[1], bill_decode[1]), _sum(bill[2], bill_decode[2]))
         return Disaggregated(prefill, link, decode, local_below=local_below), total
 
 
-def _bill(profile: Profile, wanted: Settings, units: int) -> Bill:
-    price = wanted.figure("price", profile.figures, 0.0) * units
-    watts = wanted.figure("watts", profile.figures, 0.0) * units
+def _bill(profile: Profile, settings: Settings, units: int) -> Bill:
+    price = settings.figure("price", profile.figures, 0.0) * units
+    watts = settings.figure("watts", profile.figures, 0.0) * units
     return units, price or None, watts or None
 
 
-def _sum(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one + other
+def _sum(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a + b

@@ -72,9 +72,17 @@ class Profile:
     def standing(self) -> str:
         """The least firm standing among the figures that decide speed, those of a composition's parts included."""
         figures = self.figures | next(iter(self.engines.values()), {}) | self.link
-        found = [figure.standing for name, figure in figures.items() if name not in ASIDE]
-        found += [load(part).standing for part in (self.prefill, self.decode) if part]
-        return max(found, key=STANDINGS.index, default="assumed")
+        standings = [figure.standing for name, figure in figures.items() if name not in ASIDE]
+        standings += [load(part).standing for part in (self.prefill, self.decode) if part]
+        return max(standings, key=STANDINGS.index, default="assumed")
+
+    def sheet(self) -> str:
+        """The text of `phaseload serve NAME --figures`: each figure with its standing and source."""
+        lines = [f"{self.name} ({self.kind}, {self.standing}): {self.description}"]
+        lines += [f"  {part}: {name}" for part, name in (("prefill", self.prefill), ("decode", self.decode)) if name]
+        for key, figure in self.all_figures():
+            lines.append(f"  {key:20} {figure.value:<12.6g} {figure.unit:12} {figure.standing:9} {figure.source}")
+        return "\n".join(lines)
 
 
 def names() -> list[str]:

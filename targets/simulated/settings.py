@@ -1,16 +1,16 @@
-"""Settings: `key=value` pairs, the same for the server, the virtual driver and a sweep's axes.
+"""Settings: `key=value` pairs, the same for the server, the virtual driver and a sweep's axes; and the list of them.
 
 A figure of the profile is set by its name (`bandwidth`, `c0`, ...); a composition's parts by `prefill.`, `decode.`
-and `link.`. SETTINGS tells the others."""
+and `link.`. SETTINGS lists the others."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 
 from traces.errors import InputError
 
-from .profiles import POSITIVE, Figure
+from .profiles import ALIASES, POSITIVE, Figure, load, models, names
 
 SETTINGS = {
     "pool": "replicas or racks behind the address (1)",
@@ -38,8 +38,31 @@ SETTINGS = {
 }
 
 
+def pairs(texts: Sequence[str], option: str, form: str = "KEY=VALUE") -> dict[str, str]:
+    """["tp=4", ...] as a mapping. InputError for a text of another form."""
+    settings = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (equals and key.strip()):
+            raise InputError(f"{option} {text}", remedy=form)
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+def catalogue() -> str:
+    """The text of `phaseload serve --list`: profiles with their standing, models, settings."""
+    lines = ["Profiles (the standing is that of the least firm figure that decides speed):"]
+    for name in names():
+        profile = load(name)
+        also = "".join(f", also {alias}" for alias, full in ALIASES.items() if full == name)
+        lines.append(f"  {name:28} {profile.standing:9} {profile.description}{also}")
+    lines += ["", f"Models: {', '.join(models())}", "", "Settings (--set KEY=VALUE; any figure of a profile too):"]
+    lines += [f"  {key:14} {meaning}" for key, meaning in SETTINGS.items()]
+    return "\n".join(lines)
+
+
 class Settings:
-    """Key=value pairs, each to be taken once; `none_left` refuses those that nobody took."""
+    """Key=value pairs, each to be taken once; `none_left` refuses those that were never taken."""
 
     def __init__(self, pairs: Mapping[str, str], prefix: str = "") -> None:
         self._pairs, self._prefix = dict(pairs), prefix

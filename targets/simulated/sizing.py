@@ -1,4 +1,4 @@
-"""How much of a workload an endpoint carries, and how many replicas a rate needs: found by saturating the engine.
+"""How much of a workload an endpoint carries, and how many replicas a rate needs: the engine is saturated.
 
 The requests are offered all at once, far more than fit, and the rate at which they leave is taken between the first
 fifth and the last fifth of them: while the batches are full. More than this rate makes the queue grow without end."""
@@ -14,7 +14,7 @@ from traces.trace import Request
 from .build import Endpoint, build
 from .engine.disaggregation import Disaggregated
 from .engine.job import Job, Station
-from .engine.pool import Pool
+from .engine.replica import Pool
 
 SAMPLE = 1_000  # requests, repeated where the workload has fewer
 
@@ -41,8 +41,8 @@ def pool(
     settings: Mapping[str, str] | None = None,
 ) -> str:
     """The `pool` setting (N, or P:D) with which `rate` requests a second use at most the share `use` of it."""
-    found = capacity(name, requests, model=model, settings=settings)
-    return ":".join(str(ceil(rate / (use * one))) for one in found)
+    rates = capacity(name, requests, model=model, settings=settings)
+    return ":".join(str(ceil(rate / (use * single))) for single in rates)
 
 
 def _single(name: str, model: str, settings: Mapping[str, str] | None) -> Endpoint:

@@ -36,18 +36,18 @@ def simulate(
     """
     queue, station, name = endpoint.queue, endpoint.station, target or endpoint.name
     limit, caches = station.limit, endpoint.caches
-    over: deque[Job] = deque()
+    complete: deque[Job] = deque()
 
     def done(job: Job, now: float) -> None:
-        over.append(job)
+        complete.append(job)
 
     for number, request in enumerate(requests):
         now = request.due / NS_PER_S
         queue.run(now)
-        while over:
-            yield _exchange(over.popleft())
+        while complete:
+            yield _exchange(complete.popleft())
         call = Call(request=request, target=name, due=request.due, step=step, counted=request.due >= warmup)
-        # A model writes at least one token; rows that saw none are asked for one.
+        # A model writes at least one token; a row without a length gets one.
         output = request.output_tokens or 1
         if request.prompt_tokens + output > limit:
             yield _refused(call, limit)
@@ -59,8 +59,8 @@ def simulate(
                 job.times = array("d")
             station.submit(job, now)
     queue.run(inf)
-    while over:
-        yield _exchange(over.popleft())
+    while complete:
+        yield _exchange(complete.popleft())
 
 
 def _sized(prefix: tuple[int, ...], block_tokens: int | Mapping[int, int]) -> tuple[tuple[int, int], ...]:

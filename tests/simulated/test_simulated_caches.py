@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targets.simulated.engine.job import Job
-from targets.simulated.engine.paging import Pages
-from targets.simulated.engine.prefix_cache import PrefixCache, TierSize, chain
+from targets.simulated.engine.kv_memory import Pages, PrefixCache, TierSize, chain
 
 from .engines import endpoint
 

@@ -82,7 +82,7 @@ def test_short_prompts_are_prefilled_where_they_are_decoded():
 
 def test_prefill_pools_keep_the_kv_until_it_has_travelled():
     made = endpoint("disaggregated", link__bandwidth=1.1)
-    pages = made.station.prefill.replicas[0].pages
+    pages = made.station.prefill.replicas[0].memory.pages
     jobs = work(made, [(0.0, 4000, 5)] * 12)  # 9 fit into an A100's memory at once
     assert pages.free == pages.capacity
     assert max(job.begun for job in jobs) > min(job.transferred for job in jobs)

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targets.simulated.build import build
-from targets.simulated.engine.batching import Batching, Replica
+from targets.simulated.engine.batching import Batching
 from targets.simulated.engine.events import EventQueue
 from targets.simulated.engine.job import Job
+from targets.simulated.engine.replica import Replica
 from targets.simulated.engine.roofline import Roofline
 
 from .engines import endpoint, work
@@ -46,10 +47,10 @@ class Audited(Replica):
         if self.batching.drafted:
             held += sum(job.blocks for job in jobs)
         else:
-            held += sum(-(-(job.base + self.steps - 1) // 16) for job in jobs)
-            assert self.context == sum(job.base + self.steps for job in jobs)
-        assert held + self.pages.free == self.pages.capacity
-        assert 0 <= self.pages.free <= self.pages.capacity
+            held += sum(-(-(job.base + self.batch.steps - 1) // 16) for job in jobs)
+            assert self.batch.context == sum(job.base + self.batch.steps for job in jobs)
+        assert held + self.memory.pages.free == self.memory.pages.capacity
+        assert 0 <= self.memory.pages.free <= self.memory.pages.capacity
         assert len(self.running) + len(self.prefilling) <= self.batching.max_batch
         budget = max(self.batching.chunk - (len(jobs) if self._decodes else 0), 1)
         assert sum(tokens for _, tokens in self._chunks) <= budget
@@ -65,7 +66,7 @@ def simulate(form: dict, jobs: list[tuple[float, int, int]], longest: float) -> 
 
     def emit(some, now):
         for job in some:
-            steps = replica.steps - job.entered
+            steps = replica.batch.steps - job.entered
             tokens[job] = tokens.get(job, 0) + (job.counts[steps - 1] if job.counts and steps else 1)
 
     if longest == 1:
@@ -76,8 +77,8 @@ def simulate(form: dict, jobs: list[tuple[float, int, int]], longest: float) -> 
         replica.submit(Job(number, arrival, prompt, output, lambda job, now: left.append(job)), arrival)
     queue.run(inf)
     assert len(left) == len(jobs)
-    assert replica.pages.free == replica.pages.capacity
-    assert replica.context == pytest.approx(0, abs=1e-6)
+    assert replica.memory.pages.free == replica.memory.pages.capacity
+    assert replica.batch.context == pytest.approx(0, abs=1e-6)
     return sorted(left, key=lambda job: job.number), replica, tokens
 
 
@@ -176,7 +177,7 @@ def test_clients_that_leave_leave_nothing_behind(jobs, name, data):
     assert {job for job in inside if job.last < 0} == set()
     if name == "h100":
         replica = station.replicas[0]
-        assert replica.pages.free + replica.cache.idle_blocks == replica.pages.capacity
-        assert not replica.cache.pinned
+        assert replica.memory.pages.free + replica.memory.cache.idle_blocks == replica.memory.pages.capacity
+        assert not replica.memory.cache.pinned
     else:
         assert station.kv_use == 0

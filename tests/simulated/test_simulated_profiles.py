@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from targets.simulated.build import build
-from targets.simulated.catalogue import catalogue, sheet
 from targets.simulated.profiles import ALIASES, STANDINGS, load, models, names
-from targets.simulated.server.server import Options
-from targets.simulated.settings import SETTINGS
+from targets.simulated.server.options import Options
+from targets.simulated.settings import SETTINGS, catalogue
 from traces.errors import InputError
 
 BUNDLED = [
@@ -31,7 +30,7 @@ def test_every_bundled_profile_is_sourced_and_builds(name):
     assert endpoint.station.limit > 1000
     assert endpoint.price > 0
     assert endpoint.watts > 0
-    assert name in sheet(name)
+    assert name in load(name).sheet()
 
 
 def test_the_catalogue_lists_all_with_their_standing():

@@ -1,7 +1,7 @@
 """The event queue that both drivers turn: virtual time jumps to the next event, real time sleeps until it.
 
 Instants are float seconds from the engine's start. Equal instants run in the order in which they were set.
-An event can't be taken back: who set it and no longer means it, ignores it when it comes (see `Batch`).
+An event can't be taken back: a station that no longer needs it ignores it (`Replica._turn`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 class EventQueue:
     """`at` sets an event, `run` lets everything due happen; `now` is the instant of the event that is happening.
 
-    `emit` is told, in real time only, the jobs that put out tokens at an instant, but for each job's last one.
+    `emit`, set in real time only, is called with the jobs that put out tokens at an instant, each but its last one.
     """
 
     __slots__ = ("_count", "_heap", "emit", "now")

@@ -6,9 +6,9 @@ framed events that differ in their word alone.
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
+
+from .request_body import Json
 
 # Written over and over, in this order; as many as a power of two.
 WORDS = (
@@ -29,7 +29,7 @@ def framed(payload: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(payload), payload)
 
 
-def event(data: dict[str, Any]) -> bytes:
+def event(data: Json) -> bytes:
     return b"data: %b\n\n" % orjson.dumps(data)
 
 
@@ -49,13 +49,13 @@ class Format:
         if not self.chat:
             return b""
         choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
-        head: dict[str, Any] = {**self._base, "choices": [choice]}
+        head: Json = {**self._base, "choices": [choice]}
         if self.groq:
             head["x_groq"] = {"id": self.id}
         return event(head)
 
-    def _choice(self, words: str) -> dict[str, Any]:
-        content: dict[str, Any] = {"delta": {"content": words}} if self.chat else {"text": words}
+    def _choice(self, words: str) -> Json:
+        content: Json = {"delta": {"content": words}} if self.chat else {"text": words}
         return {"index": 0, **content, "logprobs": None, "finish_reason": None}
 
     def tokens(self, words: str) -> bytes:
@@ -67,18 +67,18 @@ class Format:
         size = len(before) + len(after) + 1
         return [b"%x\r\n%b %b%b\r\n" % (size + len(word), before, word, after) for word in (w.encode() for w in WORDS)]
 
-    def closing(self, usage: dict[str, Any] | None, extra: dict[str, Any], finish_reason: str = "length") -> bytes:
-        """Finish chunk (with `extra`: x_groq, nvext), usage chunk where asked for, [DONE]."""
-        choice: dict[str, Any] = {"index": 0, **({"delta": {}} if self.chat else {"text": ""})}
+    def closing(self, usage: Json | None, extra: Json, finish_reason: str = "length") -> bytes:
+        """Finish chunk (with `extra`: x_groq, nvext), usage chunk unless None, [DONE]."""
+        choice: Json = {"index": 0, **({"delta": {}} if self.chat else {"text": ""})}
         choice |= {"logprobs": None, "finish_reason": finish_reason}
         end = event({**self._base, "choices": [choice], **extra})
         if usage is not None:
             end += event({**self._base, "choices": [], "usage": usage})
         return end + DONE
 
-    def whole(self, words: str, usage: dict[str, Any], extra: dict[str, Any], more: dict[str, Any]) -> bytes:
+    def whole(self, words: str, usage: Json, extra: Json, more: Json) -> bytes:
         """The answer to a request that is not streamed, with `extra` beside its choice and `more` in it."""
-        choice: dict[str, Any] = {"index": 0, "logprobs": None, "finish_reason": "length", **more}
+        choice: Json = {"index": 0, "logprobs": None, "finish_reason": "length", **more}
         if self.chat:
             choice["message"] = {"role": "assistant", "content": words}
         else:
@@ -86,6 +86,6 @@ class Format:
         return orjson.dumps({**self._whole, "choices": [choice], "usage": usage, **extra})
 
 
-def usage(prompt: int, output: int, cached: int, times: dict[str, float] | None = None) -> dict[str, Any]:
+def usage(prompt: int, output: int, cached: int, times: dict[str, float] | None = None) -> Json:
     counts = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
     return {**counts, "prompt_tokens_details": {"cached_tokens": cached}, **(times or {})}

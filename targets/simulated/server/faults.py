@@ -24,20 +24,20 @@ BROKEN = framed(b'data: {"id": "chatcmpl-broken", "choices": [{"delta": {"cont\n
 LINGER_0 = struct.pack("ii", 1, 0)  # close with a reset instead of a FIN
 
 
-def parse(text: str) -> dict[str, float]:
+def shares(text: str) -> dict[str, float]:
     """Shares by kind. InputError for an unknown kind, or shares that aren't in 0..1 together."""
-    shares: dict[str, float] = {}
+    parsed: dict[str, float] = {}
     for part in filter(None, text.split(",")):
         kind, _, share = part.partition("=")
         try:
-            shares[kind.strip()] = float(share)
+            parsed[kind.strip()] = float(share)
         except ValueError:
             raise InputError(f"--fault {part}", remedy="KIND=SHARE, as in stall=0.01") from None
-    if not set(shares) <= set(KINDS):
+    if not set(parsed) <= set(KINDS):
         raise InputError(f"--fault {text}", remedy=f"kinds are {', '.join(KINDS)}")
-    if not (all(share >= 0 for share in shares.values()) and sum(shares.values()) <= 1):
+    if not (all(share >= 0 for share in parsed.values()) and sum(parsed.values()) <= 1):
         raise InputError(f"--fault {text}", remedy="shares are at least 0 and at most 1 together")
-    return shares
+    return parsed
 
 
 class Faults:

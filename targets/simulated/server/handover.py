@@ -17,8 +17,8 @@ from typing import Any
 import aiohttp
 import orjson
 
-from .leg_protocols import PROTOCOLS, Decode, Fields, Leg, Prefill, Told, parse, read, refused, tokens
-from .request_body import Asked
+from .leg_protocols import PROTOCOLS, Decode, Leg, LegRequest, Prefill, leg_of, parse_role, refused, tokens
+from .request_body import Json, RequestBody
 
 RENDEZVOUS = 2.0  # seconds that a decode leg waits for its prefill leg where both are sent at once
 
@@ -35,7 +35,7 @@ class Held:
     def __init__(self) -> None:
         self.came, self.over = asyncio.Event(), asyncio.Event()  # of the prefill leg
         self.digest = ""  # of the prompt, once its KV cache is complete
-        self.handed: Fields = {}
+        self.handed: Json = {}
         self.release: Callable[[], None] = lambda: None
 
 
@@ -52,19 +52,19 @@ class Shelf:
             raise refused(f"{key} names another exchange already")
         held.came.set()
 
-    def give(self, key: str, digest: str, handed: Fields, release: Callable[[], None]) -> None:
+    def give(self, key: str, digest: str, handed: Json, release: Callable[[], None]) -> None:
         held = self._held[key]
         held.digest, held.handed, held.release = digest, handed, release
         held.over.set()
 
     def close(self, key: str) -> None:
-        """The prefill leg is over; if it gave nothing, whoever waits is told so."""
+        """The prefill leg is over; if it gave nothing, a waiting decode leg is refused."""
         held = self._held.get(key)
         if held and not held.digest:
             del self._held[key]
             held.over.set()
 
-    async def take(self, key: str, digest: str, claim: Fields, patient: bool) -> None:
+    async def take(self, key: str, digest: str, claim: Json, patient: bool) -> None:
         """ApiError unless there is one for that prompt and claim. `patient`: wait for the prefill leg."""
         held = self._held.setdefault(key, Held()) if patient else self._held.get(key)
         if held and patient:
@@ -94,68 +94,68 @@ class Handover:
     """One server's part in the protocol. `engine`: its name."""
 
     def __init__(self, leg: str, engine: str) -> None:
-        self.name, self.role = parse(leg)
+        self.name, self.role = parse_role(leg)
         self.protocol, self.engine, self.shelf = PROTOCOLS[self.name], engine, Shelf()
         self._session: aiohttp.ClientSession | None = None
 
-    def leg(self, told: Told, asked: Asked) -> Leg | None:
-        return read(self.protocol, self.role, told, asked)
+    def leg(self, request: LegRequest, body: RequestBody) -> Leg | None:
+        return leg_of(self.protocol, self.role, request, body)
 
-    def computed(self, leg: Prefill, asked: Asked, blocks: int, release: Callable[[], None]) -> None:
+    def computed(self, leg: Prefill, body: RequestBody, blocks: int, release: Callable[[], None]) -> None:
         """A prefill leg's prompt may be taken from now on; `release` is called when it is."""
-        self.shelf.give(leg.key, _digest(asked.words), self.protocol.handed(leg, self.engine, blocks), release)
+        self.shelf.give(leg.key, _digest(body.words), self.protocol.handed(leg, self.engine, blocks), release)
 
-    async def answer(self, leg: Prefill, asked: Asked, blocks: int) -> tuple[Fields, Fields]:
+    async def answer(self, leg: Prefill, body: RequestBody, blocks: int) -> tuple[Json, Json]:
         """What prefill's answer and its choice have beside the usual."""
         if leg.receiver:
-            await self._send(leg, asked)
-        return self.protocol.answer(leg, asked, self.protocol.handed(leg, self.engine, blocks))
+            await self._send(leg, body)
+        return self.protocol.answer(leg, body, self.protocol.handed(leg, self.engine, blocks))
 
-    async def _send(self, leg: Prefill, asked: Asked) -> None:
-        digest = _digest(asked.words)
+    async def _send(self, leg: Prefill, body: RequestBody) -> None:
+        digest = _digest(body.words)
         await self._post(f"{leg.receiver}/kv/sent", {"key": leg.key, "prompt": digest})
         await self.shelf.take(leg.key, digest, {}, False)
 
-    async def fetch(self, leg: Decode, asked: Asked) -> None:
+    async def fetch(self, leg: Decode, body: RequestBody) -> None:
         """The KV cache of a decode leg, or ApiError."""
-        digest = _digest(asked.words)
+        digest = _digest(body.words)
         if leg.source:
             await self._post(f"{leg.source}/kv/take", {"key": leg.key, "prompt": digest, "claim": leg.claim})
         else:
             await self.shelf.take(leg.key, digest, leg.claim, False)
 
-    async def _post(self, url: str, body: Fields) -> None:
+    async def _post(self, url: str, body: Json) -> None:
         if self._session is None:
             connections = aiohttp.TCPConnector(limit=0)
             self._session = aiohttp.ClientSession(connector=connections, timeout=aiohttp.ClientTimeout(connect=5))
         try:
             async with self._session.post(url, data=orjson.dumps({"protocol": self.name, **body})) as answer:
-                said = await answer.read()
+                raw = await answer.read()
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise refused(f"no KV cache by {url}: {error or type(error).__name__}", 502) from None
         if answer.status != 200:
             try:
-                message = orjson.loads(said)["error"]["message"]
+                message = orjson.loads(raw)["error"]["message"]
             except (orjson.JSONDecodeError, KeyError, TypeError):
                 message = f"HTTP {answer.status} from {url}"
             raise refused(message, answer.status if answer.status == 502 else 400)
 
-    async def asked_for(self, body: Fields) -> None:
+    async def take(self, message: Json) -> None:
         """A decode server takes a KV cache from here."""
-        self._same(body)
-        await self.shelf.take(body["key"], body["prompt"], body["claim"], self.protocol.at_once)
+        self._same(message)
+        await self.shelf.take(message["key"], message["prompt"], message["claim"], self.protocol.at_once)
 
-    def sent(self, body: Fields) -> None:
+    def sent(self, message: Json) -> None:
         """A prefill server has sent a KV cache."""
-        self._same(body)
+        self._same(message)
         if self.name != "lmcache" or self.role != "decode":
             raise refused(f"{self.name}:{self.role} takes no KV cache that is sent")
-        self.shelf.put(body["key"])
-        self.shelf.give(body["key"], body["prompt"], {}, lambda: None)
+        self.shelf.put(message["key"])
+        self.shelf.give(message["key"], message["prompt"], {}, lambda: None)
 
-    def _same(self, body: Fields) -> None:
-        if body["protocol"] != self.name:
-            raise refused(f"this server speaks {self.name}, not {body['protocol']}")
+    def _same(self, message: Json) -> None:
+        if message["protocol"] != self.name:
+            raise refused(f"this server speaks {self.name}, not {message['protocol']}")
 
     async def close(self) -> None:
         if self._session:

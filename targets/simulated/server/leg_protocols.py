@@ -1,4 +1,4 @@
-"""What the two legs of a disaggregated exchange say to a server, protocol by protocol, held strictly. Pure.
+"""The two legs of a disaggregated exchange as a server sees them, protocol by protocol, checked strictly. Pure.
 
 A prefill leg has a key under which its KV cache waits; a decode leg names that key, and the server to take it from
 (LMCache's decode server is sent it instead). What a real server would wait for in vain, crash on or silently compute
@@ -17,26 +17,25 @@ from typing import Any
 
 from traces.errors import InputError
 
-from .request_body import ApiError, Asked, mapping
+from .request_body import ApiError, Json, RequestBody, mapping
 
 ADDRESSES = re.compile(r"___prefill_addr_(.+?:\d+)___decode_addr_(.+:\d+)_")
-Fields = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a request says beside its prompt: its other fields, X-Request-Id, whom it was sent to, our name for it."""
+class LegRequest:
+    """A request beside its prompt: its other fields, X-Request-Id, the address it was sent to, the answer's id."""
 
-    fields: Fields
+    fields: Json
     id: str
-    here: str
-    ours: str
+    address: str
+    answer_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
     key: str
-    told: Told
+    request: LegRequest
     receiver: str = ""  # URL of the server that it is sent to (LMCache)
 
 
@@ -44,7 +43,7 @@ class Prefill:
 class Decode:
     key: str
     source: str = ""  # URL of the server that has it; none: it was sent here (LMCache)
-    claim: Fields = field(default_factory=dict)  # what prefill is said to have handed out
+    claim: Json = field(default_factory=dict)  # what prefill handed out, as the decode leg repeats it
 
 
 Leg = Prefill | Decode
@@ -59,70 +58,70 @@ def tokens(words: tuple[Any, ...]) -> list[int]:
     return [word if isinstance(word, int) else zlib.crc32(word.encode()) for word in words]
 
 
-def _needed(fields: Fields, *names: str) -> list[str]:
+def _needed(fields: Json, *names: str) -> list[str]:
     for name in names:
         if fields.get(name) in (None, ""):
             raise refused(f"{name} is missing")
     return [str(fields[name]) for name in names]
 
 
-def _nixl(told: Told, role: str) -> Leg | None:
-    params = mapping(told.fields.get("kv_transfer_params"))
+def _nixl(request: LegRequest, role: str) -> Leg | None:
+    params = mapping(request.fields.get("kv_transfer_params"))
     if params.get("do_remote_decode") is True:
-        return Prefill(told.ours, told)
+        return Prefill(request.answer_id, request)
     if params.get("do_remote_prefill") is True:
         host, port, key = _needed(params, "remote_host", "remote_port", "remote_request_id")
         return Decode(key, f"http://{host}:{port}", params)
     return None
 
 
-def _p2p_nccl(told: Told, role: str) -> Leg:
-    found = ADDRESSES.search(told.id)
-    if not found:
-        raise refused(f"Request id {told.id} does not contain hostname and port")
-    named = found[1] if role == "prefill" else found[2]
-    if named != told.here:
-        raise refused(f"X-Request-Id says {role} at {named}, and this is {told.here}")
-    return Prefill(told.id, told) if role == "prefill" else Decode(told.id, f"http://{found[1]}")
+def _p2p_nccl(request: LegRequest, role: str) -> Leg:
+    addresses = ADDRESSES.search(request.id)
+    if not addresses:
+        raise refused(f"Request id {request.id} does not contain hostname and port")
+    named = addresses[1] if role == "prefill" else addresses[2]
+    if named != request.address:
+        raise refused(f"X-Request-Id says {role} at {named}, and this is {request.address}")
+    return Prefill(request.id, request) if role == "prefill" else Decode(request.id, f"http://{addresses[1]}")
 
 
-def _mooncake(told: Told, role: str) -> Leg | None:
-    params = mapping(told.fields.get("kv_transfer_params"))
+def _mooncake(request: LegRequest, role: str) -> Leg | None:
+    params = mapping(request.fields.get("kv_transfer_params"))
     if params.get("do_remote_decode") is True:
-        return Prefill(_needed(params, "transfer_id")[0], told)
+        return Prefill(_needed(params, "transfer_id")[0], request)
     if params.get("do_remote_prefill") is True:
         key, source, engine = _needed(params, "transfer_id", "remote_bootstrap_addr", "remote_engine_id")
         return Decode(key, source, {"remote_engine_id": engine})
     return None
 
 
-def _lmcache(told: Told, role: str) -> Leg | None:
+def _lmcache(request: LegRequest, role: str) -> Leg | None:
     if role == "decode":  # its request is like any other, but for the name that both legs have
-        return Decode(told.id) if told.id else None
-    spec = mapping(mapping(told.fields.get("kv_transfer_params")).get("disagg_spec"))
+        return Decode(request.id) if request.id else None
+    spec = mapping(mapping(request.fields.get("kv_transfer_params")).get("disagg_spec"))
     if not spec:
         return None
     key, host = _needed(spec, "req_id", "receiver_host")
     ports = mapping(spec.get("receiver_init_port"), list)
     if not ports or len(ports) != len(mapping(spec.get("receiver_alloc_port"), list)):
         raise refused("disagg_spec: receiver_init_port and receiver_alloc_port are lists, a port for each rank")
-    return Prefill(key, told, f"http://{host}:{ports[0]}")
+    return Prefill(key, request, f"http://{host}:{ports[0]}")
 
 
-def _sglang(told: Told, role: str) -> Leg:
-    if told.fields.get("bootstrap_room") is None:
+def _sglang(request: LegRequest, role: str) -> Leg:
+    if request.fields.get("bootstrap_room") is None:
         raise refused("Disaggregated request received without bootstrap room id")
-    host, port, room = _needed(told.fields, "bootstrap_host", "bootstrap_port", "bootstrap_room")
-    return Prefill(room, told) if role == "prefill" else Decode(room, f"http://{host}:{port}")
+    host, port, room = _needed(request.fields, "bootstrap_host", "bootstrap_port", "bootstrap_room")
+    return Prefill(room, request) if role == "prefill" else Decode(room, f"http://{host}:{port}")
 
 
-def _trtllm(told: Told, role: str) -> Leg | None:
-    params = mapping(told.fields.get("disaggregated_params"))
+def _trtllm(request: LegRequest, role: str) -> Leg | None:
+    params = mapping(request.fields.get("disaggregated_params"))
     if params.get("request_type") == "context_only":
         key = _needed(params, "disagg_request_id")[0]
         if not key.isdecimal():
             raise refused(f"disagg_request_id={key:.40} is no number")
-        return Prefill(key, told)
+        return Prefill(key, request)
     if params.get("request_type") == "generation_only":
         key, state = _needed(params, "disagg_request_id", "encoded_opaque_state")
         try:
@@ -133,8 +132,8 @@ def _trtllm(told: Told, role: str) -> Leg | None:
     return None
 
 
-def _nixl_handed(leg: Prefill, engine: str, blocks: int) -> Fields:
-    host, _, port = leg.told.here.rpartition(":")
+def _nixl_handed(leg: Prefill, engine: str, blocks: int) -> Json:
+    host, _, port = leg.request.address.rpartition(":")
     return {
         "do_remote_prefill": True,
         "do_remote_decode": False,
@@ -147,36 +146,37 @@ def _nixl_handed(leg: Prefill, engine: str, blocks: int) -> Fields:
     }
 
 
-def _mooncake_handed(leg: Prefill, engine: str, blocks: int) -> Fields:
+def _mooncake_handed(leg: Prefill, engine: str, blocks: int) -> Json:
     return {"remote_engine_id": engine}
 
 
-def _trtllm_handed(leg: Prefill, engine: str, blocks: int) -> Fields:
+def _trtllm_handed(leg: Prefill, engine: str, blocks: int) -> Json:
     number = int(leg.key)
-    state = base64.b64encode(f"http://{leg.told.here}".encode()).decode()
+    state = base64.b64encode(f"http://{leg.request.address}".encode()).decode()
     names = {"ctx_request_id": number, "disagg_request_id": number, "ctx_dp_rank": 0}
     return {"first_gen_tokens": [number % 32_000], **names, "encoded_opaque_state": state}
 
 
-def _handed_nothing(leg: Prefill, engine: str, blocks: int) -> Fields:
+def _handed_nothing(leg: Prefill, engine: str, blocks: int) -> Json:
     return {}
 
 
-def _nixl_answer(leg: Prefill, asked: Asked, handed: Fields) -> tuple[Fields, Fields]:
+def _nixl_answer(leg: Prefill, body: RequestBody, handed: Json) -> tuple[Json, Json]:
     return {"kv_transfer_params": handed}, {}
 
 
-def _lmcache_answer(leg: Prefill, asked: Asked, handed: Fields) -> tuple[Fields, Fields]:
-    asks = "ret_first_tok" in leg.told.fields["kv_transfer_params"]
-    return {"kv_transfer_params": {"first_tok": tokens(asked.words[:1])[0]}} if asks else {}, {}
+def _lmcache_answer(leg: Prefill, body: RequestBody, handed: Json) -> tuple[Json, Json]:
+    if "ret_first_tok" not in leg.request.fields["kv_transfer_params"]:
+        return {}, {}
+    return {"kv_transfer_params": {"first_tok": tokens(body.words[:1])[0]}}, {}
 
 
-def _trtllm_answer(leg: Prefill, asked: Asked, handed: Fields) -> tuple[Fields, Fields]:
+def _trtllm_answer(leg: Prefill, body: RequestBody, handed: Json) -> tuple[Json, Json]:
     params = {"request_type": "context_only", **handed}
-    return {"prompt_token_ids": tokens(asked.words)}, {"disaggregated_params": params}
+    return {"prompt_token_ids": tokens(body.words)}, {"disaggregated_params": params}
 
 
-def _plain_answer(leg: Prefill, asked: Asked, handed: Fields) -> tuple[Fields, Fields]:
+def _plain_answer(leg: Prefill, body: RequestBody, handed: Json) -> tuple[Json, Json]:
     return {}, {}
 
 
@@ -191,9 +191,9 @@ class Protocol:
     one       the client asks prefill for one token
     """
 
-    leg: Callable[[Told, str], Leg | None]
-    handed: Callable[[Prefill, str, int], Fields] = _handed_nothing
-    answer: Callable[[Prefill, Asked, Fields], tuple[Fields, Fields]] = _plain_answer
+    leg: Callable[[LegRequest, str], Leg | None]
+    handed: Callable[[Prefill, str, int], Json] = _handed_nothing
+    answer: Callable[[Prefill, RequestBody, Json], tuple[Json, Json]] = _plain_answer
     at_once: bool = False
     whole: bool = False
     one: bool = True
@@ -210,7 +210,7 @@ PROTOCOLS = {
 ROLES = ("prefill", "decode")
 
 
-def parse(text: str) -> tuple[str, str]:
+def parse_role(text: str) -> tuple[str, str]:
     """Protocol and role of `--leg`; NIXL's servers may be both. InputError for anything else."""
     name, _, role = text.partition(":")
     if name not in PROTOCOLS or role not in (*ROLES, *([""] if name == "nixl" else [])):
@@ -218,26 +218,26 @@ def parse(text: str) -> tuple[str, str]:
     return name, role
 
 
-def read(protocol: Protocol, role: str, told: Told, asked: Asked) -> Leg | None:
+def leg_of(protocol: Protocol, role: str, request: LegRequest, body: RequestBody) -> Leg | None:
     """The leg that a request asks for, None for an exchange on its own. Raises ApiError."""
-    leg = protocol.leg(told, role)
+    leg = protocol.leg(request, role)
     if leg is None:
         return None
-    asks = ROLES[isinstance(leg, Decode)]
-    if role not in ("", asks):
-        raise refused(f"a {asks} leg, and this is a {role} server")
+    leg_role = ROLES[isinstance(leg, Decode)]
+    if role not in ("", leg_role):
+        raise refused(f"a {leg_role} leg, and this is a {role} server")
     if isinstance(leg, Prefill):
-        _check_prefill(protocol, told.fields, asked)
+        _check_prefill(protocol, request.fields, body)
     return leg
 
 
-def _check_prefill(protocol: Protocol, fields: Fields, asked: Asked) -> None:
+def _check_prefill(protocol: Protocol, fields: Json, body: RequestBody) -> None:
     """In vLLM's words, where it has some."""
-    if protocol.whole and asked.stream:
+    if protocol.whole and body.stream:
         raise refused("the answer to a prefill leg isn't streamed")
-    if fields.get("stream_options") and not asked.stream:
+    if fields.get("stream_options") and not body.stream:
         raise refused("Stream options can only be defined when `stream=True`.")
-    if protocol.one and asked.output_tokens != 1:
-        raise refused(f"a prefill leg is for one token, not {asked.output_tokens}")
-    if (fields.get("min_tokens") or 0) > asked.output_tokens:
-        raise refused(f"min_tokens must be less than or equal to max_tokens={asked.output_tokens}")
+    if protocol.one and body.output_tokens != 1:
+        raise refused(f"a prefill leg is for one token, not {body.output_tokens}")
+    if (fields.get("min_tokens") or 0) > body.output_tokens:
+        raise refused(f"min_tokens must be less than or equal to max_tokens={body.output_tokens}")

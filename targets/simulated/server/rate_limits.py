@@ -42,16 +42,16 @@ class Limits:
 
     def take(self, tokens: int, now: float) -> tuple[float, str, dict[str, str]]:
         """Takes one request of `tokens`, if there is room: (seconds to wait, the limit at fault, headers)."""
-        wanted = {"requests": 1, "tokens": tokens}
+        amounts = {"requests": 1, "tokens": tokens}
         wait, fault = 0.0, ""
         for name, bucket in self.buckets.items():
             bucket.fill(now)
-            if (seconds := bucket.wait(wanted[name])) > wait:
+            if (seconds := bucket.wait(amounts[name])) > wait:
                 wait, fault = seconds, name
         headers = {}
         for name, bucket in self.buckets.items():
             if not wait:
-                bucket.level -= wanted[name]
+                bucket.level -= amounts[name]
             headers[f"x-ratelimit-limit-{name}"] = f"{bucket.size:.0f}"
             headers[f"x-ratelimit-remaining-{name}"] = f"{int(bucket.level)}"
             headers[f"x-ratelimit-reset-{name}"] = duration(bucket.wait(bucket.size))

@@ -2,7 +2,13 @@
 
 The engine's instants are absolute, so being late once makes nothing later late: the plan goes on from planned
 instants. One kernel timer is set to the next event; when it goes off, everything due happens. How late each step went
-out is kept as a histogram, and in the log every planned instant stands beside the actual one.
+out is kept as a histogram. The server's own log has planned and actual instants side by side, a JSON object a line:
+
+    {"id", "prompt", "output", "received", "arrival", "planned": [first, last], "actual": [first, last]}     a request
+    {"step": [planned, begun, ended, streams]}                                                              a step sent
+
+`received` is when the server began to read the request, `arrival` when it was parsed and entered the engine.
+The log's instants are nanoseconds since the epoch, so they can be compared with a client's.
 """
 
 from __future__ import annotations
@@ -10,14 +16,41 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from math import inf
+from pathlib import Path
 
-from ...clock import monotonic_ns
+import orjson
+
+from traces.trace import NS_PER_S
+
+from ...clock import monotonic_ns, realtime_ns
 from ...timerfd import Timerfd
 from ..build import Endpoint
 from ..engine.job import Job
-from .log import Log
 from .metrics import Metrics
 from .stream import Sink
+
+
+class Log:
+    def __init__(self, path: str, origin: int) -> None:
+        """`origin`: the engine's start on CLOCK_MONOTONIC."""
+        self._file = Path(path).open("wb", buffering=1 << 20)  # noqa: SIM115 - closed by close
+        self._origin = realtime_ns() - monotonic_ns() + origin
+
+    def _at(self, seconds: float) -> int:
+        return self._origin + round(seconds * NS_PER_S)
+
+    def request(self, id: str, job: Job, received: int, first: int, last: int) -> None:
+        row = {"id": id, "prompt": job.prompt, "output": job.output, "received": received}
+        row["arrival"] = self._at(job.arrival)
+        row |= {"planned": [self._at(job.first), self._at(job.last)], "actual": [first, last]}
+        self._file.write(orjson.dumps(row) + b"\n")
+
+    def step(self, planned: float, begun: float, ended: float, streams: int) -> None:
+        row = [self._at(planned), self._at(begun), self._at(ended), streams]
+        self._file.write(orjson.dumps({"step": row}) + b"\n")
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class Driver:
@@ -36,7 +69,7 @@ class Driver:
 
     def now(self) -> float:
         """Engine seconds."""
-        return (monotonic_ns() - self.origin) * 1e-9
+        return (monotonic_ns() - self.origin) / NS_PER_S
 
     def start(
         self,
@@ -66,8 +99,8 @@ class Driver:
             leave(job, now)
         self._arm()
 
-    def tell(self, change: Callable[[Job, float], None], job: Job) -> None:
-        """What happens to a job at this instant, from outside."""
+    def change(self, change: Callable[[Job, float], None], job: Job) -> None:
+        """Applies `change` to a job at this instant."""
         now = self.now()
         self.queue.run(now)
         change(job, now)
@@ -83,7 +116,7 @@ class Driver:
         instant = self.queue.next
         if instant != self._set and instant != inf:
             self._set = instant
-            self._timer.set(self.origin + int(instant * 1e9))
+            self._timer.set(self.origin + int(instant * NS_PER_S))
 
     def _due(self) -> None:
         self._set = inf
@@ -101,7 +134,7 @@ class Driver:
             if job.counts is None:
                 job.sink.token()
             else:
-                steps = job.place.steps - job.entered
+                steps = job.place.batch.steps - job.entered
                 job.sink.tokens(job.counts[steps - 1] if steps else 1)
         if self.log:
             self.log.step(planned, begun, self.now(), streams)

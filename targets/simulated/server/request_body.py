@@ -1,4 +1,4 @@
-"""What a request's body asks for: read and checked, or refused as the vendor would. Pure.
+"""The body of a request: parsed and checked, or refused as the vendor would. Pure.
 
 A token is a whitespace-delimited word of the messages' contents, or one id where the prompt is token ids; the chat
 template adds none. The simulated model always writes up to the limit, so `ignore_eos` and `min_tokens` are accepted
@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+
+Json = dict[str, Any]  # an object that a stranger wrote, or that strangers will read
 
 CHAT_DEFAULT, COMPLETIONS_DEFAULT = 256, 16
 GROQ_REFUSES = ("logprobs", "logit_bias", "top_logprobs")
@@ -37,19 +39,19 @@ class ApiError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestBody:
     api: str  # "chat", "completions" or "groq"
     prompt_tokens: int
     output_tokens: int
     stream: bool
     usage: bool  # a usage chunk at the end of the stream
-    words: tuple[Any, ...] = ()  # the prompt's tokens, where somebody needs them
+    words: tuple[Any, ...] = ()  # the prompt's tokens
     timing: bool = False  # nvext.timing
     workers: bool = False  # nvext.worker_id
-    fields: dict[str, Any] = field(default_factory=dict)  # the body but for its prompt
+    fields: Json = field(default_factory=dict)  # the body but for its prompt
 
 
-def read(api: str, raw: bytes, model: str, context: int) -> Asked:
+def parse(api: str, raw: bytes, model: str, context: int) -> RequestBody:
     """`context`: most tokens of prompt and answer together. Raises ApiError."""
     body = _object(raw)
     if body.get("model", model) != model:
@@ -64,7 +66,7 @@ def read(api: str, raw: bytes, model: str, context: int) -> Asked:
             if body.get(name):
                 raise ApiError(400, f"property '{name}' is unsupported", "invalid_request_error", param=name)
     extra = mapping(mapping(body.get("nvext")).get("extra_fields"), list)
-    return Asked(
+    return RequestBody(
         api=api,
         prompt_tokens=len(words),
         output_tokens=_limit(api, body, len(words), context),
@@ -77,7 +79,7 @@ def read(api: str, raw: bytes, model: str, context: int) -> Asked:
     )
 
 
-def _object(raw: bytes) -> dict[str, Any]:
+def _object(raw: bytes) -> Json:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -91,7 +93,7 @@ def mapping(value: Any, kind: type = dict) -> Any:
     return value if isinstance(value, kind) else kind()
 
 
-def _chat_words(body: dict[str, Any]) -> list[str]:
+def _chat_words(body: Json) -> list[str]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ApiError(400, "'messages' must be a list of messages", "invalid_request_error", param="messages")
@@ -106,7 +108,7 @@ def _chat_words(body: dict[str, Any]) -> list[str]:
     return words
 
 
-def _completion_words(body: dict[str, Any]) -> list[Any]:
+def _completion_words(body: Json) -> list[Any]:
     prompt = body.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
         prompt = prompt[0]
@@ -117,26 +119,26 @@ def _completion_words(body: dict[str, Any]) -> list[Any]:
     raise ApiError(400, "'prompt' must be one text or one list of token ids", "invalid_request_error", param="prompt")
 
 
-def _limit(api: str, body: dict[str, Any], prompt: int, context: int) -> int:
+def _limit(api: str, body: Json, prompt: int, context: int) -> int:
     name = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
-    wanted = body.get(name)
-    if wanted is None:
+    output = body.get(name)
+    if output is None:
         default = COMPLETIONS_DEFAULT if api == "completions" else CHAT_DEFAULT
-        wanted = max(1, min(default, context - prompt))
-    if type(wanted) is not int or wanted < 1:
-        raise ApiError(400, f"{name} must be at least 1, got {wanted!r:.40}", "invalid_request_error", param=name)
-    if prompt + wanted > context:
-        raise _too_long(api, prompt, wanted, context)
-    return wanted
+        output = max(1, min(default, context - prompt))
+    if type(output) is not int or output < 1:
+        raise ApiError(400, f"{name} must be at least 1, got {output!r:.40}", "invalid_request_error", param=name)
+    if prompt + output > context:
+        raise _too_long(api, prompt, output, context)
+    return output
 
 
-def _too_long(api: str, prompt: int, wanted: int, context: int) -> ApiError:
+def _too_long(api: str, prompt: int, output: int, context: int) -> ApiError:
     if api == "groq":
         message = "Please reduce the length of the messages or completion."
         return ApiError(400, message, "invalid_request_error", "context_length_exceeded", "messages")
     message = (
-        f"This model's maximum context length is {context} tokens. However, you requested {prompt + wanted} tokens "
-        f"({prompt} in the messages, {wanted} in the completion). "
+        f"This model's maximum context length is {context} tokens. However, you requested {prompt + output} tokens "
+        f"({prompt} in the messages, {output} in the completion). "
         "Please reduce the length of the messages or completion."
     )
     return ApiError(400, message, "BadRequestError", 400)

@@ -11,35 +11,32 @@ import gc
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from math import inf
+from dataclasses import replace
 from typing import Any
 
 import orjson
 from aiohttp import web
 
-from traces.errors import InputError
-
 from ...clock import realtime_ns
 from ...unpaced import unpaced
 from ..build import Endpoint
 from ..engine.job import Job
-from ..engine.prefix_cache import chain
+from ..engine.kv_memory import chain
 from ..virtual import phases
-from . import first_byte
 from .answer import Format, text, usage
-from .faults import Faults, FaultyStream
+from .faults import Faults, FaultyStream, shares
 from .handover import Handover
-from .leg_protocols import Decode, Leg, Prefill, Told, parse, refused
+from .leg_protocols import Decode, Leg, LegRequest, Prefill, refused
 from .metrics import Metrics
+from .options import Options
 from .rate_limits import Limits
 from .realtime import Driver
-from .request_body import ApiError, Asked, read
-from .stream import Sink, Stream
+from .request_body import ApiError, Json, RequestBody, parse
+from .stream import Sink, Stamped, Stream, expect_next, received_at
 
 LARGEST_BODY = 64 << 20
 JSON = {"Content-Type": "application/json"}
-# Buffering proxies are told to let events through.
+# The last header makes buffering proxies let events through.
 STREAM = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 APIS = {
     "/v1/chat/completions": "chat",
@@ -48,38 +45,12 @@ APIS = {
 }
 
 
-@dataclass(frozen=True)
-class Options:
-    """How the server behaves beside its speed. `faults`: shares by kind; limits 0 for none; `log`: a file's path."""
-
-    name: str
-    host: str = "127.0.0.1"
-    port: int = 0
-    seed: int = 0
-    faults: dict[str, float] = field(default_factory=dict)
-    limit_requests: int = 0  # a day
-    limit_tokens: int = 0  # a minute
-    log: str | None = None
-    leg: str = "nixl"  # protocol and role of the two legs that a client drives, see `legs`
-
-    def __post_init__(self) -> None:
-        parse(self.leg)
-        for name, value, most in (
-            ("port", self.port, 65_535),
-            ("limit-requests", self.limit_requests, inf),
-            ("limit-tokens", self.limit_tokens, inf),
-        ):
-            if not 0 <= value <= most:
-                remedy = f"0 to {most:,}" if most < inf else "0: no limit"
-                raise InputError(f"--{name} {value}", remedy=remedy)
-
-
 class Server:
     def __init__(self, endpoint: Endpoint, driver: Driver, options: Options) -> None:
         self.endpoint, self.driver, self.options = endpoint, driver, options
         self.station, self.legs, self.model = endpoint.station, endpoint.legs, endpoint.model.name
         self.metrics = driver.metrics
-        self.faults = Faults(options.faults, options.seed)
+        self.faults = Faults(shares(options.fault), options.seed)
         self.limits = Limits(options.limit_requests, options.limit_tokens)
         self._salt = os.urandom(4).hex()
         self.handover = Handover(options.leg, self._salt)
@@ -111,17 +82,17 @@ class Server:
         return web.Response(text=self.metrics.text(self.station), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def engine_page(self, request: web.Request) -> web.Response:
-        """What Mooncake's bootstrap server tells of its engines, by data-parallel rank."""
+        """Engines by data-parallel rank, as Mooncake's bootstrap server lists them."""
         return web.json_response({"0": {"engine_id": self._salt, "worker_addr": {"0": {"0": f"tcp://{request.host}"}}}})
 
     async def kv_channel(self, request: web.Request) -> web.Response:
         """Between servers: `take` a KV cache, or one was `sent`."""
         try:
-            body = orjson.loads(await request.read())
+            message = orjson.loads(await request.read())
             if request.match_info["verb"] == "sent":
-                self.handover.sent(body)
+                self.handover.sent(message)
             else:
-                await self.handover.asked_for(body)
+                await self.handover.take(message)
         except (orjson.JSONDecodeError, KeyError, TypeError) as error:
             raise refused(f"not a message of the side channel: {error!r}") from None
         return web.Response()
@@ -138,47 +109,47 @@ class Server:
             except ApiError as error:
                 return web.Response(status=error.status, body=error.body(), headers={**JSON, **error.headers})
             finally:
-                first_byte.expect_next(request.transport)
+                expect_next(request.transport)
 
         return guarded
 
     async def _answer(self, api: str, request: web.Request) -> web.StreamResponse:
-        received = first_byte.received(request.transport)
-        asked = read(api, await _body(request), self.model, self._context)
-        limits = self._within_limits(asked)
-        fault = self.faults.draw() if self.options.faults else None
+        received = received_at(request.transport)
+        body = parse(api, await _body(request), self.model, self._context)
+        limits = self._within_limits(body)
+        fault = self.faults.draw() if self.faults.shares else None
         if fault == "http500":
-            raise ApiError(500, "a fault was asked for (--fault http500)", "internal_server_error", 500)
+            raise ApiError(500, "a fault of --fault http500", "internal_server_error", 500)
         self._count += 1
         prefix = "cmpl" if api == "completions" else "chatcmpl"
         format = Format(api, f"{prefix}-{self._salt}{self._count:08x}", self.model, realtime_ns() // 10**9)
         headers = {"x-request-id": format.id, **limits}
-        leg = self._leg(request, asked, format.id)
+        leg = self._leg(request, body, format.id)
         if isinstance(leg, Decode):
-            await self.handover.fetch(leg, asked)
+            await self.handover.fetch(leg, body)
         elif leg:
-            asked = replace(asked, output_tokens=1)
-        if asked.stream:
-            return await self._stream(request, asked, format, leg, received, fault, headers)
-        job = await self._run(asked, format, leg, Sink(received))
-        counts, extra = self._facts(asked, format, job)
-        more: dict[str, Any] = {}
+            body = replace(body, output_tokens=1)
+        if body.stream:
+            return await self._stream(request, body, format, leg, received, fault, headers)
+        job = await self._run(body, format, leg, Sink(received))
+        counts, extra = self._facts(body, format, job)
+        more: Json = {}
         if isinstance(leg, Prefill):
-            beside, more = await self.handover.answer(leg, asked, job.blocks)
+            beside, more = await self.handover.answer(leg, body, job.blocks)
             extra |= beside
-        body = format.whole(text(0, asked.output_tokens), counts, extra, more)
-        return web.Response(body=body, headers={**JSON, **headers})
+        raw = format.whole(text(0, body.output_tokens), counts, extra, more)
+        return web.Response(body=raw, headers={**JSON, **headers})
 
-    def _leg(self, request: web.Request, asked: Asked, ours: str) -> Leg | None:
-        told = Told(asked.fields, request.headers.get("X-Request-Id", ""), request.host, ours)
-        leg = self.handover.leg(told, asked)
+    def _leg(self, request: web.Request, body: RequestBody, answer_id: str) -> Leg | None:
+        leg_request = LegRequest(body.fields, request.headers.get("X-Request-Id", ""), request.host, answer_id)
+        leg = self.handover.leg(leg_request, body)
         if leg and self.legs is None:
             raise refused("this endpoint has no KV connector")
         return leg
 
-    def _within_limits(self, asked: Asked) -> dict[str, str]:
+    def _within_limits(self, body: RequestBody) -> dict[str, str]:
         """The rate-limit headers; ApiError 429 where a limit is reached."""
-        wait, fault, headers = self.limits.take(asked.prompt_tokens + asked.output_tokens, self.driver.now())
+        wait, fault, headers = self.limits.take(body.prompt_tokens + body.output_tokens, self.driver.now())
         if wait:
             kind = "per minute (TPM)" if fault == "tokens" else "per day (RPD)"
             message = f"Rate limit reached for model `{self.model}` on {fault} {kind}. Please try again in {wait:.2f}s."
@@ -188,7 +159,7 @@ class Server:
     async def _stream(
         self,
         request: web.Request,
-        asked: Asked,
+        body: RequestBody,
         format: Format,
         leg: Leg | None,
         received: int,
@@ -203,29 +174,29 @@ class Server:
         if transport is None:
             raise asyncio.CancelledError  # the client has left
         if fault:
-            after = self.faults.strike_after(asked.output_tokens)
+            after = self.faults.strike_after(body.output_tokens)
             stream: Stream = FaultyStream(format, transport, received, fault, after)
         else:
             stream = Stream(format, transport.write, received)
-        await self._run(asked, format, leg, stream)
+        await self._run(body, format, leg, stream)
         return response
 
-    async def _run(self, asked: Asked, format: Format, leg: Leg | None, sink: Sink) -> Job:
+    async def _run(self, body: RequestBody, format: Format, leg: Leg | None, sink: Sink) -> Job:
         """The job from its start to its last token; if the client leaves, the job's place is free."""
 
         def done(job: Job, now: float) -> None:
             if isinstance(leg, Prefill):
-                self.handover.computed(leg, asked, job.blocks, lambda: self._fetched(job))
-            sink.end(asked.output_tokens, lambda: self._closing(asked, format, job))
+                self.handover.computed(leg, body, job.blocks, lambda: self._fetched(job))
+            sink.end(body.output_tokens, lambda: self._closing(body, format, job))
             self.metrics.add(job)
             if self.driver.log:
                 self.driver.log.request(format.id, job, sink.received, sink.first, sink.last)
 
         enter, cancel = self._ways(leg)
-        prefix = chain(asked.words) if self.endpoint.caches else ()
+        prefix = chain(body.words) if self.endpoint.caches else ()
         if isinstance(leg, Prefill):
             self.handover.shelf.put(leg.key)
-        job = self.driver.start(enter, asked.prompt_tokens, asked.output_tokens, done, sink, prefix)
+        job = self.driver.start(enter, body.prompt_tokens, body.output_tokens, done, sink, prefix)
         try:
             await sink.over
         finally:
@@ -242,23 +213,23 @@ class Server:
 
     def _fetched(self, job: Job) -> None:
         if self.legs:
-            self.driver.tell(self.legs.fetched, job)
+            self.driver.change(self.legs.fetched, job)
 
-    def _closing(self, asked: Asked, format: Format, job: Job) -> bytes:
-        counts, extra = self._facts(asked, format, job)
-        return format.closing(counts if asked.usage else None, extra)
+    def _closing(self, body: RequestBody, format: Format, job: Job) -> bytes:
+        counts, extra = self._facts(body, format, job)
+        return format.closing(counts if body.usage else None, extra)
 
-    def _facts(self, asked: Asked, format: Format, job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _facts(self, body: RequestBody, format: Format, job: Job) -> tuple[Json, Json]:
         """The usage object, and what the finish chunk carries beside."""
         queue, prefill, transfer, decode = phases(job)
         counts = usage(job.prompt, job.output, job.cached)
-        extra: dict[str, Any] = {}
+        extra: Json = {}
         if format.groq:
             counts |= {"queue_time": queue, "prompt_time": prefill + transfer, "completion_time": decode}
             counts["total_time"] = prefill + transfer + decode
             extra["x_groq"] = {"id": format.id, "usage": counts}
-        nvext: dict[str, Any] = {}
-        if asked.timing:
+        nvext: Json = {}
+        if body.timing:
             nvext["timing"] = {
                 "prefill_wait_time_ms": queue * 1e3,
                 "prefill_time_ms": prefill * 1e3,
@@ -268,7 +239,7 @@ class Server:
                 "total_time_ms": (job.last - job.arrival) * 1e3,
                 "kv_hit_rate": job.cached / job.prompt,
             }
-        if asked.workers:
+        if body.workers:
             nvext["worker_id"] = {"prefill_worker_id": job.prefill_worker, "decode_worker_id": job.decode_worker}
         if nvext:
             extra["nvext"] = nvext
@@ -297,7 +268,7 @@ async def serve(endpoint: Endpoint, options: Options, ready: Callable[[str], Non
         handler = runner.server
         assert handler is not None
         server = await asyncio.get_running_loop().create_server(
-            lambda: first_byte.Stamped(handler()), options.host, options.port, backlog=4096, reuse_address=True
+            lambda: Stamped(handler()), options.host, options.port, backlog=4096, reuse_address=True
         )
         for listener in server.sockets:
             unpaced(listener)
