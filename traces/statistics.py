@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .trace import NS_PER_S, Trace
-from .typed_json import EMPTY
 from .typed_json import EMPTY, to_plain
 
 WINDOWS = (1, 10, 60)  # seconds over which counts are compared

@@ -40,12 +40,13 @@ def info(
     from reports.render.trace_view import trace_text
     from traces.reading import open_trace
     from traces.statistics import describe
+    from traces.typed_json import to_plain
 
     shown = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=until)
     statistics = describe(shown)
     if json:
         about = {"name": shown.name, "fingerprint": shown.fingerprint(), "notes": dict(shown.notes)}
-        print_json(about | statistics.to_json())
+        print_json(about | to_plain(statistics))
     else:
         typer.echo(trace_text(shown, statistics), nl=False)
 
