@@ -37,7 +37,7 @@ def compare(
     from reports.store import run_folder
     from traces.errors import InputError
 
-    runs = [run_folder.load(folder) for folder in (run, other) if folder is not None]
+    runs = [run_folder.open_run(folder) for folder in (run, other) if folder is not None]
     for recorded in runs:
         if recorded.damaged or recorded.lacking:
             warning = f"{recorded.folder}: row files are gone or unreadable; only the rows that are left are compared"

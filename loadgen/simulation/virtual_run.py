@@ -16,7 +16,7 @@ from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
-from .. import planner
+from .. import plan as plans
 from ..load import Load
 from ..run import record
 
@@ -49,8 +49,8 @@ def _record(writer: Writer, endpoint: Endpoint, name: str, trace: Trace, load: L
     """Rows of one endpoint; returns its last instant."""
     warmup = round(load.warmup * NS_PER_S)
     last = 0
-    for exchange in simulate(endpoint, trace, target=name, step=STEP, block_tokens=trace.block_tokens):
-        exchange.counted = exchange.due >= warmup
+    blocks = trace.block_tokens
+    for exchange in simulate(endpoint, trace, target=name, step=STEP, warmup=warmup, block_tokens=blocks):
         last = max(last, exchange.done or 0)
         writer.append(exchange)
         if len(writer) >= FLUSH:
@@ -77,7 +77,7 @@ def _facts(
         "salt": "none",
         "simulated": True,
         "order": "parallel",
-        "trace": planner.about(trace),
+        "trace": plans.about(trace),
         "targets": [_target(subject, endpoints[subject.name], model) for subject in chosen],
         "phases": [{**phase, "warmup_s": load.warmup, "drain_s": (last - end) / NS_PER_S, "planned": planned}],
         "workers": [],

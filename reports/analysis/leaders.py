@@ -29,7 +29,7 @@ class Lead:
     """The fastest of one step in one metric: `leaders` are level, and each `factor` times or more faster than `behind`
     (0 where that one failed too often to say).
 
-    `p50` in seconds. `why` there are no leaders, or those named in `aside` take no part (too few pairs, not comparable);
+    `p50` in seconds. `why` there are no leaders, or those in `aside` take no part (too few pairs, not comparable);
     `failed` are those with too many failures for a median.
     """
 

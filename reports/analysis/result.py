@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from math import nan
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -138,7 +137,7 @@ class ServerFigure:
 
 @dataclass(frozen=True, slots=True)
 class ClientState:
-    """The client's condition: "ttft p50" -> both ends of that quantile's bracket (s), and shares of inexact instants."""
+    """The client's condition: "ttft p50" -> both ends of its bracket (s), and shares of inexact instants."""
 
     brackets: dict[str, tuple[float, float]]
     shared_first_reads: float | None
@@ -198,20 +197,18 @@ class Result:
 def result(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str, float]) -> Result:
     """`objectives`: those that the sample was made with."""
     counted, answered = sample.counted, sample.answered
-    step = run.phase((sample.target, sample.step))
-    target: dict[str, Any] = next(
-        (target for target in run.facts.get("targets", []) if target.get("name") == sample.target), {}
-    )
+    step = run.step((sample.target, sample.step))
+    target = next((target for target in run.facts.targets if target.name == sample.target), None)
     return Result(
         target=sample.target,
         step=sample.step,
-        load=step.get("load") or "",
+        load=step.load if step else "",
         window=(sample.window[0] * NANO, sample.window[1] * NANO),
         counts=_counts(
             sample,
             counted,
-            (step.get("planned") or {}).get(sample.target),
-            (step.get("unsent") or {}).get(sample.target, 0),
+            step.planned.get(sample.target) if step else None,
+            step.unsent.get(sample.target, 0) if step else 0,
         ),
         metrics={name: _metric(name, sample, digests) for name in (*DURATIONS, "itl")},
         throughput=sample.throughput,
@@ -223,8 +220,8 @@ def result(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str, 
         server={name: _server_figure(answered[name]) for name in SERVER}
         | {"ttft_difference": _server_figure(answered["ttft"] - answered["server_ttft"])},
         cost=costs(
-            target.get("price_per_hour"),
-            target.get("watts"),
+            target.price_per_hour if target else None,
+            target.watts if target else None,
             sample.throughput.output_tokens_per_s,
             sample.good_tokens_per_s,
         ),
@@ -330,10 +327,10 @@ def _whole(value: float) -> int:
 
 def _cached(answered: pd.DataFrame, run: Run) -> Cached:
     known = answered.dropna(subset=["usage_cached", "usage_prompt"])
-    profile = (run.facts.get("trace") or {}).get("profile") or {}
+    prefix = run.facts.trace.profile.prefix if run.facts.trace else None
     prompt_tokens = known["usage_prompt"].sum()
     reported = float(known["usage_cached"].sum() / prompt_tokens) if prompt_tokens else None
-    return Cached(reported, len(known), (profile.get("prefix") or {}).get("hit_share"))
+    return Cached(reported, len(known), prefix.hit_share if prefix else None)
 
 
 def _server_figure(column: pd.Series[float]) -> ServerFigure | None:

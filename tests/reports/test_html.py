@@ -6,6 +6,7 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from reports import number_format
 from reports.analysis.summary import Summary
 from reports.render import html, plots, text
 from reports.store import row_files
-from targets.exchange import Exchange, Outcome
+from targets.exchange import Outcome
+from tests.exchanges import make_exchange
 from tests.reports import made
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)> \"' $\\frac{ {{7*7}} {% x %} & _hidden \x1b[31m"
@@ -82,13 +84,18 @@ def test_the_figures_are_those_of_the_summary(summed: Summary, page: Seen) -> No
 def hostile(folder: Path) -> Path:
     """A run whose every text from outside is an attack."""
     evil = made.Made(EVIL, prefill=9000, tpot=0.005)
-    made.run(folder, (evil, made.GPU), steps={EVIL: 9.0}, seconds=30, change=lambda facts: facts.update(
-        name=EVIL, argv=[EVIL], slo=["ttft p50 < 9s"], trace={"name": EVIL, "profile": {EVIL: EVIL}},
-        workers=[{"shard": EVIL, "diagnostics": {EVIL: EVIL}}], machine={EVIL: [EVIL]}))  # fmt: skip
+
+    def change(facts: dict[str, Any]) -> None:
+        facts.update(name=EVIL, argv=[EVIL], slo=["ttft p50 < 9s"], salt=EVIL, versions={EVIL: EVIL})
+        facts["trace"].update(name=EVIL, source=EVIL, transforms=[EVIL], notes={EVIL: [EVIL]})
+        facts["workers"][0].update(host=EVIL, counts={EVIL: 1})
+        facts["machine"].update(host=EVIL, system=EVIL, cpu=EVIL)
+
+    made.run(folder, (evil, made.GPU), steps={EVIL: 9.0}, seconds=30, change=change)
     writer = row_files.Writer(folder, 7)
     for index in range(9000, 9020):
-        writer.append(Exchange(index=index, target=EVIL, step=EVIL, due=5 * made.S, prompt_tokens=9, output_tokens=9,
-                               outcome=Outcome.HTTP_ERROR, error=EVIL * 200, model=EVIL))  # fmt: skip
+        writer.append(make_exchange(index, EVIL, 5 * made.S, 9, 9, step=EVIL,
+                                    outcome=Outcome.HTTP_ERROR, error=EVIL * 200, model=EVIL))  # fmt: skip
     writer.flush()
     return folder
 
@@ -128,7 +135,9 @@ def test_a_run_without_answers_and_one_without_facts_still_make_a_page(tmp_path:
     writer = row_files.Writer(tmp_path, 0)
     for index in range(3):
         writer.append(
-            Exchange(index=index, target="dead", due=index, prompt_tokens=5, output_tokens=5, outcome=Outcome.REFUSED)
+            make_exchange(
+                index=index, target="dead", due=index, prompt_tokens=5, output_tokens=5, outcome=Outcome.REFUSED
+            )
         )
     writer.flush()
     seen = Seen(made.page([tmp_path]).read_text())

@@ -19,6 +19,7 @@ from reports.analysis.verdicts import exit_code, judge
 from reports.render import findings
 from reports.store import row_files, run_folder
 from targets.exchange import Exchange, Outcome
+from tests.exchanges import make_exchange
 from tests.reports import made
 from traces.errors import InputError
 
@@ -50,7 +51,7 @@ def test_figures_follow_from_the_rows(summed: Summary, rows: list[Exchange]) -> 
     summary = summed
     for target in ("h100", "groqrack"):
         result = of(summary, target, "1x")
-        mine = [row for row in rows if row.target == target and row.step == "1x" and row.counted]
+        mine = [row for row in rows if row.target == target and row.step == "1x" and row.call.counted]
         ok = [row for row in mine if row.ok]
         assert result.counts.counted == len(mine)
         assert result.counts.failed == len(mine) - len(ok)
@@ -72,9 +73,9 @@ def test_figures_follow_from_the_rows(summed: Summary, rows: list[Exchange]) -> 
             np.median([row.tpot for row in ok if row.tpot]), rel=0.02
         )
         assert result.lengths.output == Length(
-            asked_p50=np.median([row.output_tokens for row in ok]),
+            asked_p50=np.median([row.call.request.output_tokens for row in ok]),
             given_p50=np.median([row.output_count for row in ok]),
-            asked=sum(row.output_tokens for row in ok),
+            asked=sum(row.call.request.output_tokens for row in ok),
             given=sum(row.output_count for row in ok),
         )
 
@@ -134,7 +135,7 @@ def test_what_the_server_told_is_told_and_nothing_else(summed: Summary) -> None:
 
 def test_goodput(folder: Path, rows: list[Exchange]) -> None:
     result = of(made.summarise(folder, {"ttft": 0.1, "tpot": 0.01}), "h100", "1x")
-    met = [row for row in rows if row.target == "h100" and row.step == "1x" and row.counted and row.ok
+    met = [row for row in rows if row.target == "h100" and row.step == "1x" and row.call.counted and row.ok
            and row.ttft <= 0.1 and (row.tpot is None or row.tpot <= 0.01)]  # fmt: skip
     assert result.goodput.good == len(met)
     assert result.goodput.requests_per_s == pytest.approx(len(met) / 57)
@@ -158,13 +159,12 @@ def test_whole_answers_have_no_ttft_and_their_end_is_what_users_wait_for(tmp_pat
     writer.flush()
     summary = made.summarise(tmp_path, {"ttft": 0.5})
     (result,) = summary.results
-    answered = [row for row in rows if row.ok and row.counted]
+    answered = [row for row in rows if row.ok and row.call.counted]
     assert result.metrics["ttft"].n == result.metrics["tpot"].n == 0
     assert result.metrics["e2e"].n == result.counts.whole == len(answered)
     assert 0 < result.goodput.good == sum(row.e2e <= 0.5 for row in answered) < len(answered)
-    assert f"h100 at 1x: {len(answered)} answers did not stream: they have no TTFT and no TPOT." in findings.notes(
-        summary
-    )
+    note = f"h100 at 1x: {len(answered)} answers did not stream: they have no TTFT and no TPOT."
+    assert note in findings.notes(summary)
     assert "answers did not stream" in made.page([tmp_path]).read_text()
 
 
@@ -181,7 +181,7 @@ def test_steady_loads_are_not_called_overloaded(tmp_path: Path, seed: int) -> No
 
 
 def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
-    rows = [Exchange(index=i, target="t", due=i * made.S, prompt_tokens=1, output_tokens=1, outcome=Outcome.CUT)
+    rows = [make_exchange(index=i, target="t", due=i * made.S, prompt_tokens=1, output_tokens=1, outcome=Outcome.CUT)
             for i in range(60)]  # fmt: skip
     for row in rows[:20]:
         row.outcome, row.done = Outcome.OK, row.due + 1000
@@ -227,8 +227,8 @@ def test_faults_of_ours_give_no_verdict_on_the_server(tmp_path: Path) -> None:
     for row in rows:
         writer.append(row)
     writer.flush()
-    (tmp_path / "run.json").write_text('{"ended": "completed"}')
-    run = run_folder.load(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps(made.facts_of((), [], 0, 7, "completed")))
+    run = run_folder.open_run(tmp_path)
     summary = save(run)
     assert summary.validity.status == "invalid"
     (reason,) = summary.validity.reasons
@@ -238,13 +238,13 @@ def test_faults_of_ours_give_no_verdict_on_the_server(tmp_path: Path) -> None:
 
 def test_tries_are_told_from_requests(tmp_path: Path) -> None:
     rows = made.exchanges(made.GPU, seconds=30)
-    again = [dataclasses.replace(row, attempt=2) for row in rows[-7:]]
+    again = [dataclasses.replace(row, call=dataclasses.replace(row.call, attempt=2)) for row in rows[-7:]]
     writer = row_files.Writer(tmp_path, 0)
     for row in rows + again:
         writer.append(row)
     writer.flush()
     summary = made.summarise(tmp_path)
-    counted = sum(row.counted for row in rows)
+    counted = sum(row.call.counted for row in rows)
     said = f"h100 at 1x: {counted + 7} tries of {counted} requests: each try is a row, and n and failed count tries."
     assert said in findings.notes(summary)
 
@@ -259,7 +259,8 @@ def test_a_request_is_admitted_where_one_of_its_tries_was(tmp_path: Path) -> Non
         tries = 1 if row.index < 7 else 2 if row.index < 11 else 3
         for attempt in range(1, tries + 1):
             last = attempt == tries and row.index != 11
-            writer.append(dataclasses.replace(row, attempt=attempt, **({} if last else refused)))
+            call = dataclasses.replace(row.call, attempt=attempt)
+            writer.append(dataclasses.replace(row, call=call, **({} if last else refused)))
     writer.flush()
     summary = made.summarise(tmp_path)
     (result,) = summary.results
@@ -311,7 +312,7 @@ def test_nothing_answered_at_all(tmp_path: Path) -> None:
     writer = row_files.Writer(tmp_path, 0)
     for index in range(10):
         due = index * made.S
-        writer.append(Exchange(index=index, target="dead", due=due, prompt_tokens=5, output_tokens=5, started=due,
+        writer.append(make_exchange(index=index, target="dead", due=due, prompt_tokens=5, output_tokens=5, started=due,
                                done=due + 9, outcome=Outcome.REFUSED, error="refused"))  # fmt: skip
     writer.flush()
     summary = made.summarise(tmp_path)
@@ -331,9 +332,9 @@ def test_a_damaged_run_json_is_named(tmp_path: Path, content: str, words: str) -
     folder = made.run(tmp_path, (made.GPU,), seconds=5)
     (folder / "run.json").write_text(content)
     with pytest.raises(InputError, match=f"run.json: {words}"):
-        run_folder.load(folder)
+        run_folder.open_run(folder)
     with pytest.raises(InputError, match="no such run"):
-        run_folder.load(tmp_path / "nowhere")
+        run_folder.open_run(tmp_path / "nowhere")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..files import Source
-from ..synthesis.arrivals import renewal
+from ..synthesis.arrivals import Process, renewal
 from ..trace import Trace, build
 from .cells import LARGEST_LENGTH, NANOS, BadCell, shown
 from .rows import Options, within
@@ -103,7 +103,7 @@ def _end(clients: list[Client], options: Options) -> tuple[float, bool]:
     starts = sorted(rates)
     step = float(min(np.diff(starts), default=600.0))
     begun = next((start for start in starts if rates[start] > 0), 0.0)
-    wanted = math.inf if options.until is None else begun + step + options.until / NANOS["s"]
+    wanted = math.inf if options.until_ns is None else begun + step + options.until_ns / NANOS["s"]
     sent = 0.0
     for start in starts:
         if sent + rates[start] * step > BUDGET:
@@ -123,7 +123,7 @@ def _client(client: Client, end: float, rng: np.random.Generator) -> tuple[Float
         passed = rate * (min(stop, end) - start)
         if passed <= 0:
             continue
-        instants, ahead = renewal({"gaps": LAWS[law], "shape": shape}, passed, rng, ahead)
+        instants, ahead = renewal(Process(gaps=LAWS[law], shape=shape), passed, rng, ahead)
         dues.append(start + instants / rate)
         for found, table in zip((prompts, outputs), _table(client, start), strict=True):
             tokens, below = table
