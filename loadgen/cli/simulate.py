@@ -7,15 +7,22 @@ from typing import Annotated
 
 import typer
 
-from ..load import Gates, Load
+from ..load import Load, RunOptions
 from . import options as o
 
 SIMULATED = "Simulated endpoints"
 
 
-@o.taking(load=Load, gates=Gates, omit=("concurrency", "drain_timeout", "open_loop", "retries", "leave", "keep_ticks"))
+@o.taking(
+    load=Load, run=RunOptions,
+    omit=(
+        "concurrency", "drain_timeout", "open_loop", "retries", "leave", "keep_ticks", "prompts", "tokenizer",
+        "token_ids", "salt", "wait_ready", "probe", "report",
+    ),
+)  # fmt: skip
 def simulate(
     *,
+    trace: o.Trace = "",
     target: Annotated[
         list[str] | None,
         typer.Option(help="[NAME=]PROFILE[,KEY=VALUE...], repeatable.", rich_help_panel=SIMULATED),
@@ -34,9 +41,7 @@ def simulate(
         ),
     ] = None,
     load: Load,
-    gates: Gates,
-    out: o.Out = None,
-    as_json: o.Json = False,
+    run: RunOptions,
 ) -> None:
     """Plan with simulated endpoints in virtual time: an hour of traffic in a second, the same report.
 
@@ -55,23 +60,24 @@ def simulate(
     from targets.simulated.settings import pairs
     from traces.errors import InputError
 
-    from .. import planner, preflight, secrets
+    from .. import folders, pacing, preflight, secrets
     from ..run import finish
     from ..simulation import virtual_run
 
     if not target:
         raise InputError("is missing", where="--target", remedy="a profile; `phaseload serve --list` shows them")
     chosen = virtual_run.subjects(target, pairs(setting or [], "--set"))
-    preflight.check_gates(gates)
-    name = f"simulate-{planner.name_of(load.trace)}"
+    preflight.check_gates(run)
+    name = f"simulate-{folders.name_of(trace)}"
     if sweep:
         from ..simulation import sweeps
 
-        sys.exit(sweeps.run(chosen, load, sweep, out, name=name, model=model, goodput=gates.goodput, slo=gates.slo))
+        code = sweeps.run(chosen, trace, load, sweep, run.out, name=name, model=model, goodput=run.goodput, slo=run.slo)
+        sys.exit(code)
     for subject in chosen:
         subject.build(model)
-    trace = planner.requests(load)
-    folder = planner.new_folder(name, out)
-    about = {"argv": secrets.argv(), "json": as_json, "slo": gates.slo, "goodput": gates.goodput}
-    virtual_run.run(chosen, load, trace, folder, model=model, about=about)
+    requests = pacing.requests(trace, load)
+    folder = folders.new_folder(name, run.out)
+    about = {"argv": secrets.argv(), "json": run.json, "slo": run.slo, "goodput": run.goodput}
+    virtual_run.run(chosen, load, requests, folder, model=model, about=about)
     sys.exit(finish.conclude(folder))

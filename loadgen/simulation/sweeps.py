@@ -30,7 +30,7 @@ from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Request
 
-from .. import planner
+from .. import folders, pacing
 from ..load import Load
 from .virtual_run import STEP
 
@@ -100,9 +100,10 @@ def axis(text: str) -> tuple[str, list[Value]]:
 
 def run(
     chosen: Sequence[SimulatedTarget],
+    trace: str,
     load: Load,
     sweeps: Sequence[str],
-    out: Path | None,
+    out: str | Path | None,
     *,
     name: str,
     model: str,
@@ -122,13 +123,13 @@ def run(
     if len(points) > LARGEST:
         raise InputError(f"{len(points):,} points", where="--sweep", remedy=f"at most {LARGEST:,}")
     for loads in {_loads(point.values) for point in points}:
-        _REQUESTS[loads] = list(planner.requests(_at(load, dict(loads))))
-    folder = planner.new_folder(name, out)
+        _REQUESTS[loads] = list(pacing.requests(trace, _at(load, dict(loads))))
+    folder = folders.new_folder(name, out)
     rows = _simulated(points, Sweep(model, load, objectives, gates))
     base = _REQUESTS[min(_REQUESTS)]
     found = {
         "model": model,
-        "trace": load.trace,
+        "trace": trace,
         "goodput": list(goodput),
         "slo": list(slo),
         "axes": axes,

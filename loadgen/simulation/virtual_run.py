@@ -16,7 +16,7 @@ from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
-from .. import planner
+from .. import plan as plans
 from ..load import Load
 from ..run import record
 
@@ -77,7 +77,7 @@ def _facts(
         "salt": "none",
         "simulated": True,
         "order": "parallel",
-        "trace": planner.about(trace),
+        "trace": plans.about(trace),
         "targets": [_target(subject, endpoints[subject.name], model) for subject in chosen],
         "phases": [{**phase, "warmup_s": load.warmup, "drain_s": (last - end) / NS_PER_S, "planned": planned}],
         "workers": [],
