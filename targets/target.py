@@ -41,7 +41,7 @@ class Target:
     ignore_eos: bool | None = None  # None: as the endpoint type allows
     insecure: bool = False  # certificates aren't verified
     ca_file: str | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     prefill: tuple[str, ...] = ()
     decode: tuple[str, ...] = ()
     protocol: str | None = None  # a key of targets.disaggregated.protocols.PROTOCOLS
@@ -53,7 +53,7 @@ class Target:
     format: dict[str, Any] = field(default_factory=dict)  # a custom format's tables, once a plan carries them
 
     def __post_init__(self) -> None:
-        for name, value in [(field.name, getattr(self, field.name)) for field in fields(self)]:
+        for name, value in [(f.name, getattr(self, f.name)) for f in fields(self)]:
             if name not in CHECKS or value == DEFAULTS[name]:
                 continue
             try:
@@ -237,4 +237,4 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "watts": _number,
     "format": _table,
 }
-DEFAULTS = {field.name: field.default for field in fields(Target)}
+DEFAULTS = {f.name: f.default for f in fields(Target)}

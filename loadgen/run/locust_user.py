@@ -33,7 +33,8 @@ from locust.exception import StopUser
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
 from targets.exchange import Exchange
-from targets.target import TIMEOUTS, Target
+from targets.limits import TIMEOUTS
+from targets.target import Target
 from traces.errors import InputError
 
 from .. import plan as plans

@@ -52,7 +52,7 @@ class Digests:
 
     def add(self, exchange: Exchange) -> None:
         """Takes a finished exchange's figures; those outside the window are left out."""
-        if not exchange.counted:
+        if not exchange.call.counted:
             return
         group = self._group(exchange.target, exchange.step)
         group.counted += 1

@@ -17,11 +17,12 @@ from reports.analysis import summary
 from reports.render import html, plots, text
 from reports.store import row_files, run_folder
 from targets.exchange import Exchange, Outcome
+from tests.exchanges import make_exchange
 
 
 def row(index: int, tokens: tuple[int, ...] = (), **more: Any) -> Exchange:
     facts = {"index": index, "target": "t", "due": 0, "prompt_tokens": 5, "output_tokens": 5, **more}
-    return Exchange(**facts, token_at=array("q", tokens), token_events=array("i", [1] * len(tokens)))
+    return make_exchange(**facts, token_at=array("q", tokens), token_events=array("i", [1] * len(tokens)))
 
 
 def ok(index: int, tokens: tuple[int, ...], **more: Any) -> Exchange:

@@ -11,7 +11,8 @@ import pytest
 from reports import number_format
 from reports.render import html, plots, text
 from reports.store import row_files
-from targets.exchange import Exchange, Outcome
+from targets.exchange import Outcome
+from tests.exchanges import make_exchange
 from tests.reports import made
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)> \"' $\\frac{ {{7*7}} {% x %} & _hidden \x1b[31m"
@@ -85,8 +86,8 @@ def hostile(folder: Path) -> Path:
         workers=[{"shard": EVIL, "diagnostics": {EVIL: EVIL}}], machine={EVIL: [EVIL]}))  # fmt: skip
     writer = row_files.Writer(folder, 7)
     for index in range(9000, 9020):
-        writer.append(Exchange(index=index, target=EVIL, step=EVIL, due=5 * made.S, prompt_tokens=9, output_tokens=9,
-                               outcome=Outcome.HTTP_ERROR, error=EVIL * 200, model=EVIL))  # fmt: skip
+        writer.append(make_exchange(index, EVIL, 5 * made.S, 9, 9, step=EVIL,
+                                    outcome=Outcome.HTTP_ERROR, error=EVIL * 200, model=EVIL))  # fmt: skip
     writer.flush()
     return folder
 
@@ -127,7 +128,9 @@ def test_a_run_without_answers_and_one_without_facts_still_make_a_page(tmp_path:
     writer = row_files.Writer(tmp_path, 0)
     for index in range(3):
         writer.append(
-            Exchange(index=index, target="dead", due=index, prompt_tokens=5, output_tokens=5, outcome=Outcome.REFUSED)
+            make_exchange(
+                index=index, target="dead", due=index, prompt_tokens=5, output_tokens=5, outcome=Outcome.REFUSED
+            )
         )
     writer.flush()
     seen = Seen(made.page([tmp_path]).read_text())

@@ -11,6 +11,7 @@ from reports.analysis import durations, time_account
 from reports.analysis.time_account import ABSENT, MEASURED, REST, TOLD
 from reports.store import row_files
 from targets.exchange import Exchange, Outcome
+from tests.exchanges import make_exchange
 from tests.reports import made
 
 MS = made.MS
@@ -56,7 +57,7 @@ def test_a_phase_that_only_some_answers_tell_is_not_reported() -> None:
 
 def test_two_legs_are_measured() -> None:
     def row(index: int, local: bool) -> Exchange:
-        return Exchange(
+        return make_exchange(
             index=index, target="t", due=0, prompt_tokens=9, output_tokens=3, outcome=Outcome.OK, started=1 * MS,
             connected=1 * MS, sent=2 * MS, body_sent=2 * MS, token_at=array("q", [100 * MS, 120 * MS]),
             token_events=array("i", [1, 2]), prefill_sent=None if local else 2 * MS,
@@ -77,7 +78,7 @@ def test_two_legs_are_measured() -> None:
 
 def test_legs_sent_at_once_have_no_hand_over() -> None:
     rows = [
-        Exchange(
+        make_exchange(
             index=0,
             target="t",
             due=0,

@@ -14,6 +14,7 @@ from reports.analysis import durations, gates, overload, summary
 from reports.render import text
 from reports.store import row_files, run_folder
 from targets.exchange import Exchange, Outcome
+from tests.exchanges import make_exchange
 from tests.reports import made
 from traces.errors import InputError
 
@@ -45,7 +46,7 @@ def test_figures_follow_from_the_rows(summed: dict, rows: list[Exchange]) -> Non
     found = summed
     for target in ("h100", "groqrack"):
         result = of(found, target, "1x")
-        mine = [row for row in rows if row.target == target and row.step == "1x" and row.counted]
+        mine = [row for row in rows if row.target == target and row.step == "1x" and row.call.counted]
         ok = [row for row in mine if row.ok]
         assert result["counts"]["counted"] == len(mine)
         assert result["counts"]["failed"] == len(mine) - len(ok)
@@ -67,9 +68,9 @@ def test_figures_follow_from_the_rows(summed: dict, rows: list[Exchange]) -> Non
             np.median([row.tpot for row in ok if row.tpot]), rel=0.02
         )
         assert result["lengths"]["output"] == {
-            "asked_p50": np.median([row.output_tokens for row in ok]),
+            "asked_p50": np.median([row.call.request.output_tokens for row in ok]),
             "given_p50": np.median([row.output_count for row in ok]),
-            "asked": sum(row.output_tokens for row in ok), "given": sum(row.output_count for row in ok),
+            "asked": sum(row.call.request.output_tokens for row in ok), "given": sum(row.output_count for row in ok),
         }  # fmt: skip
 
 
@@ -128,7 +129,7 @@ def test_what_the_server_told_is_told_and_nothing_else(summed: dict) -> None:
 
 def test_goodput(folder: Path, rows: list[Exchange]) -> None:
     result = of(made.summarise(folder, {"ttft": 0.1, "tpot": 0.01}), "h100", "1x")
-    met = [row for row in rows if row.target == "h100" and row.step == "1x" and row.counted and row.ok
+    met = [row for row in rows if row.target == "h100" and row.step == "1x" and row.call.counted and row.ok
            and row.ttft <= 0.1 and (row.tpot is None or row.tpot <= 0.01)]  # fmt: skip
     assert result["goodput"]["good"] == len(met)
     assert result["goodput"]["requests_per_s"] == pytest.approx(len(met) / 57)
@@ -152,7 +153,7 @@ def test_whole_answers_have_no_ttft_and_their_end_is_what_users_wait_for(tmp_pat
     writer.flush()
     summary = made.summarise(tmp_path, {"ttft": 0.5})
     (result,) = summary["results"]
-    answered = [row for row in rows if row.ok and row.counted]
+    answered = [row for row in rows if row.ok and row.call.counted]
     assert result["metrics"]["ttft"]["n"] == result["metrics"]["tpot"]["n"] == 0
     assert result["metrics"]["e2e"]["n"] == result["counts"]["whole"] == len(answered)
     assert 0 < result["goodput"]["good"] == sum(row.e2e <= 0.5 for row in answered) < len(answered)
@@ -173,7 +174,7 @@ def test_steady_loads_are_not_called_overloaded(tmp_path: Path, seed: int) -> No
 
 
 def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
-    rows = [Exchange(index=i, target="t", due=i * made.S, prompt_tokens=1, output_tokens=1, outcome=Outcome.CUT)
+    rows = [make_exchange(index=i, target="t", due=i * made.S, prompt_tokens=1, output_tokens=1, outcome=Outcome.CUT)
             for i in range(60)]  # fmt: skip
     for row in rows[:20]:
         row.outcome, row.done = Outcome.OK, row.due + 1000
@@ -231,13 +232,13 @@ def test_faults_of_ours_give_no_verdict_on_the_server(tmp_path: Path) -> None:
 
 def test_tries_are_told_from_requests(tmp_path: Path) -> None:
     rows = made.exchanges(made.GPU, seconds=30)
-    again = [dataclasses.replace(row, attempt=2) for row in rows[-7:]]
+    again = [dataclasses.replace(row, call=dataclasses.replace(row.call, attempt=2)) for row in rows[-7:]]
     writer = row_files.Writer(tmp_path, 0)
     for row in rows + again:
         writer.append(row)
     writer.flush()
     found = made.summarise(tmp_path)
-    counted = sum(row.counted for row in rows)
+    counted = sum(row.call.counted for row in rows)
     said = f"h100 at 1x: {counted + 7} tries of {counted} requests: each try is a row, and n and failed count tries."
     assert said in text.notes(found)
 
@@ -252,7 +253,8 @@ def test_a_request_is_admitted_where_one_of_its_tries_was(tmp_path: Path) -> Non
         tries = 1 if row.index < 7 else 2 if row.index < 11 else 3
         for attempt in range(1, tries + 1):
             last = attempt == tries and row.index != 11
-            writer.append(dataclasses.replace(row, attempt=attempt, **({} if last else refused)))
+            call = dataclasses.replace(row.call, attempt=attempt)
+            writer.append(dataclasses.replace(row, call=call, **({} if last else refused)))
     writer.flush()
     found = made.summarise(tmp_path)
     (result,) = found["results"]
@@ -303,7 +305,7 @@ def test_nothing_answered_at_all(tmp_path: Path) -> None:
     writer = row_files.Writer(tmp_path, 0)
     for index in range(10):
         due = index * made.S
-        writer.append(Exchange(index=index, target="dead", due=due, prompt_tokens=5, output_tokens=5, started=due,
+        writer.append(make_exchange(index=index, target="dead", due=due, prompt_tokens=5, output_tokens=5, started=due,
                                done=due + 9, outcome=Outcome.REFUSED, error="refused"))  # fmt: skip
     writer.flush()
     found = made.summarise(tmp_path)
