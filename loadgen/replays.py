@@ -51,7 +51,7 @@ def recorded(folder: Path, workers: Workers) -> Run:
     with LocustProcess(workers) as locust:
         locust.record(folder)
         run_report(folder)
-    return run_folder.load(folder)
+    return run_folder.open_run(folder)
 
 
 def run_report(folder: Path) -> tuple[int, str]:

@@ -37,7 +37,7 @@ def compare(
     from reports.store import run_folder
     from traces.errors import InputError
 
-    loaded = [run_folder.load(folder) for folder in (run, other) if folder is not None]
+    loaded = [run_folder.open_run(folder) for folder in (run, other) if folder is not None]
     for one in loaded:
         if one.damaged or one.lacking:
             said = f"{one.folder}: row files are gone or unreadable; only the rows that are left are compared"

@@ -43,12 +43,12 @@ def gate(
     from reports.store import run_folder
     from traces.errors import InputError
 
-    loaded = run_folder.load(run)
-    asked = [gates.parse(one) for one in slo or loaded.facts.get("slo") or []]
+    loaded = run_folder.open_run(run)
+    asked = [gates.parse(one) for one in slo or loaded.facts.slo]
     if not asked:
         raise InputError("no gate to ask", where=str(run), remedy='add --slo "ttft p99 < 800ms"')
     given = [*(goodput or []), *context.args]
-    objectives = gates.parse_goodput(given or [str(one) for one in loaded.facts.get("goodput") or []])
+    objectives = gates.parse_goodput(given or list(loaded.facts.goodput))
     summary = summaries.of(loaded, objectives)
     judged = summary["validity"]
     verdicts = gates.judge(run_folder.samples(loaded, objectives), asked, judged["reasons"])

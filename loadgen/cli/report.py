@@ -36,7 +36,7 @@ def report(
     from reports.store import run_folder
 
     objectives = gates.parse_goodput([goodput]) if goodput else None
-    loaded = [run_folder.load(folder) for folder in run]
+    loaded = [run_folder.open_run(folder) for folder in run]
     found = [summary.save(one, objectives) for one in loaded]
     page = html.page(loaded, found, out)
     if csv is not None:

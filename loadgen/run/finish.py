@@ -21,19 +21,19 @@ def conclude(folder: Path, console: Console | None = None) -> int:
     from reports.analysis import gates
     from reports.analysis import summary as summaries
     from reports.render import text
-    from reports.store import run_folder
+    from reports.store import run_folder, run_json
 
-    about = run_folder.facts(folder)
-    console = console or Console(stderr=bool(about.get("json")), soft_wrap=True)
+    facts = run_json.read(folder)
+    console = console or Console(stderr=facts.json, soft_wrap=True)
     try:
-        run = run_folder.load(folder)
+        run = run_folder.open_run(folder)
         summary = summaries.save(run)
     except InputError as error:
         console.print(f"nothing to report: {error}", markup=False)
         return INCOMPLETE
     text.print_summary(summary, console)
     try:
-        asked = [gates.parse(gate) for gate in about["slo"]]
+        asked = [gates.parse(gate) for gate in facts.slo]
         judged = summary["validity"]
         verdicts = gates.judge(run_folder.samples(run, summary["objectives"]), asked, judged["reasons"])
         text.print_verdicts(verdicts, console)
@@ -41,12 +41,12 @@ def conclude(folder: Path, console: Console | None = None) -> int:
     except InputError as error:
         console.print(str(error), markup=False)
         code = UNUSABLE
-    if about.get("report", True):
+    if facts.report:
         from reports.render import html  # its figures cost half a second
 
         console.print(f"report: {html.page([run], [summary])}", markup=False, highlight=False)
-    if about.get("closing"):
-        console.print(about["closing"], markup=False, highlight=False)
-    if about.get("json"):
+    if facts.closing:
+        console.print(facts.closing, markup=False, highlight=False)
+    if facts.json:
         sys.stdout.write((folder / "summary.json").read_text() + "\n")
-    return INCOMPLETE if about["ended"] in ("worker_lost", "interrupted") else code
+    return INCOMPLETE if facts.ended in ("worker_lost", "interrupted") else code

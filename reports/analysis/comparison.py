@@ -55,7 +55,7 @@ def of_runs(before: Run, after: Run) -> list[dict[str, Any]]:
         ("trace", "replayed different traces"),
         ("prompts", "took their prompts from different texts"),
     ):
-        prints = [(run.facts.get(fact) or {}).get("fingerprint") for run in (before, after)]
+        prints = [getattr(getattr(run.facts, fact), "fingerprint", None) for run in (before, after)]
         if prints[0] != prints[1]:
             raise InputError(f"the runs {differing}: there are no pairs", where=f"{before.folder} and {after.folder}")
     first, second = dict(before.groups()), dict(after.groups())

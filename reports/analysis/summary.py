@@ -40,7 +40,7 @@ def save(run: Run, goodput: Mapping[str, float] | None = None) -> dict[str, Any]
 def of(run: Run, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
     """The summary of a run read back; `goodput` {metric: seconds} overrides the run's own objectives."""
     facts = run.facts
-    objectives = dict(goodput) if goodput is not None else _objectives(facts.get("goodput"))
+    objectives = dict(goodput) if goodput is not None else gates.parse_goodput(list(facts.goodput))
     digests = _digests(run)
     results, evidence = [], []
     for key, rows in run.groups():
@@ -50,7 +50,7 @@ def of(run: Run, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
     judged = validity.judge(evidence, _conduct(run))
     return {
         "format": FORMAT,
-        "run": {name: facts.get(name) for name in ("created", "version", "seed", "salt", "order", "ended", "argv")}
+        "run": {name: getattr(facts, name) for name in ("created", "version", "seed", "salt", "order", "ended", "argv")}
         | {"name": run.name, "folder": str(run.folder)},
         "validity": judged.as_json(),
         "objectives": objectives,
@@ -58,11 +58,6 @@ def of(run: Run, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
         "results": results,
         "comparison": comparison.of_run(run),
     }
-
-
-def _objectives(stored: Any) -> dict[str, float]:
-    """run.json keeps the texts as given."""
-    return gates.parse_goodput([str(text) for text in stored]) if isinstance(stored, list) and stored else {}
 
 
 def _digests(run: Run) -> Digests:
@@ -110,12 +105,12 @@ def _result(
 ) -> dict[str, Any]:
     counted = rows[rows["counted"]]
     answered = counted[counted["ok"]]
-    window = run.window(key, rows)
+    window, step = run.window(key, rows), run.step(key)
     figures = {name: _figures(name, key, sample, digests) for name in (*sample["values"],)}
     return {
         "target": key[0],
         "step": key[1],
-        "load": run.phase(key).get("load") or "",
+        "load": step.load if step else "",
         "window": [window[0] * NANO, window[1] * NANO],
         "counts": _counts(run, key, rows, counted),
         "metrics": figures,
@@ -128,7 +123,7 @@ def _result(
         "server": {name: _account(answered[name]) for name in SERVER}
         | {"ttft_difference": _account(answered["ttft"] - answered["server_ttft"])},
         "cost": time_account.costs(
-            _target(run, key[0]), sample["tokens_per_s"], _good_tokens(answered, sample, objectives)
+            _running_costs(run, key[0]), sample["tokens_per_s"], _good_tokens(answered, sample, objectives)
         ),
         "overloaded": overload.grows(rows, window),
         "client": _client(counted),
@@ -139,8 +134,10 @@ def _result(
     }
 
 
-def _target(run: Run, name: str) -> Mapping[str, Any]:
-    return next((target for target in run.facts.get("targets", []) if target.get("name") == name), {})
+def _running_costs(run: Run, name: str) -> dict[str, float | None]:
+    """A target's price per hour and watts, where run.json has them."""
+    targets = [target for target in run.facts.targets if target.name == name]
+    return {"price_per_hour": targets[0].price_per_hour, "watts": targets[0].watts} if targets else {}
 
 
 def _good_tokens(answered: pd.DataFrame, sample: Mapping[str, Any], objectives: Mapping[str, float]) -> float | None:
@@ -182,9 +179,10 @@ def _relative(value: float | None, truth: float | None) -> float | None:
 
 def _counts(run: Run, key: Key, rows: pd.DataFrame, counted: pd.DataFrame) -> dict[str, Any]:
     outcomes = {str(name): int(n) for name, n in counted["outcome"].value_counts().items() if n}
+    step = run.step(key)
     return {
-        "planned": (run.phase(key).get("planned") or {}).get(key[0]),
-        "unsent": (run.phase(key).get("unsent") or {}).get(key[0], 0),
+        "planned": step.planned.get(key[0]) if step else None,
+        "unsent": step.unsent.get(key[0], 0) if step else 0,
         "recorded": len(rows),
         "warmup": len(rows) - len(counted),
         "counted": len(counted),
@@ -265,13 +263,13 @@ def _whole(value: float) -> int:
 def _cached(answered: pd.DataFrame, run: Run) -> dict[str, Any]:
     """The share of prompt tokens that the server says it had cached, beside what the trace's own prefixes allow."""
     told = answered.dropna(subset=["usage_cached", "usage_prompt"])
-    profile = (run.facts.get("trace") or {}).get("profile") or {}
+    prefix = run.facts.trace.profile.prefix if run.facts.trace else None
     reported = (
         float(told["usage_cached"].sum() / told["usage_prompt"].sum())
         if len(told) and told["usage_prompt"].sum()
         else None
     )
-    return {"reported": reported, "requests": len(told), "trace_allows": (profile.get("prefix") or {}).get("hit_share")}
+    return {"reported": reported, "requests": len(told), "trace_allows": prefix.hit_share if prefix else None}
 
 
 def _account(column: pd.Series[float]) -> dict[str, Any] | None:
@@ -370,15 +368,13 @@ def _evidence(key: Key, rows: pd.DataFrame, sample: Mapping[str, Any]) -> validi
 
 def _conduct(run: Run) -> validity.Conduct:
     facts = run.facts
-    workers = [worker for worker in facts.get("workers", []) if isinstance(worker, dict)]
-    steps = [(worker.get("diagnostics") or {}).get("clock_steps") or 0 for worker in workers]
     return validity.Conduct(
-        ended=str(facts.get("ended") or "running"),
-        lost_workers=[f"{worker.get('shard')} ({worker['lost']})" for worker in workers if worker.get("lost")],
-        clock_offset=max((abs(worker.get("clock_offset_s") or 0.0) for worker in workers), default=0.0),
-        clock_steps=sum(len(step) if isinstance(step, list) else int(step) for step in steps),
-        missing={str(target): int(n) for target, n in (facts.get("missing") or {}).items()},
-        certificate=str(facts.get("certificate_exceeded") or ""),
+        ended=facts.ended,
+        lost_workers=[f"{worker.number} ({worker.lost})" for worker in facts.workers if worker.lost],
+        clock_offset=max((abs(worker.clock_offset_s or 0.0) for worker in facts.workers), default=0.0),
+        clock_steps=sum(len(worker.diagnostics.clock_steps) for worker in facts.workers if worker.diagnostics),
+        missing=facts.missing,
+        certificate=facts.certificate_exceeded,
         damaged=run.damaged,
         lacking=run.lacking,
     )

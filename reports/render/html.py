@@ -16,6 +16,7 @@ from markupsafe import Markup
 from targets.telemetry.readings import Reading
 from traces.errors import InputError
 from traces.files import write_whole
+from traces.typed_json import to_plain
 
 from .. import number_format
 from ..analysis import comparison, gates, leaders, quantiles, server_metrics, slices, time_account
@@ -23,6 +24,7 @@ from ..analysis import summary as summaries
 from ..analysis.quantiles import Values
 from ..store import run_folder
 from ..store.run_folder import Key, Run
+from ..store.run_json import RunFacts
 from . import pages, plots, text
 from .definitions import DEFINITIONS
 
@@ -99,10 +101,10 @@ def _section(run: Run, summary: Mapping[str, Any], numbers: Mapping[str, int], s
     results = summary["results"]
     steps = leaders.steps(summary)
     facts = run.facts
-    trace = facts.get("trace") or {}
+    trace = to_plain(facts.trace) if facts.trace else {}
     readings = server_metrics.readings(run.folder)
     return {
-        "simulated": bool(facts.get("simulated")),
+        "simulated": facts.simulated,
         "server_phases": server_metrics.phase_means(run, readings),
         "round_trips": server_metrics.round_trips(run, readings),
         "failed_readings": server_metrics.failures(readings),
@@ -141,8 +143,8 @@ def _section(run: Run, summary: Mapping[str, Any], numbers: Mapping[str, int], s
         "trace": trace.get("name") or trace.get("source") or "",
         "profile": list(_profile(trace)),
         "configured": [
-            {"name": target.get("name", ""), "facts": list(flat({k: v for k, v in target.items() if _told(k, v)}))}
-            for target in facts.get("targets", [])
+            {"name": target["name"], "facts": list(flat({k: v for k, v in target.items() if _told(k, v)}))}
+            for target in map(to_plain, facts.targets)
         ],
         "configuration": list(_configuration(facts)),
     }
@@ -163,26 +165,25 @@ def _part(parts: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any] | 
     return next((part for part in parts if part["phase"] == name), None)
 
 
-def _standing(facts: Mapping[str, Any], numbers: Mapping[str, int]) -> dict[str, str]:
+def _standing(facts: RunFacts, numbers: Mapping[str, int]) -> dict[str, str]:
     """What each target is: the standing of a simulated endpoint's figures must meet the eye beside its name."""
-    told = {target.get("name"): target for target in facts.get("targets", [])}
-    standing = {}
-    for name in numbers:
-        target = told.get(name) or {}
-        described = str(target.get("description") or "")
-        simulated = target.get("embedded") and not described.startswith("simulated")
-        parts = ["simulated" if simulated else "", described, target.get("standing")]
-        standing[name] = ", ".join(str(part) for part in parts if part)
+    targets = {target.name: target for target in facts.targets}
+    standing = dict.fromkeys(numbers, "")
+    for name in standing.keys() & targets.keys():
+        target = targets[name]
+        simulated = target.embedded and not target.description.startswith("simulated")
+        parts = ["simulated" if simulated else "", target.description, target.standing]
+        standing[name] = ", ".join(part for part in parts if part)
     return standing
 
 
 def _told(name: str, value: Any) -> bool:
-    return name not in HIDDEN and name != "name" and value not in (None, "", [], {}, False)
+    return name not in HIDDEN and name != "name" and value not in (None, "", (), {}, False)
 
 
 def _verdicts(run: Run, summary: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     """The run's own gates, asked again."""
-    asked = [gates.parse(str(slo)) for slo in run.facts.get("slo") or []]
+    asked = [gates.parse(slo) for slo in run.facts.slo]
     if not asked:
         return
     for verdict in gates.judge(run_folder.samples(run, summary["objectives"]), asked, summary["validity"]["reasons"]):
@@ -222,7 +223,7 @@ def _phases(summary: Mapping[str, Any], numbers: Mapping[str, int], name: str) -
 
 
 def _servers(run: Run, readings: Sequence[Reading], numbers: Mapping[str, int], slug: str) -> Iterator[dict[str, Any]]:
-    targets = run.facts.get("targets", [])
+    targets = run.facts.targets
     series = server_metrics.series(readings)
     if series:
         drawn = [(numbers.get(server_metrics.owner(targets, url), 0), gauges) for url, gauges in series.items()]
@@ -233,7 +234,7 @@ def _servers(run: Run, readings: Sequence[Reading], numbers: Mapping[str, int], 
 def _trace(run: Run, name: str) -> str:
     """Lengths of one target's rows: the same requests go to all."""
     rows = run.rows[run.rows["target"] == run.rows["target"].iloc[0]]
-    profile = (run.facts.get("trace") or {}).get("profile") or {}
+    profile = to_plain(run.facts.trace.profile) if run.facts.trace else {}
     asked = [np.sort(rows[column].to_numpy(np.float64)) for column in ("prompt_tokens", "output_tokens")]
     return plots.trace(name, profile, asked[0], asked[1])
 
@@ -317,9 +318,9 @@ def _flips(summary: Mapping[str, Any], steps: list[str], metric: str) -> list[in
     return [steps.index(after.step) for _, after in leaders.flips(leaders.leads(summary, metric))]
 
 
-def _workers(facts: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+def _workers(facts: RunFacts) -> list[tuple[str, list[str]]]:
     """A row a fact, a column a worker."""
-    told = [dict(flat(worker)) for worker in facts.get("workers", []) if isinstance(worker, Mapping)]
+    told = [dict(flat(to_plain(worker))) for worker in facts.workers]
     names = list(dict.fromkeys(name for worker in told for name in worker))
     return [(name.removeprefix("diagnostics "), [worker.get(name, "") for worker in told]) for name in names]
 
@@ -331,13 +332,13 @@ def _profile(trace: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from flat(profile)
 
 
-def _configuration(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if facts.get("argv"):
-        yield "command", " ".join(str(part) for part in facts["argv"])
+def _configuration(facts: RunFacts) -> Iterator[tuple[str, str]]:
+    if facts.argv:
+        yield "command", " ".join(facts.argv)
     skipped = ("argv", "targets", "trace", "workers", "phases", "missing_requests", "slo")
-    yield from flat({name: value for name, value in facts.items() if name not in skipped})
-    for slo in facts.get("slo") or []:
-        yield "slo", str(slo)
+    yield from flat({name: value for name, value in to_plain(facts).items() if name not in skipped})
+    for slo in facts.slo:
+        yield "slo", slo
 
 
 def flat(facts: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

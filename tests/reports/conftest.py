@@ -28,7 +28,7 @@ def report(bakeoff: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def read_back(bakeoff: Path) -> Run:
     """It, read back."""
-    return run_folder.load(bakeoff)
+    return run_folder.open_run(bakeoff)
 
 
 @pytest.fixture(scope="session")

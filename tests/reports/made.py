@@ -27,6 +27,12 @@ from targets.exchange import Exchange, Outcome
 from tests.exchanges import make_exchange
 
 S = 1_000_000_000
+LENGTHS = {"min": 8, "p50": 735.0, "p90": 2100.0, "p99": 3800.0, "max": 3800, "mean": 1000.0, "total": 600_000}
+DIAGNOSTICS = {"time_source": "kernel", "reads": 9000, "reads_unstamped": 0, "reads_fast": 8000,
+               "most_tokens_per_s": 900.0, "most_streams": 40, "connections_opened": 40, "connections_reused": 560,
+               "reconnected": 0, "internal_faults": 0, "stalls_over_10ms": 0, "longest_stall_s": 0.001,
+               "wall_s": 70.0, "open_files_limit": 1024, "collections": 3, "collections_s": 0.01,
+               "longest_collection_s": 0.004}  # fmt: skip
 MS = 1_000_000
 
 
@@ -169,30 +175,32 @@ def facts_of(
     return {
         "name": "made", "created": "2026-11-21T01:30:00+00:00", "argv": ["phaseload", "bakeoff"], "version": "0.1.0",
         "seed": seed, "salt": "made-1", "order": "parallel", "ended": ended, "phases": phases, "missing": {},
-        "missing_requests": [], "slo": [], "goodput": {}, "clock": {"origin_ns": 1_795_224_600 * S},
-        "machine": {"cpu": "a made machine", "cores": 2, "system": "Linux"},
+        "missing_requests": [], "slo": [], "goodput": [], "clock": {"origin_ns": 1_795_224_600 * S},
+        "machine": {"host": "made", "cpu": "a made machine", "cores": 2, "usable_cores": 2, "system": "Linux"},
         "versions": {"python": "3.11", "phaseload": "0.1.0"},
         "trace": {"name": "azure-conv", "source": "bundled", "fingerprint": "0123456789abcdef", "requests": 600,
                   "span_s": 60.0, "transforms": ["cap_context 4096"],
-                  "profile": {"requests": 600, "rate_per_s": 10.0, "prompt_tokens": {"p50": 735, "p99": 3800}}},
+                  "profile": {"requests": 600, "span_s": 60.0, "rate": 10.0, "arrivals": None, "prompt_tokens": LENGTHS,
+                              "output_tokens": LENGTHS, "spearman": None, "sessions": None, "prefix": None,
+                              "timeline": None}},
         "targets": [{"name": made.name, "url": f"http://127.0.0.1:8{number:03d}", "model": "made-7b",
                      "endpoint_type": "chat", "embedded": True, "standing": "assumed", "description": "a made endpoint",
                      "price_per_hour": 2.65 * (number + 1), "watts": 700.0}
                     for number, made in enumerate(targets)],
-        "workers": [{"shard": 0, "pid": 4711, "host": "localhost", "planned": rows, "rows": rows, "lost": False,
-                     "clock_offset_s": 0.0, "diagnostics": {"loop_stalls": 0, "cpu_s": 12.5, "unstamped": 0,
-                     "clock_steps": []}}],
+        "workers": [{"shard": 0, "pid": 4711, "host": "localhost", "rows": rows, "lost": None, "clock_offset_s": 0.0,
+                     "clock_offset_error_s": 0.0, "counts": {"done": rows},
+                     "diagnostics": {**DIAGNOSTICS, "cpu_s": 12.5, "clock_steps": []}}],
     }  # fmt: skip
 
 
 def summarise(folder: Path, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
     """As `phaseload report` makes its summary."""
-    return summary.save(run_folder.load(folder), goodput)
+    return summary.save(run_folder.open_run(folder), goodput)
 
 
 def page(folders: Sequence[Path], out: Path | None = None) -> Path:
     """And its page."""
-    runs = [run_folder.load(folder) for folder in folders]
+    runs = [run_folder.open_run(folder) for folder in folders]
     return html.page(runs, [summary.save(run) for run in runs], out)
 
 

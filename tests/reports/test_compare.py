@@ -130,19 +130,19 @@ def test_the_crossing_in_concurrency_is_found(summed: dict[str, Any]) -> None:
 def test_two_runs(tmp_path: Path, read_back: Run) -> None:
     slower = made.Made("h100", prefill=12_000, tpot=0.0062, per_peer=0.00022)
     after = made.run(tmp_path / "after", (slower,), steps={"1x": 9.0}, change=lambda facts: facts.update(name="after"))
-    found = comparison.of_runs(read_back, run_folder.load(after))
+    found = comparison.of_runs(read_back, run_folder.open_run(after))
     assert [(one["base"], one["other"], one["step"]) for one in found] == [("h100 (made)", "h100 (after)", "1x")]
     assert found[0]["metrics"]["ttft"]["winner"] == "h100 (made)"
     other = made.run(tmp_path / "other", (made.RACK,), steps={"1x": 9.0}, change=lambda facts: facts.update(name="o"))
-    assert comparison.of_runs(run_folder.load(after), run_folder.load(other))[0]["other"] == "groqrack (o)"
+    assert comparison.of_runs(run_folder.open_run(after), run_folder.open_run(other))[0]["other"] == "groqrack (o)"
     strange = made.run(tmp_path / "s", (made.GPU,), change=lambda facts: facts["trace"].update(fingerprint="ff"))
     with pytest.raises(InputError, match="different traces"):
-        comparison.of_runs(read_back, run_folder.load(strange))
+        comparison.of_runs(read_back, run_folder.open_run(strange))
     corpus = {"source": "own.jsonl", "fingerprint": "ff", "texts": 1, "words": 1}
     reworded = made.run(tmp_path / "r", (slower,), steps={"1x": 9.0}, change=lambda facts: facts.update(prompts=corpus))
     with pytest.raises(InputError, match="prompts from different texts"):
-        comparison.of_runs(read_back, run_folder.load(reworded))
-    assert comparison.of_runs(run_folder.load(reworded), run_folder.load(reworded))
+        comparison.of_runs(read_back, run_folder.open_run(reworded))
+    assert comparison.of_runs(run_folder.open_run(reworded), run_folder.open_run(reworded))
     with pytest.raises(InputError, match="no target 'nobody' here"):
         comparison.of_run(read_back, "nobody")
 

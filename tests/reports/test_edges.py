@@ -73,7 +73,7 @@ def test_a_short_run_that_failed_says_so_in_its_plots(tmp_path: Path) -> None:
         times = {"started": due, "sent": due + 100, "done": due + 10**6}
         writer.append(row(index, due=due, outcome=Outcome.HTTP_ERROR, status=500, **times))
     writer.flush()
-    run = run_folder.load(tmp_path)
+    run = run_folder.open_run(tmp_path)
     page = html.page([run], [summary.save(run)]).read_text()
     assert page.count(">no answered request<") >= 4  # both CDFs, both accounts of phases
     assert page.count(">no or too few answered requests<") == 3
@@ -91,7 +91,7 @@ def test_it_is_reported(name: str, tmp_path: Path) -> None:
     writer.flush()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run = run_folder.load(tmp_path)
+        run = run_folder.open_run(tmp_path)
         found = summary.save(run)
         text.print_summary(found, Console(file=io.StringIO()))
         page = html.page([run], [found])

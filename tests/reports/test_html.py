@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,9 +82,14 @@ def test_the_figures_are_those_of_the_summary(summed: dict, page: Seen) -> None:
 def hostile(folder: Path) -> Path:
     """A run whose every text from outside is an attack."""
     evil = made.Made(EVIL, prefill=9000, tpot=0.005)
-    made.run(folder, (evil, made.GPU), steps={EVIL: 9.0}, seconds=30, change=lambda facts: facts.update(
-        name=EVIL, argv=[EVIL], slo=["ttft p50 < 9s"], trace={"name": EVIL, "profile": {EVIL: EVIL}},
-        workers=[{"shard": EVIL, "diagnostics": {EVIL: EVIL}}], machine={EVIL: [EVIL]}))  # fmt: skip
+
+    def change(facts: dict[str, Any]) -> None:
+        facts.update(name=EVIL, argv=[EVIL], slo=["ttft p50 < 9s"], salt=EVIL, versions={EVIL: EVIL})
+        facts["trace"].update(name=EVIL, source=EVIL, transforms=[EVIL], notes={EVIL: [EVIL]})
+        facts["workers"][0].update(host=EVIL, counts={EVIL: 1})
+        facts["machine"].update(host=EVIL, system=EVIL, cpu=EVIL)
+
+    made.run(folder, (evil, made.GPU), steps={EVIL: 9.0}, seconds=30, change=change)
     writer = row_files.Writer(folder, 7)
     for index in range(9000, 9020):
         writer.append(make_exchange(index, EVIL, 5 * made.S, 9, 9, step=EVIL,

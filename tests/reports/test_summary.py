@@ -220,8 +220,8 @@ def test_faults_of_ours_give_no_verdict_on_the_server(tmp_path: Path) -> None:
     for row in rows:
         writer.append(row)
     writer.flush()
-    (tmp_path / "run.json").write_text('{"ended": "completed"}')
-    run = run_folder.load(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps(made.facts_of((), [], 0, 7, "completed")))
+    run = run_folder.open_run(tmp_path)
     found = summary.save(run)
     assert found["validity"]["status"] == "invalid"
     (reason,) = found["validity"]["reasons"]
@@ -324,9 +324,9 @@ def test_a_damaged_run_json_is_named(tmp_path: Path, content: str, words: str) -
     folder = made.run(tmp_path, (made.GPU,), seconds=5)
     (folder / "run.json").write_text(content)
     with pytest.raises(InputError, match=f"run.json: {words}"):
-        run_folder.load(folder)
+        run_folder.open_run(folder)
     with pytest.raises(InputError, match="no such run"):
-        run_folder.load(tmp_path / "nowhere")
+        run_folder.open_run(tmp_path / "nowhere")
 
 
 @pytest.fixture
