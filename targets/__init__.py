@@ -6,8 +6,9 @@
     print(answer.problem or answer.notes)
 
 `Target` is an endpoint as the user names it, `connect` gives the `Client` that sends it `Call`s and hands back an
-`Exchange` for each. Each name is imported when it is first used, so `import targets` costs next to nothing; clients run
-on gevent's hub.
+`Exchange` for each; clients run on gevent's hub. Instants are integer nanoseconds from the run's start, durations float
+seconds. A target's failure is an `Outcome`, never an exception; a target that can't be used raises `traces.InputError`.
+Each name is imported when it is first used (PEP 562), so `import targets` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _HOMES[name].rpartition(".")
-    return getattr(import_module(f".{module}", __name__), attribute)
+    value = globals()[name] = getattr(import_module(f".{module}", __name__), attribute)
+    return value
 
 
 def __dir__() -> list[str]:

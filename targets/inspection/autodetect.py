@@ -8,7 +8,7 @@ refused key only those types that send it another way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..exchange import Exchange, Outcome
@@ -20,12 +20,11 @@ CANDIDATES = ("dynamo", "chat", "groq", "completions", "sglang", "tgi", "triton"
 FOR_ALL = (Outcome.REFUSED, Outcome.TIMEOUT, Outcome.RATE_LIMITED)
 
 
-def probe(targets: Sequence[Target]) -> Iterator[Probe]:
+def probe(targets: Sequence[Target]) -> list[Probe]:
     """What one request to each target shows, in their order; a type that is AUTO is found on the way. Needs gevent's
     hub, as every client does."""
     known = iter(probe_known([target for target in targets if target.endpoint_type != AUTO]))
-    for target in targets:
-        yield settle(target) if target.endpoint_type == AUTO else next(known)
+    return [settle(target) if target.endpoint_type == AUTO else next(known) for target in targets]
 
 
 def settle(target: Target, ask: Callable[[Target], Probe] = lambda target: probe_known([target])[0]) -> Probe:

@@ -72,7 +72,7 @@ def test_nobody_there_is_noticed_once():
 
     def ask(spec):
         tried.append(spec.endpoint_type)
-        return next(probe([spec]))
+        return probe([spec])[0]
 
     found = settle(Target("a", "http://127.0.0.1:9", "m", "auto"), ask)
     assert "can't be reached" in found.problem and tried == [CANDIDATES[0]]
@@ -81,7 +81,7 @@ def test_nobody_there_is_noticed_once():
 def test_one_that_cant_be_used_ends_nothing_for_the_others():
     with serving(("", [], refuses("bad key", 403))) as (bad, _), serving((CHAT, [], GOOD)) as (good, _):
         kinds = {"a": (bad, "auto"), "b": (good, "auto"), "c": (good, "chat"), "d": (bad, "chat")}
-        found = list(probe([Target(name, url, "m", kind) for name, (url, kind) in kinds.items()]))
+        found = probe([Target(name, url, "m", kind) for name, (url, kind) in kinds.items()])
     assert [(each.target.name, each.target.endpoint_type, each.ok) for each in found] == [
         ("a", "auto", False),
         ("b", "chat", True),
