@@ -39,7 +39,7 @@ from pathlib import Path
 from time import time_ns
 from typing import Any
 
-from .unpaced import unpaced
+from .linux import send_unpaced
 
 SPIN = 100_000  # ns that a sleep may overshoot
 IDLE = 100_000_000  # ns
@@ -67,7 +67,7 @@ def _prompt(body: dict[str, Any]) -> str:
 def _unhindered(sock: socket.socket) -> None:
     """What is written is sent at once."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    unpaced(sock)
+    send_unpaced(sock)
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

@@ -13,10 +13,10 @@ import pytest
 
 from targets.client import loop
 from targets.client.http_client import diagnostics
+from targets.client.loop import ClockAlarm
 from targets.clock import Clock, Steps, apart
 from targets.exchange import Outcome
 from targets.target import Limits
-from targets.timerfd import ClockAlarm
 
 SECOND = 1_000_000_000
 
