@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 Load = Mapping[str, Any]
-SECOND = 1e9  # nanoseconds
 CLIENT = (sys.executable, "-m", "loadgen.selftest")
 
 
@@ -56,8 +55,8 @@ def measure(
         server = pinned(command, cores[1], ahead=ahead)
         try:
             assert server.stdout is not None
-            asked = {**load, "url": json.loads(server.stdout.readline())["url"], "truth": truth}
-            worker = pinned([*client, json.dumps(asked)], cores[0], ahead=ahead)
+            settings = {**load, "url": json.loads(server.stdout.readline())["url"], "truth": truth}
+            worker = pinned([*client, json.dumps(settings)], cores[0], ahead=ahead)
             out, _ = worker.communicate(timeout=600)
         finally:
             waited = kept_waiting(server.pid) / (time.monotonic() - began)
@@ -83,14 +82,14 @@ def pinned(command: Sequence[str], core: int, *, ahead: bool = False) -> subproc
 
 
 def kept_waiting(process: int | str = "thread-self") -> float:
-    """Seconds that a process's main thread was ready to run and had no core; 0 where the system doesn't say."""
+    """Seconds that a process's main thread was ready to run and had no core; 0 where the system doesn't count them."""
     try:
         return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) * 1e-9
     except (OSError, ValueError, IndexError):
         return 0.0
 
 
-def judge(told: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, Any]:
+def judge(measured: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of one load. Errors are [p50, p99] in seconds: |first token's instant - its write's| and
     |client's TPOT - true TPOT|. `shared`: share of first tokens that came in one read with others; `merged`: of all
     tokens that did; `cpu`: client's CPU seconds a chunk, requests and all; `rate`: chunks of the busiest second;
@@ -98,7 +97,7 @@ def judge(told: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, Any]:
     server, was kept waiting for a core; `late`: the server's own lateness, the largest of each request."""
     import numpy as np
 
-    rows = {key: row for key, row in told["rows"].items() if row["ok"]}
+    rows = {key: row for key, row in measured["rows"].items() if row["ok"]}
     first = np.array([abs(row["first"] - truth[key]["first"]) for key, row in rows.items()])
     spans = [row["last"] - row["first"] - (truth[key]["last"] - truth[key]["first"]) for key, row in rows.items()]
     gaps = np.array([truth[key]["tokens"] - 1 for key in rows])
@@ -106,18 +105,18 @@ def judge(told: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, Any]:
     rate = busiest(truth.values())
     return {
         "requests": len(rows),
-        "failed": len(told["rows"]) - len(rows),
+        "failed": len(measured["rows"]) - len(rows),
         "ttft": (np.quantile(first, [0.5, 0.99]) * 1e-9).tolist() if rows else [1.0, 1.0],
         "tpot": (np.quantile(np.abs(spans) / gaps, [0.5, 0.99]) * 1e-9).tolist() if rows else [1.0, 1.0],
         "shared": sum(row["shared"] for row in rows.values()) / max(1, len(rows)),
         "merged": 1 - sum(row["reads"] for row in rows.values()) / chunks,
-        "cpu": told["cpu_s"] / chunks,
+        "cpu": measured["cpu_s"] / chunks,
         "rate": rate,
-        "core": told["cpu_s"] / chunks * rate,
-        "waited": told.get("waited_s", 0.0) / told.get("wall_s", 1.0),
+        "core": measured["cpu_s"] / chunks * rate,
+        "waited": measured.get("waited_s", 0.0) / measured.get("wall_s", 1.0),
         "late": (np.quantile([record["late_ns"] for record in truth.values()], [0.5, 0.99]) * 1e-9).tolist(),
-        "grown_mb": told["grown_kb"] / 1024,
-        "facts": told.get("facts", {}),
+        "grown_mb": measured["grown_kb"] / 1024,
+        "facts": measured.get("facts", {}),
     }
 
 
@@ -125,10 +124,12 @@ def busiest(records: Iterable[Mapping[str, Any]]) -> float:
     """Chunks a second that the server wrote in its busiest second, each stream's taken as evenly spaced."""
     import numpy as np
 
+    from traces.trace import NS_PER_S
+
     spans = np.array([(record["first"], record["last"], record["tokens"]) for record in records if record["last"]])
     if not len(spans):
         return 0.0
-    ticks = np.arange(spans[:, 0].min(), spans[:, 1].max() + SECOND, SECOND / 20)
+    ticks = np.arange(spans[:, 0].min(), spans[:, 1].max() + NS_PER_S, NS_PER_S / 20)
     written = np.zeros(len(ticks))
     for first, last, tokens in spans:
         written += np.interp(ticks, [first, max(last, first + 1)], [0, tokens])
@@ -150,7 +151,7 @@ def main() -> None:
     from targets.clock import Clock, cpu_ns
     from targets.exchange import Call, Exchange
     from targets.target import Target
-    from traces.trace import Request
+    from traces.trace import NS_PER_S, Request
 
     load = json.loads(sys.argv[1])
     clock = Clock()
@@ -163,13 +164,13 @@ def main() -> None:
     before, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, cpu_ns()
     numbers = itertools.count()
 
-    def ask(stream: int, turn: int) -> None:
+    def send(stream: int, turn: int) -> None:
         key = f"{stream}-{turn}"
 
         def done(exchange: Exchange) -> None:
             rows[key] = _row(exchange, clock.origin)
             if turn + 1 < load["rounds"]:
-                ask(stream, turn + 1)
+                send(stream, turn + 1)
 
         now = clock.now()
         client.start(
@@ -181,7 +182,7 @@ def main() -> None:
         ahead = load["ramp_s"] * stream / load["streams"] - (clock.now() - began) * 1e-9
         if ahead > 0.001 or stream % 16 == 0:
             gevent.sleep(max(0.0, ahead))
-        ask(stream, 0)
+        send(stream, 0)
     while len(rows) < total:
         gevent.sleep(0.05)
     cpu = cpu_ns() - cpu
@@ -189,8 +190,8 @@ def main() -> None:
     facts = diagnostics()
     client.close()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    told = {"cpu_s": cpu * 1e-9, "wall_s": wall, "waited_s": waited, "rows": rows, "grown_kb": grown, "facts": facts}
-    json.dump(told, sys.stdout)
+    measured = {"cpu_s": cpu / NS_PER_S, "wall_s": wall, "waited_s": waited, "rows": rows}
+    json.dump({**measured, "grown_kb": grown, "facts": facts}, sys.stdout)
 
 
 def _row(exchange: Any, origin: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The dispatcher: sends what the schedules of a step's arms say, at the instant they say it.
+"""The dispatcher: sends each request of a step's arms at the instant that its schedule gives.
 
 One greenlet waits on a kernel timer that is set to the earliest due instant of all arms. Whatever changes that instant
 (an exchange that ends, the run's end) sets the timer anew, so the timer is the only thing that the dispatcher waits
@@ -68,7 +68,7 @@ class Lane:
 class Dispatcher:
     """Runs one step of one worker. `finished` gets every exchange, from an ordinary greenlet.
 
-    `start` is the step's first instant, nanoseconds from the run's start; `seed` says which users leave early.
+    `start` is the step's first instant, nanoseconds from the run's start; `seed` decides which users leave early.
     """
 
     def __init__(

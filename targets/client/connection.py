@@ -4,7 +4,7 @@ Theory of operation. Every method here runs in the hub (or in the greenlet that 
 switches. A read watcher lives as long as the socket; its callback calls `recvmsg`, which brings the bytes together with
 the kernel's receive time (SO_TIMESTAMPNS, CLOCK_REALTIME). So an instant is right however late the callback runs. The
 kernel merges what waits unread and keeps the last segment's time: a read that holds several token-bearing events bounds
-all but the last from above only, and the pulse's `before` bounds them from below. A server may also write several
+all but the last from above only, and the loop's `before` bounds them from below. A server may also write several
 tokens at once: then they came in one segment, which the kernel's count of segments shows, and the instant is theirs.
 
 What is read is acknowledged at once. A server without TCP_NODELAY (Dynamo's frontend is one) holds its next segment
@@ -17,7 +17,7 @@ Each callback has one outermost guard: gevent stops a watcher whose callback rai
 it ends as internal_error instead.
 """
 
-# ruff: noqa: RET502, RET503 - `return self._finish(...)` says: and that was it
+# ruff: noqa: RET502, RET503 - `return self._finish(...)` ends the method there
 from __future__ import annotations
 
 import ssl
@@ -104,7 +104,7 @@ class Connection(Transport):
         self._begin(flight)
         flight.exchange.reused = True
         flight.exchange.connected = realtime_ns() - self.origin
-        self.pulse.reused += 1
+        self.loop.reused += 1
         try:
             self._send()
         except Exception as error:
@@ -151,7 +151,7 @@ class Connection(Transport):
                 self._unstamped += 1
             self._bytes += len(data)
             self._reads += 1
-            self.pulse.reads += 1
+            self.loop.reads += 1
             if self._tls is not None or not self._quickly(data, stamp):
                 self._received(data, stamp, now - stamp)
         except Exception as error:
@@ -162,8 +162,8 @@ class Connection(Transport):
 
     def _quickly(self, data: bytes, stamp: int) -> bool:
         """Did the read bring tokens like the one before, and nothing else? Nearly all do."""
-        tokens = self._answer.quick(data, stamp, self.pulse.before)
-        self.pulse.tokens += tokens
+        tokens = self._answer.quick(data, stamp, self.loop.before)
+        self.loop.tokens += tokens
         if tokens > 1 and self._in_one_piece():
             self._answer.together(stamp)
         return tokens > 0
@@ -195,8 +195,8 @@ class Connection(Transport):
         self._acknowledge()
         answer, piece = self._answer, self._in_one_piece()
         tokens = answer.tokens
-        end = answer.feed(data, stamp, self.pulse.before)
-        self.pulse.tokens += answer.tokens - tokens
+        end = answer.feed(data, stamp, self.loop.before)
+        self.loop.tokens += answer.tokens - tokens
         if piece and answer.tokens > tokens + 1:
             answer.together(stamp)
         if self.flight is not None:
@@ -223,7 +223,7 @@ class Connection(Transport):
             self.flight = None
             self.close()
             return self.owner.again(flight)
-        self._finish(*self._answer.closed(why, stamp, self.pulse.before))
+        self._finish(*self._answer.closed(why, stamp, self.loop.before))
 
     # Time limits, and other ends from outside.
 
@@ -287,12 +287,12 @@ class Connection(Transport):
         self.owner.over(flight, outcome, error)
 
     def _account(self, exchange: Exchange) -> None:
-        answer, pulse = self._answer, self.pulse
+        answer, loop = self._answer, self.loop
         exchange.bytes_received += self._bytes
         exchange.max_lag = max(exchange.max_lag, self._lag)
         exchange.unstamped += self._unstamped
-        pulse.fast += answer.fast
-        pulse.unstamped += self._unstamped
+        loop.fast += answer.fast
+        loop.unstamped += self._unstamped
 
     def close(self) -> None:
         """Closes the socket; the flight, if there is one, is the caller's."""
@@ -304,7 +304,7 @@ class Connection(Transport):
 
     def _fault(self, error: BaseException) -> None:
         """A fault of ours: the exchange ends as internal_error, the connection is not used again."""
-        self.pulse.faults += 1
+        self.loop.faults += 1
         flight, self.flight = self.flight, None
         try:
             self.close()

@@ -9,7 +9,7 @@ that this was not enough: in a process's very first burst a few sockets wait for
 
 A coarse timer shows stalls: how much its interval is longer than asked.
 
-One `Pulse` serves all clients of a hub; a process has one hub per thread, normally one.
+One `Loop` serves all clients of a hub; a process has one hub per thread, normally one.
 """
 
 from __future__ import annotations
@@ -49,12 +49,11 @@ class Listener(Protocol):
         """Called when the clock was stepped, once `clock` has followed."""
 
 
-class Pulse:
+class Loop:
     """Instants are CLOCK_REALTIME in nanoseconds since the epoch; `before` is the lower end of the current reads."""
 
     def __init__(self, hub: Any) -> None:
-        self.hub = hub
-        self.loop = hub.loop
+        self.hub, self.ev = hub, hub.loop
         self.before = self._latest = clock.realtime_ns()
         # The kernel begins to take times some while after the first socket asks, and stops with the last: this one is
         # the first, and stays, so that the run's first answers have theirs.
@@ -73,12 +72,12 @@ class Pulse:
         self._started = self._ticked
         self._span = (self._started, 0)  # when the current span began, and the tokens until then
         self._cpu = clock.cpu_ns()
-        self._prepare = self.loop.prepare(ref=False, priority=self.loop.MINPRI)  # after gevent's own, next to the poll
+        self._prepare = self.ev.prepare(ref=False, priority=self.ev.MINPRI)  # after gevent's own, next to the poll
         self._prepare.start(self._polling)
-        self._timer = self.loop.timer(TICK_S, TICK_S, ref=False)
+        self._timer = self.ev.timer(TICK_S, TICK_S, ref=False)
         self._timer.start(self._tick)
         self._often: Any = None
-        self._alarm = ClockAlarm(self.loop, lambda: self._look(ALARM_STEP_NS))
+        self._alarm = ClockAlarm(self.ev, lambda: self._look(ALARM_STEP_NS))
 
     def _polling(self) -> None:
         self.before = self._latest
@@ -88,7 +87,7 @@ class Pulse:
         """Polls each millisecond from now on, however idle the loop is. Brackets begin at a poll, and reads without a
         kernel time have nothing better."""
         if self._often is None:
-            self._often = self.loop.timer(OFTEN_S, OFTEN_S, ref=False)
+            self._often = self.ev.timer(OFTEN_S, OFTEN_S, ref=False)
             self._often.start(lambda: None)
 
     def opened_stream(self) -> None:
@@ -198,16 +197,16 @@ class Collections:
 
 
 COLLECTIONS = Collections()
-PULSES: list[Pulse] = []
+LOOPS: list[Loop] = []
 
 
-def pulse() -> Pulse:
-    """The pulse of the current hub."""
+def current() -> Loop:
+    """The loop of the current hub."""
     hub = gevent.get_hub()
-    for pulse in PULSES:
-        if pulse.hub is hub and pulse.loop is hub.loop:
-            return pulse
+    for loop in LOOPS:
+        if loop.hub is hub and loop.ev is hub.loop:
+            return loop
     if COLLECTIONS.note not in gc.callbacks:
         gc.callbacks.append(COLLECTIONS.note)
-    PULSES.append(Pulse(hub))
-    return PULSES[-1]
+    LOOPS.append(Loop(hub))
+    return LOOPS[-1]

@@ -7,7 +7,7 @@ is active only while a connect or a large body is under way; a read watcher live
 The plain C socket is used: gevent's own class has a hub of waiting logic that callbacks don't want.
 """
 
-# ruff: noqa: RET502, RET503 - `return self._failed(...)` says: and that was it
+# ruff: noqa: RET502, RET503 - `return self._failed(...)` ends the method there
 from __future__ import annotations
 
 import _socket
@@ -24,7 +24,7 @@ from ..address import Address
 from ..clock import realtime_ns
 from ..exchange import Outcome
 from ..wire import lenient
-from .loop import Pulse
+from .loop import Loop
 from .tls import Tls
 
 READ, WRITE = 1, 2  # an io watcher's events
@@ -39,7 +39,7 @@ class Route(Protocol):
 
     address: Address
     tls: ssl.SSLContext | None
-    pulse: Pulse
+    loop: Loop
     preferred: int  # position in `address.sockaddrs` of the address that was reached last
 
 
@@ -48,11 +48,11 @@ class Transport:
 
     __slots__ = (
         "_address_number", "_began", "_outbox", "_proxy_answer", "_quick_ack", "_reader", "_recvmsg", "_round_trip",
-        "_route", "_segments", "_sock", "_tls", "_tried", "_writer", "pulse", "state",
+        "_route", "_segments", "_sock", "_tls", "_tried", "_writer", "loop", "state",
     )  # fmt: skip
 
     def __init__(self, route: Route) -> None:
-        self._route, self.pulse = route, route.pulse
+        self._route, self.loop = route, route.loop
         self.state = CONNECTING
         self._tls: Tls | None = None
         self._outbox = memoryview(b"")
@@ -102,7 +102,7 @@ class Transport:
         if tcp:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not tcp or linux.SO_TIMESTAMPNS is None:
-            self.pulse.poll_often()
+            self.loop.poll_often()
         self._began = realtime_ns()
         failed = sock.connect_ex(address)
         if failed not in (0, errno.EINPROGRESS):
@@ -110,8 +110,8 @@ class Transport:
         self._recvmsg = sock.recvmsg
         self._quick_ack = linux.quick_ack(sock) if tcp else None
         self._segments = linux.SegmentCount(sock) if self._quick_ack is not None else None
-        self._reader = self.pulse.loop.io(sock.fileno(), READ)
-        self._writer = self.pulse.loop.io(sock.fileno(), WRITE)
+        self._reader = self.loop.ev.io(sock.fileno(), READ)
+        self._writer = self.loop.ev.io(sock.fileno(), WRITE)
         self._writer.start(self._guarded, self._connected)
 
     def _connected(self) -> None:
@@ -125,7 +125,7 @@ class Transport:
             return self._refused(OSError(failed, os.strerror(failed)))
         self._round_trip = realtime_ns() - self._began
         self._route.preferred = self._address_number
-        self.pulse.opened += 1
+        self.loop.opened += 1
         self._reader.start(self._readable)
         if self._route.address.proxy == "tunnel":
             return self._tunnel()

@@ -34,7 +34,7 @@ class _Limits(Within):
     def sent(self) -> None:
         self._wait(self.spec.limits.first_token_s, "no first token")
 
-    def heard(self, piece: bytes) -> None:
+    def received(self, piece: bytes) -> None:
         with suppress(WireError, SseError):  # whoever reads the recording says what is wrong with it
             if sum(self.reader.feed(data, name, self.told) for data, name in self.decoder.feed(piece)):
                 self._wait(self.spec.limits.silence_s, "no further token")

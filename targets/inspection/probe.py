@@ -27,7 +27,7 @@ from gevent.pool import Pool
 from traces.errors import InputError
 from traces.trace import Request
 
-from ..client.loop import pulse
+from ..client import loop
 from ..clock import Clock
 from ..connecting import connect
 from ..disaggregated.client import PREFILL
@@ -135,7 +135,7 @@ def _server(spec: Target, exchange: Exchange) -> str:
 
 
 def _asked(spec: Target) -> Exchange:
-    pulse().poll_often()
+    loop.current().poll_often()
     limits = spec.limits
     limits = replace(
         limits,

@@ -11,7 +11,8 @@ from typing import Any
 
 from ..exchange import Call, Exchange, Outcome
 from ..target import Target
-from . import WireError, lenient
+from . import lenient
+from .lenient import WireError
 
 DONE = b"[DONE]"
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
@@ -20,13 +21,15 @@ MILLI = 1e-3
 RATE_LIMIT_CODES = ("rate_limit", "429", "498", "529", "capacity_exceeded", "overloaded")
 
 
-def body(call: Call, target: Target, asked: dict[str, Any], length: str = "max_tokens") -> dict[str, Any]:
-    """The request's body: what every server of the family takes, then the user's own. `length`: the limit's name."""
+def body(call: Call, target: Target, fields: dict[str, Any], length: str = "max_tokens") -> dict[str, Any]:
+    """The request's body: the format's own `fields`, what every server of the family takes, then the user's.
+
+    `length`: the name of the length limit."""
     own = dict(target.extra_body)
     if own.get(NEWER_LENGTH) == "{output_tokens}":  # OpenAI's newer models take it only
         length = NEWER_LENGTH
         del own[length]
-    body: dict[str, Any] = {"model": target.model, **asked, length: call.max_tokens, "stream": True}
+    body: dict[str, Any] = {"model": target.model, **fields, length: call.max_tokens, "stream": True}
     body["stream_options"] = {"include_usage": True}
     if target.ignore_eos is not False:
         body |= {"ignore_eos": True, "min_tokens": call.max_tokens}
@@ -66,7 +69,7 @@ class Reader:
         return 1
 
     def _count_first(self, total: int, exchange: Exchange) -> None:
-        """How many tokens did the first text have? Its chunk's usage tells, once the second one's has grown."""
+        """How many tokens did the first text have? Its chunk's usage is known to be its own once the second's is larger."""
         if self._first is None:
             self._first = total
             return

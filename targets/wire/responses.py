@@ -13,7 +13,8 @@ import orjson
 
 from ..exchange import Call, Exchange, Outcome
 from ..target import Target
-from . import WireError, lenient
+from . import lenient
+from .lenient import WireError
 from .openai import note_usage
 
 ENDS = {"response.completed", "response.incomplete"}

@@ -14,7 +14,8 @@ import orjson
 
 from ..exchange import Call, Exchange, Outcome
 from ..target import Target
-from . import WireError, lenient
+from . import lenient
+from .lenient import WireError
 
 
 def request(call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]:
