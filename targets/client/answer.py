@@ -1,7 +1,7 @@
 """One answer as it comes in: bytes and their instants in, facts onto the exchange, and how it ended. Sans-I/O.
 
 HTTP framing (http.py), then events (sse.py), then the wire format's reader; or, for a chunk like the one before, none
-of them (fast_path.py). Instants are nanoseconds since the epoch here and nanoseconds from the run's start on the exchange.
+of them (fast_path.py). Instants are nanoseconds since the epoch here, and from the run's start on the exchange.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from reports.analysis import durations, summary
+from reports.analysis import durations
+from reports.analysis.summary import Summary, save
 from reports.render import html
 from reports.store import row_files, run_folder
 from reports.store.digests import Digests
@@ -193,15 +194,15 @@ def facts_of(
     }  # fmt: skip
 
 
-def summarise(folder: Path, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
+def summarise(folder: Path, objectives: Mapping[str, float] | None = None) -> Summary:
     """As `phaseload report` makes its summary."""
-    return summary.save(run_folder.open_run(folder), goodput)
+    return save(run_folder.open_run(folder), objectives)
 
 
 def page(folders: Sequence[Path], out: Path | None = None) -> Path:
     """And its page."""
     runs = [run_folder.open_run(folder) for folder in folders]
-    return html.page(runs, [summary.save(run) for run in runs], out)
+    return html.page(runs, [save(run) for run in runs], out)
 
 
 def frame(folder: Path) -> pd.DataFrame:

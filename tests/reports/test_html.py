@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from reports import number_format
+from reports.analysis.summary import Summary
 from reports.render import html, plots, text
 from reports.store import row_files
 from targets.exchange import Outcome
@@ -71,11 +73,11 @@ def test_ids_are_unique(page: Seen) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_the_figures_are_those_of_the_summary(summed: dict, page: Seen) -> None:
-    for result in summed["results"]:
+def test_the_figures_are_those_of_the_summary(summed: Summary, page: Seen) -> None:
+    for result in summed.results:
         for metric in ("ttft", "tpot", "e2e"):
-            for row in result["metrics"][metric]["quantiles"]:
-                if row["q"] in html.SHOWN:
+            for row in result.metrics[metric].quantiles:
+                if row.q in html.SHOWN:
                     assert number_format.quantile(row) in page.text
 
 
@@ -113,8 +115,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
 def test_hostile_texts_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    found = made.summarise(hostile(tmp_path))
-    text.print_summary(found, Console(width=200))
+    text.print_summary(made.summarise(hostile(tmp_path)), Console(width=200))
     assert "\x1b[31m" not in capsys.readouterr().out
 
 
@@ -170,9 +171,9 @@ def test_milliseconds(value: float | None, said: str) -> None:
         (0.0308, 0.0353, "30.8–35.3"),
         (0.548, 1325.0, "548 ms–1,325 s"),
         (10.2, 11.2, "10.2–11.2 s"),
-        (0.164, None, "164–∞"),
-        (12.0, None, "12.0 s–∞"),
+        (0.164, math.inf, "164–∞"),
+        (12.0, math.inf, "12.0 s–∞"),
     ],
 )
-def test_spans(low: float, high: float | None, said: str) -> None:
+def test_spans(low: float, high: float, said: str) -> None:
     assert number_format.span(low, high) == said

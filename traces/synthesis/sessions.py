@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..trace import NS_PER_S
+from ..trace import NS_PER_S, Columns
 from ..typed_json import LEFT_OUT, named
 from .lengths import MOST, MOST_MS, Lengths, quantile
 
 Whole = npt.NDArray[np.int64]
-Columns = dict[str, Any]  # lists or arrays by a trace's column
 MS = 1_000_000
 LOOK = 24  # neighbours in time, on each side, that are tried as a request's predecessor
 ASSUMED_TPOT = 20 * MS  # of the planned instants of grown sessions; closed loops take the server's own time

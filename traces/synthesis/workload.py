@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..trace import NS_PER_S, Trace, build
+from ..trace import NS_PER_S, Columns, Trace, build
 from ..typed_json import LEFT_OUT, from_plain
 from . import lengths
 from .arrivals import Process, arrivals
 from .lengths import Lengths, Whole
-from .sessions import Columns, Continued, Grown, continued, grown, run_up
+from .sessions import Continued, Grown, continued, grown, run_up
 
 FOLDER = Path(__file__).parent.parent / "workloads"
 WORKLOADS = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
