@@ -13,22 +13,14 @@ import orjson
 
 from traces.errors import InputError
 
-from ..exchange import Call, Exchange, Outcome
+from ..exchange import Call, Exchange
+from .interface import WireError
 
-RATE_LIMIT_STATUSES = frozenset({429, 498, 529})
 NAME_LIMIT = 200  # characters of an id or a name
 MESSAGE_LIMIT = 500  # characters of an error message
 COUNT_LIMIT = 1 << 31
 SECONDS_LIMIT = 1e7  # four months: what is larger is not a duration
 PARTS = ("text", "thinking")  # what a part of a text is called
-
-
-class WireError(Exception):
-    """An event that can't be used; `outcome` is how the exchange ends (malformed, rate_limited, http_error)."""
-
-    def __init__(self, message: str, outcome: Outcome = Outcome.MALFORMED) -> None:
-        super().__init__(message)
-        self.outcome = outcome
 
 
 def note(exchange: Exchange, **facts: Any) -> None:
