@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from math import inf
+from pathlib import Path
+from typing import Any, Unpack
 
+from reports.store.run_folder import Run
 from targets.simulated.sizing import pool
 from targets.target import Target
+from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
+from . import folders, pacing, preflight, replays
 from . import plan as plans
-from . import planner
-from .load import Load
+from .load import Load, RunKeywords, RunOptions
 from .plan import Plan, Step
+from .run import endpoints
 from .run.endpoints import Embedded
+from .run.spawn import Workers
 
 DEMONSTRATION = (
     "This was a demonstration: the endpoints were simulated on this machine. Their constants and where they come from "
@@ -35,9 +42,28 @@ THREE = (
 # A light step, where each GPU has one sequence at a time; at least 500 counted requests in the base step, so that p99
 # can be bounded; and an overload. All of it within 100 s on two cores.
 WORKLOAD = "azure-conv"
-DEMO = Load(WORKLOAD, request_rate=17.5, duration=32.0, warmup=3.0, drain_timeout=20.0, max_context=CONTEXT)
-DEMO_STEPS = "0.1,1,3"
+DEMO = Load(request_rate=17.5, duration=32.0, warmup=3.0, drain_timeout=20.0, max_context=CONTEXT)
+DEMO_FACTORS = (0.1, 1.0, 3.0)
 DEMO_STEP_S = 7.0
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """A bake-off's load steps and their order: the base load times each factor, each step but the base `step_s` long;
+    targets side by side ("parallel") or each alone ("sequential"). None: as the kind of bake-off has it."""
+
+    factors: Sequence[float] | None = None
+    step_s: float | None = None
+    order: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.order not in (None, *ORDERS):
+            raise InputError(f"no such choice: {self.order!r}", where="--order", remedy=f"one of {', '.join(ORDERS)}")
+        factors = self.factors if self.factors is not None else (1.0,)
+        if not factors or any(not 0 < factor < inf for factor in factors):
+            raise InputError(f"expected positive factors such as 1,2,4, got {list(factors)}", where="--steps")
+        if len(set(factors)) < len(factors):
+            raise InputError(f"a factor comes twice in {list(factors)}", where="--steps")
 
 
 @dataclass(frozen=True)
@@ -48,27 +74,99 @@ class LoadStep:
     load: Load
 
 
-def demonstration(given: Mapping[str, Any]) -> Load:
-    """The demonstration's load, but for what the user gave; its rate is its own workload's."""
-    kept = replace(DEMO, request_rate=None) if {"trace", "concurrency"} & given.keys() else DEMO
-    return replace(kept, **given)
+def bakeoff(
+    trace: Trace | str | None = None,
+    targets: Sequence[Target] = (),
+    load: Load | None = None,
+    *,
+    steps: Sequence[float] | None = None,
+    step_duration: float | None = None,
+    order: str | None = None,
+    workers: Workers | None = None,
+    **options: Unpack[RunKeywords],
+) -> Run:
+    """Replays one trace against several targets, step by step, and returns what was recorded.
+
+    trace          a trace or its name; by default the bundled azure-conv
+    targets        by default a demonstration: three simulated endpoints of this machine
+    load           of the base step
+    steps          factors of the load: 1, 2, 4 (only the base; in the demonstration 0.1, 1, 3)
+    step_duration  seconds of each step but the base
+    order          "sequential", each target alone (the default for targets of one's own), or "parallel"
+    options        see `RunOptions`
+
+    Ctrl-C and exceptions as for `replay`.
+    """
+    workers, kept, ladder = workers or Workers(), RunOptions(**options), Ladder(steps, step_duration, order)
+    with ExitStack() as servers:
+        if targets:
+            folder = prepare(trace or WORKLOAD, targets, load or Load(), ladder, kept, workers)
+        else:
+            base = load or demonstration_load({}, own_trace=trace is not None)
+            folder = prepare_demonstration(trace or WORKLOAD, base, ladder, kept, workers, servers=servers)
+        return replays.recorded(folder, workers)
 
 
-def own(given: Mapping[str, Any]) -> Load:
-    """The load of the user's own targets."""
-    return Load(**{"trace": WORKLOAD, **given})
+def prepare(
+    trace: Trace | str,
+    targets: Sequence[Target],
+    load: Load,
+    ladder: Ladder,
+    options: RunOptions,
+    workers: Workers,
+) -> Path:
+    """Plans a bake-off of the user's targets, looks at them, and saves the plan in the run's folder: returned."""
+    preflight.check_options(options, [target.endpoint_type for target in targets])
+    targets = preflight.settled(targets, options.wait_ready)
+    loads = steps_of(load, ladder.factors or (1.0,), ladder.step_s)
+    plan, traces = planned(trace, loads, targets, options, order=ladder.order or "sequential")
+    preflight.check(plan, workers.count, targets, options.wait_ready, options.probe)
+    folder = folders.new_folder(plan.name, options.out)
+    plans.save(plan, traces, folder)
+    return folder
 
 
-def steps(load: Load, factors: Sequence[float], later_s: float | None) -> list[LoadStep]:
-    """The base load and its multiples; `later_s`: the window of all but the first."""
+def prepare_demonstration(
+    trace: Trace | str,
+    load: Load,
+    ladder: Ladder,
+    options: RunOptions,
+    workers: Workers,
+    *,
+    model: str = MODEL,
+    servers: ExitStack | None = None,
+) -> Path:
+    """Starts the simulated endpoints and plans a bake-off of them. They end with this process, or with `servers`."""
+    preflight.check_options(options, [endpoint.endpoint_type for endpoint in THREE])
+    loads = steps_of(load, ladder.factors or DEMO_FACTORS, ladder.step_s or DEMO_STEP_S)
+    field = sized(THREE, trace, load)
+    folder = folders.new_folder("bakeoff", options.out)
+    targets = endpoints.start(field, model, folder / "endpoints", servers)
+    about = {endpoint.name: endpoint.about(model) for endpoint in field}
+    plan, traces = planned(
+        trace, loads, targets, options, order=ladder.order or "parallel", embedded=about, closing=DEMONSTRATION
+    )
+    preflight.check(plan, workers.count)
+    plans.save(plan, traces, folder)
+    return folder
+
+
+def demonstration_load(given: Mapping[str, Any], *, own_trace: bool) -> Load:
+    """The demonstration's load, but for the fields that the user gave; its rate is its own workload's."""
+    base = replace(DEMO, request_rate=None) if own_trace or "concurrency" in given else DEMO
+    return replace(base, **given)
+
+
+def steps_of(load: Load, factors: Sequence[float], step_s: float | None) -> list[LoadStep]:
+    """The base load and its multiples; `step_s`: the window of all but the base."""
     return [
-        LoadStep("base" if factor == 1 else f"{factor:g}x", load if factor == 1 else _faster(load, factor, later_s))
+        LoadStep("base" if factor == 1 else f"{factor:g}x", load if factor == 1 else _faster(load, factor, step_s))
         for factor in factors
     ]
 
 
-def _faster(load: Load, factor: float, window: float | None) -> Load:
-    faster = replace(load, duration=window if window is not None else load.duration, warmup=0.0)
+def _faster(load: Load, factor: float, step_s: float | None) -> Load:
+    faster = replace(load, duration=step_s if step_s is not None else load.duration, warmup=0.0)
     if load.concurrency is not None:
         return replace(faster, concurrency=max(1, round(load.concurrency * factor)))
     if load.request_rate is not None:
@@ -76,26 +174,29 @@ def _faster(load: Load, factor: float, window: float | None) -> Load:
     return replace(faster, speedup=load.speedup * factor)
 
 
-def plan(
-    name: str, ladder: Sequence[LoadStep], specs: Sequence[Target], order: str, **rest: Any
+def planned(
+    trace: Trace | str, loads: Sequence[LoadStep], targets: Sequence[Target], options: RunOptions, **facts: Any
 ) -> tuple[Plan, dict[str, Trace]]:
-    """Phases of a bake-off: side by side (`parallel`), or each target alone (`sequential`)."""
-    phases: list[Step] = []
+    """The plan of a bake-off and its requests by file. `facts` go into run.json; their `order` decides whether a step
+    has all targets or each has a step of its own."""
+    steps: list[Step] = []
     traces: dict[str, Trace] = {}
-    for number, step in enumerate(ladder):
+    for number, step in enumerate(loads):
         file = plans.step_file(number)
-        traces[file] = planner.requests(step.load)
-        groups = [specs] if order == "parallel" else [[spec] for spec in specs]
-        phases += [planner.phase(file, step.name, step.load, group, traces[file]) for group in groups]
-    record = {**rest.pop("record", {}), "trace": planner.about(traces[plans.step_file(0)]), "order": order}
-    return Plan(name, tuple(phases), seed=ladder[0].load.seed, record=record, **rest), traces
+        traces[file] = pacing.requests(trace, step.load)
+        groups = [targets] if facts["order"] == "parallel" else [[target] for target in targets]
+        steps += [plans.step_of(file, step.name, step.load, group, traces[file]) for group in groups]
+    first = traces[plans.step_file(0)]
+    return replays.plan_of("bakeoff", steps, first, loads[0].load.seed, options, **facts), traces
 
 
-def sized(endpoints: Sequence[Embedded], load: Load, model: str = MODEL) -> list[Embedded]:
+def sized(endpoints: Sequence[Embedded], trace: Trace | str, load: Load, model: str = MODEL) -> list[Embedded]:
     """The endpoints with pools that the load uses to about USE."""
-    trace = planner.requests(load)
-    rate = len(trace) * NS_PER_S / max(trace.span, NS_PER_S) if load.request_rate is None else load.request_rate
-    sample = list(trace[:SAMPLED])
+    requests = pacing.requests(trace, load)
+    rate = load.request_rate
+    if rate is None:
+        rate = len(requests) * NS_PER_S / max(requests.span, NS_PER_S)
+    sample = list(requests[:SAMPLED])
     return [
         replace(
             endpoint,
@@ -106,8 +207,3 @@ def sized(endpoints: Sequence[Embedded], load: Load, model: str = MODEL) -> list
         )
         for endpoint in endpoints
     ]
-
-
-def embedded(endpoints: Sequence[Embedded], model: str = MODEL) -> Mapping[str, Any]:
-    """What run.json says of them, by name."""
-    return {endpoint.name: endpoint.about(model) for endpoint in endpoints}

@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from . import selftest
 from .machine import cpu
 
 # What a load must hold to be safe: seconds of |TTFT error| p99 and |TPOT error| p99, and the share of first tokens
@@ -24,6 +27,52 @@ FULL = 0.85  # share of its core that a client at its limit takes
 GIVEN = 0.9  # share of the rate asked for, below which the server was behind
 WAITED = 0.05  # share of the time without a core, above which the machine was busy
 SLACK = 1.1  # this much more than what was measured is let pass
+
+
+PATIENCE_S = 50.0  # no step is begun after them
+# Steps of about five seconds: streams, tokens a second and stream.
+STEPS: list[dict[str, Any]] = [
+    {"streams": streams, "rate": rate, "tokens": max(10, 3 * rate), "rounds": 1, "ramp_s": 0.5}
+    for streams, rate in (
+        (64, 100), (256, 50), (1000, 20), (1000, 40), (2000, 20), (1000, 60), (2000, 40), (4000, 20), (2000, 60),
+    )
+]  # fmt: skip
+QUICK = [{**step, "tokens": step["rate"]} for step in (STEPS[0], STEPS[2], STEPS[3])]
+
+
+def certify(*, quick: bool = False, on_step: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+    """Measures the client on this machine, step by step, and saves the certificate where some load was safe, unless
+    the machine was too busy for the first step. Returns the steps; `on_step` gets the load of each in words before it
+    is measured."""
+    steps = list(measured(QUICK if quick else STEPS, on_step or (lambda _: None)))
+    if steps[0]["verdict"] != BUSY and allowed(steps):
+        save(steps, datetime.now(UTC).isoformat(timespec="seconds"))
+    return steps
+
+
+def measured(loads: Sequence[Mapping[str, Any]], on_step: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Each load with its figures and verdict, until two in a row aren't safe: more will not be better. A busy machine
+    ends nothing for a while: it may be idle again."""
+    unsafe, began = 0, time.monotonic()
+    for load in loads:
+        if time.monotonic() - began > PATIENCE_S:
+            return
+        words = f"{load['streams']:,} streams x {load['rate']}/s"
+        on_step(words)
+        step = _tried(load)
+        if step["verdict"] != SAFE:
+            on_step(f"{words}, once more")
+            step = _tried(load)
+        yield step
+        unsafe = 0 if step["verdict"] in (SAFE, BUSY) else unsafe + 1
+        if unsafe == 2:
+            return
+
+
+def _tried(load: Mapping[str, Any]) -> dict[str, Any]:
+    asked = load["streams"] * load["rate"]
+    step = {**selftest.measure(load), "streams": load["streams"], "asked": asked}
+    return {**step, "verdict": verdict(step)}
 
 
 def path() -> Path:
@@ -101,8 +150,8 @@ def beyond(safe: Sequence[Mapping[str, float]], diagnostics: Mapping[str, Any]) 
     load = {"streams": diagnostics.get("most_streams", 0), "rate": diagnostics.get("most_tokens_per_s", 0)}
     if any(covers(one, load, SLACK) for one in safe):
         return ""
-    return f"a process read {told([load])}; this machine is certified for {told(safe) or 'nothing'}"
+    return f"a process read {in_words([load])}; this machine is certified for {in_words(safe) or 'nothing'}"
 
 
-def told(loads: Sequence[Mapping[str, float]]) -> str:
+def in_words(loads: Sequence[Mapping[str, float]]) -> str:
     return ", or ".join(f"{load['rate']:,.0f} chunks/s of {load['streams']:,.0f} streams" for load in loads)

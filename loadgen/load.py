@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf
+from pathlib import Path
+from typing import TypedDict
 
 from targets.target import TIMEOUTS, Limits
 from traces.errors import InputError, check_factor
@@ -15,38 +18,9 @@ FASTEST = 1_000_000.0  # requests/s
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """How an endpoint is spoken to, wherever it is."""
-
-    model: str = ""
-    endpoint_type: str = "chat"
-    api_key_env: str | None = None
-    api_key_file: str | None = None
-    header: list[str] = field(default_factory=list)
-    insecure: bool = False
-    ca_file: str | None = None
-    connect_timeout: float = Limits.connect_s
-    first_token_timeout: float = Limits.first_token_s
-    silence_timeout: float = Limits.silence_s
-    request_timeout: float = Limits.request_s
-
-    def __post_init__(self) -> None:
-        self.limits()
-
-    def limits(self) -> Limits:
-        """The four time limits. Raises InputError with the option."""
-        try:
-            return Limits(**{limit: getattr(self, key) for key, limit in TIMEOUTS.items()})
-        except InputError as error:
-            [key] = [key for key, limit in TIMEOUTS.items() if limit == error.where]
-            raise InputError(error.message, where=f"--{key.replace('_', '-')}") from None
-
-
-@dataclass(frozen=True)
 class Load:
-    """What is replayed and how; the names are those of the options of `phaseload replay`."""
+    """How a trace is paced and cut: durations in seconds, rates in requests a second. Raises InputError."""
 
-    trace: str = ""
     speedup: float = 1.0
     request_rate: float | None = None
     burstiness: float = 1.0
@@ -105,19 +79,71 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What prompts are made of, and what is asked back."""
+class TargetOptions:
+    """How a target is spoken to, and what it is asked for, as options name it; `target_options` makes the `Target`.
+    `header`: "KEY: VALUE"; `extra_body`: a JSON object; timeouts in seconds. Raises InputError."""
 
-    prompts: str | None = None
-    tokenizer: str | None = None
-    token_ids: int | None = None
+    model: str = ""
+    endpoint_type: str = "chat"
+    api_key_env: str | None = None
+    api_key_file: str | None = None
+    header: Sequence[str] = ()
+    insecure: bool = False
+    ca_file: str | None = None
+    connect_timeout: float = Limits.connect_s
+    first_token_timeout: float = Limits.first_token_s
+    silence_timeout: float = Limits.silence_s
+    request_timeout: float = Limits.request_s
     ignore_eos: bool | None = None
     extra_body: str | None = None
 
+    def __post_init__(self) -> None:
+        self.limits()
+
+    def limits(self) -> Limits:
+        """The four time limits. Raises InputError with the option."""
+        try:
+            return Limits(**{limit: getattr(self, key) for key, limit in TIMEOUTS.items()})
+        except InputError as error:
+            [key] = [key for key, limit in TIMEOUTS.items() if limit == error.where]
+            raise InputError(error.message, where=f"--{key.replace('_', '-')}") from None
+
 
 @dataclass(frozen=True)
-class Gates:
-    """What a run must reach."""
+class RunOptions:
+    """How a run is prepared, judged and kept, whatever its targets and its load.
 
-    slo: list[str] = field(default_factory=list)
-    goodput: list[str] = field(default_factory=list)
+    `slo`: gates such as "ttft p99 < 800ms"; `goodput`: objectives such as "ttft:800 tpot:40" (ms). `prompts`: a JSONL
+    file of the user's own texts, from which prompts take their words; `tokenizer`: a tokenizer.json in whose tokens
+    prompts are exact; `token_ids`: prompts are sent as ids below it; `salt` keeps prompts out of the caches of earlier
+    runs: "auto", "none", or a text. `wait_ready` ("90s", "10m"): how long a target may take until it accepts
+    connections; `probe`: each target gets one request before the run. `out`: the run's folder (runs/NAME-TIME where it
+    is None); `report`: report.html is written; `json`: the command line prints the summary as JSON.
+    """
+
+    slo: Sequence[str] = ()
+    goodput: Sequence[str] = ()
+    prompts: str | None = None
+    tokenizer: str | None = None
+    token_ids: int | None = None
+    salt: str = "auto"
+    wait_ready: str | None = None
+    probe: bool = True
+    out: str | Path | None = None
+    report: bool = True
+    json: bool = False
+
+
+class RunKeywords(TypedDict, total=False):
+    """The fields of `RunOptions` as keyword arguments of `replay`, `bakeoff` and `capacity`."""
+
+    slo: Sequence[str]
+    goodput: Sequence[str]
+    prompts: str | None
+    tokenizer: str | None
+    token_ids: int | None
+    salt: str
+    wait_ready: str | None
+    probe: bool
+    out: str | Path | None
+    report: bool

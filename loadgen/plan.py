@@ -7,6 +7,7 @@ instants: every worker and every target gets the same instants, whatever random 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ import pyarrow as pa
 from targets.target import Target
 from targets.wire import custom
 from traces.errors import InputError
+from traces.statistics import describe
 from traces.trace import NS_PER_S, Trace, unpacked
+
+from .load import Load
 
 FILE = "plan.json"
 FOLDER = "plan"
@@ -146,6 +150,28 @@ def load(folder: Path) -> Plan:
         return loads((folder / FILE).read_bytes())
     except OSError as problem:
         raise InputError(str(problem), where=str(folder)) from None
+
+
+def step_of(file: str, name: str, load: Load, targets: Sequence[Target], trace: Trace) -> Step:
+    """A step that sends the same requests, those of `file`, to every target."""
+    legs = tuple(
+        Arm(target, file, len(trace), load.concurrency, load.open_loop, load.retries, load.leave) for target in targets
+    )
+    return Step(name, legs, load.describe(), load.warmup, load.duration, load.drain_timeout)
+
+
+def about(trace: Trace) -> dict[str, Any]:
+    """What run.json says of a trace."""
+    return {
+        "name": trace.name,
+        "source": trace.source,
+        "fingerprint": trace.fingerprint(),
+        "requests": len(trace),
+        "span_s": trace.span / NS_PER_S,
+        "transforms": list(trace.transforms),
+        "notes": dict(trace.notes),
+        "profile": describe(trace).to_json(),
+    }
 
 
 def step_file(step: int) -> str:

@@ -6,13 +6,13 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from targets.target import Target
 from traces.errors import InputError
 
-from .load import Answers, Gates
+from .load import RunOptions
 from .plan import Plan
 
 COMMON = 1000  # requests of an open loop that are thought to be in flight at once
@@ -20,30 +20,31 @@ SPARE = 200  # open files beside the connections
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 
-def check_gates(gates: Gates) -> None:
-    """A gate that can't be read must not be found out after the run."""
-    from reports.analysis.gates import check
-
-    check(gates.slo, gates.goodput)
-
-
-def check_prompts(answers: Answers, endpoint_type: str) -> None:
-    tokenizer, token_ids = answers.tokenizer, answers.token_ids
-    if tokenizer is not None:
+def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
+    """A gate that can't be read, or prompts that can't be made, must not come to light after the run."""
+    check_gates(options)
+    if options.tokenizer is not None:
         from traces.prompts.tokenizer import counter
 
-        counter(tokenizer)
+        counter(options.tokenizer)
+    token_ids = options.token_ids
     if token_ids is None:
         return
-    for option, value in (("--tokenizer", tokenizer), ("--prompts", answers.prompts)):
+    for option, value in (("--tokenizer", options.tokenizer), ("--prompts", options.prompts)):
         if value is not None:
             raise InputError(f"can't be combined with {option}", where="--token-ids", remedy="give one of them")
     if not 10 <= token_ids <= 10_000_000:
         raise InputError(f"expected the size of a vocabulary, got {token_ids}", where="--token-ids")
-    if endpoint_type != "completions":
+    if any(kind != "completions" for kind in endpoint_types):
         raise InputError(
             "only completions endpoints take ids", where="--token-ids", remedy="--endpoint-type completions"
         )
+
+
+def check_gates(options: RunOptions) -> None:
+    from reports.analysis.gates import check
+
+    check(options.slo, options.goodput)
 
 
 def check(

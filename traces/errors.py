@@ -2,6 +2,7 @@
 
     PhaseloadError
         InputError          input that can't be used: a file, an option, a value; nothing was sent
+        RunFailed           a run that was started and ended without results, or a search that can't go on after it
 
 A target's failure is never an exception: it is an `Outcome` in the `Exchange` (`targets.exchange`).
 """
@@ -13,6 +14,15 @@ from math import inf
 
 class PhaseloadError(Exception):
     """The base of the exceptions that phaseload raises on purpose."""
+
+
+class RunFailed(PhaseloadError):
+    """A run without usable results: the command line exits with `code` (2: unusable input, 3: no verdict). `report` is
+    what the run printed, as far as it came."""
+
+    def __init__(self, message: str, *, code: int = 3, report: str = "") -> None:
+        self.code, self.report = code, report
+        super().__init__(message)
 
 
 class InputError(PhaseloadError):

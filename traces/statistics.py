@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .trace import NS_PER_S, Trace
+from .typed_json import EMPTY, to_plain
 
 WINDOWS = (1, 10, 60)  # seconds over which counts are compared
 QUANTILES = (0.5, 0.9, 0.99)
@@ -48,9 +49,9 @@ class Sessions:
 
     count: int
     requests: int
-    turns: Spread | None
+    turns: Spread | None = field(metadata=EMPTY)
     follow_ups: int
-    think_ms: Spread | None
+    think_ms: Spread | None = field(metadata=EMPTY)
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class Statistics:
     span_s: float
     rate: float | None
     arrivals: Arrivals | None
-    prompt_tokens: Spread | None
-    output_tokens: Spread | None
+    prompt_tokens: Spread | None = field(metadata=EMPTY)
+    output_tokens: Spread | None = field(metadata=EMPTY)
     spearman: float | None
     sessions: Sessions | None
     prefix: PrefixReuse | None
@@ -91,14 +92,8 @@ class Statistics:
 
     def to_json(self) -> dict[str, Any]:
         """As run.json and `trace info --json` have it: a Spread of nothing is {}."""
-        return asdict(self, dict_factory=_with_empty_spreads)
-
-
-SPREADS = ("prompt_tokens", "output_tokens", "turns", "think_ms")
-
-
-def _with_empty_spreads(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: {} if value is None and name in SPREADS else value for name, value in fields}
+        plain: dict[str, Any] = to_plain(self)
+        return plain
 
 
 def describe(trace: Trace) -> Statistics:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..load import Answers, Endpoint, Gates, Load
+from ..load import Load, RunOptions, TargetOptions
 from ..run.spawn import Workers
 from . import options as o
 
@@ -33,25 +33,19 @@ StepDuration = Annotated[
 ]
 
 
-@o.taking(endpoint=Endpoint, load=Load, answers=Answers, gates=Gates, workers=Workers, omit=o.REMOTE)
+@o.taking(options=TargetOptions, load=Load, run=RunOptions, workers=Workers, omit=o.REMOTE)
 def bakeoff(
     ctx: typer.Context,
     *,
+    trace: o.Trace = "",
     target: Targets = None,
     targets: TargetsFile = None,
-    endpoint: Endpoint,
-    wait_ready: o.WaitReady = None,
-    probe: o.Probe = True,
+    options: TargetOptions,
     order: Order = None,
     steps: Steps = None,
     step_duration: StepDuration = None,
     load: Load,
-    salt: o.Salt = "auto",
-    answers: Answers,
-    gates: Gates,
-    out: o.Out = None,
-    report: o.Report = True,
-    as_json: o.Json = False,
+    run: RunOptions,
     workers: Workers,
 ) -> None:
     """Replay one trace against several endpoints, and compare them phase by phase.
@@ -67,34 +61,26 @@ def bakeoff(
 
         phaseload bakeoff azure-code --targets targets.toml --duration 120 --steps 1,2,4 --slo "gpu: ttft p99 < 1s"
     """
-    from .. import bakeoffs as contest
-    from .. import plan as plans
-    from .. import planner, preflight, secrets
-    from ..run import endpoints, spawn
-    from . import target_options
+    from .. import bakeoffs, target_options
+    from ..run import spawn
 
-    preflight.check_prompts(answers, endpoint.endpoint_type)
-    preflight.check_gates(gates)
-    if order is not None:
-        target_options.choice(order, "--order", contest.ORDERS)
-    given, common = o.given(ctx, load), planner.common(salt, answers, gates)
-    record = {"argv": secrets.argv(), "json": as_json, "report": report}
+    ladder = bakeoffs.Ladder(_factors(steps) if steps else None, step_duration, order)
+    workload = trace or bakeoffs.WORKLOAD
     if target or targets:
-        ladder = contest.steps(contest.own(given), target_options.factors(steps or "1"), step_duration)
-        specs = preflight.settled(target_options.several(target or [], targets, endpoint, answers), wait_ready)
-        plan, traces = contest.plan("bakeoff", ladder, specs, order or "sequential", record=record, **common)
-        preflight.check(plan, workers.count, specs, wait_ready, probe)
-        folder = planner.new_folder("bakeoff", out)
+        chosen = target_options.several(target or [], targets, options)
+        folder = bakeoffs.prepare(workload, chosen, load, ladder, run, workers)
     else:
-        base, model = contest.demonstration(given), endpoint.model or contest.MODEL
-        ladder = contest.steps(
-            base, target_options.factors(steps or contest.DEMO_STEPS), step_duration or contest.DEMO_STEP_S
-        )
-        field = contest.sized(contest.THREE, base)
-        folder = planner.new_folder("bakeoff", out)
-        specs = endpoints.start(field, model, folder / "endpoints")
-        record |= {"embedded": contest.embedded(field, model), "closing": contest.DEMONSTRATION}
-        plan, traces = contest.plan("bakeoff", ladder, specs, order or "parallel", record=record, **common)
-        preflight.check(plan, workers.count)
-    plans.save(plan, traces, folder)
-    spawn.run(folder, workers, ctx.args)
+        base = bakeoffs.demonstration_load(o.given(ctx, Load), own_trace=bool(trace))
+        model = options.model or bakeoffs.MODEL
+        folder = bakeoffs.prepare_demonstration(workload, base, ladder, run, workers, model=model)
+    spawn.become_locust(folder, workers, ctx.args)
+
+
+def _factors(text: str) -> list[float]:
+    """Load steps: "1,2,4". Raises InputError."""
+    from traces.errors import InputError
+
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"expected positive factors such as 1,2,4, got {text!r}", where="--steps") from None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, TypeVar
 
 import typer
 
-from ..load import Endpoint, Gates, Load
+from ..load import Load, RunOptions, TargetOptions
 from ..run.spawn import Workers
 from . import options as o
+from .replay import replay
+
+Group = TypeVar("Group", Load, RunOptions, TargetOptions, Workers)
 
 Lowest = Annotated[float, typer.Option("--from", help="Rate of the first step, requests/s.", rich_help_panel=o.LOAD)]
 Highest = Annotated[float, typer.Option("--to", help="Rate that is never exceeded.", rich_help_panel=o.LOAD)]
@@ -21,22 +25,25 @@ Warmup = Annotated[float, o.OPTIONS["warmup"]]
 
 
 @o.taking(
-    endpoint=Endpoint, load=Load, gates=Gates, workers=Workers,
-    omit=("speedup", "request_rate", "concurrency", "request_count", "web_port", *o.REMOTE),
+    options=TargetOptions, load=Load, run=RunOptions, workers=Workers,
+    omit=(
+        "speedup", "request_rate", "concurrency", "request_count", "web_port", "salt", "wait_ready", "probe", "report",
+        "json", "prompts", "tokenizer", "token_ids", "ignore_eos", "extra_body", *o.REMOTE,
+    ),
 )  # fmt: skip
 def capacity(
     ctx: typer.Context,
     *,
+    trace: o.Trace = "",
     url: o.Url = None,
-    endpoint: Endpoint,
+    options: TargetOptions,
     lowest: Lowest = 1.0,
     highest: Highest = 1000.0,
     precision: Precision = 0.1,
     duration: StepDuration = 30.0,
     warmup: Warmup = 5.0,
     load: Load,
-    gates: Gates,
-    out: o.Out = None,
+    run: RunOptions,
     workers: Workers,
 ) -> None:
     """Find the highest request rate at which every gate holds.
@@ -50,44 +57,37 @@ def capacity(
 
         phaseload capacity azure-code --url http://gpu:8000 -m m --from 4 --to 64 --slo "tpot p99 < 40ms" -- --no-probe
     """
-    import subprocess
-
     from rich.console import Console
 
-    from reports.analysis.gates import parse
-    from reports.analysis.quantiles import needed
-    from traces.errors import InputError
+    from traces.errors import RunFailed
 
-    from .. import capacity_search as finding
-    from .. import planner, preflight
-    from . import target_options
+    from .. import capacities, target_options
+    from ..capacity_search import Range
 
-    target_options.required(" ".join(gates.slo), "--slo", 'for example --slo "ttft p99 < 800ms"')
-    preflight.check_gates(gates)
-    if not 0 < lowest <= highest or not precision > 0:
-        raise InputError("expected 0 < --from <= --to, and a --precision above 0", where="capacity")
-    target_options.required(load.trace, "TRACE", "a file, or a bundled workload such as azure-conv")
-    folder = planner.new_folder("capacity", out)
-    quantiles = [q for gate in gates.slo if (q := parse(gate).q) is not None]
-    requests = max(map(needed, quantiles), default=1)
-    console = Console()
-    common = [*o.arguments(endpoint, load, gates, workers), f"--warmup={warmup}"]
-    if url:
-        common.append(f"--url={url}")
+    console = Console(highlight=False)
+    within = Range(lowest, highest, precision)
+    more = o.parsed(replay, ctx.args)
+    load = _overridden(replace(load, duration=duration, warmup=warmup), more)
+    run, options, workers = _overridden(run, more), _overridden(options, more), _overridden(workers, more)
+    url = more.params["url"] or url
+    target = target_options.target(target_options.short_name(url, options.model), url, options)
 
-    def holds(rate: float) -> bool:
-        step = folder / f"{rate:.3g}"
-        command = [sys.executable, "-P", "-m", "loadgen", "replay", *common, *ctx.args, f"--out={step}"]
-        command += [f"--request-rate={rate}", f"--duration={finding.seconds(rate, duration, requests)}"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode not in (0, 1):
-            sys.stdout.write(done.stdout)
-            raise typer.Exit(done.returncode)
-        console.print(f"{rate:8.3g}/s  {'holds' if done.returncode == 0 else 'fails'}   {step}", highlight=False)
-        return done.returncode == 0
+    def show(step: capacities.CapacityStep) -> None:
+        console.print(f"{step.rate:8.3g}/s  {'holds' if step.holds else 'fails'}   {step.folder}")
 
-    found = finding.search(holds, lowest, highest, precision)
-    beyond = "the highest rate asked for" if found.fails is None else f"at {found.fails:.3g}/s a gate fails"
-    answer = f"capacity: {found.holds:.3g} requests/s ({beyond})" if found.holds else f"no rate holds: {beyond}"
-    console.print(answer, highlight=False)
-    raise typer.Exit(0 if found.holds else 1)
+    try:
+        result = capacities.find(trace, target, load, within, run, workers, show, more.args, shown=True)
+    except RunFailed as failure:
+        sys.stdout.write(failure.report)
+        sys.stderr.write(f"phaseload: {failure}\n")
+        raise typer.Exit(failure.code) from None
+    bracket = result.bracket
+    beyond = "the highest rate asked for" if bracket.fails is None else f"at {bracket.fails:.3g}/s a gate fails"
+    answer = f"capacity: {bracket.holds:.3g} requests/s ({beyond})" if bracket.holds else f"no rate holds: {beyond}"
+    console.print(answer)
+    raise typer.Exit(0 if bracket.holds else 1)
+
+
+def _overridden(group: Group, more: typer.Context) -> Group:
+    """The group of options with what stands after `--`."""
+    return replace(group, **o.given(more, type(group)))

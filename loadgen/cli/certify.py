@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -32,7 +32,6 @@ def certify(
 
         phaseload certify --quick --json
     """
-    import datetime
     import sys
 
     from rich.console import Console
@@ -41,15 +40,14 @@ def certify(
     from .. import certificate
 
     console = Console(stderr=json, highlight=False, soft_wrap=True)
-    table = Table(*HEADINGS, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in table.columns[:-1]:
-        column.justify = "right"
-    steps: list[dict[str, Any]] = []
     with console.status("") as status:
-        for step in measured(QUICK if quick else STEPS, status.update):
-            steps.append(step)
-            table.add_row(*_cells(step))
+        steps = certificate.certify(quick=quick, on_step=status.update)
     if not json:
+        table = Table(*HEADINGS, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for column in table.columns[:-1]:
+            column.justify = "right"
+        for step in steps:
+            table.add_row(*_cells(step))
         console.print("errors against the instants of the server's writes; CPU and cores of the client\n")
         console.print(table, soft_wrap=False)
         console.print()
@@ -65,45 +63,14 @@ def certify(
     if certificate.SAFE not in verdicts:
         console.print("no load was safe: nothing is certified")
         raise typer.Exit(1)
-    where = certificate.save(steps, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
     if json:
-        sys.stdout.write(where.read_text() + "\n")
+        sys.stdout.write(certificate.path().read_text() + "\n")
         return
-    allowed = certificate.told(certificate.allowed(steps))
-    console.print(f"one process measures truly {allowed}; --processes N for more")
+    safe_loads = certificate.in_words(certificate.allowed(steps))
+    console.print(f"one process measures truly {safe_loads}; --processes N for more")
     if verdicts[-1] == certificate.BUSY:
         console.print("an idle machine may be safe for more: that is where it was too busy to go on")
-    console.print(f"certificate: {where}")
-
-
-def measured(loads: Sequence[Mapping[str, Any]], say: Any) -> Iterator[dict[str, Any]]:
-    """Each load with its figures and verdict, until two in a row aren't safe: more will not be better. A busy machine
-    ends nothing for a while: it may be idle again."""
-    import time
-
-    from .. import certificate
-
-    unsafe, began = 0, time.monotonic()
-    for load in loads:
-        if time.monotonic() - began > PATIENCE:
-            return
-        say(f"{load['streams']:,} streams x {load['rate']}/s")
-        step = _tried(load)
-        if step["verdict"] != certificate.SAFE:
-            say(f"{load['streams']:,} streams x {load['rate']}/s, once more")
-            step = _tried(load)
-        yield step
-        unsafe = 0 if step["verdict"] in (certificate.SAFE, certificate.BUSY) else unsafe + 1
-        if unsafe == 2:
-            return
-
-
-def _tried(load: Mapping[str, Any]) -> dict[str, Any]:
-    from .. import certificate, selftest
-
-    asked = load["streams"] * load["rate"]
-    step = {**selftest.measure(load), "streams": load["streams"], "asked": asked}
-    return {**step, "verdict": certificate.verdict(step)}
+    console.print(f"certificate: {certificate.path()}")
 
 
 HEADINGS = (
@@ -130,14 +97,3 @@ def _cells(step: Mapping[str, Any]) -> list[str]:
 
 def _short(figure: float) -> str:
     return f"{figure:.3f}" if figure < 10 else f"{figure:,.0f}"
-
-
-PATIENCE = 50.0  # seconds; no step is begun after them
-# Steps of about five seconds: streams, tokens a second and stream.
-STEPS: list[dict[str, Any]] = [
-    {"streams": streams, "rate": rate, "tokens": max(10, 3 * rate), "rounds": 1, "ramp_s": 0.5}
-    for streams, rate in (
-        (64, 100), (256, 50), (1000, 20), (1000, 40), (2000, 20), (1000, 60), (2000, 40), (4000, 20), (2000, 60),
-    )
-]  # fmt: skip
-QUICK = [{**step, "tokens": step["rate"]} for step in (STEPS[0], STEPS[2], STEPS[3])]

@@ -1,6 +1,7 @@
 """The options that commands share: name, help and panel of each stand here once.
 
-`taking` gives a command the groups of `asked`, each option of a group by its field's type and default:
+`taking` gives a command whole groups of options, the dataclasses of `loadgen.load` and `Workers`; each field is an
+option with the field's type and default:
 
     @o.taking(load=Load)
     def replay(url: o.Url = None, *, load: Load) -> None: ...
@@ -8,11 +9,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, fields
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, cast, get_type_hints
 
 import typer
 
@@ -21,23 +22,20 @@ TARGET, LOAD, ANSWERS, OUTCOME, LOCUST = "Target", "Load", "Answers", "Verdict a
 Command = Callable[..., None]
 
 
-def _option(panel: str, said: str, *names: str) -> Any:
-    return typer.Option(*names, help=said, rich_help_panel=panel)
+def _option(panel: str, text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel)
 
 
-Url = Annotated[str | None, _option(TARGET, "Base URL of the endpoint.")]
-WaitReady = Annotated[str | None, _option(TARGET, "Wait so long for the endpoint to accept connections (90s, 10m).")]
-Probe = Annotated[bool, _option(TARGET, "Look at each endpoint with one request before the run.", "--probe/--no-probe")]
-Salt = Annotated[str, _option(LOAD, "Keeps prompts out of caches of earlier runs: auto, none, or a text.")]
-Out = Annotated[Path | None, _option(OUTCOME, "Folder of the run (runs/NAME-TIME unless given).")]
-Report = Annotated[bool, _option(OUTCOME, "Write report.html (or later: phaseload report).", "--report/--no-report")]
-Json = Annotated[bool, _option(OUTCOME, "Print the summary as JSON on stdout.", "--json")]
-
-# By the fields of `asked`'s groups and of `become.Workers`.
-OPTIONS: dict[str, Any] = {
-    "trace": typer.Argument(
+Trace = Annotated[
+    str,
+    typer.Argument(
         help="A file or folder of any known format, or a bundled workload such as azure-conv.", show_default=False
     ),
+]
+Url = Annotated[str | None, _option(TARGET, "Base URL of the endpoint.")]
+
+# By the fields of the groups.
+OPTIONS: dict[str, Any] = {
     "model": _option(TARGET, "Model name to ask for.", "--model", "-m"),
     "endpoint_type": _option(TARGET, "Wire format: chat, groq, dynamo, ..., a TOML file of your own, or auto."),
     "api_key_env": _option(TARGET, "Name of the environment variable that holds the API key."),
@@ -64,6 +62,12 @@ OPTIONS: dict[str, Any] = {
     "skip_bad_rows": _option(LOAD, "Count unusable rows instead of refusing them.", "--skip-bad-rows"),
     "keep_ticks": _option(LOAD, "Leave a coarse clock's ticks as they are.", "--keep-ticks"),
     "seed": _option(LOAD, "Of every random draw."),
+    "salt": _option(LOAD, "Keeps prompts out of caches of earlier runs: auto, none, or a text."),
+    "wait_ready": _option(TARGET, "Wait so long for the endpoint to accept connections (90s, 10m)."),
+    "probe": _option(TARGET, "Look at each endpoint with one request before the run.", "--probe/--no-probe"),
+    "out": _option(OUTCOME, "Folder of the run (runs/NAME-TIME unless given)."),
+    "report": _option(OUTCOME, "Write report.html (or later: phaseload report).", "--report/--no-report"),
+    "json": _option(OUTCOME, "Print the summary as JSON on stdout.", "--json"),
     "prompts": _option(ANSWERS, "A JSONL file of your own texts: prompts take their words from it."),
     "tokenizer": _option(ANSWERS, "A tokenizer.json: prompts exact in its tokens, answers counted in them."),
     "token_ids": _option(ANSWERS, "Send prompts as token ids below this (completions endpoints)."),
@@ -86,11 +90,11 @@ REMOTE = (
 )  # fmt: skip
 
 
-def print_json(told: Any) -> None:
+def print_json(facts: Any) -> None:
     """To stdout, where `--json` means that it holds nothing else."""
     import orjson
 
-    typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+    typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
 
 
 def taking(*, omit: Iterable[str] = (), **groups: type) -> Callable[[Command], Command]:
@@ -127,26 +131,27 @@ def _parameter(field: Field[Any], kind: Any) -> Parameter:
     """A field that carries its own help (a simulated server's) needs no entry in OPTIONS."""
     own = field.metadata
     option = typer.Option(*own["flags"], help=own["help"], metavar=own["metavar"]) if own else OPTIONS[field.name]
-    return Parameter(field.name, Parameter.KEYWORD_ONLY, default=_default(field), annotation=Annotated[kind, option])
+    default = _default(field)
+    if kind == Sequence[str]:
+        kind, default = list[str], list(default)
+    elif kind == str | Path | None:
+        kind = Path | None
+    return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
 def _default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def given(context: typer.Context, group: Any) -> dict[str, Any]:
-    """The fields of a group that stood on the command line."""
-    told = {f.name: context.get_parameter_source(f.name) for f in fields(group)}
-    return {name: getattr(group, name) for name, source in told.items() if source and source.name == "COMMANDLINE"}
+def given(context: typer.Context, *groups: type) -> dict[str, Any]:
+    """The fields of these groups that stood on the command line."""
+    names = [f.name for group in groups for f in fields(group)]
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return {name: context.params[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
-def arguments(*groups: Any) -> Iterator[str]:
-    """The command line that gives these groups again."""
-    for field, value in ((field, getattr(group, field.name)) for group in groups for field in fields(group)):
-        name = f"--{field.name.replace('_', '-')}"
-        if field.name == "trace":
-            yield value
-        elif value is True:
-            yield name
-        elif value != _default(field):
-            yield from (f"{name}={one}" for one in (value if isinstance(value, list) else [value]))
+def parsed(command: Command, arguments: Sequence[str]) -> typer.Context:
+    """The context of another command that is given these arguments: for `given`, and for what it passes on."""
+    app = typer.Typer()
+    app.command(context_settings={"allow_extra_args": True})(command)
+    return cast(typer.Context, typer.main.get_command(app).make_context(command.__name__, list(arguments)))

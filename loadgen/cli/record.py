@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
-from ..load import Answers, Endpoint
+from ..load import TargetOptions
 from . import options as o
 
 
-@o.taking(endpoint=Endpoint, answers=Answers, omit=("prompts", "tokenizer", "token_ids", "ignore_eos"))
+@o.taking(options=TargetOptions, omit=("ignore_eos",))
 def record(
     url: Annotated[str, typer.Argument(help="Base URL of the endpoint.")],
     *,
-    endpoint: Endpoint,
-    answers: Answers,
+    options: TargetOptions,
     prompt: Annotated[str, typer.Option(help="What to ask.")] = "Count upwards from one, in words.",
     tokens: Annotated[int, typer.Option(help="Length of the answer.")] = 8,
     name: Annotated[str, typer.Option(help="The table's name; numbered where the file has it.")] = "stream",
@@ -40,10 +39,9 @@ def record(
     from targets.inspection.recording import facts, free_name, replay
     from targets.target import Call
 
-    from .. import preflight
-    from . import target_options
+    from .. import preflight, target_options
 
-    spec = target_options.spec("record", url, endpoint, answers)
+    spec = target_options.target("record", url, options)
     if out is not None:
         name = free_name(name, _text(out), str(out))
     [spec] = preflight.settled([spec], None)

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from ..load import Answers, Endpoint, Gates, Load
+from ..load import Load, RunOptions, TargetOptions
 from ..run.spawn import Workers
 from . import options as o
 
 
-@o.taking(endpoint=Endpoint, load=Load, answers=Answers, gates=Gates, workers=Workers)
+@o.taking(options=TargetOptions, load=Load, run=RunOptions, workers=Workers)
 def replay(
     ctx: typer.Context,
     *,
+    trace: o.Trace = "",
     url: o.Url = None,
-    endpoint: Endpoint,
-    wait_ready: o.WaitReady = None,
-    probe: o.Probe = True,
+    options: TargetOptions,
     load: Load,
-    salt: o.Salt = "auto",
-    answers: Answers,
-    gates: Gates,
-    out: o.Out = None,
-    report: o.Report = True,
-    as_json: o.Json = False,
+    run: RunOptions,
     workers: Workers,
 ) -> None:
     """Replay a trace against an endpoint, and report TTFT and TPOT.
@@ -39,22 +33,10 @@ def replay(
 
         phaseload replay chats.jsonl --url https://api.groq.com --endpoint-type groq --api-key-env GROQ_API_KEY -m m
     """
-    from .. import plan as plans
-    from .. import planner, preflight, secrets
+    from .. import replays, target_options
     from ..run import spawn
-    from . import target_options
 
     if workers.worker:
-        spawn.run(None, workers, ctx.args)
-    spec = target_options.spec(target_options.short_name(url, endpoint.model), url, endpoint, answers)
-    preflight.check_prompts(answers, endpoint.endpoint_type)
-    preflight.check_gates(gates)
-    [spec] = preflight.settled([spec], wait_ready)
-    record = {"argv": secrets.argv(), "order": "parallel", "json": as_json, "report": report}
-    plan, traces = planner.replay(
-        planner.name_of(load.trace), load, spec, record=record, **planner.common(salt, answers, gates)
-    )
-    preflight.check(plan, workers.count, [spec], wait_ready, probe)
-    folder = planner.new_folder(plan.name, out)
-    plans.save(plan, traces, folder)
-    spawn.run(folder, workers, ctx.args)
+        spawn.become_locust(None, workers, ctx.args)
+    target = target_options.target(target_options.short_name(url, options.model), url, options)
+    spawn.become_locust(replays.prepare(trace, target, load, run, workers), workers, ctx.args)

@@ -44,11 +44,11 @@ def check(
     from targets.wire.headers import limits
 
     from ..load import Load
-    from ..planner import requests
+    from ..pacing import requests
     from ..quota import shortfalls
 
     specs = load(file)
-    wanted = None if trace is None else requests(Load(trace=trace, speedup=speedup, duration=duration))
+    wanted = None if trace is None else requests(trace, Load(speedup=speedup, duration=duration))
     console, unusable = Console(highlight=False), 0
     for found in look(specs):
         spec, exchange = found.spec, found.exchange

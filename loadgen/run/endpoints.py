@@ -1,8 +1,8 @@
 """Embedded endpoints: simulated servers in fresh interpreters of their own, that never outlive this process.
 
-They must not be forked: Locust's monkey-patch would be inherited. Each is told by the kernel when its parent dies
-(PR_SET_PDEATHSIG), so it ends with the run however that ends, kill -9 included; and each is a session of its own, so
-that Ctrl-C ends the run and not the servers that it is measuring.
+They must not be forked: Locust's monkey-patch would be inherited. The kernel sends each one a signal when its parent
+dies (PR_SET_PDEATHSIG), so it ends with the run however that ends, kill -9 included; and each is a session of its own,
+so that Ctrl-C ends the run and not the servers that it is measuring.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from targets.target import Target
 from traces.errors import InputError
 
 PR_SET_PDEATHSIG = 1
-START = 30.0  # seconds that an endpoint may take to accept connections
+START_S = 30.0  # that an endpoint may take to accept connections
 
 _libc = ctypes.CDLL(None)
 
@@ -48,11 +49,17 @@ class Embedded:
         }
 
 
-def start(endpoints: Sequence[Embedded], model: str, folder: Path) -> list[Target]:
-    """Starts all of them side by side; their logs go into `folder`. Raises InputError where one doesn't come up."""
+def start(endpoints: Sequence[Embedded], model: str, folder: Path, servers: ExitStack | None = None) -> list[Target]:
+    """Starts all of them side by side; their logs go into `folder`. They end with this process, or with `servers`.
+    Raises InputError where one doesn't come up."""
     folder.mkdir(parents=True, exist_ok=True)
-    started = [(endpoint, _spawn(endpoint, model, folder), _log(folder, endpoint)) for endpoint in endpoints]
-    return [_ready(endpoint, process, log, model) for endpoint, process, log in started]
+    processes = [_spawn(endpoint, model, folder) for endpoint in endpoints]
+    if servers is not None:
+        for process in processes:
+            servers.callback(process.wait)
+            servers.callback(process.terminate)
+    pairs = zip(endpoints, processes, strict=True)
+    return [_ready(endpoint, process, _log(folder, endpoint), model) for endpoint, process in pairs]
 
 
 def _log(folder: Path, endpoint: Embedded) -> Path:
@@ -80,20 +87,19 @@ def die_with_parent() -> None:
 
 
 def _ready(endpoint: Embedded, process: subprocess.Popen[bytes], log: Path, model: str) -> Target:
-    limit = time.monotonic() + START
+    limit = time.monotonic() + START_S
     while time.monotonic() < limit:
         for line in log.read_text(errors="replace").splitlines():
             if line.startswith("{") and line.endswith("}"):
-                said = json.loads(line)
-                return _spec(endpoint, str(said["url"]), model)
+                return _target(endpoint, str(json.loads(line)["url"]), model)
         if process.poll() is not None:
             break
         time.sleep(0.05)
-    last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-    raise InputError(f"the embedded endpoint didn't start: {last}", where=endpoint.name)
+    last_line = (log.read_text(errors="replace").strip().splitlines() or ["its log is empty"])[-1]
+    raise InputError(f"the embedded endpoint didn't start: {last_line}", where=endpoint.name)
 
 
-def _spec(endpoint: Embedded, url: str, model: str) -> Target:
+def _target(endpoint: Embedded, url: str, model: str) -> Target:
     built = build(endpoint.profile, model=model, settings=endpoint.settings)
     return Target(
         name=endpoint.name,

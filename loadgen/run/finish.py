@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from traces.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 OK, FAILED, UNUSABLE, INCOMPLETE = 0, 1, 2, 3
 
 
-def conclude(folder: Path) -> int:
+def conclude(folder: Path, console: Console | None = None) -> int:
     """Writes summary.json and report.html, prints them and the gates' verdicts, returns the exit code."""
     from rich.console import Console
 
@@ -20,7 +24,7 @@ def conclude(folder: Path) -> int:
     from reports.store import run_folder
 
     about = run_folder.facts(folder)
-    console = Console(stderr=bool(about.get("json")), soft_wrap=True)
+    console = console or Console(stderr=bool(about.get("json")), soft_wrap=True)
     try:
         run = run_folder.load(folder)
         summary = summaries.save(run)

@@ -18,14 +18,16 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import gevent
 import psutil
+from gevent.event import Event
 from locust import LoadTestShape, User, events, task
 from locust.exception import StopUser
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
@@ -35,14 +37,18 @@ from targets.target import TIMEOUTS, Target
 from traces.errors import InputError
 
 from .. import plan as plans
+from ..folders import numbered
+from ..load import Load, RunOptions
+from ..plan import Plan
 from .coordinator import Coordinator
 from .endpoints import die_with_parent
-from .finish import INCOMPLETE, UNUSABLE, conclude
+from .finish import INCOMPLETE, OK, UNUSABLE, conclude
 from .progress import Progress
-from .spawn import RUN
+from .spawn import CHANNEL, RUN, Workers
 from .worker import Worker
 
-UP, DOWN = "phaseload_up", "phaseload_down"  # Locust's message types: to the conductor, to a shard
+UP, DOWN = "phaseload_up", "phaseload_down"  # Locust's message types: to the coordinator, to a worker
+NEXT = "phaseload_next"  # to a worker process: the next of a caller's runs has a coordinator, and may be claimed
 LOCAL = "local"
 
 log = logging.getLogger("phaseload")
@@ -61,18 +67,19 @@ class TraceUser(User):  # type: ignore[misc]
     slo: tuple[str, ...] = ()
     goodput: tuple[str, ...] = ()
 
-    shard: Worker | None = None  # that this user holds
+    worker: Worker | None = None  # that this user holds
 
     @task  # type: ignore[untyped-decorator]
     def replay(self) -> None:
-        self.shard = wiring_of(self.environment).claim()
-        self.shard.done.wait()
+        for worker in wiring_of(self.environment).runs():
+            self.worker = worker
+            worker.done.wait()
         while True:  # the shape ends the run; a task that returned would be run again
             gevent.sleep(3600)
 
     def on_stop(self) -> None:
-        if self.shard is not None:
-            self.shard.finish()
+        if self.worker is not None:
+            self.worker.finish()
 
 
 class Wiring:
@@ -80,19 +87,24 @@ class Wiring:
 
     def __init__(self, environment: Any, user: type[TraceUser]) -> None:
         self.environment, self.runner, self.user = environment, environment.runner, user
-        self.shard: Worker | None = None
-        self.conductor: Coordinator | None = None
+        self.worker: Worker | None = None
+        self.coordinator: Coordinator | None = None
         self.progress: Progress | None = None
         self.exit_code: int | None = None
         self.stopping = False
         self.terminals = [fd for fd in (1, 2) if os.isatty(fd)]
         self.folder = Path(os.environ[RUN]) if RUN in os.environ else None
+        self.serving = CHANNEL in os.environ  # a caller's runs, one after the other
+        self.next_run = Event()
         self.leads = not isinstance(self.runner, WorkerRunner)
         self.forked = not self.leads and bool(environment.parsed_options.processes)
         if self.leads:
             self._lead()
+        elif self.serving:
+            os.close(int(os.environ[CHANNEL]))  # the caller must see when the leading process ends
         if not isinstance(self.runner, MasterRunner):
-            self.runner.register_message(DOWN, self._to_shard)
+            self.runner.register_message(DOWN, self._to_worker)
+            self.runner.register_message(NEXT, self._on_next)
             if self.forked:
                 die_with_parent()  # or it would go on sending for a minute after its master was killed
         environment.events.quitting.add_listener(self._quitting)
@@ -101,7 +113,7 @@ class Wiring:
                 gevent.signal_handler(number, self._interrupt, number)
 
     def _lead(self) -> None:
-        self.runner.register_message(UP, self._to_conductor)
+        self.runner.register_message(UP, self._to_coordinator)
         shape = ReplayShape(self.user, self._worker_count, self._is_over)
         shape.runner = self.runner
         self.environment.shape_class = shape
@@ -112,21 +124,33 @@ class Wiring:
 
     # The worker's side.
 
-    def claim(self) -> Worker:
-        """This process's shard, for the one user that may have it."""
-        if self.shard is not None and not self.shard.done.is_set():
+    def runs(self) -> Iterator[Worker]:
+        """A worker for each run of this process: one, or as many as the caller has."""
+        if not self.serving:
+            yield self._claim()
+        while self.serving:
+            self.next_run.wait()
+            self.next_run.clear()
+            yield self._claim()
+
+    def _on_next(self, environment: Any, msg: Any) -> None:
+        self.next_run.set()
+
+    def _claim(self) -> Worker:
+        """This process's worker, for the one user that may have it."""
+        if self.worker is not None and not self.worker.done.is_set():
             log.error("a second user in this process is refused: its share of the trace would be sent twice")
             raise StopUser
-        self.shard = Worker(self._post, self._fire)
-        self.shard.start()
-        return self.shard
+        self.worker = Worker(self._post, self._fire)
+        self.worker.start()
+        return self.worker
 
     def _post(self, message: dict[str, Any]) -> None:
         self.runner.send_message(UP, message)
 
-    def _to_shard(self, environment: Any, msg: Any) -> None:
-        if self.shard is not None:
-            self.shard.deliver(msg.data)
+    def _to_worker(self, environment: Any, msg: Any) -> None:
+        if self.worker is not None:
+            self.worker.deliver(msg.data)
 
     def _fire(self, exchange: Exchange) -> None:
         """Locust's own tables: the whole exchange, and TTFT and TPOT as rows of their own (milliseconds)."""
@@ -147,8 +171,8 @@ class Wiring:
     # The conductor's side.
 
     def _worker_count(self) -> int:
-        if self.conductor is not None and not self.conductor.over.is_set():
-            return len(self.conductor.workers)
+        if self.coordinator is not None and not self.coordinator.over.is_set():
+            return len(self.coordinator.workers)
         return len(self._clients())
 
     def _clients(self) -> list[str]:
@@ -163,18 +187,23 @@ class Wiring:
         return client in self.runner.clients and self.runner.clients[client].state != STATE_MISSING
 
     def _is_over(self) -> bool:
-        return self.exit_code == UNUSABLE or (self.conductor is not None and self.conductor.over.is_set())
+        if self.serving:
+            return self.exit_code is not None
+        return self.exit_code == UNUSABLE or (self.coordinator is not None and self.coordinator.over.is_set())
 
-    def _to_conductor(self, environment: Any, msg: Any) -> None:
-        if self.conductor is not None:
-            self.conductor.deliver(msg.node_id, msg.data)
+    def _to_coordinator(self, environment: Any, msg: Any) -> None:
+        if self.coordinator is not None:
+            self.coordinator.deliver(msg.node_id, msg.data)
 
     def _send(self, message: dict[str, Any], client: str) -> None:
         self.runner.send_message(DOWN, message, client)
 
     def _begin(self, **_: Any) -> None:
-        """A run starts: by the command line, or by the button of the web page."""
+        """Locust starts: by the command line, by the button of the web page, or for a caller's runs."""
         self.exit_code = None
+        if self.serving:
+            gevent.spawn(self._serve)
+            return
         try:
             folder = self._run_folder()
             plan = plans.load(folder)
@@ -184,14 +213,35 @@ class Wiring:
             sys.stderr.write(f"phaseload: {error}\n")
             self.exit_code = UNUSABLE
             return
-        self.conductor = Coordinator(folder, plan, self._clients(), self._send, self._alive)
-        self.progress = Progress(self.conductor)
+        self._coordinate(folder, plan)
+
+    def _serve(self) -> None:
+        """Records a caller's runs, one after the other, until the caller has no more; see `spawn.LocustProcess`."""
+        with socket.socket(fileno=int(os.environ[CHANNEL])) as channel, channel.makefile(encoding="utf-8") as folders:
+            for line in folders:
+                reply = ""
+                try:
+                    folder = Path(line.rstrip("\n"))
+                    coordinator = self._coordinate(folder, plans.load(folder))
+                    for client in self._clients():
+                        self.runner.send_message(NEXT, None, client)
+                    coordinator.over.wait()
+                    self._stop_progress()
+                except InputError as error:
+                    reply = str(error)
+                channel.sendall(f"{reply}\n".encode())
+                if self.stopping:
+                    break
+        self.exit_code = OK  # the shape sees that there are no more runs, and Locust quits by itself
+
+    def _coordinate(self, folder: Path, plan: Plan) -> Coordinator:
+        self.coordinator = Coordinator(folder, plan, self._clients(), self._send, self._alive)
+        self.progress = Progress(self.coordinator)
         self.progress.start()
+        return self.coordinator
 
     def _run_folder(self) -> Path:
         """The planned folder for the first run, a copy of its plan for each later one."""
-        from ..planner import numbered
-
         if self.folder is None:
             self.folder = _planned(self.user, self.environment.host)
         if not (self.folder / "run.json").exists():
@@ -203,17 +253,20 @@ class Wiring:
 
     def _end(self, **_: Any) -> None:
         """Locust is about to stop the users: everything is handed over first."""
-        if self.conductor is not None:
-            self.conductor.finish()
+        if self.coordinator is not None:
+            self.coordinator.finish()
 
     def _conclude(self, **_: Any) -> None:
-        if self.conductor is None or self.exit_code is not None:
+        if self.coordinator is None or self.exit_code is not None or self.serving:
             return
         self.exit_code = INCOMPLETE  # in case what follows fails
+        self._stop_progress()
+        self.exit_code = conclude(self.coordinator.folder)
+        self.coordinator = None
+
+    def _stop_progress(self) -> None:
         if self.progress is not None:
             self.progress.stop()
-        self.exit_code = conclude(self.conductor.folder)
-        self.conductor = None
 
     # The end of the process.
 
@@ -223,10 +276,10 @@ class Wiring:
             self._conclude()
             self.environment.process_exit_code = INCOMPLETE if self.exit_code is None else self.exit_code
         else:
-            if self.shard is not None:
-                self.shard.finish()
-                self.shard.done.wait(5 if self.forked else 30)
-            self.environment.process_exit_code = int(self.shard is not None and self.shard.error is not None)
+            if self.worker is not None:
+                self.worker.finish()
+                self.worker.done.wait(5 if self.forked else 30)
+            self.environment.process_exit_code = int(self.worker is not None and self.worker.error is not None)
 
     def _interrupt(self, number: int) -> None:
         """SIGINT, SIGTERM or SIGHUP ends the run and reports it; Ctrl-C after that kills. `timeout` and a closed
@@ -240,16 +293,16 @@ class Wiring:
         self.stopping = True
         if self.leads:
             self._end_by_hand()
-        elif self.shard is None or self.shard.done.is_set():
+        elif self.worker is None or self.worker.done.is_set():
             _kill(INCOMPLETE)
         elif not self.forked:  # forked workers wait for their master's word
-            self.shard.finish()
-            self.shard.done.wait(30)
+            self.worker.finish()
+            self.worker.done.wait(30)
             self.runner.quit()
 
     def _end_by_hand(self) -> None:
         web = self.environment.web_ui
-        if self.conductor is not None:
+        if self.coordinator is not None:
             log.warning("ending the run: what is open is cut; Ctrl-C again kills")
             self._end()  # the shape sees that it is over, and Locust quits by itself
         elif web is None:
@@ -261,24 +314,17 @@ class Wiring:
 
 def _planned(user: type[TraceUser], host: str | None) -> Path:
     """A plan from a user's own Locust file."""
-    from .. import planner
-    from ..load import Load
-    from ..secrets import argv
+    from .. import replays
 
-    options = {f.name: getattr(user, f.name) for f in fields(Load) if hasattr(user, f.name)}
+    loads = {f.name: getattr(user, f.name) for f in fields(Load) if hasattr(user, f.name)}
+    options = {f.name: getattr(user, f.name) for f in fields(RunOptions) if hasattr(user, f.name)}
     url = user.url or host or user.host
     if not user.trace or not url:
         raise InputError("needs a trace and a URL", where=user.__name__, remedy='trace = "FILE", url = "http://..."')
     names = [*(f.name for f in fields(Target)), *TIMEOUTS]
     about = {name: getattr(user, name) for name in names if hasattr(user, name)}
-    spec = Target.from_json({**about, "name": user.__name__, "url": url})
-    record = {"argv": argv(), "order": "parallel"}
-    plan, traces = planner.replay(
-        Path(user.trace).stem, Load(**options), spec, slo=user.slo, goodput=user.goodput, record=record
-    )
-    folder = planner.new_folder(plan.name, Path(user.out) if user.out else None)
-    plans.save(plan, traces, folder)
-    return folder
+    target = Target.from_json({**about, "name": user.__name__, "url": url})
+    return replays.prepare(user.trace, target, Load(**loads), RunOptions(**options), Workers())
 
 
 def _mute(terminals: list[int]) -> None:

@@ -1,24 +1,36 @@
-"""Locust's command line for a plan, and the step into the process that runs it."""
+"""Locust's command line for a run, and the two ways into it: this process becomes Locust, or starts one.
+
+The command line becomes Locust, so that signals, the terminal and the exit code are Locust's own. The library starts
+a `LocustProcess`, which stays for as many runs as the caller has. Both run `python -m loadgen.run` in a fresh
+interpreter; `loadgen.run.locust_user` reads the two environment variables below.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Self
 
-from traces.errors import InputError
+from traces.errors import InputError, RunFailed
 
 HERE = Path(__file__).parent
-RUN = "PHASELOAD_RUN"  # `loadgen.run.locust_user` reads it
+RUN = "PHASELOAD_RUN"  # the folder of the planned run
+CHANNEL = "PHASELOAD_CHANNEL"  # the file descriptor on which a `LocustProcess` gets the folders of its runs
+FAREWELL_S = 30.0  # that a process may take to end
+LAST_LINES = 5  # of a failed process's output, for the error
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Where the load comes from: this process, its forks, or workers that connect from elsewhere."""
+    """Where the load comes from: this process, its forks, or workers that connect from elsewhere. Raises InputError."""
 
     processes: int | None = None
     master: bool = False
@@ -39,9 +51,9 @@ class Workers:
         if self.master and self.worker:
             raise InputError("can't be combined with --worker", where="--master", remedy="give one of them")
         if self.web_port is not None:
-            _bindable("--web-port", "127.0.0.1", self.web_port)
+            _check_bindable("--web-port", "127.0.0.1", self.web_port)
         if self.master:
-            _bindable("--master-bind-port", self.master_bind_host, self.master_bind_port)
+            _check_bindable("--master-bind-port", self.master_bind_host, self.master_bind_port)
 
     @property
     def count(self) -> int:
@@ -49,6 +61,7 @@ class Workers:
         return self.processes or (self.expect_workers if self.master else 1)
 
     def arguments(self) -> list[str]:
+        """Locust's own options for them."""
         if self.worker:
             return ["--worker", "--master-host", self.master_host, "--master-port", str(self.master_port)]
         arguments = (
@@ -64,20 +77,103 @@ class Workers:
         return arguments
 
 
-def run(folder: Path | None, workers: Workers, extra: Sequence[str] = ()) -> NoReturn:
-    """Becomes Locust: signals, terminal and exit code are its own from here on. `extra` goes to Locust as it is."""
-    command = [sys.executable, "-P", "-m", "loadgen.run", "-f", str(HERE / "locustfile.py")]
-    if not extra:
-        command.append("--skip-log-setup")  # Locust's tables only where its own options ask for them
+def become_locust(folder: Path | None, workers: Workers, extra: Sequence[str] = ()) -> NoReturn:
+    """Replaces this process by Locust, for the run planned in `folder` (None: for a worker of another machine's run).
+    `extra` goes to Locust as it is."""
     environment = dict(os.environ)
     if folder is not None:
         environment[RUN] = str(folder)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, [*command, *workers.arguments(), *extra], environment)
+    os.execve(sys.executable, _command(workers, extra), environment)
 
 
-def _bindable(option: str, host: str, port: int) -> None:
+def _command(workers: Workers, extra: Sequence[str] = ()) -> list[str]:
+    command = [sys.executable, "-P", "-m", "loadgen.run", "-f", str(HERE / "locustfile.py")]
+    if not extra:
+        command.append("--skip-log-setup")  # Locust's tables only where its own options ask for them
+    return [*command, *workers.arguments(), *extra]
+
+
+class LocustProcess:
+    """Locust in a process of its own, workers and all, that records one planned run after the other.
+
+    Theory of operation. Caller and process hold the ends of a socket. The caller sends the folder of a planned run as
+    a line, the process records the run and replies with a line: an empty one, or why nothing was recorded. The process
+    ends when the caller's end of the socket is closed, however the caller ends. It is a session of its own, so that
+    Ctrl-C reaches the caller alone, who asks the process to end the run and still gets what was recorded.
+
+    `extra` goes to Locust as it is; `shown`: warnings and live lines go to the caller's stderr. Raises InputError.
+    """
+
+    def __init__(self, workers: Workers, extra: Sequence[str] = (), *, shown: bool = False) -> None:
+        if workers.worker or workers.web_port is not None:
+            raise InputError("a worker or a web page is for the command line", where="workers")
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                _command(workers, extra),
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=None if shown else subprocess.STDOUT,
+                env={**os.environ, CHANNEL: str(theirs.fileno())},
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        self._replies = self._channel.makefile(encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._replies.close()
+        self._channel.close()
+        try:
+            self._process.wait(FAREWELL_S)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            self._kill()
+        self._output.close()
+
+    def record(self, folder: Path) -> None:
+        """Records the run planned in `folder`. Ctrl-C ends the run, which is then recorded as interrupted; a second
+        one kills the process. Raises RunFailed where nothing was recorded."""
+        with suppress(BrokenPipeError):  # the reply, or its absence, has the reason
+            self._channel.sendall(f"{folder.resolve()}\n".encode())
+        try:
+            reply = self._reply()
+        except KeyboardInterrupt:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                reply = self._reply()
+            except KeyboardInterrupt:
+                self._kill()
+                raise
+        if not reply.endswith("\n"):
+            raise RunFailed(f"Locust's process ended without a run: {self._last_words()}")
+        if reply != "\n":
+            raise RunFailed(reply.strip(), code=2)
+
+    def _reply(self) -> str:
+        try:
+            return self._replies.readline()
+        except ConnectionResetError:
+            return ""
+
+    def _last_words(self) -> str:
+        """The end of what the process printed."""
+        self._process.wait(FAREWELL_S)
+        self._output.seek(0)
+        lines = self._output.read().decode(errors="replace").strip().splitlines()
+        return "\n".join(lines[-LAST_LINES:]) or f"exit code {self._process.returncode}"
+
+    def _kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def _check_bindable(option: str, host: str, port: int) -> None:
     if not 1 <= port <= 65535:
         raise InputError(f"expected a port from 1 to 65535, not {port}", where=option)
     try:
@@ -87,6 +183,7 @@ def _bindable(option: str, host: str, port: int) -> None:
 
 
 def free_port() -> int:
+    """A port of this machine that nobody listens at now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

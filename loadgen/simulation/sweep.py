@@ -31,8 +31,8 @@ from traces.trace import NS_PER_S, Request, Trace
 
 from .. import pacing
 from ..load import Load
-from . import virtual
-from .virtual import STEP, Targets
+from . import run
+from .run import STEP, Targets
 
 LOADS = ("speedup", "request_rate")  # axes that change the load; all others are settings of the targets
 COUNTS = ("pool", "tp", "max_batch", "chunk", "drafted", "local_below")
@@ -138,7 +138,7 @@ def sweep(
     """
     from reports.render import planning_page  # matplotlib takes half a second
 
-    targets, load = virtual.named(targets), load or Load()
+    targets, load = run.named(targets), load or Load()
     question = Question(model, load, parse_goodput(list(goodput)), [parse(text) for text in slo])
     _check_answerable(question, [target.name for target in targets])
     combinations = list(_combinations(targets, axes, model))
@@ -147,8 +147,8 @@ def sweep(
     _WORKLOADS.clear()
     for loads in sorted({combination.loads for combination in combinations}):
         requests = pacing.requests(trace, replace(load, **dict(loads)))
-        _WORKLOADS[loads] = Workload(list(requests), requests.block_tokens, virtual.window(load, requests))
-    folder = virtual.new_folder(trace, out)
+        _WORKLOADS[loads] = Workload(list(requests), requests.block_tokens, run.window(load, requests))
+    folder = run.new_folder(trace, out)
     typical = _WORKLOADS[min(_WORKLOADS)].requests
     planning = Planning(
         folder=folder,
@@ -234,7 +234,7 @@ def _measure(question: Question, combination: Combination) -> tuple[int, Point]:
     """One simulation, summarised as a run's rows are: exchanges, a frame of durations, a sample, figures."""
     workload, name = _WORKLOADS[combination.loads], combination.target.name
     endpoint = _set(combination.target, combination.values).build(question.model, question.load.seed)
-    exchanges = virtual.exchanges(name, endpoint, workload.requests, workload.block_tokens, question.load)
+    exchanges = run.exchanges(name, endpoint, workload.requests, workload.block_tokens, question.load)
     frame = durations.of_exchanges(list(exchanges))
     answers = sample(name, STEP, frame, workload.window, question.objectives)
     return combination.number, _point(question, combination, workload.rate, endpoint, answers)

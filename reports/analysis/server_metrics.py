@@ -1,19 +1,23 @@
-"""What the servers' own `/metrics` said during the run, beside what the client measured.
+"""What the servers' own `/metrics` reported during the run, beside what the client measured.
 
-metrics.jsonl (written by `targets.telemetry.scraper`) has a reading a second of each URL. Queue depth, running requests and KV
+metrics.jsonl (`targets.telemetry.readings`) has a reading a second of each URL. Queue depth, running requests and KV
 use become a timeline; the phase histograms, read before and after, give the server's mean of each phase over the whole
 run, warm-up included, and the client's mean is taken over the same.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from targets.telemetry import scraper
+from targets.telemetry import readings as telemetry
+from targets.telemetry.readings import Reading
+from traces.trace import NS_PER_S
 
 from ..store.run_folder import Run
 from .quantiles import Values, finite
@@ -23,10 +27,34 @@ CLIENT = {"ttft": "ttft", "e2e": "e2e"}  # phases that the client measures too; 
 Series = dict[str, tuple[Values, Values]]  # gauge -> seconds of the run, values
 
 
-def readings(folder: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class PhaseMean:
+    """A phase as a server's histogram has it: its mean (s) over `n` requests, the client's mean, and the difference."""
+
+    url: str
+    target: str
+    phase: str
+    mean: float
+    n: int
+    client: float | None
+    difference: float | None
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """The median time (s) of a TCP connect to a URL that is not on this machine, before, during and after the load."""
+
+    url: str
+    target: str
+    before: float | None
+    during: float | None
+    after: float | None
+
+
+def readings(folder: Path) -> list[Reading]:
     """Empty where no server's metrics were read."""
-    path = folder / scraper.FILE
-    return scraper.read(path) if path.exists() else []
+    path = folder / telemetry.FILE
+    return telemetry.read(path) if path.exists() else []
 
 
 def owner(targets: Iterable[Mapping[str, Any]], url: str) -> str:
@@ -39,47 +67,42 @@ def owner(targets: Iterable[Mapping[str, Any]], url: str) -> str:
     return ""
 
 
-def series(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
+def series(readings: Sequence[Reading]) -> dict[str, Series]:
     """By URL, the gauges of SHOWN that it has."""
-    found: dict[str, Series] = {}
-    for url in dict.fromkeys(str(row["url"]) for row in rows):
-        mine = [row for row in rows if row["url"] == url]
+    of_urls: dict[str, Series] = {}
+    for url in dict.fromkeys(reading.url for reading in readings):
         for name in SHOWN:
-            points = [(row["at"] * 1e-9, float(row[name])) for row in mine if name in row]
+            points = [(r.at / NS_PER_S, r.gauges[name]) for r in readings if r.url == url and name in r.gauges]
             if points:
                 at, values = np.array(points).T
-                found.setdefault(url, {})[name] = (at, values)
-    return found
+                of_urls.setdefault(url, {})[name] = (at, values)
+    return of_urls
 
 
-def account(run: Run, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row a URL and phase: the server's mean (s) and count, the client's mean of the same, and the difference."""
-    targets = run.facts.get("targets", [])
-    found = []
-    for url, phases in scraper.means(dict(row) for row in rows).items():
-        target = owner(targets, url)
-        mine = run.rows[run.rows["target"] == target]
+def phase_means(run: Run, readings: Sequence[Reading]) -> list[PhaseMean]:
+    """One for each URL and each phase that its histograms have."""
+    means = []
+    for url, phases in telemetry.means(readings).items():
+        target = owner(run.facts.get("targets", []), url)
+        rows = run.rows[run.rows["target"] == target]
         for phase, (mean, count) in phases.items():
-            ours = finite(float(mine[CLIENT[phase]].mean())) if phase in CLIENT and len(mine) else None
-            row = {"url": url, "target": target, "phase": phase, "mean": mean, "n": count, "client": ours}
-            found.append(row | {"difference": None if ours is None else ours - mean})
-    return found
+            client = finite(float(rows[CLIENT[phase]].mean())) if phase in CLIENT and len(rows) else None
+            difference = None if client is None else client - mean
+            means.append(PhaseMean(url, target, phase, mean, count, client, difference))
+    return means
 
 
-def round_trips(run: Run, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row a URL that is not on this machine: median time of a TCP connect (s) before, during and after the load."""
+def round_trips(run: Run, readings: Sequence[Reading]) -> list[RoundTrip]:
+    """One for each URL to which round trips were measured."""
     targets = run.facts.get("targets", [])
-    found = scraper.round_trips(dict(row) for row in rows)
     return [
-        {"url": url, "target": owner(targets, url), **{when: times.get(when) for when in ("before", "during", "after")}}
-        for url, times in found.items()
+        RoundTrip(url, owner(targets, url), *(times.get(when) for when in ("before", "during", "after")))
+        for url, times in telemetry.round_trips(readings).items()
     ]
 
 
-def problems(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, str]]:
-    """(url, failed readings, the first failure's words)."""
-    failed: dict[str, list[str]] = {}
-    for row in rows:
-        if "error" in row:
-            failed.setdefault(str(row["url"]), []).append(str(row["error"]))
-    return [(url, len(words), words[0]) for url, words in failed.items()]
+def failures(readings: Sequence[Reading]) -> list[tuple[str, int, str]]:
+    """(URL, how many of its readings failed, the first one's error)."""
+    failed = [reading for reading in readings if reading.error]
+    first = {reading.url: reading.error for reading in reversed(failed)}
+    return [(url, count, first[url]) for url, count in Counter(reading.url for reading in failed).items()]

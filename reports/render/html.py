@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from targets.telemetry.readings import Reading
 from traces.errors import InputError
 from traces.files import write_whole
 
@@ -102,9 +103,9 @@ def _section(run: Run, summary: Mapping[str, Any], numbers: Mapping[str, int], s
     readings = server_metrics.readings(run.folder)
     return {
         "simulated": bool(facts.get("simulated")),
-        "told": server_metrics.account(run, readings),
+        "server_phases": server_metrics.phase_means(run, readings),
         "round_trips": server_metrics.round_trips(run, readings),
-        "untold": server_metrics.problems(readings),
+        "failed_readings": server_metrics.failures(readings),
         "summary": summary,
         "results": results,
         "steps": [(step, [result for result in results if result["step"] == step]) for step in steps],
@@ -220,13 +221,11 @@ def _phases(summary: Mapping[str, Any], numbers: Mapping[str, int], name: str) -
     return plots.phases(name, [(numbers[r["target"]], r["phases"]) for r in summary["results"]], time_account.ALL)
 
 
-def _servers(
-    run: Run, readings: Sequence[Mapping[str, Any]], numbers: Mapping[str, int], slug: str
-) -> Iterator[dict[str, Any]]:
+def _servers(run: Run, readings: Sequence[Reading], numbers: Mapping[str, int], slug: str) -> Iterator[dict[str, Any]]:
     targets = run.facts.get("targets", [])
-    told = server_metrics.series(readings)
-    if told:
-        drawn = [(numbers.get(server_metrics.owner(targets, url), 0), gauges) for url, gauges in told.items()]
+    series = server_metrics.series(readings)
+    if series:
+        drawn = [(numbers.get(server_metrics.owner(targets, url), 0), gauges) for url, gauges in series.items()]
         caption = "Read from the servers' metrics every second, a line a URL in its target's colour."
         yield _plot(f"{slug}-servers", plots.servers(f"{slug} servers", drawn, server_metrics.SHOWN), caption)
 

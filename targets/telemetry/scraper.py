@@ -1,42 +1,28 @@
-"""What the servers say of themselves while the load runs: `/metrics` (Prometheus text), read every second.
+"""Reads what the servers say of themselves while the load runs: `/metrics`, every second, into metrics.jsonl.
 
-The reading is off the client's critical path, in a process of its own: `python -m targets.telemetry.scraper`, started and ended by
-`Scraper`. It reads each URL once before the load, every second during it and once after, a thread a URL, and writes one
-JSON line a reading:
-
-    {"at": 1000012345, "url": "...", "when": "during", "running": 12, "waiting": 3, "kv_use": 0.41,
-     "ttft": [sum of seconds, count], ...}
-
-and for each target that is not on this machine the network's round trip, as long as a TCP connect takes:
-
-    {"at": 1000012345, "url": "https://api.groq.com", "when": "during", "round_trip": 0.0123}
-
-`at` is nanoseconds from the run's start. A name that a server doesn't have is absent; a reading that failed has
-`error`. `before` and `after` also have the histograms' buckets, so that quantiles of the run alone can be had. Prefill
-and decode workers stay apart, because each has its URL. The names of vLLM, SGLang, Dynamo, TGI, TensorRT-LLM and
-llama.cpp stand in the tables below (2026).
+The reading is off the client's critical path, in a process of its own: `python -m targets.telemetry.scraper`, started
+and ended by `Scraper`. It reads each URL once before the load, every second during it and once after, with a thread for
+each URL, and writes a line for each reading (readings.py). For each target that is not on this machine it measures the
+network's round trip, too. Prefill and decode workers stay apart, because each has its URL.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import re
 import socket
 import subprocess
 import sys
 import threading
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from select import select
-from statistics import median
-from typing import IO, Any
+from typing import IO
 
 from traces.errors import InputError
+from traces.trace import NS_PER_S
 
 from ..address import resolve
 from ..client.blocking import get
@@ -45,183 +31,21 @@ from ..clock import Clock, monotonic_ns
 from ..target import Target
 from ..url import loopback, port, split
 from ..wire import lenient
+from .readings import AFTER, BEFORE, DURING, FILE, Reading
 
 EVERY = 1.0  # seconds
 PATIENCE = 2.0  # seconds that one reading may take
 LARGEST = 8 << 20  # bytes of one answer
-UNLIKELY = 1e15  # counts and seconds are below it, and not below 0
-FILE = "metrics.jsonl"
-
-GAUGES = {
-    "running": (
-        "vllm:num_requests_running",
-        "sglang:num_running_reqs",
-        "dynamo_frontend_inflight_requests",
-        "tgi_batch_current_size",
-        "trtllm_num_requests_running",
-        "llamacpp:requests_processing",
-    ),
-    "waiting": (
-        "vllm:num_requests_waiting",
-        "sglang:num_queue_reqs",
-        "dynamo_frontend_queued_requests",
-        "tgi_queue_size",
-        "trtllm_num_requests_waiting",
-        "llamacpp:requests_deferred",
-    ),
-    "prefill_inflight": ("sglang:num_prefill_inflight_queue_reqs",),
-    "decode_transfer": ("sglang:num_decode_transfer_queue_reqs",),
-    "kv_use": (
-        "vllm:kv_cache_usage_perc",
-        "vllm:gpu_cache_usage_perc",
-        "sglang:token_usage",
-        "trtllm_kv_cache_utilization",
-    ),
-    "kv_hit_rate": ("sglang:cache_hit_rate", "trtllm_kv_cache_hit_rate"),
-}
-LARGEST_COUNTS = {"kv_use", "kv_hit_rate"}  # shares: of several engines the fullest counts, others are added up
-HISTOGRAMS = {
-    "ttft": (
-        "vllm:time_to_first_token_seconds",
-        "sglang:time_to_first_token_seconds",
-        "dynamo_frontend_time_to_first_token_seconds",
-        "trtllm_time_to_first_token_seconds",
-    ),
-    "itl": (
-        "vllm:inter_token_latency_seconds",
-        "vllm:time_per_output_token_seconds",
-        "sglang:inter_token_latency_seconds",
-        "dynamo_frontend_inter_token_latency_seconds",
-        "tgi_request_mean_time_per_token_duration",
-        "trtllm_time_per_output_token_seconds",
-    ),
-    "e2e": (
-        "vllm:e2e_request_latency_seconds",
-        "sglang:e2e_request_latency_seconds",
-        "dynamo_frontend_request_duration_seconds",
-        "tgi_request_duration",
-        "trtllm_e2e_request_latency_seconds",
-    ),
-    "queue": (
-        "vllm:request_queue_time_seconds",
-        "sglang:queue_time_seconds",
-        "tgi_request_queue_duration",
-        "trtllm_request_queue_time_seconds",
-    ),
-    "prefill": ("vllm:request_prefill_time_seconds",),
-    "decode": ("vllm:request_decode_time_seconds",),
-    "transfer": ("vllm:nixl_xfer_time_seconds",),
-}
-
-_SAMPLE = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? +(\S+)(?: +-?\d+)?")
-_LE = re.compile(r'(?:^|,)\s*le="([^"]*)"')
-Samples = dict[str, list[tuple[str, float]]]
-
-
-def samples(text: str) -> Samples:
-    """The samples of a Prometheus text by name, each with its labels as they stand. Lines that are none are skipped."""
-    found: Samples = defaultdict(list)
-    for line in text.splitlines():
-        match = _SAMPLE.fullmatch(line.strip())
-        if match is None:
-            continue
-        try:
-            value = float(match[3])
-        except ValueError:
-            continue
-        if 0 <= value < UNLIKELY:
-            found[match[1]].append((match[2] or "", value))
-    return found
-
-
-def reading(text: str, buckets: bool = False) -> dict[str, Any]:
-    """What one answer says, under our names."""
-    found = samples(text)
-    row: dict[str, Any] = {}
-    for ours, theirs in GAUGES.items():
-        if name := next((name for name in theirs if name in found), None):
-            values = [value for _, value in found[name]]
-            row[ours] = max(values) if ours in LARGEST_COUNTS else sum(values)
-    for ours, theirs in HISTOGRAMS.items():
-        if name := next((name for name in theirs if f"{name}_count" in found and f"{name}_sum" in found), None):
-            row[ours] = [sum(value for _, value in found[f"{name}_{part}"]) for part in ("sum", "count")]
-            if buckets:
-                row[f"{ours}_buckets"] = _buckets(found[f"{name}_bucket"])
-    return row
-
-
-def _buckets(parts: Iterable[tuple[str, float]]) -> list[list[float]]:
-    """[upper bound, cumulative count] pairs, the series of several engines added up; the last bound is left out."""
-    counts: dict[float, float] = defaultdict(float)
-    for labels, value in parts:
-        bound = _bound(labels)
-        if math.isfinite(bound):
-            counts[bound] += value
-    return [[bound, counts[bound]] for bound in sorted(counts)]
-
-
-def _bound(labels: str) -> float:
-    named = _LE.search(labels)
-    try:
-        return float(named[1]) if named else math.nan
-    except ValueError:
-        return math.nan
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The readings of a run. A line that a kill cut short is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
-
-
-def means(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, tuple[float, int]]]:
-    """By URL and phase: mean seconds and count of what happened between the readings before and after the load."""
-    ends: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-    for row in rows:
-        if row.get("when") in ("before", "after") and "error" not in row:
-            ends[row["url"]][row["when"]] = row
-    return {url: dict(_phases(both)) for url, both in ends.items() if len(both) == 2}
-
-
-def _phases(ends: dict[str, dict[str, Any]]) -> Iterator[tuple[str, tuple[float, int]]]:
-    for phase in HISTOGRAMS:
-        if phase in ends["after"]:
-            before, after = ends["before"].get(phase, [0.0, 0.0]), ends["after"][phase]
-            total, count = after[0] - before[0], round(after[1] - before[1])
-            if count > 0 and total >= 0:
-                yield phase, (total / count, count)
-
-
-def round_trips(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """By URL: the median round trip in seconds before, during and after the load."""
-    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        if "round_trip" in row:
-            found[row["url"]][row["when"]].append(row["round_trip"])
-    return {url: {when: median(times) for when, times in all_.items()} for url, all_ in found.items()}
 
 
 class Scraper:
     """The process that reads, from here on until `stop`. Does nothing where there is nothing to read."""
 
-    def __init__(self, specs: Iterable[Target], folder: Path, origin: int) -> None:
+    def __init__(self, targets: Iterable[Target], folder: Path, origin: int) -> None:
         """`origin` is the run's start, nanoseconds since the epoch (`Clock.origin`)."""
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "targets.telemetry.scraper",
-            "--out",
-            str(folder / FILE),
-            "--origin",
-            str(origin),
-        ]
-        looks = [json.dumps(asdict(look)) for look in looks_at(specs)]
+        command = [sys.executable, "-P", "-m", "targets.telemetry.scraper"]
+        command += ["--out", str(folder / FILE), "--origin", str(origin)]
+        looks = [json.dumps(asdict(look)) for look in looks_at(targets)]
         self._process = None
         if looks:
             self._process = subprocess.Popen([*command, *looks], stdin=subprocess.PIPE, start_new_session=True)
@@ -246,22 +70,25 @@ class Look:
     insecure: bool = False
     ca_file: str | None = None
 
-    def see(self, when: str) -> dict[str, Any]:
-        """Raises OSError, HttpError or InputError."""
-        if self.round_trip:
-            return {"round_trip": _round_trip(self.url)}
-        text = get(self.url, PATIENCE, insecure=self.insecure, ca_file=self.ca_file, largest=LARGEST)
-        return reading(text.decode("utf-8", "replace"), buckets=when != "during")
+    def take(self, at: int, when: str) -> Reading:
+        """One reading, whose instant is `at`. What goes wrong is in it."""
+        try:
+            if self.round_trip:
+                return Reading(at, self.url, when, round_trip=_round_trip(self.url))
+            text = get(self.url, PATIENCE, insecure=self.insecure, ca_file=self.ca_file, largest=LARGEST)
+            return Reading.of_text(at, self.url, when, text.decode("utf-8", "replace"))
+        except (OSError, HttpError, InputError) as error:
+            return Reading(at, self.url, when, error=lenient.line(str(error) or type(error).__name__, 200))
 
 
-def looks_at(specs: Iterable[Target]) -> list[Look]:
+def looks_at(targets: Iterable[Target]) -> list[Look]:
     """Each metrics URL once, trusted as its target is (of several targets the strictest counts), and what is far."""
     looks: dict[str, Look] = {}
-    specs = sorted(specs, key=lambda spec: spec.insecure)
-    for spec in specs:
-        for url in spec.metrics:
-            looks.setdefault(url, Look(url, insecure=spec.insecure, ca_file=spec.ca_file))
-    far = {url for spec in specs for url in (spec.url, *spec.prefill, *spec.decode) if _is_far(url)}
+    targets = sorted(targets, key=lambda target: target.insecure)
+    for target in targets:
+        for url in target.metrics:
+            looks.setdefault(url, Look(url, insecure=target.insecure, ca_file=target.ca_file))
+    far = {url for target in targets for url in (target.url, *target.prefill, *target.decode) if _is_far(url)}
     return [*looks.values(), *(Look(url, round_trip=True) for url in sorted(far))]
 
 
@@ -278,7 +105,7 @@ def _round_trip(url: str) -> float:
         sock.settimeout(PATIENCE)
         began = monotonic_ns()
         sock.connect(address)  # type: ignore[arg-type]
-        return (monotonic_ns() - began) * 1e-9
+        return (monotonic_ns() - began) / NS_PER_S
 
 
 class _Log:
@@ -287,27 +114,23 @@ class _Log:
     def __init__(self, out: IO[str], origin: int | None) -> None:
         self.clock, self.over = Clock(origin), threading.Event()
         self._out, self._lock = out, threading.Lock()
-        self._told: set[str] = set()  # URLs whose metrics' failure was said
+        self._reported: set[str] = set()  # URLs whose metrics' failure is on stderr
 
     def follow(self, look: Look) -> None:
         """One URL from before to after, on the run's whole seconds."""
-        self._note(look, "before")
-        while not self.over.wait(EVERY - self.clock.now() % 1_000_000_000 * 1e-9):
-            self._note(look, "during")
-        self._note(look, "after")
+        self._note(look, BEFORE)
+        while not self.over.wait(EVERY - self.clock.now() % NS_PER_S / NS_PER_S):
+            self._note(look, DURING)
+        self._note(look, AFTER)
 
     def _note(self, look: Look, when: str) -> None:
-        row: dict[str, Any] = {"at": self.clock.now(), "url": look.url, "when": when}
-        try:
-            row |= look.see(when)
-        except (OSError, HttpError, InputError) as error:
-            row["error"] = lenient.line(str(error) or type(error).__name__, 200)
+        reading = look.take(self.clock.now(), when)
         with self._lock:
-            self._out.write(json.dumps(row) + "\n")
+            self._out.write(json.dumps(reading.to_json()) + "\n")
             self._out.flush()
-            if "error" in row and not look.round_trip and look.url not in self._told:
-                self._told.add(look.url)
-                sys.stderr.write(f"{look.url}: its metrics can't be read: {row['error']}\n")
+            if reading.error and not look.round_trip and look.url not in self._reported:
+                self._reported.add(look.url)
+                sys.stderr.write(f"{look.url}: its metrics can't be read: {reading.error}\n")
 
 
 def main() -> None:

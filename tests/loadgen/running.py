@@ -209,7 +209,7 @@ def refused(patch: pytest.MonkeyPatch, cwd: Path, *arguments: str | Path) -> int
         raise AssertionError("the run was started")
 
     patch.chdir(cwd)
-    patch.setattr(spawn, "run", started)
+    patch.setattr(spawn, "become_locust", started)
     patch.setattr(sys, "argv", ["phaseload", *command(*arguments)[4:]])
     with pytest.raises(SystemExit) as ended:
         program.main()

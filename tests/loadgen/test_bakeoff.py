@@ -8,10 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loadgen.bakeoffs import DEMO, DEMO_STEP_S, DEMO_STEPS, THREE, USE, sized, steps
-from loadgen.cli.target_options import factors
+from loadgen.bakeoffs import DEMO, DEMO_FACTORS, DEMO_STEP_S, THREE, USE, WORKLOAD, sized, steps_of
 from loadgen.load import Load
-from loadgen.planner import requests
+from loadgen.pacing import requests
 from targets.simulated.sizing import capacity
 
 from .running import about, endpoint, expected, phaseload, refused, rows, running, trace, until
@@ -100,25 +99,25 @@ def test_unusable_targets(
 
 
 def test_the_demonstrations_pools_are_used_to_about_60_percent() -> None:
-    sample = list(requests(DEMO))
+    sample = list(requests(WORKLOAD, DEMO))
     assert DEMO.request_rate is not None
-    for made in sized(THREE, DEMO):
+    for made in sized(THREE, WORKLOAD, DEMO):
         pools = [int(part) for part in made.settings["pool"].split(":")]
         for size, one in zip(pools, capacity(made.profile, sample, settings=made.settings), strict=True):
             assert 0.3 <= DEMO.request_rate / (size * one) <= USE + 0.02
 
 
 def test_the_demonstration_can_bound_p99() -> None:
-    counted = sum(request.due >= DEMO.warmup * 1e9 for request in requests(DEMO))
+    counted = sum(request.due >= DEMO.warmup * 1e9 for request in requests(WORKLOAD, DEMO))
     assert counted >= 500
 
 
 def test_steps_multiply_any_kind_of_load() -> None:
-    ladder = steps(Load("t", request_rate=2.0, duration=9, warmup=1), [1, 3], 4.0)
+    ladder = steps_of(Load(request_rate=2.0, duration=9, warmup=1), [1, 3], 4.0)
     assert [(step.name, step.load.request_rate, step.load.duration, step.load.warmup) for step in ladder] == [
         ("base", 2.0, 9, 1),
         ("3x", 6.0, 4.0, 0.0),
     ]
-    assert steps(Load("t", concurrency=3), [2.5], None)[0].load.concurrency == 8
-    assert steps(Load("t", speedup=2), [2], None)[0].load.speedup == 4
-    assert len(steps(DEMO, factors(DEMO_STEPS), DEMO_STEP_S)) == 3
+    assert steps_of(Load(concurrency=3), [2.5], None)[0].load.concurrency == 8
+    assert steps_of(Load(speedup=2), [2], None)[0].load.speedup == 4
+    assert len(steps_of(DEMO, DEMO_FACTORS, DEMO_STEP_S)) == 3

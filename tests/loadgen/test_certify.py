@@ -11,7 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from loadgen import certificate, selftest
-from loadgen.cli.certify import STEPS, certify
+from loadgen.certificate import STEPS
+from loadgen.cli.certify import certify
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from loadgen import plan as plans
-from loadgen import planner
-from loadgen.load import Load
+from loadgen import replays
+from loadgen.load import Load, RunOptions
 from loadgen.run.coordinator import Coordinator
 from targets.target import Target
 
@@ -16,8 +16,8 @@ from .running import trace
 
 
 def test_a_worker_that_says_what_nobody_knows_is_lost(tmp_path: Path) -> None:
-    load = Load(str(trace(tmp_path / "t.csv", 3)))
-    plan, traces = planner.replay("p", load, Target("a", "http://127.0.0.1:9"))
+    name = str(trace(tmp_path / "t.csv", 3))
+    plan, traces = replays.planned(name, Target("a", "http://127.0.0.1:9"), Load(), RunOptions())
     plans.save(plan, traces, tmp_path)
     sent: list[dict[str, Any]] = []
     conductor = Coordinator(tmp_path, plan, ["w"], lambda message, _: sent.append(message), lambda _: True)

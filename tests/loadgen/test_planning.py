@@ -10,8 +10,10 @@ import pytest
 
 from loadgen import plan as plans
 from loadgen.cli import app as program
+from loadgen.folders import numbered
 from loadgen.load import Load
-from loadgen.planner import numbered, phase, requests
+from loadgen.pacing import requests
+from loadgen.plan import step_of
 from targets.target import Target
 from traces.errors import InputError
 
@@ -33,24 +35,24 @@ BAD: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "said"), BAD)
+@pytest.mark.parametrize(("given", "message"), BAD)
 def test_a_load_that_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     trace(tmp_path / "t.csv", 10)
     (tmp_path / "huge.csv").write_text("due_s,prompt_tokens,output_tokens\n0,1,1\n1,2000000000,1\n")
     (tmp_path / "garbage.parquet").write_bytes(bytes(range(256)) * 9)
     with pytest.raises(InputError) as refused:
-        requests(Load(**{"trace": "t.csv", **given}))
-    assert said in str(refused.value)
+        requests(given.get("trace", "t.csv"), Load(**{name: given[name] for name in given if name != "trace"}))
+    assert message in str(refused.value)
 
 
 def test_a_huge_prompt_may_be_cut_and_a_window_may_be_short(tmp_path: Path) -> None:
     path = trace(tmp_path / "t.csv", 10)
     (tmp_path / "huge.csv").write_text("due_s,prompt_tokens,output_tokens\n0,1,1\n1,2000000000,1\n")
-    assert requests(Load(str(tmp_path / "huge.csv"), max_context=4096)).column("prompt_tokens").max() == 4095
-    assert len(requests(Load(str(path), warmup=0.18))) == 10
+    assert requests(str(tmp_path / "huge.csv"), Load(max_context=4096)).column("prompt_tokens").max() == 4095
+    assert len(requests(str(path), Load(warmup=0.18))) == 10
 
 
 def test_a_folder_that_cant_be_made() -> None:
@@ -59,8 +61,9 @@ def test_a_folder_that_cant_be_made() -> None:
 
 
 def test_a_plan_is_cut(tmp_path: Path) -> None:
-    load = Load(str(trace(tmp_path / "t.csv", 10)), warmup=0.05)
-    one = phase("0.arrow", "replay", load, [Target("a", "http://a", "m")], requests(load))
+    load = Load(warmup=0.05)
+    sent = requests(str(trace(tmp_path / "t.csv", 10)), load)
+    one = step_of("0.arrow", "replay", load, [Target("a", "http://a", "m")], sent)
     plan = plans.Plan("p", (one,))
     assert plans.cut(plan, 0.15).phases[0].end == 150_000_000
     with pytest.raises(InputError, match="before the warm-up"):

@@ -15,10 +15,9 @@ import pytest
 import typer
 from fastdigest import TDigest
 
-from loadgen import preflight, secrets
+from loadgen import preflight, secrets, target_options
 from loadgen.cli import app as program
-from loadgen.cli import target_options
-from loadgen.load import Answers, Endpoint
+from loadgen.load import TargetOptions
 from loadgen.plan import Arm, Plan, Step
 from loadgen.run import progress
 from targets.client import http_client
@@ -43,8 +42,8 @@ def test_times_that_are_none(text: str) -> None:
 
 def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
     (tmp_path / "t.toml").write_text('[cpu]\nurl = "http://c:1"\nmodel = "m"\n')
-    endpoint, answers = Endpoint("m", "completions", header=["X-A: ${B}"]), Answers(extra_body='{"k": 1}')
-    specs = target_options.several(["gpu=http://g:1/v1", "groq=https://q"], tmp_path / "t.toml", endpoint, answers)
+    options = TargetOptions("m", "completions", header=["X-A: ${B}"], extra_body='{"k": 1}')
+    specs = target_options.several(["gpu=http://g:1/v1", "groq=https://q"], tmp_path / "t.toml", options)
     assert [spec.name for spec in specs] == ["cpu", "gpu", "groq"]
     assert (specs[1].headers, specs[1].extra_body, specs[1].endpoint_type) == (
         (("X-A", "${B}"),),
@@ -59,15 +58,15 @@ def test_time_limits_are_options_of_every_command_that_sends() -> None:
     for name in ("replay", "bakeoff", "capacity", "record"):
         params = {param.name: param.default for param in group.commands[name].params}  # type: ignore[attr-defined]
         assert [params[key] for key in TIMEOUTS] == list(astuple(Limits()))
-    endpoint = Endpoint(connect_timeout=1.5, first_token_timeout=2, silence_timeout=3, request_timeout=4)
-    made = target_options.spec("gpu", "http://g:1", endpoint, Answers())
+    options = TargetOptions(connect_timeout=1.5, first_token_timeout=2, silence_timeout=3, request_timeout=4)
+    made = target_options.target("gpu", "http://g:1", options)
     assert astuple(made.limits) == (1.5, 2, 3, 4)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
 def test_time_limits_that_are_none(seconds: float) -> None:
     with pytest.raises(InputError, match="--silence-timeout"):
-        Endpoint(silence_timeout=seconds)
+        TargetOptions(silence_timeout=seconds)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,7 @@ def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
         monkeypatch.setenv(f"PHASELOAD_HEADER_{number}", "")  # restored afterwards
         monkeypatch.delenv(f"PHASELOAD_HEADER_{number}")
     given = ["Authorization: Bearer sk-1", "X-Key: sk-2", "X-Again: Bearer sk-1", "X-Team: a", "X-Token: ${T}"]
-    headers = dict(target_options.spec("x", "http://h", Endpoint(header=given), Answers()).headers)
+    headers = dict(target_options.target("x", "http://h", TargetOptions(header=given)).headers)
     assert headers == {
         "Authorization": "${PHASELOAD_HEADER_1}", "X-Key": "${PHASELOAD_HEADER_2}", "X-Again": "${PHASELOAD_HEADER_1}",
         "X-Team": "a", "X-Token": "${T}",
@@ -107,7 +106,7 @@ def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
 @pytest.mark.parametrize("url", ["g:1", "ftp://g", "http://", "http://g:0", "http://u:p@g", "unix://s", ""])
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(InputError, match="--url"):
-        target_options.spec("x", url, Endpoint(), Answers())
+        target_options.target("x", url, TargetOptions())
 
 
 def test_a_late_server_is_waited_for() -> None:

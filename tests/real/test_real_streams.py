@@ -9,7 +9,7 @@ import pytest
 
 from targets.exchange import Outcome
 from targets.target import Call, Target
-from targets.telemetry.scraper import reading
+from targets.telemetry import names, prometheus
 
 from .servers import dynamo
 
@@ -98,7 +98,8 @@ def test_end_to_end_is_what_disaggregated_dynamo_says(namespace, disaggregated):
 
     def ttft():
         text = namespace.run(sys.executable, "-c", GET, f"{disaggregated}/metrics").decode()
-        return reading(text).get("ttft", (0.0, 0))  # seconds together, and of how many
+        ttft = names.histograms(prometheus.parse(text)).get("ttft")
+        return (ttft.sum, ttft.count) if ttft else (0.0, 0)  # seconds together, and of how many
 
     def difference():
         before = ttft()
@@ -152,6 +153,8 @@ def test_each_is_probed_and_its_metrics_are_read(namespace, aggregated, llamacpp
     assert "yes dynamo" in said and "reports queue, prefill\n" in said
     assert "yes llama" in said and "reports prefill, decode" in said
     urls = (aggregated, llamacpp)
-    metrics = {url: reading(namespace.run(sys.executable, "-c", GET, f"{url}/metrics").decode()) for url in urls}
-    assert metrics[aggregated]["ttft"][1] >= 1 and metrics[aggregated]["e2e"][1] >= 1
-    assert {"running", "waiting"} <= metrics[aggregated].keys() & metrics[llamacpp].keys()
+    texts = [namespace.run(sys.executable, "-c", GET, f"{url}/metrics").decode() for url in urls]
+    samples = [prometheus.parse(text) for text in texts]
+    seconds = names.histograms(samples[0])
+    assert seconds["ttft"].count >= 1 and seconds["e2e"].count >= 1
+    assert all({"running", "waiting"} <= names.gauges(each).keys() for each in samples)

@@ -10,6 +10,7 @@ import pytest
 
 from reports.analysis import server_metrics
 from reports.store import run_folder
+from targets.telemetry.readings import Reading
 from tests.reports import made
 from tests.reports.test_html import Seen
 
@@ -31,12 +32,12 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_account(folder: Path) -> None:
     run = run_folder.load(folder)
-    ttft, queue = server_metrics.account(run, server_metrics.readings(folder))
-    assert (ttft["target"], ttft["phase"], ttft["n"]) == ("h100", "ttft", 200)
-    assert ttft["mean"] == pytest.approx(0.03)
-    assert ttft["client"] == pytest.approx(np.nanmean(run.rows["ttft"]))
-    assert ttft["difference"] == pytest.approx(ttft["client"] - 0.03)
-    assert (queue["mean"], queue["client"], queue["difference"]) == (pytest.approx(0.005), None, None)
+    ttft, queue = server_metrics.phase_means(run, server_metrics.readings(folder))
+    assert (ttft.target, ttft.phase, ttft.n) == ("h100", "ttft", 200)
+    assert ttft.mean == pytest.approx(0.03)
+    assert ttft.client == pytest.approx(np.nanmean(run.rows["ttft"]))
+    assert ttft.difference == pytest.approx(ttft.client - 0.03)
+    assert (queue.mean, queue.client, queue.difference) == (pytest.approx(0.005), None, None)
 
 
 def test_the_timeline_and_the_page(folder: Path) -> None:
@@ -49,14 +50,12 @@ def test_the_timeline_and_the_page(folder: Path) -> None:
 
 
 def test_round_trips(folder: Path) -> None:
-    far = [{"at": second, "url": "https://far/v1", "when": when, "round_trip": time}
+    far = [Reading(second, "https://far/v1", when, round_trip=time)
            for second, (when, time) in enumerate([("before", 0.01), ("during", 0.02), ("during", 0.04)])]  # fmt: skip
     run = run_folder.load(folder)
     run.facts["targets"][0]["url"] = "https://far/v1/"
     (row,) = server_metrics.round_trips(run, far)
-    assert row == {
-        "url": "https://far/v1", "target": "h100", "before": 0.01, "during": pytest.approx(0.03), "after": None,
-    }  # fmt: skip
+    assert row == server_metrics.RoundTrip("https://far/v1", "h100", 0.01, pytest.approx(0.03), None)
 
 
 def test_whose_a_url_is() -> None:

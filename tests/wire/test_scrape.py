@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import json
 import socket
 import threading
 import time
@@ -14,7 +15,9 @@ from targets.client.blocking import get
 from targets.client.http import HttpError
 from targets.clock import Clock
 from targets.target import Target
-from targets.telemetry.scraper import FILE, LARGEST, Look, Scraper, looks_at, means, read, reading, round_trips, samples
+from targets.telemetry.prometheus import Histogram, parse
+from targets.telemetry.readings import FILE, Reading, means, read, round_trips
+from targets.telemetry.scraper import LARGEST, Look, Scraper, looks_at
 from traces.errors import InputError
 
 VLLM = """\
@@ -37,8 +40,16 @@ vllm:nixl_xfer_time_seconds_sum 0.5
 """
 
 
+def row(text, when="during"):
+    """What a line of metrics.jsonl says of a server's answer."""
+    line = json.dumps(Reading.of_text(7, "http://u", when, text).to_json())
+    assert Reading.from_json(json.loads(line)) == Reading.of_text(7, "http://u", when, text)
+    place = {"at": 7, "url": "http://u", "when": when}
+    return {key: value for key, value in json.loads(line).items() if place.get(key) != value}
+
+
 def test_vllm():
-    assert reading(VLLM, buckets=True) == {
+    assert row(VLLM, "before") == {
         "running": 15.0,
         "waiting": 2.0,
         "kv_use": 0.75,
@@ -47,11 +58,11 @@ def test_vllm():
         "transfer": [0.5, 2.0],
         "transfer_buckets": [],
     }
-    assert "ttft_buckets" not in reading(VLLM)
+    assert "ttft_buckets" not in row(VLLM)
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("llamacpp:requests_processing 3\nllamacpp:requests_deferred 1\n", {"running": 3.0, "waiting": 1.0}),
         ('sglang:num_running_reqs{a="b"} 1\nsglang:token_usage 0.5', {"running": 1.0, "kv_use": 0.5}),
@@ -67,19 +78,19 @@ def test_vllm():
         ("", {}),
     ],
 )
-def test_other_servers_and_nonsense(text, found):
-    assert reading(text) == found
+def test_other_servers_and_nonsense(text, expected):
+    assert row(text) == expected
 
 
 def test_a_bound_that_is_no_number_costs_its_bucket_only():
     text = VLLM.replace('le="0.1"', 'le="abc"')
-    assert reading(text, buckets=True)["ttft_buckets"] == [[1.0, 9.0]]
+    assert row(text, "after")["ttft_buckets"] == [[1.0, 9.0]]
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_any_text_is_read(text):
-    samples(text)
+    parse(text)
 
 
 class Speaking:
@@ -175,19 +186,22 @@ def test_a_server_that_is_none_is_in_the_file_and_said_once(tmp_path, capfd):
             time.sleep(0.05)
         scraper.stop()
     rows = read(tmp_path / FILE)
-    assert [rows[0]["when"], rows[-1]["when"]] == ["before", "after"]
-    assert all("not HTTP" in row["error"] for row in rows)
+    assert [rows[0].when, rows[-1].when] == ["before", "after"]
+    assert all("not HTTP" in row.error for row in rows)
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"{url}: its metrics can't be read: not HTTP")
 
 
 def test_means_of_the_run_alone():
+    queue = Histogram(1.0, 10.0)
     rows = [
-        {"url": "a", "when": "before", "ttft": [100.0, 10.0], "queue": [1.0, 10.0]},
-        {"url": "a", "when": "during", "ttft": [101.0, 12.0]},
-        {"url": "a", "when": "after", "ttft": [103.0, 16.0], "queue": [1.0, 10.0], "decode": [4.0, 2.0]},
-        {"url": "b", "when": "before", "error": "refused"},
-        {"url": "b", "when": "after", "ttft": [1.0, 1.0]},
+        Reading(0, "a", "before", histograms={"ttft": Histogram(100.0, 10.0), "queue": queue}),
+        Reading(1, "a", "during", histograms={"ttft": Histogram(101.0, 12.0)}),
+        Reading(
+            2, "a", "after", histograms={"ttft": Histogram(103.0, 16.0), "queue": queue, "decode": Histogram(4.0, 2.0)}
+        ),
+        Reading(0, "b", "before", error="refused"),
+        Reading(2, "b", "after", histograms={"ttft": Histogram(1.0, 1.0)}),
     ]
     assert means(rows) == {"a": {"ttft": (0.5, 6), "decode": (2.0, 2)}}
 
@@ -217,19 +231,25 @@ def test_a_process_reads_before_during_and_after(tmp_path):
     limit = time.monotonic() + 20
     while time.monotonic() < limit and not (tmp_path / FILE).exists():
         time.sleep(0.05)
-    while time.monotonic() < limit and sum(row["when"] == "during" for row in read(tmp_path / FILE)) < 2:
+    while time.monotonic() < limit and sum(row.when == "during" for row in read(tmp_path / FILE)) < 2:
         time.sleep(0.05)
     scraper.stop()
     server.shutdown()
     rows = read(tmp_path / FILE)
-    good = [row for row in rows if row["url"] == up]
-    assert [row["when"] for row in good] == ["before", *["during"] * (len(good) - 2), "after"]
-    assert [row["running"] for row in good] == list(range(1, len(good) + 1))
-    assert all(0 < row["at"] <= clock.now() for row in rows)
-    assert [row["at"] for row in good] == sorted(row["at"] for row in good)
-    assert all("refused" in row["error"].lower() for row in rows if row["url"] == down)
+    good = [row for row in rows if row.url == up]
+    assert [row.when for row in good] == ["before", *["during"] * (len(good) - 2), "after"]
+    assert [row.gauges["running"] for row in good] == list(range(1, len(good) + 1))
+    assert all(0 < row.at <= clock.now() for row in rows)
+    assert [row.at for row in good] == sorted(row.at for row in good)
+    assert all("refused" in row.error.lower() for row in rows if row.url == down)
     (tmp_path / FILE).open("a").write('{"at": 1, "ur')
     assert read(tmp_path / FILE) == rows
+
+
+def test_a_line_that_is_no_reading_is_named(tmp_path):
+    (tmp_path / FILE).write_text('{"at": 1, "url": "http://u", "when": "during"}\n{"at": 2}\n')
+    with pytest.raises(InputError, match=rf"{FILE}:2: not a reading: KeyError\('url'\)"):
+        read(tmp_path / FILE)
 
 
 def test_nothing_to_read_no_process(tmp_path):
@@ -247,6 +267,6 @@ def test_round_trips_to_targets_elsewhere(tmp_path):
         while time.monotonic() < limit and not (file.exists() and '"during"' in file.read_text()):
             time.sleep(0.05)
         scraper.stop()
-    found = round_trips(read(tmp_path / FILE))
-    assert found.keys() == {url} and found[url].keys() == {"before", "during", "after"}
-    assert all(0 < seconds < 1 for seconds in found[url].values())
+    times = round_trips(read(tmp_path / FILE))
+    assert times.keys() == {url} and times[url].keys() == {"before", "during", "after"}
+    assert all(0 < seconds < 1 for seconds in times[url].values())

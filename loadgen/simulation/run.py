@@ -11,12 +11,13 @@ from reports.analysis.gates import check
 from reports.store import run_folder, run_json
 from reports.store.row_files import Writer
 from reports.store.run_folder import Run
-from reports.store.run_json import ClockFacts, RunFacts, StepFacts, TargetFacts
+from reports.store.run_json import ClockFacts, MachineFacts, RunFacts, StepFacts, TargetFacts, TraceFacts
 from targets.exchange import Exchange
 from targets.simulated import virtual
 from targets.simulated.build import Endpoint, SimulatedTarget
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Request, Trace
+from traces.typed_json import from_plain
 
 from .. import folders, pacing, plan, secrets
 from ..load import Load, RunOptions
@@ -91,7 +92,7 @@ def record_run(
         argv=tuple(secrets.argv()),
         json=options.json,
         simulated=True,
-        trace=plan.about(requests),
+        trace=from_plain(TraceFacts, plan.about(requests), "run.json"),
         targets=tuple(_target(*pair, model) for pair in zip(targets, endpoints, strict=True)),
         steps=(
             StepFacts(
@@ -108,7 +109,7 @@ def record_run(
         workers=(),
         ended="completed",
         clock=ClockFacts(0),
-        machine=record.machine(),
+        machine=MachineFacts(**record.machine()),
     )
     run_json.write(folder, facts)
     return folder

@@ -1,10 +1,9 @@
-"""Targets and load steps as the command line names them."""
+"""Targets as options name them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,8 +14,8 @@ from targets.url import split
 from targets.wire import WIRES
 from traces.errors import InputError
 
-from ..load import Answers, Endpoint
-from ..secrets import sheltered
+from .load import TargetOptions
+from .secrets import sheltered
 
 
 def required(value: str | None, option: str, remedy: str) -> str:
@@ -25,14 +24,14 @@ def required(value: str | None, option: str, remedy: str) -> str:
     return value
 
 
-def spec(name: str, url: str | None, endpoint: Endpoint, answers: Answers) -> Target:
-    """A Spec from options. Raises InputError."""
+def target(name: str, url: str | None, options: TargetOptions) -> Target:
+    """A Target from options. Raises InputError."""
     url = required(url, "--url", "for example --url http://127.0.0.1:8000")
     try:
         split(url)
     except ValueError as error:
         raise InputError(f"expected {error}" + ("" if "@" in url else f", got {url!r}"), where="--url") from None
-    kind = endpoint.endpoint_type
+    kind = options.endpoint_type
     if kind not in (*WIRES, "auto") and not kind.endswith(".toml"):
         raise InputError(
             f"no such endpoint type: {kind!r}",
@@ -40,10 +39,10 @@ def spec(name: str, url: str | None, endpoint: Endpoint, answers: Answers) -> Ta
             remedy=f"one of {', '.join(WIRES)}, auto, or a custom format's .toml file",
         )
     return Target(
-        name, url, endpoint.model, kind, endpoint.api_key_env, endpoint.api_key_file,
-        headers=tuple(map(_header, endpoint.header)), extra_body=_body(answers.extra_body),
-        ignore_eos=answers.ignore_eos, insecure=endpoint.insecure, ca_file=endpoint.ca_file,
-        limits=endpoint.limits(),
+        name, url, options.model, kind, options.api_key_env, options.api_key_file,
+        headers=tuple(map(_header, options.header)), extra_body=_body(options.extra_body),
+        ignore_eos=options.ignore_eos, insecure=options.insecure, ca_file=options.ca_file,
+        limits=options.limits(),
     )  # fmt: skip
 
 
@@ -52,37 +51,18 @@ def short_name(url: str | None, model: str) -> str:
     return model.rpartition("/")[2] or urlsplit(url or "").netloc or "target"
 
 
-def several(named: Sequence[str], file: Path | None, endpoint: Endpoint, answers: Answers) -> list[Target]:
+def several(named: Sequence[str], file: Path | None, options: TargetOptions) -> list[Target]:
     """The targets of --target NAME=URL and of --targets FILE. Raises InputError."""
-    specs = load(file) if file is not None else []
+    targets = load(file) if file is not None else []
     for text in named:
         name, equals, url = text.partition("=")
         if not equals or not name.strip():
             raise InputError(f"expected NAME=URL, got {text!r}", where="--target")
-        specs.append(spec(name.strip(), url.strip(), endpoint, answers))
-    names = [one.name for one in specs]
+        targets.append(target(name.strip(), url.strip(), options))
+    names = [each.name for each in targets]
     if len(set(names)) < len(names):
         raise InputError("two targets have the same name", where="--target", remedy="results are told apart by it")
-    return specs
-
-
-def choice(value: str, option: str, known: Sequence[str]) -> str:
-    if value not in known:
-        raise InputError(f"no such choice: {value!r}", where=option, remedy=f"one of {', '.join(known)}")
-    return value
-
-
-def factors(text: str) -> list[float]:
-    """Load steps: "1,2,4"."""
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError:
-        found = [0.0]
-    if any(not 0 < factor < inf for factor in found):
-        raise InputError(f"expected positive factors such as 1,2,4, got {text!r}", where="--steps")
-    if len(set(found)) < len(found):
-        raise InputError(f"a factor comes twice in {text!r}", where="--steps")
-    return found
+    return targets
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -1,0 +1,109 @@
+"""A replay: one trace against one target. `prepare` plans it and checks what can be checked before anything is sent."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from rich.console import Console
+
+from reports.store import run_folder
+from reports.store.run_folder import Run
+from targets.target import Target
+from traces.prompts import corpus as corpora
+from traces.trace import Trace
+
+from . import folders, pacing, preflight, secrets
+from . import plan as plans
+from .load import Load, RunKeywords, RunOptions
+from .plan import Plan, Step
+from .run.finish import conclude
+from .run.spawn import LocustProcess, Workers
+
+
+def replay(
+    trace: Trace | str,
+    target: Target,
+    load: Load | None = None,
+    *,
+    workers: Workers | None = None,
+    **options: Unpack[RunKeywords],
+) -> Run:
+    """Replays a trace against a target, waits for the end, and returns what was recorded.
+
+    trace    a trace, or the name of a file or of a bundled workload
+    load     how it is paced and cut; by default as it is
+    workers  worker processes; by default Locust is one process
+    options  see `RunOptions`
+
+    Locust runs in a process of its own, which ends with the caller. Ctrl-C ends the run early; what was recorded by
+    then is returned. Raises InputError before anything is sent, RunFailed where nothing was recorded.
+    """
+    workers = workers or Workers()
+    folder = prepare(trace, target, load or Load(), RunOptions(**options), workers)
+    return recorded(folder, workers)
+
+
+def recorded(folder: Path, workers: Workers) -> Run:
+    """Records the run that is planned in the folder, and writes its summary and its report. Raises RunFailed."""
+    with LocustProcess(workers) as locust:
+        locust.record(folder)
+        run_report(folder)
+    return run_folder.load(folder)
+
+
+def run_report(folder: Path) -> tuple[int, str]:
+    """Writes a recorded run's summary and report; gives the exit code and the text that the command line has for it."""
+    text = io.StringIO()
+    code = conclude(folder, Console(file=text, soft_wrap=True))
+    return code, text.getvalue()
+
+
+def prepare(trace: Trace | str, target: Target, load: Load, options: RunOptions, workers: Workers) -> Path:
+    """Plans a replay, looks at its target, and saves the plan in the run's folder, which it returns."""
+    preflight.check_options(options, [target.endpoint_type])
+    [target] = preflight.settled([target], options.wait_ready)
+    plan, traces = planned(trace, target, load, options)
+    preflight.check(plan, workers.count, [target], options.wait_ready, options.probe)
+    folder = folders.new_folder(plan.name, options.out)
+    plans.save(plan, traces, folder)
+    return folder
+
+
+def planned(trace: Trace | str, target: Target, load: Load, options: RunOptions) -> tuple[Plan, dict[str, Trace]]:
+    """The plan of a replay, one step with one target, and its requests by file."""
+    requests, file = pacing.requests(trace, load), plans.step_file(0)
+    name = folders.name_of(trace) if isinstance(trace, str) else folders.name_of(trace.name)
+    step = plans.step_of(file, "replay", load, [target], requests)
+    return plan_of(name, [step], requests, load.seed, options, order="parallel"), {file: requests}
+
+
+def plan_of(name: str, steps: Sequence[Step], requests: Trace, seed: int, options: RunOptions, **facts: Any) -> Plan:
+    """A plan of these steps, the first of which sends `requests`; `facts` go into run.json as they are."""
+    record: Mapping[str, Any] = {
+        "argv": secrets.argv(), "json": options.json, "report": options.report, "trace": plans.about(requests), **facts,
+    }  # fmt: skip
+    return Plan(
+        name,
+        tuple(steps),
+        seed=seed,
+        salt=options.salt,
+        tokenizer=options.tokenizer,
+        vocabulary=options.token_ids,
+        prompts=_prompts(options),
+        slo=tuple(options.slo),
+        goodput=tuple(options.goodput),
+        record=dict(record),
+    )
+
+
+def _prompts(options: RunOptions) -> dict[str, Any] | None:
+    """What a plan keeps of the user's own texts, which must be usable."""
+    if options.prompts is None:
+        return None
+    corpus = corpora.read(options.prompts)
+    if options.tokenizer is None:
+        corpus.check_words()
+    return corpus.about()

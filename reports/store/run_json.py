@@ -1,0 +1,188 @@
+"""run.json: what a run was, and how it ended. `write` is its only writer, `read` its only reader.
+
+Instants are integer nanoseconds from the run's start, durations seconds where a name ends in `_s`. An attribute has the
+name of its JSON key, but for `steps` ("phases") and a worker's `number` ("shard"). docs/contracts.md lists the keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from targets.client.diagnostics import Diagnostics
+from targets.target import Target
+from traces.errors import InputError
+from traces.files import write_whole
+from traces.statistics import Statistics
+from traces.typed_json import EMPTY, LEFT_OUT, from_json, from_plain, named, to_json
+
+FILE = "run.json"
+
+Ended = Literal["running", "completed", "interrupted", "worker_lost"]
+
+
+@dataclass(frozen=True)
+class TraceFacts:
+    """The requests of a run; of a bake-off, those of its first step."""
+
+    name: str
+    source: str
+    fingerprint: str
+    requests: int
+    span_s: float
+    transforms: tuple[str, ...]
+    profile: Statistics
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PromptFacts:
+    """The user's own texts (`--prompts`): their file, and what it held."""
+
+    source: str
+    fingerprint: str
+    texts: int
+    words: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetFacts:
+    """A target as it was configured, flat, without secrets; the last five fields are of simulated ones."""
+
+    name: str
+    url: str = ""  # a target in virtual time has none
+    model: str = ""
+    endpoint_type: str
+    api_key_env: str | None = None
+    api_key_file: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    ignore_eos: bool | None = None
+    insecure: bool = False
+    ca_file: str | None = None
+    connect_timeout: float | None = field(default=None, metadata=LEFT_OUT)  # seconds
+    first_token_timeout: float | None = field(default=None, metadata=LEFT_OUT)
+    silence_timeout: float | None = field(default=None, metadata=LEFT_OUT)
+    request_timeout: float | None = field(default=None, metadata=LEFT_OUT)
+    prefill: tuple[str, ...] = ()
+    decode: tuple[str, ...] = ()
+    protocol: str | None = None
+    local_prefill_below: int = 0
+    metrics: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    price_per_hour: float | None = None
+    watts: float | None = None
+    format: dict[str, Any] = field(default_factory=dict)
+    embedded: bool = field(default=False, metadata=LEFT_OUT)
+    description: str = field(default="", metadata=LEFT_OUT)
+    standing: str = field(default="", metadata=LEFT_OUT)
+    settings: dict[str, str] | None = field(default=None, metadata=LEFT_OUT)
+    units: int | None = field(default=None, metadata=LEFT_OUT)  # GPUs and racks
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """A load step: `window` holds the instants between which arrivals count (its end None: not known yet), `planned`
+    and `unsent` the requests of each target."""
+
+    name: str
+    load: str
+    start: int
+    window: tuple[int, int | None]
+    end: int | None
+    warmup_s: float
+    drain_s: float
+    planned: dict[str, int]
+    unsent: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerFacts:
+    """A process that sent; `lost`: why it is gone; `rows`: exchanges in its files."""
+
+    number: int = field(metadata=named("shard"))
+    pid: int
+    host: str
+    rows: int
+    lost: str | None
+    clock_offset_s: float | None  # None for a worker that handed nothing over
+    clock_offset_error_s: float | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    diagnostics: Diagnostics | None = field(metadata=EMPTY)
+
+
+@dataclass(frozen=True)
+class ClockFacts:
+    origin_ns: int  # the run's start: CLOCK_REALTIME, nanoseconds since the epoch
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What the load generator ran on."""
+
+    host: str
+    system: str
+    cpu: str
+    cores: int | None
+    usable_cores: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """A whole run. `created` is ISO 8601; `slo` and `goodput` are texts as the user gave them."""
+
+    name: str
+    created: str
+    version: str
+    seed: int
+    salt: str
+    prompts: PromptFacts | None = None
+    slo: tuple[str, ...] = ()
+    goodput: tuple[str, ...] = ()
+    argv: tuple[str, ...] = ()
+    order: str = "parallel"
+    json: bool = False  # the summary is printed as JSON
+    report: bool = True  # report.html is written
+    closing: str = field(default="", metadata=LEFT_OUT)  # printed at the end
+    simulated: bool = field(default=False, metadata=LEFT_OUT)  # in virtual time
+    trace: TraceFacts | None
+    targets: tuple[TargetFacts, ...]
+    steps: tuple[StepFacts, ...] = field(metadata=named("phases"))
+    workers: tuple[WorkerFacts, ...]
+    ended: Ended
+    machine: MachineFacts
+    versions: dict[str, str] = field(default_factory=dict)
+    clock: ClockFacts | None = field(default=None, metadata=LEFT_OUT)
+    certificate_exceeded: str = ""
+    missing: dict[str, int] = field(default_factory=dict)  # by target: requests that a lost worker never reported
+    missing_requests: tuple[int, ...] = ()  # their indices, the first of them
+
+
+def target_facts(target: Target, *, description: str = "", standing: str = "") -> TargetFacts:
+    """What run.json says of a target; with a description of an endpoint that phaseload itself simulates."""
+    about = {"embedded": True, "description": description, "standing": standing} if description else {}
+    return from_plain(TargetFacts, target.to_json() | about, target.name)
+
+
+def write(folder: Path, facts: RunFacts) -> None:
+    """Writes run.json; whoever reads it meanwhile has the facts before, or these."""
+    write_whole(folder / FILE, to_json(facts))
+
+
+def read(folder: Path) -> RunFacts:
+    """The facts of the run in a folder. Raises InputError with file and field."""
+    path = folder / FILE
+    try:
+        raw = path.read_bytes()
+    except OSError as problem:
+        raise InputError(f"can't be read: {problem.strerror}", where=str(path)) from None
+    return from_json(RunFacts, raw, str(path))
+
+
+def unknown(name: str) -> RunFacts:
+    """The facts of a run without run.json: its rows still say something, but nothing says how it ended."""
+    return RunFacts(
+        name=name, created="", version="", seed=0, salt="", trace=None, targets=(), steps=(), workers=(),
+        ended="running", machine=MachineFacts("", "", "", None, 0),
+    )  # fmt: skip
