@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from traces.reading import read
+from traces.reading import open_trace
 from traces.synthesis.fit import fit
 from traces.synthesis.workload import FOLDER
 
@@ -54,10 +54,10 @@ FIXED = {"fixed-128-128": (128, 128), "fixed-1k-1k": (1024, 1024), "fixed-8k-1k"
 
 def main(folder: Path) -> None:
     for name, (file, about, source) in FITTED.items():
-        write(name, {**fit(read(str(folder / file))), "about": about + ".", "fitted_to": source})
-    trace = read(str(folder / DEEPSEEK[0]))
+        write(name, {**fit(open_trace(str(folder / file))), "about": about + ".", "fitted_to": source})
+    trace = open_trace(str(folder / DEEPSEEK[0]))
     write("deepseek-r1", {**fit(trace), "duration": 3600, "about": DEEPSEEK[1] + ".", "fitted_to": DEEPSEEK[2]})
-    agents = {**fit(read(str(folder / WEKA[0]))), "duration": 3600, "about": WEKA[1] + ".", "fitted_to": WEKA[2]}
+    agents = {**fit(open_trace(str(folder / WEKA[0]))), "duration": 3600, "about": WEKA[1] + ".", "fitted_to": WEKA[2]}
     agents["arrivals"]["rate"] = 1.0  # thirty sessions that start together say nothing of a service's rate
     write("weka-agentic", agents)
     for name, (prompt, output) in FIXED.items():

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from traces.transforms import at_rate
 from loadgen.run.timer import Timer
 from reports.store import row_files
 from targets.clock import monotonic_ns
+from traces.transforms import at_rate
 
 SECONDS = 15
 CASES = ((100, 1), (500, 1), (1000, 1), (500, 2), (1000, 2))

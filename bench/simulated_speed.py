@@ -14,16 +14,16 @@ from pathlib import Path
 
 from targets.simulated.build import build
 from targets.simulated.virtual import simulate
-from traces.reading import read
+from traces.reading import open_trace
 from traces.synthesis.workload import synthesise
 from traces.trace import Request
 
-SHARED = Path(__file__).parents[2] / "shared" / "traces" / "AzureLLMInferenceTrace_conv.csv"
+PUBLIC = Path(os.environ.get("PHASELOAD_TRACES", "")) / "AzureLLMInferenceTrace_conv.csv"
 HOUR_S, MILLION_S, SWEEP_S, GROWTH_MB = 0.5, 30.0, 20.0, 50.0
 
 
 def hour() -> list[Request]:
-    return list(read(str(SHARED)) if SHARED.exists() else synthesise("azure-conv", duration=3502.0, seed=1))
+    return list(open_trace(str(PUBLIC)) if PUBLIC.exists() else synthesise("azure-conv", duration=3502.0, seed=1))
 
 
 def again_and_again(requests: list[Request], times: int) -> Iterator[Request]:
@@ -65,7 +65,7 @@ def main() -> bool:
 
 
 def sweep() -> bool:
-    trace = str(SHARED) if SHARED.exists() else "azure-conv"
+    trace = str(PUBLIC) if PUBLIC.exists() else "azure-conv"
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "loadgen", "simulate", trace, "--target", "h100", "--duration", "600"]
         command += ["--sweep", "speedup=0.5..8", "--sweep", "pool=1,2,3,4,5,6,7,8", "--out", folder + "/run"]

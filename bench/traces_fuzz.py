@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from traces.errors import InputError
-from traces.reading import read
+from traces.reading import open_trace
 
 ROWS = 40  # of a file
 MUTATIONS = 100_000
@@ -150,7 +150,7 @@ def run(rows: int, seed: int) -> Iterator[str]:
             rows -= count
             for skip in (False, True):
                 try:
-                    trace = read(str(path), skip_bad_rows=skip)
+                    trace = open_trace(str(path), skip_bad_rows=skip)
                     assert len(list(trace)) == len(trace) > 0
                     assert trace.column("prompt_tokens").min() >= 1 and trace.column("output_tokens").min() >= 0
                     assert (

@@ -20,7 +20,7 @@ import pyarrow.csv
 from traces.prompts import words
 from traces.prompts.corpus import Corpus
 from traces.prompts.prompts import Prompts
-from traces.reading import read
+from traces.reading import open_trace
 from traces.synthesis.workload import synthesise
 from traces.trace import Request
 
@@ -35,7 +35,7 @@ def main() -> int:
         path = str(Path(folder) / "week.csv")
         rows = week(path)
         begun = time.perf_counter()
-        found = len(read(path))
+        found = len(open_trace(path))
         took = time.perf_counter() - begun
         failed += told(
             f"read {found:,} rows in {took:.1f} s: {found / took / 1e6:.2f} M rows/s",
@@ -101,7 +101,7 @@ def told(text: str, good: bool) -> int:
 
 if __name__ == "__main__":
     begun = time.perf_counter()
-    minute = read(sys.argv[1], until=60 * 10**9)
+    minute = open_trace(sys.argv[1], until=60)
     assert len(list(minute)) == len(minute) and np.all(minute.column("due") <= 60 * 10**9)
     status = Path("/proc/self/status").read_text()  # ru_maxrss would include the parent's, from before exec
     peak = int(status.split("VmHWM:")[1].split()[0]) / 1024

@@ -1,4 +1,4 @@
-"""`read`: a Trace from whatever the user named, its format found by content, never by file name alone."""
+"""`open_trace`: a Trace from whatever the user named, its format found by content, never by file name alone."""
 
 from __future__ import annotations
 
@@ -7,81 +7,72 @@ from pathlib import Path
 
 from .errors import InputError
 from .files import Source, sources
-from .formats import csv_table, jsonl, otel, parquet, ragpulse, servegen, sharegpt, weka
+from .formats import conversations, csv_table, jsonl, otel, parquet, ragpulse, servegen, weka
 from .formats.cells import BadCell
 from .formats.rows import Options
 from .synthesis.workload import WORKLOADS, synthesise
 from .trace import LATEST, NS_PER_S, Trace
 
 
-def read(
-    source: str,
-    *,
-    skip_bad_rows: bool = False,
-    keep_ticks: bool = False,
-    seed: int = 0,
-    until: int | None = None,
+def open_trace(
+    name: str, *, until: float | None = None, skip_bad_rows: bool = False, keep_ticks: bool = False, seed: int = 0
 ) -> Trace:
-    """The trace in a file, a folder or (`-`) standard input; .gz and .zst too.
+    """A file or folder (plain, gzip or zstd), standard input (`-`), or a bundled workload; a file wins over a workload
+    of its name.
 
-    until   nanoseconds from the trace's start: reading ends there, so the first minute of a week costs a minute's rows
-    seed    for what the format leaves open (where in a coarse tick a request falls); `keep_ticks` leaves ticks alone
-    Raises InputError, with file, line, column and remedy, for anything unusable; `skip_bad_rows` counts bad rows into
-    `Trace.notes` instead.
+    until   seconds from the trace's start, at which reading ends, so the first minute of a week costs a minute's rows;
+            without it a workload is as long as it says itself
+    seed    for what the format leaves open (where in a coarse tick a request falls; instants, where it has none)
+    keep_ticks     leave coarse timestamps on their ticks
+    skip_bad_rows  count rows that can't be used into `Trace.notes` instead of refusing them
+    Raises InputError, with file, line, column and remedy, for anything unusable.
     """
-    options = Options(skip_bad_rows, keep_ticks, seed, until)
-    found = sources(source)
+    if until is not None and not 1 <= until * NS_PER_S <= LATEST:  # NaN neither
+        raise InputError(f"can't be read until {until:g} s", where=name, remedy="expected seconds above 0")
+    if name == "-" or Path(name).exists():
+        until_ns = None if until is None else round(until * NS_PER_S)
+        return _read(name, Options(skip_bad_rows, keep_ticks, seed, until_ns))
+    if name in WORKLOADS:
+        return synthesise(name, duration=until, seed=seed)
+    raise InputError("no such file, and no bundled workload", where=name, remedy=f"bundled: {', '.join(WORKLOADS)}")
+
+
+def _read(name: str, options: Options) -> Trace:
+    files = sources(name)
     try:
-        trace = _read(found, options, source)
+        trace = _of_files(files, options, name)
     except BadCell as error:  # about a whole document rather than a row of it
-        raise InputError(error.message, where=source, column=error.column or None, remedy=error.remedy) from None
-    return replace(trace, source=source)
+        raise InputError(error.message, where=name, column=error.column or None, remedy=error.remedy) from None
+    return replace(trace, source=name)
 
 
-def _read(found: list[Source], options: Options, where: str) -> Trace:
-    if not any(source.head.strip() for source in found):
+def _of_files(files: list[Source], options: Options, where: str) -> Trace:
+    """By the format that the files' first bytes show; more particular formats are tried first."""
+    if not any(source.head.strip() for source in files):
         raise InputError("is empty", where=where, remedy="expected a trace")
-    if any(ragpulse.is_requests(jsonl.keys(source.head) or []) for source in found):
-        return ragpulse.read(found, options)
-    if all(_looks_like(source, weka.KEYS) for source in found):
-        return weka.read(found, options)
-    if servegen.is_set(found):
-        return servegen.read(found, options)
-    if any(all(_looks_like(source, keys) for source in found) for keys in otel.KEYS):
-        return otel.read(found, options)
-    if len(found) > 1:
+    if any(ragpulse.is_requests(jsonl.keys(source.head) or []) for source in files):
+        return ragpulse.read(files, options)
+    if all(_has_keys(source, weka.KEYS) for source in files):
+        return weka.read(files, options)
+    if servegen.is_set(files):
+        return servegen.read(files, options)
+    if any(all(_has_keys(source, keys) for source in files) for keys in otel.KEYS):
+        return otel.read(files, options)
+    if len(files) > 1:
         raise InputError("a folder of several files of no known format", where=where, remedy="name one file")
-    return _table(found[0], options)
+    return _of_file(files[0], options)
 
 
-def _table(source: Source, options: Options) -> Trace:
+def _of_file(source: Source, options: Options) -> Trace:
     if source.head.startswith(parquet.MAGIC):
         return parquet.read(source, options)
     if source.head.lstrip().startswith(b"["):
-        return sharegpt.read(source, options)
+        return conversations.read(source, options)
     if source.head.lstrip().startswith(b"{"):
         return jsonl.read(source, options)
     return csv_table.read(source, options)
 
 
-def _looks_like(source: Source, keys: tuple[bytes, ...]) -> bool:
+def _has_keys(source: Source, keys: tuple[bytes, ...]) -> bool:
     """Is it one JSON object with these keys near its start?"""
     return source.head.lstrip().startswith(b"{") and all(b'"%b"' % key in source.head for key in keys)
-
-
-def open_trace(
-    name: str, *, until: float | None = None, skip_bad_rows: bool = False, keep_ticks: bool = False, seed: int = 0
-) -> Trace:
-    """A file or folder, standard input (`-`), or a bundled workload; a file wins over a workload of its name.
-
-    until   seconds from the trace's start; without it a workload is as long as it says itself
-    Raises InputError, as `read` and `synthesise` do.
-    """
-    if until is not None and not 1 <= until * NS_PER_S <= LATEST:  # NaN neither
-        raise InputError(f"can't be read until {until:g} s", where=name, remedy="expected seconds above 0")
-    if name == "-" or Path(name).exists():
-        end = None if until is None else round(until * NS_PER_S)
-        return read(name, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=end)
-    if name in WORKLOADS:
-        return synthesise(name, duration=until, seed=seed)
-    raise InputError("no such file, and no bundled workload", where=name, remedy=f"bundled: {', '.join(WORKLOADS)}")

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from loadgen import plan as plans
+from tests.public_traces import public_trace
 
 from .running import endpoint, expected, phaseload, rows
-
-SHARED = Path(__file__).parents[3] / "shared" / "traces"
 
 
 @pytest.mark.parametrize(
@@ -18,9 +17,7 @@ SHARED = Path(__file__).parents[3] / "shared" / "traces"
     [("weka_traces", "400", False), ("ragpulse", "4000", False), ("ragpulse", "4000", True)],
 )
 def test_replayed_sessions(tmp_path: Path, name: str, speedup: str, open_loop: bool) -> None:
-    source = SHARED / name
-    if not source.exists():
-        pytest.skip("needs the public traces in ../shared/traces")
+    source = public_trace(name)
     with endpoint(tokens=3, ttft=0.05, gap=0.02) as server:
         done = phaseload(
             "replay", source, "--url", server.url, "--speedup", speedup, "--request-count", "80", "--max-context",

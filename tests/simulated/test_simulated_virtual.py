@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import inf
-from pathlib import Path
 
 import pytest
 
@@ -13,11 +12,12 @@ from targets.simulated.build import build
 from targets.simulated.server.rate_limits import Limits, duration
 from targets.simulated.sizing import capacity, pool
 from targets.simulated.virtual import simulate
+from tests.public_traces import public_trace
 from traces.errors import InputError
+from traces.reading import open_trace
 from traces.synthesis.workload import synthesise
 from traces.trace import Request
 
-SHARED = Path(__file__).parents[3] / "shared" / "traces" / "AzureLLMInferenceTrace_conv.csv"
 SECOND = 1_000_000_000
 
 
@@ -94,11 +94,7 @@ def test_a_pool_sized_for_60_percent_use_has_no_growing_queue(requests):
 
 def test_capacity_is_what_physics_says():
     """About 2.5-3 req/s for an a100-40g, 0.9 for a rack, of the Azure conversations."""
-    if not SHARED.exists():
-        pytest.skip("../shared/traces is not here")
-    from traces.reading import read
-
-    sample = list(read(str(SHARED))[:4000])
+    sample = list(open_trace(public_trace("AzureLLMInferenceTrace_conv.csv"))[:4000])
     assert capacity("a100", sample)[0] == pytest.approx(3.0, rel=0.2)
     assert capacity("groqrack", sample)[0] == pytest.approx(0.8, rel=0.15)
     prefill, decode = capacity("disaggregated", sample)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from loadgen.cli.trace import trace as commands
-from traces.formats.columns import FORMS
-from traces.reading import read
+from traces.formats.columns import TABLES
+from traces.reading import open_trace
 from traces.synthesis.workload import WORKLOADS, draw
 
 TEXT = (Path(__file__).parents[2] / "docs" / "traces.md").read_text()
@@ -19,7 +19,7 @@ def examples() -> list[str]:
     return ["\n".join(line[4:] for line in block.splitlines()) for block in blocks]
 
 
-@pytest.mark.parametrize("name", [*WORKLOADS, *(form.name for form in FORMS if form.name != "vidur-lengths")])
+@pytest.mark.parametrize("name", [*WORKLOADS, *(table.name for table in TABLES if table.name != "vidur-lengths")])
 def test_every_format_and_workload_is_documented(name):
     assert re.search(rf"(`|\| ){name}\b", TEXT)
 
@@ -32,5 +32,5 @@ def test_every_command_is_documented():
 def test_the_examples_work(tmp_path):
     table, workload = examples()
     (tmp_path / "t.csv").write_text(table)
-    assert [r.due for r in read(str(tmp_path / "t.csv"))] == [0, 4_314_579_000]
+    assert [r.due for r in open_trace(str(tmp_path / "t.csv"))] == [0, 4_314_579_000]
     assert len(draw(json.loads(workload))) > 500

@@ -1,22 +1,21 @@
 """`fit` makes traces like the one it saw; synthetic sessions are sound; bundled workloads behave like the real ones."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import orjson
 import pytest
 from scipy import stats
 
+from tests.public_traces import public_trace
 from traces.errors import InputError
-from traces.reading import read
+from traces.reading import open_trace
 from traces.statistics import describe
 from traces.synthesis import fit as fitting
 from traces.synthesis.fit import closeness, fit, kolmogorov
 from traces.synthesis.workload import draw, load, synthesise
 from traces.trace import Trace, build
 
-FOLDER = Path(__file__).parents[3] / "shared" / "traces"
 REAL = {
     "azure-conv": "AzureLLMInferenceTrace_conv.csv",
     "azure-code": "AzureLLMInferenceTrace_code.csv",
@@ -112,10 +111,9 @@ def test_openings_that_recur_are_found_again():
     assert describe(draw(fit(trace))).prefix.hit_share == pytest.approx(describe(trace).prefix.hit_share, abs=0.03)
 
 
-@pytest.mark.skipif(not FOLDER.is_dir(), reason="../shared/traces, the real traces, is absent")
 @pytest.mark.parametrize("name", REAL)
 def test_bundled_workloads_behave_like_the_real_traces(name):
-    real = read(str(FOLDER / REAL[name]))
+    real = open_trace(public_trace(REAL[name]))
     for seed in range(3):
         found = fitting._compared(real, synthesise(name, seed=seed, duration=real.span / 1e9))
         assert max(found["prompt_tokens KS"], found["output_tokens KS"]) <= 0.03

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bench.traces_fuzz import run
 from traces.errors import InputError
-from traces.reading import read
+from traces.reading import open_trace
 from traces.synthesis.workload import synthesise
 from traces.writing import write
 
@@ -31,6 +31,6 @@ def test_damaged_parquet_and_compressed_files_are_refused_or_read(tmp_path, data
         whole[data.draw(st.integers(4, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
     path.write_bytes(whole[: data.draw(st.integers(5, len(whole)))])
     try:
-        assert len(list(read(str(path))))
+        assert len(list(open_trace(str(path))))
     except InputError as error:
         assert "\n" not in str(error)

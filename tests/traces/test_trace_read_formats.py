@@ -10,7 +10,7 @@ import pytest
 from traces.errors import InputError
 from traces.formats import weka
 from traces.formats.conversations import tokens
-from traces.reading import read
+from traces.reading import open_trace
 from traces.trace import NS_PER_S
 from traces.writing import write
 
@@ -36,7 +36,7 @@ def test_azure_2025_with_images(tmp_path):
     text = (
         "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n2025-01-01 00:00:00.5,2,100,7\n2025-01-01 00:00:01,0,90,6\n"
     )
-    trace = read(written(tmp_path, "t", text))
+    trace = open_trace(written(tmp_path, "t", text))
     assert trace.name == "azure-2025-lmm"
     assert rows(trace, "due", "prompt_tokens", "output_tokens") == [(0, 100, 7), (NS_PER_S // 2, 90, 6)]
 
@@ -47,14 +47,14 @@ BURSTGPT_3 = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response to
 
 def test_burstgpt_leaves_failures_out_and_counts_them(tmp_path):
     text = BURSTGPT + "5,ChatGPT,472,18,490,Chat log\n45,ChatGPT,1087,0,1087,API log\n118,GPT-4,417,276,693,API log\n"
-    trace = read(written(tmp_path, "t", text))
+    trace = open_trace(written(tmp_path, "t", text))
     assert rows(trace, "due", "prompt_tokens", "output_tokens") == [(0, 472, 18), (113 * NS_PER_S, 417, 276)]
     assert trace.notes["failed requests left out"] == 1
 
 
 def test_burstgpt_3_has_sessions_and_how_long_answers_took(tmp_path):
     text = BURSTGPT_3 + "5,7,2.5,M,10,18,28,C\n6,8,1,M,10,18,28,C\n15,7,1,M,30,18,48,C\n"
-    trace = read(written(tmp_path, "t", text))
+    trace = open_trace(written(tmp_path, "t", text))
     assert rows(trace, "session", "turn", "parent", "think") == [(7, 0, -1, 0), (8, 0, -1, 0), (7, 1, 0, 7_500_000_000)]
 
 
@@ -65,7 +65,7 @@ def test_bailian_follows_parents_not_hashes(tmp_path):
         {**base, "chat_id": 12, "parent_chat_id": -1, "timestamp": 1.25, "hash_ids": [4]},
         {**base, "chat_id": 13, "parent_chat_id": 11, "timestamp": 3.25, "turn": 2, "hash_ids": [1, 9]},
     )
-    trace = read(written(tmp_path, "t", text))
+    trace = open_trace(written(tmp_path, "t", text))
     assert (trace.name, trace.block_tokens) == ("bailian", 16)
     assert rows(trace, "due", "session", "parent", "think", "prefix") == [
         (0, 0, -1, 0, (1, 2, 3)),
@@ -79,7 +79,7 @@ def test_mooncake_blocks(tmp_path):
         {"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47]},
         {"timestamp": 30535, "input_length": 6472, "output_length": 26, "hash_ids": [46, 2366]},
     )
-    trace = read(written(tmp_path, "t", text))
+    trace = open_trace(written(tmp_path, "t", text))
     assert (trace.name, trace.block_tokens) == ("mooncake", 512)
     assert rows(trace, "due", "prefix") == [(0, (46, 47)), (3_053_000_000, (46, 2366))]
 
@@ -100,7 +100,7 @@ def ragpulse(folder: Path) -> str:
 
 
 def test_ragpulse_puts_chunks_in_the_prompts_order_and_rows_in_times(tmp_path):
-    trace = read(ragpulse(tmp_path / "rag"))
+    trace = open_trace(ragpulse(tmp_path / "rag"))
     assert trace.name == "ragpulse" and trace.block_tokens == {1: 60, 2: 30, 3: 8}
     assert rows(trace, "due", "session", "turn", "parent", "think", "prefix") == [
         (0, 0, 0, -1, 0, (1, 2)),
@@ -111,11 +111,11 @@ def test_ragpulse_puts_chunks_in_the_prompts_order_and_rows_in_times(tmp_path):
 
 def test_ragpulse_without_its_tables_has_no_prefixes_and_an_unknown_chunk_is_refused(tmp_path):
     folder = Path(ragpulse(tmp_path / "rag"))
-    alone = read(str(folder / "0_trace.jsonl"))
+    alone = open_trace(str(folder / "0_trace.jsonl"))
     assert not alone.has_prefixes and alone.has_sessions and "not there" in alone.notes["chunk tables"]
     (folder / "2_passages.jsonl").unlink()
     with pytest.raises(InputError, match=r"0_trace\.jsonl:2, column hash_ids: chunk 2 is in none"):
-        read(str(folder))
+        open_trace(str(folder))
 
 
 def weka_session(offset: float = 0.0, scope: str = "local") -> dict:
@@ -131,7 +131,7 @@ def weka_session(offset: float = 0.0, scope: str = "local") -> dict:
 
 
 def test_weka_sub_agents_run_beside_their_parent(tmp_path):
-    trace = read(written(tmp_path, "t", weka_session()))
+    trace = open_trace(written(tmp_path, "t", weka_session()))
     assert (trace.name, trace.block_tokens) == ("weka", 64)
     assert rows(trace, "due", "parent", "think", "turn", "prefix") == [
         (0, -1, 0, 0, (1, 2, 3)),
@@ -144,7 +144,7 @@ def test_weka_sub_agents_run_beside_their_parent(tmp_path):
 def test_weka_blocks_are_local_to_their_session(tmp_path):
     for name in ("a.json", "b.json"):
         written(tmp_path / "weka", name, weka_session())
-    trace = read(str(tmp_path / "weka"))
+    trace = open_trace(str(tmp_path / "weka"))
     assert len(trace) == 8 and sorted(set(trace.column("session").tolist())) == [0, 1]
     by_session = [{block for r in trace if r.session == session for block in r.prefix} for session in (0, 1)]
     assert not by_session[0] & by_session[1]
@@ -178,7 +178,7 @@ def test_otel_calls_wait_for_what_had_ended_and_share_their_messages(tmp_path):
             "attributes": {"tool": 1},
         },
     ]
-    trace = read(written(tmp_path, "t", {"trace_id": "t", "spans": spans}))
+    trace = open_trace(written(tmp_path, "t", {"trace_id": "t", "spans": spans}))
     assert rows(trace, "due", "prompt_tokens", "output_tokens", "parent", "think") == [
         (0, 16, 25, -1, 0),
         (NS_PER_S, 77, 5, -1, 0),
@@ -202,7 +202,7 @@ def test_otlp_json_is_the_same_in_other_clothes(tmp_path):
     }
     two = {**one, "startTimeUnixNano": "1700000002000000000", "endTimeUnixNano": "1700000002000000009"}
     document = {"resourceSpans": [{"scopeSpans": [{"spans": [one, two]}]}]}
-    trace = read(written(tmp_path, "t", document))
+    trace = open_trace(written(tmp_path, "t", document))
     assert rows(trace, "due", "prompt_tokens", "output_tokens", "think") == [
         (0, 12, 3, 0),
         (1_999_999_999, 12, 3, NS_PER_S),
@@ -215,7 +215,7 @@ def test_sharegpt_answers_become_requests_that_carry_what_came_before(tmp_path, 
     who, what, human, gpt = names[shape]
     said = ["hello there", "hi", "and now something longer", "well " * 10]
     turns = [{who: (human, gpt)[n % 2], what: text} for n, text in enumerate(said)]
-    trace = read(written(tmp_path, "t", [{"id": "1", shape: turns}, {"id": "2", shape: turns[:2]}]))
+    trace = open_trace(written(tmp_path, "t", [{"id": "1", shape: turns}, {"id": "2", shape: turns[:2]}]))
     assert trace.name == "sharegpt" and "Poisson" in trace.notes["no arrival times"]
     first = [r for r in trace if r.session == min(q.session for q in trace)]
     assert [r.prompt_tokens for r in first] == [tokens(said[0]), sum(map(tokens, said[:3]))]
@@ -225,12 +225,12 @@ def test_sharegpt_answers_become_requests_that_carry_what_came_before(tmp_path, 
 
 def test_lengths_alone_get_arrivals(tmp_path):
     text = "num_prefill_tokens,num_decode_tokens,num_total_tokens,pd_ratio\n" + "74,918,992,0.08\n" * 400
-    trace = read(written(tmp_path, "t", text))
+    trace = open_trace(written(tmp_path, "t", text))
     assert trace.span / NS_PER_S == pytest.approx(400, rel=0.2) and "Poisson" in trace.notes["no arrival times"]
-    assert read(written(tmp_path, "t", text)).fingerprint() == trace.fingerprint()
-    assert read(written(tmp_path, "t", text), seed=1).fingerprint() != trace.fingerprint()
+    assert open_trace(written(tmp_path, "t", text)).fingerprint() == trace.fingerprint()
+    assert open_trace(written(tmp_path, "t", text), seed=1).fingerprint() != trace.fingerprint()
     write(trace, str(tmp_path / "t.parquet"))
-    assert read(str(tmp_path / "t.parquet"), seed=1).fingerprint() == trace.fingerprint()  # it has instants now
+    assert open_trace(str(tmp_path / "t.parquet"), seed=1).fingerprint() == trace.fingerprint()  # it has instants now
 
 
 def servegen_files() -> dict[str, str]:
@@ -251,14 +251,14 @@ def test_servegen_clients_are_superposed_from_a_folder_or_a_tar(tmp_path):
             member = tarfile.TarInfo(name)
             member.size = len(text)
             archive.addfile(member, io.BytesIO(text.encode()))
-    trace = read(str(tmp_path / "set"))
-    assert trace.fingerprint() == read(written(tmp_path, "packed", packed.getvalue())).fingerprint()
+    trace = open_trace(str(tmp_path / "set"))
+    assert trace.fingerprint() == open_trace(written(tmp_path, "packed", packed.getvalue())).fingerprint()
     counts = [sum(1 for r in trace if from_ <= r.due / NS_PER_S < from_ + 600) for from_ in (0, 600)]
     assert counts == [pytest.approx(2400, rel=0.25), pytest.approx(1200, rel=0.2)]
     own = [r.prompt_tokens for r in trace if r.output_tokens == 7]
     assert set(own) == {45, 46} and own.count(46) / len(own) == pytest.approx(0.75, abs=0.05)
     assert {r.prompt_tokens for r in trace if r.output_tokens != 7} == {512}
-    early = read(str(tmp_path / "set"), until=100 * NS_PER_S)
+    early = open_trace(str(tmp_path / "set"), until=100)
     assert early.column("due").tolist() == [due for due in trace.column("due").tolist() if due <= 100 * NS_PER_S]
 
 
@@ -266,7 +266,7 @@ def test_a_broken_servegen_window_is_named(tmp_path):
     for name, text in servegen_files().items():
         written(tmp_path / "set", Path(name).name, text.replace("Gamma", "Zeta"))
     with pytest.raises(InputError, match=r"chunk-0-trace\.csv:2: expected start, rate"):
-        read(str(tmp_path / "set"))
+        open_trace(str(tmp_path / "set"))
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_a_broken_servegen_window_is_named(tmp_path):
 )
 def test_broken_documents_are_refused_in_one_line(tmp_path, content, says):
     with pytest.raises(InputError, match=says) as caught:
-        read(written(tmp_path, "t", content))
+        open_trace(written(tmp_path, "t", content))
     assert "\n" not in str(caught.value)
 
 
@@ -295,7 +295,7 @@ def test_a_folder_of_strangers_is_refused(tmp_path):
     written(tmp_path / "x", "a", "hello")
     written(tmp_path / "x", "b", "world")
     with pytest.raises(InputError, match="several files of no known format"):
-        read(str(tmp_path / "x"))
+        open_trace(str(tmp_path / "x"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no files"):
-        read(str(tmp_path / "empty"))
+        open_trace(str(tmp_path / "empty"))

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from traces.errors import InputError
 from traces.files import Source
-from traces.formats import csv_fast, csv_table, parquet
+from traces.formats import csv_table, parquet
 from traces.formats.cells import NANOS
 from traces.formats.rows import Options, beginning
-from traces.reading import read
+from traces.reading import open_trace
 from traces.trace import build
 
 NAMES = "TIMESTAMP,ContextTokens,GeneratedTokens"
@@ -33,16 +33,16 @@ def written(folder: Path, text: str, name: str = "trace.csv") -> str:
 
 
 def test_azure_2023_keeps_all_seven_digits(tmp_path):
-    trace = read(written(tmp_path, AZURE_2023))
+    trace = open_trace(written(tmp_path, AZURE_2023))
     assert trace.column("due").tolist() == [0, 4_314_579_000]
     assert trace.column("prompt_tokens").tolist() == [374, 396]
     assert trace.column("output_tokens").tolist() == [44, 109]
     last_digit = AZURE_2023.replace("18:15:50.9951690", "18:15:50.9951691")
-    assert read(written(tmp_path, last_digit)).span == 4_314_579_100
+    assert open_trace(written(tmp_path, last_digit)).span == 4_314_579_100
 
 
 def test_azure_2024_has_offsets(tmp_path):
-    trace = read(written(tmp_path, AZURE_2024))
+    trace = open_trace(written(tmp_path, AZURE_2024))
     assert trace.name == "azure" and trace.column("due").tolist() == [0, 990_070_000]
 
 
@@ -66,10 +66,10 @@ BLOCKS = f"due_s,{LENGTHS},prefix,prefix_tokens\n0,9,1,4 -5,8 {{}}\n1,9,1,,\n2,9
 def test_the_quick_and_the_careful_way_agree(tmp_path, text):
     source = Source("t", Path(written(tmp_path, text)))
     columns = csv_table.header(source.head)
-    form = csv_table.form_for(columns)
-    quick = csv_fast.read(source, columns, form, Options())
+    table = csv_table.format_of(columns)
+    quick = csv_table.read_fast(source, columns, table, Options())
     assert quick is not None
-    careful = csv_table._careful(source, columns, form, Options())
+    careful = csv_table.read_carefully(source, columns, table, Options())
     assert quick.fingerprint() == careful.fingerprint() and quick.notes == careful.notes
     assert list(quick) == list(careful) and quick.block_tokens == careful.block_tokens
 
@@ -89,7 +89,7 @@ def test_the_quick_and_the_careful_way_agree(tmp_path, text):
 def test_the_quick_way_leaves_to_the_careful_one_what_it_may_not_decide(tmp_path, text):
     source = Source("t", Path(written(tmp_path, text)))
     columns = csv_table.header(source.head)
-    assert csv_fast.read(source, columns, csv_table.form_for(columns), Options()) is None
+    assert csv_table.read_fast(source, columns, csv_table.format_of(columns), Options()) is None
 
 
 @pytest.mark.parametrize(
@@ -108,24 +108,24 @@ def test_the_quick_way_leaves_to_the_careful_one_what_it_may_not_decide(tmp_path
 def test_every_unit_lands_on_exact_nanoseconds(tmp_path, cell, nanos):
     unit = cell.split('"')[1]
     lines = f'{{"{unit}":0,"prompt_tokens":1,"output_tokens":1}}\n{{{cell},"prompt_tokens":2,"output_tokens":0}}\n'
-    trace = read(written(tmp_path, lines))
+    trace = open_trace(written(tmp_path, lines))
     assert trace.span == nanos and trace.column("output_tokens").tolist() == [1, 0]
 
 
 def test_compressed_folder_and_standard_input_read_alike(tmp_path, monkeypatch):
-    want = read(written(tmp_path, AZURE_2023)).fingerprint()
+    want = open_trace(written(tmp_path, AZURE_2023)).fingerprint()
     (tmp_path / "a").write_bytes(gzip.compress(AZURE_2023.encode()))  # no name that tells
     (tmp_path / "b").write_bytes(pa.compress(AZURE_2023.encode(), codec="zstd", asbytes=True))
     folder = tmp_path / "folder"
     folder.mkdir()
     written(folder, AZURE_2023)
-    assert [read(str(tmp_path / one)).fingerprint() for one in ("a", "b", "folder")] == [want] * 3
+    assert [open_trace(str(tmp_path / one)).fingerprint() for one in ("a", "b", "folder")] == [want] * 3
 
     class Piped:
         buffer = io.BytesIO(gzip.compress(AZURE_2023.encode()))
 
     monkeypatch.setattr(sys, "stdin", Piped)
-    assert read("-").fingerprint() == want
+    assert open_trace("-").fingerprint() == want
 
 
 def test_parquet_gives_the_same_rows_back(tmp_path):
@@ -145,7 +145,7 @@ def test_parquet_gives_the_same_rows_back(tmp_path):
         notes={"skipped rows": 1},
     ).noted("speed 2")
     parquet.write(trace, tmp_path / "t.parquet")
-    again = read(str(tmp_path / "t.parquet"))
+    again = open_trace(str(tmp_path / "t.parquet"))
     assert list(again) == list(trace) and again.fingerprint() == trace.fingerprint()
     assert (again.name, again.block_tokens, again.transforms) == ("mine", {1: 4, 2: 5, 3: 6}, ("speed 2",))
 
@@ -181,7 +181,7 @@ HEADER = f"{NAMES}\n2023-11-16 18:15:46.6805900,374,44\n"
 def test_a_bad_row_is_refused_with_its_place(tmp_path, text, line, column, says):
     path = written(tmp_path, text)
     with pytest.raises(InputError) as caught:
-        read(path)
+        open_trace(path)
     error = caught.value
     assert (error.where, error.line, error.column) == (path, line, column)
     assert says in error.message and error.remedy and "\n" not in str(error)
@@ -189,30 +189,30 @@ def test_a_bad_row_is_refused_with_its_place(tmp_path, text, line, column, says)
 
 def test_skipped_bad_rows_are_counted(tmp_path):
     text = HEADER + "bad,7,8\n2023-11-16 18:15:49,7,8\n2023-11-16 18:15:48,5,-6\n2023-11-16 18:15:48,5,6\n"
-    trace = read(written(tmp_path, text), skip_bad_rows=True)
+    trace = open_trace(written(tmp_path, text), skip_bad_rows=True)
     assert trace.column("prompt_tokens").tolist() == [374, 5, 7]
     assert trace.notes["skipped rows"] == 2 and trace.notes["rows out of order, sorted"] == 1
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no\.csv: no such file"):
-        read(str(tmp_path / "no.csv"))
+        open_trace(str(tmp_path / "no.csv"))
 
 
 def test_a_cut_compressed_file_is_named(tmp_path):
     path = tmp_path / "cut.gz"
     path.write_bytes(gzip.compress(AZURE_2023.encode())[:40])
     with pytest.raises(InputError, match="can't be read"):
-        read(str(path))
+        open_trace(str(path))
 
 
 def test_reading_ends_early(tmp_path):
     rows = "".join(f"{second},7,8\n" for second in range(100))
     path = written(tmp_path, "due_s,prompt_tokens,output_tokens\n" + rows + "broken,1,1\n")
-    assert read(path, until=20_000_000_000).span == 20_000_000_000
+    assert open_trace(path, until=20).span == 20_000_000_000
     lines = "".join(f'{{"due_s":{second},"prompt_tokens":7,"output_tokens":8}}\n' for second in range(100))
     path = written(tmp_path, lines + "broken\n", "t.jsonl")
-    assert read(path, until=20_000_000_000).span == 20_000_000_000
+    assert open_trace(path, until=20).span == 20_000_000_000
 
 
 instants = st.integers(0, 10**18)
@@ -232,16 +232,16 @@ def test_what_the_quick_way_takes_the_careful_way_takes_alike(tmp_path, drawn, u
     rows = [f"{stamp},{prompt},{output}" for stamp, (_, prompt, output) in zip(stamps, drawn, strict=True)]
     source = Source("t", Path(written(tmp_path, "\n".join([names, *rows]))))
     columns = csv_table.header(source.head)
-    form = csv_table.form_for(columns)
-    quick = csv_fast.read(source, columns, form, Options())
+    table = csv_table.format_of(columns)
+    quick = csv_table.read_fast(source, columns, table, Options())
     good = all(1 <= prompt < 2**31 and 0 <= output < 2**31 for _, prompt, output in drawn)
     if good and drawn == sorted(drawn, key=lambda row: row[0]):
-        careful = csv_table._careful(source, columns, form, Options())
-        start = beginning(drawn[0][0], form.relative)
+        careful = csv_table.read_carefully(source, columns, table, Options())
+        start = beginning(drawn[0][0], table.relative)
         assert careful.column("due").tolist() == [at - start for at, *_ in drawn]
         assert quick is None or quick.fingerprint() == careful.fingerprint()
         assert quick is not None or unit == "iso" or any(len(stamp) > 27 for stamp in stamps)
     else:
         assert quick is None
         with pytest.raises(InputError):
-            csv_table._careful(source, columns, form, Options())
+            csv_table.read_carefully(source, columns, table, Options())

@@ -11,9 +11,9 @@ from reports.render.trace_plot import plot
 from reports.render.trace_view import duration, spark, trace_text
 from traces.errors import InputError
 from traces.files import Source
-from traces.formats import csv_fast, csv_table
+from traces.formats import csv_table
 from traces.formats.rows import Options
-from traces.reading import read
+from traces.reading import open_trace
 from traces.statistics import describe
 from traces.synthesis.workload import synthesise
 from traces.trace import Trace, build
@@ -61,21 +61,21 @@ def test_what_is_written_is_read_again(tmp_path, drawn, sessions, prefixes, endi
     trace = traced(drawn, sessions, prefixes)
     path = str(tmp_path / f"t.{ending}")
     write(trace, path)
-    again = read(path)
+    again = open_trace(path)
     assert list(again) == list(trace) and again.fingerprint() == trace.fingerprint()
     used = {block for request in trace for block in request.prefix}
     sizes = again.block_tokens
     assert all((sizes if isinstance(sizes, int) else sizes[block]) == block + 1 for block in used)
     if ".csv" in path:
         columns = csv_table.header(Source(path, Path(path)).head)
-        assert csv_fast.read(Source(path, Path(path)), columns, csv_table.form_for(columns), Options())
+        assert csv_table.read_fast(Source(path, Path(path)), columns, csv_table.format_of(columns), Options())
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_part_of_a_trace_keeps_its_names(tmp_path, ending):
     part = synthesise("mooncake-conversation", duration=60)[10:50]
     write(part, str(tmp_path / f"t.{ending}"))
-    assert [r.index for r in read(str(tmp_path / f"t.{ending}"))] == list(range(10, 50))
+    assert [r.index for r in open_trace(str(tmp_path / f"t.{ending}"))] == list(range(10, 50))
 
 
 def test_unwritable_places_and_unknown_endings_are_refused(tmp_path):

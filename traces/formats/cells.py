@@ -1,4 +1,5 @@
-"""One cell of a public trace as an exact number: instants in integer nanoseconds, lengths in whole tokens.
+"""One cell of a public trace, from JSON or text, as an exact number: instants in integer nanoseconds, lengths in whole
+tokens.
 
 Units met: seconds (number or text), ms, us, ns, ISO 8601 naive or with an offset, up to nine fractional digits. No
 float ever holds an instant: the 100 ns digits of the Azure traces don't survive one.
@@ -6,6 +7,7 @@ float ever holds an instant: the 100 ns digits of the Azure traces don't survive
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -68,7 +70,15 @@ def block_ids(value: Any, column: str) -> list[int]:
         raise BadCell(column, f"expected a list of block ids, got {shown(value)}")
     if value and set(map(type, value)) == {int} and -(2**63) < min(value) <= max(value) < 2**63:
         return value  # nothing to convert: the way of millions of ids
-    return [whole(one, column) for one in value]
+    return [whole(block, column) for block in value]
+
+
+def parse(line: bytes | str) -> Any:
+    """One JSON value; BadCell where it isn't one, nests too deeply, or holds a number that is too long."""
+    try:
+        return json.loads(line, parse_float=Decimal)
+    except (ValueError, RecursionError, InvalidOperation) as error:
+        raise BadCell("", f"not JSON: {str(error)[:80]}") from None
 
 
 def mapping(value: Any, column: str = "") -> Any:
@@ -79,6 +89,7 @@ def mapping(value: Any, column: str = "") -> Any:
 
 
 def listing(value: Any, column: str = "") -> list[Any]:
+    """A JSON array."""
     if not isinstance(value, list):
         raise BadCell(column, f"expected a list, got {shown(value)}")
     return value

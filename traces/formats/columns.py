@@ -1,7 +1,7 @@
-"""The public formats that are tables: which columns mean what, and in which unit. A format is a row of `FORMS`.
+"""The public formats that are tables: which columns mean what, and in which unit. A format is a row of `TABLES`.
 
-A form fits a table that has its `time`, `prompt` and `output` columns and everything in `needs`; the first that
-fits is taken, so more particular forms come first. Schemas and their quirks: docs/traces.md.
+A format fits a table that has its `time`, `prompt` and `output` columns and everything in `needs`; the first that
+fits is taken, so more particular formats come first. Schemas and their quirks: docs/traces.md.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class TableFormat:
     drop_failures: bool = False  # rows without tokens are failures that the publisher logged
 
     def fits(self, columns: Collection[str]) -> bool:
-        wanted = {self.prompt, self.output, *self.needs} | ({self.time} if self.time else set())
-        return wanted <= set(columns)
+        required = {self.prompt, self.output, *self.needs} | ({self.time} if self.time else set())
+        return required <= set(columns)
 
     @property
     def columns(self) -> list[str]:
@@ -81,7 +81,7 @@ def _own(unit: str) -> TableFormat:
     )  # fmt: skip
 
 
-FORMS = (
+TABLES = (
     *(_own(unit) for unit in ("ns", "us", "ms", "s")),
     TableFormat(
         "azure-2025-lmm", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso", needs=frozenset({"NumImages"}),
@@ -104,40 +104,40 @@ FORMS = (
 )  # fmt: skip
 
 
-def form_for(columns: Collection[str]) -> TableFormat | None:
-    return next((form for form in FORMS if form.fits(columns)), None)
+def format_of(columns: Collection[str]) -> TableFormat | None:
+    return next((table for table in TABLES if table.fits(columns)), None)
 
 
-def add_record(rows: Rows, line: int, record: Mapping[str, Any], form: TableFormat, sizes: dict[int, int]) -> None:
+def add_record(rows: Rows, line: int, record: Mapping[str, Any], table: TableFormat, sizes: dict[int, int]) -> None:
     """One record of a table into `rows`, or refused. `sizes` gathers block lengths where the format gives them."""
     try:
-        if form.drop_failures and 0 in (whole(record.get(name), name) for name in (form.prompt, form.output)):
+        if table.drop_failures and 0 in (whole(record.get(name), name) for name in (table.prompt, table.output)):
             rows.count(FAILURES)
             return
-        row = _row(record, form, sizes)
+        row = _row(record, table, sizes)
     except BadCell as error:
         rows.bad(line, error)
         return
-    key = record.get(form.key) if form.key else row.get("index")
-    rows.add(line, row, key if isinstance(key, int | str) else None, form.time or "")
+    key = record.get(table.key) if table.key else row.get("index")
+    rows.add(line, row, key if isinstance(key, int | str) else None, table.time or "")
 
 
-def _row(record: Mapping[str, Any], form: TableFormat, sizes: dict[int, int]) -> dict[str, Any]:
+def _row(record: Mapping[str, Any], table: TableFormat, sizes: dict[int, int]) -> dict[str, Any]:
     def cell(column: str) -> Any:
         if column not in record or record[column] is None:
             raise BadCell(column, "missing")
         return record[column]
 
     row: dict[str, Any] = {
-        "due": instant(cell(form.time), form.unit, form.time) if form.time else 0,
-        "prompt_tokens": length(cell(form.prompt), form.prompt, least=1),
-        "output_tokens": length(cell(form.output), form.output),
+        "due": instant(cell(table.time), table.unit, table.time) if table.time else 0,
+        "prompt_tokens": length(cell(table.prompt), table.prompt, least=1),
+        "output_tokens": length(cell(table.output), table.output),
     }
-    for name, column, reader in form.optional:
+    for name, column, reader in table.optional:
         if record.get(column) not in (None, ""):
             row[name] = reader(record[column], column)
-    if form.sizes and "prefix" in row:
-        _gather(sizes, row["prefix"], block_ids(record.get(form.sizes), form.sizes), form.sizes)
+    if table.sizes and "prefix" in row:
+        _gather(sizes, row["prefix"], block_ids(record.get(table.sizes), table.sizes), table.sizes)
     return row
 
 
@@ -152,6 +152,6 @@ def _key(value: Any, column: str) -> int | str:
 def _gather(sizes: dict[int, int], ids: list[int], tokens: list[int], column: str) -> None:
     if len(ids) != len(tokens):
         raise BadCell(column, f"expected {len(ids)} block lengths, one for each id, got {len(tokens)}")
-    for one, size in zip(ids, tokens, strict=True):
-        if size < 1 or sizes.setdefault(one, size) != size:
-            raise BadCell(column, f"block {one} is {size} tokens long here, {sizes.get(one)} before")
+    for block, size in zip(ids, tokens, strict=True):
+        if size < 1 or sizes.setdefault(block, size) != size:
+            raise BadCell(column, f"block {block} is {size} tokens long here, {sizes.get(block)} before")

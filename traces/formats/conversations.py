@@ -1,8 +1,12 @@
-"""Logged conversations: real messages become lengths and prefix blocks, and their text is let go.
+"""Logged conversations: real messages become lengths and prefix blocks, and their text is not kept.
 
 Each message is a block of its own size whose id is a hash of its role and text, so that requests which began with
 the same messages share the same (generated) text, in any order and across files. Without the model's own count, a
-message has a token for every four characters, the usual rule for English; `estimated` tells the reader to say so.
+message has a token for every four characters, the usual rule for English, and the trace's notes say so.
+
+`read` reads ShareGPT, a JSON list of conversations without instants: `conversations[{from, value}]` or
+`messages[{role, content}]`. Each answer is a request that carries all messages before it; a conversation that opens
+with an answer loses that answer. OpenTelemetry's spans (otel.py) have messages of the same kind.
 """
 
 from __future__ import annotations
@@ -11,9 +15,58 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from .cells import BadCell, shown
+from ..errors import InputError
+from ..files import Source
+from ..trace import Trace
+from .cells import BadCell, parse, shown
+from .rows import Options, Rows, timed
 
 CHARS_PER_TOKEN = 4
+
+ASSUMED_TPOT = 20_000_000  # ns: without instants, a follow-up comes when its answer would have been given
+ANSWERERS = {"gpt", "assistant", "chatgpt", "bard", "bing", "model"}
+
+
+def read(source: Source, options: Options) -> Trace:
+    rows = Rows(source.name, options, unordered=True)
+    log = Conversations()
+    with source.open() as stream:
+        document = parse(stream.read())
+    if not isinstance(document, list):
+        raise InputError("expected a list of conversations", where=source.name, remedy="see docs/traces.md")
+    for number, conversation in enumerate(document, start=1):
+        try:
+            _requests(_turns(conversation), number, rows, log)
+        except BadCell as error:
+            rows.bad(None, BadCell(error.column, f"conversation {number}: {error.message}"))
+    rows.notes["lengths"] = "estimated from the text"
+    return timed(rows.trace("sharegpt", log.sizes), options)
+
+
+def _turns(conversation: Any) -> list[tuple[str, str]]:
+    if not isinstance(conversation, dict):
+        raise BadCell("", f"expected a conversation, got {shown(conversation)}")
+    return messages(conversation.get("conversations", conversation.get("messages")), "conversations")
+
+
+def _requests(turns: list[tuple[str, str]], session: int, rows: Rows, log: Conversations) -> None:
+    due = 0
+    for position, (role, text) in enumerate(turns):
+        if role not in ANSWERERS or position == 0:
+            continue
+        prefix = log.prefix(turns[:position])
+        rows.add(
+            0,
+            {
+                "due": due,
+                "prompt_tokens": log.length(prefix),
+                "output_tokens": tokens(text),
+                "session": session,
+                "prefix": prefix,
+                "think": 0,
+            },
+        )
+        due += tokens(text) * ASSUMED_TPOT
 
 
 class Conversations:
@@ -45,7 +98,7 @@ def messages(value: Any, column: str) -> list[tuple[str, str]]:
     """(role, text) of a list of messages in any of the usual shapes."""
     if not isinstance(value, list):
         raise BadCell(column, f"expected a list of messages, got {shown(value)}")
-    return [_message(one, column) for one in value]
+    return [_message(message, column) for message in value]
 
 
 def _message(value: Any, column: str) -> tuple[str, str]:

@@ -1,19 +1,39 @@
-"""CSV tables: by Arrow's parser as long as every cell is good (`table_quick`), else row by row, which can say what is
-wrong where. The careful way alone defines what is accepted.
+"""CSV tables: by Arrow's parser as long as every cell is good, else row by row, which can say what is wrong where.
+
+Two ways lead to the same trace. The careful way alone defines what is accepted. The fast way reads millions of rows a
+second, as many as `until` asks for, and gives up, with None, at whatever isn't plain: an empty cell, a number out of
+bounds or written in words, rows out of order, blocks that contradict each other.
 """
 
 from __future__ import annotations
 
 import csv
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
 
 from ..errors import InputError
 from ..files import Source
-from ..trace import Trace
-from . import csv_fast
-from .cells import BadCell, shown
-from .clocks import timed
-from .columns import FORMS, TableFormat, add_record, form_for
-from .rows import Options, Rows
+from ..trace import Trace, build
+from .cells import LARGEST_INSTANT, LARGEST_LENGTH, NANOS, BadCell, shown
+from .columns import FAILURES, TABLES, TableFormat, add_record, format_of
+from .rows import Options, Rows, beginning, linked, timed, within
+
+BLOCK = 4 << 20  # bytes parsed at a time
+DECIMAL = pa.decimal128(27, 9)  # its 38 digits hold it and its nanoseconds
+NUMBERS = "^(-?[0-9]{1,18}( -?[0-9]{1,18})*)?$"
+TIMES = ("due", "think")
+BOUNDS = {
+    **dict.fromkeys(TIMES, (-LARGEST_INSTANT, LARGEST_INSTANT)),
+    "prompt_tokens": (1, LARGEST_LENGTH),
+    "output_tokens": (0, LARGEST_LENGTH),
+    "session": (-1, LARGEST_LENGTH),
+    "turn": (0, LARGEST_LENGTH),
+}
 
 
 def header(head: bytes) -> list[str] | None:
@@ -23,7 +43,7 @@ def header(head: bytes) -> list[str] | None:
         cells = _cells(line.decode())
     except (UnicodeDecodeError, csv.Error):
         return None
-    return cells if any(cell in form.columns for form in FORMS for cell in cells) else None
+    return cells if any(cell in table.columns for table in TABLES for cell in cells) else None
 
 
 def read(source: Source, options: Options) -> Trace:
@@ -32,20 +52,20 @@ def read(source: Source, options: Options) -> Trace:
         if b"\0" in source.head:
             raise InputError("not a trace of a known format", where=source.name, remedy="see docs/traces.md")
         raise InputError("no header line", where=source.name, line=1, remedy="is it a CSV trace?")
-    form = form_for(columns)
-    if form is None:
+    table = format_of(columns)
+    if table is None:
         raise unknown_columns(source.name, columns)
-    return csv_fast.read(source, columns, form, options) or _careful(source, columns, form, options)
+    return read_fast(source, columns, table, options) or read_carefully(source, columns, table, options)
 
 
 def unknown_columns(where: str, columns: list[str]) -> InputError:
-    """What is missing for the form that comes closest."""
+    """What is missing for the table that comes closest."""
 
-    def missing(form: TableFormat) -> list[str]:
-        wanted = (form.time, form.prompt, form.output, *sorted(form.needs))
-        return [column for column in wanted if column and column not in columns]
+    def missing(table: TableFormat) -> list[str]:
+        required = (table.time, table.prompt, table.output, *sorted(table.needs))
+        return [column for column in required if column and column not in columns]
 
-    nearest = min((form for form in FORMS if form.time), key=lambda form: len(missing(form)))
+    nearest = min((table for table in TABLES if table.time), key=lambda table: len(missing(table)))
     lacking = missing(nearest)
     return InputError(
         f"expected column {lacking[0]!r} of the {nearest.name} format, found {', '.join(map(shown, columns[:8]))}",
@@ -56,8 +76,8 @@ def unknown_columns(where: str, columns: list[str]) -> InputError:
     )
 
 
-def _careful(source: Source, columns: list[str], form: TableFormat, options: Options) -> Trace:
-    rows = Rows(source.name, options, form.unordered, form.relative)
+def read_carefully(source: Source, columns: list[str], table: TableFormat, options: Options) -> Trace:
+    rows = Rows(source.name, options, table.unordered, table.relative)
     sizes: dict[int, int] = {}
     lines = source.lines()
     next(lines)
@@ -73,22 +93,161 @@ def _careful(source: Source, columns: list[str], form: TableFormat, options: Opt
         except BadCell as error:
             rows.bad(number, error)
         else:
-            add_record(rows, number, dict(zip(columns, cells, strict=True)), form, sizes)
+            add_record(rows, number, dict(zip(columns, cells, strict=True)), table, sizes)
         if rows.full:
             break
-    trace = rows.trace(form.name, block_sizes(sizes, form))
-    return trace if form.time else timed(trace, options)
+    trace = rows.trace(table.name, block_sizes(sizes, table))
+    return trace if table.time else timed(trace, options)
 
 
-def block_sizes(sizes: dict[int, int], form: TableFormat) -> int | dict[int, int]:
+def block_sizes(sizes: dict[int, int], table: TableFormat) -> int | dict[int, int]:
     """One number where all blocks are equally long."""
     distinct = set(sizes.values())
     if len(distinct) > 1:
         return sizes
-    return distinct.pop() if distinct else form.block_tokens
+    return distinct.pop() if distinct else table.block_tokens
 
 
 def _cells(line: str) -> list[str]:
     line = line.rstrip("\r")
     cells = line.split(",") if '"' not in line else next(csv.reader([line], strict=True))
     return [cell.strip() for cell in cells]
+
+
+def read_fast(source: Source, columns: list[str], table: TableFormat, options: Options) -> Trace | None:
+    """None where the careful way has to look."""
+    fields = _fields(table, columns)
+    if fields is None:
+        return None
+    parts: list[dict[str, Any]] = []
+    try:
+        with source.open() as stream:
+            first = None
+            for batch in _batches(_Decimal(stream), source, table, fields):
+                part = _part(batch, table, fields)
+                if part is None:
+                    return None
+                first = beginning(int(part["due"][0]), table.relative) if first is None else first
+                parts.append(part)
+                if options.until_ns is not None and part["due"][-1] - first > options.until_ns:
+                    break
+    except (pa.ArrowInvalid, pa.ArrowKeyError):
+        return None
+    if not parts:
+        return None
+    found = {name: _joined([part.pop(name) for part in parts]) for name in fields}
+    return _ordered(found, source, table, options)
+
+
+class _Decimal(io.RawIOBase):
+    """A table whose rows hold no x: Arrow would take 0x10 for a number."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._stream, self._header = stream, stream.readline()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        header, self._header = self._header, b""
+        data = self._stream.read(size)
+        if b"x" in data or b"X" in data:
+            raise pa.ArrowInvalid("no decimal numbers")
+        return header + data
+
+
+def _fields(table: TableFormat, columns: list[str]) -> dict[str, str] | None:
+    """Columns by our names, or None for tables that say more than numbers can."""
+    used = {"due": table.time, "prompt_tokens": table.prompt, "output_tokens": table.output}
+    used |= {name: column for name, column, _ in table.optional} | {"sizes": table.sizes}
+    found = {name: column for name, column in used.items() if column in columns}
+    odd = "service" in found or table.key in columns or ("prefix" in found) != ("sizes" in found)
+    return None if "due" not in found or odd or len(set(columns)) < len(columns) else found
+
+
+def _batches(stream: Any, source: Source, table: TableFormat, fields: dict[str, str]) -> Any:
+    second = source.head.split(b"\n", 2)[1:2]
+    stamp = pa.timestamp("ns", "UTC" if second and b"+" in second[0] else None)
+    times: Any = stamp if table.unit == "iso" else DECIMAL
+    kinds = {"due": times, "think": DECIMAL, "prefix": pa.string(), "sizes": pa.string()}
+    types = {column: kinds.get(name, pa.int64()) for name, column in fields.items()}
+    return pyarrow.csv.open_csv(
+        stream,
+        read_options=pyarrow.csv.ReadOptions(block_size=BLOCK),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(types)),
+    )
+
+
+def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> dict[str, Any] | None:
+    """A batch by our names, or None if a cell is missing, out of bounds or no plain number."""
+    if not batch.num_rows or any(column.null_count for column in batch.columns):
+        return None
+    part = {}
+    for name, cells in zip(fields, batch.columns, strict=True):
+        if name in ("prefix", "sizes"):
+            part[name] = _blocks(cells)
+            continue
+        values = _nanos(cells, table.unit if name == "due" else table.think_unit) if name in TIMES else cells.to_numpy()
+        low, high = BOUNDS.get(name, (-(2**63), 2**63 - 1))
+        if values.min() < (low and low - table.drop_failures) or values.max() > high:
+            return None
+        part[name] = values
+    return None if any(values is None for values in part.values()) else part
+
+
+def _nanos(cells: Any, unit: str) -> Any:
+    """Raises ArrowInvalid where a digit would be lost."""
+    if unit != "iso":
+        cells = pc.multiply(cells, pa.scalar(NANOS[unit], pa.decimal128(10, 0)))
+    return cells.cast(pa.int64()).to_numpy(zero_copy_only=False)
+
+
+def _blocks(cells: Any) -> Any:
+    """Numbers between spaces, as an array of lists."""
+    if not pc.all(pc.match_substring_regex(cells, NUMBERS)).as_py():
+        return None
+    split = pc.split_pattern(cells, " ")  # of an empty cell: one empty text
+    counts = np.where(pc.equal(cells, ""), 0, pc.list_value_length(split))
+    numbers = pc.list_flatten(split)
+    numbers = numbers.filter(pc.not_equal(numbers, "")).cast(pa.int64())
+    return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(counts)), pa.int32()), numbers)
+
+
+def _joined(parts: list[Any]) -> Any:
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else pa.chunked_array(parts)
+
+
+def _ordered(found: dict[str, Any], source: Source, table: TableFormat, options: Options) -> Trace | None:
+    """The trace of columns in order, or None if they aren't, or contradict each other."""
+    if (np.diff(found["due"]) < 0).any():
+        return None
+    notes = {}
+    if table.drop_failures and not (answered := (found["prompt_tokens"] > 0) & (found["output_tokens"] > 0)).all():
+        found = {name: values[answered] for name, values in found.items()}
+        notes[FAILURES] = int(len(answered) - answered.sum())
+        if not len(found["due"]):
+            return None
+    sizes = _sizes(found["prefix"], found.pop("sizes")) if "prefix" in found else 0
+    if sizes is None:
+        return None
+    if not sizes:
+        found.pop("prefix", None)
+    found["due"] = found["due"] - beginning(int(found["due"][0]), table.relative)
+    if found.keys() - {"due", "prompt_tokens", "output_tokens", "prefix"}:
+        names = {"index", "session", "parent"} & found.keys()
+        found |= {name: found[name].tolist() for name in names}
+        found = linked(found, found.get("index", range(len(found["due"]))), source.name)
+    return within(build(found, name=table.name, block_tokens=sizes, source=source.name, notes=notes), options)
+
+
+def _sizes(prefix: Any, tokens: Any) -> int | dict[int, int] | None:
+    """Tokens of a block, by block where they differ; 0 for no blocks, None for blocks that aren't always as long."""
+    if not pc.all(pc.equal(pc.list_value_length(prefix), pc.list_value_length(tokens))).as_py():
+        return None
+    ids, each = pc.list_flatten(prefix).to_numpy(), pc.list_flatten(tokens).to_numpy()
+    if len(each) == 0 or each.min() == each.max():
+        return int(each.max(initial=0)) if each.min(initial=1) > 0 else None
+    blocks, first, where = np.unique(ids, return_index=True, return_inverse=True)
+    if each.min() < 1 or (each[first][where] != each).any():
+        return None
+    return dict(zip(blocks.tolist(), each[first].tolist(), strict=True))

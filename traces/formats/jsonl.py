@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from ..errors import InputError
 from ..files import Source
 from ..trace import Trace
-from .cells import BadCell, mapping
-from .clocks import spread, timed
-from .columns import add_record, form_for
+from .cells import BadCell, mapping, parse
+from .columns import add_record, format_of
 from .csv_table import block_sizes, unknown_columns
-from .rows import Options, Rows
-
-
-def parse(line: bytes | str) -> Any:
-    """One JSON value; BadCell where it isn't one, nests too deeply, or holds a number that is too long."""
-    try:
-        return json.loads(line, parse_float=Decimal)
-    except (ValueError, RecursionError, InvalidOperation) as error:
-        raise BadCell("", f"not JSON: {str(error)[:80]}") from None
+from .rows import Options, Rows, spread, timed
 
 
 def keys(head: bytes) -> list[str] | None:
@@ -36,10 +25,10 @@ def keys(head: bytes) -> list[str] | None:
 
 def read(source: Source, options: Options) -> Trace:
     columns = keys(source.head) or []
-    form = form_for(columns)
-    if form is None:
+    table = format_of(columns)
+    if table is None:
         raise unknown_columns(source.name, columns)
-    rows = Rows(source.name, options, form.unordered, form.relative)
+    rows = Rows(source.name, options, table.unordered, table.relative)
     sizes: dict[int, int] = {}
     for number, line in source.lines():
         try:
@@ -47,13 +36,13 @@ def read(source: Source, options: Options) -> Trace:
         except BadCell as error:
             rows.bad(number, error)
         else:
-            add_record(rows, number, record, form, sizes)
+            add_record(rows, number, record, table, sizes)
         if rows.full:
             break
-    trace = rows.trace(form.name, block_sizes(sizes, form))
-    if not form.time:
+    trace = rows.trace(table.name, block_sizes(sizes, table))
+    if not table.time:
         return timed(trace, options)
-    return spread(trace, options.seed) if form.ticks and not options.keep_ticks else trace
+    return spread(trace, options.seed) if table.ticks and not options.keep_ticks else trace
 
 
 def object_or_refuse(source: Source, what: str) -> dict[str, Any]:

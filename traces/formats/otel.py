@@ -13,9 +13,9 @@ from typing import Any
 
 from ..files import Source
 from ..trace import Trace
-from .cells import BadCell, instant, length, listing, mapping, shown
+from .cells import BadCell, instant, length, listing, mapping, parse, shown
 from .conversations import Conversations, messages, tokens
-from .jsonl import object_or_refuse, parse
+from .jsonl import object_or_refuse
 from .rows import Options, Rows
 
 KEYS = ((b"spans",), (b"resourceSpans",))

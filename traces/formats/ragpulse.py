@@ -11,8 +11,8 @@ from typing import Any
 
 from ..files import Source
 from ..trace import Trace
-from .cells import BadCell, block_ids, instant, length, mapping, shown, whole
-from .jsonl import keys, parse
+from .cells import BadCell, block_ids, instant, length, mapping, parse, shown, whole
+from .jsonl import keys
 from .rows import Options, Rows
 
 PARTS = ("sys_prompt", "passages_ids", "history", "web_search", "user_input")

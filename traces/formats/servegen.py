@@ -103,7 +103,7 @@ def _end(clients: list[Client], options: Options) -> tuple[float, bool]:
     starts = sorted(rates)
     step = float(min(np.diff(starts), default=600.0))
     begun = next((start for start in starts if rates[start] > 0), 0.0)
-    wanted = math.inf if options.until is None else begun + step + options.until / NANOS["s"]
+    wanted = math.inf if options.until_ns is None else begun + step + options.until_ns / NANOS["s"]
     sent = 0.0
     for start in starts:
         if sent + rates[start] * step > BUDGET:

@@ -2,21 +2,20 @@
 
 import json
 import tarfile
-from pathlib import Path
 
 import pytest
 
-from traces.reading import read
+from tests.public_traces import FOLDER, needs_public_traces, public_trace
+from traces.reading import open_trace
 from traces.statistics import describe, prefix_reuse
 from traces.trace import Trace
 from traces.writing import write
 
-FOLDER = Path(__file__).parents[3] / "shared" / "traces"
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="../shared/traces, the real traces, is absent")
+pytestmark = needs_public_traces
 
 
-def shared(name: str) -> Trace:
-    return read(str(FOLDER / name))
+def public(name: str) -> Trace:
+    return open_trace(public_trace(name))
 
 
 def figures(trace: Trace) -> dict[str, list[float]]:
@@ -32,7 +31,7 @@ def figures(trace: Trace) -> dict[str, list[float]]:
 
 
 def test_azure_code_is_the_published_one():
-    trace = shared("AzureLLMInferenceTrace_code.csv")
+    trace = public("AzureLLMInferenceTrace_code.csv")
     assert (trace.name, len(trace), trace.span) == ("azure", 8819, 3_435_948_056_000)
     found = figures(trace)
     assert found["cv"] == [13.15] and found["spearman"] == [-0.02]
@@ -44,7 +43,7 @@ def test_azure_code_is_the_published_one():
 
 
 def test_azure_conv_is_the_published_one():
-    trace = shared("AzureLLMInferenceTrace_conv.csv")
+    trace = public("AzureLLMInferenceTrace_conv.csv")
     assert (len(trace), trace.span) == (19_366, 3_501_721_937_000)
     found = figures(trace)
     assert found["cv"] == [1.09] and found["spearman"] == [0.07]
@@ -55,7 +54,7 @@ def test_azure_conv_is_the_published_one():
 
 
 def test_mooncake_is_spread_inside_its_ticks_and_keeps_its_prefixes():
-    trace = shared("mooncake_conversation_trace.jsonl.gz")
+    trace = public("mooncake_conversation_trace.jsonl.gz")
     assert (trace.name, len(trace), trace.block_tokens) == ("mooncake", 12_031, 512)
     assert trace.span == pytest.approx(3_537e9, abs=3e9)
     found = figures(trace)
@@ -67,31 +66,31 @@ def test_mooncake_is_spread_inside_its_ticks_and_keeps_its_prefixes():
     assert all(request.prefix[0] == 0 for request in trace)
 
 
-def test_mooncake_keeps_its_ticks_when_told():
-    trace = read(str(FOLDER / "mooncake_conversation_trace.jsonl.gz"), keep_ticks=True)
+def test_mooncake_keeps_its_ticks_where_asked():
+    trace = open_trace(public_trace("mooncake_conversation_trace.jsonl.gz"), keep_ticks=True)
     assert trace.span == 3_536_999_000_000
     assert figures(trace)["cv"] == pytest.approx([3.03], abs=0.005)
-    spread = read(str(FOLDER / "mooncake_conversation_trace.jsonl.gz"), seed=1)
+    spread = open_trace(public_trace("mooncake_conversation_trace.jsonl.gz"), seed=1)
     moved = spread.column("due") - trace.column("due")
     assert moved.min() >= 0 and moved.max() <= 3_000_000_000
     assert spread.column("prompt_tokens").tolist() == trace.column("prompt_tokens").tolist()
 
 
 def test_vidurs_copy_of_azure_is_azure():
-    ours, azure = shared("vidur_splitwise_conv_first2000.csv"), shared("AzureLLMInferenceTrace_conv.csv")[:2000]
+    ours, azure = public("vidur_splitwise_conv_first2000.csv"), public("AzureLLMInferenceTrace_conv.csv")[:2000]
     assert ours.name == "vidur" and len(ours) == 2000
     assert ours.column("prompt_tokens").tolist() == azure.column("prompt_tokens").tolist()
     assert abs(ours.column("due") - azure.column("due")).max() < 1000  # it was written with six digits
 
 
 def test_llmservingsim_has_nanoseconds():
-    trace = shared("llmservingsim_example_trace.jsonl")
+    trace = public("llmservingsim_example_trace.jsonl")
     assert (trace.name, len(trace)) == ("llmservingsim", 10)
     assert trace.column("due")[1] == 347_938_952 - 46_926_808
 
 
 def test_ragpulse_is_the_published_one():
-    trace = shared("ragpulse")
+    trace = public("ragpulse")
     assert (trace.name, len(trace), trace.span) == ("ragpulse", 7_106, 604_603 * 10**9)
     found = figures(trace)
     assert found["cv"] == [3.06] and found["spearman"] == [0.42]
@@ -104,7 +103,7 @@ def test_ragpulse_is_the_published_one():
 
 
 def test_weka_sessions_hit_their_own_prefix():
-    trace = shared("weka_traces")
+    trace = public("weka_traces")
     sessions = describe(trace).sessions
     assert (len(trace), sessions.count, sessions.follow_ups) == (1722 + 303, 30, 2025 - 30)
     hits = [prefix_reuse(trace.take(trace.column("session") == session)) for session in range(30)]
@@ -121,13 +120,13 @@ def test_weka_sessions_hit_their_own_prefix():
     ],
 )
 def test_tables_of_lengths_read(name, rows):
-    trace = shared(name)
+    trace = public(name)
     assert (trace.name, len(trace)) == ("vidur-lengths", rows)
 
 
 def test_servegens_clients_add_up_to_their_rates():
-    trace = read(str(FOLDER / "servegen_reason_deepseek-r1.tar.gz"), until=4 * 3600 * 10**9)
-    whole = read(str(FOLDER / "servegen_language_m-small_trace-csv.tar.gz"), until=600 * 10**9)
+    trace = open_trace(public_trace("servegen_reason_deepseek-r1.tar.gz"), until=4 * 3600)
+    whole = open_trace(public_trace("servegen_language_m-small_trace-csv.tar.gz"), until=600)
     assert trace.notes["generated from clients"] == 73 and whole.notes["generated from clients"] == 43
     assert len(trace) == pytest.approx(rate_of("servegen_reason_deepseek-r1.tar.gz", 4 * 3600), rel=0.02)
     assert len(whole) == pytest.approx(rate_of("servegen_language_m-small_trace-csv.tar.gz", 600), rel=0.02)
@@ -143,7 +142,7 @@ def rate_of(name: str, seconds: float) -> float:
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "otel_test_traces").glob("*.json")), ids=lambda path: path.stem)
 def test_otel_calls_all_read(path):
-    trace = read(str(path))
+    trace = open_trace(str(path))
     assert len(trace) == json.loads(path.read_text())["span_count"]
     assert trace.column("prompt_tokens").min() > 0
 
@@ -151,7 +150,7 @@ def test_otel_calls_all_read(path):
 @pytest.mark.parametrize("name", ["ragpulse", "mooncake_conversation_trace.jsonl.gz", "otel_test_traces"])
 @pytest.mark.parametrize("ending", ["parquet", "jsonl.zst"])
 def test_real_traces_survive_our_own_files(name, ending, tmp_path):
-    trace = shared(name)
+    trace = public(name)
     write(trace, str(tmp_path / f"t.{ending}"))
-    again = read(str(tmp_path / f"t.{ending}"))
+    again = open_trace(str(tmp_path / f"t.{ending}"))
     assert list(again) == list(trace)
