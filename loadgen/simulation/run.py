@@ -60,7 +60,7 @@ def simulate(
 def named(targets: Targets) -> list[SimulatedTarget]:
     """The targets, each of another name. Raises InputError."""
     if isinstance(targets, Mapping):
-        targets = [SimulatedTarget.parse(text, name) for name, text in targets.items()]
+        targets = [SimulatedTarget.parse(text, name=name) for name, text in targets.items()]
     names = [target.name for target in targets]
     if not names:
         raise InputError("is missing", where="--target", remedy="a profile; `phaseload serve --list` shows them")

@@ -146,7 +146,7 @@ def sweep(
         raise InputError(f"{len(combinations):,} points", where="--sweep", remedy=f"at most {LARGEST:,}")
     _WORKLOADS.clear()
     for loads in sorted({combination.loads for combination in combinations}):
-        requests = pacing.requests(trace, replace(load, **dict(loads)))
+        requests = pacing.requests(trace, _at(load, dict(loads)))
         _WORKLOADS[loads] = Workload(list(requests), requests.block_tokens, run.window(load, requests))
     folder = run.new_folder(trace, out)
     typical = _WORKLOADS[min(_WORKLOADS)].requests
@@ -216,6 +216,11 @@ def _knows(target: SimulatedTarget, key: str, values: Sequence[Value], model: st
 def _set(target: SimulatedTarget, values: Sequence[tuple[str, Value]]) -> SimulatedTarget:
     own = {key: value if isinstance(value, str) else f"{value:.12g}" for key, value in values if key not in LOADS}
     return replace(target, settings={**target.settings, **own})
+
+
+def _at(load: Load, values: Mapping[str, float]) -> Load:
+    rate = values.get("request_rate", load.request_rate)
+    return replace(load, speedup=values.get("speedup", load.speedup), request_rate=rate)
 
 
 def _simulated(combinations: Sequence[Combination], question: Question) -> list[Point]:

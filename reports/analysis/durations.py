@@ -7,7 +7,7 @@ seconds, nan where undefined.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from targets.exchange import NANO, Outcome
+from targets.exchange import NANO, Exchange, Outcome
 from traces.errors import InputError
 
 from ..store import row_files
@@ -37,6 +37,7 @@ _SPENT = (
     "first_lag", "bytes_received", "retry_after", "last_events", "longest_gap",
 )  # fmt: skip
 WANTED = [name for name in row_files.SCHEMA.names if name not in _SKIPPED]
+_WANTED_SCHEMA = pa.schema([row_files.SCHEMA.field(name) for name in WANTED])
 
 
 def lateness(rows: Columns) -> Array:
@@ -95,6 +96,9 @@ DURATIONS: dict[str, Callable[[Columns], Array]] = {
     "client_lag": client_lag,
 }
 
+# The metric that stands for each phase, and for the whole: what is compared, and who leads, is said of these.
+HEADLINES = {"ttft": "prefill", "tpot": "decode", "e2e": "whole request"}
+
 
 def output_count(rows: Columns) -> Array:
     """Tokens given: the server's usage, else a local tokenizer's count, else token-bearing events."""
@@ -118,6 +122,9 @@ def tpot_low(rows: Columns) -> Array:
 
 def tpot_high(rows: Columns) -> Array:
     return _per_token(rows, rows["last_token"] - _lower(rows, "first"))
+
+
+BRACKETS: dict[str, Callable[[Columns], Array]] = {"ttft_low": ttft_low, "tpot_low": tpot_low, "tpot_high": tpot_high}
 
 
 def _lower(rows: Columns, end: str) -> Array:
@@ -219,12 +226,16 @@ def itl(part: pa.Table) -> tuple[Array, Array]:
 def with_durations(columns: Columns) -> dict[str, Any]:
     """The columns and what follows from them. An exchange that was open while the clock was stepped has no durations:
     its instants can't be compared."""
-    brackets = {"ttft_low": ttft_low, "tpot_low": tpot_low, "tpot_high": tpot_high}
-    derived = {name: function(columns) for name, function in (DURATIONS | brackets).items()}
+    derived = {name: function(columns) for name, function in (DURATIONS | BRACKETS).items()}
     for values in derived.values():
         values[columns["stepped"]] = np.nan
     counts = {"output_count": output_count(columns), "token_source": pd.Categorical(token_source(columns))}
     return {**columns, **derived, **counts, "ok": np.asarray(columns["outcome"] == Outcome.OK.value)}
+
+
+def of_exchanges(rows: Sequence[Exchange]) -> pd.DataFrame:
+    """A frame of flat columns and durations, a row for each exchange, in their order."""
+    return pd.DataFrame(with_durations(flatten(row_files.table(rows, _WANTED_SCHEMA))))
 
 
 def frames(run: Path | str, damaged: dict[str, InputError] | None = None) -> Iterator[tuple[pd.DataFrame, pa.Table]]:

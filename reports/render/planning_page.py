@@ -24,7 +24,7 @@ from targets.simulated.analysis import Hybrid
 
 from .. import number_format
 from ..store.planning import Planning, Point, Value
-from . import pages, plots
+from . import pages
 
 METRICS = ("ttft", "tpot")
 QUANTILES = ("p50", "p99")
@@ -129,7 +129,7 @@ def _figures(planning: Planning, numbers: Mapping[str, int]) -> Iterator[tuple[s
         yield "The price of speed", caption, _price("cost against latency by batch cap", planning, numbers)
 
 
-@plots.drawing(3.6)
+@pages.drawing(3.6)
 def _against(figure: Figure, planning: Planning, axis: str, numbers: Mapping[str, int]) -> None:
     words = isinstance(planning.axes[axis][0], str)
     for axes, metric, title in zip(figure.subplots(1, 2), METRICS, ("Prefill: TTFT", "Decode: TPOT"), strict=True):
@@ -140,7 +140,7 @@ def _against(figure: Figure, planning: Planning, axis: str, numbers: Mapping[str
                 for q, style in zip(QUANTILES, ("-", "--"), strict=True):
                     y = np.array([_at(point, metric, q) for point in points]) * 1e3
                     y[~np.isfinite(y)] = np.nan
-                    axes.plot(x, y, style, color=plots.placeholder(numbers[target]), marker=".")
+                    axes.plot(x, y, style, color=pages.placeholder(numbers[target]), marker=".")
         axes.set(title=title, xlabel=axis, ylabel="ms")
         _log(axes, "y")
         if len(planning.axes[axis]) > 2 and not words:
@@ -173,24 +173,24 @@ def _lines(planning: Planning, axis: str) -> dict[str, list[list[Point]]]:
     return {target: list(groups.values()) for target, groups in lines.items()}
 
 
-@plots.drawing(3.6)
+@pages.drawing(3.6)
 def _decode(figure: Figure, planning: Planning, numbers: Mapping[str, int]) -> None:
     axes = figure.subplots()
     for target in planning.targets:
         if target.decode:
             batch, rate = zip(*target.decode, strict=True)
-            axes.plot(batch, rate, color=plots.placeholder(numbers[target.name]), marker=".")
+            axes.plot(batch, rate, color=pages.placeholder(numbers[target.name]), marker=".")
     for pair in planning.crossovers:
-        axes.axhline(pair.rack_tokens_per_s, color=plots.placeholder(numbers[pair.rack]), linestyle="--")
+        axes.axhline(pair.rack_tokens_per_s, color=pages.placeholder(numbers[pair.rack]), linestyle="--")
         if pair.batch:
-            axes.axvline(pair.batch, color=plots.GRID, linestyle=":")
+            axes.axvline(pair.batch, color=pages.GRID, linestyle=":")
             axes.text(pair.batch, pair.rack_tokens_per_s, f" batch {pair.batch}", va="bottom")
     axes.set(xlabel="batch", ylabel="tokens a second", title="Decode throughput")
     _log(axes, "x")
     _log(axes, "y")
 
 
-@plots.drawing(4.2)
+@pages.drawing(4.2)
 def _gain(figure: Figure, hybrid: Hybrid) -> None:
     gain = np.array(hybrid.gain)
     axes = figure.subplots()
@@ -210,18 +210,18 @@ def _gain(figure: Figure, hybrid: Hybrid) -> None:
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-@plots.drawing(3.8)
+@pages.drawing(3.8)
 def _price(figure: Figure, planning: Planning, numbers: Mapping[str, int]) -> None:
     axes = figure.subplots()
     for target in planning.targets:
         if target.batch_cost:
             batch, tpot, cost = zip(*target.batch_cost, strict=True)
-            axes.plot(np.array(tpot) * 1e3, cost, color=plots.placeholder(numbers[target.name]), marker=".")
+            axes.plot(np.array(tpot) * 1e3, cost, color=pages.placeholder(numbers[target.name]), marker=".")
             for number, x, y in zip(batch, tpot, cost, strict=True):
                 if number in (1, 4, 16, 64, 256):
                     axes.annotate(f" {number}", (x * 1e3, y), va="bottom", fontsize=8.5)
             if target.floor:
-                axes.axvline(target.floor * 1e3, color=plots.placeholder(numbers[target.name]), linestyle=":")
+                axes.axvline(target.floor * 1e3, color=pages.placeholder(numbers[target.name]), linestyle=":")
     axes.set(xlabel="TPOT, ms (dotted: the floor, weights over bandwidth)", ylabel="$ a million tokens")
     axes.set(title="Cost against latency")
     _log(axes, "y")

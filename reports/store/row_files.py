@@ -97,9 +97,9 @@ class Writer:
         return rows
 
 
-def table(rows: Sequence[Exchange]) -> pa.Table:
-    """The rows as an Arrow table of SCHEMA."""
-    return pa.Table.from_arrays([_column(list(map(attrgetter(c.name), rows)), c) for c in SCHEMA], schema=SCHEMA)
+def table(rows: Sequence[Exchange], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """The rows as an Arrow table of SCHEMA, or of some of its columns."""
+    return pa.Table.from_arrays([_column(list(map(attrgetter(c.name), rows)), c) for c in schema], schema=schema)
 
 
 # Arrays are made from buffers, because the first call of `pa.array` imports pandas (0.5 s and 40 MB a worker).
@@ -108,6 +108,8 @@ def table(rows: Sequence[Exchange]) -> pa.Table:
 def _column(values: list[Any], column: pa.Field[Any]) -> pa.Array[Any]:
     if pa.types.is_list(column.type):
         return _lists(values)
+    if column.nullable and not any(value is not None for value in values):
+        return pa.nulls(len(values), column.type)
     present = np.array([value is not None for value in values])
     valid = _bits(present) if column.nullable else None
     if pa.types.is_string(column.type):
