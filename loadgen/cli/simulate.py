@@ -24,8 +24,7 @@ def simulate(
     *,
     trace: o.Trace = "",
     target: Annotated[
-        list[str] | None,
-        typer.Option(help="[NAME=]PROFILE[,KEY=VALUE...], repeatable.", rich_help_panel=SIMULATED),
+        list[str] | None, typer.Option(help="[NAME=]PROFILE[,KEY=VALUE...], repeatable.", rich_help_panel=SIMULATED)
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Model whose sizes set the speed.")] = "llama2-7b",
     setting: Annotated[

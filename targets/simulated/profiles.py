@@ -32,11 +32,7 @@ UNITS = {
 }
 LINK_UNITS = UNITS | {"bandwidth": "GB/s"}
 POSITIVE = ("bandwidth", "interconnect", "peak", "peak_fp8", "peak_fp4", "mbu", "mfu", "stage")  # divisors, a beat
-ALIASES = {
-    "a100": "a100-40g",
-    "groqrack": "groqrack-alcf",
-    "disaggregated": "gpu-prefill+groqrack-decode",
-}
+ALIASES = {"a100": "a100-40g", "groqrack": "groqrack-alcf", "disaggregated": "gpu-prefill+groqrack-decode"}
 
 
 @dataclass(frozen=True, slots=True)
