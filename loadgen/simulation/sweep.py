@@ -240,7 +240,7 @@ def _measure(question: Question, combination: Combination) -> tuple[int, Point]:
     workload, name = _WORKLOADS[combination.loads], combination.target.name
     endpoint = _set(combination.target, combination.values).build(question.model, question.load.seed)
     exchanges = run.exchanges(name, endpoint, workload.requests, workload.block_tokens, question.load)
-    frame = durations.of_exchanges(list(exchanges))
+    frame = durations.of_exchanges(list(exchanges), durations.SOURCES)
     answers = sample(name, STEP, frame, workload.window, question.objectives)
     return combination.number, _point(question, combination, workload.rate, endpoint, answers)
 
