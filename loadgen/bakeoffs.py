@@ -100,10 +100,10 @@ def bakeoff(
     workers, kept, ladder = workers or Workers(), RunOptions(**options), Ladder(steps, step_duration, order)
     with ExitStack() as servers:
         if targets:
-            folder = prepare(trace or WORKLOAD, targets, load or Load(), ladder, kept, workers)
+            folder = prepare(trace or WORKLOAD, targets, load or Load(), ladder, kept, workers.count)
         else:
             base = load or demonstration_load({}, own_trace=trace is not None)
-            folder = prepare_demonstration(trace or WORKLOAD, base, ladder, kept, workers, servers=servers)
+            folder = prepare_demonstration(trace or WORKLOAD, base, ladder, kept, workers.count, servers=servers)
         return replays.recorded(folder, workers)
 
 
@@ -113,14 +113,14 @@ def prepare(
     load: Load,
     ladder: Ladder,
     options: RunOptions,
-    workers: Workers,
+    workers: int,
 ) -> Path:
     """Plans a bake-off of the user's targets, looks at them, and saves the plan in the run's folder: returned."""
     preflight.check_options(options, [target.endpoint_type for target in targets])
     targets = preflight.settled(targets, options.wait_ready)
     loads = steps_of(load, ladder.factors or (1.0,), ladder.step_s)
     plan, traces = planned(trace, loads, targets, options, order=ladder.order or "sequential")
-    preflight.check(plan, workers.count, targets, options.wait_ready, options.probe)
+    preflight.check(plan, workers, targets, options.wait_ready, options.probe)
     folder = folders.new_folder(plan.name, options.out)
     plans.save(plan, traces, folder)
     return folder
@@ -131,7 +131,7 @@ def prepare_demonstration(
     load: Load,
     ladder: Ladder,
     options: RunOptions,
-    workers: Workers,
+    workers: int,
     *,
     model: str = MODEL,
     servers: ExitStack | None = None,
@@ -146,7 +146,7 @@ def prepare_demonstration(
     plan, traces = planned(
         trace, loads, targets, options, order=ladder.order or "parallel", embedded=about, closing=DEMONSTRATION
     )
-    preflight.check(plan, workers.count)
+    preflight.check(plan, workers)
     plans.save(plan, traces, folder)
     return folder
 

@@ -20,6 +20,7 @@ from targets.wire import custom
 from traces.errors import InputError
 from traces.statistics import describe
 from traces.trace import NS_PER_S, Trace, unpacked
+from traces.typed_json import to_plain
 
 from .load import Load
 
@@ -170,7 +171,7 @@ def about(trace: Trace) -> dict[str, Any]:
         "span_s": trace.span / NS_PER_S,
         "transforms": list(trace.transforms),
         "notes": dict(trace.notes),
-        "profile": describe(trace).to_json(),
+        "profile": to_plain(describe(trace)),
     }
 
 

@@ -42,7 +42,7 @@ def replay(
     then is returned. Raises InputError before anything is sent, RunFailed where nothing was recorded.
     """
     workers = workers or Workers()
-    folder = prepare(trace, target, load or Load(), RunOptions(**options), workers)
+    folder = prepare(trace, target, load or Load(), RunOptions(**options), workers.count)
     return recorded(folder, workers)
 
 
@@ -51,7 +51,7 @@ def recorded(folder: Path, workers: Workers) -> Run:
     with LocustProcess(workers) as locust:
         locust.record(folder)
         run_report(folder)
-    return run_folder.load(folder)
+    return run_folder.open_run(folder)
 
 
 def run_report(folder: Path) -> tuple[int, str]:
@@ -61,12 +61,13 @@ def run_report(folder: Path) -> tuple[int, str]:
     return code, text.getvalue()
 
 
-def prepare(trace: Trace | str, target: Target, load: Load, options: RunOptions, workers: Workers) -> Path:
-    """Plans a replay, looks at its target, and saves the plan in the run's folder, which it returns."""
+def prepare(trace: Trace | str, target: Target, load: Load, options: RunOptions, workers: int) -> Path:
+    """Plans a replay for so many worker processes, looks at its target, and saves the plan in the run's folder, which
+    it returns. Raises InputError."""
     preflight.check_options(options, [target.endpoint_type])
     [target] = preflight.settled([target], options.wait_ready)
     plan, traces = planned(trace, target, load, options)
-    preflight.check(plan, workers.count, [target], options.wait_ready, options.probe)
+    preflight.check(plan, workers, [target], options.wait_ready, options.probe)
     folder = folders.new_folder(plan.name, options.out)
     plans.save(plan, traces, folder)
     return folder

@@ -2,7 +2,8 @@
 
 `measure` is what `phaseload certify` and the benchmarks are made of; `python -m loadgen.selftest LOAD` is the client's
 side. A load is JSON: {"streams": n, "rate": tokens a second and stream, "tokens": a stream's, "rounds": streams one
-after the other on each connection, "ramp_s": over which they start, "truth": more for the server (targets/reference_server.py)}.
+after the other on each connection, "ramp_s": over which they start, "truth": more for the server
+(targets/reference_server.py)}.
 """
 
 from __future__ import annotations
@@ -147,14 +148,14 @@ def main() -> None:
 
     from targets.client.http_client import HttpClient, diagnostics
     from targets.clock import Clock, cpu_ns
-    from targets.exchange import Exchange
-    from targets.target import Call, Target
+    from targets.exchange import Call, Exchange
+    from targets.target import Target
+    from traces.trace import Request
 
     load = json.loads(sys.argv[1])
     clock = Clock()
     extra = {"truth": load["truth"]}
-    spec = Target("truth", load["url"], "m", extra_body=extra, insecure=True)
-    target = HttpClient(spec, clock)
+    client = HttpClient(Target("truth", load["url"], "m", extra_body=extra, insecure=True), clock)
     rows: dict[str, Any] = {}
     total = load["streams"] * load["rounds"]
     gc.collect()
@@ -170,7 +171,10 @@ def main() -> None:
             if turn + 1 < load["rounds"]:
                 ask(stream, turn + 1)
 
-        target.start(Call(next(numbers), clock.now(), key, 1, load["tokens"]), done)
+        now = clock.now()
+        client.start(
+            Call(request=Request(next(numbers), now, 1, load["tokens"]), target="truth", due=now, prompt=key), done
+        )
 
     began, waited = clock.now(), kept_waiting()
     for stream in range(load["streams"]):
@@ -183,7 +187,7 @@ def main() -> None:
     cpu = cpu_ns() - cpu
     wall, waited = (clock.now() - began) * 1e-9, kept_waiting() - waited
     facts = diagnostics()
-    target.close()
+    client.close()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     told = {"cpu_s": cpu * 1e-9, "wall_s": wall, "waited_s": waited, "rows": rows, "grown_kb": grown, "facts": facts}
     json.dump(told, sys.stdout)

@@ -1,16 +1,14 @@
-"""`Target`: where requests go. `Ask`: one request made ready for it. `Spec`: the target as a user names it."""
+"""`Target`: an endpoint as the user names it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from math import inf
-from typing import Any, Protocol
+from typing import Any
 
 from traces.errors import InputError
-
-from .exchange import Exchange, Outcome
 
 SECRET_HEADER = re.compile("auth|key|token|secret|cookie|passw|credential|session|signature", re.IGNORECASE)
 SECRET_FIELD = re.compile(
@@ -20,35 +18,6 @@ OUR_HEADERS = {
     "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade",
     "expect", "accept-encoding",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request ready to be sent: the trace's row, its prompt, and its place in the plan.
-
-    `prompt` is text, or token ids where the endpoint takes them. `due` and `planned` are nanoseconds from the run's
-    start. `history` holds a conversation's earlier messages as (role, text) pairs, oldest first. `leave_after`: the
-    user leaves after that many token-bearing events (None: stays to the end); the exchange then ends as cancelled.
-    """
-
-    index: int
-    due: int
-    prompt: str | list[int]
-    prompt_tokens: int
-    output_tokens: int
-    step: str = ""
-    session: int = -1
-    turn: int = 0
-    planned: int | None = None
-    counted: bool = True
-    history: tuple[tuple[str, str], ...] = ()
-    attempt: int = 1
-    leave_after: int | None = None
-
-    @property
-    def tokens(self) -> int:
-        """What is asked for: servers refuse to give none."""
-        return max(1, self.output_tokens)
 
 
 TIMEOUTS = {  # the names that options, targets.toml, plan.json and run.json have for the fields of Limits
@@ -158,19 +127,3 @@ def literal_field(body: object) -> str | None:
         if (found := literal_field(value)) is not None:
             return found
     return None
-
-
-class Client(Protocol):
-    """Starts exchanges and hands each one back, once, when it is over.
-
-    `start` never blocks and never raises for the endpoint's sake: `done` is called exactly once for each call, from
-    an ordinary greenlet, with the finished Exchange. `stop` ends what is open with the given outcome.
-    """
-
-    name: str
-
-    def start(self, ask: Call, done: Callable[[Exchange], None]) -> None: ...
-
-    def stop(self, outcome: Outcome) -> None: ...
-
-    def close(self) -> None: ...

@@ -44,8 +44,8 @@ def gate(
     from reports.store import run_folder
     from traces.errors import InputError
 
-    recorded = run_folder.load(run)
-    gates = slo or recorded.facts.get("slo") or []
+    recorded = run_folder.open_run(run)
+    gates = slo or recorded.facts.slo
     if not gates:
         raise InputError("no gate to ask", where=str(run), remedy='add --slo "ttft p99 < 800ms"')
     objectives = [*(goodput or []), *context.args]

@@ -37,7 +37,7 @@ def report(
     from reports.store import run_folder
 
     objectives = parse_goodput([goodput]) if goodput else None
-    runs = [run_folder.load(folder) for folder in run]
+    runs = [run_folder.open_run(folder) for folder in run]
     summaries = [save(recorded, objectives) for recorded in runs]
     page = html.page(runs, summaries, out)
     if csv is not None:

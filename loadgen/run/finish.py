@@ -21,30 +21,30 @@ def conclude(folder: Path, console: Console | None = None) -> int:
     from reports.analysis.summary import save
     from reports.analysis.verdicts import exit_code, judge
     from reports.render import text
-    from reports.store import run_folder
+    from reports.store import run_folder, run_json
 
-    about = run_folder.facts(folder)
-    console = console or Console(stderr=bool(about.get("json")), soft_wrap=True)
+    facts = run_json.read(folder)
+    console = console or Console(stderr=facts.json, soft_wrap=True)
     try:
-        run = run_folder.load(folder)
+        run = run_folder.open_run(folder)
         summary = save(run)
     except InputError as error:
         console.print(f"nothing to report: {error}", markup=False)
         return INCOMPLETE
     text.print_summary(summary, console)
     try:
-        verdicts = judge(summary, about["slo"])
+        verdicts = judge(summary, facts.slo)
         text.print_verdicts(verdicts, console)
         code = exit_code(verdicts, summary.validity.status)
     except InputError as error:
         console.print(str(error), markup=False)
         code = UNUSABLE
-    if about.get("report", True):
+    if facts.report:
         from reports.render import html  # its figures cost half a second
 
         console.print(f"report: {html.page([run], [summary])}", markup=False, highlight=False)
-    if about.get("closing"):
-        console.print(about["closing"], markup=False, highlight=False)
-    if about.get("json"):
+    if facts.closing:
+        console.print(facts.closing, markup=False, highlight=False)
+    if facts.json:
         sys.stdout.write((folder / "summary.json").read_text() + "\n")
-    return INCOMPLETE if about["ended"] in ("worker_lost", "interrupted") else code
+    return INCOMPLETE if facts.ended in ("worker_lost", "interrupted") else code

@@ -2,7 +2,7 @@
 
 A locustfile of three lines replays a trace with plain `locust -f`:
 
-    from loadgen.run.locust_user import TraceUser
+    from loadgen import TraceUser
     class Replay(TraceUser):
         trace, url, model = "conversations.csv", "http://127.0.0.1:8000", "llama-3.1-8b"
 
@@ -21,7 +21,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,18 @@ from locust.exception import StopUser
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
 from targets.exchange import Exchange
-from targets.target import TIMEOUTS, Target
 from traces.errors import InputError
 
 from .. import plan as plans
 from ..folders import numbered
-from ..load import Load, RunOptions
 from ..plan import Plan
+from ..replays import prepare
+from . import user_options
 from .coordinator import Coordinator
 from .endpoints import die_with_parent
 from .finish import INCOMPLETE, OK, UNUSABLE, conclude
 from .progress import Progress
-from .spawn import CHANNEL, RUN, Workers
+from .spawn import CHANNEL, RUN
 from .worker import Worker
 
 UP, DOWN = "phaseload_up", "phaseload_down"  # Locust's message types: to the coordinator, to a worker
@@ -55,18 +54,11 @@ log = logging.getLogger("phaseload")
 
 
 class TraceUser(User):  # type: ignore[misc]
-    """Replays a trace; one a worker process. Subclasses set `trace`, `url` (or Locust's --host), `model`, and any
-    other option of `phaseload replay`, by its name with underscores."""
+    """Replays a trace; one a worker process. Subclasses set `trace`, `url` (or Locust's --host), and any other option
+    of `phaseload replay` or key of a targets.toml as a class attribute, by its name with underscores: `model`,
+    `speedup`, `slo`, `out`, ... An attribute that is neither one of these nor Locust's own is refused."""
 
     abstract = True
-    trace = ""
-    url = ""
-    model = ""
-    endpoint_type = "chat"
-    out: str | None = None
-    slo: tuple[str, ...] = ()
-    goodput: tuple[str, ...] = ()
-
     worker: Worker | None = None  # that this user holds
 
     @task  # type: ignore[untyped-decorator]
@@ -87,6 +79,7 @@ class Wiring:
 
     def __init__(self, environment: Any, user: type[TraceUser]) -> None:
         self.environment, self.runner, self.user = environment, environment.runner, user
+        self.options = user_options.read(user, TraceUser, dir(User))
         self.worker: Worker | None = None
         self.coordinator: Coordinator | None = None
         self.progress: Progress | None = None
@@ -213,6 +206,9 @@ class Wiring:
             sys.stderr.write(f"phaseload: {error}\n")
             self.exit_code = UNUSABLE
             return
+        except Exception:
+            self.exit_code = UNUSABLE  # Locust logs it, and would go on
+            raise
         self._coordinate(folder, plan)
 
     def _serve(self) -> None:
@@ -243,7 +239,9 @@ class Wiring:
     def _run_folder(self) -> Path:
         """The planned folder for the first run, a copy of its plan for each later one."""
         if self.folder is None:
-            self.folder = _planned(self.user, self.environment.host)
+            target = self.options.target(self.environment.host)
+            options = self.options
+            self.folder = prepare(options.trace, target, options.load, options.run, len(self._clients()))
         if not (self.folder / "run.json").exists():
             return self.folder
         folder = numbered(self.folder)
@@ -310,21 +308,6 @@ class Wiring:
         if web is not None:
             self.runner.quit()
             web.stop()
-
-
-def _planned(user: type[TraceUser], host: str | None) -> Path:
-    """A plan from a user's own Locust file."""
-    from .. import replays
-
-    loads = {f.name: getattr(user, f.name) for f in fields(Load) if hasattr(user, f.name)}
-    options = {f.name: getattr(user, f.name) for f in fields(RunOptions) if hasattr(user, f.name)}
-    url = user.url or host or user.host
-    if not user.trace or not url:
-        raise InputError("needs a trace and a URL", where=user.__name__, remedy='trace = "FILE", url = "http://..."')
-    names = [*(f.name for f in fields(Target)), *TIMEOUTS]
-    about = {name: getattr(user, name) for name in names if hasattr(user, name)}
-    target = Target.from_json({**about, "name": user.__name__, "url": url})
-    return replays.prepare(user.trace, target, Load(**loads), RunOptions(**options), Workers())
 
 
 def _mute(terminals: list[int]) -> None:

@@ -36,7 +36,7 @@ from reports.store.row_files import Writer
 from targets.client.http_client import diagnostics
 from targets.clock import Clock, monotonic_ns, realtime_ns
 from targets.connecting import connect
-from targets.exchange import Exchange, Verbatim
+from targets.exchange import Exchange
 from traces.errors import InputError
 from traces.prompts import corpus as corpora
 from traces.prompts.prompts import Prompts
@@ -44,11 +44,10 @@ from traces.transforms import part_of
 
 from .. import certificate
 from .. import plan as plans
-from ..pacing import share
 from ..plan import Arm, Plan, Step
 from .dispatcher import Dispatcher, Lane
 from .prompt_buffer import PromptBuffer
-from .schedule import Schedule
+from .schedule import Schedule, share
 from .token_counting import TokenCounting
 
 Message = dict[str, Any]
@@ -144,41 +143,41 @@ class Worker:
             return
         clock = Clock(int(go["origin"]) + self._offset)
         self._lanes = [
-            Lane(leg, agenda, ahead, connect(leg.target, clock, Exchange if plan.tokenizer is None else Verbatim))
-            for leg, (agenda, ahead) in zip(phase.legs, prepared, strict=True)
+            Lane(arm, schedule, prompts, connect(arm.target, clock, keep_text=plan.tokenizer is not None))
+            for arm, (schedule, prompts) in zip(phase.legs, prepared, strict=True)
         ]
         counting = None if plan.tokenizer is None else TokenCounting(plan.tokenizer, self._record)
         record = self._record if counting is None else counting.put
         self._dispatcher = Dispatcher(phase, self._lanes, clock, int(go["start"]), record, plan.seed)
         reporter = gevent.spawn(self._report_often)
         for lane in self._lanes:
-            lane.ahead.start(self._dispatcher.idle)
+            lane.prompts.start(self._dispatcher.idle)
         if self._finishing:
             self._dispatcher.stop()
         self._dispatcher.run()
         self._diagnostics = certificate.cite(diagnostics())
         for lane in self._lanes:
-            lane.ahead.stop()
-            lane.target.close()
-            self._counts["unprepared"] += lane.ahead.unprepared
+            lane.prompts.stop()
+            lane.client.close()
+            self._counts["unprepared"] += lane.prompts.unprepared
         if counting is not None:
             counting.close()
         reporter.kill()
         self._report()
         self._counts["clock_drift_ns"] = max(self._counts["clock_drift_ns"], abs(clock.drift()), key=abs)
-        unsent = {lane.leg.target.name: lane.agenda.unsent for lane in self._lanes}
+        unsent = {lane.arm.target.name: lane.schedule.unsent for lane in self._lanes}
         self._dispatcher, self._lanes = None, []
         self._post({"kind": "over", "phase": number, "unsent": unsent})
 
     def _prepare(self, plan: Plan, phase: Step, leg: Arm, salt: str) -> tuple[Schedule, PromptBuffer]:
         trace = part_of(plans.unpack(self._fetched(leg.file)), self._number, self._of)
         slots = None if leg.concurrency is None else share(leg.concurrency, self._number, self._of)
-        agenda = Schedule(trace, end=phase.end, concurrency=slots, open_loop=leg.open_loop)
+        schedule = Schedule(trace, end=phase.end, concurrency=slots, open_loop=leg.open_loop)
         leg_salt = "" if salt == "none" else f"{salt}/{phase.name}/{leg.target.name}"
         prompts = Prompts(trace, seed=plan.seed, salt=leg_salt, tokenizer=plan.tokenizer, corpus=self._corpus)
-        ahead = PromptBuffer(trace, prompts, plan.vocabulary)
-        ahead.fill()
-        return agenda, ahead
+        buffer = PromptBuffer(trace, prompts, plan.vocabulary)
+        buffer.fill()
+        return schedule, buffer
 
     def _record(self, exchange: Exchange) -> None:
         assert self._writer is not None
@@ -210,12 +209,12 @@ class Worker:
 
     def _report(self) -> None:
         lanes = {
-            lane.leg.target.name: {
-                "sent": lane.agenda.sent,
-                "in_flight": lane.agenda.in_flight,
+            lane.arm.target.name: {
+                "sent": lane.schedule.sent,
+                "in_flight": lane.schedule.in_flight,
                 "done": lane.done,
                 "failed": lane.failed,
-                **{metric: digest.to_dict() for metric, digest in self._live[lane.leg.target.name].items()},
+                **{metric: digest.to_dict() for metric, digest in self._live[lane.arm.target.name].items()},
             }
             for lane in self._lanes
         }

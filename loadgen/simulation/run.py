@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from reports.analysis.gates import check
-from reports.store import run_folder, run_json
+from reports.store import run_json
 from reports.store.row_files import Writer
-from reports.store.run_folder import Run
+from reports.store.run_folder import Run, open_run
 from reports.store.run_json import ClockFacts, MachineFacts, RunFacts, StepFacts, TargetFacts, TraceFacts
-from targets.exchange import Exchange
 from targets.simulated import virtual
 from targets.simulated.build import Endpoint, SimulatedTarget
 from traces.errors import InputError
-from traces.trace import NS_PER_S, Request, Trace
+from traces.trace import NS_PER_S, Trace
 from traces.typed_json import from_plain
 
 from .. import folders, pacing, plan, secrets
@@ -54,7 +53,7 @@ def simulate(
     options = RunOptions(slo=slo, goodput=goodput, out=out)
     folder = record_run(trace, named(targets), load or Load(), options, model=model)
     run_report(folder)
-    return run_folder.load(folder)
+    return open_run(folder)
 
 
 def named(targets: Targets) -> list[SimulatedTarget]:
@@ -77,10 +76,9 @@ def record_run(
     endpoints = [target.build(model, load.seed, journal=True) for target in targets]
     requests = pacing.requests(trace, load)
     folder = new_folder(trace, options.out)
-    last = 0
+    last, (warmup, end) = 0, window(load, requests)
     for number, (target, endpoint) in enumerate(zip(targets, endpoints, strict=True)):
-        last = max(last, _record(Writer(folder, number), target.name, endpoint, requests, load))
-    start, end = window(load, requests)
+        last = max(last, _record(Writer(folder, number), target.name, endpoint, requests, warmup))
     facts = RunFacts(
         name=folder.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -99,7 +97,7 @@ def record_run(
                 name=STEP,
                 load=load.describe(),
                 start=0,
-                window=(start, end),
+                window=(warmup, end),
                 end=last,
                 warmup_s=load.warmup,
                 drain_s=(last - end) / NS_PER_S,
@@ -124,20 +122,12 @@ def window(load: Load, requests: Trace) -> tuple[int, int]:
     return round(load.warmup * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else requests.span
 
 
-def exchanges(
-    target: str, endpoint: Endpoint, requests: Iterable[Request], block_tokens: int | Mapping[int, int], load: Load
-) -> Iterator[Exchange]:
-    """What one endpoint answered, in the order in which the answers end, with the warm-up marked."""
-    warmup = round(load.warmup * NS_PER_S)
-    for exchange in virtual.simulate(endpoint, requests, target=target, step=STEP, block_tokens=block_tokens):
-        exchange.counted = exchange.due >= warmup
-        yield exchange
-
-
-def _record(writer: Writer, target: str, endpoint: Endpoint, requests: Trace, load: Load) -> int:
+def _record(writer: Writer, target: str, endpoint: Endpoint, requests: Trace, warmup: int) -> int:
     """Writes the rows of one endpoint; returns its last instant, in ns."""
     last = 0
-    for exchange in exchanges(target, endpoint, requests, requests.block_tokens, load):
+    for exchange in virtual.simulate(
+        endpoint, requests, target=target, step=STEP, warmup=warmup, block_tokens=requests.block_tokens
+    ):
         last = max(last, exchange.done or 0)
         writer.append(exchange)
         if len(writer) >= FLUSH:

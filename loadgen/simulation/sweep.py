@@ -26,6 +26,7 @@ from reports.store.planning import Planning, Point, Quantiles, Value
 from targets.simulated import analysis
 from targets.simulated.build import Endpoint, SimulatedTarget
 from targets.simulated.engine.disaggregation import Disaggregated
+from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Request, Trace
 
@@ -239,7 +240,14 @@ def _measure(question: Question, combination: Combination) -> tuple[int, Point]:
     """One simulation, summarised as a run's rows are: exchanges, a frame of durations, a sample, figures."""
     workload, name = _WORKLOADS[combination.loads], combination.target.name
     endpoint = _set(combination.target, combination.values).build(question.model, question.load.seed)
-    exchanges = run.exchanges(name, endpoint, workload.requests, workload.block_tokens, question.load)
+    exchanges = simulate(
+        endpoint,
+        workload.requests,
+        target=name,
+        step=STEP,
+        warmup=workload.window[0],
+        block_tokens=workload.block_tokens,
+    )
     frame = durations.of_exchanges(list(exchanges), durations.SOURCES)
     answers = sample(name, STEP, frame, workload.window, question.objectives)
     return combination.number, _point(question, combination, workload.rate, endpoint, answers)

@@ -93,7 +93,7 @@ class Comparison:
     by_output: list[Bucket]
 
 
-def compare(run: Run, other: Run | None = None, base: str = "") -> list[Comparison]:
+def compare(run: Run, other: Run | None = None, *, base: str = "") -> list[Comparison]:
     """Every pair of the run's targets in each load step (with `base`: its pairs only), or the run against a later one.
 
     Raises InputError where `base` is no target of the run, and where the two runs have no requests in common.
@@ -127,7 +127,7 @@ def of_runs(before: Run, after: Run) -> list[Comparison]:
         ("trace", "replayed different traces"),
         ("prompts", "took their prompts from different texts"),
     ):
-        prints = [(run.facts.get(fact) or {}).get("fingerprint") for run in (before, after)]
+        prints = [getattr(getattr(run.facts, fact), "fingerprint", None) for run in (before, after)]
         if prints[0] != prints[1]:
             raise InputError(f"the runs {differing}: there are no pairs", where=f"{before.folder} and {after.folder}")
     first, second = dict(before.groups()), dict(after.groups())

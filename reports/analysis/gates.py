@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -114,7 +114,7 @@ def _nonsense(text: str, at: int, expected: str) -> InputError:
     return InputError(f"not a gate: expected {expected}\n    {text}\n    {' ' * at}^", where="--slo", column=at + 1)
 
 
-def parse_goodput(objectives: Sequence[str]) -> dict[str, float]:
+def parse_goodput(objectives: Iterable[str]) -> dict[str, float]:
     """["ttft:800", "tpot:40", "e2el:5000"] (ms, as vLLM and SGLang write them; one string with spaces works too)
     -> {"ttft": 0.8, "tpot": 0.04, "e2e": 5.0} (s)."""
     limits = {}

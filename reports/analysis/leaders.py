@@ -29,8 +29,8 @@ class Lead:
     """The fastest of one step in one metric: `leaders` are level, and each `factor` times or more faster than `behind`
     (0 where that one failed too often to say).
 
-    `p50` in seconds. `why` says why there are no leaders, or why those named in `aside` take no part (too few pairs, not
-    comparable); `failed` are those with too many failures for a median.
+    `p50` in seconds. `why` there are no leaders, or those in `aside` take no part (too few pairs, not comparable);
+    `failed` are those with too many failures for a median.
     """
 
     step: str
@@ -193,7 +193,7 @@ def flips_of_leads(leads: Iterable[Lead]) -> list[Flip]:
 
 def flips_of_pairs(comparisons: Sequence[Comparison], metric: str) -> list[Flip]:
     """Where a pair's clear winner changes from one load step to the next clear one, pair by pair."""
-    every = []
+    every: list[Flip] = []
     for both in dict.fromkeys((pair.base, pair.other) for pair in comparisons):
         ratios = [(pair.step, pair.metrics[metric]) for pair in comparisons if (pair.base, pair.other) == both]
         every += flips((step, (ratio.winner,) if ratio and ratio.winner else ()) for step, ratio in ratios)

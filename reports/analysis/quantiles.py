@@ -27,7 +27,7 @@ class Quantile:
     """One quantile of `n` requests (or values), of those without a value too.
 
     `value`, `low` and `high` are inf where failures leave them unbounded, and nan where there are none. `answered` is
-    the quantile of the values alone. Where n < needs (`enough` is false) the sample can't bound it: print no bare number.
+    the quantile of the values alone. Where n < needs (not `enough`) the sample can't bound it: print no bare number.
     """
 
     q: float

@@ -36,8 +36,8 @@ ERROR_LENGTH = 300  # characters of each
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Requests and tries: one row is one try, `requests` are the different ones, `admitted` is the share of them that
-    was not refused for its rate at some try. `whole`: answers that did not stream; `at_once`: streams whose tokens, more
-    than one, all came in one read, which say nothing of prefill apart from decode."""
+    was not refused for its rate at every try. `whole`: answers that did not stream; `at_once`: streams whose tokens,
+    more than one, all came in one read, which say nothing of prefill apart from decode."""
 
     planned: int | None
     unsent: int
@@ -137,7 +137,7 @@ class ServerFigure:
 
 @dataclass(frozen=True, slots=True)
 class ClientState:
-    """The client's own condition: "ttft p50" -> both ends of that quantile's bracket, and shares of inexact instants."""
+    """The client's condition: "ttft p50" -> both ends of its bracket (s), and shares of inexact instants."""
 
     brackets: dict[str, tuple[float, float]]
     shared_first_reads: float | None
@@ -197,18 +197,18 @@ class Result:
 def result(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str, float]) -> Result:
     """`objectives`: those that the sample was made with."""
     counted, answered = sample.counted, sample.answered
-    step = run.phase((sample.target, sample.step))
-    target = next((target for target in run.facts.get("targets", []) if target.get("name") == sample.target), {})
+    step = run.step((sample.target, sample.step))
+    target = next((target for target in run.facts.targets if target.name == sample.target), None)
     return Result(
         target=sample.target,
         step=sample.step,
-        load=step.get("load") or "",
+        load=step.load if step else "",
         window=(sample.window[0] * NANO, sample.window[1] * NANO),
         counts=_counts(
             sample,
             counted,
-            (step.get("planned") or {}).get(sample.target),
-            (step.get("unsent") or {}).get(sample.target, 0),
+            step.planned.get(sample.target) if step else None,
+            step.unsent.get(sample.target, 0) if step else 0,
         ),
         metrics={name: _metric(name, sample, digests) for name in (*DURATIONS, "itl")},
         throughput=sample.throughput,
@@ -220,8 +220,8 @@ def result(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str, 
         server={name: _server_figure(answered[name]) for name in SERVER}
         | {"ttft_difference": _server_figure(answered["ttft"] - answered["server_ttft"])},
         cost=costs(
-            target.get("price_per_hour"),
-            target.get("watts"),
+            target.price_per_hour if target else None,
+            target.watts if target else None,
             sample.throughput.output_tokens_per_s,
             sample.good_tokens_per_s,
         ),
@@ -327,10 +327,10 @@ def _whole(value: float) -> int:
 
 def _cached(answered: pd.DataFrame, run: Run) -> Cached:
     known = answered.dropna(subset=["usage_cached", "usage_prompt"])
-    profile = (run.facts.get("trace") or {}).get("profile") or {}
+    prefix = run.facts.trace.profile.prefix if run.facts.trace else None
     prompt_tokens = known["usage_prompt"].sum()
     reported = float(known["usage_cached"].sum() / prompt_tokens) if prompt_tokens else None
-    return Cached(reported, len(known), (profile.get("prefix") or {}).get("hit_share"))
+    return Cached(reported, len(known), prefix.hit_share if prefix else None)
 
 
 def _server_figure(column: pd.Series[float]) -> ServerFigure | None:

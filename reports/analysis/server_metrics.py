@@ -8,10 +8,9 @@ run, warm-up included, and the client's mean is taken over the same.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from targets.telemetry.readings import Reading
 from traces.trace import NS_PER_S
 
 from ..store.run_folder import Run
+from ..store.run_json import TargetFacts
 from .quantiles import Values, finite
 
 SHOWN = {"running": "Running requests", "waiting": "Waiting requests", "kv_use": "KV cache in use"}
@@ -57,13 +57,13 @@ def readings(folder: Path) -> list[Reading]:
     return telemetry.read(path) if path.exists() else []
 
 
-def owner(targets: Iterable[Mapping[str, Any]], url: str) -> str:
+def owner(targets: Iterable[TargetFacts], url: str) -> str:
     """The target that a metrics URL belongs to; empty where none claims it."""
     for target in targets:
-        bases = [target.get("url"), *(target.get("prefill") or []), *(target.get("decode") or [])]
-        ours = any(f"{url}/".startswith(f"{str(base).rstrip('/')}/") for base in bases if base)
-        if ours or url in (target.get("metrics") or []):
-            return str(target.get("name") or "")
+        bases = (target.url, *target.prefill, *target.decode)
+        ours = any(f"{url}/".startswith(f"{base.rstrip('/')}/") for base in bases if base)
+        if ours or url in target.metrics:
+            return target.name
     return ""
 
 
@@ -83,7 +83,7 @@ def phase_means(run: Run, readings: Sequence[Reading]) -> list[PhaseMean]:
     """One for each URL and each phase that its histograms have."""
     means = []
     for url, phases in telemetry.means(readings).items():
-        target = owner(run.facts.get("targets", []), url)
+        target = owner(run.facts.targets, url)
         rows = run.rows[run.rows["target"] == target]
         for phase, (mean, count) in phases.items():
             client = finite(float(rows[CLIENT[phase]].mean())) if phase in CLIENT and len(rows) else None
@@ -94,7 +94,7 @@ def phase_means(run: Run, readings: Sequence[Reading]) -> list[PhaseMean]:
 
 def round_trips(run: Run, readings: Sequence[Reading]) -> list[RoundTrip]:
     """One for each URL to which round trips were measured."""
-    targets = run.facts.get("targets", [])
+    targets = run.facts.targets
     return [
         RoundTrip(url, owner(targets, url), *(times.get(when) for when in ("before", "during", "after")))
         for url, times in telemetry.round_trips(readings).items()

@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class RunFacts:
+class RunIdentity:
     """Which run this is, from its run.json."""
 
     created: str | None
@@ -40,15 +40,15 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run measured and whether it can be trusted. In summary.json each dataclass is an object of the same fields,
-    and infinite or undefined numbers are null.
+    """What a run measured and whether it can be trusted. In summary.json each dataclass is an object of the same
+    fields, and infinite or undefined numbers are null.
 
     `objectives`: metric -> seconds. `digests`: where the t-digests come from. `results`: one for each target and load
     step. `comparison`: each pair of targets in each step.
     """
 
     format: int
-    run: RunFacts
+    run: RunIdentity
     validity: Validity
     objectives: dict[str, float]
     digests: str
@@ -91,17 +91,12 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
 
 
 def _summarise(run: Run, objectives: Mapping[str, float] | None) -> tuple[Summary, Digests]:
-    facts = run.facts
-    limits = dict(objectives) if objectives is not None else parse_goodput(facts.get("goodput") or [])
+    limits = dict(objectives) if objectives is not None else parse_goodput(run.facts.goodput)
     parts = samples(run, limits)
     digests = _digests(run, parts)
     summary = Summary(
         format=FORMAT,
-        run=RunFacts(
-            **{name: facts.get(name) for name in ("created", "version", "seed", "salt", "order", "ended", "argv")},
-            name=run.name,
-            folder=str(run.folder),
-        ),
+        run=_identity(run),
         validity=validity.judge([_evidence(sample) for sample in parts.values()], _conduct(run)),
         objectives=limits,
         digests=f"from the {digests.origin}",
@@ -110,6 +105,16 @@ def _summarise(run: Run, objectives: Mapping[str, float] | None) -> tuple[Summar
         _samples=parts,
     )
     return summary, digests
+
+
+def _identity(run: Run) -> RunIdentity:
+    facts, folder = run.facts, str(run.folder)
+    if not facts.created:  # a run without run.json
+        return RunIdentity(None, None, None, None, None, None, None, run.name, folder)
+    argv = list(facts.argv) or None
+    return RunIdentity(
+        facts.created, facts.version, facts.seed, facts.salt, facts.order, facts.ended, argv, run.name, folder
+    )
 
 
 def _digests(run: Run, parts: Mapping[Key, Sample]) -> Digests:
@@ -153,15 +158,13 @@ def _evidence(sample: Sample) -> Evidence:
 
 def _conduct(run: Run) -> Conduct:
     facts = run.facts
-    workers = [worker for worker in facts.get("workers", []) if isinstance(worker, dict)]
-    steps = [(worker.get("diagnostics") or {}).get("clock_steps") or 0 for worker in workers]
     return Conduct(
-        ended=str(facts.get("ended") or "running"),
-        lost_workers=[f"{worker.get('shard')} ({worker['lost']})" for worker in workers if worker.get("lost")],
-        clock_offset=max((abs(worker.get("clock_offset_s") or 0.0) for worker in workers), default=0.0),
-        clock_steps=sum(len(step) if isinstance(step, list) else int(step) for step in steps),
-        missing={str(target): int(n) for target, n in (facts.get("missing") or {}).items()},
-        certificate=str(facts.get("certificate_exceeded") or ""),
+        ended=facts.ended,
+        lost_workers=[f"{worker.number} ({worker.lost})" for worker in facts.workers if worker.lost],
+        clock_offset=max((abs(worker.clock_offset_s or 0.0) for worker in facts.workers), default=0.0),
+        clock_steps=sum(len(worker.diagnostics.clock_steps) for worker in facts.workers if worker.diagnostics),
+        missing=facts.missing,
+        certificate=facts.certificate_exceeded,
         damaged=run.damaged,
         lacking=run.lacking,
     )

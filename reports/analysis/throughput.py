@@ -1,4 +1,4 @@
-"""What arrived inside the window: requests and tokens per second, those that met the objectives, and what tokens cost."""
+"""What arrived inside the window: requests and tokens per second, what met the objectives, and what tokens cost."""
 
 from __future__ import annotations
 

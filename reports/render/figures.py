@@ -65,7 +65,7 @@ class Figures:
     ) -> Plot:
         name = f"{self._slug}-{name}"
         svg = draw(name.replace("-", " "), *data, **more)
-        return Plot(name, Markup(svg), caption)  # drawn by us, holds no outside text  # noqa: S704
+        return Plot(name, Markup(svg), caption)  # drawn by us, holds no outside text
 
     def _cdfs(self, number: int, step: str) -> Plot:
         caption = (
@@ -115,16 +115,16 @@ class Figures:
     def _trace(self) -> Plot:
         """Lengths of one target's rows: the same requests go to all."""
         rows = self._run.rows[self._run.rows["target"] == self._run.rows["target"].iloc[0]]
-        timeline = ((self._run.facts.get("trace") or {}).get("profile") or {}).get("timeline") or {}
+        timeline = self._run.facts.trace.profile.timeline if self._run.facts.trace else None
         prompts, outputs = (np.sort(rows[name].to_numpy(np.float64)) for name in ("prompt_tokens", "output_tokens"))
         caption = "The requests as planned, before any server saw them."
-        counts, step_s = timeline.get("counts") or [], timeline.get("step_s") or 1.0
+        counts, step_s = (timeline.counts, timeline.step_s) if timeline else ((), 1.0)
         return self._plot("trace", caption, plots.trace, counts, step_s, prompts, outputs)
 
     def _servers(self, readings: Sequence[Reading]) -> Iterator[Plot]:
         gauges = server_metrics.series(readings)
         if gauges:
-            targets = self._run.facts.get("targets", [])
+            targets = self._run.facts.targets
             series = [
                 (self._numbers.get(server_metrics.owner(targets, url), 0), of_url) for url, of_url in gauges.items()
             ]

@@ -114,7 +114,8 @@ def causes(validity: Validity) -> list[Cause]:
 
 
 def flip_sentence(metric: str, flip: Flip) -> str:
-    return f"The lead in {HEADLINES[metric]} flips at {flip.step}: {listed(flip.losers)} lost it to {listed(flip.winners)}."
+    losers, winners = listed(flip.losers), listed(flip.winners)
+    return f"The lead in {HEADLINES[metric]} flips at {flip.step}: {losers} lost it to {winners}."
 
 
 def sentences(summary: Summary) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from traces.errors import InputError
 from traces.files import write_whole
+from traces.typed_json import to_plain
 
 from .. import number_format
 from ..analysis import comparison, leaders, quantiles, server_metrics, time_account, verdicts
@@ -31,6 +32,7 @@ SLICES = (
 LEAST = quantiles.needed(0.5)
 SHOWN = (0.5, 0.9, 0.99, 0.999)
 HIDDEN = ("api_key_env", "api_key_file", "headers")  # names of secrets say nothing to a reader
+NOTHING: tuple[object, ...] = (None, "", [], (), {}, False)  # values that are not shown
 Pairs = list[tuple[str, str]]
 
 
@@ -91,11 +93,10 @@ class Section:
 
     def __init__(self, run: Run, summary: Summary, numbers: Mapping[str, int], slug: str) -> None:
         facts, results = run.facts, summary.results
-        trace = facts.get("trace") or {}
         readings = server_metrics.readings(run.folder)
         self.summary = summary
-        self.simulated = bool(facts.get("simulated"))
-        self.trace = trace.get("name") or trace.get("source") or ""
+        self.simulated = facts.simulated
+        self.trace = (facts.trace.name or facts.trace.source) if facts.trace else ""
         self.causes = findings.causes(summary.validity)
         self.leads = leaders.matrix(summary)
         self.alarms = list(findings.alarms(summary))
@@ -103,7 +104,7 @@ class Section:
         self.notes = list(findings.notes(summary))
         self.targets = [name for name in numbers if any(result.target == name for result in results)]
         self.standing = _standing(run, numbers)
-        self.verdicts = verdicts.judge(summary, [str(slo) for slo in facts.get("slo") or []])
+        self.verdicts = verdicts.judge(summary, facts.slo)
         self.steps = [(step, summary.of_step(step)) for step in summary.steps]
         self.comparison = list(findings.comparison_rows(summary.comparison))
         self.parts = [name for name in time_account.ALL if any(_part(result, name) for result in results)]
@@ -150,49 +151,46 @@ def _matched(summary: Summary, name: str) -> Iterator[tuple[str, list[Row]]]:
 
 def _standing(run: Run, names: Mapping[str, int]) -> dict[str, str]:
     """What each target is: the standing of a simulated endpoint's figures must meet the eye beside its name."""
-    targets = {target.get("name"): target for target in run.facts.get("targets", [])}
-    standing = {}
-    for name in names:
-        target = targets.get(name) or {}
-        description = str(target.get("description") or "")
-        simulated = target.get("embedded") and not description.startswith("simulated")
-        parts = ["simulated" if simulated else "", description, target.get("standing")]
-        standing[name] = ", ".join(str(part) for part in parts if part)
+    targets = {target.name: target for target in run.facts.targets}
+    standing = dict.fromkeys(names, "")
+    for name in targets.keys() & names.keys():
+        target = targets[name]
+        simulated = target.embedded and not target.description.startswith("simulated")
+        parts = ["simulated" if simulated else "", target.description, target.standing]
+        standing[name] = ", ".join(part for part in parts if part)
     return standing
 
 
 def _workers(run: Run) -> list[tuple[str, list[str]]]:
     """A row a fact, a column a worker."""
-    workers = [dict(flat(worker)) for worker in run.facts.get("workers", []) if isinstance(worker, Mapping)]
+    workers = [dict(flat(to_plain(worker))) for worker in run.facts.workers]
     names = list(dict.fromkeys(name for worker in workers for name in worker))
     return [(name.removeprefix("diagnostics "), [worker.get(name, "") for worker in workers]) for name in names]
 
 
 def _profile(run: Run) -> Iterator[tuple[str, str]]:
     """The trace's facts without the timeline, which is drawn."""
-    trace = run.facts.get("trace") or {}
-    yield from flat({name: value for name, value in trace.items() if name != "profile"})
-    yield from flat({name: value for name, value in (trace.get("profile") or {}).items() if name != "timeline"})
+    trace = to_plain(run.facts.trace) if run.facts.trace else {}
+    profile = trace.pop("profile", {})
+    yield from flat(trace)
+    yield from flat({name: value for name, value in profile.items() if name != "timeline"})
 
 
 def _targets(run: Run) -> Iterator[tuple[str, Pairs]]:
-    for target in run.facts.get("targets", []):
-        shown = {
-            name: value
-            for name, value in target.items()
-            if name not in (*HIDDEN, "name") and value not in (None, "", [], {}, False)
-        }
-        yield str(target.get("name", "")), list(flat(shown))
+    for target in run.facts.targets:
+        facts = to_plain(target)
+        shown = {name: facts[name] for name in facts if name not in (*HIDDEN, "name") and facts[name] not in NOTHING}
+        yield target.name, list(flat(shown))
 
 
 def _configuration(run: Run) -> Iterator[tuple[str, str]]:
     facts = run.facts
-    if facts.get("argv"):
-        yield "command", " ".join(str(part) for part in facts["argv"])
+    if facts.argv:
+        yield "command", " ".join(facts.argv)
     skipped = ("argv", "targets", "trace", "workers", "phases", "missing_requests", "slo")
-    yield from flat({name: value for name, value in facts.items() if name not in skipped})
-    for slo in facts.get("slo") or []:
-        yield "slo", str(slo)
+    yield from flat({name: value for name, value in to_plain(facts).items() if name not in skipped})
+    for slo in facts.slo:
+        yield "slo", slo
 
 
 def flat(facts: object, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,9 +1,9 @@
 """What our pages are made of: Jinja2 with autoescaping on, and matplotlib's figures as inline SVG.
 
-The style sheet is in the page, and nothing is loaded from anywhere. matplotlib draws with placeholder colours (INK, GRID
-and one for each target), and `svg` replaces them with variables of the style sheet: one plot is legible on a light page,
-on a dark one and on paper, and a target has the same colour everywhere. Text stays text. No plot holds a name that a
-server or a user chose, so there is nothing to escape; names are in the page's legend.
+The style sheet is in the page, and nothing is loaded from anywhere. matplotlib draws with placeholder colours (INK,
+GRID and one for each target), and `svg` replaces them with variables of the style sheet: one plot is legible on a light
+page, on a dark one and on paper, and a target has the same colour everywhere. Text stays text. No plot holds a name
+that a server or a user chose, so there is nothing to escape; names are in the page's legend.
 """
 
 from __future__ import annotations

@@ -20,15 +20,12 @@ import resource
 import socket
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import gevent
 
 from .. import clock
 from ..timerfd import ClockAlarm
-
-if TYPE_CHECKING:
-    from .http_client import HttpClient
 
 TICK = 0.05  # seconds
 OFTEN = 0.001  # seconds between polls where brackets must be narrow
@@ -49,6 +46,18 @@ def stamped(sock: _socket.socket) -> None:
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
 
+class Listener(Protocol):
+    """A client that is open in this process."""
+
+    clock: clock.Clock
+
+    def sweep(self) -> None:
+        """Called once a tick: looks at the exchanges whose time limits have come."""
+
+    def stepped(self) -> None:
+        """Called when the clock was stepped, once `clock` has followed."""
+
+
 class Pulse:
     """Instants are CLOCK_REALTIME in nanoseconds since the epoch; `before` is the lower end of the current reads."""
 
@@ -66,7 +75,7 @@ class Pulse:
         self.most_tokens = 0.0  # a second, over SPAN
         self.opened = self.reused = self.reconnected = self.faults = 0
         self.stalls = self.longest_stall = 0
-        self.listeners: dict[HttpClient, None] = {}  # the open targets
+        self.listeners: dict[Listener, None] = {}
         self.watch = clock.Steps()
         self.steps: list[dict[str, float]] = []
         self._ticked = clock.monotonic_ns()

@@ -2,7 +2,7 @@
 
 A wire format is a small module of its own with these names:
 
-    def request(ask: Ask, spec: Spec) -> tuple[str, list[tuple[str, str]], bytes]
+    def request(call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]
         path below the base URL, headers of the format, body
     class Reader
         def feed(self, event: bytes of one SSE event's data, name: str of its `event:` field,

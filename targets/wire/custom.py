@@ -33,8 +33,8 @@ import orjson
 
 from traces.errors import InputError
 
-from ..exchange import Exchange, Outcome
-from ..target import KEYS_ELSEWHERE, OURS_ALONE, Call, Target, literal_field, literal_header, own_header
+from ..exchange import Call, Exchange, Outcome
+from ..target import KEYS_ELSEWHERE, OURS_ALONE, Target, literal_field, literal_header, own_header
 from . import WireError, lenient
 
 WORDS = ("prompt", "messages", "model", "prompt_tokens", "output_tokens")
@@ -64,15 +64,15 @@ class Custom:
     body: dict[str, Any]
     paths: Paths
 
-    def request(self, ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+    def request(self, call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]:
         words = {
-            "prompt": lenient.prompt(ask),
-            "messages": lenient.messages(ask),
-            "model": spec.model,
-            "prompt_tokens": ask.prompt_tokens,
-            "output_tokens": ask.tokens,
+            "prompt": lenient.prompt(call),
+            "messages": lenient.messages(call),
+            "model": target.model,
+            "prompt_tokens": call.request.prompt_tokens,
+            "output_tokens": call.max_tokens,
         }
-        body = lenient.merged(_filled(self.body, words), spec.extra_body)
+        body = lenient.merged(_filled(self.body, words), target.extra_body)
         return self.path, list(self.headers.items()), orjson.dumps(body)
 
     @cached_property
@@ -102,7 +102,7 @@ class Reader:
         self._note(data, exchange)
         text = lenient.text(find(data, paths.text))
         new = text[self._chars :]
-        exchange.hear(new)
+        exchange.add_text(new)
         if paths.cumulative:
             self._chars += len(new)
         told = lenient.count(find(data, paths.tokens))
@@ -154,17 +154,17 @@ def _filled(template: Any, words: dict[str, Any]) -> Any:
     return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], m[0])), template)
 
 
-def of(spec: Target) -> Custom | None:
+def of(target: Target) -> Custom | None:
     """The format of a target that has one of its own, as its plan carries it or as its file tells it. Raises
     InputError."""
-    if not spec.endpoint_type.endswith(".toml"):
+    if not target.endpoint_type.endswith(".toml"):
         return None
-    return parse(spec.format or read(spec.endpoint_type), spec.endpoint_type)
+    return parse(target.format or read(target.endpoint_type), target.endpoint_type)
 
 
-def carried(spec: Target) -> Target:
+def carried(target: Target) -> Target:
     """The target with its format's tables in it: another machine has no such file. Raises InputError."""
-    return spec if spec.format or of(spec) is None else replace(spec, format=read(spec.endpoint_type))
+    return target if target.format or of(target) is None else replace(target, format=read(target.endpoint_type))
 
 
 def load(path: str | Path) -> Custom:

@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from ..target import Call, Target
+from ..exchange import Call
+from ..target import Target
 from . import lenient, openai
 from .openai import Reader
 
@@ -20,6 +21,6 @@ __all__ = ["Reader", "request"]
 EXTRA_FIELDS = ["timing", "worker_id"]
 
 
-def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
-    asked: dict[str, Any] = {"messages": lenient.messages(ask), "nvext": {"extra_fields": EXTRA_FIELDS}}
-    return "/v1/chat/completions", [], orjson.dumps(openai.body(ask, spec, asked))
+def request(call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+    asked: dict[str, Any] = {"messages": lenient.messages(call), "nvext": {"extra_fields": EXTRA_FIELDS}}
+    return "/v1/chat/completions", [], orjson.dumps(openai.body(call, target, asked))

@@ -12,14 +12,15 @@ from dataclasses import replace
 
 import orjson
 
-from ..target import Call, Target
+from ..exchange import Call
+from ..target import Target
 from . import lenient, openai
 from .openai import Reader
 
 __all__ = ["Reader", "request"]
 
 
-def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
-    plain = replace(spec, ignore_eos=bool(spec.ignore_eos))  # only where the user insists
-    body = openai.body(ask, plain, {"messages": lenient.messages(ask)}, length="max_completion_tokens")
+def request(call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+    plain = replace(target, ignore_eos=bool(target.ignore_eos))  # only where the user insists
+    body = openai.body(call, plain, {"messages": lenient.messages(call)}, length="max_completion_tokens")
     return "/openai/v1/chat/completions", [], orjson.dumps(body)

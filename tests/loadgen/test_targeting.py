@@ -53,8 +53,7 @@ def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
 
 
 def test_time_limits_are_options_of_every_command_that_sends() -> None:
-    program._register()
-    group = typer.main.get_command(program.app)
+    group = typer.main.get_command(program.program())
     for name in ("replay", "bakeoff", "capacity", "record"):
         params = {param.name: param.default for param in group.commands[name].params}  # type: ignore[attr-defined]
         assert [params[key] for key in TIMEOUTS] == list(astuple(Limits()))

@@ -19,13 +19,21 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from reports.analysis import durations, summary
+from reports.analysis import durations
+from reports.analysis.summary import Summary, save
 from reports.render import html
 from reports.store import row_files, run_folder
 from reports.store.digests import Digests
 from targets.exchange import Exchange, Outcome
+from tests.exchanges import make_exchange
 
 S = 1_000_000_000
+LENGTHS = {"min": 8, "p50": 735.0, "p90": 2100.0, "p99": 3800.0, "max": 3800, "mean": 1000.0, "total": 600_000}
+DIAGNOSTICS = {"time_source": "kernel", "reads": 9000, "reads_unstamped": 0, "reads_fast": 8000,
+               "most_tokens_per_s": 900.0, "most_streams": 40, "connections_opened": 40, "connections_reused": 560,
+               "reconnected": 0, "internal_faults": 0, "stalls_over_10ms": 0, "longest_stall_s": 0.001,
+               "wall_s": 70.0, "open_files_limit": 1024, "collections": 3, "collections_s": 0.01,
+               "longest_collection_s": 0.004}  # fmt: skip
 MS = 1_000_000
 
 
@@ -83,7 +91,7 @@ def exchanges(
         begin = max(sent, heapq.heappop(lanes)) if made.lanes else sent
         tpot = made.tpot + made.per_peer * len(active)
         first = begin + int((prompt / made.prefill + 0.004 + made.transfer) * S * rng.lognormal(0, 0.03))
-        row = Exchange(index=index, target=made.name, due=due, prompt_tokens=prompt, output_tokens=output, step=step,
+        row = make_exchange(index, made.name, due, prompt, output, step=step,
                        counted=offset >= warmup * S, started=sent - 60_000, connected=sent - 30_000, sent=sent,
                        body_sent=sent + 40_000, headers_at=sent + MS, status=200, outcome=Outcome.OK,
                        finish_reason="length", usage_prompt=prompt + 3, usage_output=output,
@@ -103,11 +111,11 @@ def exchanges(
 
 
 def _stream(row: Exchange, made: Made, first: int, tpot: float, rng: np.random.Generator, blur: int) -> None:
-    reads = max(1, row.output_tokens // made.events)
+    reads = max(1, row.call.request.output_tokens // made.events)
     gaps = (tpot * made.events * S * rng.lognormal(0, 0.02, reads - 1)).astype(np.int64)
     row.token_at = array("q", (first + np.concatenate([[0], np.cumsum(gaps)])).astype(np.int64).tolist())
     row.token_events = array("i", [made.events] * reads)
-    row.token_events[-1] += row.output_tokens - reads * made.events
+    row.token_events[-1] += row.call.request.output_tokens - reads * made.events
     row.first_lag = int(rng.exponential(120_000))
     row.max_lag = row.first_lag * 3
     row.first_after = row.token_at[0] - blur if blur else row.token_at[0]
@@ -168,31 +176,33 @@ def facts_of(
     return {
         "name": "made", "created": "2026-11-21T01:30:00+00:00", "argv": ["phaseload", "bakeoff"], "version": "0.1.0",
         "seed": seed, "salt": "made-1", "order": "parallel", "ended": ended, "phases": phases, "missing": {},
-        "missing_requests": [], "slo": [], "goodput": {}, "clock": {"origin_ns": 1_795_224_600 * S},
-        "machine": {"cpu": "a made machine", "cores": 2, "system": "Linux"},
+        "missing_requests": [], "slo": [], "goodput": [], "clock": {"origin_ns": 1_795_224_600 * S},
+        "machine": {"host": "made", "cpu": "a made machine", "cores": 2, "usable_cores": 2, "system": "Linux"},
         "versions": {"python": "3.11", "phaseload": "0.1.0"},
         "trace": {"name": "azure-conv", "source": "bundled", "fingerprint": "0123456789abcdef", "requests": 600,
                   "span_s": 60.0, "transforms": ["cap_context 4096"],
-                  "profile": {"requests": 600, "rate_per_s": 10.0, "prompt_tokens": {"p50": 735, "p99": 3800}}},
+                  "profile": {"requests": 600, "span_s": 60.0, "rate": 10.0, "arrivals": None, "prompt_tokens": LENGTHS,
+                              "output_tokens": LENGTHS, "spearman": None, "sessions": None, "prefix": None,
+                              "timeline": None}},
         "targets": [{"name": made.name, "url": f"http://127.0.0.1:8{number:03d}", "model": "made-7b",
                      "endpoint_type": "chat", "embedded": True, "standing": "assumed", "description": "a made endpoint",
                      "price_per_hour": 2.65 * (number + 1), "watts": 700.0}
                     for number, made in enumerate(targets)],
-        "workers": [{"shard": 0, "pid": 4711, "host": "localhost", "planned": rows, "rows": rows, "lost": False,
-                     "clock_offset_s": 0.0, "diagnostics": {"loop_stalls": 0, "cpu_s": 12.5, "unstamped": 0,
-                     "clock_steps": []}}],
+        "workers": [{"shard": 0, "pid": 4711, "host": "localhost", "rows": rows, "lost": None, "clock_offset_s": 0.0,
+                     "clock_offset_error_s": 0.0, "counts": {"done": rows},
+                     "diagnostics": {**DIAGNOSTICS, "cpu_s": 12.5, "clock_steps": []}}],
     }  # fmt: skip
 
 
-def summarise(folder: Path, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
+def summarise(folder: Path, objectives: Mapping[str, float] | None = None) -> Summary:
     """As `phaseload report` makes its summary."""
-    return summary.save(run_folder.load(folder), goodput)
+    return save(run_folder.open_run(folder), objectives)
 
 
 def page(folders: Sequence[Path], out: Path | None = None) -> Path:
     """And its page."""
-    runs = [run_folder.load(folder) for folder in folders]
-    return html.page(runs, [summary.save(run) for run in runs], out)
+    runs = [run_folder.open_run(folder) for folder in folders]
+    return html.page(runs, [save(run) for run in runs], out)
 
 
 def frame(folder: Path) -> pd.DataFrame:
@@ -208,4 +218,4 @@ def restored(rows: pa.Table) -> Iterator[Exchange]:
         "token_events": lambda v: array("i", v),
     }
     for row in rows.to_pylist():
-        yield Exchange(**{name: restore[name](value) if name in restore else value for name, value in row.items()})
+        yield make_exchange(**{name: restore[name](value) if name in restore else value for name, value in row.items()})

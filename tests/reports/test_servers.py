@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from reports.analysis import server_metrics
 from reports.store import run_folder
+from reports.store.run_json import TargetFacts
 from targets.telemetry.readings import Reading
 from tests.reports import made
 from tests.reports.test_html import Seen
@@ -31,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_account(folder: Path) -> None:
-    run = run_folder.load(folder)
+    run = run_folder.open_run(folder)
     ttft, queue = server_metrics.phase_means(run, server_metrics.readings(folder))
     assert (ttft.target, ttft.phase, ttft.n) == ("h100", "ttft", 200)
     assert ttft.mean == pytest.approx(0.03)
@@ -52,16 +54,17 @@ def test_the_timeline_and_the_page(folder: Path) -> None:
 def test_round_trips(folder: Path) -> None:
     far = [Reading(second, "https://far/v1", when, round_trip=time)
            for second, (when, time) in enumerate([("before", 0.01), ("during", 0.02), ("during", 0.04)])]  # fmt: skip
-    run = run_folder.load(folder)
-    run.facts["targets"][0]["url"] = "https://far/v1/"
+    run = run_folder.open_run(folder)
+    (target,) = run.facts.targets
+    run.facts = replace(run.facts, targets=(replace(target, url="https://far/v1/"),))
     (row,) = server_metrics.round_trips(run, far)
     assert row == server_metrics.RoundTrip("https://far/v1", "h100", 0.01, pytest.approx(0.03), None)
 
 
 def test_whose_a_url_is() -> None:
     targets = [
-        {"name": "a", "url": "http://a:1", "metrics": ["http://m/metrics"]},
-        {"name": "b", "url": "http://a:10/"},
+        TargetFacts(name="a", url="http://a:1", endpoint_type="chat", metrics=("http://m/metrics",)),
+        TargetFacts(name="b", url="http://a:10/", endpoint_type="chat"),
     ]
     urls = ("http://m/metrics", "http://a:1/metrics", "http://a:10/metrics", "http://c/metrics")
     assert [server_metrics.owner(targets, url) for url in urls] == ["a", "a", "b", ""]
