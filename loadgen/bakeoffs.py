@@ -7,9 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from reports.store.run_folder import Run
 from targets.simulated.sizing import pool
 from targets.target import Target
 from traces.errors import InputError
@@ -22,6 +21,9 @@ from .plan import Plan, Step
 from .run import endpoints
 from .run.endpoints import Embedded
 from .run.spawn import Workers
+
+if TYPE_CHECKING:
+    from reports.store.run_folder import Run
 
 DEMONSTRATION = (
     "This was a demonstration: the endpoints were simulated on this machine. Their constants and where they come from "

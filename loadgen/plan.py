@@ -16,7 +16,6 @@ import orjson
 import pyarrow as pa
 
 from targets.target import Target
-from targets.wire import custom
 from traces.errors import InputError
 from traces.statistics import describe
 from traces.trace import NS_PER_S, Trace, unpacked
@@ -141,7 +140,7 @@ def _carrying(plan: Plan) -> Plan:
     """The plan with all that its targets need on another machine."""
 
     def phase(one: Step) -> Step:
-        return replace(one, legs=tuple(replace(leg, target=custom.carried(leg.target)) for leg in one.legs))
+        return replace(one, legs=tuple(replace(leg, target=leg.target.carried()) for leg in one.legs))
 
     return replace(plan, phases=tuple(map(phase, plan.phases)))
 

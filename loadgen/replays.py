@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from rich.console import Console
 
-from reports.store import run_folder
-from reports.store.run_folder import Run
 from targets.target import Target
+from traces.errors import InputError, RunFailed
 from traces.prompts import corpus as corpora
 from traces.trace import Trace
 
@@ -21,6 +20,9 @@ from .load import Load, RunKeywords, RunOptions
 from .plan import Plan, Step
 from .run.finish import conclude
 from .run.spawn import LocustProcess, Workers
+
+if TYPE_CHECKING:
+    from reports.store.run_folder import Run
 
 
 def replay(
@@ -48,10 +50,22 @@ def replay(
 
 def recorded(folder: Path, workers: Workers) -> Run:
     """Records the run that is planned in the folder, and writes its summary and its report. Raises RunFailed."""
+    from reports.analysis.summary import (
+        save,  # pandas and matplotlib take seconds, which who only plans a run is spared
+    )
+    from reports.render import html
+    from reports.store.run_folder import open_run
+
     with LocustProcess(workers) as locust:
         locust.record(folder)
-        run_report(folder)
-    return run_folder.open_run(folder)
+    try:
+        run = open_run(folder)
+    except InputError as problem:
+        raise RunFailed(f"nothing was recorded: {problem}") from None
+    summary = save(run)
+    if run.facts.report:
+        html.page([run], [summary])
+    return run
 
 
 def run_report(folder: Path) -> tuple[int, str]:

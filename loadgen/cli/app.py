@@ -15,7 +15,7 @@ import typer
 
 from traces.errors import InputError
 
-from .. import house
+from .. import installation
 from ..run.finish import INCOMPLETE, UNUSABLE
 
 RUN, PLAN, REPORT, CHECK = "Replay", "Traces and simulation", "Results", "The tool itself"
@@ -86,7 +86,7 @@ def program() -> typer.Typer:
 def main() -> None:
     """Bad input is one line on stderr and exit code 2, wherever it was found."""
     try:
-        house.check()
+        installation.check()
         program()()
     except InputError as error:
         sys.stderr.write(f"phaseload: {error}\n")

@@ -42,7 +42,7 @@ def record(
 
     from .. import preflight, target_options
 
-    spec = target_options.target("record", url, options)
+    spec = target_options.target(url, options, "record")
     if out is not None:
         name = free_name(name, _text(out), str(out))
     [spec] = preflight.settled([spec], None)

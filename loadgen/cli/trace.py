@@ -122,12 +122,12 @@ def plot(
 
         phaseload trace plot azure-code azure-code.html
     """
-    from reports.render.trace_plot import plot as draw
+    from reports.render.trace_view import plot_trace
     from traces.reading import open_trace
     from traces.statistics import describe
 
     shown = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
-    draw(shown, describe(shown), out)
+    plot_trace(shown, describe(shown), out)
     typer.echo(out)
 
 

@@ -1,6 +1,6 @@
-"""The Locust adapter: `TraceUser`, and what ties the conductor and the shards to Locust's runners and events.
+"""The Locust adapter: `TraceUser`, and what ties coordinator and workers to Locust's runners and events.
 
-A locustfile of three lines replays a trace with plain `locust -f`:
+A Locust file of three lines replays a trace with plain `locust -f`:
 
     from loadgen import TraceUser
     class Replay(TraceUser):
@@ -8,8 +8,11 @@ A locustfile of three lines replays a trace with plain `locust -f`:
 
 Theory of operation. Locust starts and stops users, forks or connects workers, and shows its tables; what is sent when
 is none of its business. So a run has one user in each worker process (held by `ReplayShape`), and that user holds the
-process's `Shard`. The `Conductor` lives where Locust's own decisions are made: in the master, or in the only process
+process's `Worker`. The `Coordinator` lives where Locust's own decisions are made: in the master, or in the only process
 of a local run. Both are wired up when Locust fires `init`, in every mode alike.
+
+A process that the library started (`spawn.LocustProcess`) stays for as many runs as its caller has. To Locust it is one
+test, whose users stay too: for each run there is a new coordinator, and each process's user then holds a new worker.
 """
 
 from __future__ import annotations
@@ -21,12 +24,14 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import gevent
 import psutil
 from gevent.event import Event
+from gevent.queue import Queue
 from locust import LoadTestShape, User, events, task
 from locust.exception import StopUser
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
@@ -161,7 +166,7 @@ class Wiring:
                 context={},
             )
 
-    # The conductor's side.
+    # The coordinator's side.
 
     def _worker_count(self) -> int:
         if self.coordinator is not None and not self.coordinator.over.is_set():
@@ -213,22 +218,37 @@ class Wiring:
 
     def _serve(self) -> None:
         """Records a caller's runs, one after the other, until the caller has no more; see `spawn.LocustProcess`."""
-        with socket.socket(fileno=int(os.environ[CHANNEL])) as channel, channel.makefile(encoding="utf-8") as folders:
-            for line in folders:
-                reply = ""
-                try:
-                    folder = Path(line.rstrip("\n"))
-                    coordinator = self._coordinate(folder, plans.load(folder))
-                    for client in self._clients():
-                        self.runner.send_message(NEXT, None, client)
-                    coordinator.over.wait()
-                    self._stop_progress()
-                except InputError as error:
-                    reply = str(error)
+        folders: Queue[Path | None] = Queue()
+        channel = socket.socket(fileno=int(os.environ[CHANNEL]))
+        gevent.spawn(self._listen, channel, folders)
+        try:
+            while (folder := folders.get()) is not None and not self.stopping:
+                reply = self._record(folder)
                 channel.sendall(f"{reply}\n".encode())
-                if self.stopping:
-                    break
-        self.exit_code = OK  # the shape sees that there are no more runs, and Locust quits by itself
+        except OSError:
+            log.warning("nobody waits for the run any more")
+        finally:
+            self.exit_code = OK  # the shape sees that there are no more runs, and Locust quits by itself
+
+    def _listen(self, channel: socket.socket, folders: Queue[Path | None]) -> None:
+        """Takes in the folders of the caller's runs; a caller that has gone ends the run that is under way."""
+        with channel.makefile(encoding="utf-8") as lines, suppress(OSError):
+            for line in lines:
+                folders.put(Path(line.rstrip("\n")))
+        folders.put(None)
+        self._end()
+
+    def _record(self, folder: Path) -> str:
+        """One run, from the plan to its files; why it can't be made, or ""."""
+        try:
+            coordinator = self._coordinate(folder, plans.load(folder))
+        except InputError as error:
+            return str(error)
+        for client in self._clients():
+            self.runner.send_message(NEXT, None, client)
+        coordinator.over.wait()
+        self._stop_progress()
+        return ""
 
     def _coordinate(self, folder: Path, plan: Plan) -> Coordinator:
         self.coordinator = Coordinator(folder, plan, self._clients(), self._send, self._alive)

@@ -45,7 +45,7 @@ class UserOptions:
         url = self.url or host
         if not self.trace or not url:
             raise InputError("needs a trace and a URL", where=self.name, remedy='trace = "FILE", url = "http://..."')
-        return replace(target(self.name, url, self.endpoint), **self.rest)
+        return replace(target(url, self.endpoint, self.name), **self.rest)
 
 
 def read(user: type, base: type, locusts: Collection[str]) -> UserOptions:

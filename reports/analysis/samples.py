@@ -19,7 +19,7 @@ from ..store.run_folder import Key, Run
 from . import quantiles
 from .durations import BRACKETS, DURATIONS
 from .quantiles import Quantile, Values
-from .throughput import Throughput, meets, throughput
+from .throughput import Throughput, meets, rates
 
 CLIENTS_OWN = ("lateness", "client_lag")  # metrics of every counted request, answered or not
 NOTHING = np.array([], np.float64)
@@ -72,7 +72,7 @@ class Sample:
         return quantiles.quantile(self.values[metric], q, self.failed_in(metric))
 
 
-def samples(run: Run, objectives: Mapping[str, float]) -> dict[Key, Sample]:
+def samples_of(run: Run, objectives: Mapping[str, float]) -> dict[Key, Sample]:
     """By target and step, in the order of a report. `objectives`: metric -> seconds; {} for none."""
     return {
         key: sample(*key, rows, run.window(key, rows), objectives, run.gaps.get(key, NOTHING))
@@ -92,10 +92,12 @@ def sample(
     `durations.joined`; `window`: ns from the run's start; `gaps`: sorted ITL in seconds, where they were kept."""
     counted = rows[rows["counted"]]
     answered = counted[counted["ok"]]
-    rates = throughput(rows, window)
+    throughput = rates(rows, window)
     good = meets(answered, objectives) if objectives else None
     tokens = float(answered["output_count"].sum())
-    good_tokens = None if good is None else float(answered.loc[good, "output_count"].sum())
+    good_tokens_per_s = None
+    if good is not None and tokens:
+        good_tokens_per_s = throughput.output_tokens_per_s * float(answered.loc[good, "output_count"].sum()) / tokens
     return Sample(
         target=target,
         step=step,
@@ -103,11 +105,9 @@ def sample(
         failed=len(counted) - len(answered),
         window=window,
         values=_values(counted, answered) | {"itl": gaps},
-        throughput=rates,
+        throughput=throughput,
         good=None if good is None else int(good.sum()),
-        good_tokens_per_s=rates.output_tokens_per_s * good_tokens / tokens
-        if good_tokens is not None and tokens
-        else None,
+        good_tokens_per_s=good_tokens_per_s,
         rows=rows,
     )
 

@@ -16,8 +16,9 @@ from ..store.run_folder import Key, Run
 from . import comparison, quantiles, validity
 from .comparison import Comparison
 from .gates import parse_goodput
-from .result import Result, brackets, result
-from .samples import Sample, samples
+from .measuring import brackets, measure
+from .result import Result
+from .samples import Sample, samples_of
 from .validity import Conduct, Evidence, Validity
 
 FORMAT = 1
@@ -92,7 +93,7 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
 
 def _summarise(run: Run, objectives: Mapping[str, float] | None) -> tuple[Summary, Digests]:
     limits = dict(objectives) if objectives is not None else parse_goodput(run.facts.goodput)
-    parts = samples(run, limits)
+    parts = samples_of(run, limits)
     digests = _digests(run, parts)
     summary = Summary(
         format=FORMAT,
@@ -100,7 +101,7 @@ def _summarise(run: Run, objectives: Mapping[str, float] | None) -> tuple[Summar
         validity=validity.judge([_evidence(sample) for sample in parts.values()], _conduct(run)),
         objectives=limits,
         digests=f"from the {digests.origin}",
-        results=[result(run, sample, digests, limits) for sample in parts.values()],
+        results=[measure(run, sample, digests, limits) for sample in parts.values()],
         comparison=comparison.of_groups({key: sample.rows for key, sample in parts.items()}),
         _samples=parts,
     )

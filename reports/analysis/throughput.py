@@ -21,7 +21,7 @@ class Throughput:
     output_tokens_per_s: float
 
 
-def throughput(rows: pd.DataFrame, window: tuple[float, float]) -> Throughput:
+def rates(rows: pd.DataFrame, window: tuple[float, float]) -> Throughput:
     """What really arrived inside the window (ns), whenever its request was due: what is drained after the window must
     not count. A stream's tokens are spread evenly from its first to its last. `rows` includes the warm-up's."""
     begin, end = window

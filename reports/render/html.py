@@ -16,7 +16,8 @@ from traces.typed_json import to_plain
 
 from .. import number_format
 from ..analysis import comparison, leaders, quantiles, server_metrics, time_account, verdicts
-from ..analysis.result import SERVER, Result
+from ..analysis.measuring import SERVER
+from ..analysis.result import Result
 from ..analysis.slices import Slice
 from ..analysis.summary import Summary
 from ..analysis.time_account import Part

@@ -38,7 +38,7 @@ from typing import Any, Protocol
 from ..address import Address
 from ..clock import realtime_ns
 from ..exchange import Exchange, Outcome
-from ..target import Limits
+from ..limits import Limits
 from ..wire import lenient
 from .answer import Answer
 from .deadlines import LINGER_NS, Deadline, next_deadline, request_end

@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 from traces.trace import NS_PER_S
 
 from ..exchange import Exchange, Outcome
-from ..target import Limits
+from ..limits import Limits
 
 Key = TypeVar("Key")
 

@@ -14,6 +14,7 @@ from traces.errors import InputError
 
 from ..address import Address
 from ..exchange import Exchange
+from ..request_rules import sendable
 from ..target import Target
 
 AGENT = "phaseload"
@@ -25,7 +26,6 @@ SECRET, BEGINNING = 6, 16  # characters: of the shortest secret that is looked f
 SCHEMES = ("bearer", "basic", "digest", "session", "token")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _WORDS = re.compile(r"[\s;,=]+")
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class RequestHead:
@@ -112,6 +112,6 @@ def _key(target: Target) -> str:
 
 
 def _line(name: str, value: str) -> str:
-    if not _NAME.fullmatch(name) or any(c in "\r\n\0" or ord(c) > 255 for c in value):
+    if not sendable(name, value):
         raise InputError(f"header {name!r} can't be sent: a line break, or a character beyond Latin-1")
     return f"{name}: {value}\r\n"

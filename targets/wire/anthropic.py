@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from ..exchange import Call, Exchange, Outcome
-from ..target import Target
-from . import WireError, lenient
+from . import lenient
+from .interface import RequestFields, WireError
 
 KEY_HEADER = "x-api-key"
 VERSION = "2023-06-01"
@@ -21,7 +21,7 @@ PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_token
 OVERLOADED = {"rate_limit_error", "overloaded_error"}
 
 
-def request(call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
     body = {
         "model": target.model,
         "max_tokens": call.max_tokens,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import orjson
 
 from ..exchange import Call
-from ..target import Target
 from . import lenient
+from .interface import RequestFields
 from .openai import Reader, body
 
 __all__ = ["Reader", "request"]
 
 
-def request(call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
     return "/v1/chat/completions", [], orjson.dumps(body(call, target, {"messages": lenient.messages(call)}))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import orjson
 
 from ..exchange import Call
-from ..target import Target
 from . import lenient
+from .interface import RequestFields
 from .openai import Reader, body
 
 __all__ = ["Reader", "request"]
 
 
-def request(call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
     prompt = call.prompt if isinstance(call.prompt, list) else lenient.prompt(call)
     return "/v1/completions", [], orjson.dumps(body(call, target, {"prompt": prompt}))

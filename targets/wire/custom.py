@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,9 @@ import orjson
 from traces.errors import InputError
 
 from ..exchange import Call, Exchange, Outcome
-from ..target import KEYS_ELSEWHERE, OURS_ALONE, Target, literal_field, literal_header, own_header
-from . import WireError, lenient
+from ..request_rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header
+from . import lenient
+from .interface import RequestFields, WireError
 
 WORDS = ("prompt", "messages", "model", "prompt_tokens", "output_tokens")
 
@@ -64,7 +65,7 @@ class Custom:
     body: dict[str, Any]
     paths: Paths
 
-    def request(self, call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+    def request(self, call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
         words = {
             "prompt": lenient.prompt(call),
             "messages": lenient.messages(call),
@@ -152,19 +153,6 @@ def _filled(template: Any, words: dict[str, Any]) -> Any:
     if alone and alone[1] in words:
         return words[alone[1]]
     return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], m[0])), template)
-
-
-def of(target: Target) -> Custom | None:
-    """The format of a target that has one of its own, as its plan carries it or as its file tells it. Raises
-    InputError."""
-    if not target.endpoint_type.endswith(".toml"):
-        return None
-    return parse(target.format or read(target.endpoint_type), target.endpoint_type)
-
-
-def carried(target: Target) -> Target:
-    """The target with its format's tables in it: another machine has no such file. Raises InputError."""
-    return target if target.format or of(target) is None else replace(target, format=read(target.endpoint_type))
 
 
 def load(path: str | Path) -> Custom:

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from ..exchange import Call
-from ..target import Target
 from . import lenient, openai
+from .interface import RequestFields
 from .openai import Reader
 
 __all__ = ["Reader", "request"]
@@ -21,6 +21,6 @@ __all__ = ["Reader", "request"]
 EXTRA_FIELDS = ["timing", "worker_id"]
 
 
-def request(call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
     asked: dict[str, Any] = {"messages": lenient.messages(call), "nvext": {"extra_fields": EXTRA_FIELDS}}
     return "/v1/chat/completions", [], orjson.dumps(openai.body(call, target, asked))

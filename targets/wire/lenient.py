@@ -14,7 +14,7 @@ import orjson
 from traces.errors import InputError
 
 from ..exchange import Call, Exchange
-from . import WireError
+from .interface import WireError
 
 NAME_LIMIT = 200  # characters of an id or a name
 MESSAGE_LIMIT = 500  # characters of an error message

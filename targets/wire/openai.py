@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..exchange import Call, Exchange, Outcome
-from ..target import Target
-from . import WireError, lenient
+from . import lenient
+from .interface import RequestFields, WireError
 
 DONE = b"[DONE]"
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
@@ -20,15 +20,26 @@ MILLI = 1e-3
 RATE_LIMIT_CODES = ("rate_limit", "429", "498", "529", "capacity_exceeded", "overloaded")
 
 
-def body(call: Call, target: Target, asked: dict[str, Any], length: str = "max_tokens") -> dict[str, Any]:
-    """The request's body: what every server of the family takes, then the user's own. `length`: the limit's name."""
+def body(
+    call: Call,
+    target: RequestFields,
+    fields: dict[str, Any],
+    *,
+    length: str = "max_tokens",
+    exact: bool | None = None,
+) -> dict[str, Any]:
+    """The request's body: what every server of the family takes, the format's own `fields`, then the user's.
+
+    length  name of the field that limits the answer's tokens
+    exact   is exactly that many tokens asked for? None: unless the target says otherwise
+    """
     own = dict(target.extra_body)
     if own.get(NEWER_LENGTH) == "{output_tokens}":  # OpenAI's newer models take it only
         length = NEWER_LENGTH
         del own[length]
-    body: dict[str, Any] = {"model": target.model, **asked, length: call.max_tokens, "stream": True}
+    body: dict[str, Any] = {"model": target.model, **fields, length: call.max_tokens, "stream": True}
     body["stream_options"] = {"include_usage": True}
-    if target.ignore_eos is not False:
+    if (target.ignore_eos is not False) if exact is None else exact:
         body |= {"ignore_eos": True, "min_tokens": call.max_tokens}
     return lenient.merged(body, own)
 

@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from ..exchange import Call, Exchange, Outcome
-from ..target import Target
-from . import WireError, lenient
+from . import lenient
+from .interface import RequestFields, WireError
 from .openai import note_usage
 
 ENDS = {"response.completed", "response.incomplete"}
@@ -21,7 +21,7 @@ FAILURES = {"error", "response.failed"}
 TEXTS = ("summary", "content", "arguments")  # of an answer's reasoning, message or tool call
 
 
-def request(call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
     body = {
         "model": target.model,
         "input": lenient.messages(call),

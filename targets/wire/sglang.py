@@ -13,13 +13,13 @@ from typing import Any
 import orjson
 
 from ..exchange import Call, Exchange, Outcome
-from ..target import Target
-from . import WireError, lenient
+from . import lenient
+from .interface import RequestFields, WireError
 
 ABORTS = {429: Outcome.RATE_LIMITED, 503: Outcome.RATE_LIMITED}
 
 
-def request(call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
     sampling: dict[str, Any] = {"max_new_tokens": call.max_tokens}
     if target.ignore_eos is not False:
         sampling["ignore_eos"] = True

@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 
 from ..exchange import Call, Exchange, Outcome
-from ..target import Target
-from . import WireError, lenient
+from . import lenient
+from .interface import RequestFields, WireError
 
 
-def request(call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
     parameters = {"max_new_tokens": call.max_tokens, "details": True}
     body = {"inputs": lenient.prompt(call), "parameters": parameters, "stream": True}
     return "/generate_stream", [], orjson.dumps(lenient.merged(body, target.extra_body))

@@ -13,11 +13,11 @@ from urllib.parse import quote
 import orjson
 
 from ..exchange import Call, Exchange, Outcome
-from ..target import Target
-from . import WireError, lenient
+from . import lenient
+from .interface import RequestFields, WireError
 
 
-def request(call: Call, target: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
     body = {"text_input": lenient.prompt(call), "max_tokens": call.max_tokens, "stream": True}
     path = f"/v2/models/{quote(target.model, safe='')}/generate_stream"
     return path, [], orjson.dumps(lenient.merged(body, target.extra_body))

@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import loadgen
@@ -21,7 +22,7 @@ from targets.target import Target
 from traces.errors import InputError, RunFailed
 from traces.reading import open_trace
 
-from .running import about, endpoint, locust_children, trace, until
+from .running import about, endpoint, locust_children, running, trace, until
 
 QUIET: Any = {"probe": False, "report": False}
 
@@ -36,6 +37,13 @@ def test_importing_it_costs_nothing_and_every_name_is_there() -> None:
     assert "locust" not in sys.modules
     with pytest.raises(AttributeError):
         _ = loadgen.Nothing
+
+
+@pytest.mark.parametrize("module", ["loadgen.replays", "loadgen.bakeoffs", "loadgen.capacities"])
+def test_who_only_plans_a_run_imports_no_report(module: str) -> None:
+    """The command line plans a run and becomes Locust: pandas and matplotlib would cost it seconds."""
+    probe = f"import sys, {module}; print([module for module in ('pandas', 'matplotlib') if module in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_keywords_are_the_run_options() -> None:
@@ -78,6 +86,21 @@ def test_a_process_that_dies_is_an_error_with_its_last_words(tmp_path: Path) -> 
         with pytest.raises(RunFailed, match=r"ended without a run: .*exit code -9"):
             replay(name, Target("here", server.url, "m"), out=tmp_path / "r", **QUIET)
         killer.join()
+
+
+def test_a_run_ends_with_its_caller(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 3000)
+    with endpoint() as server:
+        call = (
+            "from loadgen import replay; from targets.target import Target\n"
+            f"replay('t.csv', Target('here', '{server.url}', 'm'), out='r', probe=False)"
+        )
+        with running(cwd=tmp_path, argv=[sys.executable, "-c", call]) as caller:
+            until(lambda: len(server.prompts) > 5)
+            locust = psutil.Process(caller.pid).children()
+            caller.kill()
+            assert psutil.wait_procs(locust, timeout=20)[1] == []
+    assert about(tmp_path / "r")["ended"] == "interrupted"
 
 
 def test_what_cant_be_run_is_refused_before_anything_is_sent(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from reports.analysis import durations, overload
-from reports.analysis.result import SERVER, ErrorCount, Length, Result
+from reports.analysis.measuring import SERVER
+from reports.analysis.result import ErrorCount, Length, Result
 from reports.analysis.summary import Summary, save
 from reports.analysis.throughput import meets
 from reports.analysis.verdicts import exit_code, judge

@@ -201,7 +201,7 @@ def cut(start):
     "start", [b"", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"]
 )
 def test_a_prefill_leg_that_was_cut_beside_a_whole_decode_leg_is_what_is_told(legs, start):
-    spec, _ = legs([], [STREAM], "sglang")
+    spec, _ = legs([(200, HANDED)], [STREAM], "sglang")
     server = Scripted(cut(start))
     url = server.url
     (found,) = probe([replace(spec, prefill=(url,))])
