@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .replays import replay
     from .run.locust_user import TraceUser
     from .run.spawn import Workers
-    from .simulation.sweep import sweep
     from .simulation.run import simulate
+    from .simulation.sweep import sweep
 
 __all__ = [
     "CapacityResult", "Load", "Plan", "TraceUser", "Workers",

@@ -19,7 +19,8 @@ from traces.trace import NS_PER_S, Trace
 from traces.typed_json import from_plain
 
 from .. import folders, pacing, plan, secrets
-from ..load import Load, RunOptions
+from ..load import Load
+from ..options import RunOptions
 from ..replays import run_report
 from ..run import record
 
