@@ -12,9 +12,12 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from targets.client.diagnostics import Certified, Diagnostics, SafeLoad
 
 from . import selftest
 from .machine import cpu
@@ -133,21 +136,22 @@ def load() -> dict[str, Any] | None:
         return None
 
 
-def cite(diagnostics: Mapping[str, Any]) -> dict[str, Any]:
+def cite(diagnostics: Diagnostics) -> Diagnostics:
     """A process's diagnostics, and with them what its machine is certified for and why it went beyond ("": it didn't).
 
     Nothing is added where there is no certificate: that a run is within one is a claim that needs one.
     """
-    found = load()
-    if found is None:
-        return dict(diagnostics)
-    cited = {"created": found["created"], "safe": found["safe"]}
-    return {**diagnostics, "certificate": cited, "beyond_certificate": beyond(found["safe"], diagnostics)}
+    certificate = load()
+    if certificate is None:
+        return diagnostics
+    safe = tuple(SafeLoad(load["streams"], load["rate"]) for load in certificate["safe"])
+    why = beyond(certificate["safe"], diagnostics)
+    return replace(diagnostics, certificate=Certified(certificate["created"], safe), beyond_certificate=why)
 
 
-def beyond(safe: Sequence[Mapping[str, float]], diagnostics: Mapping[str, Any]) -> str:
+def beyond(safe: Sequence[Mapping[str, float]], diagnostics: Diagnostics) -> str:
     """Why a process's load lies beyond what is safe, in one line; "" where one of the safe loads covers it."""
-    load = {"streams": diagnostics.get("most_streams", 0), "rate": diagnostics.get("most_tokens_per_s", 0)}
+    load = {"streams": diagnostics.most_streams, "rate": diagnostics.most_tokens_per_s}
     if any(covers(one, load, SLACK) for one in safe):
         return ""
     return f"a process read {in_words([load])}; this machine is certified for {in_words(safe) or 'nothing'}"

@@ -60,11 +60,11 @@ def check(
 
 
 def check_workers(plan: Plan, workers: int) -> None:
-    for phase in plan.phases:
-        for leg in phase.legs:
-            if leg.concurrency is not None and leg.concurrency < workers:
+    for step in plan.steps:
+        for arm in step.arms:
+            if arm.concurrency is not None and arm.concurrency < workers:
                 raise InputError(
-                    f"{leg.concurrency} in flight can't be shared by {workers} workers", where="--concurrency"
+                    f"{arm.concurrency} in flight can't be shared by {workers} workers", where="--concurrency"
                 )
 
 
@@ -122,12 +122,12 @@ def check_open_files(plan: Plan, workers: int) -> None:
     from targets.client.http_client import raise_open_files
 
     allowed = raise_open_files()
-    for phase in plan.phases:
-        slots = [leg.concurrency if leg.concurrency is not None else min(leg.requests, COMMON) for leg in phase.legs]
+    for step in plan.steps:
+        slots = [arm.concurrency if arm.concurrency is not None else min(arm.requests, COMMON) for arm in step.arms]
         wanted = sum(slots) // workers + SPARE
         if wanted > allowed:
             sys.stderr.write(
-                f"open files are limited to {allowed}: {phase.name} may want {wanted} in a process, and requests "
+                f"open files are limited to {allowed}: {step.name} may want {wanted} in a process, and requests "
                 "beyond the limit fail (raise it with ulimit -n, or use more --processes)\n"
             )
 

@@ -149,6 +149,7 @@ def main() -> None:
     from targets.clock import Clock, cpu_ns
     from targets.exchange import Exchange
     from targets.target import Call, Target
+    from traces.typed_json import to_plain
 
     load = json.loads(sys.argv[1])
     clock = Clock()
@@ -182,7 +183,7 @@ def main() -> None:
         gevent.sleep(0.05)
     cpu = cpu_ns() - cpu
     wall, waited = (clock.now() - began) * 1e-9, kept_waiting() - waited
-    facts = diagnostics()
+    facts = to_plain(diagnostics())
     target.close()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     told = {"cpu_s": cpu * 1e-9, "wall_s": wall, "waited_s": waited, "rows": rows, "grown_kb": grown, "facts": facts}

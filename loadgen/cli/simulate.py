@@ -78,6 +78,8 @@ def simulate(
         subject.build(model)
     requests = pacing.requests(trace, load)
     folder = folders.new_folder(name, run.out)
-    about = {"argv": secrets.argv(), "json": run.json, "slo": run.slo, "goodput": run.goodput}
-    virtual_run.run(chosen, load, requests, folder, model=model, about=about)
+    virtual_run.run(
+        chosen, load, requests, folder, model=model,
+        argv=secrets.argv(), slo=run.slo, goodput=run.goodput, json=run.json,
+    )  # fmt: skip
     sys.exit(finish.conclude(folder))

@@ -103,7 +103,7 @@ class Dispatcher:
 
     def _sleep(self, deadline: int | None) -> None:
         """Until something is due or decided: an exchange that ends sets the timer itself."""
-        wakes = [instant for instant in (self._next_due(), deadline or self.phase.end) if instant is not None]
+        wakes = [instant for instant in (self._next_due(), deadline or self.phase.end_ns) if instant is not None]
         wake = min(wakes, default=None)
         self._timer.set(None if wake is None else self._zero + wake)
         self._timer.wait()
@@ -115,7 +115,7 @@ class Dispatcher:
                 self._send(lane, entry)
 
     def _send(self, lane: Lane, entry: Due) -> None:
-        counted = entry.due >= self.phase.warmup
+        counted = entry.due >= self.phase.warmup_ns
         ask = lane.ahead.ask(entry, start=self.start, step=self.phase.name, counted=counted)
         if lane.leg.leave:
             ask = replace(ask, leave_after=leaves(self.seed, ask.index, lane.leg.leave, ask.output_tokens))

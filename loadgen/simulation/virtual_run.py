@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import orjson
-
+from reports.store import run_json
 from reports.store.row_files import Writer
+from reports.store.run_json import ClockFacts, RunFacts, StepFacts, TargetFacts
 from targets.simulated.build import Endpoint, SimulatedTarget
 from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
-from .. import plan as plans
 from ..load import Load
-from ..run import record
+from ..machine import machine
+from ..plan import trace_facts
 
 STEP = "simulate"
 FLUSH = 5_000  # rows of a result file
@@ -34,15 +33,53 @@ def subjects(texts: Sequence[str], settings: Mapping[str, str]) -> list[Simulate
 
 
 def run(
-    chosen: Sequence[SimulatedTarget], load: Load, trace: Trace, folder: Path, *, model: str, about: Mapping[str, Any]
+    chosen: Sequence[SimulatedTarget],
+    load: Load,
+    trace: Trace,
+    folder: Path,
+    *,
+    model: str,
+    argv: Sequence[str] = (),
+    slo: Sequence[str] = (),
+    goodput: Sequence[str] = (),
+    json: bool = False,
 ) -> None:
     """Simulates all of them and writes the run's folder; summary and report follow from it as for any run."""
     endpoints = {subject.name: subject.build(model, load.seed, journal=True) for subject in chosen}
     last = 0
     for number, (name, endpoint) in enumerate(endpoints.items()):
         last = max(last, _record(Writer(folder, number), endpoint, name, trace, load))
-    facts = _facts(chosen, endpoints, load, trace, last, model)
-    (folder / "run.json").write_bytes(orjson.dumps({"name": folder.name, **facts, **about}, option=orjson.OPT_INDENT_2))
+    warmup, end = round(load.warmup * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else trace.span
+    step = StepFacts(
+        name=STEP,
+        load=load.describe(),
+        start=0,
+        window=(warmup, end),
+        end=last,
+        warmup_s=load.warmup,
+        drain_s=(last - end) / NS_PER_S,
+        planned={target.name: len(trace) for target in chosen},
+    )
+    facts = RunFacts(
+        name=folder.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=version("phaseload"),
+        seed=load.seed,
+        salt="none",
+        slo=tuple(slo),
+        goodput=tuple(goodput),
+        argv=tuple(argv),
+        json=json,
+        simulated=True,
+        trace=trace_facts(trace),
+        targets=tuple(_target_facts(target, endpoints[target.name], model) for target in chosen),
+        steps=(step,),
+        workers=(),
+        ended="completed",
+        machine=machine(),
+        clock=ClockFacts(0),
+    )
+    run_json.write(folder, facts)
 
 
 def _record(writer: Writer, endpoint: Endpoint, name: str, trace: Trace, load: Load) -> int:
@@ -59,46 +96,16 @@ def _record(writer: Writer, endpoint: Endpoint, name: str, trace: Trace, load: L
     return last
 
 
-def _facts(
-    chosen: Sequence[SimulatedTarget],
-    endpoints: Mapping[str, Endpoint],
-    load: Load,
-    trace: Trace,
-    last: int,
-    model: str,
-) -> dict[str, Any]:
-    warmup, end = round(load.warmup * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else trace.span
-    phase = {"name": STEP, "load": load.describe(), "start": 0, "window": [warmup, end], "end": last}
-    planned = {subject.name: len(trace) for subject in chosen}
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": version("phaseload"),
-        "seed": load.seed,
-        "salt": "none",
-        "simulated": True,
-        "order": "parallel",
-        "trace": plans.about(trace),
-        "targets": [_target(subject, endpoints[subject.name], model) for subject in chosen],
-        "phases": [{**phase, "warmup_s": load.warmup, "drain_s": (last - end) / NS_PER_S, "planned": planned}],
-        "workers": [],
-        "missing": {},
-        "missing_requests": [],
-        "ended": "completed",
-        "clock": {"origin_ns": 0},
-        "machine": record.machine(),
-    }
-
-
-def _target(subject: SimulatedTarget, endpoint: Endpoint, model: str) -> dict[str, Any]:
-    return {
-        "name": subject.name,
-        "model": model,
-        "endpoint_type": "simulated in virtual time",
-        "embedded": True,
-        "description": f"simulated: {endpoint.profile.description}; {model}",
-        "standing": endpoint.profile.standing,
-        "settings": dict(subject.settings),
-        "units": endpoint.units,
-        "price_per_hour": endpoint.price,
-        "watts": endpoint.watts,
-    }
+def _target_facts(target: SimulatedTarget, endpoint: Endpoint, model: str) -> TargetFacts:
+    return TargetFacts(
+        name=target.name,
+        model=model,
+        endpoint_type="simulated in virtual time",
+        embedded=True,
+        description=f"simulated: {endpoint.profile.description}; {model}",
+        standing=endpoint.profile.standing,
+        settings=dict(target.settings),
+        units=endpoint.units,
+        price_per_hour=endpoint.price,
+        watts=endpoint.watts,
+    )

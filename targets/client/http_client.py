@@ -35,6 +35,7 @@ from ..wire import WIRES
 from . import loop, tls
 from .connection import Connection, Flight
 from .deadlines import Deadlines
+from .diagnostics import Diagnostics
 
 log = logging.getLogger(__name__)
 
@@ -297,12 +298,10 @@ class HttpClient:
 _STOPPED = {Outcome.CUT: "the run ended first", Outcome.CANCELLED: "cancelled"}
 
 
-def diagnostics() -> dict[str, Any]:
+def diagnostics() -> Diagnostics:
     """What this process knows of its own quality: reads with and without kernel time, stalls, CPU, connections, steps.
-
-    JSON-able. Durations in seconds. Counted since the process's first target was made.
-    """
-    return loop.pulse().facts()
+    Counted since the process's first client was made."""
+    return loop.pulse().diagnostics()
 
 
 def raise_open_files() -> int:

@@ -20,12 +20,13 @@ import resource
 import socket
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import gevent
 
 from .. import clock
 from ..timerfd import ClockAlarm
+from .diagnostics import ClockStep, Diagnostics
 
 if TYPE_CHECKING:
     from .http_client import HttpClient
@@ -68,7 +69,7 @@ class Pulse:
         self.stalls = self.longest_stall = 0
         self.listeners: dict[HttpClient, None] = {}  # the open targets
         self.watch = clock.Steps()
-        self.steps: list[dict[str, float]] = []
+        self.steps: list[ClockStep] = []
         self._ticked = clock.monotonic_ns()
         self._started = self._ticked
         self._span = (self._started, 0)  # when the current span began, and the tokens until then
@@ -123,39 +124,38 @@ class Pulse:
             return
         clocks = {id(listener.clock): listener.clock for listener in self.listeners}
         at = min((known.now() for known in clocks.values()), default=0)
-        self.steps.append({"at_s": at * 1e-9, "step_s": step * 1e-9})
+        self.steps.append(ClockStep(at * 1e-9, step * 1e-9))
         for known in clocks.values():
             known.follow(step)
         self.before, self._latest = self.before + step, self._latest + step
         for listener in list(self.listeners):
             listener.stepped()
 
-    def facts(self) -> dict[str, Any]:
-        wall, cpu = clock.monotonic_ns() - self._started, clock.cpu_ns() - self._cpu
-        return {
-            "time_source": _source(self.reads, self.unstamped),
-            "reads": self.reads,
-            "reads_unstamped": self.unstamped,
-            "reads_fast": self.fast,
-            "most_tokens_per_s": self._busiest(clock.monotonic_ns()),
-            "most_streams": self.most_streams,
-            "connections_opened": self.opened,
-            "connections_reused": self.reused,
-            "reconnected": self.reconnected,
-            "internal_faults": self.faults,
-            "stalls_over_10ms": self.stalls,
-            "longest_stall_s": self.longest_stall * 1e-9,
-            "cpu_s": cpu * 1e-9,
-            "wall_s": wall * 1e-9,
-            "open_files_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            "collections": COLLECTIONS.count,
-            "collections_s": COLLECTIONS.total * 1e-9,
-            "longest_collection_s": COLLECTIONS.longest * 1e-9,
-            "clock_steps": list(self.steps),
-        }
+    def diagnostics(self) -> Diagnostics:
+        return Diagnostics(
+            time_source=_source(self.reads, self.unstamped),
+            reads=self.reads,
+            reads_unstamped=self.unstamped,
+            reads_fast=self.fast,
+            most_tokens_per_s=self._busiest(clock.monotonic_ns()),
+            most_streams=self.most_streams,
+            connections_opened=self.opened,
+            connections_reused=self.reused,
+            reconnected=self.reconnected,
+            internal_faults=self.faults,
+            stalls_over_10ms=self.stalls,
+            longest_stall_s=self.longest_stall * 1e-9,
+            cpu_s=(clock.cpu_ns() - self._cpu) * 1e-9,
+            wall_s=(clock.monotonic_ns() - self._started) * 1e-9,
+            open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            collections=COLLECTIONS.count,
+            collections_s=COLLECTIONS.total * 1e-9,
+            longest_collection_s=COLLECTIONS.longest * 1e-9,
+            clock_steps=tuple(self.steps),
+        )
 
 
-def _source(reads: int, unstamped: int) -> str:
+def _source(reads: int, unstamped: int) -> Literal["kernel", "user", "mixed"]:
     if not unstamped:
         return "kernel"
     return "user" if unstamped == reads else "mixed"

@@ -70,4 +70,5 @@ def test_a_target_is_kept_whole() -> None:
     facts = run_json.target_facts(target)
     assert {name: getattr(facts, name) for name in target.to_json()} == target.to_json()
     assert not facts.embedded
-    assert run_json.target_facts(target, description="simulated: x", standing="assumed").embedded
+    embedded = run_json.target_facts(target, run_json.EmbeddedFacts("simulated: x", "assumed"))
+    assert (embedded.embedded, embedded.description, embedded.standing) == (True, "simulated: x", "assumed")
