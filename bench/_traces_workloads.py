@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
 
 from traces.reading import open_trace
+from traces.synthesis.arrivals import Process
 from traces.synthesis.fit import fit
-from traces.synthesis.workload import FOLDER
+from traces.synthesis.lengths import Lengths
+from traces.synthesis.workload import FOLDER, Workload
+from traces.typed_json import to_plain
 
 AZURE = "Azure LLM inference traces 2023 (Azure/AzurePublicDataset, CC-BY-4.0)"
 FITTED = {
@@ -54,31 +57,21 @@ FIXED = {"fixed-128-128": (128, 128), "fixed-1k-1k": (1024, 1024), "fixed-8k-1k"
 
 def main(folder: Path) -> None:
     for name, (file, about, source) in FITTED.items():
-        write(name, {**fit(open_trace(str(folder / file))), "about": about + ".", "fitted_to": source})
+        write(name, replace(fit(open_trace(str(folder / file))), about=about + ".", fitted_to=source))
     trace = open_trace(str(folder / DEEPSEEK[0]))
-    write("deepseek-r1", {**fit(trace), "duration": 3600, "about": DEEPSEEK[1] + ".", "fitted_to": DEEPSEEK[2]})
-    agents = {**fit(open_trace(str(folder / WEKA[0]))), "duration": 3600, "about": WEKA[1] + ".", "fitted_to": WEKA[2]}
-    agents["arrivals"]["rate"] = 1.0  # thirty sessions that start together say nothing of a service's rate
+    write("deepseek-r1", replace(fit(trace), duration=3600, about=DEEPSEEK[1] + ".", fitted_to=DEEPSEEK[2]))
+    agents = fit(open_trace(str(folder / WEKA[0])))
+    arrivals = replace(agents.arrivals, rate=1.0)  # thirty sessions that start together say nothing of a service's rate
+    agents = replace(agents, duration=3600, arrivals=arrivals, about=WEKA[1] + ".", fitted_to=WEKA[2])
     write("weka-agentic", agents)
     for name, (prompt, output) in FIXED.items():
         about = f"Every request {prompt} tokens in, {output} out, Poisson arrivals: the shape that benchmarks quote."
-        arrivals = {"rate": 1.0, "gaps": "exponential"}
-        write(
-            name,
-            {
-                "about": about,
-                "duration": 3600,
-                "arrivals": arrivals,
-                "prompt": {"fixed": prompt},
-                "output": {"fixed": output},
-            },
-        )
+        process = Process(rate=1.0)
+        write(name, Workload(about=about, arrivals=process, prompt=Lengths(fixed=prompt), output=Lengths(fixed=output)))
 
 
-def write(name: str, workload: dict[str, Any]) -> None:
-    text = json.dumps(
-        dict(sorted(workload.items(), key=lambda entry: entry[0] not in ("about", "fitted_to"))), indent=1
-    )
+def write(name: str, workload: Workload) -> None:
+    text = json.dumps(to_plain(workload), indent=1)
     flat = re.sub(r"\[\s+(-?[\d.e+-]+),\s+(-?[\d.e+-]+)\s+\]", r"[\1, \2]", text)
     rows = re.sub(r"(?<=[\]\d.]),\n +(?=[\[\d-])", ", ", flat)
     rows = "\n".join(part for line in rows.split("\n") for part in wrap(line, 118, drop_whitespace=False) or [""])

@@ -14,26 +14,25 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import trustme
 
-from loadgen.selftest import measure
+from loadgen.selftest import ClientLoad, Figures, measure
 
 PEER = (sys.executable, "-m", "bench._client_aiohttp")
 
 # name: the load; limits of |TTFT error| p50 and p99 (ms), |TPOT error| p99 (us), CPU per chunk (us); what is run beside
-LOADS: dict[str, tuple[dict[str, Any], tuple[float, float, float, float], str]] = {
-    "64 x 100/s": ({"streams": 64, "rate": 100, "tokens": 100, "rounds": 6, "ramp_s": 1}, (0.1, 1, 1, 26), "aiohttp"),
+LOADS: dict[str, tuple[ClientLoad, tuple[float, float, float, float], str]] = {
+    "64 x 100/s": (ClientLoad(64, 100, 100, 6, 1), (0.1, 1, 1, 26), "aiohttp"),
     "1,000 x 40/s": (
-        {"streams": 1000, "rate": 40, "tokens": 100, "rounds": 3, "ramp_s": 2.5},
+        ClientLoad(1000, 40, 100, 3, 2.5),
         (0.1, 1.5, 1, 13),
         "aiohttp",
     ),
-    "1,000 x 60/s": ({"streams": 1000, "rate": 60, "tokens": 300, "rounds": 1, "ramp_s": 2.5}, (0.1, 1.5, 1, 13), ""),
-    "10,000 x 2/s": ({"streams": 10000, "rate": 2, "tokens": 100, "rounds": 1, "ramp_s": 10}, (0.1, 2, 1, 14), ""),
-    "64, TLS": ({"streams": 64, "rate": 100, "tokens": 100, "rounds": 6, "ramp_s": 1}, (0.2, 2, 2, 52), "aiohttp"),
-    "1,000, TLS": ({"streams": 1000, "rate": 20, "tokens": 100, "rounds": 2, "ramp_s": 8}, (0.2, 3, 2, 26), ""),
+    "1,000 x 60/s": (ClientLoad(1000, 60, 300, 1, 2.5), (0.1, 1.5, 1, 13), ""),
+    "10,000 x 2/s": (ClientLoad(10000, 2, 100, 1, 10), (0.1, 2, 1, 14), ""),
+    "64, TLS": (ClientLoad(64, 100, 100, 6, 1), (0.2, 2, 2, 52), "aiohttp"),
+    "1,000, TLS": (ClientLoad(1000, 20, 100, 2, 8), (0.2, 3, 2, 26), ""),
 }
 
 HEADER = (
@@ -42,19 +41,19 @@ HEADER = (
 )
 
 
-def line(name: str, client: str, figures: dict[str, Any]) -> str:
-    ttft, tpot = [x * 1e3 for x in figures["ttft"]], figures["tpot"][1] * 1e6
-    failed = f"  {figures['failed']} FAILED" if figures["failed"] else ""
+def line(name: str, client: str, figures: Figures) -> str:
+    ttft, tpot = [x * 1e3 for x in figures.ttft], figures.tpot[1] * 1e6
+    failed = f"  {figures.failed} FAILED" if figures.failed else ""
     return (
-        f"{name:<14}{client:<16}{figures['rate']:>9,.0f}{ttft[0]:>13.3f} ms{ttft[1]:>9.3f} ms{tpot:>15,.2f} us"
-        f"{figures['cpu'] * 1e6:>8.1f} us{figures['shared']:>8.1%}{figures['merged']:>8.1%}"
-        f"{figures['grown_mb']:>6.0f} MB{figures['late'][1] * 1e3:>14.2f} ms{failed}"
+        f"{name:<14}{client:<16}{figures.rate:>9,.0f}{ttft[0]:>13.3f} ms{ttft[1]:>9.3f} ms{tpot:>15,.2f} us"
+        f"{figures.cpu * 1e6:>8.1f} us{figures.shared:>8.1%}{figures.merged:>8.1%}"
+        f"{figures.grown_mb:>6.0f} MB{figures.late[1] * 1e3:>14.2f} ms{failed}"
     )
 
 
-def within(figures: dict[str, Any], limits: tuple[float, float, float, float]) -> bool:
-    found = (*(x * 1e3 for x in figures["ttft"]), figures["tpot"][1] * 1e6, figures["cpu"] * 1e6)
-    return not figures["failed"] and all(value <= limit for value, limit in zip(found, limits, strict=True))
+def within(figures: Figures, limits: tuple[float, float, float, float]) -> bool:
+    found = (*(x * 1e3 for x in figures.ttft), figures.tpot[1] * 1e6, figures.cpu * 1e6)
+    return not figures.failed and all(value <= limit for value, limit in zip(found, limits, strict=True))
 
 
 def certificate(folder: str) -> tuple[str, str]:
@@ -78,7 +77,7 @@ def run(name: str, tls: tuple[str, str], *, peers: bool) -> bool:
     if peer and peers:
         theirs = measure(load, client=PEER, tls=secure, ahead=True)
         print(line(name, "aiohttp + json", theirs), flush=True)
-        error, cpu = theirs["ttft"][0] / ours["ttft"][0], ours["cpu"] / theirs["cpu"]
+        error, cpu = theirs.ttft[0] / ours.ttft[0], ours.cpu / theirs.cpu
         print(f"    ours: TTFT error p50 {error:,.0f} times smaller, CPU {cpu:.2f} of theirs", flush=True)
     return good
 

@@ -15,11 +15,12 @@ import gevent
 
 from targets.client.http_client import HttpClient, diagnostics
 from targets.clock import Clock, monotonic_ns
-from targets.exchange import Exchange, Outcome
-from targets.target import Call, Limits, Target
+from targets.exchange import Call, Exchange, Outcome
+from targets.target import Limits, Target
 from targets.wire import WIRES
 from tests.targets import hostile
 from tests.targets.scripted import Scripted
+from traces.trace import Request
 
 AT_ONCE = 40
 GROWTH = 64  # MB
@@ -52,7 +53,9 @@ def main() -> int:
         while flying < AT_ONCE:
             flying += 1
             started += 1
-            targets[started % len(targets)].start(Call(started, 0, "hello", 1, 2), done)
+            client = targets[started % len(targets)]
+            row = Request(started, 0, 1, 2)
+            client.start(Call(request=row, target=client.target.name, due=0, prompt="hello"), done)
         gevent.sleep(0.002)
         if started > 2000 and not settled:
             settled = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -17,8 +17,9 @@ import gevent
 
 from targets.client.http_client import HttpClient
 from targets.clock import Clock, cpu_ns, monotonic_ns
-from targets.exchange import Exchange
-from targets.target import Call, Target
+from targets.exchange import Call, Exchange
+from targets.target import Target
+from traces.trace import Request
 
 AT_ONCE = 64
 SETTLED = 0.25  # of all requests: what grew until then is pools and caches
@@ -39,7 +40,7 @@ def main() -> int:
     assert server.stdout is not None
     clock, outcomes = Clock(), Counter[str]()
     extra = {"truth": {"ttft_s": 0, "gap_s": 0, "tokens": 2}}
-    target = HttpClient(Target("t", json.loads(server.stdout.readline())["url"], "m", extra_body=extra), clock)
+    client = HttpClient(Target("t", json.loads(server.stdout.readline())["url"], "m", extra_body=extra), clock)
     settled, number, over = 0.0, 0, 0
 
     def done(exchange: Exchange) -> None:
@@ -55,7 +56,8 @@ def main() -> int:
         if number < asked.requests:
             number += 1
             leave = 1 if number % 100 == 0 else None
-            target.start(Call(number, clock.now(), "hello", 1, 2, leave_after=leave), done)
+            row = Request(number, 0, 1, 2)
+            client.start(Call(request=row, target="t", due=clock.now(), prompt="hello", leave_after=leave), done)
 
     before, began, cpu = resident_mb(), monotonic_ns(), cpu_ns()
     for _ in range(AT_ONCE):
@@ -63,7 +65,7 @@ def main() -> int:
     while over < asked.requests:
         gevent.sleep(0.05)
     took, cpu, after = (monotonic_ns() - began) * 1e-9, cpu_ns() - cpu, resident_mb()
-    target.close()
+    client.close()
     server.terminate()
     server.wait()
     rate, each = asked.requests / took, cpu / over / 1e3

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from reports.store import row_files
 from targets.exchange import Exchange, Outcome
+from tests.exchanges import make_exchange
 
 TOKENS = 64
 PIECE = 50_000  # rows of a file
@@ -31,7 +32,7 @@ WRITE_LIMIT, ROW_LIMIT, MEMORY_LIMIT = 40e-6, 60e-6, 6.0  # seconds a row, secon
 def exchange(index: int) -> Exchange:
     start = index * 1_000_000
     tokens = array("q", range(start + 30_000_000, start + 30_000_000 + TOKENS * 5_000_000, 5_000_000))
-    return Exchange(index=index, target="t", due=start, prompt_tokens=500, output_tokens=TOKENS, started=start,
+    return make_exchange(index=index, target="t", due=start, prompt_tokens=500, output_tokens=TOKENS, started=start,
                     sent=start, done=tokens[-1], token_at=tokens, token_events=array("i", [1] * TOKENS),
                     status=200, outcome=Outcome.OK, usage_output=TOKENS, request_id=f"request-{index}")  # fmt: skip
 

@@ -7,9 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
-from reports.store.run_folder import Run
 from reports.store.run_json import EmbeddedFacts
 from targets.simulated.sizing import pool
 from targets.target import Target
@@ -23,6 +22,9 @@ from .plan import Plan, Step
 from .run import endpoints
 from .run.endpoints import Embedded
 from .run.spawn import Workers
+
+if TYPE_CHECKING:
+    from reports.store.run_folder import Run
 
 DEMONSTRATION = (
     "This was a demonstration: the endpoints were simulated on this machine. Their constants and where they come from "
@@ -101,10 +103,10 @@ def bakeoff(
     workers, kept, ladder = workers or Workers(), RunOptions(**options), Ladder(steps, step_duration, order)
     with ExitStack() as servers:
         if targets:
-            folder = prepare(trace or WORKLOAD, targets, load or Load(), ladder, kept, workers)
+            folder = prepare(trace or WORKLOAD, targets, load or Load(), ladder, kept, workers.count)
         else:
             base = load or demonstration_load({}, own_trace=trace is not None)
-            folder = prepare_demonstration(trace or WORKLOAD, base, ladder, kept, workers, servers=servers)
+            folder = prepare_demonstration(trace or WORKLOAD, base, ladder, kept, workers.count, servers=servers)
         return replays.recorded(folder, workers)
 
 
@@ -114,14 +116,14 @@ def prepare(
     load: Load,
     ladder: Ladder,
     options: RunOptions,
-    workers: Workers,
+    workers: int,
 ) -> Path:
     """Plans a bake-off of the user's targets, looks at them, and saves the plan in the run's folder: returned."""
     preflight.check_options(options, [target.endpoint_type for target in targets])
     targets = preflight.settled(targets, options.wait_ready)
     loads = steps_of(load, ladder.factors or (1.0,), ladder.step_s)
     plan, traces = planned(trace, loads, targets, options, order=ladder.order or "sequential")
-    preflight.check(plan, workers.count, targets, options.wait_ready, options.probe)
+    preflight.check(plan, workers, targets, options.wait_ready, options.probe)
     folder = folders.new_folder(plan.name, options.out)
     plans.save(plan, traces, folder)
     return folder
@@ -132,7 +134,7 @@ def prepare_demonstration(
     load: Load,
     ladder: Ladder,
     options: RunOptions,
-    workers: Workers,
+    workers: int,
     *,
     model: str = MODEL,
     servers: ExitStack | None = None,
@@ -147,7 +149,7 @@ def prepare_demonstration(
     plan, traces = planned(
         trace, loads, targets, options, order=ladder.order or "parallel", embedded=about, closing=DEMONSTRATION
     )
-    preflight.check(plan, workers.count)
+    preflight.check(plan, workers)
     plans.save(plan, traces, folder)
     return folder
 

@@ -96,7 +96,7 @@ def find(
 
         def holds(rate: float) -> bool:
             paced = replace(load, request_rate=rate, duration=seconds(rate, load.duration or 30.0, requests))
-            run = prepare(trace, target, paced, replace(options, out=folder / f"{rate:.3g}"), workers)
+            run = prepare(trace, target, paced, replace(options, out=folder / f"{rate:.3g}"), workers.count)
             locust.record(run)
             code, report = run_report(run)
             if code not in (0, 1):

@@ -11,7 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import TypedDict
 
-from targets.target import TIMEOUTS, Limits
+from targets.limits import TIMEOUTS, FieldError, Limits
 from traces.errors import InputError, check_factor
 
 FASTEST = 1_000_000.0  # requests/s
@@ -78,6 +78,13 @@ class Load:
         return "trace" if self.speedup == 1 else f"trace x {self.speedup:g}"
 
 
+def at_option(error: FieldError) -> InputError:
+    """The mistake in a target's field as the mistake of the option that gave it."""
+    names = {limit: key for key, limit in TIMEOUTS.items()} | {"headers": "header"}
+    option = "--" + names.get(error.field, error.field).replace("_", "-")
+    return InputError(error.message, where=option, remedy=error.remedy)
+
+
 @dataclass(frozen=True)
 class TargetOptions:
     """How a target is spoken to, and what it is asked for, as options name it; `target_options` makes the `Target`.
@@ -104,9 +111,8 @@ class TargetOptions:
         """The four time limits. Raises InputError with the option."""
         try:
             return Limits(**{limit: getattr(self, key) for key, limit in TIMEOUTS.items()})
-        except InputError as error:
-            [key] = [key for key, limit in TIMEOUTS.items() if limit == error.where]
-            raise InputError(error.message, where=f"--{key.replace('_', '-')}") from None
+        except FieldError as error:
+            raise at_option(error) from None
 
 
 @dataclass(frozen=True)

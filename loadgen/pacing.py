@@ -1,11 +1,9 @@
-"""What a Load makes of a trace: read, paced and cut, once; and what each worker and each request gets of the whole.
+"""What a Load makes of a trace: read, paced and cut, once.
 
 Instants are nanoseconds from the step's start.
 """
 
 from __future__ import annotations
-
-import numpy as np
 
 from traces import transforms
 from traces.errors import InputError
@@ -66,14 +64,3 @@ def _check(trace: Trace, load: Load, name: str) -> None:
         raise InputError(
             f"the trace ends at {end / NS_PER_S:g} s, before the warm-up does ({load.warmup:g} s)", where="--warmup"
         )
-
-
-def share(total: int, shard: int, shards: int) -> int:
-    """How many of `total` slots one of `shards` workers holds; the shares add up to the total."""
-    return total // shards + (shard < total % shards)
-
-
-def leaves(seed: int, index: int, share: float, tokens: int) -> int | None:
-    """After how many tokens a request's user leaves; None for the 1 - `share` who stay. The same in every process."""
-    random = np.random.default_rng([seed, index])
-    return 1 + int(random.integers(max(1, tokens))) if random.random() < share else None

@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from reports.store.run_json import EmbeddedFacts, TraceFacts
 from targets.target import Target
-from targets.wire import custom
 from traces.errors import InputError
 from traces.prompts.corpus import CorpusFacts
 from traces.statistics import describe
@@ -129,7 +128,7 @@ def _self_contained(plan: Plan) -> Plan:
     """The plan with all that its targets need on another machine."""
 
     def contained(step: Step) -> Step:
-        return replace(step, arms=tuple(replace(arm, target=custom.carried(arm.target)) for arm in step.arms))
+        return replace(step, arms=tuple(replace(arm, target=arm.target.carried()) for arm in step.arms))
 
     return replace(plan, steps=tuple(map(contained, plan.steps)))
 

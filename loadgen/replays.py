@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from rich.console import Console
 
-from reports.store import run_folder
-from reports.store.run_folder import Run
 from reports.store.run_json import EmbeddedFacts
 from targets.target import Target
+from traces.errors import InputError, RunFailed
 from traces.prompts import corpus as corpora
 from traces.prompts.corpus import CorpusFacts
 from traces.trace import Trace
@@ -23,6 +22,9 @@ from .load import Load, RunKeywords, RunOptions
 from .plan import Plan, Step
 from .run.finish import conclude
 from .run.spawn import LocustProcess, Workers
+
+if TYPE_CHECKING:
+    from reports.store.run_folder import Run
 
 
 def replay(
@@ -44,16 +46,28 @@ def replay(
     then is returned. Raises InputError before anything is sent, RunFailed where nothing was recorded.
     """
     workers = workers or Workers()
-    folder = prepare(trace, target, load or Load(), RunOptions(**options), workers)
+    folder = prepare(trace, target, load or Load(), RunOptions(**options), workers.count)
     return recorded(folder, workers)
 
 
 def recorded(folder: Path, workers: Workers) -> Run:
     """Records the run that is planned in the folder, and writes its summary and its report. Raises RunFailed."""
+    from reports.analysis.summary import (
+        save,  # pandas and matplotlib take seconds, which who only plans a run is spared
+    )
+    from reports.render import html
+    from reports.store.run_folder import open_run
+
     with LocustProcess(workers) as locust:
         locust.record(folder)
-        run_report(folder)
-    return run_folder.open_run(folder)
+    try:
+        run = open_run(folder)
+    except InputError as problem:
+        raise RunFailed(f"nothing was recorded: {problem}") from None
+    summary = save(run)
+    if run.facts.report:
+        html.page([run], [summary])
+    return run
 
 
 def run_report(folder: Path) -> tuple[int, str]:
@@ -63,12 +77,13 @@ def run_report(folder: Path) -> tuple[int, str]:
     return code, text.getvalue()
 
 
-def prepare(trace: Trace | str, target: Target, load: Load, options: RunOptions, workers: Workers) -> Path:
-    """Plans a replay, looks at its target, and saves the plan in the run's folder, which it returns."""
+def prepare(trace: Trace | str, target: Target, load: Load, options: RunOptions, workers: int) -> Path:
+    """Plans a replay for so many worker processes, looks at its target, and saves the plan in the run's folder, which
+    it returns. Raises InputError."""
     preflight.check_options(options, [target.endpoint_type])
     [target] = preflight.settled([target], options.wait_ready)
     plan, traces = planned(trace, target, load, options)
-    preflight.check(plan, workers.count, [target], options.wait_ready, options.probe)
+    preflight.check(plan, workers, [target], options.wait_ready, options.probe)
     folder = folders.new_folder(plan.name, options.out)
     plans.save(plan, traces, folder)
     return folder

@@ -1,8 +1,7 @@
 """The client against the known-truth server: one load, each side in a process of its own, and how far they differ.
 
 `measure` is what `phaseload certify` and the benchmarks are made of; `python -m loadgen.selftest LOAD` is the client's
-side. A load is JSON: {"streams": n, "rate": tokens a second and stream, "tokens": a stream's, "rounds": streams one
-after the other on each connection, "ramp_s": over which they start, "truth": more for the server (targets/reference_server.py)}.
+side. LOAD is a `ClientLoad` as JSON, with the server's "url".
 """
 
 from __future__ import annotations
@@ -17,30 +16,64 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-Load = Mapping[str, Any]
-SECOND = 1e9  # nanoseconds
+from traces.errors import RunFailed
+from traces.trace import NS_PER_S
+
 CLIENT = (sys.executable, "-m", "loadgen.selftest")
 
 
+@dataclass(frozen=True)
+class ClientLoad:
+    """`streams` at a time, of `tokens` each at `rate` tokens/s; they start over `ramp_s`, and each connection has
+    `rounds` of them one after the other. `truth`: more settings of the server (targets/reference_server.py)."""
+
+    streams: int
+    rate: float
+    tokens: int
+    rounds: int = 1
+    ramp_s: float = 0.5
+    truth: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one load showed. Errors are (p50, p99) in seconds. The names are the certificate's."""
+
+    requests: int
+    failed: int
+    ttft: tuple[float, float]  # |first token's instant - its write's|
+    tpot: tuple[float, float]  # |client's TPOT - true TPOT|
+    shared: float  # share of first tokens that came in one read with others
+    merged: float  # share of all tokens that did
+    cpu: float  # client's CPU seconds a chunk, requests and all
+    rate: float  # chunks of the busiest second
+    core: float  # share of its core that the client takes at that rate
+    waited: float  # share of the time that client or server was kept waiting for a core
+    late: tuple[float, float]  # the server's own lateness, the largest of each request
+    grown_mb: float
+    facts: dict[str, Any]  # the client's diagnostics
+
+
 def measure(
-    load: Load,
+    load: ClientLoad,
     *,
     client: Sequence[str] = CLIENT,
     tls: tuple[str, str] | None = None,
     cores: tuple[int, int] | None = None,
     ahead: bool = False,
-) -> dict[str, Any]:
-    """One client against a fresh server, pinned to these cores (the first, the last); `judge` has the figures.
+) -> Figures:
+    """One client against a fresh server, pinned to these cores (the first, the last).
 
     `ahead` keeps the machine's other work out of them, as far as the user may: for what the client can do, not for
     what it will do here (that is `phaseload certify`'s question).
     """
     cores = cores or (min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0)))
-    gap = 1 / load["rate"]
-    truth = {"ttft_s": 0.1, "gap_s": gap, "step_s": gap, "tokens": load["tokens"], **load.get("truth", {})}
+    gap = 1 / load.rate
+    truth = {"ttft_s": 0.1, "gap_s": gap, "step_s": gap, "tokens": load.tokens, **load.truth}
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "truth.jsonl"
@@ -55,8 +88,8 @@ def measure(
         server = pinned(command, cores[1], ahead=ahead)
         try:
             assert server.stdout is not None
-            asked = {**load, "url": json.loads(server.stdout.readline())["url"], "truth": truth}
-            worker = pinned([*client, json.dumps(asked)], cores[0], ahead=ahead)
+            url = json.loads(server.stdout.readline())["url"]
+            worker = pinned([*client, json.dumps({**asdict(load), "url": url, "truth": truth})], cores[0], ahead=ahead)
             out, _ = worker.communicate(timeout=600)
         finally:
             waited = kept_waiting(server.pid) / (time.monotonic() - began)
@@ -64,9 +97,9 @@ def measure(
             server.communicate(timeout=60)
         records = {record["id"]: record for record in map(json.loads, log.read_text().splitlines())}
     if worker.returncode:
-        raise RuntimeError(f"the client's process ended with code {worker.returncode}")
+        raise RunFailed(f"the client's process ended with code {worker.returncode}")
     figures = judge(json.loads(out), records)
-    return figures | {"waited": max(figures["waited"], waited)}
+    return replace(figures, waited=max(figures.waited, waited))
 
 
 def pinned(command: Sequence[str], core: int, *, ahead: bool = False) -> subprocess.Popen[str]:
@@ -84,40 +117,41 @@ def pinned(command: Sequence[str], core: int, *, ahead: bool = False) -> subproc
 def kept_waiting(process: int | str = "thread-self") -> float:
     """Seconds that a process's main thread was ready to run and had no core; 0 where the system doesn't say."""
     try:
-        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) * 1e-9
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / NS_PER_S
     except (OSError, ValueError, IndexError):
         return 0.0
 
 
-def judge(told: Mapping[str, Any], truth: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of one load. Errors are [p50, p99] in seconds: |first token's instant - its write's| and
-    |client's TPOT - true TPOT|. `shared`: share of first tokens that came in one read with others; `merged`: of all
-    tokens that did; `cpu`: client's CPU seconds a chunk, requests and all; `rate`: chunks of the busiest second;
-    `core`: the share of its core that the client takes at that rate; `waited`: the share of the time that it, or the
-    server, was kept waiting for a core; `late`: the server's own lateness, the largest of each request."""
+def judge(measured: Mapping[str, Any], truth: Mapping[str, Any]) -> Figures:
+    """The figures of one load, from what the client's side printed and the server's records by request."""
     import numpy as np
 
-    rows = {key: row for key, row in told["rows"].items() if row["ok"]}
+    rows = {key: row for key, row in measured["rows"].items() if row["ok"]}
     first = np.array([abs(row["first"] - truth[key]["first"]) for key, row in rows.items()])
     spans = [row["last"] - row["first"] - (truth[key]["last"] - truth[key]["first"]) for key, row in rows.items()]
     gaps = np.array([truth[key]["tokens"] - 1 for key in rows])
     chunks = max(1, sum(row["events"] for row in rows.values()))
     rate = busiest(truth.values())
-    return {
-        "requests": len(rows),
-        "failed": len(told["rows"]) - len(rows),
-        "ttft": (np.quantile(first, [0.5, 0.99]) * 1e-9).tolist() if rows else [1.0, 1.0],
-        "tpot": (np.quantile(np.abs(spans) / gaps, [0.5, 0.99]) * 1e-9).tolist() if rows else [1.0, 1.0],
-        "shared": sum(row["shared"] for row in rows.values()) / max(1, len(rows)),
-        "merged": 1 - sum(row["reads"] for row in rows.values()) / chunks,
-        "cpu": told["cpu_s"] / chunks,
-        "rate": rate,
-        "core": told["cpu_s"] / chunks * rate,
-        "waited": told.get("waited_s", 0.0) / told.get("wall_s", 1.0),
-        "late": (np.quantile([record["late_ns"] for record in truth.values()], [0.5, 0.99]) * 1e-9).tolist(),
-        "grown_mb": told["grown_kb"] / 1024,
-        "facts": told.get("facts", {}),
-    }
+
+    def quantiles(values_ns: Any) -> tuple[float, float]:
+        p50, p99 = np.quantile(values_ns, [0.5, 0.99]) / NS_PER_S
+        return float(p50), float(p99)
+
+    return Figures(
+        requests=len(rows),
+        failed=len(measured["rows"]) - len(rows),
+        ttft=quantiles(first) if rows else (1.0, 1.0),
+        tpot=quantiles(np.abs(spans) / gaps) if rows else (1.0, 1.0),
+        shared=sum(row["shared"] for row in rows.values()) / max(1, len(rows)),
+        merged=1 - sum(row["reads"] for row in rows.values()) / chunks,
+        cpu=measured["cpu_s"] / chunks,
+        rate=rate,
+        core=measured["cpu_s"] / chunks * rate,
+        waited=measured.get("waited_s", 0.0) / measured.get("wall_s", 1.0),
+        late=quantiles([record["late_ns"] for record in truth.values()]),
+        grown_mb=measured["grown_kb"] / 1024,
+        facts=measured.get("facts", {}),
+    )
 
 
 def busiest(records: Iterable[Mapping[str, Any]]) -> float:
@@ -127,7 +161,7 @@ def busiest(records: Iterable[Mapping[str, Any]]) -> float:
     spans = np.array([(record["first"], record["last"], record["tokens"]) for record in records if record["last"]])
     if not len(spans):
         return 0.0
-    ticks = np.arange(spans[:, 0].min(), spans[:, 1].max() + SECOND, SECOND / 20)
+    ticks = np.arange(spans[:, 0].min(), spans[:, 1].max() + NS_PER_S, NS_PER_S / 20)
     written = np.zeros(len(ticks))
     for first, last, tokens in spans:
         written += np.interp(ticks, [first, max(last, first + 1)], [0, tokens])
@@ -147,15 +181,15 @@ def main() -> None:
 
     from targets.client.http_client import HttpClient, diagnostics
     from targets.clock import Clock, cpu_ns
-    from targets.exchange import Exchange
-    from targets.target import Call, Target
+    from targets.exchange import Call, Exchange
+    from targets.target import Target
+    from traces.trace import Request
     from traces.typed_json import to_plain
 
     load = json.loads(sys.argv[1])
     clock = Clock()
     extra = {"truth": load["truth"]}
-    spec = Target("truth", load["url"], "m", extra_body=extra, insecure=True)
-    target = HttpClient(spec, clock)
+    client = HttpClient(Target("truth", load["url"], "m", extra_body=extra, insecure=True), clock)
     rows: dict[str, Any] = {}
     total = load["streams"] * load["rounds"]
     gc.collect()
@@ -163,31 +197,34 @@ def main() -> None:
     before, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, cpu_ns()
     numbers = itertools.count()
 
-    def ask(stream: int, turn: int) -> None:
+    def send(stream: int, turn: int) -> None:
         key = f"{stream}-{turn}"
 
         def done(exchange: Exchange) -> None:
             rows[key] = _row(exchange, clock.origin)
             if turn + 1 < load["rounds"]:
-                ask(stream, turn + 1)
+                send(stream, turn + 1)
 
-        target.start(Call(next(numbers), clock.now(), key, 1, load["tokens"]), done)
+        now = clock.now()
+        client.start(
+            Call(request=Request(next(numbers), now, 1, load["tokens"]), target="truth", due=now, prompt=key), done
+        )
 
     began, waited = clock.now(), kept_waiting()
     for stream in range(load["streams"]):
-        ahead = load["ramp_s"] * stream / load["streams"] - (clock.now() - began) * 1e-9
+        ahead = load["ramp_s"] * stream / load["streams"] - (clock.now() - began) / NS_PER_S
         if ahead > 0.001 or stream % 16 == 0:
             gevent.sleep(max(0.0, ahead))
-        ask(stream, 0)
+        send(stream, 0)
     while len(rows) < total:
         gevent.sleep(0.05)
     cpu = cpu_ns() - cpu
-    wall, waited = (clock.now() - began) * 1e-9, kept_waiting() - waited
+    wall, waited = (clock.now() - began) / NS_PER_S, kept_waiting() - waited
     facts = to_plain(diagnostics())
-    target.close()
+    client.close()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    told = {"cpu_s": cpu * 1e-9, "wall_s": wall, "waited_s": waited, "rows": rows, "grown_kb": grown, "facts": facts}
-    json.dump(told, sys.stdout)
+    times = {"cpu_s": cpu / NS_PER_S, "wall_s": wall, "waited_s": waited}
+    json.dump({**times, "rows": rows, "grown_kb": grown, "facts": facts}, sys.stdout)
 
 
 def _row(exchange: Any, origin: int) -> dict[str, Any]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from math import isfinite, isinf, isnan
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .analysis.quantiles import Quantile
+    from .analysis.result import Counts
 
 LONG = 9.9995  # seconds from which on they aren't called milliseconds
 
 
 def ms(seconds: float | None, unit: bool = False) -> str:
-    """Three significant digits, in ms, and in seconds from 10 s on: 0.123, 4.57, 45.7, 4,567, 12.3 s."""
-    if seconds is None:
+    """Three significant digits, in ms, and in seconds from 10 s on: 0.123, 4.57, 45.7, 4,567, 12.3 s. A dash for None
+    and nan."""
+    if seconds is None or isnan(seconds):
         return "-"
+    if isinf(seconds):
+        return "unbounded"
     if abs(seconds) >= LONG:
         return f"{seconds:,.1f} s" if abs(seconds) < 99.95 else f"{seconds:,.0f} s"
     value = seconds * 1e3
@@ -20,37 +27,31 @@ def ms(seconds: float | None, unit: bool = False) -> str:
     return f"{value:,.{digits}f}" + (" ms" if unit else "")
 
 
-def quantile(row: Mapping[str, Any]) -> str:
+def quantile(row: Quantile) -> str:
     """A quantile of a summary: its figure, `unbounded`, or a dash (`lacking` says why)."""
-    if not row["enough"] or (row["value"] is None and not row["unbounded"]):
-        return "-"
-    return "unbounded" if row["unbounded"] else ms(row["value"])
+    return ms(row.value) if row.enough else "-"
 
 
-def lacking(row: Mapping[str, Any]) -> str:
+def lacking(row: Quantile) -> str:
     """Why a quantile isn't printed: n=41 < 299, the samples there are and those it needs."""
-    return "" if row["enough"] else f"n={row['n']:,} < {row['needs']:,}"
+    return "" if row.enough else f"n={row.n:,} < {row.needs:,}"
 
 
-def duration(row: Mapping[str, Any]) -> str:
+def duration(row: Quantile) -> str:
     """The same with its unit, for a sentence."""
-    return (
-        ms(row["value"], unit=True)
-        if row["enough"] and row["value"] is not None
-        else f"{quantile(row)} ({lacking(row)})".removesuffix(" ()")
-    )
+    if row.enough and isfinite(row.value):
+        return ms(row.value, unit=True)
+    return f"{quantile(row)} ({lacking(row)})".removesuffix(" ()")
 
 
-def interval(row: Mapping[str, Any]) -> str:
+def interval(row: Quantile) -> str:
     """The 95 % interval, empty where there is none."""
-    if not row["enough"] or row["low"] is None:
-        return ""
-    return span(row["low"], row["high"])
+    return span(row.low, row.high) if row.enough and isfinite(row.low) else ""
 
 
-def span(low: float, high: float | None, unit: bool = False) -> str:
-    """Two durations, their unit said once where it is the same: 30.8–35.3, 10.2–11.2 s, 548 ms–12.0 s, 164–∞."""
-    if high is None:
+def span(low: float, high: float, unit: bool = False) -> str:
+    """Two durations, their unit once where it is the same: 30.8–35.3, 10.2–11.2 s, 548 ms–12.0 s, 164–∞."""
+    if isinf(high):
         return f"{ms(low, unit)}–∞"
     if (low < LONG) != (high < LONG):
         return f"{ms(low, unit=True)}–{ms(high)}"
@@ -77,8 +78,8 @@ def label(q: float) -> str:
     return f"p{q * 100:g}"
 
 
-def failures(counts: Mapping[str, Any]) -> str:
+def failures(counts: Counts) -> str:
     """Those refused for their rate apart from those that failed: `3 + 5 refused`."""
-    refused = counts["outcomes"].get("rate_limited", 0)
-    others = counts["failed"] - refused
+    refused = counts.outcomes.get("rate_limited", 0)
+    others = counts.failed - refused
     return " + ".join([f"{others:,}"] * bool(others or not refused) + [f"{refused:,} refused"] * bool(refused))

@@ -1,8 +1,8 @@
-"""`Exchange`: the raw facts of one request, and the durations that follow from them.
+"""`Call`: one request made ready to be sent. `Exchange`: the raw facts of one call, and the durations that follow.
 
-Instants are integer nanoseconds from the run's start (`targets.clock.Clock`), None where never reached; durations
-are float seconds, derived here and nowhere stored. `reports.analysis.durations` has the same definitions over columns, and a
-test holds the two equal. Definitions: docs/metrics.md.
+Instants are integer nanoseconds from the run's start (`targets.clock.Clock`), None where never reached; durations are
+float seconds, derived here and nowhere stored. `reports.analysis.durations` has the same definitions over columns, and
+a test holds the two equal. Definitions: docs/metrics.md.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from traces.trace import Request
 
 NANO = 1e-9
 TEXT_LIMIT = 1 << 20  # characters of an answer that are kept to be counted
@@ -32,22 +34,44 @@ class Outcome(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-@dataclass(slots=True)
-class Exchange:
-    """One request as it happened. Raw facts are fields, what follows from them are properties."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request ready to be sent: the trace's row, its prompt, and its place in the plan.
 
-    # What was asked.
-    index: int
+    request      the row of the trace
+    target       name of the target that it is sent to
+    due          ns from the run's start
+    prompt       text, or token ids where the endpoint takes them
+    history      a conversation's earlier messages as (role, text) pairs, oldest first
+    step         the load step of the plan that it belongs to
+    planned      the trace's own instant (ns from the run's start), where `due` follows a parent's end instead
+    counted      due inside the step's window, not in its warm-up
+    attempt      1, and one more for each retry
+    leave_after  the user leaves after so many token-bearing events, and the exchange ends as cancelled (None: stays)
+    """
+
+    request: Request
     target: str
     due: int
-    prompt_tokens: int
-    output_tokens: int
-    step: str = ""  # the load step of the plan that it belongs to
-    session: int = -1
-    turn: int = 0
-    planned: int | None = None  # the trace's own instant, where `due` follows a parent's end instead
-    counted: bool = True  # due inside the window, not in warm-up
+    prompt: str | list[int] = ""
+    history: tuple[tuple[str, str], ...] = ()
+    step: str = ""
+    planned: int | None = None
+    counted: bool = True
     attempt: int = 1
+    leave_after: int | None = None
+
+    @property
+    def max_tokens(self) -> int:
+        """Length of the answer that is asked for: servers refuse to give none."""
+        return max(1, self.request.output_tokens)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One call as it happened. Raw facts are fields, what follows from them are properties."""
+
+    call: Call
 
     # When it happened.
     started: int | None = None
@@ -106,9 +130,34 @@ class Exchange:
     prefill_done: int | None = None
     decode_sent: int | None = None
 
-    def hear(self, text: str) -> None:
-        """Takes note of text that was received."""
+    text: list[str] | None = None  # pieces of the answer, kept until a local tokenizer has counted them; in no row
+
+    def add_text(self, text: str) -> None:
+        """Counts text that was received, and keeps it where it is to be counted by a tokenizer."""
         self.chars += len(text)
+        if self.text is not None and self.chars <= TEXT_LIMIT:
+            self.text.append(text)
+
+    def take_text(self) -> str | None:
+        """The whole text, which is then forgotten; None where there was none, or more than is kept."""
+        text, self.text = "".join(self.text or ()), None
+        return text if text and len(text) == self.chars else None
+
+    @property
+    def index(self) -> int:
+        return self.call.request.index
+
+    @property
+    def target(self) -> str:
+        return self.call.target
+
+    @property
+    def step(self) -> str:
+        return self.call.step
+
+    @property
+    def due(self) -> int:
+        return self.call.due
 
     @property
     def ok(self) -> bool:
@@ -175,24 +224,6 @@ class Exchange:
     @property
     def longest_stall(self) -> float | None:
         return max(self.gaps(), default=None)
-
-
-@dataclass(slots=True)
-class Verbatim(Exchange):
-    """An exchange that keeps the answer's text until a local tokenizer has counted it; no row holds it."""
-
-    text: list[str] = field(default_factory=list, repr=False)
-
-    def hear(self, text: str) -> None:
-        self.chars += len(text)
-        if self.chars <= TEXT_LIMIT:
-            self.text.append(text)
-
-    def take(self) -> str | None:
-        """The whole text, which is then forgotten; None where there was none, or more than is kept."""
-        text = "".join(self.text)
-        self.text.clear()
-        return text if text and len(text) == self.chars else None
 
 
 def _span(start: int | None, end: int | None) -> float | None:

@@ -1,113 +1,103 @@
-"""`Target`: where requests go. `Ask`: one request made ready for it. `Spec`: the target as a user names it."""
+"""`Target`: an endpoint as the user names it, on the command line, in targets.toml or from Python. Pure.
+
+All that can be wrong with what the user names is found here, when a Target is made, and nowhere else: each mistake is a
+FieldError, to which targets.toml adds file and line, and the command line its option. What only the machine that sends
+can know (names that resolve, keys and certificates that can be read) is found when a client is made for the target.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
-from math import inf
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
-from traces.errors import InputError
+from .disaggregated.protocols import PORT_LABELS, PROTOCOLS
+from .limits import TIMEOUTS, FieldError, Limits
+from .request_rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header, sendable
+from .url import PORTS, split
+from .wire import WIRES, custom
 
-from .exchange import Exchange, Outcome
-
-SECRET_HEADER = re.compile("auth|key|token|secret|cookie|passw|credential|session|signature", re.IGNORECASE)
-SECRET_FIELD = re.compile(
-    "api_?key|^key$|(^|access_?|auth_?|bearer_?)token$|secret|passw|authori|credential", re.IGNORECASE
-)
-OUR_HEADERS = {
-    "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade",
-    "expect", "accept-encoding",
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request ready to be sent: the trace's row, its prompt, and its place in the plan.
-
-    `prompt` is text, or token ids where the endpoint takes them. `due` and `planned` are nanoseconds from the run's
-    start. `history` holds a conversation's earlier messages as (role, text) pairs, oldest first. `leave_after`: the
-    user leaves after that many token-bearing events (None: stays to the end); the exchange then ends as cancelled.
-    """
-
-    index: int
-    due: int
-    prompt: str | list[int]
-    prompt_tokens: int
-    output_tokens: int
-    step: str = ""
-    session: int = -1
-    turn: int = 0
-    planned: int | None = None
-    counted: bool = True
-    history: tuple[tuple[str, str], ...] = ()
-    attempt: int = 1
-    leave_after: int | None = None
-
-    @property
-    def tokens(self) -> int:
-        """What is asked for: servers refuse to give none."""
-        return max(1, self.output_tokens)
-
-
-TIMEOUTS = {  # the names that options, targets.toml, plan.json and run.json have for the fields of Limits
-    "connect_timeout": "connect_s",
-    "first_token_timeout": "first_token_s",
-    "silence_timeout": "silence_s",
-    "request_timeout": "request_s",
-}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long the parts of an exchange may take, in seconds, each positive and finite. Raises InputError."""
-
-    connect_s: float = 10.0
-    first_token_s: float = 300.0  # from the request's last byte
-    silence_s: float = 60.0  # between tokens
-    request_s: float = 600.0  # the whole exchange
-
-    def __post_init__(self) -> None:
-        for name in TIMEOUTS.values():
-            seconds = getattr(self, name)
-            if not 0 < seconds < inf:
-                raise InputError(f"must be positive and finite, not {seconds:g} s", where=name)
+AUTO = "auto"  # an endpoint type that is found out before the run
 
 
 @dataclass(frozen=True)
 class Target:
-    """A target as the user names it; JSON-able without secrets: keys are named by variable or file, never held."""
+    """An endpoint, JSON-able without secrets: keys are named by variable or file, never held. Raises FieldError.
 
-    name: str
-    url: str  # base URL: scheme, host, port and an optional path prefix (a trailing /v1 is understood)
+    `name`: the model's last part, else host and port, where none is given. `url`: scheme, host, port and an optional
+    path prefix (a trailing /v1 is understood). `prefill`, `decode` and `protocol` are given together: two legs that the
+    client drives, at the pools' URLs; `url` is then decode's first unless given. A URL, pair list or table may be
+    given as text, list and mapping: it is held as declared.
+    """
+
+    name: str = ""
+    url: str = ""
     model: str = ""
-    endpoint_type: str = "chat"  # a key of targets.wire.WIRES, or the file of a custom format
+    endpoint_type: str = "chat"  # a key of targets.wire.WIRES, AUTO, or the TOML file of a custom format
     api_key_env: str | None = None
     api_key_file: str | None = None
     headers: tuple[tuple[str, str], ...] = ()  # values may hold ${VARIABLE}, filled in at the last moment
     extra_body: dict[str, Any] = field(default_factory=dict)
     ignore_eos: bool | None = None  # None: as the endpoint type allows
-    insecure: bool = False
+    insecure: bool = False  # certificates aren't verified
     ca_file: str | None = None
-    limits: Limits = Limits()
-    prefill: tuple[str, ...] = ()  # two legs: the pools' URLs
+    limits: Limits = field(default_factory=Limits)
+    prefill: tuple[str, ...] = ()
     decode: tuple[str, ...] = ()
-    protocol: str | None = None
-    local_prefill_below: int = 0  # prompts shorter than this go straight to decode
-    metrics: tuple[str, ...] = ()
+    protocol: str | None = None  # a key of targets.disaggregated.protocols.PROTOCOLS
+    local_prefill_below: int = 0  # prompts of fewer tokens go straight to decode
+    metrics: tuple[str, ...] = ()  # URLs of the servers' Prometheus metrics
     labels: dict[str, str] = field(default_factory=dict)
     price_per_hour: float | None = None
     watts: float | None = None
     format: dict[str, Any] = field(default_factory=dict)  # a custom format's tables, once a plan carries them
 
     def __post_init__(self) -> None:
-        if (header := own_header(self.headers)) is not None:
-            raise InputError(f"header {header} can't be set: {OURS_ALONE}", where=self.name)
-        if (header := literal_header(self.headers)) is not None:
-            raise InputError(f"header {header}: expected its secret as ${{VARIABLE}}", where=self.name)
-        if (key := literal_field(self.extra_body)) is not None:
-            raise InputError(f"extra body: {key} would be stored with the run", where=self.name, remedy=KEYS_ELSEWHERE)
+        for name, value in [(f.name, getattr(self, f.name)) for f in fields(self)]:
+            if name not in CHECKS or value == DEFAULTS[name]:
+                continue
+            try:
+                self._set(name, CHECKS[name](value))
+            except ValueError as error:
+                secret = name in ("headers", "extra_body") or "@" in str(value)
+                raise self._mistake(name, f"expected {error}" + ("" if secret else f", got {value!r}")) from None
+        self._check_legs()
+        if not self.name:
+            self._set("name", self.model.rpartition("/")[2] or split(self.url).netloc or "target")
+
+    def _check_legs(self) -> None:
+        """Fields that need or exclude each other."""
+        given = [name for name in LEGS if getattr(self, name)]
+        if given and len(given) < len(LEGS):
+            missing = " and ".join(sorted({*LEGS} - {*given}))
+            raise self._mistake(given[0], f"two legs need {missing} too")
+        if given and not self.url:
+            self._set("url", self.decode[0])
+        if given and self.url not in (*self.prefill, *self.decode):
+            raise self._mistake("url", "a target has a url or two legs, not both")
+        if not self.url:
+            raise self._mistake("url", "the target has no url", 'give one such as "http://host:port"')
+        if not given and self.local_prefill_below:
+            raise self._mistake("local_prefill_below", ONLY_LEGS, "give prefill, decode, protocol")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _mistake(self, name: str, message: str, remedy: str = "") -> FieldError:
+        return FieldError(name, message, target=str(self.name), remedy=remedy)
+
+    def custom_format(self) -> custom.Custom | None:
+        """The user's own wire format, as a plan carries it or as its file has it; None for a type of WIRES. Raises
+        InputError."""
+        if not self.endpoint_type.endswith(".toml"):
+            return None
+        return custom.parse(self.format or custom.read(self.endpoint_type), self.endpoint_type)
+
+    def carried(self) -> Target:
+        """The target with its custom format's tables in it: another machine has no such file. Raises InputError."""
+        if self.format or self.custom_format() is None:
+            return self
+        return replace(self, format=custom.read(self.endpoint_type))
 
     def to_json(self) -> dict[str, Any]:
         """The target as plan.json and run.json have it: flat, with the keys of TIMEOUTS in place of `limits`."""
@@ -117,60 +107,134 @@ class Target:
         return flat
 
     @classmethod
-    def from_json(cls, flat: dict[str, Any]) -> Target:
-        """The target that `to_json` wrote. Raises InputError; KeyError or TypeError for what it never wrote."""
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()
-        }
-        limits = {limit: fields.pop(key) for key, limit in TIMEOUTS.items() if key in fields}
-        headers = tuple((name, value) for name, value in fields.pop("headers", ()))
-        return cls(**fields, headers=headers, limits=Limits(**limits))
+    def from_json(cls, flat: Mapping[str, Any]) -> Target:
+        """The target that `to_json` wrote. Raises FieldError, and TypeError for a field that no target has."""
+        given = {name: value for name, value in flat.items() if value != []}
+        limits = {limit: given.pop(key) for key, limit in TIMEOUTS.items() if key in given}
+        return cls(**given, limits=Limits(**limits))
 
 
-KEYS_ELSEWHERE = "give a key as a header, or by api_key_env"
-OURS_ALONE = "the client frames its requests itself, and says once which host they are for"
+# Checks of single fields: each returns the value as a Target holds it; a ValueError says what was expected.
 
 
-def own_header(headers: Iterable[tuple[str, str]]) -> str | None:
-    """The first header that would break the client's own framing; one Host may replace ours, a second may not."""
-    hosts = 0
-    for name, _ in headers:
-        hosts += name.lower() == "host"
-        if name.lower() in OUR_HEADERS or hosts > 1:
-            return name
-    return None
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError("a text without control characters")
+    return value
 
 
-def literal_header(headers: Iterable[tuple[str, str]]) -> str | None:
-    """The first header whose name says that it holds a secret and whose value isn't a ${VARIABLE}."""
-    return next((name for name, value in headers if SECRET_HEADER.search(name) and "${" not in value), None)
+def _url(value: Any) -> str:
+    text = _text(value)
+    split(text)
+    return text.rstrip("/")
 
 
-def literal_field(body: object) -> str | None:
-    """The first key of a JSON value, however deep, whose name says that its text is a secret."""
-    if isinstance(body, list):
-        return next(filter(None, map(literal_field, body)), None)
-    if not isinstance(body, dict):
-        return None
-    for key, value in body.items():
-        if isinstance(value, str) and value and SECRET_FIELD.search(key.replace("-", "_")):
-            return str(key)
-        if (found := literal_field(value)) is not None:
-            return found
-    return None
+def _urls(value: Any) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list | tuple) or not values:
+        raise ValueError("a URL or a list of URLs")
+    return tuple(map(_url, values))
 
 
-class Client(Protocol):
-    """Starts exchanges and hands each one back, once, when it is over.
+def _metrics(value: Any) -> tuple[str, ...]:
+    urls = _urls(value)
+    if any(split(url).scheme not in PORTS for url in urls):
+        raise ValueError("a URL such as http://host:8000/metrics")
+    return urls
 
-    `start` never blocks and never raises for the endpoint's sake: `done` is called exactly once for each call, from
-    an ordinary greenlet, with the finished Exchange. `stop` ends what is open with the given outcome.
-    """
 
-    name: str
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
+        raise ValueError("a number above 0")
+    return float(value)
 
-    def start(self, ask: Call, done: Callable[[Exchange], None]) -> None: ...
 
-    def stop(self, outcome: Outcome) -> None: ...
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError("a whole number of at least 0")
+    return value
 
-    def close(self) -> None: ...
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError("a table")
+    return dict(value)
+
+
+def _labels(value: Any) -> dict[str, str]:
+    labels = {key: str(text) for key, text in _table(value).items()}
+    for key, text in labels.items():
+        if not f"{key}{text}".isprintable():
+            raise ValueError("labels without control characters")
+        if key in PORT_LABELS and not (text.isdecimal() and 0 < int(text) < 1 << 16):
+            raise ValueError(f"{key} to be a port")
+    return labels
+
+
+def _headers(value: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(value, Mapping | list | tuple):
+        raise ValueError("a table")
+    pairs = tuple(value.items()) if isinstance(value, Mapping) else tuple((name, text) for name, text in value)
+    for name, text in pairs:
+        if not isinstance(name, str) or not isinstance(text, str) or not sendable(name, ""):
+            raise ValueError("header names with texts")
+        if not text.isprintable() or not sendable(name, text):
+            raise ValueError(f"{name} without control characters and within Latin-1")
+    if (own := own_header(pairs)) is not None:
+        raise ValueError(f"no header {own}: {OURS_ALONE}")
+    if (secret := literal_header(pairs)) is not None:
+        raise ValueError(f"{secret} to name its secret as ${{VARIABLE}}")
+    return pairs
+
+
+def _body(value: Any) -> dict[str, Any]:
+    body = _table(value)
+    if (key := literal_field(body)) is not None:
+        raise ValueError(f"no secret such as {key}, which would be stored with the run: {KEYS_ELSEWHERE}")
+    return body
+
+
+def _type(value: Any) -> str:
+    name = _text(value)
+    if name not in (*WIRES, AUTO) and not name.endswith(".toml"):
+        raise ValueError(f"one of {', '.join(WIRES)}, {AUTO}, or a custom format's .toml file")
+    return name
+
+
+def _protocol(value: Any) -> str:
+    if not isinstance(value, str) or value not in PROTOCOLS:
+        raise ValueError(f"one of {', '.join(PROTOCOLS)}")
+    return value
+
+
+LEGS = ("prefill", "decode", "protocol")
+ONLY_LEGS = "only a target with two legs has this"
+CHECKS: dict[str, Callable[[Any], object]] = {
+    "name": _text,
+    "url": _url,
+    "model": _text,
+    "endpoint_type": _type,
+    "api_key_env": _text,
+    "api_key_file": _text,
+    "headers": _headers,
+    "extra_body": _body,
+    "ignore_eos": _flag,
+    "insecure": _flag,
+    "ca_file": _text,
+    "prefill": _urls,
+    "decode": _urls,
+    "protocol": _protocol,
+    "local_prefill_below": _count,
+    "metrics": _metrics,
+    "labels": _labels,
+    "price_per_hour": _number,
+    "watts": _number,
+    "format": _table,
+}
+DEFAULTS = {f.name: f.default for f in fields(Target)}

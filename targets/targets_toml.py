@@ -30,19 +30,15 @@ import dataclasses
 import difflib
 import re
 import tomllib
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from traces.errors import InputError
 
-from .disaggregated.protocols import PORT_LABELS, PROTOCOLS
-from .target import KEYS_ELSEWHERE, OURS_ALONE, TIMEOUTS, Limits, Target, literal_field, literal_header, own_header
-from .url import PORTS, split
-from .wire import WIRES, custom
-
-Check = Callable[[Any], object]  # the value as Spec holds it; ValueError says what was expected
+from .limits import TIMEOUTS, FieldError, Limits
+from .target import LEGS, ONLY_LEGS, Target
+from .wire import custom
 
 
 def load(path: str | Path) -> list[Target]:
@@ -69,7 +65,7 @@ def parse(text: str, where: str = "targets.toml") -> list[Target]:
     defaults = tables.pop("defaults", {})
     if not tables:
         raise InputError("names no target", where=where, remedy="add a table such as [my-server] with its url")
-    return [spec for name, table in tables.items() for spec in _target(name, table, defaults, source)]
+    return [target for name, table in tables.items() for target in _targets(name, table, defaults, source)]
 
 
 class _Source:
@@ -110,39 +106,50 @@ def _head(line: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _target(name: str, table: dict[str, Any], defaults: dict[str, Any], source: _Source) -> list[Target]:
-    if not name.isprintable() or not name.strip():
-        raise source.mistake(name, "", f"expected a name without control characters, got {name!r}")
-    fields: dict[str, Any] = {"name": name}
-    ours: dict[str, Any] = {}  # what Spec doesn't have
-    for key, value in {**defaults, **table}.items():
+def _targets(name: str, table: dict[str, Any], defaults: dict[str, Any], source: _Source) -> list[Target]:
+    """A table's target, or one for each pair of its servers."""
+    values = {**defaults, **table}
+    for key in values:
         if key in SECRETS:
             raise source.mistake(name, key, "a key itself has no place in this file", "use api_key_env = VARIABLE")
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, n=1)
-            raise source.mistake(name, key, "unknown key", f"did you mean {near[0]}?" if near else _known())
-        field, check = KEYS[key]
-        try:
-            checked = check(value)
-        except ValueError as error:
-            secret = key in ("headers", "extra_body") or "@" in str(value)
-            raise source.mistake(name, key, f"expected {error}" + ("" if secret else f", got {value!r}")) from None
-        if field:
-            fields[field] = checked
-        else:
-            ours[key] = checked
-    _whole(name, table, fields, source)
-    if "omit" in ours:
-        fields["extra_body"] = {**dict.fromkeys(ours["omit"]), **fields.get("extra_body", {})}
-    if str(fields.get("endpoint_type")).endswith(".toml"):
-        fields["endpoint_type"] = _custom(name, fields["endpoint_type"], source)
-    limits = {limit: fields.pop(key) for key, limit in TIMEOUTS.items() if key in fields}
-    spec = Target(**fields, limits=Limits(**limits))
-    return _pairs(spec) if ours.get("every_pair") and spec.prefill else [spec]
+            remedy = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(KEYS)}"
+            raise source.mistake(name, key, "unknown key", remedy)
+    legs = any(key in values for key in LEGS)
+    if not legs:  # as a default such a key is for those targets that have legs
+        values = {key: value for key, value in values.items() if key not in LEGS_ONLY or key in table}
+    pairs = values.pop("every_pair", False)
+    if not isinstance(pairs, bool):
+        raise source.mistake(name, "every_pair", f"expected true or false, got {pairs!r}")
+    if not legs and "every_pair" in table:
+        raise source.mistake(name, "every_pair", ONLY_LEGS, "give prefill, decode, protocol")
+    target = _target(name, values, source)
+    return _pairs(target) if pairs else [target]
+
+
+def _target(name: str, values: dict[str, Any], source: _Source) -> Target:
+    """The target; what is wrong with it gets its place in the file."""
+    if "omit" in values:
+        omit = values["omit"]
+        if not isinstance(omit, list) or not all(isinstance(field, str) for field in omit):
+            raise source.mistake(name, "omit", f"expected a list of texts, got {omit!r}")
+    if str(values.get("type")).endswith(".toml"):
+        values["type"] = _custom(name, values["type"], source)
+    if "ca_file" in values and not Path(str(values["ca_file"])).is_file():
+        raise source.mistake(name, "ca_file", f"expected a file that can be found from here, got {values['ca_file']!r}")
+    try:
+        limits = Limits(**{limit: values[key] for key, limit in TIMEOUTS.items() if key in values})
+        target = Target(name, limits=limits, **{field: values[key] for key, field in FIELDS.items() if key in values})
+    except FieldError as error:
+        key = next((key for key, field in KEYS.items() if field == error.field), "")
+        raise source.mistake(name, key if key in values else "", error.message, error.remedy) from None
+    extra_body = {**dict.fromkeys(values.get("omit", ())), **target.extra_body}
+    return dataclasses.replace(target, extra_body=extra_body)
 
 
 def _custom(name: str, file: str, source: _Source) -> str:
-    """Path of a custom format's file; the mistakes in it are told now."""
+    """Path of a custom format's file, which must be free of mistakes now."""
     path = (Path(source.where).parent / file).resolve()
     if not path.is_file():
         raise source.mistake(name, "type", f"no such file: {path}", "a custom format's file is looked for beside this")
@@ -150,163 +157,21 @@ def _custom(name: str, file: str, source: _Source) -> str:
     return str(path)
 
 
-def _whole(name: str, table: dict[str, Any], fields: dict[str, Any], source: _Source) -> None:
-    """Keys that need or exclude each other."""
-    legs = [key for key in ("prefill", "decode", "protocol") if fields.get(key)]
-    if legs and len(legs) < 3:
-        missing = {"prefill", "decode", "protocol"} - set(legs)
-        raise source.mistake(name, legs[0], f"two legs need {' and '.join(sorted(missing))} too")
-    if legs and "url" in fields:
-        raise source.mistake(name, "url", "a target has a url or two legs, not both")
-    if not legs and "url" not in fields:
-        raise source.mistake(name, "", f"target {name!r} has no url", 'add url = "http://host:port"')
-    if not legs and (idle := LEGS_ONLY & table.keys()):  # as a default such a key is for those that have legs
-        raise source.mistake(name, min(idle), "only a target with two legs has this", "give prefill, decode, protocol")
-    if legs:
-        fields["url"] = fields["decode"][0]
-
-
-def _pairs(spec: Target) -> list[Target]:
+def _pairs(target: Target) -> list[Target]:
     """A target for each pair of hardware: `name/i+j`, counted from 1 in the file's order."""
-    pools = product(enumerate(spec.prefill, 1), enumerate(spec.decode, 1))
+    pools = product(enumerate(target.prefill, 1), enumerate(target.decode, 1))
     return [
-        dataclasses.replace(spec, name=f"{spec.name}/{i}+{j}", url=decode, prefill=(prefill,), decode=(decode,))
+        dataclasses.replace(target, name=f"{target.name}/{i}+{j}", url=decode, prefill=(prefill,), decode=(decode,))
         for (i, prefill), (j, decode) in pools
     ]
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ValueError("a text without control characters")
-    return value
-
-
-def _url(value: Any) -> str:
-    text = _text(value)
-    split(text)
-    return text.rstrip("/")
-
-
-def _urls(value: Any) -> tuple[str, ...]:
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not values:
-        raise ValueError("a URL or a list of URLs")
-    return tuple(map(_url, values))
-
-
-def _metrics(value: Any) -> tuple[str, ...]:
-    urls = _urls(value)
-    if any(split(one).scheme not in PORTS for one in urls):
-        raise ValueError("a URL such as http://host:8000/metrics")
-    return urls
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
-        raise ValueError("a number above 0")
-    return float(value)
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError("a whole number of at least 0")
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
-
-
-def _table(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("a table")
-    return value
-
-
-def _file(value: Any) -> str:
-    if not Path(_text(value)).is_file():
-        raise ValueError("a file that can be found from here")
-    return str(value)
-
-
-def _labels(value: Any) -> dict[str, str]:
-    labels = {key: str(one) for key, one in _table(value).items()}
-    for key, text in labels.items():
-        if not f"{key}{text}".isprintable():
-            raise ValueError("labels without control characters")
-        if key in PORT_LABELS and not (text.isdecimal() and 0 < int(text) < 1 << 16):
-            raise ValueError(f"{key} to be a port")
-    return labels
-
-
-def _headers(value: Any) -> tuple[tuple[str, str], ...]:
-    for name, text in _table(value).items():
-        if not isinstance(text, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-            raise ValueError("header names with texts")
-        if not text.isprintable() or max(text, default="") > "\xff":
-            raise ValueError(f"{name} without control characters and within Latin-1")
-    headers = tuple(value.items())
-    if (own := own_header(headers)) is not None:
-        raise ValueError(f"no header {own}: {OURS_ALONE}")
-    if (secret := literal_header(headers)) is not None:
-        raise ValueError(f"{secret} to name its secret as ${{VARIABLE}}")
-    return headers
-
-
-def _body(value: Any) -> dict[str, Any]:
-    body = _table(value)
-    if (key := literal_field(body)) is not None:
-        raise ValueError(f"no secret such as {key}, which would be stored with the run: {KEYS_ELSEWHERE}")
-    return body
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ValueError("a list of texts")
-    return tuple(map(_text, value))
-
-
-def _type(value: Any) -> str:
-    name = _text(value)
-    if name not in (*WIRES, "auto") and not name.endswith(".toml"):
-        raise ValueError(f"one of {', '.join(WIRES)}, auto, or a custom format's .toml file")
-    return name
-
-
-def _protocol(value: Any) -> str:
-    if value not in PROTOCOLS:
-        raise ValueError(f"one of {', '.join(PROTOCOLS)}")
-    return str(value)
-
-
-def _known() -> str:
-    return f"known keys: {', '.join(KEYS)}"
-
-
 LEGS_ONLY = {"every_pair", "local_prefill_below"}
 SECRETS = {"api_key", "key", "token", "password", "secret"}
-KEYS: dict[str, tuple[str, Check]] = {
-    "type": ("endpoint_type", _type),
-    "url": ("url", _url),
-    "model": ("model", _text),
-    "api_key_env": ("api_key_env", _text),
-    "api_key_file": ("api_key_file", _text),
-    "headers": ("headers", _headers),
-    "extra_body": ("extra_body", _body),
-    "omit": ("", _names),
-    "ignore_eos": ("ignore_eos", _flag),
-    "insecure": ("insecure", _flag),
-    "ca_file": ("ca_file", _file),
-    **{key: (key, _number) for key in TIMEOUTS},
-    "prefill": ("prefill", _urls),
-    "decode": ("decode", _urls),
-    "protocol": ("protocol", _protocol),
-    "every_pair": ("", _flag),
-    "local_prefill_below": ("local_prefill_below", _count),
-    "metrics": ("metrics", _metrics),
-    "labels": ("labels", _labels),
-    "price_per_hour": ("price_per_hour", _number),
-    "watts": ("watts", _number),
+RENAMED = {"endpoint_type": "type"}
+FIELDS = {  # a key, and the field of Target that it gives
+    RENAMED.get(field.name, field.name): field.name
+    for field in dataclasses.fields(Target)
+    if field.name not in ("name", "limits", "format")
 }
+KEYS = {**FIELDS, **TIMEOUTS, "omit": "", "every_pair": ""}

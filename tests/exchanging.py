@@ -9,13 +9,14 @@ from gevent.event import Event
 
 from targets.clock import Clock
 from targets.connecting import connect
-from targets.exchange import Exchange
-from targets.target import Call, Target
+from targets.exchange import Call, Exchange
+from targets.target import Target
+from tests.exchanges import make_call
 
 
 def asks(count: int, words: int = 50, tokens: int = 8, **more: Any) -> list[Call]:
     """Prompts that share no word."""
-    return [Call(i, 0, " ".join(f"w{i}x{k}" for k in range(words)), words, tokens, **more) for i in range(count)]
+    return [make_call(i, 0, " ".join(f"w{i}x{k}" for k in range(words)), words, tokens, **more) for i in range(count)]
 
 
 def run(spec: Target, asks: Sequence[Call], meanwhile: Callable[[Any], object] = lambda target: None) -> list[Exchange]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .statistics import Statistics as Statistics
     from .statistics import describe as describe
     from .synthesis.fit import fit as fit
+    from .synthesis.workload import Workload as Workload
     from .synthesis.workload import synthesise as synthesise
     from .trace import Request as Request
     from .trace import Trace as Trace
@@ -43,7 +44,7 @@ _HOMES = {
     "reading": ("open_trace",),
     "statistics": ("Statistics", "describe"),
     "synthesis.fit": ("fit",),
-    "synthesis.workload": ("synthesise",),
+    "synthesis.workload": ("Workload", "synthesise"),
     "trace": ("Request", "Trace", "build"),
     "transforms": ("cap_context", "clip", "limit", "merge", "only", "pace", "repeat", "scale_rate", "speedup"),
     "writing": ("write",),

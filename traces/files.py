@@ -1,7 +1,8 @@
-"""Where a trace's bytes come from: a file, a folder, standard input; plain, gzip or zstd, told by content.
+"""Bytes of files, in and out. In: `sources` of a trace, which are a file, a folder or standard input; plain, gzip or
+zstd, recognised by content. Out: `write_whole`, after which a file is there whole or not at all.
 
-A `Source` can be opened again and again from its start (the quick readers hand over to the careful one when a row is
-bad), so standard input is first copied to an unnamed temporary file.
+A `Source` can be opened again and again from its start (the fast reader of CSV hands over to the careful one when a
+row is bad), so standard input is first copied to an unnamed temporary file.
 """
 
 from __future__ import annotations
@@ -85,13 +86,13 @@ def _decompressed(raw: IO[bytes]) -> io.BufferedReader:
         if start.startswith(magic):
             # BufferedReader closes what it wraps; Arrow's stream has read, readinto and close, all that it needs.
             return io.BufferedReader(
-                cast(Any, pa.CompressedInputStream(pa.PythonFile(_Kept(raw), "r"), codec)), 1 << 20
+                cast(Any, pa.CompressedInputStream(pa.PythonFile(_Unclosed(raw), "r"), codec)), 1 << 20
             )
-    return io.BufferedReader(cast(Any, _Kept(raw)), 1 << 20)
+    return io.BufferedReader(cast(Any, _Unclosed(raw)), 1 << 20)
 
 
-class _Kept(io.RawIOBase):
-    """A file whose closing is somebody else's business."""
+class _Unclosed(io.RawIOBase):
+    """A file that stays open when this is closed."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._inner = file
@@ -115,7 +116,7 @@ def _spooled(stream: IO[bytes]) -> IO[bytes]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Whoever reads meanwhile, or after a kill, finds what was there before, or all of this."""
+    """Writes a file at once: a reader, or a kill, meets what was there before or all of this."""
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(data)
     partial.replace(path)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .trace import NS_PER_S, Trace
-from .typed_json import EMPTY, to_plain
+from .typed_json import EMPTY
 
 WINDOWS = (1, 10, 60)  # seconds over which counts are compared
 QUANTILES = (0.5, 0.9, 0.99)
@@ -89,11 +89,6 @@ class Statistics:
     sessions: Sessions | None
     prefix: PrefixReuse | None
     timeline: Timeline | None
-
-    def to_json(self) -> dict[str, Any]:
-        """As run.json and `trace info --json` have it: a Spread of nothing is {}."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
 
 
 def describe(trace: Trace) -> Statistics:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one user asks for, and when.
+    """One row of a trace: what a user requests, and when.
 
     due            nanoseconds from the trace's start (exact: every unit met in public traces lands on them)
     prompt_tokens  length of the prompt, shared prefix included
@@ -40,6 +40,8 @@ class Request:
     think: int = 0
 
 
+Columns = dict[str, Any]  # lists or arrays by column name
+Notes = dict[str, Any]  # what a reader noticed, JSON-able
 NS_PER_S = 1_000_000_000
 LATEST = 2**62  # ns, of any instant: 146 years
 
@@ -189,13 +191,13 @@ def build(
 
 
 def unpacked(table: pa.Table) -> Trace:
-    """The trace of a packed table, or of a bare one. Metadata that aren't ours raise ValueError or its like."""
+    """The trace of a packed table, or of a bare one. Metadata of another program raise ValueError or its like."""
     about = json.loads((table.schema.metadata or {}).get(KEY, b"{}"))
     blocks = about.get("block_tokens", 0)
     return Trace(
         table.replace_schema_metadata(None),
         name=str(about.get("name", "trace")),
-        block_tokens=int(blocks) if isinstance(blocks, int) else {int(one): int(size) for one, size in blocks},
+        block_tokens=int(blocks) if isinstance(blocks, int) else {int(block): int(size) for block, size in blocks},
         source=str(about.get("source", "")),
         transforms=tuple(map(str, about.get("transforms", ()))),
         notes=dict(about.get("notes", {})),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .errors import InputError, check_factor
-from .trace import DEFAULTS, LATEST, NS_PER_S, Trace, build
+from .trace import DEFAULTS, LATEST, NS_PER_S, Columns, Trace, build
 
 Whole = npt.NDArray[np.int64]
 
@@ -288,7 +288,7 @@ def _together(traces: list[Trace]) -> Trace:
     )
 
 
-def _sorted(columns: dict[str, Any], traces: list[Trace]) -> Trace:
+def _sorted(columns: Columns, traces: list[Trace]) -> Trace:
     order = np.argsort(columns["due"], kind="stable")
     place = np.empty(len(order) + 1, np.int64)
     place[order], place[-1] = np.arange(len(order)), -1  # a parent of -1 stays -1

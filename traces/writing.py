@@ -1,15 +1,14 @@
-"""`write`: a Trace to a file of our own, by the file's ending: .parquet, .jsonl or .csv, the latter two also .gz and
-.zst.
+"""`write`: a Trace to a file of our own, by the file's ending: .parquet, .jsonl or .csv, the latter two also .gz, .zst.
 
 Reading any of them again gives the same rows. Text files hold only what the trace has: due_ns, lengths, and where
-they say something index, session, turn, parent, think_ns, prefix with the blocks' own lengths.
+there is more to write index, session, turn, parent, think_ns, prefix with the blocks' own lengths.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
@@ -19,9 +18,10 @@ import pyarrow as pa
 
 from .errors import InputError
 from .formats import parquet
+from .formats.rows import Row
 from .trace import Request, Trace
 
-CODECS: dict[str, Any] = {".gz": "gzip", ".zst": "zstd"}
+CODECS: Mapping[str, Any] = {".gz": "gzip", ".zst": "zstd"}
 
 
 def write(trace: Trace, path: str) -> None:
@@ -51,14 +51,14 @@ def _write_csv(trace: Trace, text: IO[str]) -> None:
         )
 
 
-def _rows(trace: Trace) -> Iterator[dict[str, Any]]:
+def _rows(trace: Trace) -> Iterator[Row]:
     columns = _columns(trace)
     for request in trace:
         row = _row(request, trace.block_tokens)
         yield {name: row[name] for name in columns}
 
 
-def _row(request: Request, sizes: Any) -> dict[str, Any]:
+def _row(request: Request, sizes: Any) -> Row:
     return {
         "index": request.index,
         "due_ns": request.due,
@@ -77,8 +77,8 @@ def _columns(trace: Trace) -> list[str]:
     has = set(trace.table.column_names)
     names = {"due": "due_ns", "think": "think_ns"}
     counted = (trace.column("index") == range(len(trace))).all()
-    found = [names.get(name, name) for name in trace.table.column_names if not (name == "index" and counted)]
-    return found + ["prefix_tokens"] * ("prefix" in has)
+    listed = [names.get(name, name) for name in trace.table.column_names if not (name == "index" and counted)]
+    return listed + ["prefix_tokens"] * ("prefix" in has)
 
 
 @contextmanager

@@ -1,24 +1,26 @@
-"""The command line: `phaseload`, or `python -m loadgen`. One file a command in `commands/`."""
+"""The command line: `phaseload`, or `python -m loadgen`. One file a command beside this one, each of which parses its
+options, calls the library and prints."""
 
 from __future__ import annotations
 
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from traces.errors import InputError
 
-from .. import house
+from .. import installation
 from ..run.finish import INCOMPLETE, UNUSABLE
 
 RUN, PLAN, REPORT, CHECK = "Replay", "Traces and simulation", "Results", "The tool itself"
 
-# (module of commands/, which has a function or a Typer app of that name; group): the order of the help.
+# (module beside this one, which has a function or a Typer app of that name; group): the order of the help.
 COMMANDS = (
     ("replay", RUN),
     ("bakeoff", RUN),
@@ -34,8 +36,8 @@ COMMANDS = (
     ("certify", CHECK),
 )
 
-# What follows the arguments is theirs: Locust's options, replay's, more objectives.
-TAKING_MORE = ("replay", "bakeoff", "capacity", "gate")
+# They pass on the arguments that they don't know: to Locust, to a replay, as more objectives.
+PASSING_ON = ("replay", "bakeoff", "capacity", "gate")
 
 app = typer.Typer(
     name="phaseload",
@@ -47,8 +49,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(asked_for: bool) -> None:
+    if asked_for:
         typer.echo(f"phaseload {version('phaseload')}")
         raise typer.Exit
 
@@ -62,24 +64,30 @@ def options(
     pass
 
 
-def _register() -> None:
-    if app.registered_commands:
-        return
+def commands() -> Iterator[tuple[str, str, Any]]:
+    """Name, group, and function (or Typer app) of each command."""
     for name, group in COMMANDS:
-        command = getattr(import_module(f"loadgen.cli.{name}"), name)
+        yield name, group, getattr(import_module(f"loadgen.cli.{name}"), name)
+
+
+def program() -> typer.Typer:
+    """The program with all its commands."""
+    if app.registered_commands:
+        return app
+    for name, group, command in commands():
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name, rich_help_panel=group)
         else:
-            more = {"allow_extra_args": name in TAKING_MORE}
+            more = {"allow_extra_args": name in PASSING_ON}
             app.command(name, rich_help_panel=group, context_settings=more)(command)
+    return app
 
 
 def main() -> None:
     """Bad input is one line on stderr and exit code 2, wherever it was found."""
     try:
-        house.check()
-        _register()
-        app()
+        installation.check()
+        program()()
     except InputError as error:
         sys.stderr.write(f"phaseload: {error}\n")
         sys.exit(UNUSABLE)
@@ -93,7 +101,7 @@ def main() -> None:
 
 
 def _fault(error: Exception) -> str:
-    """What is said of a mistake of ours."""
+    """The text for a mistake of ours."""
     if os.environ.get("PHASELOAD_DEBUG"):
         return "".join(traceback.format_exception(error))
     at = traceback.extract_tb(error.__traceback__)[-1]

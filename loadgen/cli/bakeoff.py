@@ -68,11 +68,11 @@ def bakeoff(
     workload = trace or bakeoffs.WORKLOAD
     if target or targets:
         chosen = target_options.several(target or [], targets, options)
-        folder = bakeoffs.prepare(workload, chosen, load, ladder, run, workers)
+        folder = bakeoffs.prepare(workload, chosen, load, ladder, run, workers.count)
     else:
         base = bakeoffs.demonstration_load(o.given(ctx, Load), own_trace=bool(trace))
         model = options.model or bakeoffs.MODEL
-        folder = bakeoffs.prepare_demonstration(workload, base, ladder, run, workers, model=model)
+        folder = bakeoffs.prepare_demonstration(workload, base, ladder, run, workers.count, model=model)
     spawn.become_locust(folder, workers, ctx.args)
 
 

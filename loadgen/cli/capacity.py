@@ -70,7 +70,7 @@ def capacity(
     load = _overridden(replace(load, duration=duration, warmup=warmup), more)
     run, options, workers = _overridden(run, more), _overridden(options, more), _overridden(workers, more)
     url = more.params["url"] or url
-    target = target_options.target(target_options.short_name(url, options.model), url, options)
+    target = target_options.target(url, options)
 
     def show(step: capacities.CapacityStep) -> None:
         console.print(f"{step.rate:8.3g}/s  {'holds' if step.holds else 'fails'}   {step.folder}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ..certificate import CertifiedStep
 
 MEANING = {
     "limit": "the client's core is full: this is where a process ends",
@@ -41,7 +43,8 @@ def certify(
 
     console = Console(stderr=json, highlight=False, soft_wrap=True)
     with console.status("") as status:
-        steps = certificate.certify(quick=quick, on_step=status.update)
+        certified = certificate.certify(quick=quick, on_step=status.update)
+    steps = certified.steps
     if not json:
         table = Table(*HEADINGS, box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in table.columns[:-1]:
@@ -51,7 +54,7 @@ def certify(
         console.print("errors against the instants of the server's writes; CPU and cores of the client\n")
         console.print(table, soft_wrap=False)
         console.print()
-    verdicts = [step["verdict"] for step in steps]
+    verdicts = [step.verdict for step in steps]
     for verdict in dict.fromkeys(verdicts):
         if verdict in MEANING:
             console.print(f"{verdict}: {MEANING[verdict]}")
@@ -60,13 +63,13 @@ def certify(
             "the machine is too busy even for the first step: nothing is certified; try again when it is idle"
         )
         raise typer.Exit(1)
-    if certificate.SAFE not in verdicts:
+    if not certified.safe:
         console.print("no load was safe: nothing is certified")
         raise typer.Exit(1)
     if json:
         sys.stdout.write(certificate.path().read_text() + "\n")
         return
-    safe_loads = certificate.in_words(certificate.allowed(steps))
+    safe_loads = certificate.in_words(certified.safe)
     console.print(f"one process measures truly {safe_loads}; --processes N for more")
     if verdicts[-1] == certificate.BUSY:
         console.print("an idle machine may be safe for more: that is where it was too busy to go on")
@@ -79,19 +82,19 @@ HEADINGS = (
 )  # fmt: skip
 
 
-def _cells(step: Mapping[str, Any]) -> list[str]:
-    ttft, tpot = step["ttft"], step["tpot"]
+def _cells(step: CertifiedStep) -> list[str]:
+    ttft, tpot = step.ttft, step.tpot
     return [
-        f"{step['streams']:,}",
-        f"{step['rate']:,.0f}",
+        f"{step.streams:,}",
+        f"{step.rate:,.0f}",
         _short(ttft[0] * 1e3),
         _short(ttft[1] * 1e3),
         _short(tpot[1] * 1e6),
-        f"{step['cpu'] * 1e6:.1f}",
-        f"{step['core']:.0%}",
-        f"{step['waited']:.0%}",
-        f"{step['shared']:.1%}",
-        step["verdict"],
+        f"{step.cpu * 1e6:.1f}",
+        f"{step.core:.0%}",
+        f"{step.waited:.0%}",
+        f"{step.shared:.1%}",
+        step.verdict,
     ]
 
 

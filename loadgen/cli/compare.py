@@ -32,20 +32,20 @@ def compare(
     """
     from rich.console import Console
 
-    from reports.analysis import comparison as comparing
+    from reports.analysis import comparison
     from reports.render import text
     from reports.store import run_folder
     from traces.errors import InputError
 
-    loaded = [run_folder.open_run(folder) for folder in (run, other) if folder is not None]
-    for one in loaded:
-        if one.damaged or one.lacking:
-            said = f"{one.folder}: row files are gone or unreadable; only the rows that are left are compared"
-            Console(stderr=True).print(said, soft_wrap=True, markup=False, highlight=False)
-    found = comparing.of_run(loaded[0], base) if other is None else comparing.of_runs(*loaded)
-    if not found:
+    runs = [run_folder.open_run(folder) for folder in (run, other) if folder is not None]
+    for recorded in runs:
+        if recorded.damaged or recorded.lacking:
+            warning = f"{recorded.folder}: row files are gone or unreadable; only the rows that are left are compared"
+            Console(stderr=True).print(warning, soft_wrap=True, markup=False, highlight=False)
+    comparisons = comparison.compare(runs[0], *runs[1:], base=base)
+    if not comparisons:
         raise InputError("one target only: nothing to compare", where=str(run), remedy="give a second run")
     if json:
-        o.print_json(found)
+        o.print_json(comparisons)
     else:
-        text.print_comparison(found, Console())
+        text.print_comparison(comparisons, Console())

@@ -37,27 +37,25 @@ def gate(
     """
     from rich.console import Console
 
-    from reports.analysis import gates
-    from reports.analysis import summary as summaries
+    from reports.analysis.gates import parse_goodput
+    from reports.analysis.summary import summarise
+    from reports.analysis.verdicts import exit_code, judge
     from reports.render import text
     from reports.store import run_folder
     from traces.errors import InputError
 
-    loaded = run_folder.open_run(run)
-    asked = [gates.parse(one) for one in slo or loaded.facts.slo]
-    if not asked:
+    recorded = run_folder.open_run(run)
+    gates = slo or recorded.facts.slo
+    if not gates:
         raise InputError("no gate to ask", where=str(run), remedy='add --slo "ttft p99 < 800ms"')
-    given = [*(goodput or []), *context.args]
-    objectives = gates.parse_goodput(given or list(loaded.facts.goodput))
-    summary = summaries.of(loaded, objectives)
-    judged = summary["validity"]
-    verdicts = gates.judge(run_folder.samples(loaded, objectives), asked, judged["reasons"])
-    code = gates.exit_code(verdicts, judged["status"])
+    objectives = [*(goodput or []), *context.args]
+    summary = summarise(recorded, parse_goodput(objectives) if objectives else None)
+    verdicts = judge(summary, gates)
+    code = exit_code(verdicts, summary.validity.status)
     if json:
-        told = [verdict.as_json() for verdict in verdicts]
-        o.print_json({"exit_code": code, "validity": judged, "verdicts": told})
+        o.print_json({"exit_code": code, "validity": summary.validity, "verdicts": [v.as_json() for v in verdicts]})
     else:
         console = Console()
         text.print_verdicts(verdicts, console)
-        console.print(text.validity_line(judged), soft_wrap=True)
+        console.print(text.validity_line(summary.validity), soft_wrap=True)
     raise typer.Exit(code)

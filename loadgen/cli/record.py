@@ -35,18 +35,19 @@ def record(
     """
     import sys
 
+    from targets.exchange import Call
     from targets.inspection.fetch import fetch
     from targets.inspection.recording import facts, free_name, replay
-    from targets.target import Call
+    from traces.trace import Request
 
     from .. import preflight, target_options
 
-    spec = target_options.target("record", url, options)
+    spec = target_options.target(url, options, "record")
     if out is not None:
         name = free_name(name, _text(out), str(out))
     [spec] = preflight.settled([spec], None)
-    ask = Call(index=0, due=0, prompt=prompt, prompt_tokens=len(prompt.split()), output_tokens=tokens)
-    wire, answer = fetch(spec, ask, source)
+    row = Request(0, 0, len(prompt.split()), tokens)
+    wire, answer = fetch(spec, Call(request=row, target=spec.name, due=0, prompt=prompt), source)
     exchange = replay(wire, answer)
     table = answer.table(name, facts(exchange))
     if out is None:

@@ -38,5 +38,5 @@ def replay(
 
     if workers.worker:
         spawn.become_locust(None, workers, ctx.args)
-    target = target_options.target(target_options.short_name(url, options.model), url, options)
-    spawn.become_locust(replays.prepare(trace, target, load, run, workers), workers, ctx.args)
+    target = target_options.target(url, options)
+    spawn.become_locust(replays.prepare(trace, target, load, run, workers.count), workers, ctx.args)

@@ -31,20 +31,21 @@ def report(
     """
     from rich.console import Console
 
-    from reports.analysis import gates, summary
+    from reports.analysis.gates import parse_goodput
+    from reports.analysis.summary import save
     from reports.render import csv_export, html, text
     from reports.store import run_folder
 
-    objectives = gates.parse_goodput([goodput]) if goodput else None
-    loaded = [run_folder.open_run(folder) for folder in run]
-    found = [summary.save(one, objectives) for one in loaded]
-    page = html.page(loaded, found, out)
+    objectives = parse_goodput([goodput]) if goodput else None
+    runs = [run_folder.open_run(folder) for folder in run]
+    summaries = [save(recorded, objectives) for recorded in runs]
+    page = html.page(runs, summaries, out)
     if csv is not None:
-        csv_export.write_csv(loaded, csv)
+        csv_export.write_csv(runs, csv)
     if json:
-        o.print_json(found[0] if len(found) == 1 else found)
+        o.print_json(summaries[0] if len(summaries) == 1 else summaries)
         return
     console = Console()
-    for one in found:
-        text.print_summary(one, console)
+    for summary in summaries:
+        text.print_summary(summary, console)
     console.print(f"report: {page}", soft_wrap=True, markup=False, highlight=False)

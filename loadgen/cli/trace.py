@@ -40,12 +40,13 @@ def info(
     from reports.render.trace_view import trace_text
     from traces.reading import open_trace
     from traces.statistics import describe
+    from traces.typed_json import to_plain
 
     shown = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=until)
     statistics = describe(shown)
     if json:
         about = {"name": shown.name, "fingerprint": shown.fingerprint(), "notes": dict(shown.notes)}
-        print_json(about | statistics.to_json())
+        print_json(about | to_plain(statistics))
     else:
         typer.echo(trace_text(shown, statistics), nl=False)
 
@@ -121,12 +122,12 @@ def plot(
 
         phaseload trace plot azure-code azure-code.html
     """
-    from reports.render.trace_plot import plot as draw
+    from reports.render.trace_view import plot_trace
     from traces.reading import open_trace
     from traces.statistics import describe
 
     shown = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
-    draw(shown, describe(shown), out)
+    plot_trace(shown, describe(shown), out)
     typer.echo(out)
 
 
@@ -155,8 +156,8 @@ def synth(
     from traces.writing import write
 
     if list_ or not name:
-        for one in WORKLOADS:
-            typer.echo(f"{one:<24}{load(one)['about']}")
+        for workload in WORKLOADS:
+            typer.echo(f"{workload:<24}{load(workload).about}")
         return
     made = synthesise(name, rate=rate, duration=duration, seed=seed)
     if out is None:
@@ -183,7 +184,6 @@ def fit(
     """
     from pathlib import Path
 
-    import orjson
     from rich.console import Console
     from rich.table import Table
 
@@ -191,19 +191,20 @@ def fit(
     from traces.reading import open_trace
     from traces.synthesis.fit import closeness
     from traces.synthesis.fit import fit as fitted
+    from traces.typed_json import to_json
 
-    found = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
-    workload = fitted(found)
-    rows = closeness(found, workload, seeds)
-    table = Table(title=f"Synthetic against {found.name}: KS distances, relative errors of the rest")
-    for heading in ("", *(f"seed {one}" for one in range(seeds))):
+    real = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
+    workload = fitted(real)
+    rows = closeness(real, workload, seeds)
+    table = Table(title=f"Synthetic against {real.name}: KS distances, relative errors of the rest")
+    for heading in ("", *(f"seed {number}" for number in range(seeds))):
         table.add_column(heading, justify="right" if heading else "left")
     for name in rows[0]:
         table.add_row(name, *(_figure(name, row[name]) for row in rows))
     Console().print(table)
     if out is not None:
         try:
-            Path(out).write_bytes(orjson.dumps(workload, option=orjson.OPT_INDENT_2))
+            Path(out).write_bytes(to_json(workload))
         except OSError as error:
             raise InputError(f"can't be written: {error.strerror}", where=out, remedy="check the path") from None
         typer.echo(out)

@@ -1,6 +1,6 @@
-"""The dispatcher: sends what the agendas of a phase's legs say, at the instant they say it.
+"""The dispatcher: sends what the schedules of a step's arms say, at the instant they say it.
 
-One greenlet waits on a kernel timer that is set to the earliest due instant of all legs. Whatever changes that instant
+One greenlet waits on a kernel timer that is set to the earliest due instant of all arms. Whatever changes that instant
 (an exchange that ends, the run's end) sets the timer anew, so the timer is the only thing that the dispatcher waits
 for. Instants are compared on CLOCK_MONOTONIC: a step of the wall clock must not send anything early.
 """
@@ -14,50 +14,49 @@ from dataclasses import dataclass, field, replace
 import gevent
 
 from targets.clock import Clock, monotonic_ns
-from targets.exchange import Exchange, Outcome
-from targets.target import Call, Client
+from targets.connecting import Client
+from targets.exchange import Call, Exchange, Outcome
+from traces.trace import NS_PER_S
 
-from ..pacing import leaves
 from ..plan import Arm, Step
 from .prompt_buffer import PromptBuffer
-from .schedule import Due, Schedule
+from .schedule import Due, Schedule, leaves_after
 from .timer import Timer
 
 log = logging.getLogger("phaseload")
 
-HAND_BACK = 5_000_000_000  # nanoseconds that targets have to hand back what was cut
+HAND_BACK_NS = 5_000_000_000  # that clients have to hand back what was cut
 
 
 @dataclass
 class Lane:
-    """A leg at work: its agenda, its prompts and its target."""
+    """An arm at work: its schedule, its prompts and its client."""
 
-    leg: Arm
-    agenda: Schedule
-    ahead: PromptBuffer
-    target: Client
+    arm: Arm
+    schedule: Schedule
+    prompts: PromptBuffer
+    client: Client
     done: int = 0
     failed: int = 0
-    open: dict[int, tuple[Due, Call]] = field(default_factory=dict)
     retrying: dict[int, gevent.Greenlet[..., None]] = field(default_factory=dict)
 
 
 class Dispatcher:
-    """Runs one phase of one worker. `finished` gets every exchange, from an ordinary greenlet.
+    """Runs one step of one worker. `finished` gets every exchange, from an ordinary greenlet.
 
-    `start` is the phase's first instant, nanoseconds from the run's start; `seed` says which users leave early.
+    `start` is the step's first instant, nanoseconds from the run's start; `seed` says which users leave early.
     """
 
     def __init__(
         self,
-        phase: Step,
+        step: Step,
         lanes: list[Lane],
         clock: Clock,
         start: int,
         finished: Callable[[Exchange], None],
         seed: int = 0,
     ) -> None:
-        self.phase, self.lanes, self.start, self.seed = phase, lanes, start, seed
+        self.step, self.lanes, self.start, self.seed = step, lanes, start, seed
         self._zero = clock.monotonic(start)
         self._finished = finished
         self._timer = Timer()
@@ -69,8 +68,8 @@ class Dispatcher:
         try:
             while not self._stopped:
                 self._send_due()
-                if deadline is None and all(lane.agenda.exhausted(self.now()) for lane in self.lanes):
-                    deadline = self.now() + round(self.phase.drain_s * 1e9)
+                if deadline is None and all(lane.schedule.exhausted(self.now()) for lane in self.lanes):
+                    deadline = self.now() + round(self.step.drain_s * NS_PER_S)
                 if deadline is not None and (self.now() >= deadline or not self.in_flight):
                     break
                 self._sleep(deadline)
@@ -80,18 +79,18 @@ class Dispatcher:
             self._timer.close()
 
     def stop(self) -> None:
-        """Ends the phase early: what is open is cut."""
+        """Ends the step early: what is open is cut."""
         if not self._stopped:
             self._stopped = True
             self._timer.set(1)
 
     def now(self) -> int:
-        """Nanoseconds from the phase's start."""
+        """Nanoseconds from the step's start."""
         return monotonic_ns() - self._zero
 
     @property
     def in_flight(self) -> int:
-        return sum(lane.agenda.in_flight for lane in self.lanes)
+        return sum(lane.schedule.in_flight for lane in self.lanes)
 
     def idle(self) -> int:
         """Nanoseconds until something is due."""
@@ -99,11 +98,11 @@ class Dispatcher:
         return 1 << 62 if due is None else due - self.now()
 
     def _next_due(self) -> int | None:
-        return min((due for lane in self.lanes if (due := lane.agenda.next_due()) is not None), default=None)
+        return min((due for lane in self.lanes if (due := lane.schedule.next_due()) is not None), default=None)
 
     def _sleep(self, deadline: int | None) -> None:
         """Until something is due or decided: an exchange that ends sets the timer itself."""
-        wakes = [instant for instant in (self._next_due(), deadline or self.phase.end_ns) if instant is not None]
+        wakes = [instant for instant in (self._next_due(), deadline or self.step.end_ns) if instant is not None]
         wake = min(wakes, default=None)
         self._timer.set(None if wake is None else self._zero + wake)
         self._timer.wait()
@@ -111,49 +110,57 @@ class Dispatcher:
     def _send_due(self) -> None:
         now = self.now()
         for lane in self.lanes:
-            for entry in lane.agenda.pop(now):
-                self._send(lane, entry)
+            for due in lane.schedule.pop(now):
+                self._send(lane, due)
 
-    def _send(self, lane: Lane, entry: Due) -> None:
-        counted = entry.due >= self.phase.warmup_ns
-        ask = lane.ahead.ask(entry, start=self.start, step=self.phase.name, counted=counted)
-        if lane.leg.leave:
-            ask = replace(ask, leave_after=leaves(self.seed, ask.index, lane.leg.leave, ask.output_tokens))
-        self._start(lane, entry, ask)
+    def _send(self, lane: Lane, due: Due) -> None:
+        request, arm = due.request, lane.arm
+        prompt = lane.prompts.take(request)
+        call = Call(
+            request=request,
+            target=arm.target.name,
+            due=self.start + due.due,
+            prompt=prompt.prompt,
+            history=prompt.history,
+            step=self.step.name,
+            planned=None if due.planned is None else self.start + due.planned,
+            counted=due.due >= self.step.warmup_ns,
+            leave_after=leaves_after(self.seed, request, arm.leave) if arm.leave else None,
+        )
+        self._start(lane, call)
 
-    def _start(self, lane: Lane, entry: Due, ask: Call) -> None:
-        lane.retrying.pop(ask.index, None)
-        lane.open[ask.index] = entry, ask
-        lane.target.start(ask, lambda exchange: self._over(lane, exchange))
+    def _start(self, lane: Lane, call: Call) -> None:
+        lane.retrying.pop(call.request.index, None)
+        lane.client.start(call, lambda exchange: self._over(lane, exchange))
 
     def _over(self, lane: Lane, exchange: Exchange) -> None:
-        entry, ask = lane.open.pop(exchange.index)
+        call, request = exchange.call, exchange.call.request
         try:
             self._finished(exchange)
         except Exception as error:  # a fault of ours must not leave the request in flight for ever
             exchange.outcome, exchange.error = Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}"
-            log.exception("request %d could not be recorded properly", exchange.index)
+            log.exception("request %d could not be recorded properly", request.index)
         ended = exchange.done if exchange.done is not None else self.start + self.now()
-        if not self._stopped and ask.attempt <= lane.leg.retries and worth_retrying(exchange):
-            pause = exchange.retry_after if exchange.retry_after is not None else 0.5 * 2 ** (ask.attempt - 1)
-            again = replace(ask, due=ended + round(pause * 1e9), attempt=ask.attempt + 1)
-            lane.retrying[ask.index] = gevent.spawn_later(pause, self._start, lane, entry, again)
+        if not self._stopped and call.attempt <= lane.arm.retries and worth_retrying(exchange):
+            pause_s = exchange.retry_after if exchange.retry_after is not None else 0.5 * 2 ** (call.attempt - 1)
+            again = replace(call, due=ended + round(pause_s * NS_PER_S), attempt=call.attempt + 1)
+            lane.retrying[request.index] = gevent.spawn_later(pause_s, self._start, lane, again)
             return
         lane.done += 1
         lane.failed += not exchange.ok
-        lane.agenda.finished(entry.request, ended - self.start)
+        lane.schedule.finished(request, ended - self.start)
         if not self._stopped:
             self._timer.set(1)
 
     def _cut(self) -> None:
-        """Ends what is open; the targets hand those exchanges back like all others."""
+        """Ends what is open; the clients hand those exchanges back like all others."""
         for lane in self.lanes:
             for index, greenlet in lane.retrying.items():
                 greenlet.kill()
-                lane.agenda.in_flight -= 1
+                lane.schedule.in_flight -= 1
                 log.info("request %d was not tried again: the run ended first", index)
-            lane.target.stop(Outcome.CUT)
-        patience = monotonic_ns() + HAND_BACK
+            lane.client.stop(Outcome.CUT)
+        patience = monotonic_ns() + HAND_BACK_NS
         while self.in_flight and monotonic_ns() < patience:
             gevent.sleep(0.005)
 

@@ -18,8 +18,8 @@ def conclude(folder: Path, console: Console | None = None) -> int:
     """Writes summary.json and report.html, prints them and the gates' verdicts, returns the exit code."""
     from rich.console import Console
 
-    from reports.analysis import gates
-    from reports.analysis import summary as summaries
+    from reports.analysis.summary import save
+    from reports.analysis.verdicts import exit_code, judge
     from reports.render import text
     from reports.store import run_folder, run_json
 
@@ -27,17 +27,15 @@ def conclude(folder: Path, console: Console | None = None) -> int:
     console = console or Console(stderr=facts.json, soft_wrap=True)
     try:
         run = run_folder.open_run(folder)
-        summary = summaries.save(run)
+        summary = save(run)
     except InputError as error:
         console.print(f"nothing to report: {error}", markup=False)
         return INCOMPLETE
     text.print_summary(summary, console)
     try:
-        asked = [gates.parse(gate) for gate in facts.slo]
-        judged = summary["validity"]
-        verdicts = gates.judge(run_folder.samples(run, summary["objectives"]), asked, judged["reasons"])
+        verdicts = judge(summary, facts.slo)
         text.print_verdicts(verdicts, console)
-        code = gates.exit_code(verdicts, judged["status"])
+        code = exit_code(verdicts, summary.validity.status)
     except InputError as error:
         console.print(str(error), markup=False)
         code = UNUSABLE

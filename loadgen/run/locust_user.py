@@ -1,15 +1,18 @@
-"""The Locust adapter: `TraceUser`, and what ties the conductor and the shards to Locust's runners and events.
+"""The Locust adapter: `TraceUser`, and what ties coordinator and workers to Locust's runners and events.
 
-A locustfile of three lines replays a trace with plain `locust -f`:
+A Locust file of three lines replays a trace with plain `locust -f`:
 
-    from loadgen.run.locust_user import TraceUser
+    from loadgen import TraceUser
     class Replay(TraceUser):
         trace, url, model = "conversations.csv", "http://127.0.0.1:8000", "llama-3.1-8b"
 
 Theory of operation. Locust starts and stops users, forks or connects workers, and shows its tables; what is sent when
 is none of its business. So a run has one user in each worker process (held by `ReplayShape`), and that user holds the
-process's `Shard`. The `Conductor` lives where Locust's own decisions are made: in the master, or in the only process
+process's `Worker`. The `Coordinator` lives where Locust's own decisions are made: in the master, or in the only process
 of a local run. Both are wired up when Locust fires `init`, in every mode alike.
+
+A process that the library started (`spawn.LocustProcess`) stays for as many runs as its caller has. To Locust it is one
+test, whose users stay too: for each run there is a new coordinator, and each process's user then holds a new worker.
 """
 
 from __future__ import annotations
@@ -21,30 +24,31 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import gevent
 import psutil
 from gevent.event import Event
+from gevent.queue import Queue
 from locust import LoadTestShape, User, events, task
 from locust.exception import StopUser
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
 from targets.exchange import Exchange
-from targets.target import TIMEOUTS, Target
 from traces.errors import InputError
 
 from .. import plan as plans
 from ..folders import numbered
-from ..load import Load, RunOptions
 from ..plan import Plan
+from ..replays import prepare
+from . import user_options
 from .coordinator import Coordinator
 from .endpoints import die_with_parent
 from .finish import INCOMPLETE, OK, UNUSABLE, conclude
 from .progress import Progress
-from .spawn import CHANNEL, RUN, Workers
+from .spawn import CHANNEL, RUN
 from .worker import Worker
 
 UP, DOWN = "phaseload_up", "phaseload_down"  # Locust's message types: to the coordinator, to a worker
@@ -55,18 +59,11 @@ log = logging.getLogger("phaseload")
 
 
 class TraceUser(User):  # type: ignore[misc]
-    """Replays a trace; one a worker process. Subclasses set `trace`, `url` (or Locust's --host), `model`, and any
-    other option of `phaseload replay`, by its name with underscores."""
+    """Replays a trace; one a worker process. Subclasses set `trace`, `url` (or Locust's --host), and any other option
+    of `phaseload replay` or key of a targets.toml as a class attribute, by its name with underscores: `model`,
+    `speedup`, `slo`, `out`, ... An attribute that is neither one of these nor Locust's own is refused."""
 
     abstract = True
-    trace = ""
-    url = ""
-    model = ""
-    endpoint_type = "chat"
-    out: str | None = None
-    slo: tuple[str, ...] = ()
-    goodput: tuple[str, ...] = ()
-
     worker: Worker | None = None  # that this user holds
 
     @task  # type: ignore[untyped-decorator]
@@ -87,6 +84,7 @@ class Wiring:
 
     def __init__(self, environment: Any, user: type[TraceUser]) -> None:
         self.environment, self.runner, self.user = environment, environment.runner, user
+        self.options = user_options.read(user, TraceUser, dir(User))
         self.worker: Worker | None = None
         self.coordinator: Coordinator | None = None
         self.progress: Progress | None = None
@@ -168,7 +166,7 @@ class Wiring:
                 context={},
             )
 
-    # The conductor's side.
+    # The coordinator's side.
 
     def _worker_count(self) -> int:
         if self.coordinator is not None and not self.coordinator.over.is_set():
@@ -213,26 +211,44 @@ class Wiring:
             sys.stderr.write(f"phaseload: {error}\n")
             self.exit_code = UNUSABLE
             return
+        except Exception:
+            self.exit_code = UNUSABLE  # Locust logs it, and would go on
+            raise
         self._coordinate(folder, plan)
 
     def _serve(self) -> None:
         """Records a caller's runs, one after the other, until the caller has no more; see `spawn.LocustProcess`."""
-        with socket.socket(fileno=int(os.environ[CHANNEL])) as channel, channel.makefile(encoding="utf-8") as folders:
-            for line in folders:
-                reply = ""
-                try:
-                    folder = Path(line.rstrip("\n"))
-                    coordinator = self._coordinate(folder, plans.load(folder))
-                    for client in self._clients():
-                        self.runner.send_message(NEXT, None, client)
-                    coordinator.over.wait()
-                    self._stop_progress()
-                except InputError as error:
-                    reply = str(error)
+        folders: Queue[Path | None] = Queue()
+        channel = socket.socket(fileno=int(os.environ[CHANNEL]))
+        gevent.spawn(self._listen, channel, folders)
+        try:
+            while (folder := folders.get()) is not None and not self.stopping:
+                reply = self._record(folder)
                 channel.sendall(f"{reply}\n".encode())
-                if self.stopping:
-                    break
-        self.exit_code = OK  # the shape sees that there are no more runs, and Locust quits by itself
+        except OSError:
+            log.warning("nobody waits for the run any more")
+        finally:
+            self.exit_code = OK  # the shape sees that there are no more runs, and Locust quits by itself
+
+    def _listen(self, channel: socket.socket, folders: Queue[Path | None]) -> None:
+        """Takes in the folders of the caller's runs; a caller that has gone ends the run that is under way."""
+        with channel.makefile(encoding="utf-8") as lines, suppress(OSError):
+            for line in lines:
+                folders.put(Path(line.rstrip("\n")))
+        folders.put(None)
+        self._end()
+
+    def _record(self, folder: Path) -> str:
+        """One run, from the plan to its files; why it can't be made, or ""."""
+        try:
+            coordinator = self._coordinate(folder, plans.load(folder))
+        except InputError as error:
+            return str(error)
+        for client in self._clients():
+            self.runner.send_message(NEXT, None, client)
+        coordinator.over.wait()
+        self._stop_progress()
+        return ""
 
     def _coordinate(self, folder: Path, plan: Plan) -> Coordinator:
         self.coordinator = Coordinator(folder, plan, self._clients(), self._send, self._alive)
@@ -243,7 +259,9 @@ class Wiring:
     def _run_folder(self) -> Path:
         """The planned folder for the first run, a copy of its plan for each later one."""
         if self.folder is None:
-            self.folder = _planned(self.user, self.environment.host)
+            target = self.options.target(self.environment.host)
+            options = self.options
+            self.folder = prepare(options.trace, target, options.load, options.run, len(self._clients()))
         if not (self.folder / "run.json").exists():
             return self.folder
         folder = numbered(self.folder)
@@ -310,21 +328,6 @@ class Wiring:
         if web is not None:
             self.runner.quit()
             web.stop()
-
-
-def _planned(user: type[TraceUser], host: str | None) -> Path:
-    """A plan from a user's own Locust file."""
-    from .. import replays
-
-    loads = {f.name: getattr(user, f.name) for f in fields(Load) if hasattr(user, f.name)}
-    options = {f.name: getattr(user, f.name) for f in fields(RunOptions) if hasattr(user, f.name)}
-    url = user.url or host or user.host
-    if not user.trace or not url:
-        raise InputError("needs a trace and a URL", where=user.__name__, remedy='trace = "FILE", url = "http://..."')
-    names = [*(f.name for f in fields(Target)), *TIMEOUTS]
-    about = {name: getattr(user, name) for name in names if hasattr(user, name)}
-    target = Target.from_json({**about, "name": user.__name__, "url": url})
-    return replays.prepare(user.trace, target, Load(**loads), RunOptions(**options), Workers())
 
 
 def _mute(terminals: list[int]) -> None:

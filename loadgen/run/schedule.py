@@ -1,4 +1,4 @@
-"""What one worker sends next: the order of a shard's requests, with every rule of open and closed loops. Pure.
+"""What one worker sends next: the order of its requests, with every rule of open and closed loops. Pure.
 
 Three kinds of load are one mechanism:
 
@@ -6,7 +6,7 @@ Three kinds of load are one mechanism:
 - sessions: a turn whose parent is in the trace is due when the parent is done and its user has thought;
 - a fixed number in flight: a slot that becomes free takes the earliest turn that waits, else the trace's next request.
 
-Instants are nanoseconds from the phase's start. Nothing is due at or after `end`: what would be is dropped, and with
+Instants are nanoseconds from the step's start. Nothing is due at or after `end`: what would be is dropped, and with
 it the turns that would have followed.
 """
 
@@ -16,6 +16,8 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from traces.trace import Request, Trace
 
@@ -30,10 +32,10 @@ class Due:
 
 
 class Schedule:
-    """Requests of one leg in the order in which they become due.
+    """One worker's requests of one arm in the order in which they become due.
 
-    `concurrency` is this shard's share of the requests in flight (None: no limit), `open_loop` sends sessions by their
-    timestamps. Call `pop` for what is due, and `finished` once for each entry that it gave.
+    `concurrency` is this worker's share of the requests in flight (None: no limit), `open_loop` sends sessions by their
+    timestamps. Call `pop` for what is due, and `finished` once for each request that it gave.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Schedule:
 
     @property
     def unsent(self) -> int:
-        """Requests that were not sent: their slot, or their parent's end, had not come when the phase ended."""
+        """Requests that were not sent: their slot, or their parent's end, had not come when the step ended."""
         return self._planned - self.sent
 
     def next_due(self) -> int | None:
@@ -112,3 +114,15 @@ class Schedule:
         assert self._root is not None
         request, self._root = self._root, next(self._roots, None)
         return Due(request, due)
+
+
+def share(total: int, worker: int, workers: int) -> int:
+    """How many of `total` slots one of `workers` workers holds; the shares add up to the total."""
+    return total // workers + (worker < total % workers)
+
+
+def leaves_after(seed: int, request: Request, leaving: float) -> int | None:
+    """After how many tokens a request's user leaves, where a share `leaving` of them does; None for those who stay.
+    The same in every process."""
+    random = np.random.default_rng([seed, request.index])
+    return 1 + int(random.integers(max(1, request.output_tokens))) if random.random() < leaving else None

@@ -1,6 +1,6 @@
-"""`Counting`: answers' tokens by a local tokenizer.json, in a native thread, before their rows are recorded.
+"""`TokenCounting`: answers' tokens by a local tokenizer.json, in a native thread, before their rows are recorded.
 
-Vendors count tokens each in their own way, and some don't tell: what this counts is the same for all targets. An
+Vendors count tokens each in their own way, and some don't count: what this counts is the same for all targets. An
 exchange that is over waits here while others go on; the text is forgotten once it is counted.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 from gevent.queue import Queue
 
-from targets.exchange import Exchange, Verbatim
+from targets.exchange import Exchange
 from traces.prompts.tokenizer import counter
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class TokenCounting:
     def _work(self) -> None:
         pool = gevent.get_hub().threadpool
         while (exchange := self._queue.get()) is not None:
-            text = exchange.take() if isinstance(exchange, Verbatim) else None
+            text = exchange.take_text()
             if text is not None:
                 try:
                     exchange.tokenizer_output = pool.apply(self._count, (text,))

@@ -32,7 +32,7 @@ from targets.client.diagnostics import Diagnostics
 from targets.client.http_client import diagnostics
 from targets.clock import Clock
 from targets.connecting import connect
-from targets.exchange import Exchange, Verbatim
+from targets.exchange import Exchange
 from traces.errors import InputError
 from traces.prompts import corpus as corpora
 from traces.prompts.prompts import Prompts
@@ -41,13 +41,13 @@ from traces.transforms import part_of
 
 from .. import certificate
 from .. import plan as plans
-from ..pacing import share
 from ..plan import Arm, Plan, Step
+from . import link
 from .dispatcher import Dispatcher, Lane
-from .link import Link, RefusedError, is_shared
+from .link import Link, RefusedError
 from .messages import Assignment, Failed, Final, Finish, Go, LaneProgress, Over, ProgressUpdate, Ready
 from .prompt_buffer import PromptBuffer
-from .schedule import Schedule
+from .schedule import Schedule, share
 from .token_counting import TokenCounting
 
 FLUSH = 2.0  # seconds between flushes: what kill -9 loses at most
@@ -108,7 +108,7 @@ class Worker:
         self._corpus = None if plan.prompts is None else corpora.expected(plan.prompts)
         self._offset, error = self._link.clock_offset(assignment.boot)
         with tempfile.TemporaryDirectory(prefix="phaseload-") as spare:
-            shared = is_shared(assignment)
+            shared = link.is_shared(assignment)
             self._folder = Path(assignment.folder) if shared else Path(spare)
             self._writer = Writer(self._folder, assignment.part)
             flusher = gevent.spawn(self._flush_often)
@@ -128,29 +128,29 @@ class Worker:
             return
         clock = Clock(go.origin + self._offset)
         self._lanes = [
-            Lane(arm, agenda, ahead, connect(arm.target, clock, Exchange if plan.tokenizer is None else Verbatim))
-            for arm, (agenda, ahead) in zip(step.arms, prepared, strict=True)
+            Lane(arm, schedule, prompts, connect(arm.target, clock, keep_text=plan.tokenizer is not None))
+            for arm, (schedule, prompts) in zip(step.arms, prepared, strict=True)
         ]
         counting = None if plan.tokenizer is None else TokenCounting(plan.tokenizer, self._record)
         record = self._record if counting is None else counting.put
         self._dispatcher = Dispatcher(step, self._lanes, clock, go.start, record, plan.seed)
         reporter = gevent.spawn(self._report_often)
         for lane in self._lanes:
-            lane.ahead.start(self._dispatcher.idle)
+            lane.prompts.start(self._dispatcher.idle)
         if self._link.finishing:
             self._dispatcher.stop()
         self._dispatcher.run()
         self._diagnostics = certificate.cite(diagnostics())
         for lane in self._lanes:
-            lane.ahead.stop()
-            lane.target.close()
-            self._counts["unprepared"] += lane.ahead.unprepared
+            lane.prompts.stop()
+            lane.client.close()
+            self._counts["unprepared"] += lane.prompts.unprepared
         if counting is not None:
             counting.close()
         reporter.kill()
         self._report()
         self._counts["clock_drift_ns"] = max(self._counts["clock_drift_ns"], abs(clock.drift()), key=abs)
-        unsent = {lane.leg.target.name: lane.agenda.unsent for lane in self._lanes}
+        unsent = {lane.arm.target.name: lane.schedule.unsent for lane in self._lanes}
         self._dispatcher, self._lanes = None, []
         self._link.post(Over(number, unsent))
 
@@ -158,12 +158,12 @@ class Worker:
         part, of, salt = assignment.part, assignment.of, assignment.salt
         trace = part_of(plans.unpack(self._link.fetch(arm.file, self._folder)), part, of)
         slots = None if arm.concurrency is None else share(arm.concurrency, part, of)
-        agenda = Schedule(trace, end=step.end_ns, concurrency=slots, open_loop=arm.open_loop)
+        schedule = Schedule(trace, end=step.end_ns, concurrency=slots, open_loop=arm.open_loop)
         arm_salt = "" if salt == "none" else f"{salt}/{step.name}/{arm.target.name}"
         prompts = Prompts(trace, seed=plan.seed, salt=arm_salt, tokenizer=plan.tokenizer, corpus=self._corpus)
-        ahead = PromptBuffer(trace, prompts, plan.vocabulary)
-        ahead.fill()
-        return agenda, ahead
+        buffer = PromptBuffer(trace, prompts, plan.vocabulary)
+        buffer.fill()
+        return schedule, buffer
 
     def _record(self, exchange: Exchange) -> None:
         assert self._writer is not None
@@ -195,12 +195,12 @@ class Worker:
 
     def _report(self) -> None:
         lanes = {
-            lane.leg.target.name: LaneProgress(
-                sent=lane.agenda.sent,
-                in_flight=lane.agenda.in_flight,
+            lane.arm.target.name: LaneProgress(
+                sent=lane.schedule.sent,
+                in_flight=lane.schedule.in_flight,
                 done=lane.done,
                 failed=lane.failed,
-                **{metric: digest.to_dict() for metric, digest in self._live[lane.leg.target.name].items()},
+                **{metric: digest.to_dict() for metric, digest in self._live[lane.arm.target.name].items()},
             )
             for lane in self._lanes
         }

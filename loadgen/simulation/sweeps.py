@@ -9,20 +9,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import compress, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
-import pandas as pd
 
-from reports.analysis import quantiles
-from reports.analysis.gates import LATENCIES, Gate, Verdict, decide, exit_code, parse, parse_goodput
+from reports.analysis import durations, quantiles
+from reports.analysis.gates import Gate, parse, parse_goodput
 from reports.analysis.quantiles import Values
-from reports.analysis.time_account import costs
-from reports.store.run_folder import meets, rates
-from targets.exchange import Exchange
+from reports.analysis.samples import Sample, sample
+from reports.analysis.throughput import costs
+from reports.analysis.validity import Status
+from reports.analysis.verdicts import exit_code, verdict
 from targets.simulated import analysis
 from targets.simulated.build import Endpoint, SimulatedTarget
 from targets.simulated.engine.disaggregation import Disaggregated
@@ -214,86 +214,50 @@ def _simulated(points: Sequence[Point], sweep: Sweep) -> list[dict[str, Any]]:
 def _measure(sweep: Sweep, point: Point) -> tuple[int, dict[str, Any]]:
     requests, load = _REQUESTS[_loads(point.values)], sweep.load
     endpoint = _set(point.subject, point.values).build(sweep.model, load.seed)
-    rows = list(simulate(endpoint, requests))
-    counted = [exchange for exchange in rows if exchange.due >= load.warmup * NS_PER_S]
-    good = [exchange for exchange in counted if exchange.ok]
-    met = _meeting(good, sweep.objectives)
+    frame = durations.of_exchanges(list(simulate(endpoint, requests)))
+    frame["counted"] = frame["due"] >= load.warmup * NS_PER_S
     end = load.seconds * NS_PER_S if load.seconds else requests[-1].due
-    verdicts = _verdicts(sweep, point.subject.name, rows, counted, (load.warmup * NS_PER_S, end), len(met))
+    answers = sample(point.subject.name, STEP, frame, (load.warmup * NS_PER_S, end), sweep.objectives)
+    verdicts = [verdict(gate, answers) for gate in sweep.gates if gate.target in ("", answers.target)]
     offered = max((requests[-1].due - requests[0].due) / NS_PER_S, 1e-9)
     return point.number, {
         "target": point.subject.name,
         "values": dict(point.values),
         "rate": len(requests) / offered,
-        "requests": len(counted),
-        "failed": len(counted) - len(good),
-        "goodput": len(met) / len(counted),
+        "requests": answers.n,
+        "failed": answers.failed,
+        "goodput": (answers.n - answers.failed if answers.good is None else answers.good) / answers.n,
         "units": endpoint.units,
-        **_figures(endpoint, counted, good, met),
-        "slo": OUTCOMES[exit_code(verdicts, "valid")] if verdicts else None,
-        "gates": [verdict.as_json() for verdict in verdicts],
+        **_figures(endpoint, answers),
+        "slo": OUTCOMES[exit_code(verdicts, Status.VALID)] if verdicts else None,
+        "gates": [decided.as_json() for decided in verdicts],
     }
 
 
-def _figures(
-    endpoint: Endpoint, counted: Sequence[Exchange], good: Sequence[Exchange], met: Sequence[Exchange]
-) -> dict[str, Any]:
+def _figures(endpoint: Endpoint, answers: Sample) -> dict[str, Any]:
     """What one point measured, and cost."""
-    span = (max((exchange.done or 0) for exchange in counted) - min(e.due for e in counted)) / NS_PER_S
-    tokens, met_tokens = (sum(exchange.output_count for exchange in some) / span for some in (good, met))
-    cost = costs({"price_per_hour": endpoint.price, "watts": endpoint.watts}, tokens, met_tokens) or {}
+    counted, answered = answers.counted, answers.answered
+    span = float(counted["done"].max() - counted["due"].min()) / NS_PER_S
+    tokens = float(answered["output_count"].sum() / span)
+    share = (
+        (answers.good_tokens_per_s or 0.0) / answers.throughput.output_tokens_per_s if answers.good is not None else 1
+    )
+    cost = costs(endpoint.price, endpoint.watts, tokens, tokens * share) or {}
     return {
-        **{metric: _quantiles(_sorted(good, metric)) for metric in ("ttft", "tpot", "e2e")},
-        **{f"{phase}_mean": _mean(getattr(exchange, f"server_{phase}") for exchange in good) for phase in PHASES},
-        "transfer_mean": _mean(exchange.server_transfer or 0.0 for exchange in good),
+        **{metric: _quantiles(answers.values[metric]) for metric in ("ttft", "tpot", "e2e")},
+        **{f"{phase}_mean": _mean(answered[f"server_{phase}"].dropna()) for phase in PHASES},
+        "transfer_mean": _mean(answered["server_transfer"].fillna(0.0)),
         "tokens_per_s": tokens,
-        "in_flight": float(_sorted(good, "e2e").sum() / span),
+        "in_flight": float(answers.values["e2e"].sum() / span),
         "dollars_per_mtok": cost.get("per_million_tokens"),
         "dollars_per_good_mtok": cost.get("per_million_good_tokens"),
         "joules_per_token": cost.get("joules_per_token"),
     }
 
 
-def _sorted(exchanges: Sequence[Exchange], metric: str) -> Values:
-    return np.sort(np.array([value for one in exchanges if (value := getattr(one, metric)) is not None], float))
-
-
-def _meeting(good: Sequence[Exchange], objectives: Mapping[str, float]) -> list[Exchange]:
-    """Those that met every objective."""
-    frame = pd.DataFrame({name: [getattr(one, name) for one in good] for name in {*objectives, "e2e"}}, dtype=float)
-    return list(compress(good, meets(frame, objectives)))
-
-
-def _verdicts(
-    sweep: Sweep,
-    target: str,
-    rows: Sequence[Exchange],
-    counted: Sequence[Exchange],
-    window: tuple[float, float],
-    met: int,
-) -> list[Verdict]:
-    """On the gates that concern this target, from the same figures as a run's."""
-    gates = [gate for gate in sweep.gates if gate.target in ("", target)]
-    if not gates:
-        return []
-    good = [exchange for exchange in counted if exchange.ok]
-    columns = ("first_token", "last_token", "ok", "done", "output_count")
-    frame = pd.DataFrame({name: [getattr(exchange, name) for exchange in rows] for name in columns})
-    sample = {
-        "counted": len(counted),
-        "failed": len(counted) - len(good),
-        "window": (window[1] - window[0]) / NS_PER_S,
-        "values": {metric: _sorted(good, metric) for metric in {gate.metric for gate in gates} & set(LATENCIES)},
-        "good": met if sweep.objectives else None,
-        **rates(frame.astype({"first_token": float, "last_token": float, "done": float}), window),
-    }
-    return [decide(gate, sample, target, STEP) for gate in gates]
-
-
 def _quantiles(values: Values) -> dict[str, float] | None:
     return {"p50": quantiles.at(values, 0.5), "p99": quantiles.at(values, 0.99)} if len(values) else None
 
 
-def _mean(values: Any) -> float | None:
-    found = [value for value in values if value is not None]
-    return sum(found) / len(found) if found else None
+def _mean(column: Any) -> float | None:
+    return float(column.mean()) if len(column) else None

@@ -86,8 +86,8 @@ def _record(writer: Writer, endpoint: Endpoint, name: str, trace: Trace, load: L
     """Rows of one endpoint; returns its last instant."""
     warmup = round(load.warmup * NS_PER_S)
     last = 0
-    for exchange in simulate(endpoint, trace, target=name, step=STEP, block_tokens=trace.block_tokens):
-        exchange.counted = exchange.due >= warmup
+    blocks = trace.block_tokens
+    for exchange in simulate(endpoint, trace, target=name, step=STEP, warmup=warmup, block_tokens=blocks):
         last = max(last, exchange.done or 0)
         writer.append(exchange)
         if len(writer) >= FLUSH:

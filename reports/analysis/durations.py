@@ -1,13 +1,13 @@
 """The derived durations over columns: what `targets.exchange.Exchange` defines for one row, for many at once.
 
-`flatten` turns rows of `results.SCHEMA` into plain numpy columns, with each token list reduced to what the
+`flatten` turns rows of `row_files.SCHEMA` into plain numpy columns, with each token list reduced to what the
 definitions need; a test holds every DURATIONS entry equal to Exchange's property of that name. Durations are float
 seconds, nan where undefined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from targets.exchange import NANO, Outcome
+from targets.exchange import NANO, Exchange, Outcome
 from traces.errors import InputError
 
 from ..store import row_files
 
 Array = np.ndarray[Any, Any]
-Columns = Mapping[str, Any]
+Columns = dict[str, Any]  # numpy arrays by name, texts as pandas categories
 
 # Read from the files; the server's ids and texts stay there.
 _TEXTS = ("target", "step", "outcome", "error")
@@ -31,12 +31,12 @@ _SKIPPED = (
     "request_id", "fingerprint", "ratelimit", "prefill_worker", "decode_worker", "finish_reason", "model",
     "service_tier", "region",
 )  # fmt: skip
-# Needed for the durations, and by nobody after them: a long run's frame is large enough.
+# Only the durations need these: a long run's frame is large enough without them.
 _SPENT = (
     "session", "turn", "planned", "started", "connected", "body_sent", "headers_at", "first_after", "last_after",
     "first_lag", "bytes_received", "retry_after", "last_events", "longest_gap",
 )  # fmt: skip
-WANTED = [name for name in row_files.SCHEMA.names if name not in _SKIPPED]
+COLUMNS = [name for name in row_files.SCHEMA.names if name not in _SKIPPED]
 
 
 def lateness(rows: Columns) -> Array:
@@ -95,6 +95,9 @@ DURATIONS: dict[str, Callable[[Columns], Array]] = {
     "client_lag": client_lag,
 }
 
+# The metric that stands for each phase, and for the whole: what is compared, and who leads, is said of these.
+HEADLINES = {"ttft": "prefill", "tpot": "decode", "e2e": "whole request"}
+
 
 def output_count(rows: Columns) -> Array:
     """Tokens given: the server's usage, else a local tokenizer's count, else token-bearing events."""
@@ -120,6 +123,9 @@ def tpot_high(rows: Columns) -> Array:
     return _per_token(rows, rows["last_token"] - _lower(rows, "first"))
 
 
+BRACKETS: dict[str, Callable[[Columns], Array]] = {"ttft_low": ttft_low, "tpot_low": tpot_low, "tpot_high": tpot_high}
+
+
 def _lower(rows: Columns, end: str) -> Array:
     """The earliest instant at which the token can have come: the kernel keeps only the last instant of segments that
     it merges, so a read with several token-bearing events, or without a kernel timestamp, bounds it from above only."""
@@ -142,12 +148,12 @@ def _span(start: Array, end: Array) -> Array:
     return np.asarray((end - start) * NANO)
 
 
-def flatten(part: pa.Table) -> dict[str, Any]:
+def flatten(part: pa.Table) -> Columns:
     """Columns of numpy arrays: numbers as float64 (nanoseconds are exact up to 104 days), texts as pandas categories.
 
     Token lists become first_token, last_token, longest_gap (ns), reads, events, first_events, last_events.
     """
-    columns: dict[str, Any] = {}
+    columns: Columns = {}
     for name in part.schema.names:
         column = part[name]
         if name in _TEXTS:
@@ -216,20 +222,24 @@ def itl(part: pa.Table) -> tuple[Array, Array]:
     return gaps * NANO, row
 
 
-def with_durations(columns: Columns) -> dict[str, Any]:
+def with_durations(columns: Columns) -> Columns:
     """The columns and what follows from them. An exchange that was open while the clock was stepped has no durations:
     its instants can't be compared."""
-    brackets = {"ttft_low": ttft_low, "tpot_low": tpot_low, "tpot_high": tpot_high}
-    derived = {name: function(columns) for name, function in (DURATIONS | brackets).items()}
+    derived = {name: function(columns) for name, function in (DURATIONS | BRACKETS).items()}
     for values in derived.values():
         values[columns["stepped"]] = np.nan
     counts = {"output_count": output_count(columns), "token_source": pd.Categorical(token_source(columns))}
     return {**columns, **derived, **counts, "ok": np.asarray(columns["outcome"] == Outcome.OK.value)}
 
 
+def of_exchanges(rows: Sequence[Exchange]) -> pd.DataFrame:
+    """A frame of flat columns and durations, a row for each exchange, in their order."""
+    return pd.DataFrame(with_durations(flatten(row_files.table(rows))))
+
+
 def frames(run: Path | str, damaged: dict[str, InputError] | None = None) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
     """A frame of flat columns and durations for each of the run's files, with the rows it came from."""
-    for part in row_files.batches(run, WANTED, damaged):
+    for part in row_files.batches(run, COLUMNS, damaged):
         columns = {name: column for name, column in with_durations(flatten(part)).items() if name not in _SPENT}
         yield pd.DataFrame(columns), part
 

@@ -1,33 +1,35 @@
-"""Who leads which phase at which load, and where a lead is lost: words over a summary. Pure.
+"""Who leads in which phase at which load, and where a lead is lost. Pure.
 
-A target is beaten where another answers the same requests faster (`reports.analysis.comparison`: the paired interval excludes 1) by
-LEAST or more. The fastest of those that nobody beats leads; others lead with it where neither the paired interval nor
-the medians' own tell them apart, and where they too are ahead of the one named as behind. A target whose failures leave
-its median or its interval unbounded can't lead: it is named as failed. Targets that can't be compared with the others
-stand aside, as few of them as possible.
+A target is beaten where another answers the same requests faster (`reports.analysis.comparison`: the paired interval
+excludes 1) by LEAST or more. The fastest of those that nobody beats leads; others lead with it where neither the paired
+interval nor the medians' own tell them apart, and where they too are ahead of the one named as behind. A target whose
+failures leave its median or its interval unbounded can't lead: it is named as failed. Targets that can't be compared
+with the others stand aside, as few of them as possible.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from math import inf
-from typing import Any
+from itertools import combinations, pairwise
+from math import exp, inf, isfinite, log
 
 from .. import number_format
-from . import comparison
+from .comparison import Comparison
+from .durations import HEADLINES
+from .quantiles import Quantile
+from .summary import Summary
 
 LEAST = 1.02  # a difference of less than 2 % is no lead, however many pairs prove it
-PHASES = {"ttft": "prefill", "tpot": "decode", "e2e": "whole request"}
 
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The fastest of one step in one metric: `leaders` are level, and each `factor` times or more faster than `behind`.
+    """The fastest of one step in one metric: `leaders` are level, and each `factor` times or more faster than `behind`
+    (0 where that one failed too often to say).
 
-    `why` says why there are no leaders, or why those named in `aside` take no part (too few pairs, not comparable);
+    `p50` in seconds. `why` there are no leaders, or those in `aside` take no part (too few pairs, not comparable);
     `failed` are those with too many failures for a median.
     """
 
@@ -42,18 +44,15 @@ class Lead:
 
     @property
     def names(self) -> str:
-        return " and ".join(self.leaders) if len(self.leaders) < 3 else ", ".join(self.leaders)
+        return listed(self.leaders)
 
     @property
     def ahead(self) -> str:
         """How far ahead of whom; empty where there is nobody behind."""
         if not self.behind:
             return ""
-        return (
-            f"{number_format.factor(self.factor)} ahead of {self.behind}"
-            if self.factor
-            else f"{self.behind} mostly failed"
-        )
+        factor = number_format.factor(self.factor)
+        return f"{factor} ahead of {self.behind}" if self.factor else f"{self.behind} mostly failed"
 
     @property
     def without(self) -> str:
@@ -66,141 +65,170 @@ class Lead:
         without = f" ({self.without})" if self.without else ""
         if not self.leaders:
             return f"{self.why}{without}"
-        figure = f" {number_format.ms(self.p50, unit=True)}"
+        figure = number_format.ms(self.p50, unit=True)
         if self.behind:
-            return f"{self.names}{figure}, {self.ahead}{without}"
-        return f"{'no clear difference,' if len(self.leaders) > 1 else self.names}{figure}{without}"
+            return f"{self.names} {figure}, {self.ahead}{without}"
+        return f"{'no clear difference,' if len(self.leaders) > 1 else self.names} {figure}{without}"
 
 
-def p50(result: Mapping[str, Any], metric: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = next(row for row in result["metrics"][metric]["quantiles"] if row["q"] == 0.5)
-    return found
+def listed(names: Sequence[str]) -> str:
+    return " and ".join(names) if len(names) < 3 else ", ".join(names)
 
 
-def steps(summary: Mapping[str, Any]) -> list[str]:
-    return list(dict.fromkeys(result["step"] for result in summary["results"]))
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """From one load step to the next, `step`, the lead goes from `losers` to `winners`."""
+
+    step: str
+    losers: tuple[str, ...]
+    winners: tuple[str, ...]
 
 
-def leads(summary: Mapping[str, Any], metric: str) -> list[Lead]:
+def leads(summary: Summary, metric: str) -> list[Lead]:
     """One for each step in which there are two targets or more."""
-    found = []
-    for step in steps(summary):
-        rows = {r["target"]: p50(r, metric) for r in summary["results"] if r["step"] == step}
-        pairs = [pair for pair in summary["comparison"] if pair["step"] == step]
-        if len(rows) > 1:
-            found.append(_lead(step, metric, rows, pairs))
-    return found
+    every = []
+    for step in summary.steps:
+        medians = {result.target: result.quantile(metric, 0.5) for result in summary.of_step(step)}
+        if len(medians) > 1:
+            every.append(lead(step, metric, medians, [pair for pair in summary.comparison if pair.step == step]))
+    return every
 
 
-def _lead(step: str, metric: str, rows: Mapping[str, Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> Lead:
-    failed = tuple(name for name, row in rows.items() if row["unbounded"] or (row["enough"] and row["high"] is None))
-    pairs = _among(set(rows) - set(failed), pairs)
-    faults = {(pair["base"], pair["other"]): fault for pair in pairs if (fault := _fault(pair, metric))}
+def matrix(summary: Summary) -> list[tuple[str, list[Lead]]]:
+    """A row for each metric ("prefill TTFT") with a lead for each step; empty for a single target."""
+    rows = [(f"{phase} {metric.upper()}", leads(summary, metric)) for metric, phase in HEADLINES.items()]
+    return [row for row in rows if row[1]]
+
+
+def lead(step: str, metric: str, medians: Mapping[str, Quantile], pairs: Sequence[Comparison]) -> Lead:
+    """`medians`: target -> its p50; `pairs`: the comparisons of that step."""
+    failed = tuple(
+        name for name, median in medians.items() if median.unbounded or (median.enough and not isfinite(median.high))
+    )
+    pairs = _among(set(medians) - set(failed), pairs)
+    faults = {(pair.base, pair.other): fault for pair in pairs if (fault := _fault(pair, metric))}
     aside = _aside(faults)
     why = next((fault for both, fault in faults.items() if set(both) & set(aside)), "")
-    medians = {name: row["value"] for name, row in rows.items() if name not in (*failed, *aside)}
-    medians = {name: value for name, value in medians.items() if value is not None}
-    if len(medians) + len(failed) < 2 or not medians:
+    values = {name: median.value for name, median in medians.items() if name not in (*failed, *aside)}
+    values = {name: value for name, value in values.items() if isfinite(value)}
+    if len(values) + len(failed) < 2 or not values:
         return Lead(step, (), why=why if aside else "no leader", failed=failed)
-    pairs = _among(set(medians), pairs)
+    pairs = _among(set(values), pairs)
     beats = {(winner, loser): factor for winner, loser, factor in _beats(pairs, metric)}
-    order = sorted(medians, key=lambda name: medians[name])
+    order = sorted(values, key=lambda name: values[name])
     beaten = {loser for _, loser in beats}
     first = next((name for name in order if name not in beaten), order[0])
     behind = next((name for name in order if (first, name) in beats), "")
     leaders = [first]
     for name in order:
-        level = name not in (first, *beaten) and _level(rows[first], rows[name], _most(pairs, metric, first, name))
-        ahead = not behind or ((name, behind) in beats and medians[name] <= medians[behind])
+        level = name not in (first, *beaten) and _level(
+            medians[first], medians[name], _most(pairs, metric, first, name)
+        )
+        ahead = not behind or ((name, behind) in beats and values[name] <= values[behind])
         if level and ahead:
             leaders.append(name)
     factor = min(beats[leader, behind] for leader in leaders) if behind else 0.0
-    return Lead(step, tuple(leaders), medians[first], behind, factor, why, aside, failed)
+    return Lead(step, tuple(leaders), values[first], behind, factor, why, aside, failed)
 
 
-def _among(names: set[str], pairs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [pair for pair in pairs if {pair["base"], pair["other"]} <= names]
+def _among(names: set[str], pairs: Sequence[Comparison]) -> list[Comparison]:
+    return [pair for pair in pairs if {pair.base, pair.other} <= names]
 
 
-def _level(first: Mapping[str, Any], other: Mapping[str, Any], most: float) -> bool:
+def _level(first: Quantile, other: Quantile, most: float) -> bool:
     """Nothing tells the two medians apart: they differ by no more than `most`, or their intervals overlap."""
-    overlap = first["enough"] and other["enough"] and other["low"] <= first["high"]
-    return bool(overlap or other["value"] <= most * first["value"])
+    overlap = first.enough and other.enough and other.low <= first.high
+    return overlap or other.value <= most * first.value
 
 
-def _most(pairs: Sequence[Mapping[str, Any]], metric: str, first: str, other: str) -> float:
+def _most(pairs: Sequence[Comparison], metric: str, first: str, other: str) -> float:
     """How many times slower than `first` the paired interval lets `other` be; LEAST at least."""
-    pair = next(pair for pair in pairs if {pair["base"], pair["other"]} == {first, other})
-    low, high = (pair["metrics"][metric]["median"][end] for end in ("low", "high"))
-    most = high if pair["base"] == first else 1 / low if low else None
+    pair = next(pair for pair in pairs if {pair.base, pair.other} == {first, other})
+    ratio = pair.metrics[metric]
+    assert ratio is not None  # pairs without one stand aside
+    low, high = ratio.median.low, ratio.median.high
+    most = high if pair.base == first else 1 / low if low else None
     return inf if most is None else max(LEAST, most)
 
 
-def _fault(pair: Mapping[str, Any], metric: str) -> str:
+def _fault(pair: Comparison, metric: str) -> str:
     """Why the two can't be compared; "" where they can."""
-    if metric == "e2e" and pair["pairs"] and not pair["lengths"]["comparable"]:
+    if metric == "e2e" and pair.pairs and not pair.lengths.comparable:
         return "not comparable: the targets gave answers of different length"
-    return "too few pairs" if pair["metrics"][metric] is None else ""
+    return "too few pairs" if pair.metrics[metric] is None else ""
 
 
 def _aside(faults: Mapping[tuple[str, str], str]) -> tuple[str, ...]:
     """Targets to leave out until no faulty pair is left: each time the one that is in most of them."""
-    left, found = list(faults), []
+    left, names = list(faults), []
     while left:
-        found.append(Counter(name for both in left for name in both).most_common(1)[0][0])
-        left = [both for both in left if found[-1] not in both]
-    return tuple(sorted(found))
+        names.append(Counter(name for both in left for name in both).most_common(1)[0][0])
+        left = [both for both in left if names[-1] not in both]
+    return tuple(sorted(names))
 
 
-def _beats(pairs: Sequence[Mapping[str, Any]], metric: str) -> Iterator[tuple[str, str, float]]:
+def _beats(pairs: Sequence[Comparison], metric: str) -> Iterator[tuple[str, str, float]]:
     """(winner, loser, how many times faster; 0 where the loser failed too often to say)."""
     for pair in pairs:
-        found = pair["metrics"][metric]
-        if not found["winner"]:
+        ratio = pair.metrics[metric]
+        if ratio is None or not ratio.winner:
             continue
-        won = found["winner"] == pair["base"]
-        ratio = found["median"]["value"]
-        factor = (ratio or 0.0) if won else (1 / ratio if ratio else 0.0)
+        base_won = ratio.winner == pair.base
+        median = ratio.median.value or 0.0
+        factor = median if base_won else (1 / median if median else 0.0)
         if factor == 0 or factor >= LEAST:
-            yield found["winner"], pair["other"] if won else pair["base"], factor
+            yield ratio.winner, pair.other if base_won else pair.base, factor
 
 
-def flips(found: Sequence[Lead]) -> Iterator[tuple[Lead, Lead]]:
-    """Neighbouring steps (of those with leaders) that have no leader in common."""
-    for before, after in pairwise(lead for lead in found if lead.leaders):
-        if not set(before.leaders) & set(after.leaders):
-            yield before, after
+def flips(leaders: Iterable[tuple[str, tuple[str, ...]]]) -> Iterator[Flip]:
+    """(load step, who leads there) in order -> where neighbouring steps, of those with leaders, have none in common."""
+    for (_, before), (step, after) in pairwise((step, names) for step, names in leaders if names):
+        if not set(before) & set(after):
+            yield Flip(step, before, after)
 
 
-def matrix(summary: Mapping[str, Any]) -> list[tuple[str, list[Lead]]]:
-    """A row a phase, a lead a step; empty for a single target."""
-    rows = [(f"{phase} {metric.upper()}", leads(summary, metric)) for metric, phase in PHASES.items()]
-    return [row for row in rows if row[1]]
+def flips_of_leads(leads: Iterable[Lead]) -> list[Flip]:
+    return list(flips((lead.step, lead.leaders) for lead in leads))
 
 
-def sentences(summary: Mapping[str, Any]) -> list[str]:
-    """What a person should remember beside the matrix: where leads are lost; a single target's figures."""
-    if len({result["target"] for result in summary["results"]}) == 1:
-        return [_alone(result) for result in summary["results"]]
-    said = []
-    for metric, phase in PHASES.items():
-        said += [
-            f"The lead in {phase} flips at {after.step}: {before.names} lost it to {after.names}."
-            for before, after in flips(leads(summary, metric))
-        ]
-        said += [
-            f"{phase.capitalize()}: {leader}'s lead over {follower} is gone at about {at:.0f} requests in flight."
-            for leader, follower, at in comparison.crossovers(summary, metric)
-        ]
-    return said
+def flips_of_pairs(comparisons: Sequence[Comparison], metric: str) -> list[Flip]:
+    """Where a pair's clear winner changes from one load step to the next clear one, pair by pair."""
+    every: list[Flip] = []
+    for both in dict.fromkeys((pair.base, pair.other) for pair in comparisons):
+        ratios = [(pair.step, pair.metrics[metric]) for pair in comparisons if (pair.base, pair.other) == both]
+        every += flips((step, (ratio.winner,) if ratio and ratio.winner else ()) for step, ratio in ratios)
+    return every
 
 
-def _alone(result: Mapping[str, Any]) -> str:
-    """One target has nobody to lead: its figures in a sentence."""
-    told = []
-    for metric, phase in PHASES.items():
-        rows = {row["q"]: row for row in result["metrics"][metric]["quantiles"]}
-        p99 = f", p99 {number_format.duration(rows[0.99])}" if rows[0.99]["enough"] else ""
-        told.append(f"{phase} {metric.upper()} p50 {number_format.duration(rows[0.5])}{p99}")
-    where = " at ".join(part for part in (result["target"], result["step"]) if part)
-    return f"{where}: {'; '.join(told)}."
+def crossovers(summary: Summary, metric: str) -> Iterator[tuple[str, str, float]]:
+    """(leader, follower, in flight): where one target's p50 against its own concurrency crosses another's.
+
+    Between the two buckets around the crossing, on the logarithms of both axes; only where both buckets' intervals are
+    clear of each other on their side.
+    """
+    curves = _curves(summary, metric)
+    for (first, a), (second, b) in combinations(curves.items(), 2):
+        clear = [low for low in sorted(set(a) & set(b)) if _apart(a[low], b[low])]
+        for left, right in pairwise(clear):
+            gap = [log(a[low].value / b[low].value) for low in (left, right)]
+            if gap[0] * gap[1] < 0:
+                share = gap[0] / (gap[0] - gap[1])
+                where = exp(log(left) + share * (log(right) - log(left)))
+                yield (first, second, where) if gap[0] < 0 else (second, first, where)
+
+
+def _curves(summary: Summary, metric: str) -> dict[str, dict[int, Quantile]]:
+    """target -> lower edge of the in-flight bucket -> p50, of the step with most requests in that bucket."""
+    curves: dict[str, dict[int, Quantile]] = {}
+    for result in summary.results:
+        curve = curves.setdefault(result.target, {})
+        for part in result.slices["in_flight"]:
+            median = part.p50(metric)
+            most = curve[part.low].n if part.low in curve else 0
+            if median.enough and isfinite(median.value) and median.value and median.n > most:
+                curve[part.low] = median
+    return curves
+
+
+def _apart(a: Quantile, b: Quantile) -> bool:
+    return a.high < b.low or b.high < a.low

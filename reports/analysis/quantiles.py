@@ -24,37 +24,21 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Quantile:
-    """One quantile of `n` samples, `failed` of which have no value; `value`, `low` and `high` may be inf (unbounded).
+    """One quantile of `n` requests (or values), of those without a value too.
 
-    `answered` is the quantile of the values alone. Where n < needs the sample can't bound it: print no bare number.
+    `value`, `low` and `high` are inf where failures leave them unbounded, and nan where there are none. `answered` is
+    the quantile of the values alone. Where n < needs (not `enough`) the sample can't bound it: print no bare number.
     """
 
     q: float
     value: float
+    unbounded: bool
     low: float
     high: float
     answered: float
     n: int
-    failed: int
     needs: int
-
-    @property
-    def enough(self) -> bool:
-        return self.n >= self.needs
-
-    def as_json(self) -> dict[str, Any]:
-        """Without infinities, which JSON lacks: null beside `unbounded`."""
-        return {
-            "q": self.q,
-            "value": finite(self.value),
-            "unbounded": self.value == inf,
-            "low": finite(self.low) if self.enough else None,
-            "high": finite(self.high) if self.enough else None,
-            "answered": finite(self.answered),
-            "n": self.n,
-            "needs": self.needs,
-            "enough": self.enough,
-        }
+    enough: bool
 
 
 def finite(value: float) -> float | None:
@@ -120,7 +104,7 @@ def quantile(values: Values, q: float, failed: int = 0) -> Quantile:
     value = at(values, share) if n else nan
     bounds = ranks(n, q)
     low, high = (nan, nan) if bounds is None else (_ranked(values, bounds[0]), _ranked(values, bounds[1]))
-    return Quantile(q, value, low, high, at(values, q), n, failed, needed(q))
+    return Quantile(q, value, value == inf, low, high, at(values, q), n, needed(q), n >= needed(q))
 
 
 def _ranked(values: Values, rank: int) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from . import quantiles
+from .quantiles import Quantile
 
 # Lower edges of the buckets; the last is open.
 SLICES: dict[str, tuple[int, ...]] = {
@@ -18,7 +20,27 @@ SLICES: dict[str, tuple[int, ...]] = {
 METRICS = ("ttft", "ttft_from_due", "tpot", "e2e")
 
 
-def bucket(values: pd.Series[float], name: str) -> pd.Series[Any]:
+P50_AND_P99 = (0.5, 0.99)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The requests of one bucket, from `low` on; p50 and p99 of each metric (s), failures as in all quantiles."""
+
+    bucket: str
+    low: int
+    n: int
+    failed: int
+    ttft: tuple[Quantile, ...]
+    ttft_from_due: tuple[Quantile, ...]
+    tpot: tuple[Quantile, ...]
+    e2e: tuple[Quantile, ...]
+
+    def p50(self, metric: str) -> Quantile:
+        return cast("tuple[Quantile, ...]", getattr(self, metric))[0]
+
+
+def bucket(values: pd.Series[float], name: str) -> pd.Series[float]:
     """The number of each value's bucket; nan stays nan."""
     edges = np.array(SLICES[name], np.float64)
     numbers = pd.Series(np.searchsorted(edges, values.to_numpy(np.float64), side="right") - 1.0, index=values.index)
@@ -35,20 +57,20 @@ def label(name: str, number: int) -> str:
     return f"{low:,}" if low == high else f"{low:,}-{high:,}"
 
 
-def table(counted: pd.DataFrame, name: str) -> list[dict[str, Any]]:
-    """One row a bucket that has requests: n, failed, and p50 and p99 of the metrics with their intervals (s).
+def table(counted: pd.DataFrame, name: str) -> list[Slice]:
+    """One slice for each bucket that has requests.
 
-    Output length is what was given, so a failed request has none: that slice shows answered requests only.
+    Output length is what was given, so a failed request has none: that table shows answered requests only.
     """
     rows = counted[counted["ok"]] if name == "output_count" else counted
-    found = []
-    for number, part in rows.groupby(bucket(rows[name], name)):
-        answered = part[part["ok"]]
-        failed = len(part) - len(answered)
-        row: dict[str, Any] = {"bucket": label(name, int(number)), "low": SLICES[name][int(number)]}
-        row |= {"n": len(part), "failed": failed}
-        for metric in METRICS:
-            values = np.sort(answered[metric].dropna().to_numpy())
-            row[metric] = [quantiles.quantile(values, q, failed).as_json() for q in (0.5, 0.99)]
-        found.append(row)
-    return found
+    return [_slice(part, name, int(number)) for number, part in rows.groupby(bucket(rows[name], name))]
+
+
+def _slice(part: pd.DataFrame, name: str, number: int) -> Slice:
+    answered = part[part["ok"]]
+    failed = len(part) - len(answered)
+    values = {metric: np.sort(answered[metric].dropna().to_numpy()) for metric in METRICS}
+    figures = {
+        metric: tuple(quantiles.quantile(ordered, q, failed) for q in P50_AND_P99) for metric, ordered in values.items()
+    }
+    return Slice(label(name, number), SLICES[name][number], len(part), failed, **figures)

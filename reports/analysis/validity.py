@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 AGREE, DOUBTFUL = 0.05, 0.20  # (high - low) / high of a bracketed quantile
 LATE, LATE_SHARE = 0.010, 0.10  # seconds, share of the mean gap; twice that is doubtful
@@ -48,17 +47,11 @@ class Reason:
     target: str = ""
     step: str = ""
 
-    def as_json(self) -> dict[str, str]:
-        return {name: str(getattr(self, name)) for name in ("status", "text", "affects", "remedy", "target", "step")}
-
 
 @dataclass(frozen=True, slots=True)
 class Validity:
     status: Status
     reasons: tuple[Reason, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        return {"status": str(self.status), "reasons": [reason.as_json() for reason in self.reasons]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import number_format
-from . import pages, plots
+from . import pages
 
 Found = Mapping[str, Any]
 LINES = 8  # of one target in a plot; a larger grid is read from its table
@@ -113,7 +113,7 @@ def _figures(found: Found, numbers: Mapping[str, int]) -> Iterator[tuple[str, st
         yield "The price of speed", caption, _price("cost against latency by batch cap", found, numbers)
 
 
-@plots.drawing(3.6)
+@pages.drawing(3.6)
 def _against(figure: Figure, found: Found, axis: str, numbers: Mapping[str, int]) -> None:
     words = isinstance(found["axes"][axis][0], str)
     for axes, metric, title in zip(
@@ -126,7 +126,7 @@ def _against(figure: Figure, found: Found, axis: str, numbers: Mapping[str, int]
                     x = [word.replace("$", r"\$") for word in x]
                 for q, style in (("p50", "-"), ("p99", "--")):
                     y = [(_at(row, metric, q) or np.nan) * 1e3 for row in points]
-                    axes.plot(x, y, style, color=plots.placeholder(numbers[target]), marker=".")
+                    axes.plot(x, y, style, color=pages.placeholder(numbers[target]), marker=".")
         axes.set(title=title, xlabel=axis, ylabel="ms")
         _log(axes, "y")
         if len(found["axes"][axis]) > 2 and not words:
@@ -159,24 +159,24 @@ def _lines(found: Found, axis: str) -> dict[str, list[list[dict[str, Any]]]]:
     return {target: list(groups.values()) for target, groups in lines.items()}
 
 
-@plots.drawing(3.6)
+@pages.drawing(3.6)
 def _decode(figure: Figure, found: Found, numbers: Mapping[str, int]) -> None:
     axes = figure.subplots()
     for target in found["targets"]:
         if target.get("decode"):
             batch, rate = zip(*target["decode"], strict=True)
-            axes.plot(batch, rate, color=plots.placeholder(numbers[target["name"]]), marker=".")
+            axes.plot(batch, rate, color=pages.placeholder(numbers[target["name"]]), marker=".")
     for pair in found["crossovers"]:
-        axes.axhline(pair["rack_tokens_per_s"], color=plots.placeholder(numbers[pair["rack"]]), linestyle="--")
+        axes.axhline(pair["rack_tokens_per_s"], color=pages.placeholder(numbers[pair["rack"]]), linestyle="--")
         if pair["batch"]:
-            axes.axvline(pair["batch"], color=plots.GRID, linestyle=":")
+            axes.axvline(pair["batch"], color=pages.GRID, linestyle=":")
             axes.text(pair["batch"], pair["rack_tokens_per_s"], f" batch {pair['batch']}", va="bottom")
     axes.set(xlabel="batch", ylabel="tokens a second", title="Decode throughput")
     _log(axes, "x")
     _log(axes, "y")
 
 
-@plots.drawing(4.2)
+@pages.drawing(4.2)
 def _gain(figure: Figure, hybrid: Mapping[str, Any]) -> None:
     gain = np.array(hybrid["gain"])
     axes = figure.subplots()
@@ -196,18 +196,18 @@ def _gain(figure: Figure, hybrid: Mapping[str, Any]) -> None:
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-@plots.drawing(3.8)
+@pages.drawing(3.8)
 def _price(figure: Figure, found: Found, numbers: Mapping[str, int]) -> None:
     axes = figure.subplots()
     for target in found["targets"]:
         if target.get("batch_cost"):
             batch, tpot, cost = zip(*target["batch_cost"], strict=True)
-            axes.plot(np.array(tpot) * 1e3, cost, color=plots.placeholder(numbers[target["name"]]), marker=".")
+            axes.plot(np.array(tpot) * 1e3, cost, color=pages.placeholder(numbers[target["name"]]), marker=".")
             for number, x, y in zip(batch, tpot, cost, strict=True):
                 if number in (1, 4, 16, 64, 256):
                     axes.annotate(f" {number}", (x * 1e3, y), va="bottom", fontsize=8.5)
             if target["floor"]:
-                axes.axvline(target["floor"] * 1e3, color=plots.placeholder(numbers[target["name"]]), linestyle=":")
+                axes.axvline(target["floor"] * 1e3, color=pages.placeholder(numbers[target["name"]]), linestyle=":")
     axes.set(xlabel="TPOT, ms (dotted: the floor, weights over bandwidth)", ylabel="$ a million tokens")
     axes.set(title="Cost against latency")
     _log(axes, "y")

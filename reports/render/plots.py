@@ -1,19 +1,11 @@
-"""The report's plots: matplotlib figures as inline SVG that takes its colours from the page's style sheet.
-
-matplotlib draws with placeholder colours (INK, GRID and one for each target), and `svg` replaces them with CSS
-variables: one plot is legible on a light page, on a dark one and on paper, and a target has the same colour everywhere.
-Text stays text. No plot holds a name that a server or a user chose, so there is nothing to escape; names are in the
-page's legend.
-"""
+"""The plots of the report, each a function from a name and numbers to inline SVG (see `pages`)."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Concatenate, ParamSpec
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -23,97 +15,16 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from targets.exchange import NANO
 
 from ..analysis import overload, slices
-from ..analysis.quantiles import Values
+from ..analysis.durations import HEADLINES
+from ..analysis.quantiles import Quantile, Values
+from ..analysis.slices import Slice
+from ..analysis.time_account import Part
+from .pages import BAD, GRID, INK, drawing, line, placeholder, stroke
 
-INK, GRID, BAD = "#0a0b01", "#0a0b02", "#0a0b03"
-COLOURS = 8  # CSS variables --t0 ... --t7; further targets begin again, with other line styles
 MARKERS = "osD^vPX*"
-LINES: Any = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))  # so that curves that coincide are both seen
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "font.size": 10.5,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11.5,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "text.parse_math": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "lines.linewidth": 1.8,
-}
 POINTS = 300  # of a curve
 FEW = "no or too few answered requests"
-Data = ParamSpec("Data")
 Curves = Mapping[int, tuple[Values, int]]  # target's number -> sorted seconds, requests that failed
-
-
-def placeholder(target: int) -> str:
-    return f"#0a0c{target % COLOURS:02x}"
-
-
-def line(target: int) -> Any:
-    return LINES[target % len(LINES)]
-
-
-def stroke(target: int) -> dict[str, Any]:
-    """How a target's lines look."""
-    return {"color": placeholder(target), "linestyle": line(target)}
-
-
-def drawing(
-    height: float,
-) -> Callable[[Callable[Concatenate[Figure, Data], None]], Callable[Concatenate[str, Data], str]]:
-    """Makes what draws on a figure of that height (inches) a function of a name, see `svg`, and the data."""
-
-    def decorate(draw: Callable[Concatenate[Figure, Data], None]) -> Callable[Concatenate[str, Data], str]:
-        def drawn(name: str, /, *data: Data.args, **more: Data.kwargs) -> str:
-            with mpl.rc_context(STYLE):
-                figure = Figure(figsize=(11, height), layout="constrained")
-                draw(figure, *data, **more)
-                return svg(figure, name)
-
-        return drawn
-
-    return decorate
-
-
-def svg(figure: Figure, name: str) -> str:
-    """The figure as an <svg> element; `name` makes its ids unique in the page and is its accessible label."""
-    out = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = _numbered(text, re.sub(r"\W+", "-", name))
-    text = re.sub(r"font: ([\d.]+px|[\w ]*?[\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
-    for colour, variable in ((INK, "--ink"), (GRID, "--grid"), (BAD, "--bad")):
-        text = text.replace(colour, f"var({variable})")
-    text = re.sub(r"#0a0c(\d\d)", lambda match: f"var(--t{int(match[1], 16)})", text)
-    text = re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1
-    )
-    return text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
-
-
-def _numbered(text: str, slug: str) -> str:
-    """Ids in order of appearance, unique in the page: matplotlib's hold addresses of objects and so change from
-    drawing to drawing."""
-    known: dict[str, str] = {}
-    return re.sub(
-        r'(\bid="|href="#|url\(#)([^")]+)', lambda m: m[1] + known.setdefault(m[2], f"{slug}-{len(known)}"), text
-    )
 
 
 @drawing(3.5)
@@ -145,8 +56,8 @@ def _shares(axes: Axes, values: Values, whole: int, **style: Any) -> None:
     axes.step(values[chosen], (chosen + 1) / whole, where="post", **style)
 
 
-def _empty(axes: Axes, said: str) -> None:
-    axes.annotate(said, (0.5, 0.6), xycoords="axes fraction", ha="center", color=INK)
+def _empty(axes: Axes, text: str) -> None:
+    axes.annotate(text, (0.5, 0.6), xycoords="axes fraction", ha="center", color=INK)
 
 
 def _log_seconds(axes: Axes, axis: str = "x", *, empty: str) -> None:
@@ -179,14 +90,13 @@ def seconds(value: float) -> str:
 
 
 @drawing(3.5)
-def in_flight(figure: Figure, tables: Mapping[int, Sequence[Mapping[str, Any]]]) -> None:
+def in_flight(figure: Figure, tables: Mapping[int, Sequence[Slice]]) -> None:
     """p50 of TTFT, TPOT and E2E with intervals, against the target's own requests in flight when one was sent."""
     panels = figure.subplots(1, 3)
-    titles = ("Prefill: TTFT p50", "Decode: TPOT p50", "Whole request: E2E p50")
-    for axes, metric, title in zip(panels, ("ttft", "tpot", "e2e"), titles, strict=True):
+    for axes, (metric, phase) in zip(panels, HEADLINES.items(), strict=True):
         for target, rows in tables.items():
             _sliced(axes, rows, metric, target)
-        axes.set_title(title)
+        axes.set_title(f"{phase.capitalize()}: {metric.upper()} p50")
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -194,16 +104,21 @@ def in_flight(figure: Figure, tables: Mapping[int, Sequence[Mapping[str, Any]]])
         _log_seconds(axes, "y", empty=FEW)
 
 
-def _sliced(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, target: int) -> None:
+def bounded(median: Quantile) -> bool:
+    """Has it a figure, of a sample that bounds it?"""
+    return median.enough and isfinite(median.value)
+
+
+def _sliced(axes: Axes, rows: Sequence[Slice], metric: str, target: int) -> None:
     """Points only where the sample bounds the median."""
     edges = [*slices.SLICES["in_flight"], 2 * slices.SLICES["in_flight"][-1]]
-    points = [(row, row[metric][0]) for row in rows if row[metric][0]["enough"] and row[metric][0]["value"]]
+    points = [(row.low, row.p50(metric)) for row in rows if bounded(row.p50(metric)) and row.p50(metric).value]
     if not points:
         return
-    x = np.array([(row["low"] * (edges[edges.index(row["low"]) + 1] - 1)) ** 0.5 for row, _ in points])
-    y = np.array([point["value"] for _, point in points])
-    low = np.array([point["low"] for _, point in points])
-    high = np.array([point["value"] if point["high"] is None else point["high"] for _, point in points])
+    x = np.array([(edge * (edges[edges.index(edge) + 1] - 1)) ** 0.5 for edge, _ in points])
+    y = np.array([point.value for _, point in points])
+    low = np.array([point.low for _, point in points])
+    high = np.array([point.high if isfinite(point.high) else point.value for _, point in points])
     colour = placeholder(target)
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
     axes.plot(x, y, color=colour, marker=MARKERS[target % len(MARKERS)], markersize=4.5, linestyle=line(target))
@@ -213,22 +128,21 @@ def _sliced(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str, target: 
 def by_step(
     figure: Figure,
     steps: int,
-    medians: Mapping[str, Mapping[int, Sequence[Mapping[str, Any] | None]]],
+    medians: Mapping[str, Mapping[int, Sequence[Quantile | None]]],
     flips: Mapping[str, list[int]],
 ) -> None:
     """p50 of each metric against the load step; `flips`: where (metric -> step numbers) the lead changes hands."""
     panels = figure.subplots(1, 3)
-    titles = {"ttft": "Prefill: TTFT p50", "tpot": "Decode: TPOT p50", "e2e": "Whole request: E2E p50"}
-    for axes, (metric, title) in zip(panels, titles.items(), strict=True):
+    for axes, (metric, phase) in zip(panels, HEADLINES.items(), strict=True):
         for target, rows in medians[metric].items():
-            points = [(x, row) for x, row in enumerate(rows) if row and row["enough"] and row["value"] is not None]
-            x, y = [x for x, _ in points], [row["value"] for _, row in points]
+            points = [(x, median.value) for x, median in enumerate(rows) if median and bounded(median)]
+            x, y = [x for x, _ in points], [y for _, y in points]
             axes.plot(x, y, color=placeholder(target), marker=MARKERS[target % len(MARKERS)], linestyle=line(target))
         for number in flips.get(metric, []):
             axes.axvline(number - 0.5, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
             axes.annotate("lead lost", (number - 0.5, 0.02), xycoords=("data", "axes fraction"), color=BAD,
                           xytext=(-4, 0), textcoords="offset points", ha="right", fontsize=9.5)  # fmt: skip
-        axes.set_title(title)
+        axes.set_title(f"{phase.capitalize()}: {metric.upper()} p50")
         axes.set_xticks(range(steps), [f"step {number + 1}" for number in range(steps)])
         axes.set_xlim(-0.3, steps - 0.7)
         _log_seconds(axes, "y", empty=FEW)
@@ -293,7 +207,7 @@ def servers(
 
 
 @drawing(3.5)
-def phases(figure: Figure, accounts: Sequence[tuple[int, Sequence[Mapping[str, Any]]]], order: Sequence[str]) -> None:
+def phases(figure: Figure, accounts: Sequence[tuple[int, Sequence[Part]]], order: Sequence[str]) -> None:
     """Where the mean request's time went: a bar for each (target, account), up to the first token on the left, the
     whole on the right. Parts are told apart by hatching and shade of the target's own colour."""
     figure.set_figheight(1.5 + 0.42 * len(accounts))
@@ -316,27 +230,26 @@ SHADES = (0.15, 0.3, 0.45, 0.95, 0.6, 0.4, 0.7, 0.2, 0.55)
 
 
 def _bar(
-    axes: Axes, row: int, target: int, account: Sequence[Mapping[str, Any]], shown: Sequence[str], order: Sequence[str]
+    axes: Axes, row: int, target: int, account: Sequence[Part], shown: Sequence[str], order: Sequence[str]
 ) -> None:
     start = 0.0
     for part in account:
-        if part["phase"] not in shown or not part["mean"]:
+        if part.phase not in shown or not part.mean:
             continue
-        number = order.index(part["phase"])
+        number = order.index(part.phase)
         colour = placeholder(target)
-        axes.barh(row, part["mean"], left=start, height=0.66, color=colour, alpha=SHADES[number], linewidth=0)
-        axes.barh(row, part["mean"], left=start, height=0.66, facecolor="none", edgecolor=colour, linewidth=0.8,
+        axes.barh(row, part.mean, left=start, height=0.66, color=colour, alpha=SHADES[number], linewidth=0)
+        axes.barh(row, part.mean, left=start, height=0.66, facecolor="none", edgecolor=colour, linewidth=0.8,
                   hatch=HATCHES[number])  # fmt: skip
-        start += part["mean"]
+        start += part.mean
 
 
 @drawing(2.9)
-def trace(figure: Figure, profile: Mapping[str, Any], prompts: Values, outputs: Values) -> None:
-    """What was asked: arrivals over the trace's own time, and the lengths of prompts and answers."""
+def trace(figure: Figure, counts: Sequence[int], step_s: float, prompts: Values, outputs: Values) -> None:
+    """What was asked: arrivals (`counts` of steps of the trace's own time), and the lengths of prompts and answers."""
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
-    told = profile.get("timeline") or {}
-    counts, width = np.asarray(told.get("counts") or [0.0], float), float(told.get("step_s") or 1.0)
-    left.fill_between(np.arange(len(counts)) * width, counts / width, step="post", color=INK, alpha=0.35, linewidth=0)
+    rates = np.asarray(counts or [0], float) / step_s
+    left.fill_between(np.arange(len(rates)) * step_s, rates, step="post", color=INK, alpha=0.35, linewidth=0)
     left.set_title("The trace: requests per second")
     left.set_xlabel("seconds of the trace")
     left.set_ylim(bottom=0)

@@ -6,8 +6,8 @@ request has no latency that could be compared; whoever reads a quantile restores
 
 `fastdigest` is the engine (Rust); its dict is what the `tdigest` package reads as well, and digests.json holds it.
 With up to CENTROIDS values it keeps each of them and its quantile is the linear interpolation between order
-statistics, as in `reports.analysis.quantiles`: exact, and near by (0.2 % at p50 and p99) for more. Workers hand over the whole
-digest, once, at the end: to compress it for the wire cost 1 % at 300 values and saved nothing that mattered.
+statistics, as in `reports.analysis.quantiles`: exact, and near by (0.2 % at p50 and p99) for more. Workers hand over
+the whole digest, once, at the end: to compress it for the wire cost 1 % at 300 values and saved nothing that mattered.
 
 Pandas is never imported here: workers keep digests.
 """
@@ -86,7 +86,7 @@ class Digests:
 
     def add(self, exchange: Exchange) -> None:
         """Takes a finished exchange's figures; those outside the window are left out."""
-        if not exchange.counted:
+        if not exchange.call.counted:
             return
         group = self._group(exchange.target, exchange.step)
         group.counted += 1

@@ -43,13 +43,24 @@ _TYPES = {
     "array[int]": _LIST,
 }
 
-# A column for each field of Exchange, in its order; instants are int64 nanoseconds from the run's start.
-SCHEMA = pa.schema(
-    [pa.field(f.name, _TYPES[str(f.type)], nullable=str(f.type).endswith("| None")) for f in fields(Exchange)]
-)
-
-
-ADDED = {"whole": False}  # columns that runs of earlier versions lack, and what they then mean
+# The columns, in their order: name, where an exchange has it, its Python type. First the call's, then a column for each
+# field of Exchange. Instants are int64 nanoseconds from the run's start.
+_COLUMNS = [
+    ("index", "call.request.index", "int"),
+    ("target", "call.target", "str"),
+    ("due", "call.due", "int"),
+    ("prompt_tokens", "call.request.prompt_tokens", "int"),
+    ("output_tokens", "call.request.output_tokens", "int"),
+    ("step", "call.step", "str"),
+    ("session", "call.request.session", "int"),
+    ("turn", "call.request.turn", "int"),
+    ("planned", "call.planned", "int | None"),
+    ("counted", "call.counted", "bool"),
+    ("attempt", "call.attempt", "int"),
+    *((field.name, field.name, str(field.type)) for field in fields(Exchange) if field.name not in ("call", "text")),
+]
+SCHEMA = pa.schema([pa.field(name, _TYPES[kind], nullable=kind.endswith("| None")) for name, _, kind in _COLUMNS])
+_VALUES = [attrgetter(path) for _, path, _ in _COLUMNS]
 
 
 class Writer:
@@ -99,7 +110,8 @@ class Writer:
 
 def table(rows: Sequence[Exchange]) -> pa.Table:
     """The rows as an Arrow table of SCHEMA."""
-    return pa.Table.from_arrays([_column(list(map(attrgetter(c.name), rows)), c) for c in SCHEMA], schema=SCHEMA)
+    columns = [_column(list(map(value, rows)), column) for value, column in zip(_VALUES, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
 # Arrays are made from buffers, because the first call of `pa.array` imports pandas (0.5 s and 40 MB a worker).
@@ -179,11 +191,7 @@ def batches(
 def _read(path: Path, columns: list[str] | None) -> pa.Table:
     try:
         there = pq.read_schema(path).names
-        asked = None if columns is None else [name for name in columns if name in there or name not in ADDED]
-        part = pq.read_table(path, columns=asked)
-        for name in ADDED.keys() - set(there) if columns is None else set(columns) - set(asked or ()):
-            part = part.append_column(name, pa.array([ADDED[name]] * len(part), SCHEMA.field(name).type))
-        return part
+        return pq.read_table(path, columns=None if columns is None else [name for name in columns if name in there])
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as problem:
         raise InputError(f"not a readable Parquet file: {problem}", where=str(path)) from None
 

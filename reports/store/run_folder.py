@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from targets.exchange import NANO
 from traces.errors import InputError
 
 from ..analysis import durations
-from ..analysis.gates import OBJECTIVES
 from ..analysis.quantiles import Values
 from . import row_files, run_json
 from .run_json import RunFacts, StepFacts
@@ -117,62 +114,3 @@ def _add_gaps(gaps: dict[Key, list[Values]], part: pd.DataFrame, values: Values,
     for key, rows in part.groupby(["target", "step"], observed=True):
         chosen = good & (numbers == numbers[rows.index[0]])
         gaps.setdefault((str(key[0]), str(key[1])), []).append(values[chosen[owner]].astype(np.float32))
-
-
-def samples(run: Run, goodput: Mapping[str, float]) -> dict[Key, dict[str, Any]]:
-    """What gates ask: see `gates.decide`."""
-    return {key: sample(run, key, rows, goodput) for key, rows in run.groups()}
-
-
-def sample(run: Run, key: Key, rows: pd.DataFrame, goodput: Mapping[str, float]) -> dict[str, Any]:
-    counted = rows[rows["counted"]]
-    answered = counted[counted["ok"]]
-    window = run.window(key, rows)
-    seconds = (window[1] - window[0]) * NANO
-    return {
-        "counted": len(counted),
-        "failed": len(counted) - len(answered),
-        "window": seconds,
-        "values": values(run, key, counted, answered),
-        "good": int(meets(answered, goodput).sum()) if goodput else None,
-        **rates(rows, window),
-    }
-
-
-def values(run: Run, key: Key, counted: pd.DataFrame, answered: pd.DataFrame) -> dict[str, Values]:
-    """Sorted, finite seconds of each metric: of answered requests; the client's own of all counted ones."""
-    found = {}
-    for name in durations.DURATIONS:
-        column = (counted if name in ("lateness", "client_lag") else answered)[name].to_numpy()
-        found[name] = np.sort(column[np.isfinite(column)])
-    found["itl"] = run.gaps.get(key, np.array([]))
-    return found
-
-
-def meets(answered: pd.DataFrame, goodput: Mapping[str, float]) -> pd.Series[bool]:
-    """Which answered requests met every objective; an undefined figure (TPOT of one token) violates nothing, but who
-    gets a whole answer and no stream waits for the first token until its end."""
-    good = pd.Series(True, index=answered.index)
-    for metric, limit in goodput.items():
-        if metric in OBJECTIVES:
-            times = answered[metric]
-            if metric in ("ttft", "ttft_from_due"):
-                times = times.fillna(answered["e2e"])
-            good &= ~(times > limit)
-    return good
-
-
-def rates(rows: pd.DataFrame, window: tuple[float, float]) -> dict[str, float]:
-    """Requests and tokens per second that really arrived inside the window, whenever their request was due: what is
-    drained after the window must not count as throughput. A stream's tokens are spread evenly from first to last."""
-    begin, end = window
-    seconds = (end - begin) * NANO
-    if seconds <= 0:
-        return {"requests_per_s": 0.0, "tokens_per_s": 0.0}
-    first, last = rows["first_token"].to_numpy(), rows["last_token"].to_numpy()
-    inside = np.minimum(last, end) - np.maximum(first, begin)
-    length = np.maximum(last - first, 1)
-    share = np.clip(np.where(last > first, inside / length, (first >= begin) & (first < end)), 0, 1)
-    done = rows["ok"] & (rows["done"] >= begin) & (rows["done"] < end)
-    tokens = np.nansum(share * rows["output_count"].to_numpy())
-    return {"requests_per_s": float(done.sum() / seconds), "tokens_per_s": float(tokens / seconds)}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from ..exchange import Exchange, Outcome, Verbatim
+from ..exchange import Exchange, Outcome
 from ..wire import RATE_LIMIT_STATUSES, WireError, headers, lenient
 from .fast_path import Frame, learn
 from .http import HttpError, Response
@@ -33,11 +33,9 @@ class Answer:
         "origin", "tokens",
     )  # fmt: skip
 
-    def __init__(
-        self, exchange: Exchange, wire: ModuleType | Any, reader: Any, origin: int, leave_after: int | None = None
-    ) -> None:
+    def __init__(self, exchange: Exchange, wire: ModuleType | Any, reader: Any, origin: int) -> None:
         self._exchange, self._wire, self._reader, self.origin = exchange, wire, reader, origin
-        self._enough = EVENT_COUNT_LIMIT if leave_after is None else leave_after
+        self._enough = EVENT_COUNT_LIMIT if exchange.call.leave_after is None else exchange.call.leave_after
         self._response, self._decoder = Response(), Decoder()
         self._receive: Callable[[bytes, int, int], End | None] | None = None
         self._body: list[bytes] = []
@@ -45,7 +43,7 @@ class Answer:
         self._note_at, self._note_events = exchange.token_at.append, exchange.token_events.append
         self._frame: Frame | None = None
         self._in_step = False  # the last read was parsed in full and fitted the frame, or went by it
-        known = type(reader) is getattr(wire, "Reader", None) and not isinstance(exchange, Verbatim)
+        known = type(reader) is getattr(wire, "Reader", None) and exchange.text is None
         self._lessons = LESSONS if known else 0
         self.fast = 0  # reads that went by the frame
         self.tokens = 0  # token-bearing events so far

@@ -33,23 +33,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from ..address import Address
 from ..clock import realtime_ns
 from ..exchange import Exchange, Outcome
+from ..limits import Limits
 from ..wire import lenient
 from .answer import Answer
-from .loop import SO_TIMESTAMPNS, stamped
+from .deadlines import LINGER_NS, Deadline, next_deadline, request_end
+from .loop import SO_TIMESTAMPNS, Pulse, stamped
 from .tls import Tls
-
-if TYPE_CHECKING:
-    from .http_client import HttpClient
 
 READ, WRITE = 1, 2
 READ_SIZE = 1 << 16
 TUNNEL_LIMIT = 16 << 10  # bytes of a proxy's answer
 RACE = 10_000_000  # ns, and two round trips: how long after a request the close of an idle connection may arrive
-LINGER = 1_000_000_000  # ns that a finished answer may take to end its body; then the connection is given up
 NANO = 1_000_000_000
 
 _TIMESPEC = struct.Struct("@ll")  # what SO_TIMESTAMPNS brings
@@ -68,10 +67,38 @@ class Flight:
 
     exchange: Exchange
     payload: bytes
-    wire: ModuleType | Any
     reader: Any
     done: Callable[[Exchange], None]
-    leave_after: int | None = None
+
+
+class Owner(Protocol):
+    """What a connection needs of the client that it belongs to, and what it reports to it."""
+
+    address: Address
+    limits: Limits
+    tls: ssl.SSLContext | None
+    wire: ModuleType | Any
+    pulse: Pulse
+    preferred: int  # position in `address.sockaddrs` of the address that was reached last
+
+    @property
+    def origin(self) -> int:
+        """The run's start on CLOCK_REALTIME, ns."""
+
+    def watch(self, connection: Connection, limit: int) -> None:
+        """Calls `look` when that instant has come."""
+
+    def over(self, flight: Flight, outcome: Outcome, error: str) -> None:
+        """The exchange has ended."""
+
+    def again(self, flight: Flight) -> None:
+        """The request must be sent again, on another connection."""
+
+    def idle(self, connection: Connection) -> None:
+        """The connection is free for another exchange."""
+
+    def gone(self, connection: Connection) -> None:
+        """The connection is closed."""
 
 
 class Connection:
@@ -83,7 +110,7 @@ class Connection:
         "flight", "origin", "owner", "phase", "pulse",
     )  # fmt: skip
 
-    def __init__(self, owner: HttpClient, flight: Flight) -> None:
+    def __init__(self, owner: Owner, flight: Flight) -> None:
         self.owner = owner
         self.flight: Flight | None = flight
         self.pulse, self.origin = owner.pulse, owner.origin
@@ -232,7 +259,7 @@ class Connection:
     def _begin(self, flight: Flight) -> None:
         self._bytes = self._lag = self._unstamped = 0
         self._stepped: int | None = None
-        self._answer = Answer(flight.exchange, flight.wire, flight.reader, self.origin, flight.leave_after)
+        self._answer = Answer(flight.exchange, self.owner.wire, flight.reader, self.origin)
 
     def _send(self) -> None:
         assert self.flight is not None
@@ -360,11 +387,11 @@ class Connection:
             self.flight.payload = b""  # what has begun to be answered is never sent again
             if not tokens and answer.tokens:
                 self.flight.exchange.first_lag = lag or None  # unknown without a kernel timestamp
-                self.owner.watch(self, self._limit(self.flight)[0])
+                self.owner.watch(self, self._deadline(self.flight.exchange).instant)
         if end is not None:
             self._finish(*end)
         elif answer.finished_at is not None:
-            self.owner.watch(self, answer.finished_at + LINGER)
+            self.owner.watch(self, answer.finished_at + LINGER_NS)
 
     def _ended(self, why: str) -> None:
         """The connection is at its end."""
@@ -388,41 +415,25 @@ class Connection:
         """Ends the flight if a time limit has passed; else the instant of its next limit. Run instants."""
         if self.flight is None:
             return None
-        limit, outcome, message = self._limit(self.flight)
-        whole = self._since(self.flight.exchange.started or 0) + self.owner.limits[3]
-        if whole < limit and outcome is not Outcome.OK:
-            limit, outcome, message = whole, Outcome.TIMEOUT, f"not done within {_seconds(self.owner.limits[3])}"
-        if now < limit:
-            return limit
-        if self._untried and now < whole:
+        deadline = self._deadline(self.flight.exchange)
+        if now < deadline.instant:
+            return deadline.instant
+        if self._untried and now < request_end(self.flight.exchange, self.owner.limits, self._stepped):
             self._release()
             self.connect()
             return self.look(now)
-        if outcome is Outcome.OK:
+        if deadline.outcome is Outcome.OK:
             self._finish(*self._answer.finish(now + self.origin))
         elif self._answer.failing:
             self._finish(*self._answer.failure(now + self.origin))
         else:
-            self._finish(outcome, message, now + self.origin)
+            self._finish(deadline.outcome, deadline.error, now + self.origin)
         return None
 
-    def _limit(self, flight: Flight) -> tuple[int, Outcome, str]:
-        exchange = flight.exchange
-        connect, first, silence, _ = self.owner.limits
-        if exchange.sent is None:
-            since = self._since(exchange.started or 0)
-            # Each address has its share of the time: one that swallows packets must not hide the next.
-            patience = connect * self._tried // len(self.owner.address.sockaddrs) if self._untried else connect
-            return since + patience, Outcome.TIMEOUT, f"no connection within {_seconds(connect)}"
-        if self._answer.finished_at is not None:
-            return self._answer.finished_at + LINGER, Outcome.OK, ""
-        if exchange.token_at:
-            return self._since(exchange.token_at[-1]) + silence, Outcome.STALLED, f"no token for {_seconds(silence)}"
-        return self._since(exchange.sent) + first, Outcome.TIMEOUT, f"no first token within {_seconds(first)}"
-
-    def _since(self, instant: int) -> int:
-        """The instant itself, or the clock's step if that came later."""
-        return instant if self._stepped is None else max(instant, self._stepped)
+    def _deadline(self, exchange: Exchange) -> Deadline:
+        # Each address has its share of the time: one that swallows packets must not hide the next.
+        share = self._tried / len(self.owner.address.sockaddrs) if self._untried else 1.0
+        return next_deadline(exchange, self.owner.limits, self._answer.finished_at, self._stepped, share)
 
     def step(self, now: int) -> None:
         """The clock was stepped: instants before can't be compared with those after it."""
@@ -509,10 +520,6 @@ class Connection:
             if flight is not None:
                 flight.exchange.done = realtime_ns() - self.origin
                 self.owner.over(flight, Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
-
-
-def _seconds(nanoseconds: int) -> str:
-    return f"{nanoseconds / NANO:g} s"
 
 
 def _tls_reason(error: ssl.SSLError) -> str:

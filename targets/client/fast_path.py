@@ -21,7 +21,9 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any
 
-from ..exchange import Exchange
+from traces.trace import Request
+
+from ..exchange import Call, Exchange
 from ..wire import WireError
 from .sse import Decoder
 
@@ -30,6 +32,7 @@ END = b"\n\r\n"  # of a chunk that ends with an event
 PLAIN = rb"[ !#-\[\]-~\x80-\xff]+"
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning)": ?"(' + PLAIN + rb')"')
 PROBES = (b"q", "één, två".encode())
+NO_CALL = Call(request=Request(0, 0, 0, 0), target="", due=0)
 _facts = attrgetter(*(field.name for field in fields(Exchange) if field.name != "chars"))
 
 
@@ -98,7 +101,7 @@ def learn(data: bytes, reader: type[Any]) -> Frame | None:
 
 def _proven(before: bytes, text: bytes, after: bytes, reader: Any) -> bool:
     """Does a reader that has read the event count any other text there as one token and its characters, no more?"""
-    exchange, decoder = Exchange(0, "", 0, 0, 0), Decoder()
+    exchange, decoder = Exchange(NO_CALL), Decoder()
     decoder.feed(b"\n")  # in mid-stream, where a byte order mark is none
     known: Any = None
     for probe in (text, *PROBES):

@@ -20,16 +20,13 @@ import resource
 import socket
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import gevent
 
 from .. import clock
 from ..timerfd import ClockAlarm
 from .diagnostics import ClockStep, Diagnostics
-
-if TYPE_CHECKING:
-    from .http_client import HttpClient
 
 TICK = 0.05  # seconds
 OFTEN = 0.001  # seconds between polls where brackets must be narrow
@@ -50,6 +47,18 @@ def stamped(sock: _socket.socket) -> None:
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
 
+class Listener(Protocol):
+    """A client that is open in this process."""
+
+    clock: clock.Clock
+
+    def sweep(self) -> None:
+        """Called once a tick: looks at the exchanges whose time limits have come."""
+
+    def stepped(self) -> None:
+        """Called when the clock was stepped, once `clock` has followed."""
+
+
 class Pulse:
     """Instants are CLOCK_REALTIME in nanoseconds since the epoch; `before` is the lower end of the current reads."""
 
@@ -67,7 +76,7 @@ class Pulse:
         self.most_tokens = 0.0  # a second, over SPAN
         self.opened = self.reused = self.reconnected = self.faults = 0
         self.stalls = self.longest_stall = 0
-        self.listeners: dict[HttpClient, None] = {}  # the open targets
+        self.listeners: dict[Listener, None] = {}
         self.watch = clock.Steps()
         self.steps: list[ClockStep] = []
         self._ticked = clock.monotonic_ns()

@@ -1,6 +1,6 @@
-"""`TwoLegTarget`: a disaggregated exchange that the client drives itself, prefill first or both legs at once.
+"""`DisaggregatedClient`: a disaggregated exchange that the client drives itself, prefill first or both legs at once.
 
-Theory of operation. Each server of the two pools is an `HttpTarget`, so that both legs are timed like any exchange. The
+Theory of operation. Each server of the two pools has an `HttpClient`: both legs are timed like any exchange. The
 prefill leg has an Exchange of its own, of which three instants and the cached tokens are kept; the decode leg runs on
 the exchange that is handed back. Then `sent` becomes the instant of the first leg, so that TTFT is what a user behind a
 proxy would wait, and
@@ -12,7 +12,7 @@ proxy would wait, and
 are measured, not inferred. Pools go round robin, and decode's moves on by one more whenever both are through, so that
 every pair is used. A prompt shorter than `local_prefill_below` tokens goes straight to decode, which then prefills it
 too: such an exchange has a decode leg only. One leg's failure is the exchange's. What the legs say to each other is in
-`twoleg_protocols`.
+protocols.py.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from ..client.blocking import get
 from ..client.http import HttpError
 from ..client.http_client import HttpClient
 from ..clock import Clock
-from ..exchange import Exchange, Outcome
-from ..target import Call, Target
+from ..exchange import Call, Exchange, Outcome
+from ..target import Target
 from ..wire import WireError, lenient, openai
 from .protocols import PROTOCOLS, Leg, Pair
 
@@ -43,83 +43,80 @@ PREFILL = "prefill: "  # begins the error of an exchange that failed for its pre
 
 
 class DisaggregatedClient:
-    """The `Target` of a prefill pool and a decode pool. Raises InputError when made."""
+    """The `Client` of a prefill pool and a decode pool. Raises InputError when made."""
 
-    def __init__(self, spec: Target, clock: Clock, kind: type[Exchange] = Exchange) -> None:
-        if spec.protocol not in PROTOCOLS or not spec.prefill or not spec.decode:
-            known = ", ".join(PROTOCOLS)
-            raise InputError("two legs need prefill, decode and a protocol", where=spec.name, remedy=f"one of {known}")
-        self.spec, self.clock, self.name, self.kind = spec, clock, spec.name, kind
-        self.protocol = PROTOCOLS[spec.protocol]
-        self.prefill = [HttpClient(replace(spec, url=url), clock) for url in spec.prefill]
-        self.decode = [HttpClient(replace(spec, url=url), clock, kind=kind) for url in spec.decode]
-        self._engines = [_engine(spec, url) for url in spec.prefill] if spec.protocol == "mooncake" else []
+    def __init__(self, target: Target, clock: Clock, *, keep_text: bool = False) -> None:
+        if target.protocol not in PROTOCOLS or not target.prefill or not target.decode:
+            remedy = f"one of {', '.join(PROTOCOLS)}"
+            raise InputError("two legs need prefill, decode and a protocol", where=target.name, remedy=remedy)
+        self.target, self.clock, self.keep_text = target, clock, keep_text
+        self.protocol = PROTOCOLS[target.protocol]
+        self.prefill = [HttpClient(replace(target, url=url), clock) for url in target.prefill]
+        self.decode = [HttpClient(replace(target, url=url), clock, keep_text=keep_text) for url in target.decode]
+        self._engines = [_engine(target, url) for url in target.prefill] if target.protocol == "mooncake" else []
         self._local = self._prefilled = 0  # exchanges so far, for the round robins
         self._in_step = math.lcm(len(self.prefill), len(self.decode))  # pairs that two plain round robins would make
-        self._handing: set[_Exchange] = set()  # those whose decode leg isn't out yet
+        self._handing: set[TwoLegs] = set()  # those whose decode leg isn't out yet
 
-    def start(self, ask: Call, done: Done) -> None:
-        if ask.prompt_tokens < self.spec.local_prefill_below:
-            return self._start_locally(ask, done)
+    def start(self, call: Call, done: Done) -> None:
+        if call.request.prompt_tokens < self.target.local_prefill_below:
+            return self._start_locally(call, done)
         number, self._prefilled = self._prefilled, self._prefilled + 1
         turn = number % len(self.prefill)
         decode = self.decode[(number + number // self._in_step) % len(self.decode)]
         engine = self._engines[turn] if self._engines else ""
         prefill = self.prefill[turn]
-        pair = Pair(prefill.spec.url, decode.spec.url, uuid.uuid4().hex, engine, self.spec.labels)
-        exchange = _Exchange(self, ask, done, pair, prefill, decode)
+        pair = Pair(prefill.target.url, decode.target.url, uuid.uuid4().hex, engine, self.target.labels)
+        legs = TwoLegs(self, call, done, pair, prefill, decode)
         try:
-            exchange.start()
+            legs.start()
         except Exception as error:
-            gevent.spawn(exchange.fail, error)
+            gevent.spawn(legs.fail, error)
         return None
 
-    def _start_locally(self, ask: Call, done: Done) -> None:
+    def _start_locally(self, call: Call, done: Done) -> None:
         decode = self.decode[self._local % len(self.decode)]
         self._local += 1
 
         def over(exchange: Exchange) -> None:
-            exchange.decode_sent, exchange.decode_worker = exchange.sent, urlsplit(decode.spec.url).netloc
+            exchange.decode_sent, exchange.decode_worker = exchange.sent, urlsplit(decode.target.url).netloc
             done(exchange)
 
-        decode.start(ask, over)
+        decode.start(call, over)
 
     def stop(self, outcome: Outcome) -> None:
-        for exchange in self._handing:
-            exchange.stopped = outcome
-        for target in (*self.prefill, *self.decode):
-            target.stop(outcome)
+        for legs in self._handing:
+            legs.stopped = outcome
+        for client in (*self.prefill, *self.decode):
+            client.stop(outcome)
 
     def close(self) -> None:
         """Prefill first: what it ends hands nothing over any more, and decode's ends are the last."""
-        for exchange in self._handing:
-            exchange.stopped = Outcome.CUT
-        for target in (*self.prefill, *self.decode):
-            target.close()
+        for legs in self._handing:
+            legs.stopped = Outcome.CUT
+        for client in (*self.prefill, *self.decode):
+            client.close()
 
 
-class _Exchange:
+class TwoLegs:
     """One exchange on its two legs."""
 
     def __init__(
-        self, owner: DisaggregatedClient, ask: Call, done: Done, pair: Pair, prefill: HttpClient, decode: HttpClient
+        self, owner: DisaggregatedClient, call: Call, done: Done, pair: Pair, prefill: HttpClient, decode: HttpClient
     ) -> None:
-        self.owner, self.ask, self.done, self.pair = owner, ask, done, pair
+        self.owner, self.done, self.pair = owner, done, pair
         self.prefill, self.decode = prefill, decode
         self.stopped: Outcome | None = None
-        self.exchange = owner.kind(
-            ask.index, owner.name, ask.due, ask.prompt_tokens, ask.output_tokens, ask.step, ask.session, ask.turn,
-            ask.planned, ask.counted, ask.attempt, started=owner.clock.now(),
-        )  # fmt: skip
+        self.exchange = Exchange(call, started=owner.clock.now(), text=[] if owner.keep_text else None)
         self.exchange.prefill_worker = urlsplit(pair.prefill).netloc
         self.exchange.decode_worker = urlsplit(pair.decode).netloc
-        self.first = Exchange(ask.index, owner.name, ask.due, ask.prompt_tokens, 1)
+        self.first = Exchange(replace(call, leave_after=None))  # the prefill leg
         self.answer = PrefillReader()
         self._waiting_for = 2 if owner.protocol.concurrent else 1
 
     def start(self) -> None:
         self.owner._handing.add(self)
-        self._path, self._headers, body = self.decode.wire.request(self.ask, self.decode.spec)
+        self._path, self._headers, body = self.decode.wire.request(self.exchange.call, self.decode.target)
         self.body: dict[str, Any] = orjson.loads(body)
         concurrent = self.owner.protocol.concurrent
         leg = self.owner.protocol.prefill(self.body, self.pair)
@@ -128,10 +125,9 @@ class _Exchange:
         if concurrent:
             self._decode(None)
 
-    def _post(self, target: HttpClient, exchange: Exchange, leg: Leg, reader: Any, done: Done) -> None:
+    def _post(self, client: HttpClient, exchange: Exchange, leg: Leg, reader: Any, done: Done) -> None:
         body, headers = leg
-        leave = self.ask.leave_after if exchange is self.exchange else None
-        target.post(exchange, self._path, [*self._headers, *headers], orjson.dumps(body), reader, done, leave)
+        client.post(exchange, self._path, [*self._headers, *headers], orjson.dumps(body), reader, done)
 
     def _prefilled(self, first: Exchange) -> None:
         """The prefill leg is over, and the decode leg may go out."""
@@ -141,7 +137,7 @@ class _Exchange:
             elif self.stopped is not None:
                 self._finish(self.stopped, "ended between prefill and decode")
             else:
-                self._decode(self.answer.told)
+                self._decode(self.answer.body)
         except WireError as error:
             self._finish(error.outcome, PREFILL + str(error))
         except Exception as error:  # a fault of ours must not leave the exchange open for ever
@@ -150,8 +146,8 @@ class _Exchange:
     def fail(self, error: Exception) -> None:
         self._finish(Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
-    def _decode(self, told: dict[str, Any] | None) -> None:
-        leg = self.owner.protocol.decode(self.body, self.pair, told)
+    def _decode(self, prefilled: dict[str, Any] | None) -> None:
+        leg = self.owner.protocol.decode(self.body, self.pair, prefilled)
         if leg is None:
             self._answered_by_prefill()
         else:
@@ -176,7 +172,7 @@ class _Exchange:
     def _answered_by_prefill(self) -> None:
         """TensorRT-LLM's context server finished the request: its one token is the answer."""
         exchange, first = self.exchange, self.first
-        openai.note(self.answer.told, lenient.first(self.answer.told.get("choices")), exchange)
+        openai.note(self.answer.body, lenient.first(self.answer.body.get("choices")), exchange)
         exchange.status, exchange.headers_at, exchange.done = first.status, first.headers_at, first.done
         assert first.done is not None
         exchange.token_at.append(first.done)
@@ -187,7 +183,7 @@ class _Exchange:
         exchange, first = self.exchange, self.first
         self.owner._handing.discard(self)
         exchange.outcome, exchange.error = outcome, error
-        self.prefill.redact(exchange)
+        self.prefill.head.redact(exchange)
         exchange.prefill_sent = first.sent
         if first.sent is not None and (exchange.sent is None or first.sent < exchange.sent):
             exchange.sent, exchange.connected = first.sent, first.connected
@@ -204,11 +200,11 @@ class _Exchange:
 class PrefillReader:
     """Reads prefill's answer: a whole JSON object, or (SGLang) a stream that nobody needs."""
 
-    __slots__ = ("finished", "told")
+    __slots__ = ("body", "finished")
 
     def __init__(self) -> None:
         self.finished = False
-        self.told: dict[str, Any] = {}
+        self.body: dict[str, Any] = {}
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         if event == openai.DONE:
@@ -222,25 +218,25 @@ class PrefillReader:
         return 1
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
-        self.told = lenient.load(body)
-        if self.told.get("error"):
-            raise openai.failed(self.told)
-        openai.note(self.told, {}, exchange)
+        self.body = lenient.load(body)
+        if self.body.get("error"):
+            raise openai.failed(self.body)
+        openai.note(self.body, {}, exchange)
         self.finished = True
         return 1
 
 
-def _engine(spec: Target, url: str) -> str:
-    """Mooncake: the name of a prefill server's engine, as its bootstrap server tells it (or the target's label)."""
-    if "remote_engine_id" in spec.labels:
-        return spec.labels["remote_engine_id"]
-    host, port = Pair(url, url, "", "", spec.labels).bootstrap
-    asked, why = f"http://{host}:{port}/query", "its answer names none"
+def _engine(target: Target, url: str) -> str:
+    """Mooncake: the name of a prefill server's engine, as its bootstrap server gives it (or the target's label)."""
+    if "remote_engine_id" in target.labels:
+        return target.labels["remote_engine_id"]
+    host, port = Pair(url, url, "", "", target.labels).bootstrap
+    query, why = f"http://{host}:{port}/query", "its answer names none"
     try:
-        told = lenient.load(get(asked, spec.limits.connect_s))
-        if engine := lenient.name(lenient.mapping(told.get("0")).get("engine_id")):
+        engines = lenient.load(get(query, target.limits.connect_s))
+        if engine := lenient.name(lenient.mapping(engines.get("0")).get("engine_id")):
             return engine
     except (OSError, HttpError, InputError, WireError) as error:
         why = str(error)
     remedy = "set labels = { bootstrap_port = ..., remote_engine_id = ... }"
-    raise InputError(f"no engine id at {asked}: {lenient.line(why)}", where=spec.name, remedy=remedy)
+    raise InputError(f"no engine id at {query}: {lenient.line(why)}", where=target.name, remedy=remedy)

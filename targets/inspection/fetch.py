@@ -14,7 +14,8 @@ from ..client.http_client import HttpClient
 from ..client.sse import Decoder, SseError
 from ..clock import Clock, monotonic_ns
 from ..connecting import connect
-from ..target import Call, Target
+from ..exchange import Call
+from ..target import Target
 from ..wire import WireError
 from .recording import UNTOLD, Recording
 
@@ -42,13 +43,13 @@ class _Limits(Within):
         return min(super().limit(), self._next)
 
 
-def fetch(spec: Target, ask: Call, source: str = "") -> tuple[Any, Recording]:
+def fetch(spec: Target, call: Call, source: str = "") -> tuple[Any, Recording]:
     """The target's wire format and what it answers. Raises InputError where there is no answer to be had."""
     target = connect(spec, Clock())
     if not isinstance(target, HttpClient):
         raise InputError("can be recorded on one leg only", where=spec.url)
-    path, own, body = target.wire.request(ask, spec)
-    payload = target.payload(path, [*own, ("Connection", "close")], body)
+    path, own, body = target.wire.request(call, spec)
+    payload = target.head.payload(path, [*own, ("Connection", "close")], body)
     try:
         response, answer = exchange(target.address, payload, _Limits(spec, target.wire), target.tls)
     except TimeoutError as error:
@@ -57,6 +58,6 @@ def fetch(spec: Target, ask: Call, source: str = "") -> tuple[Any, Recording]:
         raise InputError(f"no answer: {error}", where=spec.url) from None
     finally:
         target.close()
-    headers = {name: target.clean(value) for name, value in response.headers.items()}
-    answer = target.clean(answer.decode("latin-1")).encode("latin-1")  # each byte a character, and back
+    headers = {name: target.head.clean(value) for name, value in response.headers.items()}
+    answer = target.head.clean(answer.decode("latin-1")).encode("latin-1")  # each byte a character, and back
     return target.wire, Recording(response.status, answer, headers, source)

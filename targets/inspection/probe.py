@@ -25,13 +25,14 @@ from gevent.event import AsyncResult
 from gevent.pool import Pool
 
 from traces.errors import InputError
+from traces.trace import Request
 
 from ..client.loop import pulse
 from ..clock import Clock
 from ..connecting import connect
 from ..disaggregated.client import PREFILL
-from ..exchange import NANO, Exchange, Outcome
-from ..target import Call, Target
+from ..exchange import NANO, Call, Exchange, Outcome
+from ..target import Target
 from ..wire import headers
 
 PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
@@ -119,7 +120,8 @@ def _probe(spec: Target) -> Probe:
     try:
         exchange = _asked(spec)
     except InputError as error:
-        never = Exchange(0, spec.name, 0, 0, 0, outcome=Outcome.REFUSED, error=str(error))
+        call = Call(request=Request(0, 0, 0, 0), target=spec.name, due=0)
+        never = Exchange(call, outcome=Outcome.REFUSED, error=str(error))
         return Probe(spec, never, str(error))
     return judge(spec, exchange, _server(spec, exchange))
 
@@ -141,11 +143,12 @@ def _asked(spec: Target) -> Exchange:
         request_s=min(limits.request_s, 2 * PATIENCE),
     )
     target = connect(replace(spec, limits=limits), Clock())
-    words = len(PROMPT.split())
-    ask = Call(0, 0, PROMPT, words, TOKENS, counted=False, leave_after=2 * TOKENS)  # some servers never end
+    row = Request(0, 0, len(PROMPT.split()), TOKENS)
+    # Some servers never end: we leave.
+    call = Call(request=row, target=spec.name, due=0, prompt=PROMPT, counted=False, leave_after=2 * TOKENS)
     finished: AsyncResult[Exchange] = AsyncResult()
     try:
-        target.start(ask, finished.set)
+        target.start(call, finished.set)
         exchange = finished.get()
         assert exchange is not None
     finally:

@@ -27,14 +27,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from traces.errors import InputError
+from traces.trace import Request
 
 from ..client.sse import Decoder, SseError
-from ..exchange import Exchange, Outcome
+from ..exchange import Call, Exchange, Outcome
 from ..wire import RATE_LIMIT_STATUSES, WireError
 from ..wire import headers as wire_headers
 from ..wire.lenient import complaint_in
 
-UNTOLD = Exchange(index=0, target="", due=0, prompt_tokens=0, output_tokens=0)
+UNTOLD = Exchange(Call(request=Request(0, 0, 0, 0), target="", due=0))
 KEPT_HEADERS = re.compile(r"content-type|date|retry-after.*|(x-|anthropic-)?ratelimit-.*|.*request-id|.*region")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from traces.trace import NS_PER_S, Request
 
-from ..exchange import Exchange, Outcome
+from ..exchange import Call, Exchange, Outcome
 from .build import Endpoint
 from .engine.job import Job
 
@@ -26,12 +26,13 @@ def simulate(
     *,
     target: str = "",
     step: str = "",
+    warmup: int = 0,
     block_tokens: int | Mapping[int, int] = 0,
 ) -> Iterator[Exchange]:
     """One Exchange for each request, in the order in which they end. An endpoint serves one simulation.
 
-    `block_tokens`: the trace's, for endpoints with a prefix cache. Without a journal an Exchange has two token
-    instants, the first and the last.
+    Requests due before `warmup` (ns) don't count. `block_tokens`: the trace's, for endpoints with a prefix cache.
+    Without a journal an Exchange has two token instants, the first and the last.
     """
     queue, station, name = endpoint.queue, endpoint.station, target or endpoint.name
     limit, caches = station.limit, endpoint.caches
@@ -44,21 +45,22 @@ def simulate(
         now = request.due / NS_PER_S
         queue.run(now)
         while complete:
-            yield _exchange(complete.popleft(), name, step)
+            yield _exchange(complete.popleft())
+        call = Call(request=request, target=name, due=request.due, step=step, counted=request.due >= warmup)
         # A model writes at least one token; a row without a length gets one.
         output = request.output_tokens or 1
         if request.prompt_tokens + output > limit:
-            yield _refused(request, name, step, limit)
+            yield _refused(call, limit)
         else:
             prompt = request.prompt_tokens or 1
             prefix = _sized(request.prefix, block_tokens) if caches else ()
-            job = Job(number, now, prompt, output, done, request, prefix)
+            job = Job(number, now, prompt, output, done, call, prefix)
             if endpoint.journal:
                 job.times = array("d")
             station.submit(job, now)
     queue.run(inf)
     while complete:
-        yield _exchange(complete.popleft(), name, step)
+        yield _exchange(complete.popleft())
 
 
 def _sized(prefix: tuple[int, ...], block_tokens: int | Mapping[int, int]) -> tuple[tuple[int, int], ...]:
@@ -67,27 +69,13 @@ def _sized(prefix: tuple[int, ...], block_tokens: int | Mapping[int, int]) -> tu
     return tuple((block, block_tokens[block]) for block in prefix)
 
 
-def _blank(request: Request, target: str, step: str) -> Exchange:
-    due = request.due
-    return Exchange(
-        index=request.index,
-        target=target,
-        due=due,
-        prompt_tokens=request.prompt_tokens,
-        output_tokens=request.output_tokens,
-        step=step,
-        session=request.session,
-        turn=request.turn,
-        started=due,
-        connected=due,
-        sent=due,
-        body_sent=due,
-        headers_at=due,
-    )
+def _sent(call: Call) -> Exchange:
+    due = call.due
+    return Exchange(call, started=due, connected=due, sent=due, body_sent=due, headers_at=due)
 
 
-def _exchange(job: Job, target: str, step: str) -> Exchange:
-    exchange = _blank(job.sink, target, step)
+def _exchange(job: Job) -> Exchange:
+    exchange = _sent(job.sink)
     first, last = round(job.first * NS_PER_S), round(job.last * NS_PER_S)
     if job.times is not None:
         exchange.token_at = array("q", np.rint(np.frombuffer(job.times) * NS_PER_S).astype(np.int64).tobytes())
@@ -116,8 +104,8 @@ def phases(job: Job) -> tuple[float, float, float, float]:
     return queue, job.handed - job.begun, job.transferred - job.handed, job.last - job.first
 
 
-def _refused(request: Request, target: str, step: str, limit: int) -> Exchange:
-    exchange = _blank(request, target, step)
-    exchange.done, exchange.status, exchange.outcome = request.due, 400, Outcome.HTTP_ERROR
+def _refused(call: Call, limit: int) -> Exchange:
+    exchange = _sent(call)
+    exchange.done, exchange.status, exchange.outcome = call.due, 400, Outcome.HTTP_ERROR
     exchange.error = f"prompt and answer exceed the context of {limit} tokens"
     return exchange

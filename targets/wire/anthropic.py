@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from ..exchange import Exchange, Outcome
-from ..target import Call, Target
-from . import WireError, lenient
+from ..exchange import Call, Exchange, Outcome
+from . import lenient
+from .interface import RequestFields, WireError
 
 KEY_HEADER = "x-api-key"
 VERSION = "2023-06-01"
@@ -21,14 +21,14 @@ PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_token
 OVERLOADED = {"rate_limit_error", "overloaded_error"}
 
 
-def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
     body = {
-        "model": spec.model,
-        "max_tokens": ask.tokens,
-        "messages": lenient.messages(ask),
+        "model": target.model,
+        "max_tokens": call.max_tokens,
+        "messages": lenient.messages(call),
         "stream": True,
     }
-    return "/v1/messages", [("anthropic-version", VERSION)], orjson.dumps(lenient.merged(body, spec.extra_body))
+    return "/v1/messages", [("anthropic-version", VERSION)], orjson.dumps(lenient.merged(body, target.extra_body))
 
 
 class Reader:
@@ -46,7 +46,7 @@ class Reader:
             case "content_block_delta":
                 delta = lenient.mapping(data.get("delta"))
                 text = lenient.text(delta.get(TEXTS.get(str(delta.get("type")), "")))
-                exchange.hear(text)
+                exchange.add_text(text)
                 return 1 if text else 0
             case "message_start":
                 self._note(lenient.mapping(data.get("message")), exchange)
@@ -67,7 +67,7 @@ class Reader:
         self._note_total(data, exchange)
         self.finished = True
         text = lenient.text(data.get("content"))
-        exchange.hear(text)
+        exchange.add_text(text)
         return exchange.usage_output or int(bool(text))
 
     def _note(self, message: dict[str, Any], exchange: Exchange) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import orjson
 
-from ..target import Call, Target
+from ..exchange import Call
 from . import lenient
+from .interface import RequestFields
 from .openai import Reader, body
 
 __all__ = ["Reader", "request"]
 
 
-def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
-    return "/v1/chat/completions", [], orjson.dumps(body(ask, spec, {"messages": lenient.messages(ask)}))
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
+    return "/v1/chat/completions", [], orjson.dumps(body(call, target, {"messages": lenient.messages(call)}))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import orjson
 
-from ..target import Call, Target
+from ..exchange import Call
 from . import lenient
+from .interface import RequestFields
 from .openai import Reader, body
 
 __all__ = ["Reader", "request"]
 
 
-def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
-    prompt = ask.prompt if isinstance(ask.prompt, list) else lenient.prompt(ask)
-    return "/v1/completions", [], orjson.dumps(body(ask, spec, {"prompt": prompt}))
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
+    prompt = call.prompt if isinstance(call.prompt, list) else lenient.prompt(call)
+    return "/v1/completions", [], orjson.dumps(body(call, target, {"prompt": prompt}))

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,10 @@ import orjson
 
 from traces.errors import InputError
 
-from ..exchange import Exchange, Outcome
-from ..target import KEYS_ELSEWHERE, OURS_ALONE, Call, Target, literal_field, literal_header, own_header
-from . import WireError, lenient
+from ..exchange import Call, Exchange, Outcome
+from ..request_rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header
+from . import lenient
+from .interface import RequestFields, WireError
 
 WORDS = ("prompt", "messages", "model", "prompt_tokens", "output_tokens")
 
@@ -64,15 +65,15 @@ class Custom:
     body: dict[str, Any]
     paths: Paths
 
-    def request(self, ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+    def request(self, call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
         words = {
-            "prompt": lenient.prompt(ask),
-            "messages": lenient.messages(ask),
-            "model": spec.model,
-            "prompt_tokens": ask.prompt_tokens,
-            "output_tokens": ask.tokens,
+            "prompt": lenient.prompt(call),
+            "messages": lenient.messages(call),
+            "model": target.model,
+            "prompt_tokens": call.request.prompt_tokens,
+            "output_tokens": call.max_tokens,
         }
-        body = lenient.merged(_filled(self.body, words), spec.extra_body)
+        body = lenient.merged(_filled(self.body, words), target.extra_body)
         return self.path, list(self.headers.items()), orjson.dumps(body)
 
     @cached_property
@@ -102,7 +103,7 @@ class Reader:
         self._note(data, exchange)
         text = lenient.text(find(data, paths.text))
         new = text[self._chars :]
-        exchange.hear(new)
+        exchange.add_text(new)
         if paths.cumulative:
             self._chars += len(new)
         told = lenient.count(find(data, paths.tokens))
@@ -152,19 +153,6 @@ def _filled(template: Any, words: dict[str, Any]) -> Any:
     if alone and alone[1] in words:
         return words[alone[1]]
     return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], m[0])), template)
-
-
-def of(spec: Target) -> Custom | None:
-    """The format of a target that has one of its own, as its plan carries it or as its file tells it. Raises
-    InputError."""
-    if not spec.endpoint_type.endswith(".toml"):
-        return None
-    return parse(spec.format or read(spec.endpoint_type), spec.endpoint_type)
-
-
-def carried(spec: Target) -> Target:
-    """The target with its format's tables in it: another machine has no such file. Raises InputError."""
-    return spec if spec.format or of(spec) is None else replace(spec, format=read(spec.endpoint_type))
 
 
 def load(path: str | Path) -> Custom:

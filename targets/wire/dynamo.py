@@ -11,8 +11,9 @@ from typing import Any
 
 import orjson
 
-from ..target import Call, Target
+from ..exchange import Call
 from . import lenient, openai
+from .interface import RequestFields
 from .openai import Reader
 
 __all__ = ["Reader", "request"]
@@ -20,6 +21,6 @@ __all__ = ["Reader", "request"]
 EXTRA_FIELDS = ["timing", "worker_id"]
 
 
-def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
-    asked: dict[str, Any] = {"messages": lenient.messages(ask), "nvext": {"extra_fields": EXTRA_FIELDS}}
-    return "/v1/chat/completions", [], orjson.dumps(openai.body(ask, spec, asked))
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
+    asked: dict[str, Any] = {"messages": lenient.messages(call), "nvext": {"extra_fields": EXTRA_FIELDS}}
+    return "/v1/chat/completions", [], orjson.dumps(openai.body(call, target, asked))

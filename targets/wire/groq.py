@@ -8,18 +8,18 @@ Source: https://console.groq.com/docs/api-reference and the `groq` Python client
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import orjson
 
-from ..target import Call, Target
+from ..exchange import Call
 from . import lenient, openai
+from .interface import RequestFields
 from .openai import Reader
 
 __all__ = ["Reader", "request"]
 
 
-def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
-    plain = replace(spec, ignore_eos=bool(spec.ignore_eos))  # only where the user insists
-    body = openai.body(ask, plain, {"messages": lenient.messages(ask)}, length="max_completion_tokens")
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
+    fields = {"messages": lenient.messages(call)}
+    exact = bool(target.ignore_eos)  # only where the user insists
+    body = openai.body(call, target, fields, length="max_completion_tokens", exact=exact)
     return "/openai/v1/chat/completions", [], orjson.dumps(body)

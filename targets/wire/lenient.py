@@ -13,9 +13,8 @@ import orjson
 
 from traces.errors import InputError
 
-from ..exchange import Exchange
-from ..target import Call
-from . import WireError
+from ..exchange import Call, Exchange
+from .interface import WireError
 
 NAME_LIMIT = 200  # characters of an id or a name
 MESSAGE_LIMIT = 500  # characters of an error message
@@ -153,19 +152,19 @@ def merged(body: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def messages(ask: Call) -> list[dict[str, str]]:
+def messages(call: Call) -> list[dict[str, str]]:
     """A chat's messages: the conversation so far and what the user says now.
 
     Raises InputError for a prompt of token ids, which no chat takes.
     """
-    if not isinstance(ask.prompt, str):
+    if not isinstance(call.prompt, str):
         raise InputError("a chat takes text, not token ids", remedy="use --endpoint-type completions")
-    said = [*ask.history, ("user", ask.prompt)]
+    said = [*call.history, ("user", call.prompt)]
     return [{"role": role, "content": text} for role, text in said]
 
 
-def prompt(ask: Call) -> str:
+def prompt(call: Call) -> str:
     """The same as one text, for endpoints without a chat template."""
-    if not isinstance(ask.prompt, str):
+    if not isinstance(call.prompt, str):
         raise InputError("this endpoint type takes text, not token ids", remedy="use --endpoint-type completions")
-    return "\n\n".join([*(text for _, text in ask.history), ask.prompt])
+    return "\n\n".join([*(text for _, text in call.history), call.prompt])

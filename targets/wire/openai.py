@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..exchange import Exchange, Outcome
-from ..target import Call, Target
-from . import WireError, lenient
+from ..exchange import Call, Exchange, Outcome
+from . import lenient
+from .interface import RequestFields, WireError
 
 DONE = b"[DONE]"
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
@@ -20,16 +20,27 @@ MILLI = 1e-3
 RATE_LIMIT_CODES = ("rate_limit", "429", "498", "529", "capacity_exceeded", "overloaded")
 
 
-def body(ask: Call, spec: Target, asked: dict[str, Any], length: str = "max_tokens") -> dict[str, Any]:
-    """The request's body: what every server of the family takes, then the user's own. `length`: the limit's name."""
-    own = dict(spec.extra_body)
+def body(
+    call: Call,
+    target: RequestFields,
+    fields: dict[str, Any],
+    *,
+    length: str = "max_tokens",
+    exact: bool | None = None,
+) -> dict[str, Any]:
+    """The request's body: what every server of the family takes, the format's own `fields`, then the user's.
+
+    length  name of the field that limits the answer's tokens
+    exact   is exactly that many tokens asked for? None: unless the target says otherwise
+    """
+    own = dict(target.extra_body)
     if own.get(NEWER_LENGTH) == "{output_tokens}":  # OpenAI's newer models take it only
         length = NEWER_LENGTH
         del own[length]
-    body: dict[str, Any] = {"model": spec.model, **asked, length: ask.tokens, "stream": True}
+    body: dict[str, Any] = {"model": target.model, **fields, length: call.max_tokens, "stream": True}
     body["stream_options"] = {"include_usage": True}
-    if spec.ignore_eos is not False:
-        body |= {"ignore_eos": True, "min_tokens": ask.tokens}
+    if (target.ignore_eos is not False) if exact is None else exact:
+        body |= {"ignore_eos": True, "min_tokens": call.max_tokens}
     return lenient.merged(body, own)
 
 
@@ -60,7 +71,7 @@ class Reader:
         note(data, choices[0] if choices else {}, exchange)
         if not text:
             return 0
-        exchange.hear(text)
+        exchange.add_text(text)
         if self._first != 0:
             self._count_first(lenient.count(lenient.mapping(data.get("usage")).get("completion_tokens")) or 0, exchange)
         return 1
@@ -81,7 +92,7 @@ class Reader:
         choices = lenient.mappings(data.get("choices"))
         note(data, choices[0] if choices else {}, exchange)
         text = "".join(_text(choice, lenient.mapping(choice.get("message"))) for choice in choices)
-        exchange.hear(text)
+        exchange.add_text(text)
         self.finished = True
         return exchange.usage_output or (1 if text else 0)
 

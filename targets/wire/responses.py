@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
-from ..exchange import Exchange, Outcome
-from ..target import Call, Target
-from . import WireError, lenient
+from ..exchange import Call, Exchange, Outcome
+from . import lenient
+from .interface import RequestFields, WireError
 from .openai import note_usage
 
 ENDS = {"response.completed", "response.incomplete"}
@@ -21,14 +21,14 @@ FAILURES = {"error", "response.failed"}
 TEXTS = ("summary", "content", "arguments")  # of an answer's reasoning, message or tool call
 
 
-def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
     body = {
-        "model": spec.model,
-        "input": lenient.messages(ask),
-        "max_output_tokens": ask.tokens,
+        "model": target.model,
+        "input": lenient.messages(call),
+        "max_output_tokens": call.max_tokens,
         "stream": True,
     }
-    return "/v1/responses", [], orjson.dumps(lenient.merged(body, spec.extra_body))
+    return "/v1/responses", [], orjson.dumps(lenient.merged(body, target.extra_body))
 
 
 class Reader:
@@ -46,7 +46,7 @@ class Reader:
         kind = lenient.text(data.get("type"))
         if kind.endswith(".delta"):
             text = lenient.text(data.get("delta"))
-            exchange.hear(text)
+            exchange.add_text(text)
             return 1 if text else 0
         response = lenient.mapping(data.get("response"))
         if kind in FAILURES:
@@ -62,7 +62,7 @@ class Reader:
         _note(data, exchange)
         self.finished = True
         text = "".join(lenient.text(item.get(key)) for item in lenient.mappings(data.get("output")) for key in TEXTS)
-        exchange.hear(text)
+        exchange.add_text(text)
         return exchange.usage_output or int(bool(text))
 
 

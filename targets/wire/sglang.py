@@ -12,20 +12,20 @@ from typing import Any
 
 import orjson
 
-from ..exchange import Exchange, Outcome
-from ..target import Call, Target
-from . import WireError, lenient
+from ..exchange import Call, Exchange, Outcome
+from . import lenient
+from .interface import RequestFields, WireError
 
 ABORTS = {429: Outcome.RATE_LIMITED, 503: Outcome.RATE_LIMITED}
 
 
-def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
-    sampling: dict[str, Any] = {"max_new_tokens": ask.tokens}
-    if spec.ignore_eos is not False:
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
+    sampling: dict[str, Any] = {"max_new_tokens": call.max_tokens}
+    if target.ignore_eos is not False:
         sampling["ignore_eos"] = True
-    prompt = {"input_ids": ask.prompt} if isinstance(ask.prompt, list) else {"text": lenient.prompt(ask)}
+    prompt = {"input_ids": call.prompt} if isinstance(call.prompt, list) else {"text": lenient.prompt(call)}
     body = {**prompt, "sampling_params": sampling, "stream": True}
-    return "/generate", [], orjson.dumps(lenient.merged(body, spec.extra_body))
+    return "/generate", [], orjson.dumps(lenient.merged(body, target.extra_body))
 
 
 class Reader:
@@ -48,7 +48,7 @@ class Reader:
         meta = lenient.mapping(data.get("meta_info"))
         _note(meta, exchange)
         text = self._new(lenient.text(data.get("text")))
-        exchange.hear(text)
+        exchange.add_text(text)
         seen = lenient.count(meta.get("completion_tokens"))
         if seen is None:
             return int(bool(text))

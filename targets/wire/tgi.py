@@ -10,15 +10,15 @@ from typing import Any
 
 import orjson
 
-from ..exchange import Exchange, Outcome
-from ..target import Call, Target
-from . import WireError, lenient
+from ..exchange import Call, Exchange, Outcome
+from . import lenient
+from .interface import RequestFields, WireError
 
 
-def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
-    parameters = {"max_new_tokens": ask.tokens, "details": True}
-    body = {"inputs": lenient.prompt(ask), "parameters": parameters, "stream": True}
-    return "/generate_stream", [], orjson.dumps(lenient.merged(body, spec.extra_body))
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
+    parameters = {"max_new_tokens": call.max_tokens, "details": True}
+    body = {"inputs": lenient.prompt(call), "parameters": parameters, "stream": True}
+    return "/generate_stream", [], orjson.dumps(lenient.merged(body, target.extra_body))
 
 
 class Reader:
@@ -38,7 +38,7 @@ class Reader:
         token = data.get("token")
         if not isinstance(token, dict):
             return 0
-        exchange.hear(lenient.text(token.get("text")))
+        exchange.add_text(lenient.text(token.get("text")))
         return 1
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
@@ -48,7 +48,7 @@ class Reader:
         _note(lenient.mapping(data.get("details")), exchange)
         self.finished = True
         text = lenient.text(data.get("generated_text"))
-        exchange.hear(text)
+        exchange.add_text(text)
         return exchange.usage_output or int(bool(text))
 
 

@@ -12,15 +12,15 @@ from urllib.parse import quote
 
 import orjson
 
-from ..exchange import Exchange, Outcome
-from ..target import Call, Target
-from . import WireError, lenient
+from ..exchange import Call, Exchange, Outcome
+from . import lenient
+from .interface import RequestFields, WireError
 
 
-def request(ask: Call, spec: Target) -> tuple[str, list[tuple[str, str]], bytes]:
-    body = {"text_input": lenient.prompt(ask), "max_tokens": ask.tokens, "stream": True}
-    path = f"/v2/models/{quote(spec.model, safe='')}/generate_stream"
-    return path, [], orjson.dumps(lenient.merged(body, spec.extra_body))
+def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
+    body = {"text_input": lenient.prompt(call), "max_tokens": call.max_tokens, "stream": True}
+    path = f"/v2/models/{quote(target.model, safe='')}/generate_stream"
+    return path, [], orjson.dumps(lenient.merged(body, target.extra_body))
 
 
 class Reader:
@@ -36,7 +36,7 @@ class Reader:
         exchange.model = lenient.name(data.get("model_name")) or exchange.model
         exchange.request_id = exchange.request_id or lenient.name(data.get("id"))
         text = lenient.text(data.get("text_output"))
-        exchange.hear(text)
+        exchange.add_text(text)
         return 1 if text else 0
 
     def answer(self, body: bytes, exchange: Exchange) -> int:

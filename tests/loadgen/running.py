@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pytest
 
@@ -235,6 +236,19 @@ def running(*arguments: str | Path, cwd: Path, argv: list[str] | None = None) ->
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def locust_children() -> list[psutil.Process]:
+    """Processes of Locust that this one has started, forked workers too."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.is_running() and "loadgen.run" in _command_line(child)]
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def until(condition: Any, seconds: float = 30.0) -> Any:

@@ -13,6 +13,9 @@ from typer.testing import CliRunner
 from loadgen import certificate, selftest
 from loadgen.certificate import STEPS
 from loadgen.cli.certify import certify
+from loadgen.selftest import ClientLoad, Figures
+
+from .test_certificate import figures
 
 
 @pytest.fixture
@@ -24,15 +27,15 @@ def run(tmp_path: Any, monkeypatch: Any) -> Any:
     def command(limit: float, *arguments: str, busy: Container[int] = ()) -> tuple[int, str, list[Any]]:
         measured: list[Any] = []
 
-        def measure(load: Any) -> dict[str, Any]:
+        def measure(load: ClientLoad) -> Figures:
             stalled = len(measured) in busy
             measured.append(load)
-            rate = load["streams"] * load["rate"]
+            rate = load.streams * load.rate
             late = 0.5 if rate > limit or stalled else 1e-5
-            return {
-                "failed": 0, "ttft": [late / 9, late], "tpot": [late / 900, late / 90], "shared": 0.0, "rate": rate,
-                "cpu": 1e-5, "core": 0.9 if rate > limit else 0.3, "waited": 0.4 if stalled else 0.0,
-            }  # fmt: skip
+            return figures(
+                ttft=(late / 9, late), tpot=(late / 900, late / 90), rate=rate, core=0.9 if rate > limit else 0.3,
+                waited=0.4 if stalled else 0.0,
+            )  # fmt: skip
 
         monkeypatch.setattr(selftest, "measure", measure)
         app = typer.Typer()
@@ -49,9 +52,9 @@ def test_it_stops_after_two_unsafe_steps(run: Any) -> None:
     assert len(measured) == 3 + 2 + 2, "each of the two was tried twice"
     assert "one process measures truly 20,000 chunks/s of 1,000 streams" in output
     assert "limit: the client's core is full" in output and "busy" not in output
-    found = certificate.load()
-    assert found is not None
-    assert [step["verdict"] for step in found["steps"]] == ["safe"] * 3 + ["limit"] * 2
+    saved = certificate.load()
+    assert saved is not None
+    assert [step.verdict for step in saved.steps] == ["safe"] * 3 + ["limit"] * 2
 
 
 def test_a_step_that_failed_is_tried_again(run: Any) -> None:
@@ -106,11 +109,11 @@ def test_where_nothing_is_safe_nothing_is_written(run: Any) -> None:
 
 
 def test_a_real_measurement() -> None:
-    figures = selftest.measure({"streams": 4, "rate": 50, "tokens": 10, "rounds": 2, "ramp_s": 0.1})
-    assert (figures["requests"], figures["failed"]) == (8, 0)
-    assert 0 < figures["ttft"][0] < 0.05
-    assert 0 < figures["cpu"] < 0.01
-    assert 0 < figures["core"] < 1 and 0 <= figures["waited"] < 1
-    assert 20 <= figures["facts"]["most_tokens_per_s"] <= 80, "the run took less than a second"
-    assert figures["facts"]["time_source"] == "kernel"
-    assert figures["facts"]["reads_fast"] > 0
+    measured = selftest.measure(ClientLoad(streams=4, rate=50, tokens=10, rounds=2, ramp_s=0.1))
+    assert (measured.requests, measured.failed) == (8, 0)
+    assert 0 < measured.ttft[0] < 0.05
+    assert 0 < measured.cpu < 0.01
+    assert 0 < measured.core < 1 and 0 <= measured.waited < 1
+    assert 20 <= measured.facts["most_tokens_per_s"] <= 80, "the run took less than a second"
+    assert measured.facts["time_source"] == "kernel"
+    assert measured.facts["reads_fast"] > 0

@@ -8,7 +8,8 @@ import pytest
 
 from loadgen.run.token_counting import TokenCounting
 from targets import exchange as exchanges
-from targets.exchange import Exchange, Verbatim
+from targets.exchange import Exchange
+from tests.exchanges import make_exchange
 
 from .running import endpoint, phaseload, rows, trace
 
@@ -41,11 +42,16 @@ def test_every_exchange_is_recorded_once_in_order(tokenizer: str, monkeypatch: p
     recorded: list[Exchange] = []
     counting = TokenCounting(tokenizer, recorded.append)
     for index, text in enumerate(["w0 w1", "", "w" * 11]):
-        put = Verbatim(index, "t", 0, 1, 1)
-        put.hear(text)
-        counting.put(put)
-    counting.put(Exchange(3, "t", 0, 1, 1))
+        exchange = make_exchange(index, text=[])
+        exchange.add_text(text)
+        counting.put(exchange)
+    counting.put(make_exchange(3))
     counting.close()
-    assert [one.index for one in recorded] == [0, 1, 2, 3]
-    assert [one.tokenizer_output for one in recorded] == [4, None, None, None]  # nothing said, too much, not kept
-    assert not any(one.text for one in recorded if isinstance(one, Verbatim))
+    assert [exchange.index for exchange in recorded] == [0, 1, 2, 3]
+    assert [exchange.tokenizer_output for exchange in recorded] == [
+        4,
+        None,
+        None,
+        None,
+    ]  # no text, too much, not kept
+    assert not any(exchange.text for exchange in recorded)

@@ -1,4 +1,4 @@
-"""The messages between coordinator and workers keep their shape: a worker of another checkout may be on the other end."""
+"""The messages between coordinator and workers keep their shape: the other end may be of another version."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from loadgen.plan import Arm, Plan, Step
 from targets.clock import Clock
 from targets.connecting import connect
 from targets.target import Target
-from targets.wire import custom
 from traces.errors import InputError
 from traces.trace import Trace, build
 
@@ -28,8 +27,9 @@ def requests() -> Trace:
 
 
 def made() -> Plan:
-    spec = Target("a", "http://h:1", headers=(("X-A", "${B}"),), extra_body={"top_k": 1}, prefill=("http://p",))
-    arms = (Arm(spec, plans.step_file(0), 2, concurrency=3),)
+    pools = {"prefill": ("http://p",), "decode": ("http://h:1",), "protocol": "nixl"}
+    target = Target("a", "http://h:1", headers=(("X-A", "${B}"),), extra_body={"top_k": 1}, **pools)
+    arms = (Arm(target, plans.step_file(0), 2, concurrency=3),)
     return Plan("p", (Step("base", arms, warmup_s=2, window_s=1.5),), slo=("ttft p50 < 1s",), argv=("x",))
 
 
@@ -49,10 +49,10 @@ def test_a_plan_carries_the_format_that_a_target_names(tmp_path: Path) -> None:
     file.write_text(told)
     spec = Target("a", "http://127.0.0.1:1", endpoint_type=str(file))
     plans.save(Plan("p", (Step("b", (Arm(spec, "f", 1),)),)), {}, tmp_path)
-    at_home = custom.of(spec)
+    at_home = spec.custom_format()
     file.unlink()
     [target] = plans.load(tmp_path).targets
-    assert custom.of(target) == at_home is not None
+    assert target.custom_format() == at_home is not None
     connect(target, Clock()).close()
 
 

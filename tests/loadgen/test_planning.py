@@ -75,7 +75,7 @@ def test_a_plan_is_cut(tmp_path: Path) -> None:
 def test_a_fault_of_our_own_is_one_line_and_no_failed_gate(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(program.house, "check", lambda: 1 // 0)
+    monkeypatch.setattr(program.installation, "check", lambda: 1 // 0)
     monkeypatch.setattr(sys, "argv", ["phaseload"])
     for debug in ("", "1"):
         monkeypatch.setenv("PHASELOAD_DEBUG", debug)

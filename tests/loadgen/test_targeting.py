@@ -53,13 +53,12 @@ def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
 
 
 def test_time_limits_are_options_of_every_command_that_sends() -> None:
-    program._register()
-    group = typer.main.get_command(program.app)
+    group = typer.main.get_command(program.program())
     for name in ("replay", "bakeoff", "capacity", "record"):
         params = {param.name: param.default for param in group.commands[name].params}  # type: ignore[attr-defined]
         assert [params[key] for key in TIMEOUTS] == list(astuple(Limits()))
     options = TargetOptions(connect_timeout=1.5, first_token_timeout=2, silence_timeout=3, request_timeout=4)
-    made = target_options.target("gpu", "http://g:1", options)
+    made = target_options.target("http://g:1", options)
     assert astuple(made.limits) == (1.5, 2, 3, 4)
 
 
@@ -93,7 +92,7 @@ def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
         monkeypatch.setenv(f"PHASELOAD_HEADER_{number}", "")  # restored afterwards
         monkeypatch.delenv(f"PHASELOAD_HEADER_{number}")
     given = ["Authorization: Bearer sk-1", "X-Key: sk-2", "X-Again: Bearer sk-1", "X-Team: a", "X-Token: ${T}"]
-    headers = dict(target_options.target("x", "http://h", TargetOptions(header=given)).headers)
+    headers = dict(target_options.target("http://h", TargetOptions(header=given)).headers)
     assert headers == {
         "Authorization": "${PHASELOAD_HEADER_1}", "X-Key": "${PHASELOAD_HEADER_2}", "X-Again": "${PHASELOAD_HEADER_1}",
         "X-Team": "a", "X-Token": "${T}",
@@ -106,7 +105,7 @@ def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
 @pytest.mark.parametrize("url", ["g:1", "ftp://g", "http://", "http://g:0", "http://u:p@g", "unix://s", ""])
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(InputError, match="--url"):
-        target_options.target("x", url, TargetOptions())
+        target_options.target(url, TargetOptions())
 
 
 def test_a_late_server_is_waited_for() -> None:

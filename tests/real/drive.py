@@ -1,4 +1,4 @@
-"""Sends requests from inside the servers' network namespace: a pickled (Spec, [Ask], at once) on standard input, the
+"""Sends requests from inside the servers' network namespace: a pickled (Target, [Call], at once) on standard input, the
 finished exchanges on standard output. A fresh interpreter with our client alone, as a Locust worker has it."""
 
 import pickle
@@ -10,8 +10,8 @@ from gevent.lock import Semaphore
 
 from targets.clock import Clock
 from targets.connecting import connect
-from targets.exchange import Exchange
-from targets.target import Call, Target
+from targets.exchange import Call, Exchange
+from targets.target import Target
 
 
 def drive(spec: Target, asks: list[Call], at_once: int) -> list[Exchange]:

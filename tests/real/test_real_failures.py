@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from targets.exchange import Outcome
-from targets.target import Call, Target
+from targets.target import Target
 from targets.wire import WIRES
+from tests.exchanges import make_call
 
 from .servers import dynamo, llama
 
@@ -17,7 +18,7 @@ SLOW = ("--speedup-ratio", "0.1")  # ten times slower: a token every 60 ms
 
 
 def ask(index=0, words=20, tokens=16, **more):
-    return Call(index, 0, " ".join(f"word{index}-{k}" for k in range(words)), words, tokens, **more)
+    return make_call(index, 0, " ".join(f"word{index}-{k}" for k in range(words)), words, tokens, **more)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ import time
 import pytest
 
 from targets.exchange import Outcome
-from targets.target import Call, Target
+from targets.target import Target
 from targets.telemetry import names, prometheus
+from tests.exchanges import make_call
 
 from .servers import dynamo
 
@@ -18,7 +19,7 @@ GET = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).rea
 
 
 def asks(count, tokens=TOKENS, words=20):
-    return [Call(i, 0, " ".join(f"word{i}-{k}" for k in range(words)), words, tokens) for i in range(count)]
+    return [make_call(i, 0, " ".join(f"word{i}-{k}" for k in range(words)), words, tokens) for i in range(count)]
 
 
 def accounted(exchanges, tokens=TOKENS):
@@ -137,7 +138,7 @@ def test_llamacpp_speaks_other_protocols(namespace, llamacpp, kind):
 
 def test_llamacpp_completions_from_token_ids(namespace, llamacpp):
     spec = Target("llama", llamacpp, "tiny", "completions")
-    work = [Call(i, 0, list(range(100 + i, 130 + i)), 30, 16) for i in range(8)]
+    work = [make_call(i, 0, list(range(100 + i, 130 + i)), 30, 16) for i in range(8)]
     exchanges = namespace.drive((spec, work, 4))
     accounted(exchanges, 16)
     assert {x.usage_prompt for x in exchanges} == {30}

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 import pytest
 
 from targets.exchange import Outcome
-from targets.target import Call, Target
+from targets.target import Target
+from tests.exchanges import make_call
 
 from .servers import Unavailable, install_vllm, vllm
 
@@ -19,7 +20,7 @@ NIXL = '{"kv_connector":"NixlConnector","kv_role":"kv_both","kv_buffer_device":"
 
 
 def asks(count, tokens=64, words=100):
-    return [Call(i, 0, " ".join(f"word{i}-{k}" for k in range(words)), words, tokens) for i in range(count)]
+    return [make_call(i, 0, " ".join(f"word{i}-{k}" for k in range(words)), words, tokens) for i in range(count)]
 
 
 def total(namespace, url, name):
@@ -40,7 +41,7 @@ def model(namespace):
 def test_256_streams_with_every_token_counted(namespace, model):
     with vllm(namespace, model, port=18400) as url:
         exchanges = namespace.drive((Target("vllm", url, "tiny"), asks(256), 256), timeout=300)
-        (ids,) = namespace.drive((Target("vllm", url, "tiny", "completions"), [Call(0, 0, [5] * 40, 40, 9)], 1))
+        (ids,) = namespace.drive((Target("vllm", url, "tiny", "completions"), [make_call(0, 0, [5] * 40, 40, 9)], 1))
         (absent,) = namespace.drive((Target("vllm", url, "nope"), asks(1), 1))
         (long,) = namespace.drive((Target("vllm", url, "tiny"), asks(1, words=3000), 1))
         generated = total(namespace, url, "vllm:generation_tokens_total")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from reports.analysis import summary
+from reports.analysis.summary import Summary, summarise
 from reports.store import run_folder
 from reports.store.run_folder import Run
 from tests.reports import made
@@ -32,6 +31,6 @@ def read_back(bakeoff: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def summed(read_back: Run) -> dict[str, Any]:
+def summed(read_back: Run) -> Summary:
     """Its summary with an objective; don't change it."""
-    return summary.of(read_back, {"ttft": 0.8})
+    return summarise(read_back, {"ttft": 0.8})

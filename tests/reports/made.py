@@ -19,11 +19,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from reports.analysis import durations, summary
+from reports.analysis import durations
+from reports.analysis.summary import Summary, save
 from reports.render import html
 from reports.store import row_files, run_folder
 from reports.store.digests import Digests
 from targets.exchange import Exchange, Outcome
+from tests.exchanges import make_exchange
 
 S = 1_000_000_000
 LENGTHS = {"min": 8, "p50": 735.0, "p90": 2100.0, "p99": 3800.0, "max": 3800, "mean": 1000.0, "total": 600_000}
@@ -89,7 +91,7 @@ def exchanges(
         begin = max(sent, heapq.heappop(lanes)) if made.lanes else sent
         tpot = made.tpot + made.per_peer * len(active)
         first = begin + int((prompt / made.prefill + 0.004 + made.transfer) * S * rng.lognormal(0, 0.03))
-        row = Exchange(index=index, target=made.name, due=due, prompt_tokens=prompt, output_tokens=output, step=step,
+        row = make_exchange(index, made.name, due, prompt, output, step=step,
                        counted=offset >= warmup * S, started=sent - 60_000, connected=sent - 30_000, sent=sent,
                        body_sent=sent + 40_000, headers_at=sent + MS, status=200, outcome=Outcome.OK,
                        finish_reason="length", usage_prompt=prompt + 3, usage_output=output,
@@ -109,11 +111,11 @@ def exchanges(
 
 
 def _stream(row: Exchange, made: Made, first: int, tpot: float, rng: np.random.Generator, blur: int) -> None:
-    reads = max(1, row.output_tokens // made.events)
+    reads = max(1, row.call.request.output_tokens // made.events)
     gaps = (tpot * made.events * S * rng.lognormal(0, 0.02, reads - 1)).astype(np.int64)
     row.token_at = array("q", (first + np.concatenate([[0], np.cumsum(gaps)])).astype(np.int64).tolist())
     row.token_events = array("i", [made.events] * reads)
-    row.token_events[-1] += row.output_tokens - reads * made.events
+    row.token_events[-1] += row.call.request.output_tokens - reads * made.events
     row.first_lag = int(rng.exponential(120_000))
     row.max_lag = row.first_lag * 3
     row.first_after = row.token_at[0] - blur if blur else row.token_at[0]
@@ -192,15 +194,15 @@ def facts_of(
     }  # fmt: skip
 
 
-def summarise(folder: Path, goodput: Mapping[str, float] | None = None) -> dict[str, Any]:
+def summarise(folder: Path, objectives: Mapping[str, float] | None = None) -> Summary:
     """As `phaseload report` makes its summary."""
-    return summary.save(run_folder.open_run(folder), goodput)
+    return save(run_folder.open_run(folder), objectives)
 
 
 def page(folders: Sequence[Path], out: Path | None = None) -> Path:
     """And its page."""
     runs = [run_folder.open_run(folder) for folder in folders]
-    return html.page(runs, [summary.save(run) for run in runs], out)
+    return html.page(runs, [save(run) for run in runs], out)
 
 
 def frame(folder: Path) -> pd.DataFrame:
@@ -216,4 +218,4 @@ def restored(rows: pa.Table) -> Iterator[Exchange]:
         "token_events": lambda v: array("i", v),
     }
     for row in rows.to_pylist():
-        yield Exchange(**{name: restore[name](value) if name in restore else value for name, value in row.items()})
+        yield make_exchange(**{name: restore[name](value) if name in restore else value for name, value in row.items()})

@@ -13,6 +13,10 @@ import pandas as pd
 import pytest
 
 from reports.analysis import comparison
+from reports.analysis.comparison import Interval
+from reports.analysis.leaders import Flip, crossovers, flips_of_pairs
+from reports.analysis.summary import Summary
+from reports.render import findings
 from reports.store import run_folder
 from reports.store.run_folder import Run
 from tests.reports import made
@@ -36,12 +40,12 @@ def requests(n: int = 400, seed: int = 1) -> np.ndarray:
 def test_a_small_difference_is_seen_through_large_lengths() -> None:
     rng, base = np.random.default_rng(2), requests()
     found = comparison.of_pair(side(base), side(base * 1.1 * rng.lognormal(0, 0.1, len(base))), "a", "b", "")
-    ttft = found["metrics"]["ttft"]
-    assert ttft["winner"] == "a"
-    assert ttft["median"]["low"] < 1.1 < ttft["median"]["high"]
-    assert ttft["median"]["value"] == pytest.approx(1.1, rel=0.03)
-    assert ttft["p99"]["low"] <= ttft["p99"]["value"] <= ttft["p99"]["high"]
-    assert found["metrics"]["tpot"]["winner"] is None
+    ttft = found.metrics["ttft"]
+    assert ttft.winner == "a"
+    assert ttft.median.low < 1.1 < ttft.median.high
+    assert ttft.median.value == pytest.approx(1.1, rel=0.03)
+    assert ttft.p99.low <= ttft.p99.value <= ttft.p99.high
+    assert found.metrics["tpot"].winner is None
 
 
 def test_the_interval_of_the_median_ratio_holds_19_times_of_20() -> None:
@@ -49,8 +53,8 @@ def test_the_interval_of_the_median_ratio_holds_19_times_of_20() -> None:
     for seed in range(120):
         rng, base = np.random.default_rng(seed), requests(60, seed)
         found = comparison.of_pair(side(base), side(base * rng.lognormal(0.05, 0.4, len(base))), "a", "b", "")
-        median = found["metrics"]["ttft"]["median"]
-        held += median["low"] <= np.exp(0.05) <= median["high"]
+        median = found.metrics["ttft"].median
+        held += median.low <= np.exp(0.05) <= median.high
     assert held >= 0.93 * 120
 
 
@@ -73,78 +77,78 @@ def test_failures_are_won_by_the_one_that_answered() -> None:
     base = requests(100)
     answered = np.arange(100) % 10 != 0
     found = comparison.of_pair(side(base), side(base, ok=answered), "a", "b", "")
-    ttft = found["metrics"]["ttft"]
-    assert (ttft["base_won"], ttft["other_won"], ttft["n"]) == (0.1, 0.0, 100)
-    assert (found["base_failed"], found["other_failed"]) == (0, 10)
-    nothing = comparison.of_pair(side(base), side(base, ok=False), "a", "b", "")["metrics"]["ttft"]
-    assert nothing["winner"] == "a"
-    assert nothing["median"] == {"value": None, "low": None, "high": None}
-    assert comparison.told({"base": "a", "other": "b"}, nothing["median"]) == "a ∞x (∞–∞)"
-    reverse = comparison.of_pair(side(base, ok=False), side(base), "a", "b", "")["metrics"]["ttft"]
-    assert reverse["winner"] == "b"
-    assert comparison.of_pair(side(base, ok=False), side(base, ok=False), "a", "b", "")["metrics"]["ttft"] is None
+    ttft = found.metrics["ttft"]
+    assert (ttft.base_won, ttft.other_won, ttft.n) == (0.1, 0.0, 100)
+    assert (found.base_failed, found.other_failed) == (0, 10)
+    nothing = comparison.of_pair(side(base), side(base, ok=False), "a", "b", "").metrics["ttft"]
+    assert nothing.winner == "a"
+    assert nothing.median == Interval(None, None, None)
+    assert findings.faster(found, nothing.median) == "a ∞x (∞–∞)"
+    reverse = comparison.of_pair(side(base, ok=False), side(base), "a", "b", "").metrics["ttft"]
+    assert reverse.winner == "b"
+    assert comparison.of_pair(side(base, ok=False), side(base, ok=False), "a", "b", "").metrics["ttft"] is None
 
 
 def test_unlike_lengths_are_not_compared() -> None:
     base = requests(100)
-    assert comparison.of_pair(side(base), side(base, output=109), "a", "b", "")["metrics"]["e2e"] is not None
+    assert comparison.of_pair(side(base), side(base, output=109), "a", "b", "").metrics["e2e"] is not None
     found = comparison.of_pair(side(base), side(base, output=115), "a", "b", "")
-    assert found["metrics"]["e2e"] is None
-    assert found["by_output"] == []
-    assert found["metrics"]["ttft"] is not None
-    assert "not comparable: gave 100 / 115 tokens" in str(list(comparison.table([found])))
+    assert found.metrics["e2e"] is None
+    assert found.by_output == []
+    assert found.metrics["ttft"] is not None
+    assert "not comparable: gave 100 / 115 tokens" in str(list(findings.comparison_rows([found])))
 
 
 def test_only_requests_counted_on_both_sides_are_paired() -> None:
     base, other = side(requests(100)), side(requests(100))
     other.loc[:9, "counted"] = False
     other.loc[10:19, "attempt"] = 2
-    assert comparison.of_pair(base, other.iloc[:80], "a", "b", "")["pairs"] == 60
-    assert comparison.of_pair(base, other.iloc[:22], "a", "b", "")["metrics"]["ttft"] is None
+    assert comparison.of_pair(base, other.iloc[:80], "a", "b", "").pairs == 60
+    assert comparison.of_pair(base, other.iloc[:22], "a", "b", "").metrics["ttft"] is None
 
 
-def test_a_run_against_its_truth(read_back: Run, summed: dict[str, Any]) -> None:
+def test_a_run_against_its_truth(read_back: Run, summed: Summary) -> None:
     """The rack decodes at 4.4 ms whatever the load, and its queue eats that lead at 3x."""
-    found = summed["comparison"]
-    assert [(one["base"], one["other"], one["step"]) for one in found] == [
+    found = summed.comparison
+    assert [(one.base, one.other, one.step) for one in found] == [
         (a, b, step)
         for a, b in (("h100", "groqrack"), ("h100", "gpu+groq"), ("groqrack", "gpu+groq"))
         for step in ("1x", "3x")
     ]
-    assert [one["metrics"]["ttft"]["winner"] for one in found[:4]] == ["h100"] * 4
-    assert [one["metrics"]["tpot"]["winner"] for one in found[:2]] == ["groqrack"] * 2
-    assert comparison.flips(found, "e2e") == [("3x", "groqrack", "h100"), ("3x", "gpu+groq", "h100")]
-    assert comparison.flips(found, "tpot") == []
-    assert {one["base"] for one in comparison.of_run(read_back, "groqrack")} == {"groqrack"}
+    assert [one.metrics["ttft"].winner for one in found[:4]] == ["h100"] * 4
+    assert [one.metrics["tpot"].winner for one in found[:2]] == ["groqrack"] * 2
+    assert flips_of_pairs(found, "e2e") == [Flip("3x", ("groqrack",), ("h100",)), Flip("3x", ("gpu+groq",), ("h100",))]
+    assert flips_of_pairs(found, "tpot") == []
+    assert {one.base for one in comparison.compare(read_back, base="groqrack")} == {"groqrack"}
     for one in found:
-        assert sum(row["n"] for row in one["by_prompt"]) == one["pairs"]
+        assert sum(row.n for row in one.by_prompt) == one.pairs
 
 
-def test_the_crossing_in_concurrency_is_found(summed: dict[str, Any]) -> None:
-    crossings = {(leader, follower): at for leader, follower, at in comparison.crossovers(summed, "e2e")}
+def test_the_crossing_in_concurrency_is_found(summed: Summary) -> None:
+    crossings = {(leader, follower): at for leader, follower, at in crossovers(summed, "e2e")}
     assert set(crossings) == {("groqrack", "h100"), ("gpu+groq", "h100")}
     assert all(9 < at < 130 for at in crossings.values())
-    assert list(comparison.crossovers(summed, "tpot")) == []
+    assert list(crossovers(summed, "tpot")) == []
 
 
 def test_two_runs(tmp_path: Path, read_back: Run) -> None:
     slower = made.Made("h100", prefill=12_000, tpot=0.0062, per_peer=0.00022)
     after = made.run(tmp_path / "after", (slower,), steps={"1x": 9.0}, change=lambda facts: facts.update(name="after"))
-    found = comparison.of_runs(read_back, run_folder.open_run(after))
-    assert [(one["base"], one["other"], one["step"]) for one in found] == [("h100 (made)", "h100 (after)", "1x")]
-    assert found[0]["metrics"]["ttft"]["winner"] == "h100 (made)"
+    found = comparison.compare(read_back, run_folder.open_run(after))
+    assert [(one.base, one.other, one.step) for one in found] == [("h100 (made)", "h100 (after)", "1x")]
+    assert found[0].metrics["ttft"].winner == "h100 (made)"
     other = made.run(tmp_path / "other", (made.RACK,), steps={"1x": 9.0}, change=lambda facts: facts.update(name="o"))
-    assert comparison.of_runs(run_folder.open_run(after), run_folder.open_run(other))[0]["other"] == "groqrack (o)"
+    assert comparison.compare(run_folder.open_run(after), run_folder.open_run(other))[0].other == "groqrack (o)"
     strange = made.run(tmp_path / "s", (made.GPU,), change=lambda facts: facts["trace"].update(fingerprint="ff"))
     with pytest.raises(InputError, match="different traces"):
-        comparison.of_runs(read_back, run_folder.open_run(strange))
+        comparison.compare(read_back, run_folder.open_run(strange))
     corpus = {"source": "own.jsonl", "fingerprint": "ff", "texts": 1, "words": 1}
     reworded = made.run(tmp_path / "r", (slower,), steps={"1x": 9.0}, change=lambda facts: facts.update(prompts=corpus))
     with pytest.raises(InputError, match="prompts from different texts"):
-        comparison.of_runs(read_back, run_folder.open_run(reworded))
-    assert comparison.of_runs(run_folder.open_run(reworded), run_folder.open_run(reworded))
+        comparison.compare(read_back, run_folder.open_run(reworded))
+    assert comparison.compare(run_folder.open_run(reworded), run_folder.open_run(reworded))
     with pytest.raises(InputError, match="no target 'nobody' here"):
-        comparison.of_run(read_back, "nobody")
+        comparison.compare(read_back, base="nobody")
 
 
 def test_the_command(bakeoff: Path, tmp_path: Path) -> None:

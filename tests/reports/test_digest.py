@@ -13,6 +13,7 @@ from tdigest import TDigest as OtherReader
 
 from reports.store.digests import CENTROIDS, METRICS, Digests, GroupDigests
 from targets.exchange import Exchange, Outcome
+from tests.exchanges import make_exchange
 from tests.reports import made
 from traces.errors import InputError
 from traces.typed_json import from_json, to_plain
@@ -26,7 +27,7 @@ def digests_of(rows: list[Exchange]) -> Digests:
 
 
 def exact(rows: list[Exchange], metric: str) -> list[float]:
-    rows = [row for row in rows if row.counted and row.ok]
+    rows = [row for row in rows if row.call.counted and row.ok]
     if metric == "itl":
         return [gap for row in rows for gap in row.gaps()]
     return [value for row in rows if (value := getattr(row, metric)) is not None]
@@ -81,7 +82,7 @@ def test_p50_and_p99_of_workers_merged_and_stored_are_within_a_five_hundredth(n:
 
 def test_failures_are_counted_and_add_no_value() -> None:
     rows = made.exchanges(made.GPU, seconds=40)
-    counted = [row for row in rows if row.counted]
+    counted = [row for row in rows if row.call.counted]
     for row in counted[::10]:
         row.outcome = Outcome.TIMEOUT
     group = digests_of(rows).groups["h100", "1x"]
@@ -104,7 +105,7 @@ def test_requests_across_a_clock_step_have_no_durations() -> None:
 
 
 def test_nothing_answered() -> None:
-    row = Exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=1, started=10, outcome=Outcome.REFUSED)
+    row = make_exchange(started=10, outcome=Outcome.REFUSED)
     digests = digests_of([row])
     assert math.isnan(digests.quantile("t", "", "ttft", 0.5))
     assert math.isnan(digests.quantile("nobody", "", "ttft", 0.5))

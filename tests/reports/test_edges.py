@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from reports.analysis import summary
+from reports.analysis.summary import save
 from reports.render import html, plots, text
 from reports.store import row_files, run_folder
 from targets.exchange import Exchange, Outcome
+from tests.exchanges import make_exchange
 
 
 def row(index: int, tokens: tuple[int, ...] = (), **more: Any) -> Exchange:
     facts = {"index": index, "target": "t", "due": 0, "prompt_tokens": 5, "output_tokens": 5, **more}
-    return Exchange(**facts, token_at=array("q", tokens), token_events=array("i", [1] * len(tokens)))
+    return make_exchange(**facts, token_at=array("q", tokens), token_events=array("i", [1] * len(tokens)))
 
 
 def ok(index: int, tokens: tuple[int, ...], **more: Any) -> Exchange:
@@ -73,7 +74,7 @@ def test_a_short_run_that_failed_says_so_in_its_plots(tmp_path: Path) -> None:
         writer.append(row(index, due=due, outcome=Outcome.HTTP_ERROR, status=500, **times))
     writer.flush()
     run = run_folder.open_run(tmp_path)
-    page = html.page([run], [summary.save(run)]).read_text()
+    page = html.page([run], [save(run)]).read_text()
     assert page.count(">no answered request<") >= 4  # both CDFs, both accounts of phases
     assert page.count(">no or too few answered requests<") == 3
     drawn = plots.timeline("timeline", run.rows, {"t": 0}, [])
@@ -91,8 +92,8 @@ def test_it_is_reported(name: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run = run_folder.open_run(tmp_path)
-        found = summary.save(run)
-        text.print_summary(found, Console(file=io.StringIO()))
-        page = html.page([run], [found])
+        summary = save(run)
+        text.print_summary(summary, Console(file=io.StringIO()))
+        page = html.page([run], [summary])
     assert page.read_text().count("<figure") >= 6
-    assert sum(result["counts"]["recorded"] for result in found["results"]) == len(RUNS[name])
+    assert sum(result.counts.recorded for result in summary.results) == len(RUNS[name])

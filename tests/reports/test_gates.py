@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports.analysis import gates
-from reports.analysis.gates import Result
+from reports.analysis import gates, verdicts
+from reports.analysis.samples import Sample
+from reports.analysis.throughput import Throughput
 from reports.analysis.validity import Reason, Status
+from reports.analysis.verdicts import Decision
 from tests.reports import made
 from traces.errors import InputError
 
@@ -80,51 +83,59 @@ def test_objectives() -> None:
             gates.parse_goodput([text])
 
 
-def sample(values: Any, failed: int = 0, good: int | None = None) -> dict[str, Any]:
+def sample(values: Any, failed: int = 0, good: int | None = None, target: str = "t", step: str = "") -> Sample:
     ordered = np.sort(np.asarray(values, float))
-    return {
-        "counted": len(ordered) + failed, "failed": failed, "window": 10.0, "good": good, "requests_per_s": 4.0,
-        "tokens_per_s": 400.0, "values": dict.fromkeys(gates.LATENCIES, ordered),
-    }  # fmt: skip
+    return Sample(
+        target=target, step=step, n=len(ordered) + failed, failed=failed, window=(0, 10 * made.S), good=good,
+        throughput=Throughput(4.0, 400.0), values=dict.fromkeys(gates.LATENCIES, ordered),
+    )  # fmt: skip
+
+
+def of(*keys: tuple[str, str]) -> dict[tuple[str, str], Sample]:
+    return {key: sample(EVEN, target=key[0], step=key[1]) for key in keys}
+
+
+def decide(run: dict[tuple[str, str], Sample], *texts: str, reasons: Sequence[Reason] = ()) -> list[verdicts.Verdict]:
+    return verdicts.decide([gates.parse(text) for text in texts], run, reasons)
 
 
 EVEN = np.linspace(0.001, 0.4, 400)
 
 
 @pytest.mark.parametrize(
-    ("text", "given_", "result", "figure"),
+    ("text", "given_", "decision", "figure"),
     [
-        ("ttft p99 < 400ms", sample(EVEN), Result.PASS, 0.39601),
-        ("ttft p99 < 396ms", sample(EVEN), Result.FAIL, 0.39601),
-        ("ttft p99 > 396ms", sample(EVEN), Result.PASS, 0.39601),
-        ("ttft p99 < 1s", sample(EVEN[:298]), Result.TOO_FEW, None),
-        ("ttft p50 < 1s", sample(EVEN[:5]), Result.TOO_FEW, None),
-        ("ttft p50 < 1s", sample([]), Result.TOO_FEW, None),
-        ("ttft p99 < 1h".replace("1h", "99s"), sample(EVEN, failed=8), Result.FAIL, math.inf),
-        ("ttft p50 < 1s", sample([], failed=9), Result.FAIL, math.inf),
-        ("lateness p99 < 1s", sample(EVEN, failed=8), Result.PASS, 0.39601),
-        ("tpot mean < 1s", sample(EVEN, failed=8), Result.PASS, 0.2005),
-        ("tpot max <= 400ms", sample(EVEN), Result.PASS, 0.4),
-        ("errors < 2%", sample(EVEN, failed=8), Result.PASS, 8 / 408),
-        ("errors < 1%", sample(EVEN, failed=8), Result.FAIL, 8 / 408),
-        ("errors < 1%", sample([]), Result.TOO_FEW, None),
-        ("goodput > 5/s", sample(EVEN, good=49), Result.FAIL, 4.9),
-        ("goodput > 5/s", sample(EVEN, good=51), Result.PASS, 5.1),
-        ("goodput > 90%", sample(EVEN, good=400), Result.PASS, 1.0),
-        ("requests > 5/s", sample(EVEN), Result.FAIL, 4.0),
-        ("tokens > 60/min", sample(EVEN), Result.PASS, 400.0),
+        ("ttft p99 < 400ms", sample(EVEN), Decision.PASS, 0.39601),
+        ("ttft p99 < 396ms", sample(EVEN), Decision.FAIL, 0.39601),
+        ("ttft p99 > 396ms", sample(EVEN), Decision.PASS, 0.39601),
+        ("ttft p99 < 1s", sample(EVEN[:298]), Decision.TOO_FEW, None),
+        ("ttft p50 < 1s", sample(EVEN[:5]), Decision.TOO_FEW, None),
+        ("ttft p50 < 1s", sample([]), Decision.TOO_FEW, None),
+        ("ttft p99 < 1h".replace("1h", "99s"), sample(EVEN, failed=8), Decision.FAIL, math.inf),
+        ("ttft p50 < 1s", sample([], failed=9), Decision.FAIL, math.inf),
+        ("lateness p99 < 1s", sample(EVEN, failed=8), Decision.PASS, 0.39601),
+        ("tpot mean < 1s", sample(EVEN, failed=8), Decision.PASS, 0.2005),
+        ("tpot max <= 400ms", sample(EVEN), Decision.PASS, 0.4),
+        ("errors < 2%", sample(EVEN, failed=8), Decision.PASS, 8 / 408),
+        ("errors < 1%", sample(EVEN, failed=8), Decision.FAIL, 8 / 408),
+        ("errors < 1%", sample([]), Decision.TOO_FEW, None),
+        ("goodput > 5/s", sample(EVEN, good=49), Decision.FAIL, 4.9),
+        ("goodput > 5/s", sample(EVEN, good=51), Decision.PASS, 5.1),
+        ("goodput > 90%", sample(EVEN, good=400), Decision.PASS, 1.0),
+        ("requests > 5/s", sample(EVEN), Decision.FAIL, 4.0),
+        ("tokens > 60/min", sample(EVEN), Decision.PASS, 400.0),
     ],
 )
-def test_verdicts(text: str, given_: dict[str, Any], result: Result, figure: float | None) -> None:
-    verdict = gates.decide(gates.parse(text), given_, "t", "")
-    assert verdict.result is result
+def test_verdicts(text: str, given_: Sample, decision: Decision, figure: float | None) -> None:
+    verdict = verdicts.verdict(gates.parse(text), given_)
+    assert verdict.decision is decision
     assert verdict.figure == (figure if figure is None else pytest.approx(figure, rel=1e-9))
     assert json.loads(json.dumps(verdict.as_json()))["gate"] == text
 
 
 def test_a_goodput_gate_needs_objectives() -> None:
     with pytest.raises(InputError, match="needs objectives"):
-        gates.decide(gates.parse("goodput > 1/s"), sample(EVEN), "t", "")
+        verdicts.verdict(gates.parse("goodput > 1/s"), sample(EVEN))
 
 
 def test_what_cant_be_decided_is_refused_before_the_run() -> None:
@@ -135,10 +146,10 @@ def test_what_cant_be_decided_is_refused_before_the_run() -> None:
 
 
 def test_each_target_and_step_is_asked_unless_the_gate_is_narrower() -> None:
-    run = {(target, step): sample(EVEN) for target in "ab" for step in ("1x", "3x")}
+    run = of(*((target, step) for target in "ab" for step in ("1x", "3x")))
 
     def asked(text: str) -> list[tuple[str, str]]:
-        return [(verdict.target, verdict.step) for verdict in gates.judge(run, [gates.parse(text)])]
+        return [(verdict.target, verdict.step) for verdict in decide(run, text)]
 
     assert asked("ttft p50 < 1s") == list(run)
     assert asked("a: ttft p50 < 1s") == [("a", "1x"), ("a", "3x")]
@@ -148,38 +159,40 @@ def test_each_target_and_step_is_asked_unless_the_gate_is_narrower() -> None:
         asked("c: ttft p50 < 1s")
 
 
-def because(status: Status, target: str = "") -> dict[str, str]:
-    return Reason(status, "it is so", target=target).as_json()
+def because(status: Status, target: str = "") -> Reason:
+    return Reason(status, "it is so", target=target)
 
 
 def test_one_targets_invalid_evidence_leaves_the_others_judged() -> None:
-    run = {(target, ""): sample(EVEN) for target in "ab"}
+    run = of(("a", ""), ("b", ""))
 
-    def told(*texts: str) -> tuple[list[Result], int]:
-        verdicts = gates.judge(run, [gates.parse(text) for text in texts], [because(Status.INVALID, "b")])
-        return [verdict.result for verdict in verdicts], gates.exit_code(verdicts, Status.INVALID)
+    def judged(*texts: str) -> tuple[list[Decision], int]:
+        decided = decide(run, *texts, reasons=[because(Status.INVALID, "b")])
+        return [verdict.decision for verdict in decided], verdicts.exit_code(decided, Status.INVALID)
 
-    assert told("ttft p99 < 1s") == ([Result.PASS, Result.INVALID], 3)
-    assert told("ttft p99 < 1ms") == ([Result.FAIL, Result.INVALID], 3)
-    assert told("a: ttft p99 < 1s") == ([Result.PASS], 0)
-    assert told("a: ttft p99 < 1ms") == ([Result.FAIL], 1)
-    assert told("b: ttft p99 < 1s") == ([Result.INVALID], 3)
+    assert judged("ttft p99 < 1s") == ([Decision.PASS, Decision.INVALID], 3)
+    assert judged("ttft p99 < 1ms") == ([Decision.FAIL, Decision.INVALID], 3)
+    assert judged("a: ttft p99 < 1s") == ([Decision.PASS], 0)
+    assert judged("a: ttft p99 < 1ms") == ([Decision.FAIL], 1)
+    assert judged("b: ttft p99 < 1s") == ([Decision.INVALID], 3)
     del run["b", ""]  # it left no rows: nobody else can speak for it
-    assert told("ttft p99 < 1s") == ([Result.INVALID], 3)
+    assert judged("ttft p99 < 1s") == ([Decision.INVALID], 3)
 
 
 def test_an_invalid_run_passes_and_fails_no_gate() -> None:
-    run, asked = {("t", ""): sample(EVEN)}, [gates.parse("ttft p99 < 1s"), gates.parse("ttft p99 < 1ms")]
-    results = {status: [verdict.result for verdict in gates.judge(run, asked, [because(status)])] for status in Status}
-    assert results[Status.VALID] == results[Status.SUSPECT] == [gates.Result.PASS, gates.Result.FAIL]
-    assert results[Status.INVALID] == [gates.Result.INVALID] * 2
+    run, slos = of(("t", "")), ("ttft p99 < 1s", "ttft p99 < 1ms")
+    decisions = {
+        status: [verdict.decision for verdict in decide(run, *slos, reasons=[because(status)])] for status in Status
+    }
+    assert decisions[Status.VALID] == decisions[Status.SUSPECT] == [Decision.PASS, Decision.FAIL]
+    assert decisions[Status.INVALID] == [Decision.INVALID] * 2
 
 
 def test_exit_codes() -> None:
-    run = {("t", ""): sample(EVEN)}
+    run = of(("t", ""))
 
     def code(*texts: str, status: Status = Status.VALID) -> int:
-        return gates.exit_code(gates.judge(run, [gates.parse(text) for text in texts], [because(status)]), status)
+        return verdicts.exit_code(decide(run, *texts, reasons=[because(status)]), status)
 
     good, bad, thin = "ttft p99 < 1s", "ttft p99 < 1ms", "ttft p99.9 < 1s"
     assert [code(good), code(bad), code(thin), code(good, bad), code(bad, thin), code(good, thin)] == [0, 1, 3, 1, 1, 3]

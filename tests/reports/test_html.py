@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 
 from reports import number_format
+from reports.analysis.summary import Summary
 from reports.render import html, plots, text
 from reports.store import row_files
-from targets.exchange import Exchange, Outcome
+from targets.exchange import Outcome
+from tests.exchanges import make_exchange
 from tests.reports import made
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)> \"' $\\frac{ {{7*7}} {% x %} & _hidden \x1b[31m"
@@ -70,11 +73,11 @@ def test_ids_are_unique(page: Seen) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_the_figures_are_those_of_the_summary(summed: dict, page: Seen) -> None:
-    for result in summed["results"]:
+def test_the_figures_are_those_of_the_summary(summed: Summary, page: Seen) -> None:
+    for result in summed.results:
         for metric in ("ttft", "tpot", "e2e"):
-            for row in result["metrics"][metric]["quantiles"]:
-                if row["q"] in html.SHOWN:
+            for row in result.metrics[metric].quantiles:
+                if row.q in html.SHOWN:
                     assert number_format.quantile(row) in page.text
 
 
@@ -91,8 +94,8 @@ def hostile(folder: Path) -> Path:
     made.run(folder, (evil, made.GPU), steps={EVIL: 9.0}, seconds=30, change=change)
     writer = row_files.Writer(folder, 7)
     for index in range(9000, 9020):
-        writer.append(Exchange(index=index, target=EVIL, step=EVIL, due=5 * made.S, prompt_tokens=9, output_tokens=9,
-                               outcome=Outcome.HTTP_ERROR, error=EVIL * 200, model=EVIL))  # fmt: skip
+        writer.append(make_exchange(index, EVIL, 5 * made.S, 9, 9, step=EVIL,
+                                    outcome=Outcome.HTTP_ERROR, error=EVIL * 200, model=EVIL))  # fmt: skip
     writer.flush()
     return folder
 
@@ -112,8 +115,7 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
 def test_hostile_texts_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    found = made.summarise(hostile(tmp_path))
-    text.print_summary(found, Console(width=200))
+    text.print_summary(made.summarise(hostile(tmp_path)), Console(width=200))
     assert "\x1b[31m" not in capsys.readouterr().out
 
 
@@ -133,7 +135,9 @@ def test_a_run_without_answers_and_one_without_facts_still_make_a_page(tmp_path:
     writer = row_files.Writer(tmp_path, 0)
     for index in range(3):
         writer.append(
-            Exchange(index=index, target="dead", due=index, prompt_tokens=5, output_tokens=5, outcome=Outcome.REFUSED)
+            make_exchange(
+                index=index, target="dead", due=index, prompt_tokens=5, output_tokens=5, outcome=Outcome.REFUSED
+            )
         )
     writer.flush()
     seen = Seen(made.page([tmp_path]).read_text())
@@ -167,9 +171,9 @@ def test_milliseconds(value: float | None, said: str) -> None:
         (0.0308, 0.0353, "30.8–35.3"),
         (0.548, 1325.0, "548 ms–1,325 s"),
         (10.2, 11.2, "10.2–11.2 s"),
-        (0.164, None, "164–∞"),
-        (12.0, None, "12.0 s–∞"),
+        (0.164, math.inf, "164–∞"),
+        (12.0, math.inf, "12.0 s–∞"),
     ],
 )
-def test_spans(low: float, high: float | None, said: str) -> None:
+def test_spans(low: float, high: float, said: str) -> None:
     assert number_format.span(low, high) == said

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from reports.analysis import durations
 from reports.store import row_files
 from targets.exchange import Exchange, Outcome
+from tests.exchanges import make_exchange
 from tests.reports import made
 
 instants = st.none() | st.integers(-(10**9), 10**15)
@@ -24,7 +25,7 @@ counts = st.none() | st.integers(0, 5000)
 @st.composite
 def exchanges(draw: st.DrawFn) -> Exchange:
     reads = sorted(draw(st.lists(st.integers(0, 10**12), max_size=12)))
-    return Exchange(
+    return make_exchange(
         index=draw(st.integers(0, 10**6)), target=draw(st.sampled_from("ab")), due=draw(st.integers(0, 10**13)),
         prompt_tokens=draw(st.integers(1, 10**5)), output_tokens=draw(st.integers(1, 10**4)),
         started=draw(instants), connected=draw(instants), sent=draw(instants), body_sent=draw(instants),
@@ -58,7 +59,7 @@ def test_brackets_hold_the_figures(rows: list[Exchange]) -> None:
 
 
 def test_a_read_with_one_event_is_exact_and_a_shared_one_is_not() -> None:
-    row = Exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=3, sent=100, usage_output=3,
+    row = make_exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=3, sent=100, usage_output=3,
                    token_at=array("q", [1100, 2100]), token_events=array("i", [1, 2]), first_after=600, last_after=1600,
                    outcome=Outcome.OK)  # fmt: skip
     columns = durations.with_durations(durations.flatten(row_files.table([row])))
@@ -77,10 +78,10 @@ def test_in_flight_is_counted_from_the_rows(tmp_path: Path) -> None:
     writer = row_files.Writer(tmp_path, 0)
     for index, (sent, done) in enumerate(spans):
         writer.append(
-            Exchange(index=index, target="t", due=sent, prompt_tokens=1, output_tokens=1, sent=sent, done=done)
+            make_exchange(index=index, target="t", due=sent, prompt_tokens=1, output_tokens=1, sent=sent, done=done)
         )
-    writer.append(Exchange(index=9, target="other", due=0, prompt_tokens=1, output_tokens=1, sent=30, done=90))
-    writer.append(Exchange(index=10, target="t", due=99, prompt_tokens=1, output_tokens=1))
+    writer.append(make_exchange(index=9, target="other", due=0, prompt_tokens=1, output_tokens=1, sent=30, done=90))
+    writer.append(make_exchange(index=10, target="t", due=99, prompt_tokens=1, output_tokens=1))
     writer.flush()
     rows = made.frame(tmp_path).sort_values("index")
     assert rows["in_flight"].tolist()[:-1] == [1, 2, 3, 3, 3, 1]

@@ -66,7 +66,7 @@ def test_a_lost_worker_has_no_diagnostics(folder: Path) -> None:
 
 
 def test_a_target_is_kept_whole() -> None:
-    target = Target("a", "http://h:1", headers=(("X-A", "${B}"),), extra_body={"top_k": 1}, prefill=("http://p",))
+    target = Target("a", "http://h:1", headers=(("X-A", "${B}"),), extra_body={"top_k": 1}, labels={"b": "c"})
     facts = run_json.target_facts(target)
     assert {name: getattr(facts, name) for name in target.to_json()} == target.to_json()
     assert not facts.embedded

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from reports.analysis import durations, gates, overload, summary
-from reports.render import text
+from reports.analysis import durations, overload
+from reports.analysis.measuring import SERVER
+from reports.analysis.result import ErrorCount, Length, Result
+from reports.analysis.summary import Summary, save
+from reports.analysis.throughput import meets
+from reports.analysis.verdicts import exit_code, judge
+from reports.render import findings
 from reports.store import row_files, run_folder
 from targets.exchange import Exchange, Outcome
+from tests.exchanges import make_exchange
 from tests.reports import made
 from traces.errors import InputError
 
@@ -28,59 +35,60 @@ def folder(bakeoff: Path) -> Path:
     return bakeoff
 
 
-def of(found: dict, target: str, step: str) -> dict:
-    return next(result for result in found["results"] if (result["target"], result["step"]) == (target, step))
+def of(summary: Summary, target: str, step: str) -> Result:
+    return next(result for result in summary.results if (result.target, result.step) == (target, step))
 
 
 def test_it_is_json_and_the_file_says_the_same(folder: Path) -> None:
-    found = made.summarise(folder)
-    assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(found))
-    assert found["validity"]["status"] == "valid"
-    assert [(result["target"], result["step"]) for result in found["results"]] == [
+    summary = made.summarise(folder)
+    assert json.loads((folder / "summary.json").read_text()) == json.loads(summary.to_json())
+    assert summary.validity.status == "valid"
+    assert [(result.target, result.step) for result in summary.results] == [
         (made_.name, step) for made_ in (made.GPU, made.RACK, made.HYBRID) for step in ("1x", "3x")
     ]
 
 
-def test_figures_follow_from_the_rows(summed: dict, rows: list[Exchange]) -> None:
-    found = summed
+def test_figures_follow_from_the_rows(summed: Summary, rows: list[Exchange]) -> None:
+    summary = summed
     for target in ("h100", "groqrack"):
-        result = of(found, target, "1x")
-        mine = [row for row in rows if row.target == target and row.step == "1x" and row.counted]
+        result = of(summary, target, "1x")
+        mine = [row for row in rows if row.target == target and row.step == "1x" and row.call.counted]
         ok = [row for row in mine if row.ok]
-        assert result["counts"]["counted"] == len(mine)
-        assert result["counts"]["failed"] == len(mine) - len(ok)
-        assert sum(result["counts"]["outcomes"].values()) == len(mine)
+        assert result.counts.counted == len(mine)
+        assert result.counts.failed == len(mine) - len(ok)
+        assert sum(result.counts.outcomes.values()) == len(mine)
         for name in ("ttft", "tpot", "e2e", "longest_stall", "ttft_from_due"):
             values = [value for row in ok if (value := getattr(row, name)) is not None]
-            figures = result["metrics"][name]
-            assert figures["mean"] == pytest.approx(np.mean(values))
-            median, p99 = figures["quantiles"][0], figures["quantiles"][3]
-            assert median["answered"] == pytest.approx(np.median(values))
-            assert median["value"] == pytest.approx(np.quantile(values, 0.5 * len(mine) / len(ok)))
-            assert p99["low"] <= p99["value"]
-            assert not figures["quantiles"][4]["enough"]
-            assert figures["quantiles"][4]["low"] is None
-        assert result["vllm"]["p99_ttft_ms"] == pytest.approx(np.quantile([row.ttft for row in ok], 0.99) * 1e3)
-        assert result["vllm"]["mean_tpot_ms"] == pytest.approx(np.mean([row.tpot for row in ok if row.tpot]) * 1e3)
-        assert result["lengths"]["reference"]["unit"] == "4 characters"
-        assert result["lengths"]["reference"]["tpot_p50"] == pytest.approx(
+            figures = result.metrics[name]
+            assert figures.mean == pytest.approx(np.mean(values))
+            median, p99 = figures.quantiles[0], figures.quantiles[3]
+            assert median.answered == pytest.approx(np.median(values))
+            assert median.value == pytest.approx(np.quantile(values, 0.5 * len(mine) / len(ok)))
+            assert p99.low <= p99.value
+            assert not figures.quantiles[4].enough
+            assert math.isnan(figures.quantiles[4].low)
+        assert result.vllm["p99_ttft_ms"] == pytest.approx(np.quantile([row.ttft for row in ok], 0.99) * 1e3)
+        assert result.vllm["mean_tpot_ms"] == pytest.approx(np.mean([row.tpot for row in ok if row.tpot]) * 1e3)
+        assert result.lengths.reference.unit == "4 characters"
+        assert result.lengths.reference.tpot_p50 == pytest.approx(
             np.median([row.tpot for row in ok if row.tpot]), rel=0.02
         )
-        assert result["lengths"]["output"] == {
-            "asked_p50": np.median([row.output_tokens for row in ok]),
-            "given_p50": np.median([row.output_count for row in ok]),
-            "asked": sum(row.output_tokens for row in ok), "given": sum(row.output_count for row in ok),
-        }  # fmt: skip
+        assert result.lengths.output == Length(
+            asked_p50=np.median([row.call.request.output_tokens for row in ok]),
+            given_p50=np.median([row.output_count for row in ok]),
+            asked=sum(row.call.request.output_tokens for row in ok),
+            given=sum(row.output_count for row in ok),
+        )
 
 
-def test_digests_agree_with_the_exact_quantiles(summed: dict) -> None:
-    found = summed
-    assert found["digests"] == "from the workers"
-    for result in found["results"]:
+def test_digests_agree_with_the_exact_quantiles(summed: Summary) -> None:
+    summary = summed
+    assert summary.digests == "from the workers"
+    for result in summary.results:
         for name in ("ttft", "tpot", "itl", "e2e"):
-            quantiles = result["metrics"][name]["quantiles"]
-            assert abs(quantiles[0]["digest_error"]) < 0.002
-            assert abs(quantiles[3]["digest_error"]) < 0.002
+            quantiles = result.metrics[name].quantiles
+            assert abs(quantiles[0].digest_error) < 0.002
+            assert abs(quantiles[3].digest_error) < 0.002
 
 
 def test_stale_digests_are_replaced(tmp_path: Path) -> None:
@@ -90,9 +98,9 @@ def test_stale_digests_are_replaced(tmp_path: Path) -> None:
     for row in made.exchanges(made.GPU, seconds=10, seed=3, step="extra"):
         writer.append(row)
     writer.flush()
-    assert [made.summarise(folder)["digests"] for _ in range(2)] == ["from the rows"] * 2
+    assert [made.summarise(folder).digests for _ in range(2)] == ["from the rows"] * 2
     (folder / "digests.json").write_text("{")
-    assert made.summarise(folder)["digests"] == "from the rows"
+    assert made.summarise(folder).digests == "from the rows"
 
 
 def test_a_servers_own_ttft_stands_beside_ours(tmp_path: Path) -> None:
@@ -103,42 +111,42 @@ def test_a_servers_own_ttft_stands_beside_ours(tmp_path: Path) -> None:
             row.outcome = Outcome.RATE_LIMITED
         writer.append(row)
     writer.flush()
-    (result,) = made.summarise(tmp_path)["results"]
-    assert result["server"]["ttft_difference"]["p50"] == pytest.approx(0.002)
-    refused = result["counts"]["outcomes"]["rate_limited"]
-    assert result["counts"]["admitted"] == 1 - refused / result["counts"]["counted"] < 0.92
+    (result,) = made.summarise(tmp_path).results
+    assert result.server["ttft_difference"].p50 == pytest.approx(0.002)
+    refused = result.counts.outcomes["rate_limited"]
+    assert result.counts.admitted == 1 - refused / result.counts.counted < 0.92
 
 
-def test_slices_hold_every_counted_request_once(summed: dict) -> None:
-    for result in summed["results"]:
-        counts = result["counts"]
-        assert sum(row["n"] for row in result["slices"]["in_flight"]) == counts["counted"]
-        assert sum(row["n"] for row in result["slices"]["prompt_tokens"]) == counts["counted"]
-        assert sum(row["n"] for row in result["slices"]["output_count"]) == counts["ok"]
-        assert sum(row["failed"] for row in result["slices"]["prompt_tokens"]) == counts["failed"]
+def test_slices_hold_every_counted_request_once(summed: Summary) -> None:
+    for result in summed.results:
+        counts = result.counts
+        assert sum(row.n for row in result.slices["in_flight"]) == counts.counted
+        assert sum(row.n for row in result.slices["prompt_tokens"]) == counts.counted
+        assert sum(row.n for row in result.slices["output_count"]) == counts.ok
+        assert sum(row.failed for row in result.slices["prompt_tokens"]) == counts.failed
 
 
-def test_what_the_server_told_is_told_and_nothing_else(summed: dict) -> None:
-    found = summed
-    assert of(found, "h100", "1x")["server"] == dict.fromkeys((*summary.SERVER, "ttft_difference"))
-    account = of(found, "groqrack", "1x")["server"]
-    assert account["server_queue"]["n"] == of(found, "groqrack", "1x")["counts"]["ok"]
+def test_what_the_server_told_is_told_and_nothing_else(summed: Summary) -> None:
+    summary = summed
+    assert of(summary, "h100", "1x").server == dict.fromkeys((*SERVER, "ttft_difference"))
+    account = of(summary, "groqrack", "1x").server
+    assert account["server_queue"].n == of(summary, "groqrack", "1x").counts.ok
     assert account["server_decode"] is None
 
 
 def test_goodput(folder: Path, rows: list[Exchange]) -> None:
     result = of(made.summarise(folder, {"ttft": 0.1, "tpot": 0.01}), "h100", "1x")
-    met = [row for row in rows if row.target == "h100" and row.step == "1x" and row.counted and row.ok
+    met = [row for row in rows if row.target == "h100" and row.step == "1x" and row.call.counted and row.ok
            and row.ttft <= 0.1 and (row.tpot is None or row.tpot <= 0.01)]  # fmt: skip
-    assert result["goodput"]["good"] == len(met)
-    assert result["goodput"]["requests_per_s"] == pytest.approx(len(met) / 57)
-    assert result["vllm"]["request_goodput"] == pytest.approx(len(met) / 57)
+    assert result.goodput.good == len(met)
+    assert result.goodput.requests_per_s == pytest.approx(len(met) / 57)
+    assert result.vllm["request_goodput"] == pytest.approx(len(met) / 57)
 
 
 def test_an_undefined_figure_violates_no_objective() -> None:
     rows = pd.DataFrame({"ttft": [0.1, 0.1, 0.3], "tpot": [np.nan, 0.02, 0.02], "e2e": [1.0, 1.0, 1.0]})
-    assert run_folder.meets(rows, {"ttft": 0.2, "tpot": 0.01}).tolist() == [True, False, False]
-    assert run_folder.meets(rows, {"ttft": 0.1, "tpot": 0.02}).tolist() == [True, True, False]
+    assert meets(rows, {"ttft": 0.2, "tpot": 0.01}).tolist() == [True, False, False]
+    assert meets(rows, {"ttft": 0.1, "tpot": 0.02}).tolist() == [True, True, False]
 
 
 def test_whole_answers_have_no_ttft_and_their_end_is_what_users_wait_for(tmp_path: Path) -> None:
@@ -151,29 +159,30 @@ def test_whole_answers_have_no_ttft_and_their_end_is_what_users_wait_for(tmp_pat
         writer.append(row)
     writer.flush()
     summary = made.summarise(tmp_path, {"ttft": 0.5})
-    (result,) = summary["results"]
-    answered = [row for row in rows if row.ok and row.counted]
-    assert result["metrics"]["ttft"]["n"] == result["metrics"]["tpot"]["n"] == 0
-    assert result["metrics"]["e2e"]["n"] == result["counts"]["whole"] == len(answered)
-    assert 0 < result["goodput"]["good"] == sum(row.e2e <= 0.5 for row in answered) < len(answered)
-    assert f"h100 at 1x: {len(answered)} answers did not stream: they have no TTFT and no TPOT." in text.notes(summary)
+    (result,) = summary.results
+    answered = [row for row in rows if row.ok and row.call.counted]
+    assert result.metrics["ttft"].n == result.metrics["tpot"].n == 0
+    assert result.metrics["e2e"].n == result.counts.whole == len(answered)
+    assert 0 < result.goodput.good == sum(row.e2e <= 0.5 for row in answered) < len(answered)
+    note = f"h100 at 1x: {len(answered)} answers did not stream: they have no TTFT and no TPOT."
+    assert note in findings.notes(summary)
     assert "answers did not stream" in made.page([tmp_path]).read_text()
 
 
-def test_the_overloaded_are_named(summed: dict) -> None:
-    found = summed
-    loaded = {(result["target"], result["step"]) for result in found["results"] if result["overloaded"]}
+def test_the_overloaded_are_named(summed: Summary) -> None:
+    summary = summed
+    loaded = {(result.target, result.step) for result in summary.results if result.overloaded}
     assert loaded == {("groqrack", "3x"), ("gpu+groq", "3x")}
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_steady_loads_are_not_called_overloaded(tmp_path: Path, seed: int) -> None:
     folder = made.run(tmp_path, (made.RACK,), steps={"": 10.0}, seed=seed * 11)
-    assert not made.summarise(folder)["results"][0]["overloaded"]
+    assert not made.summarise(folder).results[0].overloaded
 
 
 def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
-    rows = [Exchange(index=i, target="t", due=i * made.S, prompt_tokens=1, output_tokens=1, outcome=Outcome.CUT)
+    rows = [make_exchange(index=i, target="t", due=i * made.S, prompt_tokens=1, output_tokens=1, outcome=Outcome.CUT)
             for i in range(60)]  # fmt: skip
     for row in rows[:20]:
         row.outcome, row.done = Outcome.OK, row.due + 1000
@@ -194,9 +203,9 @@ def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
     ],
 )
 def test_validity_from_files(tmp_path: Path, more: dict, status: str, words: str) -> None:
-    judged = made.summarise(made.run(tmp_path, (made.GPU,), seconds=20, **more))["validity"]
-    assert judged["status"] == status
-    assert words in judged["reasons"][0]["text"]
+    judged = made.summarise(made.run(tmp_path, (made.GPU,), seconds=20, **more)).validity
+    assert judged.status == status
+    assert words in judged.reasons[0].text
 
 
 def test_a_clock_step_is_told_and_its_requests_left_out(tmp_path: Path) -> None:
@@ -205,10 +214,10 @@ def test_a_clock_step_is_told_and_its_requests_left_out(tmp_path: Path) -> None:
         row.stepped = number < 5
         writer.append(row)
     writer.flush()
-    found = made.summarise(tmp_path)
-    (result,) = found["results"]
-    assert result["metrics"]["ttft"]["n"] == result["counts"]["ok"] - 5
-    assert "5 requests were open while the clock was stepped" in str(found["validity"])
+    summary = made.summarise(tmp_path)
+    (result,) = summary.results
+    assert result.metrics["ttft"].n == result.counts.ok - 5
+    assert "5 requests were open while the clock was stepped" in str(summary.validity)
 
 
 def test_faults_of_ours_give_no_verdict_on_the_server(tmp_path: Path) -> None:
@@ -221,25 +230,24 @@ def test_faults_of_ours_give_no_verdict_on_the_server(tmp_path: Path) -> None:
     writer.flush()
     (tmp_path / "run.json").write_text(json.dumps(made.facts_of((), [], 0, 7, "completed")))
     run = run_folder.open_run(tmp_path)
-    found = summary.save(run)
-    assert found["validity"]["status"] == "invalid"
-    (reason,) = found["validity"]["reasons"]
-    assert reason["text"].startswith("20 of ") and "ulimit" in reason["remedy"]
-    verdicts = gates.judge(run_folder.samples(run, {}), [gates.parse("errors < 1%")], found["validity"]["reasons"])
-    assert gates.exit_code(verdicts, found["validity"]["status"]) == 3
+    summary = save(run)
+    assert summary.validity.status == "invalid"
+    (reason,) = summary.validity.reasons
+    assert reason.text.startswith("20 of ") and "ulimit" in reason.remedy
+    assert exit_code(judge(run, ["errors < 1%"]), summary.validity.status) == 3
 
 
 def test_tries_are_told_from_requests(tmp_path: Path) -> None:
     rows = made.exchanges(made.GPU, seconds=30)
-    again = [dataclasses.replace(row, attempt=2) for row in rows[-7:]]
+    again = [dataclasses.replace(row, call=dataclasses.replace(row.call, attempt=2)) for row in rows[-7:]]
     writer = row_files.Writer(tmp_path, 0)
     for row in rows + again:
         writer.append(row)
     writer.flush()
-    found = made.summarise(tmp_path)
-    counted = sum(row.counted for row in rows)
+    summary = made.summarise(tmp_path)
+    counted = sum(row.call.counted for row in rows)
     said = f"h100 at 1x: {counted + 7} tries of {counted} requests: each try is a row, and n and failed count tries."
-    assert said in text.notes(found)
+    assert said in findings.notes(summary)
 
 
 def test_a_request_is_admitted_where_one_of_its_tries_was(tmp_path: Path) -> None:
@@ -252,14 +260,15 @@ def test_a_request_is_admitted_where_one_of_its_tries_was(tmp_path: Path) -> Non
         tries = 1 if row.index < 7 else 2 if row.index < 11 else 3
         for attempt in range(1, tries + 1):
             last = attempt == tries and row.index != 11
-            writer.append(dataclasses.replace(row, attempt=attempt, **({} if last else refused)))
+            call = dataclasses.replace(row.call, attempt=attempt)
+            writer.append(dataclasses.replace(row, call=call, **({} if last else refused)))
     writer.flush()
-    found = made.summarise(tmp_path)
-    (result,) = found["results"]
-    assert (result["counts"]["requests"], result["counts"]["counted"]) == (12, 18)
-    assert result["counts"]["admitted"] == pytest.approx(11 / 12)
+    summary = made.summarise(tmp_path)
+    (result,) = summary.results
+    assert (result.counts.requests, result.counts.counted) == (12, 18)
+    assert result.counts.admitted == pytest.approx(11 / 12)
     said = "91.7% admitted: 1 of 12 requests were refused for their rate at every try, as were 7 of 18 tries"
-    assert any(said in note for note in text.notes(found))
+    assert any(said in note for note in findings.notes(summary))
     assert ">7 refused</td>" in made.page([tmp_path]).read_text()
 
 
@@ -274,11 +283,12 @@ def test_answers_that_came_all_at_once_are_told(tmp_path: Path) -> None:
     for row in rows:
         writer.append(row)
     writer.flush()
-    found = made.summarise(tmp_path)
-    assert any("3 answers came all at once: their TTFT is their E2E" in note for note in text.notes(found))
-    found["results"][0]["counts"]["at_once"] = 1  # of 200
+    summary = made.summarise(tmp_path)
+    assert any("3 answers came all at once: their TTFT is their E2E" in note for note in findings.notes(summary))
     assert len(rows) > 100
-    assert not any("all at once" in note for note in text.notes(found))
+    (result,) = summary.results
+    once = dataclasses.replace(result, counts=dataclasses.replace(result.counts, at_once=1))  # of 200
+    assert not any("all at once" in note for note in findings.notes(dataclasses.replace(summary, results=[once])))
 
 
 def test_a_request_sent_twice_is_found(tmp_path: Path) -> None:
@@ -288,33 +298,34 @@ def test_a_request_sent_twice_is_found(tmp_path: Path) -> None:
     row.started, row.sent, row.done = row.due + 1, row.due + 2, row.due + 3
     again.append(row)
     again.flush()
-    assert "1 requests were sent twice" in made.summarise(folder)["validity"]["reasons"][0]["text"]
+    assert "1 requests were sent twice" in made.summarise(folder).validity.reasons[0].text
 
 
 def test_without_run_json_the_rows_still_speak(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=20)
     (folder / "run.json").unlink()
-    found = made.summarise(folder)
-    assert found["validity"]["status"] == "invalid"  # nothing says how the run ended
-    assert found["results"][0]["metrics"]["ttft"]["quantiles"][0]["value"] > 0
+    summary = made.summarise(folder)
+    assert summary.validity.status == "invalid"  # nothing says how the run ended
+    assert summary.results[0].metrics["ttft"].quantiles[0].value > 0
 
 
 def test_nothing_answered_at_all(tmp_path: Path) -> None:
     writer = row_files.Writer(tmp_path, 0)
     for index in range(10):
         due = index * made.S
-        writer.append(Exchange(index=index, target="dead", due=due, prompt_tokens=5, output_tokens=5, started=due,
+        writer.append(make_exchange(index=index, target="dead", due=due, prompt_tokens=5, output_tokens=5, started=due,
                                done=due + 9, outcome=Outcome.REFUSED, error="refused"))  # fmt: skip
     writer.flush()
-    found = made.summarise(tmp_path)
-    (result,) = found["results"]
-    assert list(text.alarms(found)) == ["dead: every request failed, 10 of them; refused: refused"]
+    summary = made.summarise(tmp_path)
+    (result,) = summary.results
+    assert list(findings.alarms(summary)) == ["dead: every request failed, 10 of them; refused: refused"]
     assert "every request failed" in made.page([tmp_path]).read_text()
-    assert result["metrics"]["ttft"]["quantiles"][0] | {"digest": 0} == {
+    stored = json.loads((tmp_path / "summary.json").read_text())["results"][0]
+    assert stored["metrics"]["ttft"]["quantiles"][0] | {"digest": 0} == {
         "q": 0.5, "value": None, "unbounded": True, "low": None, "high": None, "answered": None, "n": 10, "needs": 6,
         "enough": True, "digest": 0, "digest_error": None,
     }  # fmt: skip
-    assert result["errors"] == [{"outcome": "refused", "error": "refused", "n": 10}]
+    assert result.errors == [ErrorCount("refused", "refused", 10)]
 
 
 @pytest.mark.parametrize(("content", "words"), [("{", "not JSON"), ("[]", "expected an object")])
@@ -334,25 +345,25 @@ def in_two_files(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("told_by", ["workers", "phases"])
 def test_a_row_file_that_is_gone_is_noticed(in_two_files: Path, told_by: str) -> None:
-    assert made.summarise(in_two_files)["validity"]["status"] == "valid"
+    assert made.summarise(in_two_files).validity.status == "valid"
     gone, kept = row_files.files(in_two_files)
     lost = row_files.pq.read_metadata(gone).num_rows
     gone.unlink()
     facts = json.loads((in_two_files / "run.json").read_text())
     (in_two_files / "run.json").write_text(json.dumps({**facts, "workers": [], "phases": [], told_by: facts[told_by]}))
-    found = made.summarise(in_two_files)
-    assert found["validity"]["status"] == "invalid"
-    assert f"{lost} exchanges that the run recorded are in no readable row file" in str(found["validity"])
-    assert sum(result["counts"]["recorded"] for result in found["results"]) == row_files.pq.read_metadata(kept).num_rows
+    summary = made.summarise(in_two_files)
+    assert summary.validity.status == "invalid"
+    assert f"{lost} exchanges that the run recorded are in no readable row file" in str(summary.validity)
+    assert sum(result.counts.recorded for result in summary.results) == row_files.pq.read_metadata(kept).num_rows
 
 
 def test_a_cut_row_file_is_named_and_the_others_are_reported(in_two_files: Path) -> None:
     cut, _ = row_files.files(in_two_files)
     cut.write_bytes(cut.read_bytes()[:-50])
-    found = made.summarise(in_two_files)
-    assert [result["step"] for result in found["results"]] == ["2x"]
-    assert found["validity"]["status"] == "invalid"
-    assert f"row files that can't be read, left out: {cut.name}" in str(found["validity"])
+    summary = made.summarise(in_two_files)
+    assert [result.step for result in summary.results] == ["2x"]
+    assert summary.validity.status == "invalid"
+    assert f"row files that can't be read, left out: {cut.name}" in str(summary.validity)
 
 
 def test_where_no_row_file_can_be_read_there_is_nothing_to_report(in_two_files: Path) -> None:
@@ -363,7 +374,7 @@ def test_where_no_row_file_can_be_read_there_is_nothing_to_report(in_two_files: 
 
 
 def test_without_a_counted_request_there_is_no_verdict(tmp_path: Path) -> None:
-    judged = made.summarise(made.run(tmp_path, (made.GPU,), seconds=5, warmup=60))["validity"]
-    assert judged["status"] == "invalid"
+    judged = made.summarise(made.run(tmp_path, (made.GPU,), seconds=5, warmup=60)).validity
+    assert judged.status == "invalid"
     assert "no verdict: no request was counted" in str(judged)
-    assert gates.exit_code([], judged["status"]) == 3
+    assert exit_code([], judged.status) == 3

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import os
 import re
 from dataclasses import replace
 from itertools import combinations
+from math import inf
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from reports import number_format
-from reports.analysis import comparison, gates, leaders
-from reports.render import text
-from reports.store import run_folder
+from reports.analysis import leaders, verdicts
+from reports.analysis.comparison import Comparison, GivenLengths, Interval, Ratio
+from reports.analysis.quantiles import Quantile
+from reports.analysis.summary import Summary, summarise
+from reports.render import findings, text
 from reports.store.run_folder import Run
 from tests.reports import made
 
@@ -33,24 +34,24 @@ def same(name: str, said: str) -> None:
     assert said == path.read_text()
 
 
-def printed(width: int, found: dict) -> str:
+def printed(width: int, summary: Summary) -> str:
     out = io.StringIO()
     text.print_summary(
-        found, Console(file=out, width=width, force_terminal=True, color_system=None, legacy_windows=False)
+        summary, Console(file=out, width=width, force_terminal=True, color_system=None, legacy_windows=False)
     )
     return out.getvalue()
 
 
-def test_the_verdict_table(summed: dict[str, Any]) -> None:
+def test_the_verdict_table(summed: Summary) -> None:
     same("summary.txt", printed(120, summed))
 
 
-def test_at_eighty_columns_e2e_and_tokens_give_way(summed: dict[str, Any]) -> None:
+def test_at_eighty_columns_e2e_and_tokens_give_way(summed: Summary) -> None:
     same("summary-narrow.txt", printed(80, summed))
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
-def test_no_figure_or_head_is_cut_at_any_width(summed: dict[str, Any], width: int) -> None:
+def test_no_figure_or_head_is_cut_at_any_width(summed: Summary, width: int) -> None:
     table = printed(width, summed).partition("fastest")[0].splitlines()[1:]
     assert max(map(len, table)) <= width
     assert not any("…" in line for line in table)
@@ -58,10 +59,10 @@ def test_no_figure_or_head_is_cut_at_any_width(summed: dict[str, Any], width: in
     assert ("TPOT p99" in "".join(table)) == (width >= 60)
 
 
-def test_a_long_name_is_cut_and_a_long_title_is_not(summed: dict[str, Any]) -> None:
+def test_a_long_name_is_cut_and_a_long_title_is_not(summed: Summary) -> None:
     step = "3x and " + "more " * 20
-    changed = [{**result, "target": "t" * 90, "step": step} for result in summed["results"]]
-    said = printed(80, {**summed, "results": changed})
+    changed = [replace(result, target="t" * 90, step=step) for result in summed.results]
+    said = printed(80, replace(summed, results=changed))
     assert step in said
     assert "ttttttttttttttttttt…   " in said
 
@@ -87,44 +88,45 @@ def test_one_target_invalid(tmp_path: Path) -> None:
 
 
 def test_gates(read_back: Run) -> None:
-    asked = ["ttft p99 < 800ms", "@1x: tpot p99 < 5ms", "errors < 1%", "goodput > 8/s", "h100@1x: e2e p99.9 < 9s"]
-    verdicts = gates.judge(run_folder.samples(read_back, {"ttft": 0.8}), [gates.parse(one) for one in asked])
+    slos = ["ttft p99 < 800ms", "@1x: tpot p99 < 5ms", "errors < 1%", "goodput > 8/s", "h100@1x: e2e p99.9 < 9s"]
+    judged = verdicts.judge(summarise(read_back, {"ttft": 0.8}), slos)
     out = io.StringIO()
-    text.print_verdicts(verdicts, Console(file=out, width=130))
+    text.print_verdicts(judged, Console(file=out, width=130))
     same("gates.txt", out.getvalue())
 
 
 def test_gates_on_a_narrow_terminal_are_sentences(read_back: Run) -> None:
-    asked = [gates.parse("h100@1x: ttft p99 < 800ms"), gates.parse("h100@1x: e2e p99.9 < 9s")]
-    verdicts = gates.judge(run_folder.samples(read_back, {}), asked)
+    judged = verdicts.judge(read_back, ["h100@1x: ttft p99 < 800ms", "h100@1x: e2e p99.9 < 9s"])
     out = io.StringIO()
-    text.print_verdicts(verdicts, Console(file=out, width=60, force_terminal=True, color_system=None))
+    text.print_verdicts(judged, Console(file=out, width=60, force_terminal=True, color_system=None))
     assert out.getvalue().splitlines() == [
         "pass h100@1x: ttft p99 < 800ms, h100 at 1x: 167 ms, 164 ms–∞, the limit lies inside the 95 % interval",
         "too few samples h100@1x: e2e p99.9 < 9s, h100 at 1x: -, n=514, needs 2995",
     ]
 
 
-def median(value: float | None, high: float | None = 0.0) -> dict[str, Any]:
+def median(value: float | None, high: float | None = 0.0) -> Quantile:
     """The p50 of a target; None is unbounded."""
-    high = value if high == 0.0 else high
-    return {"q": 0.5, "value": value, "unbounded": value is None, "low": value, "high": high, "enough": True}
+    low, high = (inf if bound is None else bound for bound in (value, value if high == 0.0 else high))
+    return Quantile(0.5, low, value is None, low, high, low, 40, 6, True)
 
 
-def ratio(value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
-    return {"value": value, "low": low or value, "high": high or value}
+def ratio(value: float, low: float | None = None, high: float | None = None) -> Interval:
+    return Interval(value, low or value, high or value)
 
 
-def led(medians: dict[str, dict[str, Any]], pairs: dict[tuple[str, str], tuple[dict[str, Any], str | None]]) -> str:
+def compared(
+    base: str, other: str, metric: str, found: Interval | None, winner: str | None, like: bool = True
+) -> Comparison:
+    """Two targets in a step, with one metric."""
+    of_metric = None if found is None else Ratio(40, found, 0.0, 0.0, winner, None)
+    return Comparison(base, other, "1x", 40, 0, 0, GivenLengths(1, 1, like), {metric: of_metric}, [], [])
+
+
+def led(medians: dict[str, Quantile], pairs: dict[tuple[str, str], tuple[Interval, str | None]]) -> str:
     """The leader's line of one step, as it is printed, for TTFT."""
-    comparison = [
-        {"step": "1x", "base": base, "other": other, "pairs": 40, "lengths": {"comparable": True},
-         "metrics": {"ttft": {"median": found, "winner": winner}}}
-        for (base, other), (found, winner) in pairs.items()
-    ]  # fmt: skip
-    results = [{"target": n, "step": "1x", "metrics": {"ttft": {"quantiles": [m]}}} for n, m in medians.items()]
-    (found,) = leaders.leads({"comparison": comparison, "results": results}, "ttft")
-    return str(found)
+    comparisons = [compared(*both, "ttft", found, winner) for both, (found, winner) in pairs.items()]
+    return str(leaders.lead("1x", "ttft", medians, comparisons))
 
 
 def test_whom_nobody_beats_is_not_level_with_the_first_for_it() -> None:
@@ -144,7 +146,7 @@ def test_whom_nobody_beats_is_not_level_with_the_first_for_it() -> None:
 
 
 def test_failed_targets_are_named_together_and_never_lead() -> None:
-    dead = ({"value": None, "low": None, "high": None}, "good")
+    dead = (Interval(None, None, None), "good")
     pairs = {
         ("good", "slow"): (ratio(2.0), "good"),
         ("good", "s429"): dead,
@@ -163,7 +165,7 @@ def test_a_target_without_an_answer_has_failed_in_every_phase(tmp_path: Path) ->
     """Not "answers of different length": it gave none."""
     folder = made.run(tmp_path, (made.GPU, replace(made.RACK, fails=1.0), replace(made.HYBRID, fails=1.0)), seconds=20)
     summed = made.summarise(folder)
-    whole = [row[4] for row in comparison.table(summed["comparison"]) if row[2].startswith("whole")]
+    whole = [row[4] for row in findings.comparison_rows(summed.comparison) if row[2].startswith("whole")]
     assert whole == ["not comparable: no request that both answered"] * 3
     for _, (found,) in leaders.matrix(summed):
         assert (found.leaders, found.failed, found.why) == (("h100",), ("groqrack", "gpu+groq"), "")
@@ -173,35 +175,24 @@ def test_an_odd_target_stands_aside() -> None:
     """Three that can be compared have a leader, whatever two others did."""
     names = ("fast", "slow", "slower", "chatty", "dumb")
 
-    def pair(base: str, other: str) -> dict[str, Any]:
-        odd, found = "chatty" in (base, other), None if "dumb" in (base, other) else {"median": ratio(2.0)}
-        return {
-            "step": "1x", "base": base, "other": other, "pairs": 9, "lengths": {"comparable": not odd},
-            "metrics": {"e2e": None if found is None else {**found, "winner": base}},
-        }  # fmt: skip
+    def pair(base: str, other: str) -> Comparison:
+        found = None if "chatty" in (base, other) or "dumb" in (base, other) else ratio(2.0)
+        return compared(base, other, "e2e", found, base, like="chatty" not in (base, other))
 
-    summary = {
-        "comparison": [pair(*both) for both in combinations(names, 2)],
-        "results": [
-            {"target": name, "step": "1x", "metrics": {"e2e": {"quantiles": [median(1.0 + at)]}}}
-            for at, name in enumerate(names)
-        ],
-    }
-    (found,) = leaders.leads(summary, "e2e")
+    medians = {name: median(1.0 + at) for at, name in enumerate(names)}
+    found = leaders.lead("1x", "e2e", medians, [pair(*both) for both in combinations(names, 2)])
     assert (found.leaders, found.behind, set(found.aside)) == (("fast",), "slow", {"chatty", "dumb"})
     assert "without chatty, dumb: " in str(found)
-    summary["results"] = [row for row in summary["results"] if row["target"] in ("fast", "chatty")]
-    summary["comparison"] = [pair("fast", "chatty")]
-    (found,) = leaders.leads(summary, "e2e")
+    two = {name: medians[name] for name in ("fast", "chatty")}
+    found = leaders.lead("1x", "e2e", two, [pair("fast", "chatty")])
     assert str(found) == "not comparable: the targets gave answers of different length"
 
 
-def test_leads(summed: dict[str, Any]) -> None:
-    found = summed
-    said = [f"{phase}: {one.step}: {one}" for phase, leads in leaders.matrix(found) for one in leads]
-    same("leads.txt", "\n".join([*said, *leaders.sentences(found)]))
-    (flip,) = leaders.flips(leaders.leads(found, "e2e"))
-    assert flip[1].leaders == ("h100",)
+def test_leads(summed: Summary) -> None:
+    lines = [f"{phase}: {lead.step}: {lead}" for phase, leads in leaders.matrix(summed) for lead in leads]
+    same("leads.txt", "\n".join([*lines, *findings.sentences(summed)]))
+    (flip,) = leaders.flips_of_leads(leaders.leads(summed, "e2e"))
+    assert flip.winners == ("h100",)
 
 
 def test_html_fragments(report: Path) -> None:
@@ -210,18 +201,21 @@ def test_html_fragments(report: Path) -> None:
     same("fragments.html", "\n".join(fragments[:2]))
 
 
-def test_refusals_are_told_apart_from_failures(summed: dict[str, Any]) -> None:
-    result = copy.deepcopy(summed["results"][0])
-    result["counts"] |= {"counted": 50, "requests": 50, "failed": 8, "admitted": 0.9, "unsent": 7,
-                         "outcomes": {"ok": 42, "rate_limited": 5, "timeout": 3}}  # fmt: skip
-    said = list(text.notes({**summed, "results": [result]}))
+def test_refusals_are_told_apart_from_failures(summed: Summary) -> None:
+    counts = replace(
+        summed.results[0].counts, counted=50, requests=50, failed=8, admitted=0.9, unsent=7,
+        outcomes={"ok": 42, "rate_limited": 5, "timeout": 3},
+    )  # fmt: skip
+    changed = replace(summed, results=[replace(summed.results[0], counts=counts)])
+    said = list(findings.notes(changed))
     assert any("90.0% admitted: 5 of 50 requests were refused for their rate; in perc" in line for line in said)
     assert any("requests had no turn before the end" in line for line in said)
-    assert "  3 + 5 refused  " in printed(120, {**summed, "results": [result]})
+    assert "  3 + 5 refused  " in printed(120, changed)
 
 
 @pytest.mark.parametrize(
     ("failed", "refused", "said"), [(0, 0, "0"), (8, 0, "8"), (8, 5, "3 + 5 refused"), (1200, 1200, "1,200 refused")]
 )
-def test_failures(failed: int, refused: int, said: str) -> None:
-    assert number_format.failures({"failed": failed, "outcomes": {"rate_limited": refused} if refused else {}}) == said
+def test_failures(summed: Summary, failed: int, refused: int, said: str) -> None:
+    outcomes = {"rate_limited": refused} if refused else {}
+    assert number_format.failures(replace(summed.results[0].counts, failed=failed, outcomes=outcomes)) == said

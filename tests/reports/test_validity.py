@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from reports.analysis.validity import Conduct, Evidence, Status, judge
@@ -61,7 +62,7 @@ def test_the_table(evidence: dict[str, Any], conduct: dict[str, Any], status: St
     assert judged.status is status
     assert words in " | ".join(reason.text for reason in judged.reasons)
     assert bool(judged.reasons) == (status is not VALID)
-    facts = judged.as_json()
+    facts = orjson.loads(orjson.dumps(judged))
     assert facts["status"] == str(status)
     assert [reason["text"] for reason in facts["reasons"]] == [reason.text for reason in judged.reasons]
 

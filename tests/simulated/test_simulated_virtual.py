@@ -43,14 +43,14 @@ def test_an_exchange_for_each_request(requests, name, settings):
     for exchange in found:
         assert (exchange.target, exchange.step) == ("t", "s")
         if exchange.outcome is Outcome.OK:
-            assert sum(exchange.token_events) == exchange.output_count == max(1, exchange.output_tokens)
+            assert sum(exchange.token_events) == exchange.output_count == max(1, exchange.call.request.output_tokens)
             assert all(before <= after for before, after in pairwise(exchange.token_at))
             assert exchange.due < exchange.token_at[0] <= exchange.token_at[-1] == exchange.done
             phases = (exchange.server_queue, exchange.server_prefill, exchange.server_transfer or 0.0)
             assert sum(phases) == pytest.approx(exchange.ttft, abs=1e-6)
             assert exchange.server_decode == pytest.approx(exchange.e2e - exchange.ttft, abs=1e-6)
         else:
-            assert exchange.prompt_tokens + exchange.output_tokens > endpoint.station.limit
+            assert exchange.call.request.prompt_tokens + exchange.call.request.output_tokens > endpoint.station.limit
             assert (exchange.status, exchange.outcome) == (400, Outcome.HTTP_ERROR)
 
 

@@ -17,7 +17,8 @@ import pytest
 from targets.client.http_client import HttpClient
 from targets.clock import Clock
 from targets.exchange import Exchange, Outcome
-from targets.target import Call, Target
+from targets.target import Target
+from tests.exchanges import make_call
 
 
 class TruthServer:
@@ -56,7 +57,7 @@ class Caller:
 
     def start(self, prompt: str = "a few words", **ask: Any) -> None:
         fields: dict[str, Any] = {"prompt_tokens": 3, "output_tokens": 4, **ask}
-        self.target.start(Call(self.started, self.clock.now(), prompt, **fields), self.over.append)
+        self.target.start(make_call(self.started, self.clock.now(), prompt, **fields), self.over.append)
         self.started += 1
 
     def wait(self, seconds: float = 10.0) -> list[Exchange]:

@@ -15,6 +15,7 @@ from targets.client.http import HttpError, Response
 from targets.client.sse import Decoder, SseError
 from targets.exchange import Exchange, Outcome
 from targets.wire import chat
+from tests.exchanges import make_exchange
 
 from .wire_cases import CASES, HEAD, Case, frame
 
@@ -24,7 +25,7 @@ SEEDS = 12
 
 def read(case: Case, pieces: Iterable[bytes]) -> Exchange:
     """The exchange that the case's pieces make, each arriving a millisecond after the one before."""
-    exchange = Exchange(0, "", 0, 1, 2, sent=0)
+    exchange = make_exchange(0, "", 0, 1, 2, sent=0)
     answer = Answer(exchange, chat, chat.Reader(), ORIGIN)
     end = None
     at = ORIGIN

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from targets.client.answer import Answer
 from targets.client.http_client import diagnostics
 from targets.client.sse import Decoder
-from targets.exchange import Exchange, Outcome
+from targets.exchange import Outcome
 from targets.target import Limits
 from targets.wire import WIRES
+from tests.exchanges import make_exchange
 
 from . import hostile
 from .scripted import Scripted
@@ -49,7 +50,7 @@ def test_hostile_bytes_end_in_an_outcome(seed: int, name: str) -> None:
     """Every wire format: whatever comes, `feed` and `closed` give an End and raise nothing."""
     dice = random.Random(seed)
     wire: Any = WIRES[name]
-    exchange = Exchange(0, "", 0, 1, 1, sent=0)
+    exchange = make_exchange(0, "", 0, 1, 1, sent=0)
     answer = Answer(exchange, wire, wire.Reader(), 0)
     end = None
     for at, piece in enumerate(hostile.pieces(dice, hostile.answer(dice)), 1):

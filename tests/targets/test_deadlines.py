@@ -6,21 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from targets.address import Address
-from targets.client.deadlines import TICK, Deadlines
+from targets.client.deadlines import TICK_NS, Deadlines
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("put"), st.integers(0, 5), st.integers(-TICK, 9 * TICK)),
+        st.tuples(st.just("put"), st.integers(0, 5), st.integers(-TICK_NS, 9 * TICK_NS)),
         st.tuples(st.just("drop"), st.integers(0, 5), st.just(0)),
-        st.tuples(st.just("wait"), st.just(0), st.integers(0, 4 * TICK)),
-        st.tuples(st.just("sleep"), st.just(0), st.integers(0, 10**6 * TICK)),
+        st.tuples(st.just("wait"), st.just(0), st.integers(0, 4 * TICK_NS)),
+        st.tuples(st.just("sleep"), st.just(0), st.integers(0, 10**6 * TICK_NS)),
     )
 )
 
 
 @given(STEPS)
 def test_a_key_is_due_once_never_early_and_at_most_two_ticks_late(steps: list[tuple[str, int, int]]) -> None:
-    now = 1_000 * TICK
+    now = 1_000 * TICK_NS
     wheel: Deadlines[int] = Deadlines(now)
     wanted: dict[int, int] = {}
     for what, key, amount in steps:
@@ -36,7 +36,7 @@ def test_a_key_is_due_once_never_early_and_at_most_two_ticks_late(steps: list[tu
             assert len(due) == len(set(due))
             for one in due:
                 assert wanted.pop(one) <= now
-            assert all(instant > now - 2 * TICK for instant in wanted.values()), "overlooked"
+            assert all(instant > now - 2 * TICK_NS for instant in wanted.values()), "overlooked"
         assert len(wheel) == len(wanted)
 
 

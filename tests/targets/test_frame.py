@@ -13,6 +13,7 @@ from targets.client.answer import Answer
 from targets.client.fast_path import head, learn
 from targets.exchange import Exchange, Outcome
 from targets.wire import WIRES, chat, custom, sglang
+from tests.exchanges import make_exchange
 
 from .wire_cases import DONE, HEAD, frame
 
@@ -65,8 +66,8 @@ def streams(draw: Any) -> list[bytes]:
 
 
 def exchange_of(reads: list[bytes], wire: Any, *, framed: bool, leave_after: int | None = None) -> tuple[Exchange, int]:
-    exchange = Exchange(0, "", 0, 1, 1, sent=0)
-    answer = Answer(exchange, wire, wire.Reader(), 0, leave_after)
+    exchange = make_exchange(sent=0, leave_after=leave_after)
+    answer = Answer(exchange, wire, wire.Reader(), 0)
     if not framed:
         answer._lessons = 0
     for at, read in enumerate(reads, 1):

@@ -13,7 +13,8 @@ from gevent.event import AsyncResult
 from targets.client.http_client import HttpClient
 from targets.clock import Clock
 from targets.exchange import Exchange
-from targets.target import Call, Target
+from targets.target import Target
+from tests.exchanges import make_call
 
 from .scripted import GOOD, Peer, Scripted
 
@@ -38,7 +39,7 @@ def test_brackets_are_narrow_though_the_loop_is_idle(server: Scripted) -> None:
     widths = []
     for index in range(5):
         over: AsyncResult[Exchange] = AsyncResult()
-        target.start(Call(index, 0, "word", 1, 2), over.set)
+        target.start(make_call(index, 0, "word", 1, 2), over.set)
         exchange = over.get(timeout=10)
         assert exchange.unstamped and exchange.first_token and exchange.first_after
         widths.append((exchange.first_token - exchange.first_after) * 1e-9)

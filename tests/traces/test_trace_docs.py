@@ -1,6 +1,5 @@
 """docs/traces.md names every format, workload and command, and its examples work."""
 
-import json
 import re
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from loadgen.cli.trace import trace as commands
 from traces.formats.columns import TABLES
 from traces.reading import open_trace
-from traces.synthesis.workload import WORKLOADS, draw
+from traces.synthesis.workload import WORKLOADS, synthesise
 
 TEXT = (Path(__file__).parents[2] / "docs" / "traces.md").read_text()
 
@@ -33,4 +32,5 @@ def test_the_examples_work(tmp_path):
     table, workload = examples()
     (tmp_path / "t.csv").write_text(table)
     assert [r.due for r in open_trace(str(tmp_path / "t.csv"))] == [0, 4_314_579_000]
-    assert len(draw(json.loads(workload))) > 500
+    (tmp_path / "w.json").write_text(workload)
+    assert len(synthesise(str(tmp_path / "w.json"))) > 500

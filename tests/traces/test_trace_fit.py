@@ -1,9 +1,6 @@
 """`fit` makes traces like the one it saw; synthetic sessions are sound; bundled workloads behave like the real ones."""
 
-import json
-
 import numpy as np
-import orjson
 import pytest
 from scipy import stats
 
@@ -13,8 +10,9 @@ from traces.reading import open_trace
 from traces.statistics import describe
 from traces.synthesis import fit as fitting
 from traces.synthesis.fit import closeness, fit, kolmogorov
-from traces.synthesis.workload import draw, load, synthesise
+from traces.synthesis.workload import Workload, load, synthesise
 from traces.trace import Trace, build
+from traces.typed_json import from_json, from_plain, to_json
 
 REAL = {
     "azure-conv": "AzureLLMInferenceTrace_conv.csv",
@@ -23,9 +21,9 @@ REAL = {
 }
 
 
-def made(arrivals: dict, duration: float = 3000) -> dict:
+def made(arrivals: dict, duration: float = 3000) -> Workload:
     lengths = {"prompt": {"mixture": [[1, 6, 1]]}, "output": {"mixture": [[0.5, 3, 0.5], [0.5, 5, 0.5]]}}
-    return {"arrivals": arrivals, "duration": duration, "copula": 0.5, **lengths}
+    return from_plain(Workload, {"arrivals": arrivals, "duration": duration, "copula": 0.5, **lengths}, "made")
 
 
 @pytest.mark.parametrize(
@@ -38,9 +36,9 @@ def made(arrivals: dict, duration: float = 3000) -> dict:
     ],
 )
 def test_a_fit_to_a_synthetic_trace_makes_traces_like_it(arrivals):
-    trace = draw(made(arrivals), seed=5)
-    workload = json.loads(json.dumps(fit(trace)))
-    assert workload["copula"] == pytest.approx(0.5, abs=0.05)
+    trace = synthesise(made(arrivals), seed=5)
+    workload = from_json(Workload, to_json(fit(trace)), "fitted")
+    assert workload.copula == pytest.approx(0.5, abs=0.05)
     for found in closeness(trace, workload):
         assert abs(found["requests"]) < 0.05
         assert max(found["prompt_tokens KS"], found["output_tokens KS"]) < 0.02
@@ -49,22 +47,22 @@ def test_a_fit_to_a_synthetic_trace_makes_traces_like_it(arrivals):
 
 
 def test_an_even_beat_is_seen_as_one():
-    assert fit(draw(made({"rate": 5.0, "gaps": "constant"}, 300)))["arrivals"]["gaps"] == "constant"
+    assert fit(synthesise(made({"rate": 5.0, "gaps": "constant"}, 300))).arrivals.gaps == "constant"
 
 
 def test_on_and_off_is_seen_as_bursts():
     bursts = {"size": {"fixed": 100}, "off_ms": {"fixed": 60_000}, "gap_us": {"fixed": 20_000}}
-    trace = draw(made({"rate": 100 / 62, "bursts": bursts}), seed=1)
-    found = fit(trace)["arrivals"]["bursts"]
-    assert np.median([tokens for _, tokens in found["size"]["quantiles"]]) == pytest.approx(100, abs=1)
-    assert found["off_ms"]["quantiles"][30][1] == pytest.approx(60_000, rel=0.01)
-    faster = draw(made({"rate": 100 / 62, "bursts": bursts}), rate=10 * 100 / 62, duration=300)
+    trace = synthesise(made({"rate": 100 / 62, "bursts": bursts}), seed=1)
+    found = fit(trace).arrivals.bursts
+    assert np.median([tokens for _, tokens in found.size.quantiles]) == pytest.approx(100, abs=1)
+    assert found.off_ms.quantiles[30][1] == pytest.approx(60_000, rel=0.01)
+    faster = synthesise(made({"rate": 100 / 62, "bursts": bursts}), rate=10 * 100 / 62, duration=300)
     assert len(faster) == pytest.approx(len(trace), rel=0.05)
 
 
 def test_clients_are_superposed_in_proportion():
     clients = [{"rate": 3.0, "gaps": "constant"}, {"rate": 1.0, "gaps": "gamma", "shape": 0.1}]
-    trace = draw(made({"clients": clients}), rate=8.0, duration=1000)
+    trace = synthesise(made({"clients": clients}), rate=8.0, duration=1000)
     assert len(trace) == pytest.approx(8000, rel=0.05)
     assert (np.diff(trace.column("due")) >= 0).all()
 
@@ -91,11 +89,11 @@ def test_synthetic_sessions_are_sound(name):
 
 def test_agents_are_seen_as_sessions_that_grow():
     trace = synthesise("weka-agentic", duration=8000, rate=0.5)
-    spec = fit(trace)["sessions"]
-    assert spec["mean_turns"] > 20 and spec["block_tokens"] == 64
-    growth = dict(map(tuple, spec["growth"]["quantiles"]))
-    wanted = dict(map(tuple, load("weka-agentic")["sessions"]["growth"]["quantiles"]))
-    assert growth[0.5] == pytest.approx(wanted[0.5], rel=0.3)
+    spec = fit(trace).sessions
+    assert spec.mean_turns > 20 and spec.block_tokens == 64
+    growth = dict(map(tuple, spec.growth.quantiles))
+    expected = dict(map(tuple, load("weka-agentic").sessions.growth.quantiles))
+    assert growth[0.5] == pytest.approx(expected[0.5], rel=0.3)
 
 
 def test_synthetic_prefixes_are_reused_as_the_real_ones():
@@ -106,9 +104,11 @@ def test_synthetic_prefixes_are_reused_as_the_real_ones():
 
 def test_openings_that_recur_are_found_again():
     trace = synthesise("ragpulse", seed=3)
-    spec = fit(trace)["sessions"]
-    assert spec["common"] == 8 and spec["openings"]["blocks"] == 8
-    assert describe(draw(fit(trace))).prefix.hit_share == pytest.approx(describe(trace).prefix.hit_share, abs=0.03)
+    spec = fit(trace).sessions
+    assert spec.common == 8 and spec.openings.blocks == 8
+    assert describe(synthesise(fit(trace))).prefix.hit_share == pytest.approx(
+        describe(trace).prefix.hit_share, abs=0.03
+    )
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -129,10 +129,10 @@ def even(rows: int, apart: int = 10**9) -> Trace:
 
 @pytest.mark.parametrize("rows", [10, 20, 30])
 def test_a_short_trace_fits_too(rows):
-    workload = orjson.loads(orjson.dumps(fit(even(rows))))  # which takes no figure of NumPy's
+    workload = fit(even(rows))
+    assert from_json(Workload, to_json(workload), "fitted") == workload
     assert len(closeness(even(rows), workload)) == 3
-    workload["duration"] = 100
-    assert set(draw(workload).column("prompt_tokens")) == {5}
+    assert set(synthesise(workload, duration=100).column("prompt_tokens")) == {5}
 
 
 @pytest.mark.parametrize(("rows", "apart"), [(1, 1), (2, 0), (9, 10**9), (10, 0)])

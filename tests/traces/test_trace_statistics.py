@@ -7,6 +7,7 @@ import pytest
 
 from traces.statistics import describe, dispersion, prefix_reuse, spearman
 from traces.trace import NS_PER_S, build
+from traces.typed_json import to_plain
 
 
 def prefixed(prefixes, lengths, block_tokens):
@@ -62,7 +63,7 @@ def test_all_statistics_are_json(rows):
     trace = build(
         {"due": range(0, rows * NS_PER_S, NS_PER_S), "prompt_tokens": [5] * rows, "output_tokens": [0] * rows}
     )
-    again = json.loads(json.dumps(describe(trace).to_json(), allow_nan=False))
+    again = json.loads(json.dumps(to_plain(describe(trace)), allow_nan=False))
     assert again["requests"] == rows
     assert again["timeline"] is None or sum(again["timeline"]["counts"]) == rows
-    json.dumps(describe(trace[0:0]).to_json(), allow_nan=False)
+    json.dumps(to_plain(describe(trace[0:0])), allow_nan=False)

@@ -11,7 +11,8 @@ from scipy import stats
 
 from traces.errors import InputError
 from traces.synthesis import lengths
-from traces.synthesis.arrivals import arrivals
+from traces.synthesis.arrivals import Process, Rhythm, Wander, arrivals
+from traces.synthesis.lengths import Lengths
 from traces.synthesis.workload import WORKLOADS, load, synthesise
 
 
@@ -26,7 +27,7 @@ def test_every_bundled_workload_gives_a_sound_trace(name):
     assert (np.diff(due) >= 0).all() and due[0] >= 0 and trace.span < 200e9
     assert trace.column("prompt_tokens").min() >= 1 and trace.column("output_tokens").min() >= 1
     assert 200 < len(trace) < 5000
-    assert load(name)["about"]
+    assert load(name).about
 
 
 def test_the_same_seed_is_the_same_trace_in_another_process():
@@ -42,16 +43,16 @@ def test_another_rate_keeps_the_lengths():
 
 
 @pytest.mark.parametrize(
-    ("spec", "cv"),
+    ("process", "cv"),
     [
-        ({"gaps": "constant"}, 0.0),
-        ({"gaps": "exponential"}, 1.0),
-        ({"gaps": "gamma", "shape": 0.25}, 2.0),
-        ({"gaps": "weibull", "shape": 0.5}, math.sqrt(5)),
+        (Process(gaps="constant"), 0.0),
+        (Process(gaps="exponential"), 1.0),
+        (Process(gaps="gamma", shape=0.25), 2.0),
+        (Process(gaps="weibull", shape=0.5), math.sqrt(5)),
     ],
 )
-def test_gaps_have_the_rate_and_burstiness_of_their_law(spec, cv):
-    instants = arrivals(spec, 100.0, 1000.0, rng())
+def test_gaps_have_the_rate_and_burstiness_of_their_law(process, cv):
+    instants = arrivals(process, 100.0, 1000.0, rng())
     gaps = np.diff(instants)
     assert len(instants) == pytest.approx(100_000, rel=0.03)
     assert gaps.std() / gaps.mean() == pytest.approx(cv, rel=0.05, abs=1e-6)
@@ -59,7 +60,7 @@ def test_gaps_have_the_rate_and_burstiness_of_their_law(spec, cv):
 
 def test_a_wandering_rate_has_the_dispersion_of_its_formula():
     rate, variance, tau, width = 20.0, 0.3, 10.0, 20.0
-    instants = arrivals({"wander": [{"variance": variance, "tau": tau}]}, rate, 40_000.0, rng())
+    instants = arrivals(Process(wander=(Wander(variance, tau),)), rate, 40_000.0, rng())
     counts = np.bincount((instants // width).astype(int))
     expected = 1 + 2 * rate * variance * tau * (1 - tau / width * (1 - math.exp(-width / tau)))
     assert counts.var() / counts.mean() == pytest.approx(expected, rel=0.1)
@@ -67,7 +68,7 @@ def test_a_wandering_rate_has_the_dispersion_of_its_formula():
 
 
 def test_a_daily_rhythm_follows_the_clock():
-    instants = arrivals({"rhythm": {"period": 86400, "relative": [1.0, 3.0]}}, 1.0, 2 * 86400.0, rng())
+    instants = arrivals(Process(rhythm=Rhythm(86400, (1.0, 3.0))), 1.0, 2 * 86400.0, rng())
     by_half_day = np.bincount((instants // 43200).astype(int))
     assert len(instants) == pytest.approx(2 * 86400, rel=0.02)
     midday = ((instants % 86400 > 32400) & (instants % 86400 < 54000)).sum()
@@ -77,17 +78,17 @@ def test_a_daily_rhythm_follows_the_clock():
 
 def test_quantile_tables_mixtures_and_values_are_what_they_say():
     uniform = rng().random(50_000)
-    table = {"quantiles": [[0, 10], [0.5, 100], [1, 1000]]}
+    table = Lengths(quantiles=((0, 10), (0.5, 100), (1, 1000)))
     assert np.quantile(lengths.quantile(table, uniform, 1), [0.25, 0.5, 0.75]) == pytest.approx(
         [32, 100, 316], rel=0.05
     )
-    mixture = {"mixture": [[0.4, 2.0, 0.5], [0.6, 6.0, 0.2]]}
+    mixture = ((0.4, 2.0, 0.5), (0.6, 6.0, 0.2))
     below = lambda x: 0.4 * stats.norm.cdf((np.log(x) - 2) / 0.5) + 0.6 * stats.norm.cdf((np.log(x) - 6) / 0.2)  # noqa: E731
-    assert stats.kstest(lengths._mixture(np.array(mixture["mixture"]), uniform), below).pvalue > 0.001
-    assert lengths.quantile({**mixture, "max": 300}, uniform, 1).max() == 300
-    values = lengths.quantile({"values": [[7, 1], [9, 3]]}, uniform, 1)
+    assert stats.kstest(lengths._mixture(np.array(mixture), uniform), below).pvalue > 0.001
+    assert lengths.quantile(Lengths(mixture=mixture, max=300), uniform, 1).max() == 300
+    values = lengths.quantile(Lengths(values=((7, 1), (9, 3))), uniform, 1)
     assert set(values) == {7, 9} and (values == 9).mean() == pytest.approx(0.75, abs=0.01)
-    assert set(lengths.quantile({"fixed": 128}, uniform, 1)) == {128}
+    assert set(lengths.quantile(Lengths(fixed=128), uniform, 1)) == {128}
 
 
 @pytest.mark.parametrize("rho", [-0.5, 0.0, 0.8])
@@ -102,10 +103,12 @@ def test_the_copula_ties_prompts_to_outputs(rho):
     [
         (None, "no such workload"),
         ("{", "not JSON"),
-        ("[]", "not a workload"),
-        (json.dumps({"prompt": {"fixed": 1}, "output": {"odd": 1}}), "unknown length distribution"),
+        ("[]", "expected an object"),
+        (json.dumps({"prompt": {}, "output": {"fixed": 1}}), "unknown length distribution"),
+        (json.dumps({"prompt": {"fixed": 1}}), "field output: is missing"),
+        (json.dumps({"prompt": {"fixed": 1}, "output": {"odd": 1}}), "field output.odd: is unknown"),
         (json.dumps({"prompt": {"fixed": 1}, "output": {"fixed": 1}, "arrivals": {"gaps": "odd"}}), "unknown gaps"),
-        (json.dumps({"prompt": {"fixed": "x"}, "output": {"fixed": 1}}), "not a workload"),
+        (json.dumps({"prompt": {"fixed": "x"}, "output": {"fixed": 1}}), "field prompt.fixed: expected a number"),
         (json.dumps({"prompt": {"fixed": 1e30}, "output": {"fixed": 1}}), "expected lengths from 0"),
         (json.dumps({"prompt": {"fixed": 1}, "output": {"fixed": -1}}), "expected lengths from 0"),
         (json.dumps({"prompt": {"fixed": math.nan}, "output": {"fixed": 1}}), "expected lengths from 0"),

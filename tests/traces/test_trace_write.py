@@ -7,8 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reports.render.trace_plot import plot
-from reports.render.trace_view import duration, spark, trace_text
+from reports.render.trace_view import duration, plot_trace, spark, trace_text
 from traces.errors import InputError
 from traces.files import Source
 from traces.formats import csv_table
@@ -85,7 +84,7 @@ def test_unwritable_places_and_unknown_endings_are_refused(tmp_path):
             write(trace, str(tmp_path / path))
     for path in ("t.jpg", "nowhere/t.png", "nowhere/t.html"):
         with pytest.raises(InputError):
-            plot(trace, describe(trace), str(tmp_path / path))
+            plot_trace(trace, describe(trace), str(tmp_path / path))
 
 
 def test_the_text_says_what_a_person_asks():
@@ -114,11 +113,11 @@ def test_bars_are_as_high_as_their_counts():
 @pytest.mark.parametrize("name", ["azure-code", "fixed-128-128", "weka-agentic"])
 def test_pictures_are_written(tmp_path, name):
     trace = synthesise(name, duration=60)
-    plot(trace, describe(trace), str(tmp_path / "t.png"))
+    plot_trace(trace, describe(trace), str(tmp_path / "t.png"))
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
-    plot(trace, describe(trace), str(tmp_path / "t.svg"))
+    plot_trace(trace, describe(trace), str(tmp_path / "t.svg"))
     assert ET.parse(tmp_path / "t.svg").getroot().tag.endswith("svg")
-    plot(trace, describe(trace), str(tmp_path / "t.html"))
+    plot_trace(trace, describe(trace), str(tmp_path / "t.html"))
     page = (tmp_path / "t.html").read_text()
     assert ("<svg" in page and "perfect" in page) or name != "weka-agentic"
     assert "src=" not in page and "<script" not in page and "@import" not in page
@@ -127,6 +126,6 @@ def test_pictures_are_written(tmp_path, name):
 def test_a_hostile_name_is_escaped(tmp_path):
     trace = synthesise("fixed-128-128", duration=60)
     hostile = Trace(trace.table, name="<script>alert(1)</script>", source="<img src=x>")
-    plot(hostile, describe(hostile), str(tmp_path / "t.html"))
+    plot_trace(hostile, describe(hostile), str(tmp_path / "t.html"))
     page = (tmp_path / "t.html").read_text()
     assert "<script>" not in page and "<img" not in page

@@ -5,12 +5,13 @@ import json
 import pytest
 
 from targets.inspection.recording import Recording, facts, replay
-from targets.target import Call, Target
+from targets.target import Target
 from targets.wire import custom
+from tests.exchanges import make_call
 from traces.errors import InputError
 
 SPEC = Target("own", "http://127.0.0.1:1", model="m")
-ASK = Call(0, 0, "hello there", 2, 7, history=(("user", "before"),))
+ASK = make_call(0, 0, "hello there", 2, 7, history=(("user", "before"),))
 TOLD = {
     "path": "/generate",
     "headers": {"x-tenant": "load"},

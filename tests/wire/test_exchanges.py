@@ -13,10 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from targets.exchange import Exchange, Verbatim
 from targets.inspection.recording import Recording, facts, free_name, recording, replay
-from targets.target import Call, Target
+from targets.target import Target
 from targets.wire import WIRES, WireError
+from tests.exchanges import make_call, make_exchange
 from traces.errors import InputError
 
 EXCHANGES = {
@@ -67,14 +67,14 @@ def test_every_type_has_a_stream_an_error_and_a_request(kind):
 
 @every_exchange
 def test_the_text_that_is_kept_is_all_of_it(kind, table, monkeypatch):
-    monkeypatch.setattr("targets.inspection.recording.UNTOLD", Verbatim(0, "", 0, 0, 0))
+    monkeypatch.setattr("targets.inspection.recording.UNTOLD", make_exchange(text=[]))
     exchange = replay(WIRES[kind], recording(table))
-    assert exchange.chars == len(exchange.take() or "")
+    assert exchange.chars == len(exchange.take_text() or "")
 
 
 @pytest.mark.parametrize("kind", WIRES)
 def test_a_request_for_no_token_asks_for_one(kind):
-    _, _, body = WIRES[kind].request(Call(0, 0, "hello", 1, 0), Target("x", "http://h", "m"))
+    _, _, body = WIRES[kind].request(make_call(0, 0, "hello", 1, 0), Target("x", "http://h", "m"))
     assert re.findall(rb'"\w*max\w*tokens":(\d+)', body) == [b"1"]
 
 
@@ -121,7 +121,7 @@ EVENTS = st.dictionaries(KEYS, VALUES, max_size=8)
 @settings(max_examples=300, deadline=None)
 @given(kind=st.sampled_from(sorted(WIRES)), event=EVENTS, name=st.text(max_size=5))
 def test_nothing_that_a_server_sends_is_an_error_of_ours(kind, event, name):
-    exchange = Exchange(0, "", 0, 1, 1)
+    exchange = make_exchange(0, "", 0, 1, 1)
     try:
         tokens = WIRES[kind].Reader().feed(json.dumps(event).encode(), name, exchange)
     except WireError as error:

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from targets.exchange import Exchange
 from targets.wire import headers, lenient
+from tests.exchanges import make_exchange
 
 RECEIVED = datetime(2026, 11, 21, 1, 16, 47, tzinfo=UTC).timestamp()
 
@@ -39,7 +39,7 @@ def test_limits():
 
 
 def test_what_is_kept_is_bounded():
-    exchange = Exchange(0, "", 0, 1, 1)
+    exchange = make_exchange(0, "", 0, 1, 1)
     flood = {f"x-ratelimit-{i}": "x" * 10_000 for i in range(1000)}
     headers.note(flood | {"x-request-id": "r\n\x1b[31m" * 1000}, exchange, RECEIVED)
     assert exchange.ratelimit is not None and len(exchange.ratelimit) < 2000

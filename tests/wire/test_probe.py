@@ -8,9 +8,10 @@ from dataclasses import replace
 import gevent
 import pytest
 
-from targets.exchange import Exchange, Outcome
+from targets.exchange import Outcome
 from targets.inspection.probe import TOKENS, judge, probe
 from targets.target import Limits, Target
+from tests.exchanges import make_exchange
 from tests.targets.scripted import Scripted
 from tests.targets.wire_cases import DONE, TWO, chunked
 from tests.wire.answering import refuses, serving, stream, words
@@ -21,7 +22,8 @@ SPEC = Target("one", "http://127.0.0.1:1", "m", api_key_env="KEY_VARIABLE")
 
 
 def exchange(outcome=Outcome.OK, status=200, error="", usage=TOKENS, reads=TOKENS, events=1, at=0, **more):
-    made = Exchange(0, "one", 0, 20, TOKENS, outcome=outcome, status=status, error=error, usage_output=usage, **more)
+    facts = {"outcome": outcome, "status": status, "error": error, "usage_output": usage, **more}
+    made = make_exchange(0, "one", 0, 20, TOKENS, **facts)
     made.token_at, made.token_events = array("q", range(at, at + reads)), array("i", [events] * reads)
     return made
 
@@ -199,7 +201,7 @@ def cut(start):
     "start", [b"", b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"]
 )
 def test_a_prefill_leg_that_was_cut_beside_a_whole_decode_leg_is_what_is_told(legs, start):
-    spec, _ = legs([], [STREAM], "sglang")
+    spec, _ = legs([(200, HANDED)], [STREAM], "sglang")
     server = Scripted(cut(start))
     url = server.url
     (found,) = probe([replace(spec, prefill=(url,))])

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from targets.target import Call, Target
+from targets.target import Target
 from targets.wire import WIRES, custom, lenient
+from tests.exchanges import make_call
 
 BODY = {"model": "{model}", "p": "{prompt}", "opts": {"n": "{output_tokens}"}}
 CUSTOM = custom.parse({"path": "/g", "body": BODY, "answer": {"text": "t"}}, "own.toml")
@@ -13,7 +14,7 @@ FORMATS = {**WIRES, "own": CUSTOM}
 
 
 def asked(kind, extra):
-    _, _, body = FORMATS[kind].request(Call(0, 0, "hello", 1, 7), Target("x", "http://h", "m", extra_body=extra))
+    _, _, body = FORMATS[kind].request(make_call(0, 0, "hello", 1, 7), Target("x", "http://h", "m", extra_body=extra))
     return json.loads(body)
 
 

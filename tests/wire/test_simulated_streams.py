@@ -11,7 +11,8 @@ from gevent.event import Event
 from targets.clock import Clock
 from targets.connecting import connect
 from targets.exchange import Outcome
-from targets.target import Call, Target
+from targets.target import Target
+from tests.exchanges import make_call
 
 STREAMS, TOKENS, WORDS = 256, 64, 40
 ENDPOINTS = [
@@ -49,7 +50,7 @@ def streams(spec):
             everything.set()
 
     for i in range(STREAMS):
-        target.start(Call(i, 0, " ".join(f"w{i}x{k}" for k in range(WORDS)), WORDS, TOKENS), done)
+        target.start(make_call(i, 0, " ".join(f"w{i}x{k}" for k in range(WORDS)), WORDS, TOKENS), done)
         gevent.sleep(0)
     everything.wait(60)
     target.close()

@@ -18,7 +18,8 @@ import pytest
 from targets.clock import Clock
 from targets.connecting import connect
 from targets.exchange import Outcome
-from targets.target import Call, Target
+from targets.target import Target
+from tests.exchanges import make_call
 from tests.exchanging import asks, run
 from traces.errors import InputError
 
@@ -110,7 +111,7 @@ def test_a_user_who_leaves_leaves_the_decode_leg(pools):
 
 
 def test_an_ask_that_no_chat_takes_is_our_fault_and_not_a_hang(pools):
-    (x,) = run(spec(pools[:1], pools[2:3]), [Call(0, 0, [1, 2, 3], 3, 8)])
+    (x,) = run(spec(pools[:1], pools[2:3]), [make_call(0, 0, [1, 2, 3], 3, 8)])
     assert x.outcome is Outcome.INTERNAL_ERROR
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from .cells import BadCell, block_ids, instant, length, whole
-from .rows import Rows
+from .rows import Row, Rows
 
 FAILURES = "failed requests left out"
 NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
@@ -122,13 +122,13 @@ def add_record(rows: Rows, line: int, record: Mapping[str, Any], table: TableFor
     rows.add(line, row, key if isinstance(key, int | str) else None, table.time or "")
 
 
-def _row(record: Mapping[str, Any], table: TableFormat, sizes: dict[int, int]) -> dict[str, Any]:
+def _row(record: Mapping[str, Any], table: TableFormat, sizes: dict[int, int]) -> Row:
     def cell(column: str) -> Any:
         if column not in record or record[column] is None:
             raise BadCell(column, "missing")
         return record[column]
 
-    row: dict[str, Any] = {
+    row: Row = {
         "due": instant(cell(table.time), table.unit, table.time) if table.time else 0,
         "prompt_tokens": length(cell(table.prompt), table.prompt, least=1),
         "output_tokens": length(cell(table.output), table.output),

@@ -18,7 +18,7 @@ import pyarrow.csv
 
 from ..errors import InputError
 from ..files import Source
-from ..trace import Trace, build
+from ..trace import Columns, Trace, build
 from .cells import LARGEST_INSTANT, LARGEST_LENGTH, NANOS, BadCell, shown
 from .columns import FAILURES, TABLES, TableFormat, add_record, format_of
 from .rows import Options, Rows, beginning, linked, timed, within
@@ -68,7 +68,7 @@ def unknown_columns(where: str, columns: list[str]) -> InputError:
     nearest = min((table for table in TABLES if table.time), key=lambda table: len(missing(table)))
     lacking = missing(nearest)
     return InputError(
-        f"expected column {lacking[0]!r} of the {nearest.name} format, found {', '.join(map(shown, columns[:8]))}",
+        f"expected column {lacking[0]!r} of the {nearest.name} format, columns {', '.join(map(shown, columns[:8]))}",
         where=where,
         line=1,
         column=lacking[0],
@@ -119,7 +119,7 @@ def read_fast(source: Source, columns: list[str], table: TableFormat, options: O
     fields = _fields(table, columns)
     if fields is None:
         return None
-    parts: list[dict[str, Any]] = []
+    parts: list[Columns] = []
     try:
         with source.open() as stream:
             first = None
@@ -135,8 +135,7 @@ def read_fast(source: Source, columns: list[str], table: TableFormat, options: O
         return None
     if not parts:
         return None
-    found = {name: _joined([part.pop(name) for part in parts]) for name in fields}
-    return _ordered(found, source, table, options)
+    return _ordered({name: _joined([part.pop(name) for part in parts]) for name in fields}, source, table, options)
 
 
 class _Decimal(io.RawIOBase):
@@ -157,12 +156,12 @@ class _Decimal(io.RawIOBase):
 
 
 def _fields(table: TableFormat, columns: list[str]) -> dict[str, str] | None:
-    """Columns by our names, or None for tables that say more than numbers can."""
+    """The table's columns by our names, or None for tables that hold more than numbers."""
     used = {"due": table.time, "prompt_tokens": table.prompt, "output_tokens": table.output}
     used |= {name: column for name, column, _ in table.optional} | {"sizes": table.sizes}
-    found = {name: column for name, column in used.items() if column in columns}
-    odd = "service" in found or table.key in columns or ("prefix" in found) != ("sizes" in found)
-    return None if "due" not in found or odd or len(set(columns)) < len(columns) else found
+    fields = {name: column for name, column in used.items() if column in columns}
+    odd = "service" in fields or table.key in columns or ("prefix" in fields) != ("sizes" in fields)
+    return None if "due" not in fields or odd or len(set(columns)) < len(columns) else fields
 
 
 def _batches(stream: Any, source: Source, table: TableFormat, fields: dict[str, str]) -> Any:
@@ -178,7 +177,7 @@ def _batches(stream: Any, source: Source, table: TableFormat, fields: dict[str, 
     )
 
 
-def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> dict[str, Any] | None:
+def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> Columns | None:
     """A batch by our names, or None if a cell is missing, out of bounds or no plain number."""
     if not batch.num_rows or any(column.null_count for column in batch.columns):
         return None
@@ -217,27 +216,27 @@ def _joined(parts: list[Any]) -> Any:
     return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else pa.chunked_array(parts)
 
 
-def _ordered(found: dict[str, Any], source: Source, table: TableFormat, options: Options) -> Trace | None:
+def _ordered(columns: Columns, source: Source, table: TableFormat, options: Options) -> Trace | None:
     """The trace of columns in order, or None if they aren't, or contradict each other."""
-    if (np.diff(found["due"]) < 0).any():
+    if (np.diff(columns["due"]) < 0).any():
         return None
     notes = {}
-    if table.drop_failures and not (answered := (found["prompt_tokens"] > 0) & (found["output_tokens"] > 0)).all():
-        found = {name: values[answered] for name, values in found.items()}
+    if table.drop_failures and not (answered := (columns["prompt_tokens"] > 0) & (columns["output_tokens"] > 0)).all():
+        columns = {name: values[answered] for name, values in columns.items()}
         notes[FAILURES] = int(len(answered) - answered.sum())
-        if not len(found["due"]):
+        if not len(columns["due"]):
             return None
-    sizes = _sizes(found["prefix"], found.pop("sizes")) if "prefix" in found else 0
+    sizes = _sizes(columns["prefix"], columns.pop("sizes")) if "prefix" in columns else 0
     if sizes is None:
         return None
     if not sizes:
-        found.pop("prefix", None)
-    found["due"] = found["due"] - beginning(int(found["due"][0]), table.relative)
-    if found.keys() - {"due", "prompt_tokens", "output_tokens", "prefix"}:
-        names = {"index", "session", "parent"} & found.keys()
-        found |= {name: found[name].tolist() for name in names}
-        found = linked(found, found.get("index", range(len(found["due"]))), source.name)
-    return within(build(found, name=table.name, block_tokens=sizes, source=source.name, notes=notes), options)
+        columns.pop("prefix", None)
+    columns["due"] = columns["due"] - beginning(int(columns["due"][0]), table.relative)
+    if columns.keys() - {"due", "prompt_tokens", "output_tokens", "prefix"}:
+        names = {"index", "session", "parent"} & columns.keys()
+        columns |= {name: columns[name].tolist() for name in names}
+        columns = linked(columns, columns.get("index", range(len(columns["due"]))), source.name)
+    return within(build(columns, name=table.name, block_tokens=sizes, source=source.name, notes=notes), options)
 
 
 def _sizes(prefix: Any, tokens: Any) -> int | dict[int, int] | None:

@@ -13,7 +13,7 @@ from ..files import Source
 from ..trace import Trace
 from .cells import BadCell, block_ids, instant, length, mapping, parse, shown, whole
 from .jsonl import keys
-from .rows import Options, Rows
+from .rows import Options, Row, Rows
 
 PARTS = ("sys_prompt", "passages_ids", "history", "web_search", "user_input")
 LENGTH = "token_length"
@@ -54,9 +54,9 @@ def _chunks(source: Source, column: str, rows: Rows, sizes: dict[int, int]) -> N
             rows.bad(number, error, where=source.name)
 
 
-def _row(record: Any, sizes: dict[int, int]) -> dict[str, Any]:
+def _row(record: Any, sizes: dict[int, int]) -> Row:
     record = mapping(record)
-    row: dict[str, Any] = {
+    row: Row = {
         "due": instant(record.get("timestamp"), "s", "timestamp"),
         "prompt_tokens": length(record.get("input_length"), "input_length", least=1),
         "output_tokens": length(record.get("output_length"), "output_length"),
@@ -64,8 +64,8 @@ def _row(record: Any, sizes: dict[int, int]) -> dict[str, Any]:
     }
     if sizes:
         parts = mapping(record.get("hash_ids"), "hash_ids")
-        row["prefix"] = [one for part in PARTS for one in block_ids(parts.get(part, []), part)]
-        unknown = next((one for one in row["prefix"] if one not in sizes), None)
+        row["prefix"] = [chunk for part in PARTS for chunk in block_ids(parts.get(part, []), part)]
+        unknown = next((chunk for chunk in row["prefix"] if chunk not in sizes), None)
         if unknown is not None:
             raise BadCell("hash_ids", f"chunk {unknown} is in none of the chunk tables")
     return row

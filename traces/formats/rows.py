@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..errors import InputError
-from ..trace import NS_PER_S, Trace, build
+from ..trace import NS_PER_S, Columns, Notes, Trace, build
 from ..transforms import pace
 from .cells import LARGEST_LENGTH, BadCell
 
@@ -26,6 +26,9 @@ YEAR = 366 * 86400 * NS_PER_S
 ASSUMED_RATE = 1.0  # requests/s, where a format has no instants
 COARSE = NS_PER_S // 10  # ns; finer steps are a clock's resolution, not ticks
 CROWDED = 2  # requests a tick, at least
+
+
+Row = dict[str, Any]  # a request by the fields of `Request`, its session and parent by any keys
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Rows:
     options: Options
     unordered: bool = False
     relative: bool = False
-    notes: dict[str, Any] = field(default_factory=dict)
+    notes: Notes = field(default_factory=dict)
     _columns: dict[str, list[Any]] = field(default_factory=dict)
     _keys: list[Hashable] = field(default_factory=list)
     _last: int | None = None
@@ -63,13 +66,13 @@ class Rows:
 
     @property
     def full(self) -> bool:
-        """Has the part that the user asked for been read? Only a trace in order can tell by time."""
+        """Has the part that the user asked for been read? Only a trace in order shows it by time."""
         until = self.options.until_ns
         if until is None or self._last is None or self.unordered:
             return False
         return bool(self._last - self._first_due() > until)
 
-    def add(self, line: int, row: Mapping[str, Any], key: Hashable = None, time_column: str = "due") -> None:
+    def add(self, line: int, row: Row, key: Hashable = None, time_column: str = "due") -> None:
         """One good row; `key` names it for its children's `parent`."""
         due = row["due"]
         if self._last is not None and due < self._last:
@@ -128,8 +131,8 @@ class Rows:
         self._columns = {name: [values[i] for i in order] for name, values in self._columns.items()}
         self._keys = [self._keys[i] for i in order]
 
-    def _arrays(self) -> dict[str, Any]:
-        columns: dict[str, Any] = dict(self._columns)
+    def _arrays(self) -> Columns:
+        columns: Columns = dict(self._columns)
         columns["due"] = np.array(columns["due"], np.int64) - self._first_due()
         for name in ("turn", "think", "service"):
             if name in columns:
@@ -144,7 +147,7 @@ def beginning(first: int, relative: bool) -> int:
     return 0 if relative and 0 <= first < YEAR else first
 
 
-def linked(columns: dict[str, Any], keys: Sequence[Hashable], where: str) -> dict[str, Any]:
+def linked(columns: Columns, keys: Sequence[Hashable], where: str) -> Columns:
     """Columns whose parents (among `keys`, the rows' names) and sessions (any keys) have become numbers."""
     if "index" in columns and (None in columns["index"] or len(set(columns["index"])) < len(keys)):
         raise InputError("an index is missing or there twice", where=where, column="index", remedy="leave it out")
@@ -159,10 +162,10 @@ def linked(columns: dict[str, Any], keys: Sequence[Hashable], where: str) -> dic
     return columns
 
 
-def link(columns: dict[str, Any], parents: list[int], service: list[int] | None) -> None:
+def link(columns: Columns, parents: list[int], service: list[int] | None) -> None:
     """Parents (positions) into `columns`, with what follows from them where the format doesn't give it: session, turn,
     and think time: the gap between the instants, less the time that the answer took where that is known. Formats that
-    log arrivals alone don't tell answering from thinking: there the whole gap is thinking."""
+    log arrivals alone don't separate answering from thinking: there the whole gap is thinking."""
     due, parent = columns["due"], np.array(parents, np.int64)
     parent[parent >= np.arange(len(parent))] = -1  # nobody waits for a later one
     names = np.array(columns.get("index", range(len(due))), np.int64)

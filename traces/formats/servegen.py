@@ -18,15 +18,14 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
 from ..files import Source
-from ..synthesis.arrivals import renewal
-from ..trace import Trace, build
+from ..synthesis.arrivals import Process, renewal
+from ..trace import Notes, Trace, build
 from .cells import LARGEST_LENGTH, NANOS, BadCell, shown
 from .rows import Options, within
 
@@ -84,7 +83,7 @@ def _generate(clients: list[Client], options: Options, where: str) -> Trace:
     order = np.argsort(due, kind="stable")
     due = np.rint(due[order] * NANOS["s"]).astype(np.int64)
     columns = {"due": due - due[0], "prompt_tokens": prompt[order], "output_tokens": output[order]}
-    notes: dict[str, Any] = {"generated from clients": len(clients), "seed": options.seed}
+    notes: Notes = {"generated from clients": len(clients), "seed": options.seed}
     if cut:
         notes["ended early, at (s)"] = round(end)
     if not any(client.lengths for client in clients):
@@ -93,7 +92,7 @@ def _generate(clients: list[Client], options: Options, where: str) -> Trace:
 
 
 def _end(clients: list[Client], options: Options) -> tuple[float, bool]:
-    """(seconds at which to stop, whether the budget says so)."""
+    """(seconds at which to stop, whether because of the budget)."""
     rates: dict[float, float] = {}
     for client in clients:
         for start, rate, _, _ in client.windows:
@@ -103,13 +102,13 @@ def _end(clients: list[Client], options: Options) -> tuple[float, bool]:
     starts = sorted(rates)
     step = float(min(np.diff(starts), default=600.0))
     begun = next((start for start in starts if rates[start] > 0), 0.0)
-    wanted = math.inf if options.until_ns is None else begun + step + options.until_ns / NANOS["s"]
+    until = math.inf if options.until_ns is None else begun + step + options.until_ns / NANOS["s"]
     sent = 0.0
     for start in starts:
         if sent + rates[start] * step > BUDGET:
-            return min(wanted, start + (BUDGET - sent) / rates[start]), True
+            return min(until, start + (BUDGET - sent) / rates[start]), True
         sent += rates[start] * step
-    return min(wanted, starts[-1] + step), False
+    return min(until, starts[-1] + step), False
 
 
 def _client(client: Client, end: float, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
@@ -123,18 +122,18 @@ def _client(client: Client, end: float, rng: np.random.Generator) -> tuple[Float
         passed = rate * (min(stop, end) - start)
         if passed <= 0:
             continue
-        instants, ahead = renewal({"gaps": LAWS[law], "shape": shape}, passed, rng, ahead)
+        instants, ahead = renewal(Process(gaps=LAWS[law], shape=shape), passed, rng, ahead)
         dues.append(start + instants / rate)
-        for found, table in zip((prompts, outputs), _table(client, start), strict=True):
+        for drawn, table in zip((prompts, outputs), _table(client, start), strict=True):
             tokens, below = table
-            found.append(tokens[np.searchsorted(below, rng.random(len(instants))).clip(max=len(tokens) - 1)])
+            drawn.append(tokens[np.searchsorted(below, rng.random(len(instants))).clip(max=len(tokens) - 1)])
     return np.concatenate(dues), np.concatenate(prompts), np.concatenate(outputs)
 
 
 def _table(client: Client, start: float) -> tuple[Table, Table]:
     """The length tables of the window nearest to `start`."""
     if not client.lengths:
-        first, second = ((np.array([float(one)]), np.ones(1)) for one in STAND_IN)
+        first, second = ((np.array([float(tokens)]), np.ones(1)) for tokens in STAND_IN)
         return first, second
     nearest = min(client.lengths, key=lambda begun: (begun > start, abs(begun - start)))
     return client.lengths[nearest]

@@ -16,7 +16,7 @@ from ..files import Source
 from ..trace import Trace
 from .cells import BadCell, block_ids, instant, length, listing, shown
 from .jsonl import object_or_refuse
-from .rows import Options, Rows
+from .rows import Options, Row, Rows
 
 KEYS = (b"block_size", b"hash_id_scope", b"requests")  # by which a session is known
 SESSION_BITS = 32  # block ids of session k are k << 32 | local id
@@ -79,14 +79,14 @@ def _sub_agent(
             rows.bad(None, BadCell(error.column, f"sub-agent's request {number}: {error.message}"), where)
 
 
-def _row(request: Any, session: int, offset: int, begun: int, parent: int | None) -> dict[str, Any]:
+def _row(request: Any, session: int, offset: int, begun: int, parent: int | None) -> Row:
     ids = block_ids(_field(request, "hash_ids"), "hash_ids")
     return {
         "due": begun + instant(request.get("t"), "s", "t"),
         "prompt_tokens": length(request.get("in"), "in", least=1),
         "output_tokens": length(request.get("out"), "out"),
         "session": session,
-        "prefix": [offset + one for one in ids],
+        "prefix": [offset + block for block in ids],
         "parent": parent,
         "think": instant(request.get("think_time", 0), "s", "think_time"),
     }

@@ -1,7 +1,7 @@
 """`Corpus`: a user's own texts (`--prompts corpus.jsonl`) as the words of prompts.
 
-Each line is a JSON string, or an object with `prompt`, `text` or `messages`; of messages, what the user said last is
-taken (messages of his in a row are joined). The trace still says how long a prompt is and what it shares.
+Each line is a JSON string, or an object with `prompt`, `text` or `messages`; of messages, the user's last is taken
+(several in a row are joined). The trace still determines how long a prompt is and what it shares.
 
 Theory of operation. A passage, which is a shared block or a request's own part, starts at the beginning of the text
 that its key draws and goes on with the texts after it, from the last to the first again, until it is long enough;

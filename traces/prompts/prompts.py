@@ -1,4 +1,4 @@
-"""`Prompts`: what each request of a trace says, in text or token ids, at the trace's length, prefixes shared.
+"""`Prompts`: the words of each request of a trace, in text or token ids, at the trace's length, prefixes shared.
 
 Theory of operation. A prompt is a run of segments, each drawn from a key of its own:
 - its prefix blocks, keyed by block id: requests that share a block share its bytes, which is all that a prefix cache
@@ -33,7 +33,7 @@ from .tokenizer import Fitted, counter
 from .words import words
 
 ENDING = "Write a very long and detailed answer to this."
-REACH = 6  # characters of a corpus that are counted for a wanted token
+REACH = 6  # characters of a corpus that are counted for a token of the length
 CACHED_WORDS = 4_000_000  # of shared blocks' text: about 20 MB
 
 
@@ -68,9 +68,9 @@ class Prompts:
 
     def text(self, request: Request) -> str:
         """The request's own message: the whole prompt, less what `history` gives."""
-        said = sum(own + answer for _, own, answer in self._turns(request))
+        before = sum(own + answer for _, own, answer in self._turns(request))
         shared = self._shared(request)
-        own = request.prompt_tokens - said - sum(count for _, count in shared)
+        own = request.prompt_tokens - before - sum(count for _, count in shared)
         return self._message(request.index, own, shared)
 
     def history(self, request: Request) -> tuple[tuple[str, str], ...]:
@@ -96,7 +96,7 @@ class Prompts:
         return ids
 
     def _message(self, index: int, own: int, shared: Sequence[tuple[int, int]] = ()) -> str:
-        """What a user says: shared blocks, then `own` tokens, which end in the instruction where they can hold it."""
+        """A user's message: shared blocks, then `own` tokens, which end in the instruction where they can hold it."""
         ending = ENDING if own >= 2 * self._ending else ""
         parts = [self._block(block, count) for block, count in shared]
         if own:
@@ -150,13 +150,13 @@ class _Family:
         while parent in self._rows and len(line) < len(self._rows):
             line.append(parent)
             parent = self._rows[parent][0]
-        turns, said = [], 0
+        turns, before = [], 0
         for index in reversed(line):
             _, prompt, output = self._rows[index]
-            own = max(1, prompt - said)
-            if said + own >= request.prompt_tokens:
+            own = max(1, prompt - before)
+            if before + own >= request.prompt_tokens:
                 break
-            answer = min(output, request.prompt_tokens - said - own - 1)
+            answer = min(output, request.prompt_tokens - before - own - 1)
             turns.append((index, own, answer))
-            said += own + answer
+            before += own + answer
         return turns

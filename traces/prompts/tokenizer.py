@@ -48,9 +48,9 @@ class Fitted:
             return ""
         for doubled in range(DOUBLINGS):
             text = self._source(key, tokens << doubled)
-            if (found := self.count(" " + text)) >= tokens:
+            if (counted := self.count(" " + text)) >= tokens:
                 break
-        return self._filled(*self._cut(text, found, tokens))
+        return self._filled(*self._cut(text, counted, tokens))
 
     def fit(self, parts: list[str], tokens: int, ending: str = "") -> str:
         """The parts joined and then `ending`, made longer or shorter before it until the whole counts `tokens`."""
@@ -64,12 +64,12 @@ class Fitted:
             text = self._filled(text, missing)
         return text + ending
 
-    def _cut(self, text: str, found: int, tokens: int) -> tuple[str, int]:
-        """The beginning of a text of `found` tokens that has at most `tokens`, and how many it lacks."""
-        if found <= tokens:
-            return text, tokens - found
+    def _cut(self, text: str, counted: int, tokens: int) -> tuple[str, int]:
+        """The beginning of a text of `counted` tokens that has at most `tokens`, and how many it lacks."""
+        if counted <= tokens:
+            return text, tokens - counted
         short, lacking = "", tokens  # the longest beginning known to fit
-        over, above = text, found - tokens  # the shortest known not to
+        over, above = text, counted - tokens  # the shortest known not to
         for number in range(ROUNDS):
             lower, upper = (lacking, above) if number < ROUNDS // 3 else (1, 1)  # then halves: the text is uneven
             between = len(short) + (len(over) - len(short)) * lower // (lower + upper)

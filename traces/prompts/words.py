@@ -69,7 +69,7 @@ def words(key: bytes, count: int) -> str:
     whole, rest = divmod(max(0, count - OPENING), SENTENCE)
     chosen = (np.frombuffer(stream, "<u2", whole + 1, OPENING) % SENTENCES).tolist()
     table = _sentences()
-    parts = [" ".join(opening), *[table[one] for one in chosen[:whole]]] if count else []
+    parts = [" ".join(opening), *[table[number] for number in chosen[:whole]]] if count else []
     if rest:
         parts.append(" ".join(table[chosen[whole]].split(" ")[:rest]))
     return " ".join(parts)

@@ -1,4 +1,4 @@
-"""`fit`: a workload file from any trace, parameters only; `closeness`: how well what it makes resembles the trace.
+"""`fit`: a workload from any trace, parameters only; `closeness`: how well what it makes resembles the trace.
 
 Lengths become tables of 64 quantiles, tied by a copula from Spearman's rank correlation. Arrivals become, by how
 bursty they are,
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,11 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..statistics import Whole, dispersion, prefix_entries, spearman, window_counts
-from ..trace import Trace
-from .arrivals import arrivals
-from .workload import draw
+from ..trace import NS_PER_S, Trace
+from .arrivals import Bursts, Process, Rhythm, Wander, arrivals
+from .lengths import Lengths
+from .sessions import Continued, Grown, Openings
+from .workload import Workload, synthesise
 
 Floats = npt.NDArray[np.float64]
 PROBABILITIES = np.unique(
@@ -40,47 +43,50 @@ RECURRING = 0.2  # of requests that follow nobody, yet go on as an earlier one d
 TEMPO, DRIFT = 0.03, 0.3  # of bursts: as in Azure's code service, the one public trace of that kind
 
 
-def fit(trace: Trace) -> dict[str, Any]:
-    """A workload (JSON-able) that `synthesise` reads. InputError for too few requests, or all at one instant."""
+def fit(trace: Trace) -> Workload:
+    """A workload whose traces resemble this one. Raises InputError for too few requests, or all at one instant."""
     if len(trace) < FEWEST or not trace.span:
         expected = f"expected {FEWEST} requests or more, not all at one instant"
-        raise InputError(f"{expected}, got {len(trace)} in {trace.span / 1e9:g} s", where=trace.name, remedy="log more")
+        raise InputError(
+            f"{expected}, got {len(trace)} in {trace.span / NS_PER_S:g} s", where=trace.name, remedy="log more"
+        )
     due = (trace.column("due") - trace.column("due")[0]) / 1e9
     rank = spearman(trace.column("prompt_tokens"), trace.column("output_tokens"))
-    workload: dict[str, Any] = {
-        "about": f"Fitted to {trace.name}: {len(trace)} requests in {due[-1]:.0f} s.",
-        "duration": round(float(due[-1]), 3),
-        "arrivals": _arrivals(due),
-        "prompt": table(trace.column("prompt_tokens")),
-        "output": table(trace.column("output_tokens")),
-        "copula": round(2 * math.sin(math.pi / 6 * rank), 4) if rank is not None else 0.0,
-    }
-    return workload | _sessions(trace)
+    workload = Workload(
+        about=f"Fitted to {trace.name}: {len(trace)} requests in {due[-1]:.0f} s.",
+        duration=round(float(due[-1]), 3),
+        arrivals=_arrivals(due),
+        prompt=table(trace.column("prompt_tokens")),
+        output=table(trace.column("output_tokens")),
+        copula=round(2 * math.sin(math.pi / 6 * rank), 4) if rank is not None else 0.0,
+    )
+    return _with_sessions(workload, trace)
 
 
-def _sessions(trace: Trace) -> dict[str, Any]:
-    """How requests follow each other, as logged or else as prefixes show: what a workload then has more, or other."""
+def _with_sessions(workload: Workload, trace: Trace) -> Workload:
+    """With how requests follow each other, as logged or else as prefixes show."""
     if not trace.has_prefixes and not trace.has_sessions:
-        return {}
+        return workload
     parent, common, nest = _followed(trace)
     rows = np.flatnonzero(parent >= 0)
     if len(rows) < 20:
-        return {}
+        return workload
     size = trace.block_tokens if isinstance(trace.block_tokens, int) and trace.block_tokens else 64
     if len(trace) >= AGENTS * (len(trace) - len(rows)) and nest > NESTED:
-        return _grown(trace, parent, size)
+        return _growing(workload, trace, parent, size)
     due = trace.column("due")
-    spec = {
-        "continue": round(len(rows) / len(trace), 4),
-        "gap_ms": table((due[rows] - due[parent[rows]]) / 1e6),
-        "block_tokens": size,
-        "common": common // size,
-        "nest": round(nest, 3),
-    }
-    return {"sessions": spec | _openings(trace, parent < 0, common, size)}
+    sessions = Continued(
+        share=round(len(rows) / len(trace), 4),
+        gap_ms=table((due[rows] - due[parent[rows]]) / 1e6),
+        block_tokens=size,
+        common=common // size,
+        nest=round(nest, 3),
+        openings=_openings(trace, parent < 0, common, size),
+    )
+    return replace(workload, sessions=sessions)
 
 
-def _openings(trace: Trace, roots: npt.NDArray[np.bool_], common: int, size: int) -> dict[str, Any]:
+def _openings(trace: Trace, roots: npt.NDArray[np.bool_], common: int, size: int) -> Openings | None:
     """The texts with which requests that follow nobody go on after what is common, where these recur: of each as much
     as another one has too."""
     _, rows, tokens, hashes = prefix_entries(trace)
@@ -94,28 +100,28 @@ def _openings(trace: Trace, roots: npt.NDArray[np.bool_], common: int, size: int
     shared = np.bincount(rows[again], tokens[again], len(trace))
     recurring = shared > 0
     if recurring.sum() <= RECURRING * roots.sum():
-        return {}
+        return None
     requests = np.unique(opening[recurring], return_counts=True)[1]
     requests = np.append(requests, np.ones((roots & ~recurring).sum(), np.int64))
     blocks = max(1, round(float(shared[recurring].mean()) / size))
-    return {"openings": {"count": len(requests), "blocks": blocks, "requests": table(requests)}}
+    return Openings(len(requests), blocks, table(requests))
 
 
-def _grown(trace: Trace, parent: Whole, size: int) -> dict[str, Any]:
+def _growing(workload: Workload, trace: Trace, parent: Whole, size: int) -> Workload:
     """Agents: long sessions whose every turn carries the ones before. Sessions start as a Poisson process."""
     prompt, session = trace.column("prompt_tokens"), trace.column("session")
     later = np.flatnonzero(parent >= 0)
     turns = np.unique(session[session >= 0], return_counts=True)[1] if trace.has_sessions else _turns(parent)
-    spec = {
-        "turns": table(turns),
-        "mean_turns": round(float(turns.mean()), 1),
-        "growth": table(np.maximum(0, prompt[later] - prompt[parent[later]])),
-        "think_ms": table(trace.column("think")[later] / 1e6),
-        "block_tokens": size,
-        "most": int(np.quantile(prompt, 0.99)),
-    }
-    rate = float(f"{len(trace) / max(trace.span / 1e9, 1e-9):.5g}")
-    return {"arrivals": {"rate": rate, "gaps": "exponential"}, "prompt": table(prompt[parent < 0]), "sessions": spec}
+    sessions = Grown(
+        turns=table(turns),
+        mean_turns=round(float(turns.mean()), 1),
+        growth=table(np.maximum(0, prompt[later] - prompt[parent[later]])),
+        think_ms=table(trace.column("think")[later] / 1e6),
+        block_tokens=size,
+        most=int(np.quantile(prompt, 0.99)),
+    )
+    rate = float(f"{len(trace) / max(trace.span / NS_PER_S, 1e-9):.5g}")
+    return replace(workload, arrivals=Process(rate=rate), prompt=table(prompt[parent < 0]), sessions=sessions)
 
 
 def _turns(parent: Whole) -> Whole:
@@ -142,7 +148,7 @@ def _followed(trace: Trace) -> tuple[Whole, int, float]:
     parent = trace.column("parent")
     if (parent >= 0).any():
         place = {index: row for row, index in enumerate(trace.column("index").tolist())}
-        followed = np.array([place.get(one, -1) for one in parent.tolist()])
+        followed = np.array([place.get(index, -1) for index in parent.tolist()])
     else:
         deepest = np.minimum(trace.prefixes()[0][:-1] + depth - 1, max(0, len(rows) - 1))
         followed = np.where(shared > common, rows[before[deepest]], -1) if len(rows) else np.full(len(trace), -1)
@@ -151,39 +157,38 @@ def _followed(trace: Trace) -> tuple[Whole, int, float]:
     return followed, common, float(nest.clip(max=1).mean()) if len(children) else 0.0
 
 
-def table(values: npt.NDArray[Any]) -> dict[str, Any]:
+def table(values: npt.NDArray[Any]) -> Lengths:
     """A distribution's quantiles, four digits each."""
-    found = np.quantile(values, PROBABILITIES)
-    return {"quantiles": [[round(float(p), 4), float(f"{q:.4g}")] for p, q in zip(PROBABILITIES, found, strict=True)]}
+    pairs = zip(PROBABILITIES.tolist(), np.quantile(values, PROBABILITIES).tolist(), strict=True)
+    return Lengths(quantiles=tuple((round(p, 4), float(f"{q:.4g}")) for p, q in pairs))
 
 
-def closeness(trace: Trace, workload: dict[str, Any], seeds: int = 3) -> list[dict[str, float | None]]:
+def closeness(trace: Trace, workload: Workload, seeds: int = 3) -> list[dict[str, float | None]]:
     """For each seed: KS distances of lengths and gaps, relative errors of p50 and p99 and of dispersion at 1, 10 and
     60 s, of a synthetic trace as long as the real one."""
-    return [_compared(trace, draw(workload, seed=seed, duration=max(trace.span / 1e9, 1.0))) for seed in range(seeds)]
+    duration = max(trace.span / NS_PER_S, 1.0)
+    return [_compared(trace, synthesise(workload, seed=seed, duration=duration)) for seed in range(seeds)]
 
 
 def _compared(real: Trace, made: Trace) -> dict[str, float | None]:
-    found: dict[str, float | None] = {"requests": len(made) / len(real) - 1}
+    errors: dict[str, float | None] = {"requests": len(made) / len(real) - 1}
     pairs = {name: (real.column(name), made.column(name)) for name in ("prompt_tokens", "output_tokens")}
     pairs["gaps"] = (np.diff(real.column("due")), np.diff(made.column("due")))
     for name, (a, b) in pairs.items():
-        found[f"{name} KS"] = kolmogorov(a, b) if len(b) else None  # one synthetic request has no gap
+        errors[f"{name} KS"] = kolmogorov(a, b) if len(b) else None  # one synthetic request has no gap
         for q in (0.5, 0.99):
-            found[f"{name} p{q * 100:g}"] = _error(
-                *(float(np.quantile(one, q)) if len(one) else None for one in (a, b))
-            )
+            errors[f"{name} p{q * 100:g}"] = _error(*(float(np.quantile(v, q)) if len(v) else None for v in (a, b)))
     for window in (1, 10, 60):
-        spread = [dispersion(one.column("due") / 1e9, window) for one in (real, made)]
-        found[f"dispersion {window} s"] = _error(*spread)
-    return found
+        spread = [dispersion(trace.column("due") / NS_PER_S, window) for trace in (real, made)]
+        errors[f"dispersion {window} s"] = _error(*spread)
+    return errors
 
 
 def kolmogorov(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """The two-sample Kolmogorov-Smirnov distance."""
     a, b = np.sort(a), np.sort(b)
     points = np.concatenate((a, b))
-    below = [np.searchsorted(one, points, side="right") / len(one) for one in (a, b)]
+    below = [np.searchsorted(values, points, side="right") / len(values) for values in (a, b)]
     return float(np.abs(below[0] - below[1]).max())
 
 
@@ -191,56 +196,54 @@ def _error(real: float | None, made: float | None) -> float | None:
     return made / real - 1 if real and made is not None else None
 
 
-def _arrivals(due: Floats) -> dict[str, Any]:
+def _arrivals(due: Floats) -> Process:
     gaps = np.diff(due)
-    rate = {"rate": float(f"{len(due) / due[-1]:.5g}")}
+    poisson = Process(rate=float(f"{len(due) / due[-1]:.5g}"))
     if len(gaps) < 20:
-        return rate | {"gaps": "exponential"}
-    return rate | (_on_off(due, gaps) if gaps.std() > BURSTY * gaps.mean() else _cox(due, gaps))
+        return poisson
+    return (
+        replace(poisson, bursts=_on_off(due, gaps)) if gaps.std() > BURSTY * gaps.mean() else _cox(poisson, due, gaps)
+    )
 
 
-def _on_off(due: Floats, gaps: Floats) -> dict[str, Any]:
+def _on_off(due: Floats, gaps: Floats) -> Bursts:
     silent = gaps > SILENCE * gaps.mean()
     sizes = np.diff(np.flatnonzero(np.concatenate(([True], silent, [True]))))
     ends = np.cumsum(sizes) - 1
     lasted = due[ends] - due[ends - sizes + 1]
     hurry = spearman(sizes[sizes > 1], sizes[sizes > 1] / np.maximum(lasted[sizes > 1], 1e-3)) or 0.0
-    bursts = {"size": table(sizes), "off_ms": table(gaps[silent] * 1e3), "gap_us": table(gaps[~silent] * 1e6)}
-    return {"bursts": {**bursts, "tempo": TEMPO, "drift": DRIFT, "hurry": round(hurry, 3)}}
+    return Bursts(
+        table(sizes), table(gaps[silent] * 1e3), table(gaps[~silent] * 1e6), TEMPO, DRIFT, hurry=round(hurry, 3)
+    )
 
 
-def _cox(due: Floats, gaps: Floats) -> dict[str, Any]:
-    spec: dict[str, Any] = {"gaps": "exponential"}
+def _cox(process: Process, due: Floats, gaps: Floats) -> Process:
     steps = int(min(RHYTHM_MOST, due[-1] / RHYTHM_STEP, len(due) / RHYTHM_REQUESTS))
     slow = 0.0  # variance of the relative rate that the rhythm explains
     if steps >= 4:
         relative = window_counts(due, due[-1] / steps * (1 - 1e-9))[:steps] * steps / len(due)
         chance = (gaps.std() / gaps.mean()) ** 2 * steps / len(due)  # the variance that independent gaps would show
         if relative.var() > 3 * chance:
-            spec["rhythm"] = {
-                "period": round(float(due[-1]), 3),
-                "relative": [round(float(one), 3) for one in relative],
-            }
+            rhythm = Rhythm(round(float(due[-1]), 3), tuple(round(share, 3) for share in relative.tolist()))
+            process = replace(process, rhythm=rhythm)
             slow = max(0.0, float(relative.var()) - chance)
-    renewal = spec | _renewal(gaps)
-    if renewal["gaps"] == "constant" or _explains(renewal, due):
+    renewal = _renewal(process, gaps)
+    if renewal.gaps == "constant" or _explains(renewal, due):
         return renewal
-    if wander := _wander(due, slow):
-        spec["wander"] = wander
-    return spec | _shape(spec, due, gaps)
+    return _shaped(replace(process, wander=_wander(due, slow)), due, gaps)
 
 
-def _renewal(gaps: Floats) -> dict[str, Any]:
+def _renewal(process: Process, gaps: Floats) -> Process:
     """Independent gaps of the same CV."""
     cv = float(gaps.std() / gaps.mean())
     if cv < 0.02:
-        return {"gaps": "constant"}
-    return {} if 0.9 < cv < 1.1 else {"gaps": "gamma", "shape": round(cv**-2, 3)}
+        return replace(process, gaps="constant")
+    return process if 0.9 < cv < 1.1 else replace(process, gaps="gamma", shape=round(cv**-2, 3))
 
 
-def _explains(spec: dict[str, Any], due: Floats) -> bool:
+def _explains(process: Process, due: Floats) -> bool:
     """Has a trace of this process, too, the dispersion that was seen over every window?"""
-    tried = arrivals(spec, len(due) / due[-1], float(due[-1]), np.random.default_rng(0))
+    tried = arrivals(process, len(due) / due[-1], float(due[-1]), np.random.default_rng(0))
     for window in WINDOWS:
         made, seen = dispersion(tried, window), dispersion(due, window)
         chance = 0.1 + math.sqrt(4 / max(1.0, due[-1] / window))  # of the logarithm of two variances' ratio
@@ -249,32 +252,32 @@ def _explains(spec: dict[str, Any], due: Floats) -> bool:
     return True
 
 
-def _wander(due: Floats, slow: float) -> list[dict[str, float]]:
+def _wander(due: Floats, slow: float) -> tuple[Wander, ...]:
     """One or two CIR processes that explain the dispersion left over by the rhythm."""
     rate = len(due) / due[-1]
     seen = {w: value for w in WINDOWS if (value := dispersion(due, w)) is not None and due[-1] / w >= 25}
     windows = np.array(list(seen), float)
     target = np.array(list(seen.values())) - rate * windows * slow
     if not len(windows) or target.max() < 1.15:
-        return []
+        return ()
     best: tuple[float, list[tuple[float, float]]] = (math.inf, [])
     for taus in [*((tau,) for tau in TAUS), *itertools.combinations(TAUS, 2)]:
         kernel = np.array([2 * rate * tau * (1 - tau / windows * (1 - np.exp(-windows / tau))) for tau in taus]).T
         weights = 1 / np.maximum(target, 1)
-        found, *_ = np.linalg.lstsq(kernel * weights[:, None], (target - 1) * weights, rcond=None)
-        if (found <= 0).any():
+        variances, *_ = np.linalg.lstsq(kernel * weights[:, None], (target - 1) * weights, rcond=None)
+        if (variances <= 0).any():
             continue
-        model = 1 + kernel @ found
+        model = 1 + kernel @ variances
         score = float(np.square(np.log(model / np.maximum(target, 0.5))).sum()) * (1 + 0.1 * len(taus))
-        best = min(best, (score, list(zip(taus, found, strict=True))))
+        best = min(best, (score, list(zip(taus, variances, strict=True))))
     count = len(best[1])  # the path is the mean of its parts, which divides each variance by the count squared
-    return [{"variance": float(f"{v * count * count:.4g}"), "tau": tau} for tau, v in best[1]]
+    return tuple(Wander(float(f"{v * count * count:.4g}"), tau) for tau, v in best[1])
 
 
-def _shape(spec: dict[str, Any], due: Floats, gaps: Floats) -> dict[str, Any]:
-    """The gaps' own shape: what a first try with exponential gaps leaves of their variation."""
-    tried = np.diff(arrivals(spec, len(due) / due[-1], float(due[-1]), np.random.default_rng(0)))
+def _shaped(process: Process, due: Floats, gaps: Floats) -> Process:
+    """With the gaps' own shape: what a first try with exponential gaps leaves of their variation."""
+    tried = np.diff(arrivals(process, len(due) / due[-1], float(due[-1]), np.random.default_rng(0)))
     left = max(1e-4, (gaps.std() / gaps.mean()) ** 2 / (tried.std() / tried.mean()) ** 2)
     if 0.85 < left < 1.15:
-        return {}
-    return {"gaps": "gamma", "shape": round(float(np.clip(1 / left, 0.05, 50)), 3)}
+        return process
+    return replace(process, gaps="gamma", shape=round(float(np.clip(1 / left, 0.05, 50)), 3))

@@ -1,6 +1,6 @@
 """Distributions of lengths: from uniform draws to whole tokens, so that any two can be tied by a copula.
 
-A spec is one of
+In a workload's JSON a distribution is one of
     {"fixed": 1024}
     {"quantiles": [[p, tokens], ...]}                  p from 0 to 1, linear in log(tokens) between
     {"mixture": [[weight, mu, sigma], ...], "max": n}  lognormals, `max` optional
@@ -10,13 +10,14 @@ A spec is one of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..typed_json import LEFT_OUT
 
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
@@ -28,6 +29,17 @@ _Z = np.linspace(-8.5, 8.5, 8501)
 _PHI = np.array([0.5 * math.erfc(-z / math.sqrt(2)) for z in _Z])
 
 
+@dataclass(frozen=True)
+class Lengths:
+    """One of the distributions above, of tokens or of whatever its user says."""
+
+    fixed: float | None = field(default=None, metadata=LEFT_OUT)
+    quantiles: tuple[tuple[float, float], ...] | None = field(default=None, metadata=LEFT_OUT)
+    mixture: tuple[tuple[float, float, float], ...] | None = field(default=None, metadata=LEFT_OUT)
+    max: float | None = field(default=None, metadata=LEFT_OUT)
+    values: tuple[tuple[float, float], ...] | None = field(default=None, metadata=LEFT_OUT)
+
+
 def pairs(count: int, rho: float, seed: tuple[int, ...]) -> tuple[Floats, Floats]:
     """Uniform draws for prompts and outputs, tied by a Gaussian copula of correlation `rho`. Draw i doesn't depend on
     `count`: the same request has the same lengths at every rate."""
@@ -36,28 +48,28 @@ def pairs(count: int, rho: float, seed: tuple[int, ...]) -> tuple[Floats, Floats
     return phi(first), phi(rho * first + math.sqrt(1 - rho * rho) * second)
 
 
-def quantile(spec: Mapping[str, Any], uniform: Floats, least: int, most: int = MOST) -> Whole:
+def quantile(lengths: Lengths, uniform: Floats, least: int, most: int = MOST) -> Whole:
     """The distribution's quantiles at `uniform`, as tokens or ms, none below `least`. InputError beyond 0 to `most`."""
-    found = np.rint(inverse(spec, uniform))
-    if not ((found >= 0) & (found <= most)).all():  # NaN neither
+    rounded = np.rint(inverse(lengths, uniform))
+    if not ((rounded >= 0) & (rounded <= most)).all():  # NaN neither
         raise InputError(f"expected lengths from 0 to {most}", where="workload", remedy="see docs/traces.md")
-    tokens: Whole = np.maximum(found.astype(np.int64), least)
+    tokens: Whole = np.maximum(rounded.astype(np.int64), least)
     return tokens
 
 
-def inverse(spec: Mapping[str, Any], uniform: Floats) -> Any:
+def inverse(lengths: Lengths, uniform: Floats) -> Any:
     """The distribution's quantiles at `uniform`, not yet rounded."""
-    if "fixed" in spec:
-        return np.full(len(uniform), float(spec["fixed"]))
-    if "quantiles" in spec:
-        p, q = np.array(spec["quantiles"], float).T
+    if lengths.fixed is not None:
+        return np.full(len(uniform), lengths.fixed)
+    if lengths.quantiles is not None:
+        p, q = np.array(lengths.quantiles).T
         if not (q >= 0).all():
             raise InputError("a quantile is below 0 or no number", where="workload", remedy="see docs/traces.md")
         return np.exp(np.interp(uniform, p, np.log(np.maximum(q, 0.5))))
-    if "mixture" in spec:
-        return np.minimum(_mixture(np.array(spec["mixture"], float), uniform), float(spec.get("max", MOST)))
-    if "values" in spec:
-        tokens, weight = np.array(sorted(spec["values"]), float).T
+    if lengths.mixture is not None:
+        return np.minimum(_mixture(np.array(lengths.mixture), uniform), MOST if lengths.max is None else lengths.max)
+    if lengths.values is not None:
+        tokens, weight = np.array(sorted(lengths.values)).T
         return tokens[np.searchsorted(np.cumsum(weight) / weight.sum(), uniform).clip(max=len(tokens) - 1)]
     raise InputError("unknown length distribution", where="workload", remedy="fixed, quantiles, mixture or values")
 

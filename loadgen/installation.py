@@ -1,4 +1,4 @@
-"""The house check: the four packages must be ours.
+"""The check of the installation: the four packages must be ours.
 
 Their names are ordinary words, and other distributions install `traces` or `reports`: one that is installed later into
 the same environment silently overwrites ours. They must lie side by side.

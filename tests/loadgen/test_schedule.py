@@ -1,4 +1,4 @@
-"""The agenda in logs of simulated instants: open loops, sessions, a fixed number in flight, windows."""
+"""The schedule in logs of simulated instants: open loops, sessions, a fixed number in flight, windows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.run.schedule import Schedule
+from loadgen.run.schedule import Schedule, share
 from traces.trace import Trace, build
 
 
@@ -24,23 +24,23 @@ def trace(*rows: tuple[int, int, int], sessions: bool = True) -> Trace:
     return build(columns)
 
 
-def play(agenda: Schedule, took: int) -> list[tuple[int, int, int | None]]:
+def play(schedule: Schedule, took: int) -> list[tuple[int, int, int | None]]:
     """(index, due, planned) of everything sent, where each answer takes `took`."""
     log, now = [], 0
     open_: list[tuple[int, int]] = []
     requests = {}
-    while not (agenda.exhausted(now) and not open_):
-        due = agenda.next_due()
+    while not (schedule.exhausted(now) and not open_):
+        due = schedule.next_due()
         if due is not None and (not open_ or due <= open_[0][0]):
             now = max(now, due)
-            for entry in agenda.pop(now):
-                assert entry.due <= now
-                log.append((entry.request.index, entry.due, entry.planned))
-                requests[entry.request.index] = entry.request
-                heapq.heappush(open_, (now + took, entry.request.index))
+            for ready in schedule.pop(now):
+                assert ready.due <= now
+                log.append((ready.request.index, ready.due, ready.planned))
+                requests[ready.request.index] = ready.request
+                heapq.heappush(open_, (now + took, ready.request.index))
         elif open_:
             now, index = heapq.heappop(open_)
-            agenda.finished(requests[index], now)
+            schedule.finished(requests[index], now)
         else:
             raise AssertionError("nothing is open, nothing is due, and yet it isn't exhausted")
     return log
@@ -66,9 +66,9 @@ def test_sub_agents_run_beside_each_other() -> None:
 
 
 def test_nothing_is_due_after_the_window() -> None:
-    agenda = Schedule(trace((0, -1, 0), (10, 0, 0), (20, 1, 0), (30, -1, 0)), end=30)
-    assert play(agenda, took=15) == [(0, 0, None), (1, 15, 10)]
-    assert agenda.sent == 2
+    schedule = Schedule(trace((0, -1, 0), (10, 0, 0), (20, 1, 0), (30, -1, 0)), end=30)
+    assert play(schedule, took=15) == [(0, 0, None), (1, 15, 10)]
+    assert schedule.sent == 2
 
 
 def test_a_fixed_number_in_flight_sends_in_the_traces_order() -> None:
@@ -110,3 +110,11 @@ def test_each_request_once_parents_first_and_never_too_many(
             assert level <= concurrency
     dues = [due for _, due, _ in log]
     assert all(a <= b for a, b in pairwise(dues))
+
+
+def test_shares_add_up() -> None:
+    for total in (1, 7, 8, 100):
+        for workers in (1, 2, 3, 7):
+            parts = [share(total, worker, workers) for worker in range(workers)]
+            assert sum(parts) == total
+            assert max(parts) - min(parts) <= 1

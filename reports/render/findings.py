@@ -1,0 +1,211 @@
+"""What a reader must know beside the figures, in words: for the terminal and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from .. import number_format
+from ..analysis.comparison import Comparison, Interval
+from ..analysis.durations import HEADLINES
+from ..analysis.leaders import LEAST, Flip, crossovers, flips_of_leads, leads, listed
+from ..analysis.result import Counts, Result
+from ..analysis.summary import Summary
+from ..analysis.validity import Status, Validity
+from ..analysis.verdicts import Verdict
+
+ODD = 0.01  # the share of answers from which on an oddity of theirs is mentioned
+
+
+def is_best(summary: Summary, result: Result, metric: str, q: float) -> bool:
+    """Clearly so: no other target's interval in the same step reaches below this one's upper end."""
+    best = result.quantile(metric, q)
+    if not best.enough or not isfinite(best.high):
+        return False
+    others = [other.quantile(metric, q) for other in summary.of_step(result.step) if other.target != result.target]
+    bounded = [other.low for other in others if other.enough]
+    least = max(best.high, LEAST * best.value)
+    return bool(bounded) and all(not isfinite(low) or low > least for low in bounded)
+
+
+def alarms(summary: Summary) -> Iterator[str]:
+    """Where there are no figures to read: the verdict is about the client, and stays valid."""
+    for result in summary.results:
+        if result.counts.counted and not result.counts.ok:
+            first = result.errors[0]
+            error = f"{first.outcome}: {first.error}" if first.error else first.outcome
+            yield f"{_where(result)}: every request failed, {result.counts.counted:,} of them; {error}"
+
+
+def notes(summary: Summary) -> Iterator[str]:
+    """What a reader must know before he quotes a figure."""
+    for result in summary.results:
+        for note in _notes(result):
+            yield f"{_where(result)}: {note}"
+
+
+def _notes(result: Result) -> Iterator[str]:
+    counts, lengths = result.counts, result.lengths.output
+    if counts.retried:
+        yield (
+            f"{counts.counted:,} tries of {counts.requests:,} requests: each try is a row, "
+            "and n and failed count tries."
+        )
+    if (unstamped := result.client.unstamped or 0.0) > ODD:
+        yield (
+            f"{unstamped:.0%} of answers have no kernel receive times (Unix sockets give none): "
+            "their instants are the client's own reads."
+        )
+    if result.overloaded:
+        yield "overloaded, its backlog grew all along: these percentiles depend on the run's length."
+    asked, given = lengths.asked_p50, lengths.given_p50 or 0
+    if asked and abs(given / asked - 1) > 0.1:
+        yield f"median output {given:,.0f} tokens where {asked:,.0f} were asked for: E2E isn't comparable."
+    if counts.outcomes.get("rate_limited"):
+        yield f"{_refusals(counts)}; in percentiles and gates they are failed ones."
+    if counts.unsent:
+        yield f"{counts.unsent:,} of {counts.planned:,} requests had no turn before the end, and were not sent."
+    if counts.whole:
+        yield f"{counts.whole:,} answers did not stream: they have no TTFT and no TPOT."
+    if counts.at_once > ODD * counts.ok:
+        yield f"{counts.at_once:,} answers came all at once: their TTFT is their E2E, and they have no TPOT."
+    if chunks := result.tokens_from.get("chunks"):
+        yield f"{chunks:,} answers reported no token counts; their token-bearing events were counted instead."
+    for error in result.errors[:2]:
+        yield f"{error.n:,} x {error.outcome}: {error.error}"
+
+
+def _refusals(counts: Counts) -> str:
+    """Whom the target's quota let in: requests, of which each may have had several tries."""
+    refused, requests, share = counts.outcomes["rate_limited"], counts.requests, counts.admitted or 0.0
+    if not counts.retried:
+        return f"{share:.1%} admitted: {refused:,} of {requests:,} requests were refused for their rate"
+    never = requests - round(share * requests)
+    return (
+        f"{share:.1%} admitted: {never:,} of {requests:,} requests were refused for their rate at every try, "
+        f"as were {refused:,} of {counts.counted:,} tries"
+    )
+
+
+def _where(result: Result) -> str:
+    return result.target + (f" at {result.step}" if result.step else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Reasons of a verdict on the client that call for the same remedy; `where`: (target and step, the reason)."""
+
+    status: Status
+    affects: str
+    remedy: str
+    where: list[tuple[str, str]]
+
+
+def causes(validity: Validity) -> list[Cause]:
+    """In order of weight."""
+    every: dict[tuple[str, ...], Cause] = {}
+    for reason in validity.reasons:
+        about = reason.text.partition(":")[0] if reason.target else reason.text
+        cause = Cause(reason.status, reason.affects, reason.remedy, [])
+        where = " at ".join(part for part in (reason.target, reason.step) if part)
+        every.setdefault((reason.status, reason.remedy, about), cause).where.append((where, reason.text))
+    return list(every.values())
+
+
+def flip_sentence(metric: str, flip: Flip) -> str:
+    losers, winners = listed(flip.losers), listed(flip.winners)
+    return f"The lead in {HEADLINES[metric]} flips at {flip.step}: {losers} lost it to {winners}."
+
+
+def sentences(summary: Summary) -> list[str]:
+    """What a person should remember beside the matrix: where leads are lost; a single target's figures."""
+    if len({result.target for result in summary.results}) == 1:
+        return [_alone(result) for result in summary.results]
+    lines = []
+    for metric, phase in HEADLINES.items():
+        lines += [flip_sentence(metric, flip) for flip in flips_of_leads(leads(summary, metric))]
+        lines += [
+            f"{phase.capitalize()}: {leader}'s lead over {follower} is gone at about {at:.0f} requests in flight."
+            for leader, follower, at in crossovers(summary, metric)
+        ]
+    return lines
+
+
+def _alone(result: Result) -> str:
+    """One target has nobody to lead: its figures in a sentence."""
+    figures = []
+    for metric, phase in HEADLINES.items():
+        p50, p99 = (result.quantile(metric, q) for q in (0.5, 0.99))
+        more = f", p99 {number_format.duration(p99)}" if p99.enough else ""
+        figures.append(f"{phase} {metric.upper()} p50 {number_format.duration(p50)}{more}")
+    where = " at ".join(part for part in (result.target, result.step) if part)
+    return f"{where}: {'; '.join(figures)}."
+
+
+COMPARISON_HEADINGS = ("pair", "load", "phase", "pairs", "faster, median of ratios", "requests won", "faster at p99")
+
+
+def comparison_rows(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, ...]]:
+    """Rows of text under COMPARISON_HEADINGS: who is faster, by what factor, with which interval."""
+    for pair in comparisons:
+        for metric, phase in HEADLINES.items():
+            ratio = pair.metrics[metric]
+            names = (f"{pair.base} / {pair.other}", pair.step, f"{phase} {metric.upper()}")
+            if ratio is None:
+                yield (*names, f"{pair.pairs:,}", _why_no_ratio(pair, metric), "", "")
+                continue
+            won = f"{ratio.base_won:.0%} / {ratio.other_won:.0%}"
+            p99 = faster(pair, ratio.p99) if ratio.p99 else "too few pairs"
+            yield (*names, f"{ratio.n:,}", faster(pair, ratio.median), won, p99)
+
+
+def _why_no_ratio(pair: Comparison, metric: str) -> str:
+    lengths = pair.lengths
+    if metric != "e2e" or lengths.comparable:
+        return "too few pairs"
+    if not lengths.base_given_p50 and not lengths.other_given_p50:
+        return "not comparable: no request that both answered"
+    return f"not comparable: gave {lengths.base_given_p50:,.0f} / {lengths.other_given_p50:,.0f} tokens"
+
+
+def faster(pair: Comparison, ratio: Interval) -> str:
+    """From the winner's side, so that a factor is above 1: `groqrack 2.11x (2.06-2.11)`."""
+    if ratio.low is None or ratio.low > 1:
+        return f"{pair.base} {_spread(ratio)}"
+    if ratio.high is not None and ratio.high < 1:
+        return f"{pair.other} {_spread(Interval(_inverse(ratio.value), _inverse(ratio.high), _inverse(ratio.low)))}"
+    return f"no clear difference ({_ends(ratio)})"
+
+
+def _inverse(value: float | None) -> float | None:
+    """What was unbounded becomes 0, and 0 unbounded."""
+    return 0.0 if value is None else 1 / value if value else None
+
+
+def _spread(interval: Interval) -> str:
+    return f"{_factor(interval.value)}x ({_ends(interval)})"
+
+
+def _ends(interval: Interval) -> str:
+    return f"{_factor(interval.low)}–{_factor(interval.high)}"
+
+
+def _factor(value: float | None) -> str:
+    return "∞" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def figure(verdict: Verdict) -> str:
+    """A verdict's figure with its unit."""
+    value, unit = verdict.figure, verdict.gate.unit
+    if unit == "%":
+        return number_format.share(value)
+    rate = unit.startswith("/") and value is not None
+    return f"{number_format.rate(value)}/s" if rate else number_format.ms(value, unit=True)
+
+
+def bounds(verdict: Verdict) -> str:
+    """A verdict's interval; only latencies have one."""
+    if verdict.low is None or verdict.high is None:
+        return ""
+    return number_format.span(verdict.low, verdict.high, unit=True)

@@ -1,0 +1,186 @@
+"""The library: runs without a command line, Locust never in the caller's process, what is refused, what is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import loadgen
+from loadgen import Load, Workers, capacities, capacity, replay
+from loadgen.load import RunKeywords, RunOptions, TargetOptions
+from loadgen.run import user_options
+from targets.target import Target
+from traces.errors import InputError, RunFailed
+from traces.reading import open_trace
+
+from .running import about, endpoint, locust_children, running, trace, until
+
+QUIET: Any = {"probe": False, "report": False}
+
+
+def test_importing_it_costs_nothing_and_every_name_is_there() -> None:
+    probe = (
+        "import sys, loadgen; print([m for m in ('numpy', 'rich', 'typer', 'locust', 'gevent') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout == "[]\n"
+    for name in set(loadgen.__all__) - {"TraceUser"}:  # which imports Locust, and so isn't for this process
+        assert getattr(loadgen, name).__name__ == name
+    assert "locust" not in sys.modules
+    with pytest.raises(AttributeError):
+        _ = loadgen.Nothing
+
+
+@pytest.mark.parametrize("module", ["loadgen.replays", "loadgen.bakeoffs", "loadgen.capacities"])
+def test_who_only_plans_a_run_imports_no_report(module: str) -> None:
+    """The command line plans a run and becomes Locust: pandas and matplotlib would cost it seconds."""
+    probe = f"import sys, {module}; print([module for module in ('pandas', 'matplotlib') if module in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_keywords_are_the_run_options() -> None:
+    assert set(RunKeywords.__annotations__) == {f.name for f in fields(RunOptions)} - {"json"}
+
+
+def test_a_replay_returns_the_run(tmp_path: Path) -> None:
+    requests = open_trace(str(trace(tmp_path / "t.csv", 20)))
+    with endpoint() as server:
+        target = Target("here", server.url, "m")
+        run = replay(requests, target, Load(speedup=2), out=tmp_path / "r", slo=["ttft p50 < 5s"], probe=False)
+    assert len(run.rows) == len(server.prompts) == 20
+    assert run.folder == tmp_path / "r"
+    assert (tmp_path / "r" / "summary.json").exists() and (tmp_path / "r" / "report.html").exists()
+    assert about(tmp_path / "r")["slo"] == ["ttft p50 < 5s"]
+    assert "locust" not in sys.modules
+    until(lambda: not locust_children())
+
+
+def test_ctrl_c_ends_the_run_and_gives_what_was_recorded(tmp_path: Path) -> None:
+    name = str(trace(tmp_path / "t.csv", 3000))
+    with endpoint() as server:
+        interrupt = threading.Thread(
+            target=lambda: (until(lambda: len(server.prompts) > 20), os.kill(os.getpid(), signal.SIGINT))
+        )
+        interrupt.start()
+        run = replay(name, Target("here", server.url, "m"), out=tmp_path / "r", **QUIET)
+        interrupt.join()
+    assert about(tmp_path / "r")["ended"] == "interrupted"
+    assert 20 <= len(run.rows) < 3000
+
+
+def test_a_process_that_dies_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+    name = str(trace(tmp_path / "t.csv", 3000))
+    with endpoint() as server:
+        killer = threading.Thread(
+            target=lambda: (until(lambda: len(server.prompts) > 5), [child.kill() for child in locust_children()])
+        )
+        killer.start()
+        with pytest.raises(RunFailed, match=r"ended without a run: .*exit code -9"):
+            replay(name, Target("here", server.url, "m"), out=tmp_path / "r", **QUIET)
+        killer.join()
+
+
+def test_a_run_ends_with_its_caller(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 3000)
+    with endpoint() as server:
+        call = (
+            "from loadgen import replay; from targets.target import Target\n"
+            f"replay('t.csv', Target('here', '{server.url}', 'm'), out='r', probe=False)"
+        )
+        with running(cwd=tmp_path, argv=[sys.executable, "-c", call]) as caller:
+            until(lambda: len(server.prompts) > 5)
+            locust = psutil.Process(caller.pid).children()
+            caller.kill()
+            assert psutil.wait_procs(locust, timeout=20)[1] == []
+    assert about(tmp_path / "r")["ended"] == "interrupted"
+
+
+def test_what_cant_be_run_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    name = str(trace(tmp_path / "t.csv", 3))
+    target = Target("here", "http://127.0.0.1:9", "m")
+    with pytest.raises(InputError, match="nobody answers"):
+        replay(name, target, **QUIET)
+    with pytest.raises(InputError, match="expected"):
+        replay(name, target, slo=["ttft p99 is fine"], **QUIET)
+    with endpoint() as server, pytest.raises(InputError, match="command line"):
+        replay(name, Target("here", server.url), workers=Workers(worker=True), out=tmp_path / "r", **QUIET)
+
+
+@pytest.mark.parametrize("processes", [None, 2])
+def test_a_capacity_search_starts_locust_once(
+    tmp_path: Path, processes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacities, "run_report", lambda _: (0, ""))  # this machine may be too busy for a verdict
+    seen: list[set[int]] = []
+    with endpoint(tokens=1) as server:
+        result = capacity(
+            "azure-conv",
+            Target("here", server.url, "m"),
+            Load(duration=1, drain_timeout=5),
+            lowest=20,
+            highest=60,
+            precision=1,
+            slo=["errors < 50%"],
+            workers=Workers(processes=processes),
+            on_step=lambda _: seen.append({child.pid for child in locust_children()}),
+            out=tmp_path / "c",
+            **QUIET,
+        )
+    assert [step.rate for step in result.steps] == [20, 40, 60]
+    assert result.rate == 60 and result.bracket.fails is None
+    assert len(seen[0]) == (processes or 0) + 1 if processes else len(seen[0]) == 1
+    assert seen[0] == seen[1] == seen[2]
+    assert all(about(step.folder)["ended"] == "completed" for step in result.steps)
+    assert len({about(step.folder)["salt"] for step in result.steps}) == 3
+
+
+class Base:
+    """Stands for TraceUser, without Locust."""
+
+
+def test_a_user_takes_every_option_of_replay() -> None:
+    class Mixin:
+        seed = 7
+
+    class Mine(Mixin, Base):
+        trace, host, model = "azure-conv", "http://h:1", "m"
+        speedup, slo, salt, prompts, out = 2.0, ["ttft p99 < 1s"], "none", "texts.jsonl", "r"
+        header, api_key_env, first_token_timeout = ["X-Team: a"], "KEY", 5.0
+        extra_body: dict[str, int] = {"top_k": 1}  # noqa: RUF012 - as a Locust file has it
+        price_per_hour, labels = 2.5, {"gpu": "h100"}
+        weight, _own = 3, 4
+
+        def wait_time(self) -> float:
+            return 1.0
+
+    options = user_options.read(Mine, Base, ["weight", "wait_time", "json"])
+    assert (options.load, options.run) == (
+        Load(speedup=2.0, seed=7),
+        RunOptions(slo=["ttft p99 < 1s"], salt="none", prompts="texts.jsonl", out="r"),
+    )
+    target = options.target(None)
+    assert (target.name, target.url, target.model, target.headers) == ("Mine", "http://h:1", "m", (("X-Team", "a"),))
+    assert (target.api_key_env, target.limits.first_token_s, target.extra_body) == ("KEY", 5.0, {"top_k": 1})
+    assert (target.price_per_hour, target.labels) == (2.5, {"gpu": "h100"})
+
+
+@pytest.mark.parametrize("name", sorted(user_options.KNOWN - {"trace", "url", "host"}))
+def test_every_option_is_an_attribute(name: str) -> None:
+    groups = {f.name: f.default for kind in (Load, RunOptions, TargetOptions, Target) for f in fields(kind)}
+    user_options.read(type("Mine", (Base,), {name: groups[name]}), Base, []) if name in groups else None
+    assert name in groups
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("speed_up", "did you mean speedup?"), ("qqq", "phaseload replay")])
+def test_an_attribute_that_nobody_knows_is_refused(name: str, remedy: str) -> None:
+    with pytest.raises(InputError, match=f"Mine: no option of a replay: {name}") as refused:
+        user_options.read(type("Mine", (Base,), {name: 1}), Base, ["weight"])
+    assert remedy in str(refused.value)

@@ -1,0 +1,54 @@
+"""The examples run as they are, against a simulated endpoint."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+PYTHONPATH = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH, "PATH": PATH, **environment}
+    return subprocess.run(list(map(str, command)), cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    command = [sys.executable, "-P", "-m", "targets.simulated", "h100", "--model", "llama3-8b", "--port", "0"]
+    env = {**os.environ, "PYTHONPATH": PYTHONPATH}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as server:
+        try:
+            yield json.loads(server.stdout.readline())["url"]
+        finally:
+            server.terminate()
+
+
+def test_the_library(tmp_path: Path) -> None:
+    done = run(sys.executable, EXAMPLES / "library.py", tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "errors < 1%: pass" in done.stdout
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_the_locustfile(tmp_path: Path, url: str) -> None:
+    locust = (sys.executable, "-P", "-m", "locust", "-f", EXAMPLES / "locustfile.py", "--headless", "--host", url)
+    done = run(*locust, cwd=tmp_path)
+    assert done.returncode in (0, 3), done.stdout + done.stderr  # 3: a busy machine spoils the measurement
+    [summary] = tmp_path.glob("runs/*/summary.json")
+    assert summary.is_file()
+
+
+@pytest.mark.parametrize(("slo", "codes"), [("ttft p50 < 10s", (0, 3)), ("ttft p50 < 1us", (1, 3))])
+def test_the_gate_of_ci(tmp_path: Path, url: str, slo: str, codes: tuple[int, ...]) -> None:
+    gate = (EXAMPLES / "ci-gate.sh", url, "llama3-8b", "--speedup", "2")
+    done = run(*gate, cwd=tmp_path, DURATION="4", WARMUP="1", SLO_TTFT=slo)
+    assert done.returncode in codes, done.stdout + done.stderr
+    assert (tmp_path / "load-test" / "report.html").is_file()
