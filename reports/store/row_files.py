@@ -60,7 +60,7 @@ _COLUMNS = [
     *((field.name, field.name, str(field.type)) for field in fields(Exchange) if field.name not in ("call", "text")),
 ]
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind], nullable=kind.endswith("| None")) for name, _, kind in _COLUMNS])
-_VALUES = [attrgetter(path) for _, path, _ in _COLUMNS]
+_VALUES = {name: attrgetter(path) for name, path, _ in _COLUMNS}
 
 
 class Writer:
@@ -108,10 +108,10 @@ class Writer:
         return rows
 
 
-def table(rows: Sequence[Exchange]) -> pa.Table:
-    """The rows as an Arrow table of SCHEMA."""
-    columns = [_column(list(map(value, rows)), column) for value, column in zip(_VALUES, SCHEMA, strict=True)]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+def table(rows: Sequence[Exchange], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """The rows as an Arrow table of SCHEMA, or of some of its columns."""
+    columns = [_column(list(map(_VALUES[column.name], rows)), column) for column in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 # Arrays are made from buffers, because the first call of `pa.array` imports pandas (0.5 s and 40 MB a worker).
@@ -120,6 +120,8 @@ def table(rows: Sequence[Exchange]) -> pa.Table:
 def _column(values: list[Any], column: pa.Field[Any]) -> pa.Array[Any]:
     if pa.types.is_list(column.type):
         return _lists(values)
+    if column.nullable and not any(value is not None for value in values):
+        return pa.nulls(len(values), column.type)
     present = np.array([value is not None for value in values])
     valid = _bits(present) if column.nullable else None
     if pa.types.is_string(column.type):

@@ -18,7 +18,8 @@ class ClockStep:
 
 @dataclass(frozen=True)
 class SafeLoad:
-    """A load that `phaseload certify` found to be measured truly; it covers each load that has no more of either. `rate`: chunks/s."""
+    """A load that `phaseload certify` found to be measured truly; it covers each load that has no more of either.
+    `rate`: chunks/s."""
 
     streams: int
     rate: float

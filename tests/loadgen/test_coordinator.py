@@ -11,7 +11,8 @@ import pytest
 
 from loadgen import plan as plans
 from loadgen import replays
-from loadgen.load import Load, RunOptions
+from loadgen.load import Load
+from loadgen.options import RunOptions
 from loadgen.run.coordinator import Coordinator
 from loadgen.run.messages import Assignment, Claim, Go, Message, decode, encode
 from targets.target import Target

@@ -67,7 +67,7 @@ def test_every_type_has_a_stream_an_error_and_a_request(kind):
 
 @every_exchange
 def test_the_text_that_is_kept_is_all_of_it(kind, table, monkeypatch):
-    monkeypatch.setattr("targets.inspection.recording.UNTOLD", make_exchange(text=[]))
+    monkeypatch.setattr("targets.inspection.recording.EMPTY", make_exchange(text=[]))
     exchange = replay(WIRES[kind], recording(table))
     assert exchange.chars == len(exchange.take_text() or "")
 

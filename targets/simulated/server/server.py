@@ -38,11 +38,7 @@ LARGEST_BODY = 64 << 20
 JSON = {"Content-Type": "application/json"}
 # The last header makes buffering proxies let events through.
 STREAM = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-APIS = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completions",
-    "/openai/v1/chat/completions": "groq",
-}
+APIS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/openai/v1/chat/completions": "groq"}
 
 
 class Server:
