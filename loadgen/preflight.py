@@ -17,7 +17,7 @@ from targets.target import AUTO, Target
 from traces.errors import InputError
 from traces.trace import Trace
 
-from .load import RunOptions
+from .options import RunOptions
 from .plan import Plan
 from .quota import shortfalls
 

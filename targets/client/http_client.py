@@ -7,7 +7,7 @@ monotonic clock. Names are resolved, keys read and certificates loaded when the 
 is an InputError then, not a failed exchange later.
 """
 
-# ruff: noqa: RET503 - `return self._end(...)` says: and that was it
+# ruff: noqa: RET503 - `return self._stillborn(...)` ends the method there
 from __future__ import annotations
 
 import logging
@@ -54,8 +54,8 @@ class HttpClient:
         self.tls = _context(target) if self.address.scheme == "https" else None
         self.head = RequestHead(target, self.address, getattr(self.wire, "KEY_HEADER", None))
         self.limits = target.limits
-        self.pulse = loop.pulse()
-        self.pulse.listeners[self] = None
+        self.loop = loop.current()
+        self.loop.listeners[self] = None
         self._shortest = shortest(self.limits)
         self._deadlines: Deadlines[Connection] = Deadlines(clocks.monotonic_ns())
         self._busy: set[Connection] = set()
@@ -105,7 +105,7 @@ class HttpClient:
         self.stop(Outcome.CUT)
         for connection in list(self._idle):
             connection.close()
-        self.pulse.listeners.pop(self, None)
+        self.loop.listeners.pop(self, None)
         self._over.put((None, Outcome.OK, ""))
         if gevent.getcurrent() is not self._courier:
             self._courier.join()
@@ -119,7 +119,7 @@ class HttpClient:
         """The kept-alive connection was closed as the request went out: sent once more, on a fresh one."""
         flight.exchange.reconnected, flight.exchange.reused = True, False
         flight.exchange.connected = flight.exchange.sent = flight.exchange.body_sent = None
-        self.pulse.reconnected += 1
+        self.loop.reconnected += 1
         self._connect(flight)
 
     def idle(self, connection: Connection) -> None:
@@ -172,17 +172,17 @@ class HttpClient:
     def _land(self, connection: Connection) -> None:
         if connection in self._busy:
             self._busy.remove(connection)
-            self.pulse.streams -= 1
+            self.loop.streams -= 1
         self._deadlines.drop(connection)
 
     def _watch_new(self, connection: Connection) -> None:
         self._busy.add(connection)
-        self.pulse.opened_stream()
+        self.loop.opened_stream()
         self._deadlines.put(connection, clocks.monotonic_ns() + self._shortest // len(self.address.sockaddrs))
 
     def _stillborn(self, exchange: Exchange, done: Done, error: Exception) -> None:
         exchange.done = self.clock.now()
-        self.pulse.faults += 1
+        self.loop.faults += 1
         self.over(Flight(exchange, b"", None, done), Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
     def _deliver(self) -> None:
@@ -195,7 +195,7 @@ class HttpClient:
             try:
                 flight.done(flight.exchange)
             except Exception:
-                self.pulse.faults += 1
+                self.loop.faults += 1
                 log.exception("the callback of request %d failed", flight.exchange.index)
             if not self._over.empty():  # a burst of answers must not hold up what is due
                 gevent.sleep(0)
@@ -209,7 +209,7 @@ def diagnostics() -> dict[str, Any]:
 
     JSON-able. Durations in seconds. Counted since the process's first client was made.
     """
-    return loop.pulse().facts()
+    return loop.current().facts()
 
 
 def raise_open_files() -> int:
