@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .errors import InputError as InputError
     from .errors import PhaseloadError as PhaseloadError
+    from .errors import RunFailed as RunFailed
     from .prompts.corpus import Corpus as Corpus
     from .prompts.prompts import Prompts as Prompts
     from .reading import open_trace as open_trace
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from .writing import write as write
 
 _HOMES = {
-    "errors": ("InputError", "PhaseloadError"),
+    "errors": ("InputError", "PhaseloadError", "RunFailed"),
     "prompts.corpus": ("Corpus",),
     "prompts.prompts": ("Prompts",),
     "reading": ("open_trace",),

@@ -10,7 +10,7 @@ from pathlib import Path
 from reports.analysis.gates import check
 from reports.store import run_json
 from reports.store.row_files import Writer
-from reports.store.run_folder import Run, open_run
+from reports.store.run_folder import Run
 from reports.store.run_json import ClockFacts, MachineFacts, RunFacts, StepFacts, TargetFacts, TraceFacts
 from targets.simulated import virtual
 from targets.simulated.build import Endpoint, SimulatedTarget
@@ -21,7 +21,7 @@ from traces.typed_json import from_plain
 from .. import folders, pacing, plan, secrets
 from ..load import Load
 from ..options import RunOptions
-from ..replays import run_report
+from ..replays import reported
 from ..run import record
 
 STEP = "simulate"
@@ -53,8 +53,7 @@ def simulate(
     """
     options = RunOptions(slo=slo, goodput=goodput, out=out)
     folder = record_run(trace, named(targets), load or Load(), options, model=model)
-    run_report(folder)
-    return open_run(folder)
+    return reported(folder)
 
 
 def named(targets: Targets) -> list[SimulatedTarget]:
