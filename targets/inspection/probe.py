@@ -29,7 +29,7 @@ from traces.errors import InputError
 from traces.trace import Request
 
 from ..client import loop
-from ..client.disaggregated_client import PREFILL
+from ..client.disaggregated import PREFILL
 from ..clock import Clock
 from ..connecting import connect
 from ..exchange import NANO, Call, Exchange, Outcome

@@ -26,7 +26,7 @@ from targets.exchange import Outcome
 from targets.simulated.build import build
 from targets.simulated.server.leg_protocols import PROTOCOLS as SPOKEN
 from targets.target import Target
-from targets.wire.disaggregated import PROTOCOLS
+from targets.wire.protocols import PROTOCOLS
 from tests import exchanging
 from tests.exchanging import run
 

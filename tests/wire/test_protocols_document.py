@@ -6,7 +6,7 @@ from pathlib import Path
 
 from targets.targets_toml import KEYS, parse
 from targets.wire import WIRES, custom
-from targets.wire.disaggregated import PROTOCOLS
+from targets.wire.protocols import PROTOCOLS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text(encoding="utf-8")
 TARGETS, FORMAT = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
