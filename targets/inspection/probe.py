@@ -28,10 +28,10 @@ from gevent.pool import Pool
 from traces.errors import InputError
 from traces.trace import Request
 
-from ..client.loop import pulse
+from ..client import loop
+from ..client.disaggregated import PREFILL
 from ..clock import Clock
 from ..connecting import connect
-from ..disaggregated.client import PREFILL
 from ..exchange import NANO, Call, Exchange, Outcome
 from ..target import Target
 from ..wire import headers
@@ -138,7 +138,7 @@ def _server(target: Target, exchange: Exchange) -> str:
 
 def _exchange(target: Target) -> Exchange:
     """One request to the target, to its end. Raises InputError where no client can be made for it."""
-    pulse().poll_often()
+    loop.current().poll_often()
     first_token_s = min(target.limits.first_token_s, PATIENCE)
     limits = replace(target.limits, first_token_s=first_token_s, request_s=min(target.limits.request_s, 2 * PATIENCE))
     client = connect(replace(target, limits=limits), Clock())
