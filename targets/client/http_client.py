@@ -27,10 +27,10 @@ from ..address import address
 from ..clock import Clock
 from ..exchange import Call, Exchange, Outcome
 from ..target import Target
-from ..wire import WIRES
 from . import loop, tls
 from .connection import Connection, Flight
 from .deadlines import Deadlines, shortest
+from .diagnostics import Diagnostics
 from .head import RequestHead
 
 log = logging.getLogger(__name__)
@@ -42,14 +42,14 @@ Headers = list[tuple[str, str]]
 class HttpClient:
     """The `Client` of every endpoint that takes one HTTP request an exchange. Raises InputError when made.
 
-    `wire` is a wire format (targets/wire/__init__.py) for an endpoint type that WIRES doesn't have; `keep_text`: the
+    `wire` is a wire format (targets/wire/interface.py) instead of the target's own; `keep_text`: the
     exchanges keep their answers' text.
     """
 
     def __init__(self, target: Target, clock: Clock, wire: ModuleType | Any = None, *, keep_text: bool = False) -> None:
         raise_open_files()
         self.target, self.clock, self.keep_text = target, clock, keep_text
-        self.wire = wire or _wire(target)
+        self.wire: ModuleType | Any = wire or target.wire_format()
         self.address = address(target.url)
         self.preferred = 0
         self.tls = _context(target) if self.address.scheme == "https" else None
@@ -205,12 +205,10 @@ class HttpClient:
 _STOPPED = {Outcome.CUT: "the run ended first", Outcome.CANCELLED: "cancelled"}
 
 
-def diagnostics() -> dict[str, Any]:
+def diagnostics() -> Diagnostics:
     """What this process knows of its own quality: reads with and without kernel time, stalls, CPU, connections, steps.
-
-    JSON-able. Durations in seconds. Counted since the process's first client was made.
-    """
-    return loop.current().facts()
+    Counted since the process's first client was made."""
+    return loop.current().diagnostics()
 
 
 def raise_open_files() -> int:
@@ -219,14 +217,6 @@ def raise_open_files() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
-
-
-def _wire(target: Target) -> ModuleType:
-    try:
-        return WIRES[target.endpoint_type]
-    except KeyError:
-        problem, remedy = f"no endpoint type {target.endpoint_type!r}", f"one of: {', '.join(WIRES)}"
-        raise InputError(problem, where=target.name, remedy=remedy) from None
 
 
 def _context(target: Target) -> ssl.SSLContext:

@@ -29,9 +29,9 @@ from traces.errors import InputError
 from traces.trace import Request
 
 from ..client import loop
+from ..client.disaggregated import PREFILL
 from ..clock import Clock
 from ..connecting import connect
-from ..disaggregated.client import PREFILL
 from ..exchange import NANO, Call, Exchange, Outcome
 from ..target import Target
 from ..wire import headers
