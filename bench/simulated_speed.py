@@ -27,7 +27,7 @@ def hour() -> list[Request]:
 
 
 def again_and_again(requests: list[Request], times: int) -> Iterator[Request]:
-    """The trace, over and over, made as it is asked for."""
+    """The trace, over and over, made while it is read."""
     span = requests[-1].due + 1_000_000_000
     for turn in range(times):
         for request in requests:

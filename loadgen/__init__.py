@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     from .replays import replay
     from .run.locust_user import TraceUser
     from .run.spawn import Workers
+    from .simulation.run import simulate
+    from .simulation.sweep import sweep
 
-__all__ = ["CapacityResult", "Load", "Plan", "TraceUser", "Workers", "bakeoff", "capacity", "certify", "replay"]
+__all__ = [
+    "CapacityResult", "Load", "Plan", "TraceUser", "Workers",
+    "bakeoff", "capacity", "certify", "replay", "simulate", "sweep",
+]  # fmt: skip
 
 # The modules have other names than the functions: a submodule would hide a function of its name.
 _HOMES = {
@@ -39,6 +44,8 @@ _HOMES = {
     "capacity": "capacities",
     "certify": "certificate",
     "replay": "replays",
+    "simulate": "simulation.run",
+    "sweep": "simulation.sweep",
 }
 
 

@@ -16,7 +16,8 @@ from traces.trace import NS_PER_S, Trace
 
 from . import folders, pacing, preflight, replays
 from . import plan as plans
-from .load import Load, RunKeywords, RunOptions
+from .load import Load
+from .options import RunKeywords, RunOptions
 from .plan import Plan, Step
 from .run import endpoints
 from .run.endpoints import Embedded

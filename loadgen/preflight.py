@@ -6,16 +6,22 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from targets.target import Target
+import orjson
+
+from targets.exchange import Exchange
+from targets.target import AUTO, Target
 from traces.errors import InputError
+from traces.trace import Trace
 
-from .load import RunOptions
+from .options import RunOptions
 from .plan import Plan
+from .quota import shortfalls
 
-COMMON = 1000  # requests of an open loop that are thought to be in flight at once
+COMMON = 1000  # requests of an open loop that are assumed to be in flight at once
 SPARE = 200  # open files beside the connections
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
@@ -48,24 +54,21 @@ def check_gates(options: RunOptions) -> None:
 
 
 def check(
-    plan: Plan, workers: int, specs: Sequence[Target] = (), patience: str | None = None, probing: bool = False
+    plan: Plan, workers: int, targets: Sequence[Target] = (), patience: str | None = None, probing: bool = False
 ) -> None:
     """What can be known before the load begins: of the plan, and of targets that aren't ours. Raises InputError."""
     check_workers(plan, workers)
     check_open_files(plan, workers)
-    check_keys(specs)
-    wait_ready(specs, patience)
+    check_keys(targets)
+    wait_ready(targets, patience)
     if probing:
-        probe(specs)
+        probe(targets)
 
 
 def check_workers(plan: Plan, workers: int) -> None:
-    for phase in plan.phases:
-        for leg in phase.legs:
-            if leg.concurrency is not None and leg.concurrency < workers:
-                raise InputError(
-                    f"{leg.concurrency} in flight can't be shared by {workers} workers", where="--concurrency"
-                )
+    for arm in (arm for step in plan.phases for arm in step.legs):
+        if arm.concurrency is not None and arm.concurrency < workers:
+            raise InputError(f"{arm.concurrency} in flight can't be shared by {workers} workers", where="--concurrency")
 
 
 def seconds(text: str, option: str) -> float:
@@ -76,74 +79,97 @@ def seconds(text: str, option: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def check_keys(specs: Sequence[Target]) -> None:
+def check_keys(targets: Sequence[Target]) -> None:
     """Names, keys and certificates of the targets are looked at now, not when the load begins. Raises InputError."""
     from targets.clock import Clock
     from targets.connecting import connect
 
-    for one in specs:
-        connect(one, Clock()).close()
+    for target in targets:
+        connect(target, Clock()).close()
 
 
-def settled(specs: Sequence[Target], patience: str | None) -> list[Target]:
-    """The targets with their endpoint types known: "auto" is found out, and said on stderr. Raises InputError."""
-    unknown = [one for one in specs if one.endpoint_type == "auto"]
-    if not unknown:
-        return list(specs)
+def settled(targets: Sequence[Target], patience: str | None) -> list[Target]:
+    """The targets with their endpoint types known; a type that was AUTO is reported on stderr. Raises InputError."""
+    if not (unknown := [target for target in targets if target.endpoint_type == AUTO]):
+        return list(targets)
     from targets.inspection.autodetect import settle
 
     wait_ready(unknown, patience)
     known = []
-    for one in specs:
-        if one in unknown:
-            found = settle(one)
-            if found.problem:
-                raise InputError(found.problem, where=one.name if found.asked else "")
-            one = found.spec
-            sys.stderr.write(f"{one.name}: {one.url} {found.notes[0]}\n")
-        known.append(one)
+    for target in targets:
+        if target.endpoint_type == AUTO:
+            answer = settle(target)
+            if answer.problem:
+                raise InputError(answer.problem, where=target.name if answer.sent else "")
+            target = answer.target
+            sys.stderr.write(f"{target.name}: {target.url} {answer.notes[0]}\n")
+        known.append(target)
     return known
 
 
-def probe(specs: Sequence[Target]) -> None:
-    """One request to each target. Raises InputError where every request would fail; says on stderr what else it saw."""
-    from targets.inspection.probe import probe
+def probe(targets: Sequence[Target]) -> None:
+    """One request to each target. Raises InputError where every request would fail; what else there is to know goes to
+    stderr."""
+    from targets.inspection.autodetect import probe
 
-    for found in probe(specs):
-        if found.hopeless:
-            raise InputError(found.problem, where=found.spec.name, remedy="--no-probe starts all the same")
-        for line in (found.problem, *found.notes):
+    for answer in probe(targets):
+        if answer.hopeless:
+            raise InputError(answer.problem, where=answer.target.name, remedy="--no-probe starts all the same")
+        for line in (answer.problem, *answer.notes):
             if line:
-                sys.stderr.write(f"{found.spec.name}: {line}\n")
+                sys.stderr.write(f"{answer.target.name}: {line}\n")
+
+
+@dataclass(frozen=True)
+class Usable:
+    """What one request to a target shows: why it can't be used for a load (no problems: it can), and what else."""
+
+    target: Target
+    exchange: Exchange
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def look(targets: Sequence[Target], requests: Trace | None = None) -> Iterator[Usable]:
+    """Looks at each target with one request; `requests`: and compares them with the limits that its answer names."""
+    from targets.inspection.autodetect import probe
+    from targets.wire.headers import limits
+
+    for answer in probe(targets):
+        target, exchange = answer.target, answer.exchange
+        problems: tuple[str, ...] = (answer.problem,) if answer.problem else ()
+        if not problems and requests is not None and exchange.ratelimit:
+            problems = tuple(shortfalls(limits(orjson.loads(exchange.ratelimit)), requests, target.endpoint_type))
+        yield Usable(target, exchange, problems, answer.notes)
 
 
 def check_open_files(plan: Plan, workers: int) -> None:
-    """Says on stderr where the system allows fewer connections than the plan may want."""
+    """A line on stderr where the system allows fewer connections than the plan may need."""
     from targets.client.http_client import raise_open_files
 
     allowed = raise_open_files()
-    for phase in plan.phases:
-        slots = [leg.concurrency if leg.concurrency is not None else min(leg.requests, COMMON) for leg in phase.legs]
-        wanted = sum(slots) // workers + SPARE
-        if wanted > allowed:
+    for step in plan.phases:
+        slots = [arm.concurrency if arm.concurrency is not None else min(arm.requests, COMMON) for arm in step.legs]
+        needed = sum(slots) // workers + SPARE
+        if needed > allowed:
             sys.stderr.write(
-                f"open files are limited to {allowed}: {phase.name} may want {wanted} in a process, and requests "
+                f"open files are limited to {allowed}: {step.name} may want {needed} in a process, and requests "
                 "beyond the limit fail (raise it with ulimit -n, or use more --processes)\n"
             )
 
 
-def wait_ready(specs: Sequence[Target], patience: str | None) -> None:
-    """Until each target takes connections: at once, or within --wait-ready. Raises InputError."""
+def wait_ready(targets: Sequence[Target], patience: str | None) -> None:
+    """Waits until each target takes connections, for `patience` (90s, 10m) at most. Raises InputError."""
     limit = time.monotonic() + (seconds(patience, "--wait-ready") if patience else 0.0)
-    for target in specs:
-        said = False
+    for target in targets:
+        reported = False
         while (problem := _unreachable(target)) is not None:
             if time.monotonic() >= limit:
                 remedy = "start the server, or give --wait-ready 10m"
                 raise InputError(f"nobody answers at {problem}", where=target.name, remedy=remedy)
-            if not said:
+            if not reported:
                 sys.stderr.write(f"{target.name}: waiting for {problem}\n")
-                said = True
+                reported = True
             time.sleep(0.5)
 
 

@@ -16,7 +16,8 @@ from traces.trace import Trace
 
 from . import folders, pacing, preflight, secrets
 from . import plan as plans
-from .load import Load, RunKeywords, RunOptions
+from .load import Load
+from .options import RunKeywords, RunOptions
 from .plan import Plan, Step
 from .run.finish import conclude
 from .run.spawn import LocustProcess, Workers

@@ -1,43 +1,53 @@
-"""One exchange with one endpoint: targets as a user names them, the streaming client, what one exchange showed.
+"""Targets: what is measured, and the client that measures it.
 
     from targets import Target, probe
 
-    target = Target("gpu", "http://127.0.0.1:8000", "llama-3.1-8b")
-    [looked] = probe([target])                           # one short request, as before every run
+    (answer,) = probe([Target(url="http://127.0.0.1:8000", model="llama-3.1-8b")])
+    print(answer.problem or answer.notes)
 
-`connect(target, clock)` gives the client, which runs on gevent's hub. Instants are integer nanoseconds from the run's
-start, durations float seconds. A target's failure is an `Outcome`, never an exception; a target that can't be used
-raises `traces.InputError`. Nothing is imported before it is used (PEP 562).
+`Target` is an endpoint as the user names it, `connect` gives the `Client` that sends it `Call`s and hands back an
+`Exchange` for each; clients run on gevent's hub. Instants are integer nanoseconds from the run's start, durations float
+seconds. A target's failure is an `Outcome`, never an exception; a target that can't be used raises `traces.InputError`.
+Each name is imported when it is first used (PEP 562), so `import targets` costs next to nothing.
 """
+
+from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .connecting import Client as Client
-    from .connecting import connect as connect
-    from .exchange import Call as Call
-    from .exchange import Exchange as Exchange
-    from .exchange import Outcome as Outcome
-    from .inspection.probe import probe as probe
-    from .limits import Limits as Limits
-    from .target import Target as Target
+    from .connecting import Client, connect
+    from .exchange import Call, Exchange, Outcome
+    from .inspection.autodetect import probe
+    from .inspection.probe import Probe
+    from .limits import Limits
+    from .target import Target
+    from .targets_toml import load as load_targets
+
+__all__ = [
+    "Call", "Client", "Exchange", "Limits", "Outcome", "Probe", "Target", "connect", "load_targets", "probe",
+]  # fmt: skip
 
 _HOMES = {
-    "connecting": ("Client", "connect"),
-    "exchange": ("Call", "Exchange", "Outcome"),
-    "inspection.probe": ("probe",),
-    "limits": ("Limits",),
-    "target": ("Target",),
+    "Call": "exchange.Call",
+    "Client": "connecting.Client",
+    "Exchange": "exchange.Exchange",
+    "Limits": "limits.Limits",
+    "Outcome": "exchange.Outcome",
+    "Probe": "inspection.probe.Probe",
+    "Target": "target.Target",
+    "connect": "connecting.connect",
+    "load_targets": "targets_toml.load",
+    "probe": "inspection.autodetect.probe",
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    module, _, attribute = _HOMES[name].rpartition(".")
+    value = globals()[name] = getattr(import_module(f".{module}", __name__), attribute)
     return value
 
 

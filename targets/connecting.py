@@ -33,4 +33,4 @@ def connect(target: Target, clock: Clock, *, keep_text: bool = False) -> Client:
     `keep_text`: exchanges keep their answers' text until it is taken (`Exchange.take_text`)."""
     if target.protocol is not None:
         return DisaggregatedClient(target, clock, keep_text=keep_text)
-    return HttpClient(target, clock, target.custom_format(), keep_text=keep_text)
+    return HttpClient(target, clock, keep_text=keep_text)

@@ -63,7 +63,7 @@ class Call:
 
     @property
     def max_tokens(self) -> int:
-        """Length of the answer that is asked for: servers refuse to give none."""
+        """Length of the answer to ask for: servers refuse to give none."""
         return max(1, self.request.output_tokens)
 
 
@@ -87,7 +87,7 @@ class Exchange:
     # Tokens: one entry for each read that carried token-bearing events.
     token_at: array[int] = field(default_factory=lambda: array("q"))  # kernel instant of the read
     token_events: array[int] = field(default_factory=lambda: array("i"))  # token-bearing events in it
-    first_tokens: int = 1  # tokens in the first token-bearing event, where the server says
+    first_tokens: int = 1  # tokens in the first token-bearing event, where the server counts them
     first_after: int | None = None  # bracket: last poll of the loop before the first token's read
     last_after: int | None = None
     first_lag: int | None = None  # read instant - kernel instant of the first token's read
@@ -102,7 +102,7 @@ class Exchange:
     outcome: Outcome = Outcome.CUT
     error: str = ""
     finish_reason: str | None = None
-    retry_after: float | None = None  # seconds, as the server asked
+    retry_after: float | None = None  # seconds, from the server's headers
 
     # The server's own account.
     usage_prompt: int | None = None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..load import TargetOptions
+from ..options import TargetOptions
 from . import options as o
 
 
@@ -35,32 +35,27 @@ def record(
     """
     import sys
 
-    from targets.exchange import Call
-    from targets.inspection.fetch import fetch
-    from targets.inspection.recording import facts, free_name, replay
-    from traces.trace import Request
+    from targets.inspection import fetch, recording
 
     from .. import preflight, target_options
 
-    spec = target_options.target(url, options, "record")
+    target = target_options.target(url, options, "record")
     if out is not None:
-        name = free_name(name, _text(out), str(out))
-    [spec] = preflight.settled([spec], None)
-    row = Request(0, 0, len(prompt.split()), tokens)
-    wire, answer = fetch(spec, Call(request=row, target=spec.name, due=0, prompt=prompt), source)
-    exchange = replay(wire, answer)
-    table = answer.table(name, facts(exchange))
+        name = recording.free_name(name, _text(out), str(out))
+    [target] = preflight.settled([target], None)
+    answer, exchange = fetch.record(target, prompt, tokens, source)
+    table = answer.table(name, recording.facts(exchange))
     if out is None:
         sys.stdout.write(table)
     else:
         with out.open("a", encoding="utf-8") as file:
             file.write(("\n" if file.tell() else "") + table)
-        said = f"{exchange.outcome}, {sum(exchange.token_events)} tokens in {len(exchange.token_events)} events"
-        sys.stderr.write(f"{out}: [{name}] {said} {exchange.error}\n")
+        summary = f"{exchange.outcome}, {sum(exchange.token_events)} tokens in {len(exchange.token_events)} events"
+        sys.stderr.write(f"{out}: [{name}] {summary} {exchange.error}\n")
 
 
 def _text(file: Path) -> str:
-    """What the file has so far. Raises InputError where no more can be written: before anything is asked."""
+    """What the file has so far. Raises InputError where no more can be written: before anything is sent."""
     import os
 
     from traces.errors import InputError
@@ -70,7 +65,7 @@ def _text(file: Path) -> str:
             raise InputError(f"can't be written: {file.parent} is no folder to write to", where="--out")
         return ""
     try:
-        with file.open("r+", encoding="utf-8") as had:
-            return had.read()
+        with file.open("r+", encoding="utf-8") as file_so_far:
+            return file_so_far.read()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't be appended to: {error}", where="--out") from None

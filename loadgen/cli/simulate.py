@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..load import Load, RunOptions
+from ..load import Load
+from ..options import RunOptions
 from . import options as o
 
 SIMULATED = "Simulated endpoints"
@@ -24,8 +25,7 @@ def simulate(
     *,
     trace: o.Trace = "",
     target: Annotated[
-        list[str] | None,
-        typer.Option(help="[NAME=]PROFILE[,KEY=VALUE...], repeatable.", rich_help_panel=SIMULATED),
+        list[str] | None, typer.Option(help="[NAME=]PROFILE[,KEY=VALUE...], repeatable.", rich_help_panel=SIMULATED)
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Model whose sizes set the speed.")] = "llama2-7b",
     setting: Annotated[
@@ -46,7 +46,7 @@ def simulate(
     """Plan with simulated endpoints in virtual time: an hour of traffic in a second, the same report.
 
     With --sweep, every combination is simulated on all cores, and planning.html shows TTFT, TPOT and cost against the
-    load, what a hybrid gains, and where batching overtakes. The gates of --slo then ask each point; the exit code is 0
+    load, what a hybrid gains, and where batching overtakes. The gates of --slo judge each point; the exit code is 0
     if at least one point meets all of them, else 1 (3 if too few requests decide it).
 
     Examples:
@@ -57,27 +57,26 @@ def simulate(
 
         phaseload simulate azure-conv --duration 600 --target h100 --target h100-disagg --sweep speedup=0.5..8
     """
+    from targets.simulated.build import SimulatedTarget
     from targets.simulated.settings import pairs
-    from traces.errors import InputError
 
-    from .. import folders, pacing, preflight, secrets
-    from ..run import finish
-    from ..simulation import virtual_run
+    from ..simulation import run as simulation
 
-    if not target:
-        raise InputError("is missing", where="--target", remedy="a profile; `phaseload serve --list` shows them")
-    chosen = virtual_run.subjects(target, pairs(setting or [], "--set"))
-    preflight.check_gates(run)
-    name = f"simulate-{folders.name_of(trace)}"
-    if sweep:
-        from ..simulation import sweeps
+    shared = pairs(setting or [], "--set")
+    targets = simulation.named([SimulatedTarget.parse(text, settings=shared) for text in target or []])
+    if not sweep:
+        from ..run.finish import conclude
 
-        code = sweeps.run(chosen, trace, load, sweep, run.out, name=name, model=model, goodput=run.goodput, slo=run.slo)
-        sys.exit(code)
-    for subject in chosen:
-        subject.build(model)
-    requests = pacing.requests(trace, load)
-    folder = folders.new_folder(name, run.out)
-    about = {"argv": secrets.argv(), "json": run.json, "slo": run.slo, "goodput": run.goodput}
-    virtual_run.run(chosen, load, requests, folder, model=model, about=about)
-    sys.exit(finish.conclude(folder))
+        sys.exit(conclude(simulation.record_run(trace, targets, load, run, model=model)))
+    from rich.console import Console
+
+    from reports.render import planning_page
+
+    from ..simulation import sweep as grids
+
+    axes = dict(grids.axis(text) for text in sweep)
+    planning = grids.sweep(trace, targets, axes, load, model=model, slo=run.slo, goodput=run.goodput, out=run.out)
+    console = Console(soft_wrap=True)
+    planning_page.print_points(planning, console)
+    console.print(f"report: {planning.folder / planning_page.FILE}", markup=False, highlight=False)
+    sys.exit(grids.outcome_code(planning))

@@ -35,32 +35,24 @@ def check(
 
         phaseload targets check targets.toml --trace azure-conv --speedup 2 --duration 600
     """
-    import orjson
     from rich.console import Console
     from rich.markup import escape
 
-    from targets.inspection.autodetect import look
     from targets.targets_toml import load
-    from targets.wire.headers import limits
 
+    from .. import pacing, preflight
     from ..load import Load
-    from ..pacing import requests
-    from ..quota import shortfalls
 
-    specs = load(file)
-    wanted = None if trace is None else requests(trace, Load(speedup=speedup, duration=duration))
+    targets = load(file)
+    requests = None if trace is None else pacing.requests(trace, Load(speedup=speedup, duration=duration))
     console, unusable = Console(highlight=False), 0
-    for found in look(specs):
-        spec, exchange = found.spec, found.exchange
-        allowed = limits(orjson.loads(exchange.ratelimit)) if exchange.ratelimit else {}
-        short = [] if wanted is None else list(shortfalls(allowed, wanted, spec.endpoint_type))
-        problems = [found.problem] if found.problem else short
-        unusable += bool(problems)
-        says = "[red]no[/red] " if problems else "[green]yes[/green]"
-        first = "" if exchange.ttft is None else f"  TTFT {exchange.ttft * 1e3:,.0f} ms"
-        console.print(
-            f"{says} [bold]{escape(spec.name)}[/bold]  {escape(spec.url)} ({spec.endpoint_type}){first}", soft_wrap=True
-        )
-        for line in (*problems, *found.notes):
+    for answer in preflight.look(targets, requests):
+        target, ttft = answer.target, answer.exchange.ttft
+        unusable += bool(answer.problems)
+        verdict = "[red]no[/red] " if answer.problems else "[green]yes[/green]"
+        first = "" if ttft is None else f"  TTFT {ttft * 1e3:,.0f} ms"
+        place = f"{escape(target.url)} ({target.endpoint_type})"
+        console.print(f"{verdict} [bold]{escape(target.name)}[/bold]  {place}{first}", soft_wrap=True)
+        for line in (*answer.problems, *answer.notes):
             console.print(f"    {escape(line)}", soft_wrap=True)
     raise typer.Exit(1 if unusable else 0)

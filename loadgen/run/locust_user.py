@@ -87,6 +87,7 @@ class Wiring:
         self.options = user_options.read(user, TraceUser, dir(User))
         self.worker: Worker | None = None
         self.coordinator: Coordinator | None = None
+        self.early: list[Any] = []  # messages to the next coordinator
         self.progress: Progress | None = None
         self.exit_code: int | None = None
         self.stopping = False
@@ -190,7 +191,9 @@ class Wiring:
         return self.exit_code == UNUSABLE or (self.coordinator is not None and self.coordinator.over.is_set())
 
     def _to_coordinator(self, environment: Any, msg: Any) -> None:
-        if self.coordinator is not None:
+        if self.coordinator is None:
+            self.early.append(msg)  # while the run is planned
+        else:
             self.coordinator.deliver(msg.node_id, msg.data)
 
     def _send(self, message: dict[str, Any], client: str) -> None:
@@ -199,6 +202,7 @@ class Wiring:
     def _begin(self, **_: Any) -> None:
         """Locust starts: by the command line, by the button of the web page, or for a caller's runs."""
         self.exit_code = None
+        self.early.clear()
         if self.serving:
             gevent.spawn(self._serve)
             return
@@ -252,6 +256,9 @@ class Wiring:
 
     def _coordinate(self, folder: Path, plan: Plan) -> Coordinator:
         self.coordinator = Coordinator(folder, plan, self._clients(), self._send, self._alive)
+        while self.early:
+            msg = self.early.pop(0)
+            self.coordinator.deliver(msg.node_id, msg.data)
         self.progress = Progress(self.coordinator)
         self.progress.start()
         return self.coordinator

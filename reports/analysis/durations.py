@@ -38,6 +38,12 @@ _SPENT = (
     "first_lag", "bytes_received", "retry_after", "last_events", "longest_gap",
 )  # fmt: skip
 COLUMNS = [name for name in row_files.SCHEMA.names if name not in _SKIPPED]
+# What the derived durations, counts and rates follow from, and the server's own phases.
+SOURCES = (
+    "due", "started", "connected", "sent", "body_sent", "done", "counted", "stepped", "token_at", "token_events",
+    "first_tokens", "first_after", "last_after", "first_lag", "unstamped", "whole", "outcome", "usage_output",
+    "tokenizer_output", "server_queue", "server_prefill", "server_transfer", "server_decode",
+)  # fmt: skip
 
 
 def lateness(rows: Columns) -> Array:
@@ -233,9 +239,10 @@ def with_durations(columns: Columns) -> Columns:
     return {**columns, **derived, **counts, "ok": np.asarray(columns["outcome"] == Outcome.OK.value)}
 
 
-def of_exchanges(rows: Sequence[Exchange]) -> pd.DataFrame:
-    """A frame of flat columns and durations, a row for each exchange, in their order."""
-    return pd.DataFrame(with_durations(flatten(row_files.table(rows))))
+def of_exchanges(rows: Sequence[Exchange], columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+    """A frame of flat columns (SOURCES at least) and durations, a row for each exchange, in their order."""
+    schema = pa.schema([row_files.SCHEMA.field(name) for name in columns])
+    return pd.DataFrame(with_durations(flatten(row_files.table(rows, schema))))
 
 
 def frames(run: Path | str, damaged: dict[str, InputError] | None = None) -> Iterator[tuple[pd.DataFrame, pa.Table]]:

@@ -1,14 +1,14 @@
-"""planning.html: what a grid of simulations says before any hardware is bought. One self-contained page, no script.
+"""planning.html: a grid of simulations, to be read before any hardware is bought. One self-contained page, no script.
 
-The input is planning.json (`phaseload simulate --sweep` writes it): points of the grid, and for each target its floor,
-capacity, decode curve and price of speed. Everything in it was computed by the engine; this draws it.
+Every figure was computed by the engine (`reports.store.planning` has them); this draws it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf, isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -20,29 +20,35 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from targets.simulated.analysis import Hybrid
+
 from .. import number_format
+from ..store.planning import Planning, Point, Value
 from . import pages
 
-Found = Mapping[str, Any]
+METRICS = ("ttft", "tpot")
+QUANTILES = ("p50", "p99")
+FILE = "planning.html"
 LINES = 8  # of one target in a plot; a larger grid is read from its table
 WIDE = 150  # columns of a file or a pipe
 SHOWN = 400  # rows of the table; planning.json has all
 
 
-def write(found: Found, out: Path) -> Path:
-    numbers = {target["name"]: number for number, target in enumerate(found["targets"])}
+def write(planning: Planning) -> Path:
+    """Writes the page into the grid's folder; returns its path."""
+    numbers = {target.name: number for number, target in enumerate(planning.targets)}
     page = pages.render(
         "planning.html.j2",
-        found=found,
+        planning=planning,
         numbers=numbers,
-        figures=[(title, caption, Markup(svg)) for title, caption, svg in _figures(found, numbers)],
-        columns=list(found["axes"]),
-        rows=found["points"][:SHOWN],
-        hidden=max(0, len(found["points"]) - SHOWN),
-        ratios=[(t["name"], ratio(t["capacity"])) for t in found["targets"] if len(t["capacity"]) == 2],
+        figures=[(title, caption, Markup(svg)) for title, caption, svg in _figures(planning, numbers)],
+        points=[(point, _latencies(point)) for point in planning.points[:SHOWN]],
+        hidden=max(0, len(planning.points) - SHOWN),
+        ratios=[(t.name, ratio(t.capacity)) for t in planning.targets if len(t.capacity) == 2],
     )
-    out.write_text(page, encoding="utf-8")
-    return out
+    path = planning.folder / FILE
+    path.write_text(page, encoding="utf-8")
+    return path
 
 
 def ratio(capacity: Sequence[float]) -> str:
@@ -55,81 +61,89 @@ def ratio(capacity: Sequence[float]) -> str:
     return f"{best[0]}:{best[1]}"
 
 
-def print_points(found: Found, console: Console) -> None:
+def print_points(planning: Planning, console: Console) -> None:
     """The grid as a table, in the order of the axes."""
     if not console.is_terminal:
         console.width = max(console.width, WIDE)
     title = "TTFT and TPOT in ms, cost in $ per million output tokens"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("target", *found["axes"], "req/s", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99", "in flight"):
+    for name in ("target", *planning.axes, "req/s", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99", "in flight"):
         table.add_column(name, justify="left" if name == "target" else "right")
-    for name in ("failed", "goodput", "$/Mtok", *(["SLO"] if found["slo"] else [])):
+    for name in ("failed", "goodput", "$/Mtok", *(["SLO"] if planning.slo else [])):
         table.add_column(name, justify="right")
-    for row in found["points"][:SHOWN]:
-        values = [_plain(row["values"].get(key, "-")) for key in found["axes"]]
-        figures = [number_format.ms(_at(row, m, q)) for m in ("ttft", "tpot") for q in ("p50", "p99")]
-        cost = row["dollars_per_mtok"]
+    for point in planning.points[:SHOWN]:
+        cost = point.dollars_per_mtok
         table.add_row(
-            row["target"], *values, number_format.rate(row["rate"]), *figures, number_format.rate(row["in_flight"]), str(row["failed"]),
-            number_format.share(row["goodput"]), "-" if cost is None else f"{cost:.2f}",
-            *([row["slo"] or "-"] if found["slo"] else []),
-        )  # fmt: skip
+            point.target,
+            *(_plain(point.values.get(key, "-")) for key in planning.axes),
+            number_format.rate(point.rate),
+            *_latencies(point),
+            number_format.rate(point.in_flight),
+            str(point.failed),
+            number_format.share(point.goodput),
+            "-" if cost is None else f"{cost:.2f}",
+            *([point.slo or "-"] if planning.slo else []),
+        )
     console.print(table)
-    for pair in found["crossovers"]:
-        where = f"from batch {pair['batch']} on" if pair["batch"] else "at no batch up to 1,024"
-        line = f"A replica of {pair['gpu']} decodes more tokens a second than a rack of {pair['rack']} {where}."
+    for pair in planning.crossovers:
+        where = f"from batch {pair.batch} on" if pair.batch else "at no batch up to 1,024"
+        line = f"A replica of {pair.gpu} decodes more tokens a second than a rack of {pair.rack} {where}."
         console.print(line, markup=False, highlight=False)
 
 
-def _plain(value: float | str) -> str:
+def _plain(value: Value) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def _at(row: Mapping[str, Any], metric: str, q: str) -> float | None:
-    return row[metric][q] if row[metric] else None
+def _latencies(point: Point) -> list[str]:
+    """TTFT p50 and p99, TPOT p50 and p99."""
+    return [_latency(_at(point, metric, q)) for metric in METRICS for q in QUANTILES]
 
 
-def _figures(found: Found, numbers: Mapping[str, int]) -> Iterator[tuple[str, str, str]]:
+def _latency(seconds: float) -> str:
+    return "unbounded" if seconds == inf else number_format.ms(seconds if isfinite(seconds) else None)
+
+
+def _at(point: Point, metric: str, q: str) -> float:
+    return float(getattr(getattr(point, metric), q))
+
+
+def _figures(planning: Planning, numbers: Mapping[str, int]) -> Iterator[tuple[str, str, str]]:
     """(title, caption, svg) of each plot that the data allows."""
-    for axis, values in found["axes"].items():
+    for axis, values in planning.axes.items():
         if len(values) > 1:
             caption = f"p50 solid, p99 dashed; a line for each combination of the other axes (at most {LINES})."
-            yield (
-                f"TTFT and TPOT against {axis}",
-                caption,
-                _against(f"against {numbers_of(axis)}", found, axis, numbers),
-            )
-    if any(target.get("decode") for target in found["targets"]):
+            label = f"against {letters(axis)}"
+            yield f"TTFT and TPOT against {axis}", caption, _against(label, planning, axis, numbers)
+    if any(target.decode for target in planning.targets):
         caption = "Tokens a second of one replica by batch size; level lines: one rack, which doesn't batch."
-        yield "Where batching overtakes", caption, _decode("decode throughput against batch", found, numbers)
-    for hybrid in found["hybrids"]:
+        yield "Where batching overtakes", caption, _decode("decode throughput against batch", planning, numbers)
+    for hybrid in planning.hybrids:
         caption = (
-            f"End-to-end time of {' or '.join(hybrid['alone'])} alone, whichever is faster, over that of "
-            f"{hybrid['name']}, one request of {hybrid['prompt']:,} prompt tokens: above 1 the hybrid pays."
+            f"End-to-end time of {' or '.join(hybrid.alone)} alone, whichever is faster, over that of "
+            f"{hybrid.name}, one request of {hybrid.prompt:,} prompt tokens: above 1 the hybrid pays."
         )
-        yield "What the hybrid gains", caption, _gain(f"gain of hybrid {numbers_of(hybrid['name'])}", hybrid)
-    if any(target.get("batch_cost") for target in found["targets"]):
+        yield "What the hybrid gains", caption, _gain(f"gain of hybrid {letters(hybrid.name)}", hybrid)
+    if any(target.batch_cost for target in planning.targets):
         caption = "A replica kept full, by its batch cap (the figures at the points): premium tiers sell small batches."
-        yield "The price of speed", caption, _price("cost against latency by batch cap", found, numbers)
+        yield "The price of speed", caption, _price("cost against latency by batch cap", planning, numbers)
 
 
 @pages.drawing(3.6)
-def _against(figure: Figure, found: Found, axis: str, numbers: Mapping[str, int]) -> None:
-    words = isinstance(found["axes"][axis][0], str)
-    for axes, metric, title in zip(
-        figure.subplots(1, 2), ("ttft", "tpot"), ("Prefill: TTFT", "Decode: TPOT"), strict=True
-    ):
-        for target, lines in _lines(found, axis).items():
+def _against(figure: Figure, planning: Planning, axis: str, numbers: Mapping[str, int]) -> None:
+    words = isinstance(planning.axes[axis][0], str)
+    for axes, metric, title in zip(figure.subplots(1, 2), METRICS, ("Prefill: TTFT", "Decode: TPOT"), strict=True):
+        for target, lines in _lines(planning, axis).items():
             for points in lines[:LINES]:
-                x = [row["values"][axis] for row in points]
-                if words:  # a dollar sign would begin a formula
-                    x = [word.replace("$", r"\$") for word in x]
-                for q, style in (("p50", "-"), ("p99", "--")):
-                    y = [(_at(row, metric, q) or np.nan) * 1e3 for row in points]
+                # A dollar sign would begin a formula.
+                x = [str(point.values[axis]).replace("$", r"\$") if words else point.values[axis] for point in points]
+                for q, style in zip(QUANTILES, ("-", "--"), strict=True):
+                    y = np.array([_at(point, metric, q) for point in points]) * 1e3
+                    y[~np.isfinite(y)] = np.nan
                     axes.plot(x, y, style, color=pages.placeholder(numbers[target]), marker=".")
         axes.set(title=title, xlabel=axis, ylabel="ms")
         _log(axes, "y")
-        if len(found["axes"][axis]) > 2 and not words:
+        if len(planning.axes[axis]) > 2 and not words:
             _log(axes, "x")
 
 
@@ -144,48 +158,48 @@ def _log(axes: Axes, which: Literal["x", "y"]) -> None:
     scale.set_minor_formatter(NullFormatter())
 
 
-def numbers_of(text: str) -> str:
-    """A setting's name as an accessible label may hold it."""
+def letters(text: str) -> str:
+    """A name as an accessible label may hold it."""
     return "".join(c if c.isalnum() else " " for c in text)
 
 
-def _lines(found: Found, axis: str) -> dict[str, list[list[dict[str, Any]]]]:
+def _lines(planning: Planning, axis: str) -> dict[str, list[list[Point]]]:
     """By target, the points of each combination of the other axes, along this one."""
-    lines: dict[str, dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
-    for row in found["points"]:
-        if axis in row["values"]:
-            others = tuple((key, value) for key, value in row["values"].items() if key != axis)
-            lines.setdefault(row["target"], {}).setdefault(others, []).append(row)
+    lines: dict[str, dict[tuple[tuple[str, Value], ...], list[Point]]] = {}
+    for point in planning.points:
+        if axis in point.values:
+            others = tuple((key, value) for key, value in point.values.items() if key != axis)
+            lines.setdefault(point.target, {}).setdefault(others, []).append(point)
     return {target: list(groups.values()) for target, groups in lines.items()}
 
 
 @pages.drawing(3.6)
-def _decode(figure: Figure, found: Found, numbers: Mapping[str, int]) -> None:
+def _decode(figure: Figure, planning: Planning, numbers: Mapping[str, int]) -> None:
     axes = figure.subplots()
-    for target in found["targets"]:
-        if target.get("decode"):
-            batch, rate = zip(*target["decode"], strict=True)
-            axes.plot(batch, rate, color=pages.placeholder(numbers[target["name"]]), marker=".")
-    for pair in found["crossovers"]:
-        axes.axhline(pair["rack_tokens_per_s"], color=pages.placeholder(numbers[pair["rack"]]), linestyle="--")
-        if pair["batch"]:
-            axes.axvline(pair["batch"], color=pages.GRID, linestyle=":")
-            axes.text(pair["batch"], pair["rack_tokens_per_s"], f" batch {pair['batch']}", va="bottom")
+    for target in planning.targets:
+        if target.decode:
+            batch, rate = zip(*target.decode, strict=True)
+            axes.plot(batch, rate, color=pages.placeholder(numbers[target.name]), marker=".")
+    for pair in planning.crossovers:
+        axes.axhline(pair.rack_tokens_per_s, color=pages.placeholder(numbers[pair.rack]), linestyle="--")
+        if pair.batch:
+            axes.axvline(pair.batch, color=pages.GRID, linestyle=":")
+            axes.text(pair.batch, pair.rack_tokens_per_s, f" batch {pair.batch}", va="bottom")
     axes.set(xlabel="batch", ylabel="tokens a second", title="Decode throughput")
     _log(axes, "x")
     _log(axes, "y")
 
 
 @pages.drawing(4.2)
-def _gain(figure: Figure, hybrid: Mapping[str, Any]) -> None:
-    gain = np.array(hybrid["gain"])
+def _gain(figure: Figure, hybrid: Hybrid) -> None:
+    gain = np.array(hybrid.gain)
     axes = figure.subplots()
     axes.grid(visible=False)
     limit = max(2.0, float(gain.max()))
     norm = mpl.colors.LogNorm(1 / limit, limit)
     image = axes.imshow(gain, origin="lower", aspect="auto", cmap="PuOr", norm=norm)
-    axes.set_xticks(range(len(hybrid["outputs"])), [f"{n:,}" for n in hybrid["outputs"]])
-    axes.set_yticks(range(len(hybrid["bandwidths"])), [f"{b:g}" for b in hybrid["bandwidths"]])
+    axes.set_xticks(range(len(hybrid.outputs)), [f"{n:,}" for n in hybrid.outputs])
+    axes.set_yticks(range(len(hybrid.bandwidths)), [f"{b:g}" for b in hybrid.bandwidths])
     for row, column in np.ndindex(gain.shape):
         dark = abs(np.log(gain[row, column])) > 0.6 * np.log(limit)
         colour = "#ffffff" if dark else "#1b1f24"
@@ -197,17 +211,17 @@ def _gain(figure: Figure, hybrid: Mapping[str, Any]) -> None:
 
 
 @pages.drawing(3.8)
-def _price(figure: Figure, found: Found, numbers: Mapping[str, int]) -> None:
+def _price(figure: Figure, planning: Planning, numbers: Mapping[str, int]) -> None:
     axes = figure.subplots()
-    for target in found["targets"]:
-        if target.get("batch_cost"):
-            batch, tpot, cost = zip(*target["batch_cost"], strict=True)
-            axes.plot(np.array(tpot) * 1e3, cost, color=pages.placeholder(numbers[target["name"]]), marker=".")
+    for target in planning.targets:
+        if target.batch_cost:
+            batch, tpot, cost = zip(*target.batch_cost, strict=True)
+            axes.plot(np.array(tpot) * 1e3, cost, color=pages.placeholder(numbers[target.name]), marker=".")
             for number, x, y in zip(batch, tpot, cost, strict=True):
                 if number in (1, 4, 16, 64, 256):
                     axes.annotate(f" {number}", (x * 1e3, y), va="bottom", fontsize=8.5)
-            if target["floor"]:
-                axes.axvline(target["floor"] * 1e3, color=pages.placeholder(numbers[target["name"]]), linestyle=":")
+            if target.floor:
+                axes.axvline(target.floor * 1e3, color=pages.placeholder(numbers[target.name]), linestyle=":")
     axes.set(xlabel="TPOT, ms (dotted: the floor, weights over bandwidth)", ylabel="$ a million tokens")
     axes.set(title="Cost against latency")
     _log(axes, "y")

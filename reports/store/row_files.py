@@ -60,11 +60,11 @@ _COLUMNS = [
     *((field.name, field.name, str(field.type)) for field in fields(Exchange) if field.name not in ("call", "text")),
 ]
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind], nullable=kind.endswith("| None")) for name, _, kind in _COLUMNS])
-_VALUES = [attrgetter(path) for _, path, _ in _COLUMNS]
+_VALUES = {name: attrgetter(path) for name, path, _ in _COLUMNS}
 
 
 class Writer:
-    """Writes one shard's exchanges to `<run>/exchanges/<shard>-<n>.parquet`, n counting on from what is there."""
+    """Writes one worker's exchanges to `<run>/exchanges/<shard>-<n>.parquet`, n counting on from what is there."""
 
     def __init__(self, run: Path | str, shard: int | str) -> None:
         self.folder = Path(run) / FOLDER
@@ -108,10 +108,10 @@ class Writer:
         return rows
 
 
-def table(rows: Sequence[Exchange]) -> pa.Table:
-    """The rows as an Arrow table of SCHEMA."""
-    columns = [_column(list(map(value, rows)), column) for value, column in zip(_VALUES, SCHEMA, strict=True)]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+def table(rows: Sequence[Exchange], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """The rows as an Arrow table of SCHEMA, or of some of its columns."""
+    columns = [_column(list(map(_VALUES[column.name], rows)), column) for column in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 # Arrays are made from buffers, because the first call of `pa.array` imports pandas (0.5 s and 40 MB a worker).
@@ -120,6 +120,8 @@ def table(rows: Sequence[Exchange]) -> pa.Table:
 def _column(values: list[Any], column: pa.Field[Any]) -> pa.Array[Any]:
     if pa.types.is_list(column.type):
         return _lists(values)
+    if column.nullable and not any(value is not None for value in values):
+        return pa.nulls(len(values), column.type)
     present = np.array([value is not None for value in values])
     valid = _bits(present) if column.nullable else None
     if pa.types.is_string(column.type):
@@ -164,12 +166,12 @@ def _lists(values: list[array[int]]) -> pa.Array[Any]:
 def files(run: Path | str) -> list[Path]:
     """The run's row files, in a stable order. InputError where there are none."""
     folder = Path(run) / FOLDER
-    found = sorted(folder.glob("*.parquet"))
-    if not found:
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths:
         raise InputError(
             "no recorded exchanges here", where=str(folder), remedy="give a run folder that `phaseload replay` wrote"
         )
-    return found
+    return paths
 
 
 def batches(
@@ -197,12 +199,12 @@ def _read(path: Path, columns: list[str] | None) -> pa.Table:
 
 
 def _checked(part: pa.Table, path: Path, columns: list[str] | None) -> pa.Table:
-    wanted = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
-    absent = [name for name in wanted.names if name not in part.schema.names]
+    schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+    absent = [name for name in schema.names if name not in part.schema.names]
     if absent:
         raise InputError("column is missing", where=str(path), column=absent[0], remedy="written by another version?")
     try:
-        return part.select(wanted.names).cast(wanted)
+        return part.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as problem:
         raise InputError(f"not a table of exchanges: {problem}", where=str(path)) from None
 

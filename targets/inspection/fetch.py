@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from traces.errors import InputError
+from traces.trace import NS_PER_S, Request
 
 from ..client.blocking import Within, exchange
 from ..client.http import HttpError
@@ -14,50 +15,60 @@ from ..client.http_client import HttpClient
 from ..client.sse import Decoder, SseError
 from ..clock import Clock, monotonic_ns
 from ..connecting import connect
-from ..exchange import Call
+from ..exchange import Call, Exchange
+from ..limits import Limits
 from ..target import Target
 from ..wire import WireError
-from .recording import UNTOLD, Recording
+from .recording import EMPTY, Recording, replay
 
 
-class _Limits(Within):
-    """The target's own limits, as a run has them: what is no token (a ping) ends no wait for one."""
+class _WithinLimits(Within):
+    """A target's limits, as a run has them: what is no token (a ping) ends no wait for one."""
 
-    def __init__(self, spec: Target, wire: Any) -> None:
-        super().__init__(spec.limits.request_s)
-        self.spec, self.reader, self.decoder, self.told = spec, wire.Reader(), Decoder(), replace(UNTOLD)
-        self._wait(spec.limits.connect_s, "no connection")
+    def __init__(self, limits: Limits, wire: Any) -> None:
+        super().__init__(limits.request_s)
+        self._limits, self._reader, self._decoder, self._exchange = limits, wire.Reader(), Decoder(), replace(EMPTY)
+        self._wait(limits.connect_s, "no connection")
 
     def _wait(self, seconds: float, without: str) -> None:
-        self._next = monotonic_ns() + round(seconds * 1e9), f"{without} within {seconds:g} s"
+        self._next = monotonic_ns() + round(seconds * NS_PER_S), f"{without} within {seconds:g} s"
 
     def sent(self) -> None:
-        self._wait(self.spec.limits.first_token_s, "no first token")
+        self._wait(self._limits.first_token_s, "no first token")
 
-    def heard(self, piece: bytes) -> None:
-        with suppress(WireError, SseError):  # whoever reads the recording says what is wrong with it
-            if sum(self.reader.feed(data, name, self.told) for data, name in self.decoder.feed(piece)):
-                self._wait(self.spec.limits.silence_s, "no further token")
+    def received(self, piece: bytes) -> None:
+        with suppress(WireError, SseError):  # whoever reads the recording reports what is wrong with it
+            events = self._decoder.feed(piece)
+            if sum(self._reader.feed(data, name, self._exchange) for data, name in events):
+                self._wait(self._limits.silence_s, "no further token")
 
     def limit(self) -> tuple[int, str]:
         return min(super().limit(), self._next)
 
 
-def fetch(spec: Target, call: Call, source: str = "") -> tuple[Any, Recording]:
-    """The target's wire format and what it answers. Raises InputError where there is no answer to be had."""
-    target = connect(spec, Clock())
-    if not isinstance(target, HttpClient):
-        raise InputError("can be recorded on one leg only", where=spec.url)
-    path, own, body = target.wire.request(call, spec)
-    payload = target.head.payload(path, [*own, ("Connection", "close")], body)
+def record(target: Target, prompt: str, tokens: int, source: str = "") -> tuple[Recording, Exchange]:
+    """A target's answer to one prompt, and what our reader finds in it. `source`: which server it is, for the record.
+    Raises InputError where there is no answer."""
+    request = Request(0, 0, len(prompt.split()), tokens)
+    wire, recording = fetch(target, Call(request=request, target=target.name, due=0, prompt=prompt), source)
+    return recording, replay(wire, recording)
+
+
+def fetch(target: Target, call: Call, source: str = "") -> tuple[Any, Recording]:
+    """The target's wire format and what it answers. Raises InputError where there is no answer."""
+    client = connect(target, Clock())
+    if not isinstance(client, HttpClient):
+        raise InputError("can be recorded on one leg only", where=target.url)
+    path, own, body = client.wire.request(call, target)
+    payload = client.head.payload(path, [*own, ("Connection", "close")], body)
     try:
-        response, answer = exchange(target.address, payload, _Limits(spec, target.wire), target.tls)
+        response, answer = exchange(client.address, payload, _WithinLimits(target.limits, client.wire), client.tls)
     except TimeoutError as error:
-        raise InputError(str(error), where=spec.url) from None
+        raise InputError(str(error), where=target.url) from None
     except (OSError, HttpError) as error:
-        raise InputError(f"no answer: {error}", where=spec.url) from None
+        raise InputError(f"no answer: {error}", where=target.url) from None
     finally:
-        target.close()
-    headers = {name: target.head.clean(value) for name, value in response.headers.items()}
-    answer = target.head.clean(answer.decode("latin-1")).encode("latin-1")  # each byte a character, and back
-    return target.wire, Recording(response.status, answer, headers, source)
+        client.close()
+    headers = {name: client.head.clean(value) for name, value in response.headers.items()}
+    answer = client.head.clean(answer.decode("latin-1")).encode("latin-1")  # each byte a character, and back
+    return client.wire, Recording(response.status, answer, headers, source)

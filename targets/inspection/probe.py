@@ -1,16 +1,17 @@
 """One request before the run: do the URL, the key, the model, streaming and token counting work?
 
-`probe` sends a short request through the target itself, so what it finds is what the run will meet. Its `problem` is a
-reason not to start (one line with the remedy), its `notes` say how tokens will be counted, which phases the server
-reports and what it limits. A target that can't be made at all (a name that nobody knows, a key or a certificate that
-can't be read) has that as its problem; the others are asked all the same. Needs gevent's hub, as every target does.
+`probe_known` sends a short request through the target's own client, so what it finds is what the run will meet. Its
+`problem` is a reason not to start (one line with the remedy), its `notes` say how tokens will be counted, which phases
+the server reports and what it limits. A target for which no client can be made (a name that doesn't resolve, a key or a
+certificate that can't be read) has that as its problem; the others get their request all the same. Needs gevent's hub,
+as every client does.
 
-Of two legs each server of both pools is asked, whatever prompts a run would send straight to decode; what one of them
+Of two legs each server of both pools gets one, whatever prompts a run would send straight to decode; what one of them
 lacks is the target's problem, and names that server.
 
 Tokens that one read brought may have come one by one while this process was busy. What is known is the bracket: they
 came between the last poll before the read and the read. Only where this is short is the server to blame; else it is
-asked once more, with nobody beside it, and what is still unsure is a note, no reason not to start.
+probed once more, with nobody beside it, and what is still unsure is a note, no reason not to start.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from gevent.pool import Pool
 from traces.errors import InputError
 from traces.trace import Request
 
-from ..client.loop import pulse
+from ..client import loop
 from ..clock import Clock
 from ..connecting import connect
 from ..disaggregated.client import PREFILL
@@ -64,15 +65,15 @@ REASONS = {
 class Probe:
     """What one request showed."""
 
-    spec: Target
+    target: Target
     exchange: Exchange
     problem: str = ""
     notes: tuple[str, ...] = ()
     server: str = ""  # that the problem is with
 
     @property
-    def asked(self) -> bool:
-        """Was a request made at all?"""
+    def sent(self) -> bool:
+        """Did a request go out at all?"""
         return self.exchange.started is not None
 
     @property
@@ -86,108 +87,106 @@ class Probe:
         return not self.ok and (refused or self.exchange.outcome in (Outcome.OK, Outcome.REFUSED))
 
 
-def probe(specs: Sequence[Target]) -> list[Probe]:
-    """Send one request to each target, a few at a time, and one more where it is unsure whether the target streams."""
-    asked = [list(_pairs(spec)) for spec in specs]
-    found = iter(Pool(AT_ONCE).map(_probe, chain.from_iterable(asked)))
-    each = [list(islice(found, len(pairs))) for pairs in asked]
-    return [_of_all(spec, [_surely(one) for one in ones]) for spec, ones in zip(specs, each, strict=True)]
+def probe_known(targets: Sequence[Target]) -> list[Probe]:
+    """What one request to each target of a known type shows, a few at a time; one more where it is unsure whether the
+    target streams."""
+    servers = [list(_servers(target)) for target in targets]
+    answers = iter(Pool(AT_ONCE).map(_probe, chain.from_iterable(servers)))
+    of_targets = [list(islice(answers, len(each))) for each in servers]
+    return [_of_all(target, [_surely(p) for p in each]) for target, each in zip(targets, of_targets, strict=True)]
 
 
-def _pairs(spec: Target) -> Iterator[Target]:
-    """A target's servers: itself, or pairs of one prefill and one decode server, so few that each is in one."""
-    if not (spec.prefill and spec.decode):
-        yield spec
+def _servers(target: Target) -> Iterator[Target]:
+    """A target itself, or pairs of one prefill and one decode server, so few that each server is in one."""
+    if not target.protocol:
+        yield target
         return
-    for number in range(max(len(spec.prefill), len(spec.decode))):
-        prefill, decode = (pool[number % len(pool)] for pool in (spec.prefill, spec.decode))
-        yield replace(spec, url=decode, prefill=(prefill,), decode=(decode,), local_prefill_below=0)
+    for number in range(max(len(target.prefill), len(target.decode))):
+        prefill, decode = (pool[number % len(pool)] for pool in (target.prefill, target.decode))
+        yield replace(target, url=decode, prefill=(prefill,), decode=(decode,), local_prefill_below=0)
 
 
-def _surely(found: Probe) -> Probe:
-    return _probe(found.spec) if _unsure(found.exchange) else found
+def _surely(answer: Probe) -> Probe:
+    return _probe(answer.target) if _unsure(answer.exchange) else answer
 
 
-def _of_all(spec: Target, found: Sequence[Probe]) -> Probe:
-    """The worst of what a target's servers showed, with the problems of all, or their notes."""
-    worst = min(found, key=lambda one: (not one.hopeless, one.ok))
-    problem = "; ".join(dict.fromkeys(one.problem for one in found if one.problem))
-    notes = () if problem else tuple(dict.fromkeys(note for one in found for note in one.notes))
-    return replace(worst, spec=spec, problem=problem, notes=notes)
+def _of_all(target: Target, answers: Sequence[Probe]) -> Probe:
+    """The worst answer of a target's servers, with the problems of all, or their notes."""
+    worst = min(answers, key=lambda answer: (not answer.hopeless, answer.ok))
+    problem = "; ".join(dict.fromkeys(answer.problem for answer in answers if answer.problem))
+    notes = () if problem else tuple(dict.fromkeys(note for answer in answers for note in answer.notes))
+    return replace(worst, target=target, problem=problem, notes=notes)
 
 
-def _probe(spec: Target) -> Probe:
+def _probe(target: Target) -> Probe:
     try:
-        exchange = _asked(spec)
+        exchange = _exchange(target)
     except InputError as error:
-        call = Call(request=Request(0, 0, 0, 0), target=spec.name, due=0)
+        call = Call(request=Request(0, 0, 0, 0), target=target.name, due=0)
         never = Exchange(call, outcome=Outcome.REFUSED, error=str(error))
-        return Probe(spec, never, str(error))
-    return judge(spec, exchange, _server(spec, exchange))
+        return Probe(target, never, str(error))
+    return judge(target, exchange, _server(target, exchange))
 
 
-def _server(spec: Target, exchange: Exchange) -> str:
-    """Whose fault it would be, in words."""
-    if spec.protocol is None:
-        return spec.url
-    leg, pool = ("prefill", spec.prefill) if exchange.error.startswith(PREFILL) else ("decode", spec.decode)
+def _server(target: Target, exchange: Exchange) -> str:
+    """The server whose problem it would be, in words."""
+    if target.protocol is None:
+        return target.url
+    leg, pool = ("prefill", target.prefill) if exchange.error.startswith(PREFILL) else ("decode", target.decode)
     return f"{leg} server {pool[0]}"
 
 
-def _asked(spec: Target) -> Exchange:
-    pulse().poll_often()
-    limits = spec.limits
-    limits = replace(
-        limits,
-        first_token_s=min(limits.first_token_s, PATIENCE),
-        request_s=min(limits.request_s, 2 * PATIENCE),
-    )
-    target = connect(replace(spec, limits=limits), Clock())
-    row = Request(0, 0, len(PROMPT.split()), TOKENS)
-    # Some servers never end: we leave.
-    call = Call(request=row, target=spec.name, due=0, prompt=PROMPT, counted=False, leave_after=2 * TOKENS)
+def _exchange(target: Target) -> Exchange:
+    """One request to the target, to its end. Raises InputError where no client can be made for it."""
+    loop.current().poll_often()
+    first_token_s = min(target.limits.first_token_s, PATIENCE)
+    limits = replace(target.limits, first_token_s=first_token_s, request_s=min(target.limits.request_s, 2 * PATIENCE))
+    client = connect(replace(target, limits=limits), Clock())
+    request = Request(0, 0, len(PROMPT.split()), TOKENS)
+    # We leave after more tokens than that: some servers never end.
+    call = Call(request=request, target=target.name, due=0, prompt=PROMPT, counted=False, leave_after=2 * TOKENS)
     finished: AsyncResult[Exchange] = AsyncResult()
     try:
-        target.start(call, finished.set)
+        client.start(call, finished.set)
         exchange = finished.get()
         assert exchange is not None
     finally:
-        target.close()
+        client.close()
     return exchange
 
 
-def judge(spec: Target, exchange: Exchange, server: str = "") -> Probe:
+def judge(target: Target, exchange: Exchange, server: str = "") -> Probe:
     """What a probe's exchange means; `server` answered it, or failed to (default: the target's URL). Pure."""
-    server = server or spec.url
-    problem = _problem(spec, exchange, server)
-    return Probe(spec, exchange, problem, () if problem else tuple(_notes(spec, exchange)), server)
+    server = server or target.url
+    problem = _problem(target, exchange, server)
+    return Probe(target, exchange, problem, () if problem else tuple(_notes(target, exchange)), server)
 
 
-def _problem(spec: Target, exchange: Exchange, server: str) -> str:
+def _problem(target: Target, exchange: Exchange, server: str) -> str:
     error = exchange.error.removeprefix(PREFILL).removeprefix(f"{exchange.status}: ")
-    said = f": {error}" if error else ""
+    detail = f": {error}" if error else ""
     match exchange.outcome, exchange.status:
         case Outcome.OK, _:
             return _unusable(exchange, server)
         case Outcome.HTTP_ERROR, 401 | 403:
-            named = spec.api_key_env or spec.api_key_file
-            remedy = f"is the key in {named} still good?" if named else "name a key with --api-key-env"
-            return f"{server} asks for another key (HTTP {exchange.status}{said}); {remedy}"
+            key = target.api_key_env or target.api_key_file
+            remedy = f"is the key in {key} still good?" if key else "name a key with --api-key-env"
+            return f"{server} asks for another key (HTTP {exchange.status}{detail}); {remedy}"
         case Outcome.HTTP_ERROR, 404 | 405:
             return (
-                f"{server} has no such model or path (HTTP {exchange.status}{said}); "
-                f"check model {spec.model!r} and endpoint type {spec.endpoint_type!r}"
+                f"{server} has no such model or path (HTTP {exchange.status}{detail}); "
+                f"check model {target.model!r} and endpoint type {target.endpoint_type!r}"
             )
         case Outcome.HTTP_ERROR, 200:
-            return f"{server} reports a failure inside its answer{said}"
+            return f"{server} reports a failure inside its answer{detail}"
         case Outcome.HTTP_ERROR, status:
             remedy = FIELDS.get(refused_field(exchange), "check the endpoint type and extra_body")
-            return f"{server} refuses the request (HTTP {status}{said}); {remedy}"
+            return f"{server} refuses the request (HTTP {status}{detail}); {remedy}"
         case Outcome.TRUNCATED, 200 if exchange.finish_reason and not exchange.error.startswith(PREFILL):
             remedy = "a format of your own without `end` takes that (docs/protocols.md)"
-            return f"{server} says why its answer ended ({exchange.finish_reason}), not that it did{said}; {remedy}"
+            return f"{server} says why its answer ended ({exchange.finish_reason}), not that it did{detail}; {remedy}"
         case outcome, _:
-            return f"{server} {REASONS.get(outcome, str(outcome))}{said}"
+            return f"{server} {REASONS.get(outcome, str(outcome))}{detail}"
 
 
 def refused_field(exchange: Exchange) -> str:
@@ -229,9 +228,9 @@ def _unsure(exchange: Exchange) -> bool:
     return read - after > CLOSE * (read - sent)
 
 
-def _notes(spec: Target, exchange: Exchange) -> Iterator[str]:
-    if spec.model and exchange.model and exchange.model != spec.model:
-        yield f"answers as model {exchange.model!r}, asked was {spec.model!r}"
+def _notes(target: Target, exchange: Exchange) -> Iterator[str]:
+    if target.model and exchange.model and exchange.model != target.model:
+        yield f"answers as model {exchange.model!r}, asked was {target.model!r}"
     if _together(exchange):
         took = ((exchange.first_token or 0) - (exchange.sent or 0)) * NANO
         yield (

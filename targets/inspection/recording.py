@@ -35,7 +35,7 @@ from ..wire import RATE_LIMIT_STATUSES, WireError
 from ..wire import headers as wire_headers
 from ..wire.lenient import complaint_in
 
-UNTOLD = Exchange(Call(request=Request(0, 0, 0, 0), target="", due=0))
+EMPTY = Exchange(Call(request=Request(0, 0, 0, 0), target="", due=0))
 KEPT_HEADERS = re.compile(r"content-type|date|retry-after.*|(x-|anthropic-)?ratelimit-.*|.*request-id|.*region")
 
 
@@ -58,9 +58,9 @@ class Recording:
 
 def recording(table: Mapping[str, Any]) -> Recording:
     """What `Recording.table` wrote (or a person)."""
-    told = {key: table[key] for key in ("status", "headers", "source") if key in table}
+    given = {key: table[key] for key in ("status", "headers", "source") if key in table}
     encoded = table.get("body_base64")
-    return Recording(body=table["body"].encode() if encoded is None else base64.b64decode(encoded), **told)
+    return Recording(body=table["body"].encode() if encoded is None else base64.b64decode(encoded), **given)
 
 
 def free_name(name: str, text: str, where: str) -> str:
@@ -78,9 +78,9 @@ def free_name(name: str, text: str, where: str) -> str:
 def replay(wire: Any, answer: Recording, pieces: Iterable[bytes] | None = None) -> Exchange:
     """The exchange that an answer makes, read in these pieces (default: whole). `token_events` has an entry for each
     event with tokens, and it has their counts; there are no instants."""
-    exchange = dataclasses.replace(UNTOLD, status=answer.status)
+    exchange = dataclasses.replace(EMPTY, status=answer.status)
     wire_headers.note(answer.headers, exchange)
-    exchange.token_events = type(UNTOLD.token_events)("i")
+    exchange.token_events = type(EMPTY.token_events)("i")
     if answer.status != 200:
         limited = answer.status in RATE_LIMIT_STATUSES
         exchange.outcome = Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR
@@ -113,13 +113,13 @@ def _read(reader: Any, answer: Recording, pieces: Iterable[bytes], exchange: Exc
 
 
 def facts(exchange: Exchange) -> dict[str, Any]:
-    """What a replayed exchange told, by field; what it left untold is left out. `tokens`: the count of each event."""
-    told = {"outcome": str(exchange.outcome), "tokens": exchange.token_events.tolist()}
-    for one in dataclasses.fields(Exchange):
-        value = getattr(exchange, one.name)
-        if one.name not in ("outcome", "status", "token_events") and value != getattr(UNTOLD, one.name):
-            told[one.name] = value
-    return told
+    """The fields of a replayed exchange that its answer filled. `tokens`: the count of each event."""
+    filled = {"outcome": str(exchange.outcome), "tokens": exchange.token_events.tolist()}
+    for name in (f.name for f in dataclasses.fields(Exchange)):
+        value = getattr(exchange, name)
+        if name not in ("outcome", "status", "token_events") and value != getattr(EMPTY, name):
+            filled[name] = value
+    return filled
 
 
 def _key(name: str) -> str:
@@ -128,7 +128,7 @@ def _key(name: str) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(key)} = {_value(one)}" for key, one in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + " }"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

@@ -39,7 +39,9 @@ class Alone:
 class Hardware:
     """What holds of a target whatever the load; seconds, $/h and W of the whole target.
 
-    capacity     requests a second of one replica at full use; of a composition, of one of each pool
+    capacity     requests a second of one replica at full use; of a composition, of one of each pool; empty where
+                 no request fits into its context
+    alone        a request of the median lengths; None where that doesn't fit
     decode       (batch, tokens a second of a replica); empty for racks and compositions, as is
     batch_cost   (batch cap, TPOT in s, $ a million output tokens)
     """
@@ -53,7 +55,7 @@ class Hardware:
     price_per_hour: float | None
     watts: float | None
     capacity: tuple[float, ...]
-    alone: Alone
+    alone: Alone | None
     decode: list[tuple[int, float]]
     batch_cost: list[tuple[int, float, float]]
 
@@ -86,7 +88,11 @@ def hardware(target: SimulatedTarget, model: str, requests: Sequence[Request]) -
     times, station = roofline(endpoint), endpoint.station
     prompt, output = _typical(requests)
     bare = {key: value for key, value in target.settings.items() if not key.endswith("pool")}
-    job = alone(target.profile, prompt, output, model, bare)
+    fitting = [r for r in requests[:SAMPLE] if r.prompt_tokens + r.output_tokens <= station.limit]
+    single = None
+    if prompt + output <= station.limit:
+        job = alone(target.profile, prompt, output, model, bare)
+        single = Alone(job.first, (job.last - job.first) / max(1, output - 1))
     decode, batch_cost = [], []
     if times and isinstance(station, Pool):
         price, kv_tokens = (endpoint.price or 0.0) / len(station.replicas), station.replicas[0].batching.kv_tokens
@@ -101,8 +107,8 @@ def hardware(target: SimulatedTarget, model: str, requests: Sequence[Request]) -
         floor=floor(endpoint),
         price_per_hour=endpoint.price,
         watts=endpoint.watts,
-        capacity=sizing.capacity(target.profile, requests[:SAMPLE], model=model, settings=bare),
-        alone=Alone(job.first, (job.last - job.first) / max(1, output - 1)),
+        capacity=sizing.capacity(target.profile, fitting, model=model, settings=bare) if fitting else (),
+        alone=single,
         decode=decode,
         batch_cost=batch_cost,
     )
@@ -121,12 +127,13 @@ def crossovers(targets: Sequence[SimulatedTarget], model: str, requests: Sequenc
 
 
 def hybrid(target: SimulatedTarget, model: str, requests: Sequence[Request]) -> Hybrid | None:
-    """What a composition gains over the faster of its parts alone; None for other targets."""
+    """What a composition gains over the faster of its parts alone; None for other targets, and for prompts that don't
+    fit."""
     station = target.build(model).station
-    if not isinstance(station, Disaggregated):
-        return None
     prompt, _ = _typical(requests)
-    longest = max(16, station.limit - prompt)
+    longest = station.limit - prompt
+    if not isinstance(station, Disaggregated) or longest < 16:
+        return None
     outputs = sorted({min(int(n), longest) for n in np.geomspace(8, 1024, 9)})
     bandwidths = [float(f"{b:.3g}") for b in np.geomspace(1.1, 450, 9)]
     settings = {key: value for key, value in target.settings.items() if key != "pool"}

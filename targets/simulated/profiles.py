@@ -19,7 +19,7 @@ from .engine.roofline import Model
 
 FOLDER = Path(__file__).parent / "profiles"
 STANDINGS = ("measured", "vendor", "fitted", "derived", "assumed")  # from the firmest to the least firm
-ASIDE = ("price", "watts", "interconnect", "all_reduce")  # say nothing about the speed of one device
+ASIDE = ("price", "watts", "interconnect", "all_reduce")  # play no part in the speed of one device
 UNITS = {
     **dict.fromkeys(("bandwidth", "interconnect"), "B/s"),
     **dict.fromkeys(("peak", "peak_fp8", "peak_fp4"), "flop/s"),
@@ -32,11 +32,7 @@ UNITS = {
 }
 LINK_UNITS = UNITS | {"bandwidth": "GB/s"}
 POSITIVE = ("bandwidth", "interconnect", "peak", "peak_fp8", "peak_fp4", "mbu", "mfu", "stage")  # divisors, a beat
-ALIASES = {
-    "a100": "a100-40g",
-    "groqrack": "groqrack-alcf",
-    "disaggregated": "gpu-prefill+groqrack-decode",
-}
+ALIASES = {"a100": "a100-40g", "groqrack": "groqrack-alcf", "disaggregated": "gpu-prefill+groqrack-decode"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,5 +22,5 @@ EXTRA_FIELDS = ["timing", "worker_id"]
 
 
 def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
-    asked: dict[str, Any] = {"messages": lenient.messages(call), "nvext": {"extra_fields": EXTRA_FIELDS}}
-    return "/v1/chat/completions", [], orjson.dumps(openai.body(call, target, asked))
+    fields: dict[str, Any] = {"messages": lenient.messages(call), "nvext": {"extra_fields": EXTRA_FIELDS}}
+    return "/v1/chat/completions", [], orjson.dumps(openai.body(call, target, fields))

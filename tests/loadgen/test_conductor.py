@@ -8,7 +8,8 @@ from typing import Any
 
 from loadgen import plan as plans
 from loadgen import replays
-from loadgen.load import Load, RunOptions
+from loadgen.load import Load
+from loadgen.options import RunOptions
 from loadgen.run.coordinator import Coordinator
 from targets.target import Target
 

@@ -82,8 +82,9 @@ def test_locusts_run_time_is_the_plans_duration(tmp_path: Path) -> None:
 def test_a_second_user_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
     trace(tmp_path / "t.csv", 60)
     more = (
-        "import gevent\nfrom locust import events\n@events.test_start.add_listener\n"
-        "def more(environment, **_): gevent.spawn_later(0.6, environment.runner.spawn_users, {'Mine': 2})\n"
+        "import gevent\nfrom locust import events\n@events.init.add_listener\ndef wire(environment, **_):\n"
+        "    more = lambda **_: gevent.spawn_later(0.3, environment.runner.spawn_users, {'Mine': 2})\n"
+        "    environment.events.spawning_complete.add_listener(more)\n"
     )
     with endpoint() as server:
         (tmp_path / "mine.py").write_text(FILE.format(url=server.url) + more)

@@ -49,10 +49,10 @@ def test_a_plan_carries_the_format_that_a_target_names(tmp_path: Path) -> None:
     file.write_text(told)
     spec = Target("a", "http://127.0.0.1:1", endpoint_type=str(file))
     plans.save(Plan("p", (Step("b", (Arm(spec, "f", 1),)),)), {}, tmp_path)
-    at_home = spec.custom_format()
+    at_home = spec.wire_format()
     file.unlink()
     [target] = plans.load(tmp_path).targets
-    assert target.custom_format() == at_home is not None
+    assert target.wire_format() == at_home is not None
     connect(target, Clock()).close()
 
 

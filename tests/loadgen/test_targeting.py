@@ -17,7 +17,7 @@ from fastdigest import TDigest
 
 from loadgen import preflight, secrets, target_options
 from loadgen.cli import app as program
-from loadgen.load import TargetOptions
+from loadgen.options import TargetOptions
 from loadgen.plan import Arm, Plan, Step
 from loadgen.run import progress
 from targets.client import http_client

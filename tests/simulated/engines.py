@@ -1,4 +1,4 @@
-"""Helpers of these tests: endpoints by name, and jobs that arrive when told."""
+"""Helpers of these tests: endpoints by name, and jobs that arrive at given instants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`phaseload simulate` and its sweeps, as a user runs them, and what the planning page says."""
+"""`phaseload simulate` and its sweeps, as a user runs them, and the planning page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.cli import simulate as command
-from loadgen.simulation.sweeps import axis
+from loadgen.simulation.sweep import axis
 from reports.render.planning_page import ratio
 from targets.simulated import analysis
 from targets.simulated.build import build
@@ -127,7 +127,7 @@ def test_a_gate_that_no_point_can_answer_is_refused(gate):
 
 
 @pytest.mark.parametrize(
-    ("targets", "sweep", "says"),
+    ("targets", "sweep", "message"),
     [
         ([], [], "--target"),
         (["h100", "h100"], [], "two targets are called h100"),
@@ -139,10 +139,10 @@ def test_a_gate_that_no_point_can_answer_is_refused(gate):
         (["h100"], ["engine=vllm,sglang"], "engine=sglang"),
     ],
 )
-def test_mistakes_are_one_clear_line(targets, sweep, says):
+def test_mistakes_are_one_clear_line(targets, sweep, message):
     with pytest.raises(InputError) as problem:
         command.simulate(trace="azure-conv", duration=5.0, target=targets, sweep=sweep)
-    assert says in str(problem.value)
+    assert message in str(problem.value)
     assert "\n" not in str(problem.value)
 
 
@@ -171,7 +171,7 @@ def test_axes():
 def test_the_best_ratio_fills_both_pools():
     assert ratio([10.0, 5.0]) == "1:2"
     assert ratio([3.0, 9.0]) == "3:1"
-    assert ratio([18.3, 0.82]) == "1:16"  # the widest that is told
+    assert ratio([18.3, 0.82]) == "1:16"  # the widest that is shown
 
 
 def test_closed_forms_agree_with_the_engine():
@@ -192,3 +192,59 @@ def test_small_batches_cost_more_and_are_faster():
     assert list(tpots) == sorted(tpots)
     assert list(costs) == sorted(costs, reverse=True)
     assert tpots[0] > analysis.floor(made)
+
+
+def mooncake(path: Path, rows: list[tuple[int, int, list[int]]]) -> Path:
+    """A trace of a request a second: prompt tokens, output tokens, ids of the prompt's blocks of 512 tokens."""
+    lines = [
+        {"timestamp": 1000 * number, "input_length": prompt, "output_length": output, "hash_ids": blocks}
+        for number, (prompt, output, blocks) in enumerate(rows)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def swept_and_run(trace: Path, folder: Path, target: str, axis: str, values: list[str]) -> list[tuple[dict, dict]]:
+    """For each value of an axis: the sweep's point, and the result of the same simulation as a run."""
+    with pytest.raises(SystemExit):
+        command.simulate(trace=str(trace), target=[target], sweep=[f"{axis}={','.join(values)}"], out=folder / "grid")
+    points = json.loads((folder / "grid/planning.json").read_text())["points"]
+    results = []
+    for number, value in enumerate(values):
+        with pytest.raises(SystemExit):
+            command.simulate(trace=str(trace), target=[f"{target},{axis}={value}"], out=folder / f"run{number}")
+        results += json.loads((folder / f"run{number}/summary.json").read_text())["results"]
+    return list(zip(points, results, strict=True))
+
+
+def quantile(result: dict, metric: str, q: float) -> dict:
+    return next(row for row in result["metrics"][metric]["quantiles"] if row["q"] == q)
+
+
+def test_a_point_knows_the_traces_blocks(tmp_path):
+    trace = mooncake(tmp_path / "t.jsonl", [(3000, 40, [1, 2, 3, 4, 5, 60 + n]) for n in range(40)])
+    pairs = swept_and_run(trace, tmp_path, "h100", "prefix_cache", ["0", "1"])
+    for point, result in pairs:
+        assert point["ttft"]["p50"] == pytest.approx(quantile(result, "ttft", 0.5)["value"], rel=1e-6)
+        assert point["tpot"]["p50"] == pytest.approx(quantile(result, "tpot", 0.5)["value"], rel=1e-6)
+        assert point["tokens_per_s"] == pytest.approx(result["throughput"]["output_tokens_per_s"])
+    bare, cached = (point["ttft"]["p50"] for point, _ in pairs)
+    assert cached < bare / 2
+
+
+def test_refused_requests_leave_a_points_p99_unbounded(tmp_path):
+    trace = mooncake(tmp_path / "t.jsonl", [(9000 if n % 5 == 0 else 1000, 10, []) for n in range(400)])
+    for point, result in swept_and_run(trace, tmp_path, "h100", "max_batch", ["8", "16"]):
+        assert (point["requests"], point["failed"]) == (400, 80)
+        assert quantile(result, "ttft", 0.99)["unbounded"]
+        assert point["ttft"]["p99"] is None
+        assert point["ttft"]["p50"] == pytest.approx(quantile(result, "ttft", 0.5)["value"], rel=1e-6)
+    assert "<td>unbounded</td>" in (tmp_path / "grid/planning.html").read_text()
+
+
+def test_a_point_whose_only_request_is_refused_says_so(tmp_path):
+    trace = mooncake(tmp_path / "t.jsonl", [(9000, 10, [])])
+    for point, result in swept_and_run(trace, tmp_path, "h100", "max_batch", ["8", "16"]):
+        assert (point["requests"], point["failed"], point["goodput"]) == (1, 1, 0.0)
+        assert point["ttft"]["p50"] is None
+        assert result["counts"]["failed"] == 1

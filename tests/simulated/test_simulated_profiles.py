@@ -76,7 +76,7 @@ def test_a_users_own_hardware_is_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "message"),
     [
         ('kind = "gpu"', 'kind = "tpu"', "kind: expected one of gpu"),
         ('standing = "measured"', 'standing = "guessed"', "bandwidth: expected one of measured"),
@@ -92,17 +92,17 @@ def test_a_users_own_hardware_is_a_file(tmp_path):
         (OWN[OWN.index("[engines") :], "", "a GPU needs an engine"),
     ],
 )
-def test_a_mistake_in_a_file_is_named(tmp_path, old, new, says):
+def test_a_mistake_in_a_file_is_named(tmp_path, old, new, message):
     path = tmp_path / "ours.toml"
     path.write_text(OWN.replace(old, new, 1))
     with pytest.raises(InputError) as problem:
         build(str(path))
-    assert says in str(problem.value)
+    assert message in str(problem.value)
     assert "\n" not in str(problem.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "settings", "says"),
+    ("name", "model", "settings", "message"),
     [
         ("h1000", "llama2-7b", {}, "no such simulated endpoint: h1000"),
         ("models", "llama2-7b", {}, "no such simulated endpoint"),
@@ -129,8 +129,8 @@ def test_a_mistake_in_a_file_is_named(tmp_path, old, new, says):
         ("disaggregated", "llama2-7b", {"decode": "h100-disagg"}, "is a composition"),
     ],
 )
-def test_what_can_not_be_built_is_one_clear_line(name, model, settings, says):
-    with pytest.raises(InputError, match=says) as problem:
+def test_what_can_not_be_built_is_one_clear_line(name, model, settings, message):
+    with pytest.raises(InputError, match=message) as problem:
         build(name, model=model, settings=settings)
     assert "\n" not in str(problem.value)
 

@@ -94,12 +94,12 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("path", "body", "status", "says"), REFUSED)
-def test_what_can_not_be_served_is_refused_in_the_vendors_words(gpu, path, body, status, says):
+@pytest.mark.parametrize(("path", "body", "status", "message"), REFUSED)
+def test_what_can_not_be_served_is_refused_in_the_vendors_words(gpu, path, body, status, message):
     response = post(gpu, path, body)
     assert response.status == status
     error = json.loads(response.read())["error"]
-    assert says in error["message"]
+    assert message in error["message"]
     assert {"message", "type", "code"} <= set(error)
 
 
@@ -122,7 +122,7 @@ def test_a_client_that_leaves_frees_its_rack():
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (["z100"], "no such simulated endpoint"),
         (["h100", "--set", "tp=0"], "tp=0"),
@@ -136,11 +136,11 @@ def test_a_client_that_leaves_frees_its_rack():
         (["h100", "--leg", "sglang"], ":prefill or :decode"),
     ],
 )
-def test_a_wrong_option_is_one_clear_line(capsys, options, says):
+def test_a_wrong_option_is_one_clear_line(capsys, options, message):
     assert main(options) == 2
-    said = capsys.readouterr().err
-    assert says in said
-    assert said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
 
 
 def test_a_taken_port_is_one_clear_line(gpu, capsys):

@@ -396,7 +396,7 @@ def test_a_unix_socket_has_user_space_time_and_says_so(serve: Serve, caller: Any
 def test_without_kernel_times_user_space_time_is_used_and_counted(
     serve: Serve, caller: Any, monkeypatch: Any, option: int | None
 ) -> None:
-    monkeypatch.setattr("targets.client.loop.SO_TIMESTAMPNS", option)
+    monkeypatch.setattr("targets.linux.SO_TIMESTAMPNS", option)
     exchange = caller(serve().url).ask()
     assert exchange.outcome is Outcome.OK
     assert exchange.unstamped >= 1

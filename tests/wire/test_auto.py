@@ -2,7 +2,7 @@
 
 import pytest
 
-from targets.inspection.autodetect import CANDIDATES, look, settle
+from targets.inspection.autodetect import CANDIDATES, probe, settle
 from targets.target import Limits, Target
 from tests.wire.answering import refuses, serving, stream, words
 
@@ -56,7 +56,7 @@ NO_EOS = ("", ["ignore_eos"], refuses("Unsupported parameter: 'ignore_eos'"))
 def test_what_is_found(rules, kind, asked, says):
     with serving(*rules) as (url, paths):
         found = settle(Target("a", url, "m", "auto", limits=Limits(first_token_s=1.0)))
-    assert (found.spec.endpoint_type, len(paths)) == (kind, asked), (found.problem, paths)
+    assert (found.target.endpoint_type, len(paths)) == (kind, asked), (found.problem, paths)
     assert says in found.problem if says else found.ok and found.notes[0] == f"answers as endpoint type {kind}"
 
 
@@ -64,7 +64,7 @@ def test_a_refused_key_is_tried_under_anthropics_header_too(monkeypatch):
     monkeypatch.setenv("AUTO_TEST_KEY", "good-key-of-the-test")
     with serving((MESSAGES, [], ANTHROPIC), ("", [], refuses("no x-api-key", 401))) as (url, paths):
         found = settle(Target("a", url, "m", "auto", api_key_env="AUTO_TEST_KEY"))
-    assert found.ok and found.spec.endpoint_type == "anthropic" and paths == [CHAT, MESSAGES]
+    assert found.ok and found.target.endpoint_type == "anthropic" and paths == [CHAT, MESSAGES]
 
 
 def test_nobody_there_is_noticed_once():
@@ -72,7 +72,7 @@ def test_nobody_there_is_noticed_once():
 
     def ask(spec):
         tried.append(spec.endpoint_type)
-        return next(look([spec]))
+        return probe([spec])[0]
 
     found = settle(Target("a", "http://127.0.0.1:9", "m", "auto"), ask)
     assert "can't be reached" in found.problem and tried == [CANDIDATES[0]]
@@ -81,8 +81,8 @@ def test_nobody_there_is_noticed_once():
 def test_one_that_cant_be_used_ends_nothing_for_the_others():
     with serving(("", [], refuses("bad key", 403))) as (bad, _), serving((CHAT, [], GOOD)) as (good, _):
         kinds = {"a": (bad, "auto"), "b": (good, "auto"), "c": (good, "chat"), "d": (bad, "chat")}
-        found = list(look([Target(name, url, "m", kind) for name, (url, kind) in kinds.items()]))
-    assert [(each.spec.name, each.spec.endpoint_type, each.ok) for each in found] == [
+        found = probe([Target(name, url, "m", kind) for name, (url, kind) in kinds.items()])
+    assert [(each.target.name, each.target.endpoint_type, each.ok) for each in found] == [
         ("a", "auto", False),
         ("b", "chat", True),
         ("c", "chat", True),
@@ -96,4 +96,4 @@ def test_two_legs_of_plain_openai_servers_are_no_dynamo():
     with serving(("", ["kv_transfer_params"], (200, handed))) as (prefill, _), serving((CHAT, [], GOOD)) as (decode, _):
         legs = {"prefill": (prefill,), "decode": (decode,), "protocol": "nixl"}
         found = settle(Target("pair", decode, "m", "auto", **legs))
-    assert found.ok and found.spec.endpoint_type == "chat" and found.spec.protocol == "nixl"
+    assert found.ok and found.target.endpoint_type == "chat" and found.target.protocol == "nixl"

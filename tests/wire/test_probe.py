@@ -9,7 +9,8 @@ import gevent
 import pytest
 
 from targets.exchange import Outcome
-from targets.inspection.probe import TOKENS, judge, probe
+from targets.inspection.autodetect import probe
+from targets.inspection.probe import TOKENS, judge
 from targets.target import Limits, Target
 from tests.exchanges import make_exchange
 from tests.targets.scripted import Scripted
@@ -76,7 +77,7 @@ def test_what_is_worth_knowing(given, says):
 def test_a_port_where_nobody_listens():
     specs = [Target(name, "http://127.0.0.1:9", "m") for name in ("one", "two")]
     found = probe(specs)
-    assert [each.spec.name for each in found] == ["one", "two"]
+    assert [each.target.name for each in found] == ["one", "two"]
     assert all("http://127.0.0.1:9 can't be reached" in each.problem and each.hopeless for each in found)
 
 
@@ -87,9 +88,9 @@ def test_a_target_that_cant_be_made_hides_no_other(tmp_path):
         Target("nobody", "http://127.0.0.1:9", "m"),
     ]
     found = probe(specs)
-    assert [each.spec.name for each in found] == ["no-ca", "no-name", "nobody"]
+    assert [each.target.name for each in found] == ["no-ca", "no-name", "nobody"]
     assert "none.pem" in found[0].problem and "no.such.host.invalid" in found[1].problem
-    assert [each.asked for each in found] == [False, False, True]
+    assert [each.sent for each in found] == [False, False, True]
     assert all(each.hopeless for each in found)
 
 
@@ -168,14 +169,14 @@ def legs():
 def test_every_server_of_both_pools_is_asked_whatever_goes_straight_to_decode(legs):
     spec, asked = legs([(200, HANDED)] * 2, [STREAM] * 3, local_prefill_below=1000)
     (found,) = probe([spec])
-    assert found.ok and found.spec is spec
+    assert found.ok and found.target is spec
     assert [len(paths) for paths in asked] == [2, 1, 1, 1, 1]
 
 
 def test_each_server_that_fails_is_named(legs):
     spec, _ = legs([(200, HANDED), refuses("no such key", 401)], [STREAM, STREAM, refuses("no such model", 404)])
     (found,) = probe([spec])
-    assert found.hopeless and found.spec is spec
+    assert found.hopeless and found.target is spec
     assert f"prefill server {spec.prefill[1]} asks for another key (HTTP 401: no such key)" in found.problem
     assert f"decode server {spec.decode[2]} has no such model or path (HTTP 404: no such model)" in found.problem
     assert not any(url in found.problem for url in (spec.prefill[0], *spec.decode[:2]))

@@ -65,7 +65,7 @@ class Journal:
         return self.ends[first - self.start : last - self.start]
 
     def forget(self, before: int) -> None:
-        """Drops the steps before this one; nobody will read them."""
+        """Drops the steps before this one, which will not be read again."""
         del self.ends[: before - self.start]
         self.start = before
 

@@ -64,6 +64,7 @@ class Link:
 class Disaggregated:
     def __init__(self, prefill: Pool, link: Link, decode: Station, *, local_below: int = 0) -> None:
         self.prefill, self.link, self.decode, self.local_below = prefill, link, decode, local_below
+        self.limit = min(prefill.limit, decode.limit)
         self.travelling: set[Job] = set()
         self.kept: set[Job] = set()  # computed by a prefill leg and not released
 
@@ -79,10 +80,6 @@ class Disaggregated:
     def kv_use(self) -> float:
         """Of the decode pool."""
         return self.decode.kv_use
-
-    @property
-    def limit(self) -> int:
-        return min(self.prefill.limit, self.decode.limit)
 
     def submit(self, job: Job, now: float) -> None:
         if job.prompt < self.local_below:

@@ -58,6 +58,8 @@ class Job:
 class Station(Protocol):
     """What works on jobs: a GPU replica, a rack, a pool of them, or a prefill pool, a link and a decode pool."""
 
+    limit: int  # most tokens of one job, prompt and answer together
+
     @property
     def load(self) -> int:
         """Jobs waiting or in work."""
@@ -71,11 +73,6 @@ class Station(Protocol):
     @property
     def kv_use(self) -> float:
         """Share of the KV memory in use, 0 to 1."""
-        ...
-
-    @property
-    def limit(self) -> int:
-        """Most tokens of one job, prompt and answer together."""
         ...
 
     def submit(self, job: Job, now: float) -> None: ...

@@ -21,14 +21,7 @@ class Racks:
     """`racks` pipelines of `stages` stages of `stage` seconds; `limit`: tokens that the free SRAM of one holds."""
 
     def __init__(
-        self,
-        queue: EventQueue,
-        *,
-        racks: int,
-        stages: int,
-        stage: float,
-        limit: int,
-        every_token: bool = False,
+        self, queue: EventQueue, *, racks: int, stages: int, stage: float, limit: int, every_token: bool = False
     ) -> None:
         self.queue, self.stages, self.stage, self.limit = queue, stages, stage, limit
         self.every_token = every_token  # real time: an event for each token, not only for the last

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from math import ceil, inf
+from operator import attrgetter
 
 from .batching import Batching, DecodeBatch
 from .events import EventQueue
@@ -36,16 +37,11 @@ class Replica:
     """One GPU, or one tensor-parallel group of them."""
 
     def __init__(
-        self,
-        queue: EventQueue,
-        roofline: Roofline,
-        batching: Batching,
-        *,
-        longest: float = inf,
-        journal: bool = False,
+        self, queue: EventQueue, roofline: Roofline, batching: Batching, *, longest: float = inf, journal: bool = False
     ) -> None:
         self.queue, self.roofline, self.batching, self.longest = queue, roofline, batching, longest
         self.memory = KvMemory(batching.kv_tokens, prefix_cache=batching.prefix_cache, tiers=batching.tiers)
+        self.limit = min(batching.context, self.memory.pages.capacity * BLOCK)
         self.batch = DecodeBatch(batching, self.memory, roofline, journal=journal)
         self.running = self.batch.running
         self.waiting: deque[Job] = deque()
@@ -73,10 +69,6 @@ class Replica:
     @property
     def kv_use(self) -> float:
         return 1 - self.memory.pages.free / self.memory.pages.capacity
-
-    @property
-    def limit(self) -> int:
-        return min(self.batching.context, self.memory.pages.capacity * BLOCK)
 
     def submit(self, job: Job, now: float) -> None:
         job.place = self
@@ -332,7 +324,7 @@ class Pool:
     """Replicas behind one address: each job goes to the one with the fewest jobs."""
 
     def __init__(self, replicas: list[Replica]) -> None:
-        self.replicas, self.queue = replicas, replicas[0].queue
+        self.replicas, self.queue, self.limit = replicas, replicas[0].queue, replicas[0].limit
         for worker, replica in enumerate(replicas):
             replica.worker = worker
 
@@ -348,12 +340,8 @@ class Pool:
     def kv_use(self) -> float:
         return sum(replica.kv_use for replica in self.replicas) / len(self.replicas)
 
-    @property
-    def limit(self) -> int:
-        return self.replicas[0].limit
-
     def submit(self, job: Job, now: float) -> None:
-        replica = self.replicas[0] if len(self.replicas) == 1 else min(self.replicas, key=_load)
+        replica = self.replicas[0] if len(self.replicas) == 1 else min(self.replicas, key=attrgetter("load"))
         if job.prefill_only:
             job.prefill_worker = replica.worker
         else:
@@ -365,7 +353,3 @@ class Pool:
 
     def release(self, job: Job, now: float) -> None:
         self.replicas[job.prefill_worker].release(job, now)
-
-
-def _load(replica: Replica) -> int:
-    return replica.load

@@ -81,7 +81,7 @@ def _p2p_nccl(request: LegRequest, role: str) -> Leg:
         raise refused(f"Request id {request.id} does not contain hostname and port")
     named = addresses[1] if role == "prefill" else addresses[2]
     if named != request.address:
-        raise refused(f"X-Request-Id says {role} at {named}, and this is {request.address}")
+        raise refused(f"X-Request-Id names {role} at {named}, and this is {request.address}")
     return Prefill(request.id, request) if role == "prefill" else Decode(request.id, f"http://{addresses[1]}")
 
 
@@ -188,7 +188,7 @@ class Protocol:
     answer    what prefill's answer has beside the usual, and what its choice has
     at_once   decode may come first
     whole     prefill's answer is read, so it can't be a stream
-    one       the client asks prefill for one token
+    one       the prefill leg is for one token
     """
 
     leg: Callable[[LegRequest, str], Leg | None]
@@ -219,7 +219,7 @@ def parse_role(text: str) -> tuple[str, str]:
 
 
 def leg_of(protocol: Protocol, role: str, request: LegRequest, body: RequestBody) -> Leg | None:
-    """The leg that a request asks for, None for an exchange on its own. Raises ApiError."""
+    """The leg of a request, None for an exchange on its own. Raises ApiError."""
     leg = protocol.leg(request, role)
     if leg is None:
         return None

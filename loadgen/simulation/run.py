@@ -1,0 +1,152 @@
+"""`simulate`: a trace through simulated endpoints in virtual time, recorded as a live run would be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from reports.analysis.gates import check
+from reports.store import run_json
+from reports.store.row_files import Writer
+from reports.store.run_folder import Run, open_run
+from reports.store.run_json import ClockFacts, MachineFacts, RunFacts, StepFacts, TargetFacts, TraceFacts
+from targets.simulated import virtual
+from targets.simulated.build import Endpoint, SimulatedTarget
+from traces.errors import InputError
+from traces.trace import NS_PER_S, Trace
+from traces.typed_json import from_plain
+
+from .. import folders, pacing, plan, secrets
+from ..load import Load
+from ..options import RunOptions
+from ..replays import run_report
+from ..run import record
+
+STEP = "simulate"
+FLUSH = 5_000  # rows of a result file
+
+Targets = Mapping[str, str] | Sequence[SimulatedTarget]
+
+
+def simulate(
+    trace: Trace | str,
+    targets: Targets,
+    load: Load | None = None,
+    *,
+    model: str = "llama2-7b",
+    slo: Sequence[str] = (),
+    goodput: Sequence[str] = (),
+    out: Path | str | None = None,
+) -> Run:
+    """Sends a trace through simulated endpoints in virtual time: an hour of traffic in a second, and the same `Run`.
+
+    trace    a trace, or the name of a file or of a bundled workload
+    targets  {"name": "PROFILE[,KEY=VALUE...]"}, or `SimulatedTarget`s
+    load     how the trace is paced and cut; by default as it is
+    model    whose sizes set the speed
+    slo      gates ("ttft p99 < 800ms"); goodput: objectives ("ttft:800 tpot:40", ms)
+    out      the run's folder; by default a new one in runs/
+
+    Raises InputError for what isn't known, doesn't fit, or leaves no request to send.
+    """
+    options = RunOptions(slo=slo, goodput=goodput, out=out)
+    folder = record_run(trace, named(targets), load or Load(), options, model=model)
+    run_report(folder)
+    return open_run(folder)
+
+
+def named(targets: Targets) -> list[SimulatedTarget]:
+    """The targets, each of another name. Raises InputError."""
+    if isinstance(targets, Mapping):
+        targets = [SimulatedTarget.parse(text, name=name) for name, text in targets.items()]
+    names = [target.name for target in targets]
+    if not names:
+        raise InputError("is missing", where="--target", remedy="a profile; `phaseload serve --list` shows them")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two targets are called {min(twice)}", remedy="--target NAME=PROFILE")
+    return list(targets)
+
+
+def record_run(
+    trace: Trace | str, targets: Sequence[SimulatedTarget], load: Load, options: RunOptions, *, model: str
+) -> Path:
+    """Simulates all targets and writes the run's folder, which it returns; summary and report are made from it."""
+    check(options.slo, options.goodput)
+    endpoints = [target.build(model, load.seed, journal=True) for target in targets]
+    requests = pacing.requests(trace, load)
+    folder = new_folder(trace, options.out)
+    last, (warmup, end) = 0, window(load, requests)
+    for number, (target, endpoint) in enumerate(zip(targets, endpoints, strict=True)):
+        last = max(last, _record(Writer(folder, number), target.name, endpoint, requests, warmup))
+    facts = RunFacts(
+        name=folder.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=version("phaseload"),
+        seed=load.seed,
+        salt="none",
+        slo=tuple(options.slo),
+        goodput=tuple(options.goodput),
+        argv=tuple(secrets.argv()),
+        json=options.json,
+        simulated=True,
+        trace=from_plain(TraceFacts, plan.about(requests), "run.json"),
+        targets=tuple(_target(*pair, model) for pair in zip(targets, endpoints, strict=True)),
+        steps=(
+            StepFacts(
+                name=STEP,
+                load=load.describe(),
+                start=0,
+                window=(warmup, end),
+                end=last,
+                warmup_s=load.warmup,
+                drain_s=(last - end) / NS_PER_S,
+                planned={target.name: len(requests) for target in targets},
+            ),
+        ),
+        workers=(),
+        ended="completed",
+        clock=ClockFacts(0),
+        machine=MachineFacts(**record.machine()),
+    )
+    run_json.write(folder, facts)
+    return folder
+
+
+def new_folder(trace: Trace | str, out: Path | str | None) -> Path:
+    return folders.new_folder(f"simulate-{folders.name_of(trace if isinstance(trace, str) else trace.name)}", out)
+
+
+def window(load: Load, requests: Trace) -> tuple[int, int]:
+    """Instants, in ns, between which arrivals count."""
+    return round(load.warmup * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else requests.span
+
+
+def _record(writer: Writer, target: str, endpoint: Endpoint, requests: Trace, warmup: int) -> int:
+    """Writes the rows of one endpoint; returns its last instant, in ns."""
+    last = 0
+    for exchange in virtual.simulate(
+        endpoint, requests, target=target, step=STEP, warmup=warmup, block_tokens=requests.block_tokens
+    ):
+        last = max(last, exchange.done or 0)
+        writer.append(exchange)
+        if len(writer) >= FLUSH:
+            writer.flush()
+    writer.flush()
+    return last
+
+
+def _target(target: SimulatedTarget, endpoint: Endpoint, model: str) -> TargetFacts:
+    return TargetFacts(
+        name=target.name,
+        model=model,
+        endpoint_type="simulated in virtual time",
+        embedded=True,
+        description=f"simulated: {endpoint.profile.description}; {model}",
+        standing=endpoint.profile.standing,
+        settings=dict(target.settings),
+        units=endpoint.units,
+        price_per_hour=endpoint.price,
+        watts=endpoint.watts,
+    )

@@ -1,0 +1,300 @@
+"""`sweep`: a grid of simulations on all cores, and the planning report over them."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from reports.analysis import durations
+from reports.analysis.gates import Gate, parse, parse_goodput
+from reports.analysis.samples import Sample, sample
+from reports.analysis.throughput import costs
+from reports.analysis.validity import Status
+from reports.analysis.verdicts import exit_code, verdict
+from reports.store.planning import Planning, Point, Quantiles, Value
+from targets.simulated import analysis
+from targets.simulated.build import Endpoint, SimulatedTarget
+from targets.simulated.engine.disaggregation import Disaggregated
+from targets.simulated.virtual import simulate
+from traces.errors import InputError
+from traces.trace import NS_PER_S, Request, Trace
+
+from .. import pacing
+from ..load import Load
+from . import run
+from .run import STEP, Targets
+
+LOADS = ("speedup", "request_rate")  # axes that change the load; all others are settings of the targets
+COUNTS = ("pool", "tp", "max_batch", "chunk", "drafted", "local_below")
+POINTS = 8
+LARGEST = 20_000  # points of a grid
+UNSWEPT = {"itl", "longest_stall", "lateness", "connect"}  # metrics that points don't keep
+OUTCOMES = {0: "met", 1: "missed", 3: "undecided"}  # by the exit code that the gates of a point alone would give
+EXIT_CODES = {"met": 0, "undecided": 3, "missed": 1}  # the first outcome that some point has decides
+
+Axes = Mapping[str, Sequence[Value]]
+Loads = tuple[tuple[str, float], ...]  # the values of the axes that change the load
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One combination of the axes' values, for one target."""
+
+    number: int
+    target: SimulatedTarget
+    values: tuple[tuple[str, Value], ...]
+
+    @property
+    def loads(self) -> Loads:
+        return tuple((key, float(value)) for key, value in self.values if key in LOADS)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What all points of a grid share. `objectives`: metric -> seconds."""
+
+    model: str
+    load: Load
+    objectives: Mapping[str, float]
+    gates: Sequence[Gate]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A trace at one load, as objects, so that points of one load don't make them again."""
+
+    requests: list[Request]
+    block_tokens: int | Mapping[int, int]
+    window: tuple[int, int]
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return len(self.requests) / max((self.requests[-1].due - self.requests[0].due) / NS_PER_S, 1e-9)
+
+
+# By load, in every worker: workers are forked after this is filled, so nothing is copied to them.
+_WORKLOADS: dict[Loads, Workload] = {}
+
+
+def axis(text: str) -> tuple[str, list[Value]]:
+    """`KEY=A..B[:POINTS]` (evenly spaced by ratio; counts are rounded, each once) or `KEY=A,B,C`, numbers or words.
+
+    Raises InputError."""
+    key, equals, values = text.partition("=")
+    key = key.strip()
+    mistake = InputError(f"--sweep {text}", remedy="KEY=A..B, KEY=A..B:POINTS or KEY=A,B,C, as in speedup=0.5..8")
+    if not (key and equals):
+        raise mistake
+    span = re.fullmatch(r"([^.,:]*(?:\.\d+)?)\.\.([^:]+)(?::(\d+))?", values)
+    words = [value.strip() for value in values.split(",")]
+    try:
+        if not span:
+            numbers = [float(word) for word in words]
+        else:
+            low, high, points = float(span[1]), float(span[2]), int(span[3] or POINTS)
+            if not 0 < low < high or points < 2:
+                raise mistake
+            numbers = [float(f"{value:.4g}") for value in np.geomspace(low, high, points)]
+            if key.rpartition(".")[2] in COUNTS:
+                numbers = [float(value) for value in dict.fromkeys(map(round, numbers))]
+    except ValueError:
+        if key in LOADS or not all(words) or ".." in values:
+            raise mistake from None
+        return key, list(words)
+    if not all(0 <= value < inf for value in numbers):
+        raise mistake
+    return key, list(numbers)
+
+
+def sweep(
+    trace: Trace | str,
+    targets: Targets,
+    axes: Axes,
+    load: Load | None = None,
+    *,
+    model: str = "llama2-7b",
+    slo: Sequence[str] = (),
+    goodput: Sequence[str] = (),
+    out: Path | str | None = None,
+) -> Planning:
+    """Simulates every combination of the axes' values for each target, on all cores; writes planning.json and
+    planning.html.
+
+    axes     setting of a target, "speedup" or "request_rate" -> values; a target is swept over those that it knows
+    slo      gates; each point has a verdict on those that concern its target
+
+    The other arguments are `simulate`'s. Raises InputError, for what a point can't answer too.
+    """
+    from reports.render import planning_page  # matplotlib takes half a second
+
+    targets, load = run.named(targets), load or Load()
+    question = Question(model, load, parse_goodput(list(goodput)), [parse(text) for text in slo])
+    _check_answerable(question, [target.name for target in targets])
+    combinations = list(_combinations(targets, axes, model))
+    if len(combinations) > LARGEST:
+        raise InputError(f"{len(combinations):,} points", where="--sweep", remedy=f"at most {LARGEST:,}")
+    _WORKLOADS.clear()
+    for loads in sorted({combination.loads for combination in combinations}):
+        requests = pacing.requests(trace, _at(load, dict(loads)))
+        _WORKLOADS[loads] = Workload(list(requests), requests.block_tokens, run.window(load, requests))
+    folder = run.new_folder(trace, out)
+    typical = _WORKLOADS[min(_WORKLOADS)].requests
+    planning = Planning(
+        folder=folder,
+        model=model,
+        trace=trace if isinstance(trace, str) else trace.name,
+        goodput=list(goodput),
+        slo=list(slo),
+        axes={key: list(values) for key, values in axes.items()},
+        points=_simulated(combinations, question),
+        targets=[analysis.hardware(target, model, typical) for target in targets],
+        crossovers=list(analysis.crossovers(targets, model, typical)),
+        hybrids=[hybrid for target in targets if (hybrid := analysis.hybrid(target, model, typical))],
+    )
+    planning.save()
+    planning_page.write(planning)
+    return planning
+
+
+def outcome_code(planning: Planning) -> int:
+    """The exit code: with gates, 0 where some point meets all that concern it, else 3 where one can't be decided,
+    else 1."""
+    outcomes = {point.slo for point in planning.points}
+    return next((code for outcome, code in EXIT_CODES.items() if outcome in outcomes), 0)
+
+
+def _check_answerable(question: Question, names: Sequence[str]) -> None:
+    """Raises InputError for metrics that need the instants of all tokens, which points don't keep."""
+    remedy = "leave --sweep out"
+    for gate in question.gates:
+        if gate.metric in UNSWEPT:
+            raise InputError(f"a sweep doesn't keep {gate.metric}", where=gate.text, remedy=remedy)
+        if gate.target not in ("", *names) or gate.step not in ("", STEP):
+            raise InputError("no such target or step", where=gate.text, remedy=f"there are {', '.join(names)}")
+    for metric in UNSWEPT & set(question.objectives):
+        raise InputError(f"a sweep doesn't keep {metric}", where="--goodput", remedy=remedy)
+
+
+def _combinations(targets: Sequence[SimulatedTarget], axes: Axes, model: str) -> Iterator[Combination]:
+    """Every combination for each target, of the axes that it knows."""
+    used = set()
+    number = 0
+    for target in targets:
+        target.build(model)
+        own = [key for key, values in axes.items() if key in LOADS or _knows(target, key, values, model)]
+        used |= set(own)
+        for values in product(*(axes[key] for key in own)):
+            yield Combination(number, target, tuple(zip(own, values, strict=True)))
+            number += 1
+    if unused := set(axes) - used:
+        raise InputError(f"no target has a setting {min(unused)}", where="--sweep")
+
+
+def _knows(target: SimulatedTarget, key: str, values: Sequence[Value], model: str) -> bool:
+    try:
+        for value in values:
+            _set(target, ((key, value),)).build(model)
+    except InputError as error:
+        if error.message == f"no such setting: {key}":
+            return False
+        raise
+    # A link plays a part in compositions only.
+    return not key.startswith("link.") or isinstance(target.build(model).station, Disaggregated)
+
+
+def _set(target: SimulatedTarget, values: Sequence[tuple[str, Value]]) -> SimulatedTarget:
+    own = {key: value if isinstance(value, str) else f"{value:.12g}" for key, value in values if key not in LOADS}
+    return replace(target, settings={**target.settings, **own})
+
+
+def _at(load: Load, values: Mapping[str, float]) -> Load:
+    rate = values.get("request_rate", load.request_rate)
+    return replace(load, speedup=values.get("speedup", load.speedup), request_rate=rate)
+
+
+def _simulated(combinations: Sequence[Combination], question: Question) -> list[Point]:
+    """A point for each combination, in order; with a progress bar on a terminal."""
+    from rich.progress import track
+
+    gc.freeze()  # a collection in a worker would walk, and so copy, all the requests
+    processes = min(len(os.sched_getaffinity(0)), len(combinations))
+    with multiprocessing.get_context("fork").Pool(processes, gc.disable) as pool:
+        done = pool.imap_unordered(partial(_measure, question), combinations)
+        points = dict(track(done, "simulating", len(combinations), transient=True, disable=len(combinations) < 4))
+    return [points[combination.number] for combination in combinations]
+
+
+def _measure(question: Question, combination: Combination) -> tuple[int, Point]:
+    """One simulation, summarised as a run's rows are: exchanges, a frame of durations, a sample, figures."""
+    workload, name = _WORKLOADS[combination.loads], combination.target.name
+    endpoint = _set(combination.target, combination.values).build(question.model, question.load.seed)
+    exchanges = simulate(
+        endpoint,
+        workload.requests,
+        target=name,
+        step=STEP,
+        warmup=workload.window[0],
+        block_tokens=workload.block_tokens,
+    )
+    frame = durations.of_exchanges(list(exchanges), durations.SOURCES)
+    answers = sample(name, STEP, frame, workload.window, question.objectives)
+    return combination.number, _point(question, combination, workload.rate, endpoint, answers)
+
+
+def _point(question: Question, combination: Combination, rate: float, endpoint: Endpoint, answers: Sample) -> Point:
+    verdicts = [verdict(gate, answers) for gate in question.gates if gate.target in ("", answers.target)]
+    answered = answers.answered
+    met = len(answered) if answers.good is None else answers.good
+    tokens_per_s = answers.throughput.output_tokens_per_s
+    good_tokens_per_s = tokens_per_s if answers.good is None else answers.good_tokens_per_s
+    cost = costs(endpoint.price, endpoint.watts, tokens_per_s, good_tokens_per_s) or {}
+    return Point(
+        target=answers.target,
+        values=dict(combination.values),
+        rate=rate,
+        requests=answers.n,
+        failed=answers.failed,
+        goodput=met / answers.n if answers.n else None,
+        units=endpoint.units,
+        ttft=_quantiles(answers, "ttft"),
+        tpot=_quantiles(answers, "tpot"),
+        e2e=_quantiles(answers, "e2e"),
+        queue_mean=_mean(answered["server_queue"]),
+        prefill_mean=_mean(answered["server_prefill"]),
+        transfer_mean=_mean(answered["server_transfer"].fillna(0.0)),
+        decode_mean=_mean(answered["server_decode"]),
+        tokens_per_s=tokens_per_s,
+        in_flight=_in_flight(answers),
+        dollars_per_mtok=cost.get("per_million_tokens"),
+        dollars_per_good_mtok=cost.get("per_million_good_tokens"),
+        joules_per_token=cost.get("joules_per_token"),
+        slo=OUTCOMES[exit_code(verdicts, Status.VALID)] if verdicts else None,
+        gates=[verdict.as_json() for verdict in verdicts],
+    )
+
+
+def _quantiles(answers: Sample, metric: str) -> Quantiles:
+    return Quantiles(answers.quantile(metric, 0.5).value, answers.quantile(metric, 0.99).value)
+
+
+def _mean(values: pd.Series[float]) -> float | None:
+    return float(values.mean()) if values.notna().any() else None
+
+
+def _in_flight(answers: Sample) -> float:
+    """Little's law, from the first counted arrival to the last end."""
+    counted = answers.counted
+    span_s = (counted["done"].max() - counted["due"].min()) / NS_PER_S if len(counted) else 0.0
+    return float(answers.values["e2e"].sum() / span_s) if span_s > 0 else 0.0
