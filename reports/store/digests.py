@@ -24,9 +24,10 @@ import numpy as np
 import orjson
 from fastdigest import TDigest
 
-from targets.exchange import NANO, Exchange
+from targets.exchange import Exchange
 from traces.errors import InputError
 from traces.files import write_whole
+from traces.trace import NS_PER_S
 
 METRICS = ("ttft", "ttft_from_due", "tpot", "itl", "e2e", "lateness", "client_lag")
 # The client's own are of every counted exchange; ITL's samples are gaps, so a failed request has no rank among them.
@@ -61,7 +62,7 @@ class Digests:
             return
         digests = group.digests
         _update(digests["lateness"], exchange.lateness)
-        _update(digests["client_lag"], None if exchange.first_lag is None else exchange.first_lag * NANO)
+        _update(digests["client_lag"], None if exchange.first_lag is None else exchange.first_lag / NS_PER_S)
         if not exchange.ok:
             return
         _update(digests["ttft"], exchange.ttft)
@@ -69,7 +70,7 @@ class Digests:
         _update(digests["tpot"], exchange.tpot)
         _update(digests["e2e"], exchange.e2e)
         if len(exchange.token_at) > 1:
-            _extend(digests["itl"], np.diff(np.frombuffer(exchange.token_at, np.int64)) * NANO)
+            _extend(digests["itl"], np.diff(np.frombuffer(exchange.token_at, np.int64)) / NS_PER_S)
 
     def add_values(self, target: str, step: str, metric: str, values: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         """Takes many values of one metric at once (seconds, all finite); counts are the caller's: see `count`."""
