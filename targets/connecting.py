@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from .client.disaggregated import DisaggregatedClient
 from .client.http_client import HttpClient
 from .clock import Clock
-from .disaggregated.client import DisaggregatedClient
 from .exchange import Call, Exchange, Outcome
 from .target import Target
 

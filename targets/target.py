@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from types import ModuleType
 from typing import Any
 
-from .disaggregated.protocols import PORT_LABELS, PROTOCOLS
 from .limits import TIMEOUTS, FieldError, Limits
 from .request_rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header, sendable
 from .url import PORTS, split
 from .wire import WIRES, custom
+from .wire.protocols import PORT_LABELS, PROTOCOLS
 
 AUTO = "auto"  # an endpoint type that is found out before the run
 
@@ -45,7 +45,7 @@ class Target:
     limits: Limits = field(default_factory=Limits)
     prefill: tuple[str, ...] = ()
     decode: tuple[str, ...] = ()
-    protocol: str | None = None  # a key of targets.disaggregated.protocols.PROTOCOLS
+    protocol: str | None = None  # a key of targets.wire.protocols.PROTOCOLS
     local_prefill_below: int = 0  # prompts of fewer tokens go straight to decode
     metrics: tuple[str, ...] = ()  # URLs of the servers' Prometheus metrics
     labels: dict[str, str] = field(default_factory=dict)

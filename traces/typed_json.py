@@ -36,9 +36,9 @@ def named(key: str) -> Mapping[str, str]:
     return {"key": key}
 
 
-def to_json(value: object) -> bytes:
-    """The dataclass as indented JSON."""
-    return orjson.dumps(to_plain(value), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
+def to_json(value: object, *, indent: bool = True) -> bytes:
+    """The dataclass as JSON, on a line for each value or all on one."""
+    return orjson.dumps(to_plain(value), option=orjson.OPT_INDENT_2 if indent else None)
 
 
 def from_json(kind: type[T], raw: bytes | str, where: str) -> T:
@@ -79,6 +79,7 @@ def _converter() -> Converter:
     converter.register_structure_hook_factory(_is_tuple, lambda kind: _tuple(converter, kind))
     converter.register_structure_hook_factory(_is_union, lambda kind: _union(converter, kind))
     converter.register_structure_hook_factory(dataclasses.is_dataclass, lambda kind: _reader(converter, kind))
+    converter.register_unstructure_hook_func(lambda kind: kind is Any, lambda value: value)  # or it would be copied
     converter.register_unstructure_hook_factory(dataclasses.is_dataclass, lambda kind: _writer(converter, kind))
     return converter
 

@@ -126,7 +126,7 @@ class Dispatcher:
 
     def _sleep(self, deadline: int | None) -> None:
         """Until something is due or decided: an exchange that ends sets the timer itself."""
-        wakes = [instant for instant in (self._next_due(), deadline or self.step.end) if instant is not None]
+        wakes = [instant for instant in (self._next_due(), deadline or self.step.end_ns) if instant is not None]
         wake = min(wakes, default=None)
         self._timer.set(None if wake is None else self._zero + wake)
         self._timer.wait()
@@ -148,7 +148,7 @@ class Dispatcher:
             history=prompt.history,
             step=self.step.name,
             planned=None if due.planned is None else self.start + due.planned,
-            counted=due.due >= self.step.warmup,
+            counted=due.due >= self.step.warmup_ns,
             leave_after=leaves_after(self.seed, request, arm.leave) if arm.leave else None,
         )
         self._start(lane, call)

@@ -11,18 +11,18 @@ from reports.analysis.gates import check
 from reports.store import run_json
 from reports.store.row_files import Writer
 from reports.store.run_folder import Run, open_run
-from reports.store.run_json import ClockFacts, MachineFacts, RunFacts, StepFacts, TargetFacts, TraceFacts
+from reports.store.run_json import ClockFacts, RunFacts, StepFacts, TargetFacts
 from targets.simulated import virtual
 from targets.simulated.build import Endpoint, SimulatedTarget
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
-from traces.typed_json import from_plain
 
-from .. import folders, pacing, plan, secrets
+from .. import folders, pacing, secrets
 from ..load import Load
+from ..machine import machine
 from ..options import RunOptions
+from ..plan import trace_facts
 from ..replays import run_report
-from ..run import record
 
 STEP = "simulate"
 FLUSH = 5_000  # rows of a result file
@@ -91,7 +91,7 @@ def record_run(
         argv=tuple(secrets.argv()),
         json=options.json,
         simulated=True,
-        trace=from_plain(TraceFacts, plan.about(requests), "run.json"),
+        trace=trace_facts(requests),
         targets=tuple(_target(*pair, model) for pair in zip(targets, endpoints, strict=True)),
         steps=(
             StepFacts(
@@ -108,7 +108,7 @@ def record_run(
         workers=(),
         ended="completed",
         clock=ClockFacts(0),
-        machine=MachineFacts(**record.machine()),
+        machine=machine(),
     )
     run_json.write(folder, facts)
     return folder

@@ -30,6 +30,7 @@ from ..target import Target
 from . import loop, tls
 from .connection import Connection, Flight
 from .deadlines import Deadlines, shortest
+from .diagnostics import Diagnostics
 from .head import RequestHead
 
 log = logging.getLogger(__name__)
@@ -204,12 +205,10 @@ class HttpClient:
 _STOPPED = {Outcome.CUT: "the run ended first", Outcome.CANCELLED: "cancelled"}
 
 
-def diagnostics() -> dict[str, Any]:
+def diagnostics() -> Diagnostics:
     """What this process knows of its own quality: reads with and without kernel time, stalls, CPU, connections, steps.
-
-    JSON-able. Durations in seconds. Counted since the process's first client was made.
-    """
-    return loop.current().facts()
+    Counted since the process's first client was made."""
+    return loop.current().diagnostics()
 
 
 def raise_open_files() -> int:

@@ -19,7 +19,7 @@ import gc
 import resource
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import gevent
 
@@ -27,6 +27,7 @@ from traces.trace import NS_PER_S
 
 from .. import clock
 from ..linux import CANCEL_ON_SET, CLOCK_REALTIME, Timerfd, stamp_reads
+from .diagnostics import ClockStep, Diagnostics
 
 TICK_S = 0.05
 OFTEN_S = 0.001  # between polls where brackets must be narrow
@@ -67,7 +68,7 @@ class Loop:
         self.stalls = self.longest_stall = 0
         self.listeners: dict[Listener, None] = {}
         self.watch = clock.Steps()
-        self.steps: list[dict[str, float]] = []
+        self.steps: list[ClockStep] = []
         self._ticked = clock.monotonic_ns()
         self._started = self._ticked
         self._span = (self._started, 0)  # when the current span began, and the tokens until then
@@ -122,39 +123,38 @@ class Loop:
             return
         clocks = {id(listener.clock): listener.clock for listener in self.listeners}
         at = min((run_clock.now() for run_clock in clocks.values()), default=0)
-        self.steps.append({"at_s": at / NS_PER_S, "step_s": step / NS_PER_S})
+        self.steps.append(ClockStep(at / NS_PER_S, step / NS_PER_S))
         for run_clock in clocks.values():
             run_clock.follow(step)
         self.before, self._latest = self.before + step, self._latest + step
         for listener in list(self.listeners):
             listener.stepped()
 
-    def facts(self) -> dict[str, Any]:
-        wall, cpu = clock.monotonic_ns() - self._started, clock.cpu_ns() - self._cpu
-        return {
-            "time_source": _source(self.reads, self.unstamped),
-            "reads": self.reads,
-            "reads_unstamped": self.unstamped,
-            "reads_fast": self.fast,
-            "most_tokens_per_s": self._busiest(clock.monotonic_ns()),
-            "most_streams": self.most_streams,
-            "connections_opened": self.opened,
-            "connections_reused": self.reused,
-            "reconnected": self.reconnected,
-            "internal_faults": self.faults,
-            "stalls_over_10ms": self.stalls,
-            "longest_stall_s": self.longest_stall / NS_PER_S,
-            "cpu_s": cpu / NS_PER_S,
-            "wall_s": wall / NS_PER_S,
-            "open_files_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            "collections": COLLECTIONS.count,
-            "collections_s": COLLECTIONS.total / NS_PER_S,
-            "longest_collection_s": COLLECTIONS.longest / NS_PER_S,
-            "clock_steps": list(self.steps),
-        }
+    def diagnostics(self) -> Diagnostics:
+        return Diagnostics(
+            time_source=_source(self.reads, self.unstamped),
+            reads=self.reads,
+            reads_unstamped=self.unstamped,
+            reads_fast=self.fast,
+            most_tokens_per_s=self._busiest(clock.monotonic_ns()),
+            most_streams=self.most_streams,
+            connections_opened=self.opened,
+            connections_reused=self.reused,
+            reconnected=self.reconnected,
+            internal_faults=self.faults,
+            stalls_over_10ms=self.stalls,
+            longest_stall_s=self.longest_stall / NS_PER_S,
+            cpu_s=(clock.cpu_ns() - self._cpu) / NS_PER_S,
+            wall_s=(clock.monotonic_ns() - self._started) / NS_PER_S,
+            open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            collections=COLLECTIONS.count,
+            collections_s=COLLECTIONS.total / NS_PER_S,
+            longest_collection_s=COLLECTIONS.longest / NS_PER_S,
+            clock_steps=tuple(self.steps),
+        )
 
 
-def _source(reads: int, unstamped: int) -> str:
+def _source(reads: int, unstamped: int) -> Literal["kernel", "user", "mixed"]:
     if not unstamped:
         return "kernel"
     return "user" if unstamped == reads else "mixed"

@@ -29,9 +29,9 @@ from traces.errors import InputError
 from traces.trace import NS_PER_S, Request
 
 from ..client import loop
+from ..client.disaggregated import PREFILL
 from ..clock import Clock
 from ..connecting import connect
-from ..disaggregated.client import PREFILL
 from ..exchange import Call, Exchange, Outcome
 from ..target import Target
 from ..wire import headers

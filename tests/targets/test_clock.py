@@ -86,7 +86,7 @@ def test_exchanges_open_across_a_step_are_marked(truth: Any, caller: Any, inject
     gevent.sleep(0.1)
     injected.step = SECOND
     across = one.wait()[-1]
-    assert [round(step["step_s"]) for step in diagnostics()["clock_steps"]] == [1]
+    assert [round(step.step_s) for step in diagnostics().clock_steps] == [1]
     after = one.ask(prompt="after")
     assert [e.stepped for e in (before, across, after)] == [False, True, False]
     assert {e.outcome for e in (before, across, after)} == {Outcome.OK}

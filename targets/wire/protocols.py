@@ -31,7 +31,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..exchange import Outcome
-from ..wire import WireError, lenient
+from . import lenient
+from .interface import WireError
 
 Body = dict[str, Any]
 Leg = tuple[Body, list[tuple[str, str]]]
