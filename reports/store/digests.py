@@ -30,6 +30,7 @@ from traces.trace import NS_PER_S
 from traces.typed_json import from_json, named, to_json
 
 Origin = Literal["workers", "rows"]
+DigestState = dict[str, Any]  # a TDigest's to_dict
 
 METRICS = ("ttft", "ttft_from_due", "tpot", "itl", "e2e", "lateness", "client_lag")
 # The client's own are of every counted exchange; ITL's samples are gaps, so a failed request has no rank among them.
@@ -48,13 +49,13 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupDigests:
-    """A Group as a worker hands it over; `digests` by metric, in fastdigest's form."""
+    """A Group as a worker hands it over; `digests` by metric."""
 
     target: str
     step: str
     counted: int
     failed: int
-    digests: dict[str, dict[str, Any]]
+    digests: dict[str, DigestState]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class StoredDigest:
     failed: int
     metric: str
     unit: str
-    digest: dict[str, Any]
+    digest: DigestState
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ class Answer:
             self._in_step = self._frame is not None
 
     def _head(self, stamp: int) -> None:
-        """The headers are there: what kind of answer is it?"""
+        """The headers are there: which kind of answer is it?"""
         exchange, response = self._exchange, self._response
         exchange.status, exchange.headers_at = response.status, stamp - self.origin
         headers.note(response.headers, exchange, stamp * 1e-9)

@@ -11,7 +11,7 @@ proxy would wait, and
 
 are measured, not inferred. Pools go round robin, and decode's moves on by one more whenever both are through, so that
 every pair is used. A prompt shorter than `local_prefill_below` tokens goes straight to decode, which then prefills it
-too: such an exchange has a decode leg only. One leg's failure is the exchange's. What the legs say to each other is in
+too: such an exchange has a decode leg only. One leg's failure is the exchange's. What ties the legs together is in
 targets/wire/protocols.py.
 """
 

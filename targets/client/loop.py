@@ -7,7 +7,7 @@ bracket that is too narrow. Where the loop is busy polls don't block and the two
 wider, and reads that hold one event don't need it. (libev takes 64 ready sockets a poll, and twice as many each time
 that this was not enough: in a process's very first burst a few sockets wait for a second poll.)
 
-A coarse timer shows stalls: how much its interval is longer than asked.
+A coarse timer shows stalls: by how much its interval is longer than set.
 
 One `Loop` serves all clients of a hub; a process has one hub per thread, normally one.
 """

@@ -1,4 +1,4 @@
-"""NVIDIA Dynamo's frontend: chat completions that also ask for the phases' times and the workers' ids.
+"""NVIDIA Dynamo's frontend: chat completions that also request the phases' times and the workers' ids.
 
 They come in `nvext` (`targets.wire.openai` reads them); a server that doesn't know `nvext.extra_fields` may refuse the
 request, which is why this is a type of its own and not part of chat. Source: dynamo,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import targets
-from loadgen.load import TargetOptions
+from loadgen.options import TargetOptions
 from loadgen.target_options import target as from_options
 from targets import Limits, Target
 from targets.limits import FieldError
