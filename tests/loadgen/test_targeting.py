@@ -141,12 +141,12 @@ def test_live_lines() -> None:
     values = TDigest.from_values([0.01, 0.02, 0.03])
     lane = {"sent": 7, "in_flight": 2, "done": 5, "failed": 1, "ttft": values, "tpot": TDigest(50)}
     worker = SimpleNamespace(number=1, lost="its process is gone")
-    conductor: Any = SimpleNamespace(plan=plan(), phase=0, workers={"a": worker}, progress=lambda: {"gpu": lane})
-    assert progress.lines(conductor) == [
+    coordinator: Any = SimpleNamespace(plan=plan(), step=0, workers={"a": worker}, progress=lambda: {"gpu": lane})
+    assert progress.lines(coordinator) == [
         "p: base, 5/s",
         "target         sent  in flight    done  failed    TTFT p50    TPOT p50",
         "gpu          7/5000          2       5       1     20.0 ms           -",
         "worker 1 is lost: its process is gone; the run is invalid",
     ]
-    conductor.phase = -1
-    assert progress.lines(conductor) == ["p: preparing prompts for 1 worker(s)"]
+    coordinator.step = -1
+    assert progress.lines(coordinator) == ["p: preparing prompts for 1 worker(s)"]
