@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .bakeoffs import bakeoff
     from .capacities import CapacityResult, capacity
-    from .certificate import certify
+    from .certificate import Certificate, certify
     from .load import Load
     from .plan import Plan
     from .replays import replay
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
     from .simulation.sweep import sweep
 
 __all__ = [
-    "CapacityResult", "Load", "Plan", "TraceUser", "Workers",
+    "CapacityResult", "Certificate", "Load", "Plan", "TraceUser", "Workers",
     "bakeoff", "capacity", "certify", "replay", "simulate", "sweep",
 ]  # fmt: skip
 
 # The modules have other names than the functions: a submodule would hide a function of its name.
 _HOMES = {
     "CapacityResult": "capacities",
+    "Certificate": "certificate",
     "Load": "load",
     "Plan": "plan",
     "TraceUser": "run.locust_user",

@@ -52,15 +52,20 @@ def replay(
 
 
 def recorded(folder: Path, workers: Workers) -> Run:
-    """Records the run that is planned in the folder, and writes its summary and its report. Raises RunFailed."""
+    """Records the run that is planned in the folder; see `reported`. Raises RunFailed."""
+    with LocustProcess(workers) as locust:
+        locust.record(folder)
+    return reported(folder)
+
+
+def reported(folder: Path) -> Run:
+    """Opens a recorded run, and writes its summary and, where it is to have one, its report. Raises RunFailed."""
     from reports.analysis.summary import (
         save,  # pandas and matplotlib take seconds, which who only plans a run is spared
     )
     from reports.render import html
     from reports.store.run_folder import open_run
 
-    with LocustProcess(workers) as locust:
-        locust.record(folder)
     try:
         run = open_run(folder)
     except InputError as problem:

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .errors import InputError, PhaseloadError
+    from .errors import InputError, PhaseloadError, RunFailed
     from .prompts.corpus import Corpus
     from .prompts.prompts import Prompts
     from .reading import open_trace
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from .writing import write
 
 __all__ = [
-    "Corpus", "InputError", "PhaseloadError", "Prompts", "Request", "Statistics", "Trace", "Workload",
+    "Corpus", "InputError", "PhaseloadError", "Prompts", "Request", "RunFailed", "Statistics", "Trace", "Workload",
     "build", "cap_context", "clip", "describe", "fit", "limit", "merge", "only", "open_trace", "pace",
     "repeat", "scale_rate", "speedup", "synthesise", "write",
 ]  # fmt: skip
 _HOMES = {
-    "errors": ("InputError", "PhaseloadError"),
+    "errors": ("InputError", "PhaseloadError", "RunFailed"),
     "prompts.corpus": ("Corpus",),
     "prompts.prompts": ("Prompts",),
     "reading": ("open_trace",),

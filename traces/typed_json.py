@@ -169,7 +169,8 @@ def _union(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
     return structure
 
 
-def _overrides(kind: Any) -> dict[str, Any]:
+def _overrides(kind: Any) -> Any:
+    """Where JSON differs from the dataclass, as keyword arguments of cattrs' makers of hooks."""
     from cattrs.gen import override
 
     return {
@@ -232,6 +233,6 @@ def _mistake(problem: BaseException) -> tuple[str, str]:
         return place + (field if field.startswith("[") or not field else f".{field}"), message
     if isinstance(problem, ClassValidationError | IterableValidationError):
         return _mistake(problem.exceptions[0])
-    if isinstance(problem, AttributeError):  # cattrs asked something else than a mapping for its items
+    if isinstance(problem, AttributeError):  # cattrs took it for a mapping
         return "", "expected an object"
     return "", str(problem)

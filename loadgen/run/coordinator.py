@@ -1,9 +1,9 @@
 """The coordinator: gives out the parts, starts each step at one instant, gathers the results, and completes the run.
 
-It lives in Locust's master, or in the only process of a local run, and exchanges `messages` with the workers (`worker`
-says when each is sent). Workers that are there when the run starts take part, each with one part of the trace; one that
-comes later is refused. A worker that dies is noticed by its missing heartbeat: the others go on, and the run names the
-requests that it never reported.
+It lives in Locust's master, or in the only process of a local run, and exchanges `messages` with the workers
+(worker.py explains when each is sent). Workers that are there when the run starts take part, each with one part of the
+trace; one that comes later is refused. A worker that dies is noticed by its missing heartbeat: the others go on, and
+the run names the requests that it never reported.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class TargetProgress:
 
 
 class Coordinator:
-    """One run. `send(message, client)` reaches a worker, `alive(client)` says whether Locust still hears from it."""
+    """One run. `send(message, client)` reaches a worker; `alive(client)`: does Locust still get its heartbeats?"""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What coordinator and workers send each other, a frozen dataclass a message; `worker` says when each is sent.
+"""What coordinator and workers send each other, a frozen dataclass a message; `worker` explains when each is sent.
 
 `encode` gives a message as the dict that goes through Locust's own channel (msgpack, or as it is in a local run),
 `decode` the message again. Instants are nanoseconds: `origin` and `now` of CLOCK_REALTIME, others from the run's start.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from reports.store.digests import GroupDigests
+from reports.store.digests import DigestState, GroupDigests
 from targets.client.diagnostics import Diagnostics
 from traces.errors import InputError
 from traces.typed_json import from_plain, to_plain
@@ -55,14 +54,14 @@ class Over:
 
 @dataclass(frozen=True)
 class LaneProgress:
-    """Requests of one target in one worker so far; `ttft` and `tpot` are t-digests in fastdigest's form."""
+    """Requests of one target in one worker so far; `ttft` and `tpot` are t-digests."""
 
     sent: int
     in_flight: int
     done: int
     failed: int
-    ttft: dict[str, Any]
-    tpot: dict[str, Any]
+    ttft: DigestState
+    tpot: DigestState
 
 
 @dataclass(frozen=True)

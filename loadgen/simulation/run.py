@@ -10,7 +10,7 @@ from pathlib import Path
 from reports.analysis.gates import check
 from reports.store import run_json
 from reports.store.row_files import Writer
-from reports.store.run_folder import Run, open_run
+from reports.store.run_folder import Run
 from reports.store.run_json import ClockFacts, RunFacts, StepFacts, TargetFacts
 from targets.simulated import virtual
 from targets.simulated.build import Endpoint, SimulatedTarget
@@ -22,7 +22,7 @@ from ..load import Load
 from ..machine import machine
 from ..options import RunOptions
 from ..plan import trace_facts
-from ..replays import run_report
+from ..replays import reported
 
 STEP = "simulate"
 FLUSH = 5_000  # rows of a result file
@@ -53,8 +53,7 @@ def simulate(
     """
     options = RunOptions(slo=slo, goodput=goodput, out=out)
     folder = record_run(trace, named(targets), load or Load(), options, model=model)
-    run_report(folder)
-    return open_run(folder)
+    return reported(folder)
 
 
 def named(targets: Targets) -> list[SimulatedTarget]:

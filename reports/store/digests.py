@@ -29,6 +29,7 @@ from traces.files import write_whole
 from traces.typed_json import from_json, named, to_json
 
 Origin = Literal["workers", "rows"]
+DigestState = dict[str, Any]  # a TDigest's to_dict
 
 METRICS = ("ttft", "ttft_from_due", "tpot", "itl", "e2e", "lateness", "client_lag")
 # The client's own are of every counted exchange; ITL's samples are gaps, so a failed request has no rank among them.
@@ -47,13 +48,13 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupDigests:
-    """A Group as a worker hands it over; `digests` by metric, in fastdigest's form."""
+    """A Group as a worker hands it over; `digests` by metric."""
 
     target: str
     step: str
     counted: int
     failed: int
-    digests: dict[str, dict[str, Any]]
+    digests: dict[str, DigestState]
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class StoredDigest:
     failed: int
     metric: str
     unit: str
-    digest: dict[str, Any]
+    digest: DigestState
 
 
 @dataclass(frozen=True)

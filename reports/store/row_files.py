@@ -64,15 +64,15 @@ _VALUES = {name: attrgetter(path) for name, path, _ in _COLUMNS}
 
 
 class Writer:
-    """Writes one worker's exchanges to `<run>/exchanges/<shard>-<n>.parquet`, n counting on from what is there."""
+    """Writes one worker's exchanges to `<run>/exchanges/<worker>-<n>.parquet`, n counting on from what is there."""
 
-    def __init__(self, run: Path | str, shard: int | str) -> None:
+    def __init__(self, run: Path | str, worker: int | str) -> None:
         self.folder = Path(run) / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.shard = shard
+        self.worker = worker
         self.rows = 0  # written so far
         self._pending: deque[Exchange] = deque()
-        taken = [int(path.stem.rpartition("-")[2]) for path in self.folder.glob(f"{shard}-*.parquet")]
+        taken = [int(path.stem.rpartition("-")[2]) for path in self.folder.glob(f"{worker}-*.parquet")]
         self._numbers = itertools.count(max(taken, default=-1) + 1)
 
     def append(self, exchange: Exchange) -> None:
@@ -87,7 +87,7 @@ class Writer:
         rows = self._drain()
         if not rows:
             return None
-        path = self.folder / f"{self.shard}-{next(self._numbers):05d}.parquet"
+        path = self.folder / f"{self.worker}-{next(self._numbers):05d}.parquet"
         partial = path.with_suffix(".partial")
         try:
             pq.write_table(table(rows), partial, compression="zstd")

@@ -34,8 +34,8 @@ SHAPES = {
     "finish": "",
 }
 INNER = {
-    LaneProgress: "sent: int, in_flight: int, done: int, failed: int, ttft: dict[str, Any], tpot: dict[str, Any]",
-    GroupDigests: "target: str, step: str, counted: int, failed: int, digests: dict[str, dict[str, Any]]",
+    LaneProgress: "sent: int, in_flight: int, done: int, failed: int, ttft: DigestState, tpot: DigestState",
+    GroupDigests: "target: str, step: str, counted: int, failed: int, digests: dict[str, DigestState]",
 }
 
 

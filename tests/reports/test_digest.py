@@ -36,8 +36,8 @@ def exact(rows: list[Exchange], metric: str) -> list[float]:
 def test_two_workers_merged_are_the_exact_quantiles() -> None:
     rows = made.exchanges(made.GPU, seconds=60)
     master = Digests()
-    for shard in range(2):
-        master.merge(digests_of(rows[shard::2]).state())
+    for part in range(2):
+        master.merge(digests_of(rows[part::2]).state())
     for metric in ("ttft", "ttft_from_due", "tpot", "itl", "e2e"):
         values = exact(rows, metric)
         assert master.groups["h100", "1x"].digests[metric].n_values == len(values)
