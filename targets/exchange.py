@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from traces.trace import Request
+from traces.trace import NS_PER_S, Request
 
-NANO = 1e-9
 TEXT_LIMIT = 1 << 20  # characters of an answer that are kept to be counted
 
 
@@ -210,7 +209,7 @@ class Exchange:
         later = self.output_count - self.first_tokens
         if later <= 0 or len(self.token_at) < 2:
             return None
-        return (self.token_at[-1] - self.token_at[0]) * NANO / later
+        return (self.token_at[-1] - self.token_at[0]) / NS_PER_S / later
 
     @property
     def e2e(self) -> float | None:
@@ -219,7 +218,7 @@ class Exchange:
     def gaps(self) -> Iterator[float]:
         """ITL: one gap for each token-bearing read after the first."""
         for before, after in zip(self.token_at, self.token_at[1:], strict=False):
-            yield (after - before) * NANO
+            yield (after - before) / NS_PER_S
 
     @property
     def longest_stall(self) -> float | None:
@@ -227,4 +226,4 @@ class Exchange:
 
 
 def _span(start: int | None, end: int | None) -> float | None:
-    return None if start is None or end is None else (end - start) * NANO
+    return None if start is None or end is None else (end - start) / NS_PER_S

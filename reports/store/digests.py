@@ -23,9 +23,10 @@ from typing import Any, Literal
 import numpy as np
 from fastdigest import TDigest
 
-from targets.exchange import NANO, Exchange
+from targets.exchange import Exchange
 from traces.errors import InputError
 from traces.files import write_whole
+from traces.trace import NS_PER_S
 from traces.typed_json import from_json, named, to_json
 
 Origin = Literal["workers", "rows"]
@@ -96,7 +97,7 @@ class Digests:
             return
         digests = group.digests
         _update(digests["lateness"], exchange.lateness)
-        _update(digests["client_lag"], None if exchange.first_lag is None else exchange.first_lag * NANO)
+        _update(digests["client_lag"], None if exchange.first_lag is None else exchange.first_lag / NS_PER_S)
         if not exchange.ok:
             return
         _update(digests["ttft"], exchange.ttft)
@@ -104,7 +105,7 @@ class Digests:
         _update(digests["tpot"], exchange.tpot)
         _update(digests["e2e"], exchange.e2e)
         if len(exchange.token_at) > 1:
-            _extend(digests["itl"], np.diff(np.frombuffer(exchange.token_at, np.int64)) * NANO)
+            _extend(digests["itl"], np.diff(np.frombuffer(exchange.token_at, np.int64)) / NS_PER_S)
 
     def add_values(self, target: str, step: str, metric: str, values: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         """Takes many values of one metric at once (seconds, all finite); counts are the caller's: see `count`."""

@@ -26,13 +26,13 @@ from gevent.event import AsyncResult
 from gevent.pool import Pool
 
 from traces.errors import InputError
-from traces.trace import Request
+from traces.trace import NS_PER_S, Request
 
 from ..client import loop
 from ..client.disaggregated import PREFILL
 from ..clock import Clock
 from ..connecting import connect
-from ..exchange import NANO, Call, Exchange, Outcome
+from ..exchange import Call, Exchange, Outcome
 from ..target import Target
 from ..wire import headers
 
@@ -232,7 +232,7 @@ def _notes(target: Target, exchange: Exchange) -> Iterator[str]:
     if target.model and exchange.model and exchange.model != target.model:
         yield f"answers as model {exchange.model!r}, asked was {target.model!r}"
     if _together(exchange):
-        took = ((exchange.first_token or 0) - (exchange.sent or 0)) * NANO
+        took = ((exchange.first_token or 0) - (exchange.sent or 0)) / NS_PER_S
         yield (
             f"may not stream: {_count(exchange)} tokens were read at once, {took * 1e3:.3g} ms after the request; "
             "it was too fast to tell, or this machine too busy"
