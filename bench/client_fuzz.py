@@ -71,9 +71,7 @@ def main() -> int:
     print(
         f"  never ended: {flying}; faults of ours: {len(faults)} {faults[:3]}; the slowest took {slowest * 1e-9:.2f} s"
     )
-    print(
-        f"  memory grew by {grown:.1f} MB after the first 2,000; longest stall {diagnostics()['longest_stall_s']:.3f} s"
-    )
+    print(f"  memory grew by {grown:.1f} MB after the first 2,000; longest stall {diagnostics().longest_stall_s:.3f} s")
     return int(bool(flying or faults or grown > GROWTH))
 
 

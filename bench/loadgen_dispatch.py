@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loadgen.run.timer import Timer
+from loadgen.run.dispatcher import Timer
 from reports.store import row_files
 from targets.clock import monotonic_ns
 from traces.transforms import at_rate

@@ -72,11 +72,13 @@ def make(folder: Path, rows: int) -> None:
 
 REPORT = """
 import json, sys, time
-from reports import html, recorded, summary
+from reports import open_run
+from reports.analysis.summary import save
+from reports.render import html
 begin = time.perf_counter()
-run = recorded.load(sys.argv[1]); loaded = time.perf_counter()
-found = summary.save(run); summed = time.perf_counter()
-html.page([run], [found]); drawn = time.perf_counter()
+run = open_run(sys.argv[1]); loaded = time.perf_counter()
+summary = save(run); summed = time.perf_counter()
+html.page([run], [summary]); drawn = time.perf_counter()
 print(json.dumps([loaded - begin, summed - loaded, drawn - summed]))
 """
 

@@ -48,7 +48,7 @@ def main(folder: Path) -> bool:
     # What it meant: figures of each target in each load step, in seconds.
     for result in summarise(run).results:
         ttft, tpot = result.quantile("ttft", 0.5), result.quantile("tpot", 0.5)
-        print(f"{result.target}: prefill TTFT p50 {ttft.value} s, decode TPOT p50 {tpot.value} s")
+        print(f"{result.target}: prefill TTFT p50 {ttft.value:.3f} s, decode TPOT p50 {tpot.value:.4f} s")
 
     # Does it meet the objectives? `phaseload gate` decides the same from the run's folder.
     verdicts = judge(run, ["ttft p50 < 10s", "errors < 1%"])

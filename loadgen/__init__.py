@@ -19,23 +19,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .bakeoffs import bakeoff
     from .capacities import CapacityResult, capacity
-    from .certificate import certify
+    from .certificate import Certificate, certify
     from .load import Load
     from .plan import Plan
     from .replays import replay
     from .run.locust_user import TraceUser
     from .run.spawn import Workers
-    from .simulation.sweep import sweep
     from .simulation.run import simulate
+    from .simulation.sweep import sweep
 
 __all__ = [
-    "CapacityResult", "Load", "Plan", "TraceUser", "Workers",
+    "CapacityResult", "Certificate", "Load", "Plan", "TraceUser", "Workers",
     "bakeoff", "capacity", "certify", "replay", "simulate", "sweep",
 ]  # fmt: skip
 
 # The modules have other names than the functions: a submodule would hide a function of its name.
 _HOMES = {
     "CapacityResult": "capacities",
+    "Certificate": "certificate",
     "Load": "load",
     "Plan": "plan",
     "TraceUser": "run.locust_user",

@@ -9,6 +9,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from reports.store.run_json import EmbeddedFacts
 from targets.simulated.sizing import pool
 from targets.target import Target
 from traces.errors import InputError
@@ -16,7 +17,8 @@ from traces.trace import NS_PER_S, Trace
 
 from . import folders, pacing, preflight, replays
 from . import plan as plans
-from .load import Load, RunKeywords, RunOptions
+from .load import Load
+from .options import RunKeywords, RunOptions
 from .plan import Plan, Step
 from .run import endpoints
 from .run.endpoints import Embedded
@@ -144,7 +146,7 @@ def prepare_demonstration(
     field = sized(THREE, trace, load)
     folder = folders.new_folder("bakeoff", options.out)
     targets = endpoints.start(field, model, folder / "endpoints", servers)
-    about = {endpoint.name: endpoint.about(model) for endpoint in field}
+    about = {endpoint.name: endpoint.facts(model) for endpoint in field}
     plan, traces = planned(
         trace, loads, targets, options, order=ladder.order or "parallel", embedded=about, closing=DEMONSTRATION
     )
@@ -177,19 +179,28 @@ def _faster(load: Load, factor: float, step_s: float | None) -> Load:
 
 
 def planned(
-    trace: Trace | str, loads: Sequence[LoadStep], targets: Sequence[Target], options: RunOptions, **facts: Any
+    trace: Trace | str,
+    loads: Sequence[LoadStep],
+    targets: Sequence[Target],
+    options: RunOptions,
+    *,
+    order: str,
+    closing: str = "",
+    embedded: Mapping[str, EmbeddedFacts] | None = None,
 ) -> tuple[Plan, dict[str, Trace]]:
-    """The plan of a bake-off and its requests by file. `facts` go into run.json; their `order` decides whether a step
-    has all targets or each has a step of its own."""
+    """The plan of a bake-off and its requests by file. `order`: a step has all targets ("parallel"), or each target has
+    a step of its own ("sequential")."""
     steps: list[Step] = []
     traces: dict[str, Trace] = {}
     for number, step in enumerate(loads):
         file = plans.step_file(number)
         traces[file] = pacing.requests(trace, step.load)
-        groups = [targets] if facts["order"] == "parallel" else [[target] for target in targets]
+        groups = [targets] if order == "parallel" else [[target] for target in targets]
         steps += [plans.step_of(file, step.name, step.load, group, traces[file]) for group in groups]
     first = traces[plans.step_file(0)]
-    return replays.plan_of("bakeoff", steps, first, loads[0].load.seed, options, **facts), traces
+    seed = loads[0].load.seed
+    plan = replays.plan_of("bakeoff", steps, first, seed, options, order=order, closing=closing, embedded=embedded)
+    return plan, traces
 
 
 def sized(endpoints: Sequence[Embedded], trace: Trace | str, load: Load, model: str = MODEL) -> list[Embedded]:

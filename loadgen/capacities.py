@@ -15,7 +15,8 @@ from traces.trace import Trace
 
 from . import folders, preflight
 from .capacity_search import Bracket, Range, search, seconds
-from .load import Load, RunKeywords, RunOptions
+from .load import Load
+from .options import RunKeywords, RunOptions
 from .replays import prepare, run_report
 from .run.spawn import LocustProcess, Workers
 

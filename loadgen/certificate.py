@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from targets.client.diagnostics import Certified, Diagnostics, SafeLoad
 from traces.errors import InputError
 from traces.typed_json import from_json, to_json
 
@@ -50,20 +50,6 @@ class Machine:
     cores: int | None
     kernel: str
     python: str
-
-
-@dataclass(frozen=True)
-class SafeLoad:
-    """A load that was measured truly; it covers each load that has no more of either. `rate`: chunks/s."""
-
-    streams: int
-    rate: float
-
-    def covers(self, other: SafeLoad, slack: float = 1.0) -> bool:
-        return other.streams <= slack * self.streams and other.rate <= slack * self.rate
-
-    def __str__(self) -> str:
-        return f"{self.rate:,.0f} chunks/s of {self.streams:,.0f} streams"
 
 
 @dataclass(frozen=True)
@@ -171,21 +157,21 @@ def load() -> Certificate | None:
     return certificate if usable and certificate.machine == machine() else None
 
 
-def cite(diagnostics: Mapping[str, Any]) -> dict[str, Any]:
+def cite(diagnostics: Diagnostics) -> Diagnostics:
     """A process's diagnostics, and with them what its machine is certified for and why it went beyond ("": it didn't).
 
     Nothing is added where there is no certificate: that a run is within one is a claim that needs one.
     """
     certificate = load()
     if certificate is None:
-        return dict(diagnostics)
-    citation = {"created": certificate.created, "safe": [asdict(safe) for safe in certificate.safe]}
-    return {**diagnostics, "certificate": citation, "beyond_certificate": beyond(certificate.safe, diagnostics)}
+        return diagnostics
+    citation = Certified(certificate.created, certificate.safe)
+    return replace(diagnostics, certificate=citation, beyond_certificate=beyond(certificate.safe, diagnostics))
 
 
-def beyond(safe: Sequence[SafeLoad], diagnostics: Mapping[str, Any]) -> str:
+def beyond(safe: Sequence[SafeLoad], diagnostics: Diagnostics) -> str:
     """Why a process's load lies beyond what is safe, in one line; "" where one of the safe loads covers it."""
-    load = SafeLoad(diagnostics.get("most_streams", 0), diagnostics.get("most_tokens_per_s", 0))
+    load = SafeLoad(diagnostics.most_streams, diagnostics.most_tokens_per_s)
     if any(each.covers(load, SLACK) for each in safe):
         return ""
     return f"a process read {load}; this machine is certified for {in_words(safe) or 'nothing'}"

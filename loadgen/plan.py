@@ -1,25 +1,25 @@
-"""The plan of a run: phases one after the other, each a set of legs side by side; a leg is a target and its trace.
+"""The plan of a run: steps one after the other, each a set of arms side by side; an arm is a target and its requests.
 
-`replay` is one phase of one leg, a parallel bake-off one phase a load step with a leg a target, a sequential one a
-phase a target. plan.json holds the plan, `plan/<step>.arrow` the requests of each load step with their final due
-instants: every worker and every target gets the same instants, whatever random numbers made them.
+`replay` is one step of one arm, a parallel bake-off a step for each load with an arm for each target, a sequential one
+a step for each load and target. plan.json holds the plan, `plan/<step>.arrow` the requests of each load with their
+final due instants: every worker and every target gets the same instants, whatever random numbers made them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import orjson
 import pyarrow as pa
 
+from reports.store.run_json import EmbeddedFacts, TraceFacts
 from targets.target import Target
 from traces.errors import InputError
+from traces.prompts.corpus import CorpusFacts
 from traces.statistics import describe
 from traces.trace import NS_PER_S, Trace, unpacked
-from traces.typed_json import to_plain
+from traces.typed_json import from_json, to_json
 
 from .load import Load
 
@@ -43,106 +43,94 @@ class Arm:
 
 @dataclass(frozen=True)
 class Step:
-    """Legs that run side by side. `window_s` None: the whole trace; `drain_s`: how long the last answers may take."""
+    """Arms that run side by side. `window_s` None: the whole trace; `drain_s`: how long the last answers may take."""
 
     name: str
-    legs: tuple[Arm, ...]
+    arms: tuple[Arm, ...]
     load: str = ""
     warmup_s: float = 0.0
     window_s: float | None = None
     drain_s: float = 60.0
 
     @property
-    def warmup(self) -> int:
+    def warmup_ns(self) -> int:
         return round(self.warmup_s * NS_PER_S)
 
     @property
-    def end(self) -> int | None:
-        """When arrivals stop, nanoseconds from the phase's start."""
-        return None if self.window_s is None else self.warmup + round(self.window_s * NS_PER_S)
+    def end_ns(self) -> int | None:
+        """When arrivals stop, from the step's start."""
+        return None if self.window_s is None else self.warmup_ns + round(self.window_s * NS_PER_S)
 
 
 @dataclass(frozen=True)
 class Plan:
     """A whole run. `tokenizer`: path of a tokenizer.json that makes prompts exact in its tokens; `vocabulary`: prompts
-    are sent as token ids below it; `prompts`: `Corpus.about()` of the texts whose words they take. `record` goes into
-    run.json as it is: argv, seed, trace, slo, order, ..."""
+    are sent as token ids below it; `prompts`: the texts whose words they take. The fields from `slo` on are for the
+    run's end, and for those who read run.json (`reports.store.run_json` explains them)."""
 
     name: str
-    phases: tuple[Step, ...]
+    steps: tuple[Step, ...]
     seed: int = 0
     salt: str = "auto"  # "auto": the run's own; "none"; or a text
     tokenizer: str | None = None
     vocabulary: int | None = None
-    prompts: dict[str, Any] | None = None
+    prompts: CorpusFacts | None = None
     slo: tuple[str, ...] = ()
     goodput: tuple[str, ...] = ()
-    record: dict[str, Any] = field(default_factory=dict)
+    trace: TraceFacts | None = None
+    argv: tuple[str, ...] = ()
+    order: str = "parallel"
+    json: bool = False
+    report: bool = True
+    closing: str = ""
+    embedded: Mapping[str, EmbeddedFacts] = field(default_factory=dict)  # by target
 
     def __post_init__(self) -> None:
-        if not self.phases or not all(phase.legs for phase in self.phases):
+        if not self.steps or not all(step.arms for step in self.steps):
             raise InputError("there is nothing to replay", remedy="give a trace and a target")
 
     @property
     def targets(self) -> list[Target]:
-        """Each target once, in the order of its first leg."""
-        return list({leg.target.name: leg.target for phase in self.phases for leg in phase.legs}.values())
-
-    def dumps(self) -> bytes:
-        plan = asdict(self)
-        for phase, step in zip(plan["phases"], self.phases, strict=True):
-            for leg, arm in zip(phase["legs"], step.legs, strict=True):
-                leg["target"] = arm.target.to_json()
-        return orjson.dumps(plan, option=orjson.OPT_INDENT_2)
+        """Each target once, in the order of its first arm."""
+        return list({arm.target.name: arm.target for step in self.steps for arm in step.arms}.values())
 
 
 def cut(plan: Plan, seconds: float) -> Plan:
     """The plan with arrivals of its first `seconds` only. Raises InputError where nothing would be counted."""
-    if len(plan.phases) > 1:
-        raise InputError("can't be divided among several phases", where="--run-time", remedy="give --duration")
-    [phase] = plan.phases
-    if seconds <= phase.warmup_s:
-        raise InputError(f"{seconds:g} s are over before the warm-up is ({phase.warmup_s:g} s)", where="--run-time")
-    window = seconds - phase.warmup_s
-    return replace(plan, phases=(replace(phase, window_s=min(window, phase.window_s or window)),))
+    if len(plan.steps) > 1:
+        raise InputError("can't be divided among several steps", where="--run-time", remedy="give --duration")
+    [step] = plan.steps
+    if seconds <= step.warmup_s:
+        raise InputError(f"{seconds:g} s are over before the warm-up is ({step.warmup_s:g} s)", where="--run-time")
+    window = seconds - step.warmup_s
+    return replace(plan, steps=(replace(step, window_s=min(window, step.window_s or window)),))
+
+
+def dumps(plan: Plan) -> bytes:
+    """The plan as JSON, for `loads` of this version."""
+    return to_json(plan)
 
 
 def loads(data: bytes | str) -> Plan:
     """The plan that `dumps` wrote. InputError for anything else."""
-    try:
-        raw = orjson.loads(data)
-        phases = tuple(_phase(phase) for phase in raw.pop("phases"))
-        return Plan(phases=phases, **_tuples(Plan, raw))
-    except (ValueError, KeyError, TypeError) as problem:
-        raise InputError(f"not a plan: {problem}", where=FILE) from None
+    return from_json(Plan, data, FILE)
 
 
-def _phase(raw: dict[str, Any]) -> Step:
-    legs = tuple(Arm(target=Target.from_json(leg.pop("target")), **leg) for leg in raw.pop("legs"))
-    return Step(legs=legs, **raw)
-
-
-def _tuples(kind: type, raw: dict[str, Any]) -> dict[str, Any]:
-    """JSON lists as the tuples that a dataclass declares."""
-    declared = {f.name for f in fields(kind) if str(f.type).startswith("tuple")}
-    return {name: tuple(value) if name in declared else value for name, value in raw.items()}
-
-
-def save(plan: Plan, traces: dict[str, Trace], folder: Path) -> None:
-    """Writes plan.json, custom formats in it, and the legs' requests into the run's folder. Raises InputError."""
+def save(plan: Plan, traces: Mapping[str, Trace], folder: Path) -> None:
+    """Writes plan.json, custom formats in it, and the arms' requests into the run's folder. Raises InputError."""
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     for file, trace in traces.items():
         pack(trace, folder / file)
-    (folder / FILE).write_bytes(_carrying(plan).dumps())
+    (folder / FILE).write_bytes(dumps(_self_contained(plan)))
 
 
-def _carrying(plan: Plan) -> Plan:
+def _self_contained(plan: Plan) -> Plan:
     """The plan with all that its targets need on another machine."""
 
-    def phase(one: Step) -> Step:
-        return replace(one, legs=tuple(replace(leg, target=leg.target.carried()) for leg in one.legs))
+    def contained(step: Step) -> Step:
+        return replace(step, arms=tuple(replace(arm, target=arm.target.carried()) for arm in step.arms))
 
-    return replace(plan, phases=tuple(map(phase, plan.phases)))
+    return replace(plan, steps=tuple(map(contained, plan.steps)))
 
 
 def load(folder: Path) -> Plan:
@@ -154,24 +142,24 @@ def load(folder: Path) -> Plan:
 
 def step_of(file: str, name: str, load: Load, targets: Sequence[Target], trace: Trace) -> Step:
     """A step that sends the same requests, those of `file`, to every target."""
-    legs = tuple(
+    arms = tuple(
         Arm(target, file, len(trace), load.concurrency, load.open_loop, load.retries, load.leave) for target in targets
     )
-    return Step(name, legs, load.describe(), load.warmup, load.duration, load.drain_timeout)
+    return Step(name, arms, load.describe(), load.warmup, load.duration, load.drain_timeout)
 
 
-def about(trace: Trace) -> dict[str, Any]:
-    """What run.json says of a trace."""
-    return {
-        "name": trace.name,
-        "source": trace.source,
-        "fingerprint": trace.fingerprint(),
-        "requests": len(trace),
-        "span_s": trace.span / NS_PER_S,
-        "transforms": list(trace.transforms),
-        "notes": dict(trace.notes),
-        "profile": to_plain(describe(trace)),
-    }
+def trace_facts(trace: Trace) -> TraceFacts:
+    """What run.json holds of a trace."""
+    return TraceFacts(
+        name=trace.name,
+        source=trace.source,
+        fingerprint=trace.fingerprint(),
+        requests=len(trace),
+        span_s=trace.span / NS_PER_S,
+        transforms=tuple(trace.transforms),
+        notes=dict(trace.notes),
+        profile=describe(trace),
+    )
 
 
 def step_file(step: int) -> str:
@@ -180,7 +168,7 @@ def step_file(step: int) -> str:
 
 
 def pack(trace: Trace, path: Path) -> None:
-    """A leg's requests as an Arrow file."""
+    """An arm's requests as an Arrow file."""
     table = trace.packed()
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

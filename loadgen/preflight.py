@@ -17,7 +17,7 @@ from targets.target import AUTO, Target
 from traces.errors import InputError
 from traces.trace import Trace
 
-from .load import RunOptions
+from .options import RunOptions
 from .plan import Plan
 from .quota import shortfalls
 
@@ -66,7 +66,7 @@ def check(
 
 
 def check_workers(plan: Plan, workers: int) -> None:
-    for arm in (arm for step in plan.phases for arm in step.legs):
+    for arm in (arm for step in plan.steps for arm in step.arms):
         if arm.concurrency is not None and arm.concurrency < workers:
             raise InputError(f"{arm.concurrency} in flight can't be shared by {workers} workers", where="--concurrency")
 
@@ -148,8 +148,8 @@ def check_open_files(plan: Plan, workers: int) -> None:
     from targets.client.http_client import raise_open_files
 
     allowed = raise_open_files()
-    for step in plan.phases:
-        slots = [arm.concurrency if arm.concurrency is not None else min(arm.requests, COMMON) for arm in step.legs]
+    for step in plan.steps:
+        slots = [arm.concurrency if arm.concurrency is not None else min(arm.requests, COMMON) for arm in step.arms]
         needed = sum(slots) // workers + SPARE
         if needed > allowed:
             sys.stderr.write(

@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from rich.console import Console
 
+from reports.store.run_json import EmbeddedFacts
 from targets.target import Target
 from traces.errors import InputError, RunFailed
 from traces.prompts import corpus as corpora
+from traces.prompts.corpus import CorpusFacts
 from traces.trace import Trace
 
 from . import folders, pacing, preflight, secrets
 from . import plan as plans
-from .load import Load, RunKeywords, RunOptions
+from .load import Load
+from .options import RunKeywords, RunOptions
 from .plan import Plan, Step
 from .run.finish import conclude
 from .run.spawn import LocustProcess, Workers
@@ -49,15 +52,20 @@ def replay(
 
 
 def recorded(folder: Path, workers: Workers) -> Run:
-    """Records the run that is planned in the folder, and writes its summary and its report. Raises RunFailed."""
+    """Records the run that is planned in the folder; see `reported`. Raises RunFailed."""
+    with LocustProcess(workers) as locust:
+        locust.record(folder)
+    return reported(folder)
+
+
+def reported(folder: Path) -> Run:
+    """Opens a recorded run, and writes its summary and, where it is to have one, its report. Raises RunFailed."""
     from reports.analysis.summary import (
         save,  # pandas and matplotlib take seconds, which who only plans a run is spared
     )
     from reports.render import html
     from reports.store.run_folder import open_run
 
-    with LocustProcess(workers) as locust:
-        locust.record(folder)
     try:
         run = open_run(folder)
     except InputError as problem:
@@ -95,11 +103,18 @@ def planned(trace: Trace | str, target: Target, load: Load, options: RunOptions)
     return plan_of(name, [step], requests, load.seed, options, order="parallel"), {file: requests}
 
 
-def plan_of(name: str, steps: Sequence[Step], requests: Trace, seed: int, options: RunOptions, **facts: Any) -> Plan:
-    """A plan of these steps, the first of which sends `requests`; `facts` go into run.json as they are."""
-    record: Mapping[str, Any] = {
-        "argv": secrets.argv(), "json": options.json, "report": options.report, "trace": plans.about(requests), **facts,
-    }  # fmt: skip
+def plan_of(
+    name: str,
+    steps: Sequence[Step],
+    requests: Trace,
+    seed: int,
+    options: RunOptions,
+    *,
+    order: str,
+    closing: str = "",
+    embedded: Mapping[str, EmbeddedFacts] | None = None,
+) -> Plan:
+    """A plan of these steps, the first of which sends `requests`."""
     return Plan(
         name,
         tuple(steps),
@@ -110,15 +125,21 @@ def plan_of(name: str, steps: Sequence[Step], requests: Trace, seed: int, option
         prompts=_prompts(options),
         slo=tuple(options.slo),
         goodput=tuple(options.goodput),
-        record=dict(record),
+        trace=plans.trace_facts(requests),
+        argv=tuple(secrets.argv()),
+        order=order,
+        json=options.json,
+        report=options.report,
+        closing=closing,
+        embedded=embedded or {},
     )
 
 
-def _prompts(options: RunOptions) -> dict[str, Any] | None:
+def _prompts(options: RunOptions) -> CorpusFacts | None:
     """What a plan keeps of the user's own texts, which must be usable."""
     if options.prompts is None:
         return None
     corpus = corpora.read(options.prompts)
     if options.tokenizer is None:
         corpus.check_words()
-    return corpus.about()
+    return corpus.facts()

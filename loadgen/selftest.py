@@ -184,6 +184,7 @@ def main() -> None:
     from targets.exchange import Call, Exchange
     from targets.target import Target
     from traces.trace import Request
+    from traces.typed_json import to_plain
 
     load = json.loads(sys.argv[1])
     clock = Clock()
@@ -219,7 +220,7 @@ def main() -> None:
         gevent.sleep(0.05)
     cpu = cpu_ns() - cpu
     wall, waited = (clock.now() - began) / NS_PER_S, kept_waiting() - waited
-    facts = diagnostics()
+    facts = to_plain(diagnostics())
     client.close()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     times = {"cpu_s": cpu / NS_PER_S, "wall_s": wall, "waited_s": waited}

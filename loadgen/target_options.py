@@ -12,7 +12,7 @@ from targets.target import Target
 from targets.targets_toml import load
 from traces.errors import InputError
 
-from .load import TargetOptions, at_option
+from .options import TargetOptions, at_option
 from .secrets import sheltered
 
 

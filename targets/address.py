@@ -82,9 +82,9 @@ def _proxy(scheme: str, host: str, environment: Mapping[str, str] | None) -> Spl
 def resolve(host: str, port: int) -> tuple[tuple[int, object], ...]:
     """(family, address) pairs in the system's order. Raises InputError."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise InputError(
             f"can't resolve the host name {host!r}: {error}", remedy="check the URL and the network"
         ) from None
-    return tuple(dict.fromkeys((int(family), sockaddr) for family, _, _, _, sockaddr in found))
+    return tuple(dict.fromkeys((int(family), sockaddr) for family, _, _, _, sockaddr in answers))

@@ -51,14 +51,14 @@ class Clock:
 
 def apart(realtime: Read = realtime_ns, monotonic: Read = monotonic_ns) -> int:
     """CLOCK_REALTIME less CLOCK_MONOTONIC: the best of a few tries, for we may be preempted between two reads."""
-    width, found = None, 0
+    width, difference = None, 0
     for _ in range(5):
         before, now, after = monotonic(), realtime(), monotonic()
         if width is None or after - before < width:
-            width, found = after - before, now - (before + after) // 2
+            width, difference = after - before, now - (before + after) // 2
         if width < 5_000:
             break
-    return found
+    return difference
 
 
 class Steps:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from .client.disaggregated import DisaggregatedClient
 from .client.http_client import HttpClient
 from .clock import Clock
-from .disaggregated.client import DisaggregatedClient
 from .exchange import Call, Exchange, Outcome
 from .target import Target
 
@@ -33,4 +33,4 @@ def connect(target: Target, clock: Clock, *, keep_text: bool = False) -> Client:
     `keep_text`: exchanges keep their answers' text until it is taken (`Exchange.take_text`)."""
     if target.protocol is not None:
         return DisaggregatedClient(target, clock, keep_text=keep_text)
-    return HttpClient(target, clock, target.custom_format(), keep_text=keep_text)
+    return HttpClient(target, clock, keep_text=keep_text)

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from traces.trace import Request
+from traces.trace import NS_PER_S, Request
 
-NANO = 1e-9
 TEXT_LIMIT = 1 << 20  # characters of an answer that are kept to be counted
 
 
@@ -63,7 +62,7 @@ class Call:
 
     @property
     def max_tokens(self) -> int:
-        """Length of the answer that is asked for: servers refuse to give none."""
+        """Length of the answer to ask for: servers refuse to give none."""
         return max(1, self.request.output_tokens)
 
 
@@ -87,7 +86,7 @@ class Exchange:
     # Tokens: one entry for each read that carried token-bearing events.
     token_at: array[int] = field(default_factory=lambda: array("q"))  # kernel instant of the read
     token_events: array[int] = field(default_factory=lambda: array("i"))  # token-bearing events in it
-    first_tokens: int = 1  # tokens in the first token-bearing event, where the server says
+    first_tokens: int = 1  # tokens in the first token-bearing event, where the server counts them
     first_after: int | None = None  # bracket: last poll of the loop before the first token's read
     last_after: int | None = None
     first_lag: int | None = None  # read instant - kernel instant of the first token's read
@@ -102,7 +101,7 @@ class Exchange:
     outcome: Outcome = Outcome.CUT
     error: str = ""
     finish_reason: str | None = None
-    retry_after: float | None = None  # seconds, as the server asked
+    retry_after: float | None = None  # seconds, from the server's headers
 
     # The server's own account.
     usage_prompt: int | None = None
@@ -210,7 +209,7 @@ class Exchange:
         later = self.output_count - self.first_tokens
         if later <= 0 or len(self.token_at) < 2:
             return None
-        return (self.token_at[-1] - self.token_at[0]) * NANO / later
+        return (self.token_at[-1] - self.token_at[0]) / NS_PER_S / later
 
     @property
     def e2e(self) -> float | None:
@@ -219,7 +218,7 @@ class Exchange:
     def gaps(self) -> Iterator[float]:
         """ITL: one gap for each token-bearing read after the first."""
         for before, after in zip(self.token_at, self.token_at[1:], strict=False):
-            yield (after - before) * NANO
+            yield (after - before) / NS_PER_S
 
     @property
     def longest_stall(self) -> float | None:
@@ -227,4 +226,4 @@ class Exchange:
 
 
 def _span(start: int | None, end: int | None) -> float | None:
-    return None if start is None or end is None else (end - start) * NANO
+    return None if start is None or end is None else (end - start) / NS_PER_S

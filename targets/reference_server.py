@@ -8,10 +8,10 @@ stdout) as JSON lines, one for each request in the order of their beginnings:
     {"id": the client's request id, "received": .., "first_due": .., "first": .., "last": .., "tokens": n,
      "late_ns": largest lateness of a write behind its own schedule, "left": true if the client left in mid-stream}
 
-Instants are CLOCK_REALTIME in nanoseconds, taken right before each write. The request says what to emit, in its JSON
+Instants are CLOCK_REALTIME in nanoseconds, taken right before each write. What to emit is in the request's JSON
 body: "truth": {"ttft_s": .., "gap_s": .., "tokens": .., "step_s": ..}; ttft counts from the request's last byte, and
 its prompt is its id. With step_s the first token waits for the next multiple of it: streams then emit together, in
-bursts, as the steps of continuous batching make them. What a request leaves out --emit says, or max_tokens.
+bursts, as the steps of continuous batching make them. What a request leaves out comes from --emit, or from max_tokens.
 
 Theory of operation. One thread, one epoll, and the streams in line at the instants that they wait for: streams in step
 share an instant, so a burst costs no heap. It sleeps whole milliseconds only and spins for the rest, so that a write is
@@ -39,7 +39,7 @@ from pathlib import Path
 from time import time_ns
 from typing import Any
 
-from .unpaced import unpaced
+from .linux import send_unpaced
 
 SPIN = 100_000  # ns that a sleep may overshoot
 IDLE = 100_000_000  # ns
@@ -60,14 +60,14 @@ def chunk(data: bytes) -> bytes:
 
 
 def _prompt(body: dict[str, Any]) -> str:
-    said = body["messages"][-1]["content"] if "messages" in body else body.get("prompt", "")
-    return str(said)[:100].encode("ascii", "replace").decode().replace("\n", " ").strip()
+    prompt = body["messages"][-1]["content"] if "messages" in body else body.get("prompt", "")
+    return str(prompt)[:100].encode("ascii", "replace").decode().replace("\n", " ").strip()
 
 
 def _unhindered(sock: socket.socket) -> None:
     """What is written is sent at once."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    unpaced(sock)
+    send_unpaced(sock)
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
@@ -83,14 +83,26 @@ class Stream:
     """One connection; one request at a time."""
 
     __slots__ = (
-        "due", "event", "first", "gap", "incoming", "last", "late", "left", "outgoing", "record", "sock", "step",
-        "tail", "wanted",
+        "due",
+        "event",
+        "first",
+        "gap",
+        "incoming",
+        "last",
+        "late",
+        "left",
+        "outgoing",
+        "record",
+        "request_size",
+        "sock",
+        "step",
+        "tail",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.incoming = b""
-        self.wanted = 0  # bytes of the whole request, 0 while its head is incomplete
+        self.request_size = 0  # bytes of the whole request, 0 while its head is incomplete
         self.outgoing = self.event = self.tail = b""
         self.record: dict[str, Any] = {}
         self.left = self.due = self.gap = self.first = self.last = self.late = 0
@@ -98,16 +110,16 @@ class Stream:
 
     def request(self) -> dict[str, Any] | None:
         """The JSON body of the request, once it is whole."""
-        if not self.wanted:
+        if not self.request_size:
             head, end, _ = self.incoming.partition(b"\r\n\r\n")
             if not end:
                 return None
             lengths = (line[15:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            self.wanted = len(head) + 4 + int(next(lengths, b"0"))
-        if len(self.incoming) < self.wanted:
+            self.request_size = len(head) + 4 + int(next(lengths, b"0"))
+        if len(self.incoming) < self.request_size:
             return None
-        whole, self.incoming = self.incoming[: self.wanted], self.incoming[self.wanted :]
-        self.wanted = 0
+        whole, self.incoming = self.incoming[: self.request_size], self.incoming[self.request_size :]
+        self.request_size = 0
         try:
             body = json.loads(whole.partition(b"\r\n\r\n")[2])
         except ValueError:
@@ -118,12 +130,12 @@ class Stream:
         return body
 
     def begin(self, body: dict[str, Any], now: int, standing: dict[str, Any]) -> None:
-        asked = {**standing, **body.get("truth", {})}
+        emit = {**standing, **body.get("truth", {})}
         model = body.get("model", "truth")
-        self.left = int(asked.get("tokens", body.get("max_completion_tokens", body.get("max_tokens", 16))))
-        self.gap = round(asked.get("gap_s", 0.01) * 1e9)
-        self.due = now + round(asked.get("ttft_s", 0.05) * 1e9)
-        self.step = max(1, round(asked.get("step_s", 0) * 1e9))
+        self.left = int(emit.get("tokens", body.get("max_completion_tokens", body.get("max_tokens", 16))))
+        self.gap = round(emit.get("gap_s", 0.01) * 1e9)
+        self.due = now + round(emit.get("ttft_s", 0.05) * 1e9)
+        self.step = max(1, round(emit.get("step_s", 0) * 1e9))
         self.due += -self.due % self.step
         self.first = self.last = self.late = 0
         self.record = {"id": _prompt(body), "received": now, "first_due": self.due, "tokens": self.left}
@@ -301,13 +313,13 @@ def main() -> None:
     parser.add_argument("--no-log", action="store_true", help="for endless runs: keep no record of requests")
     parser.add_argument("--emit", type=json.loads, default={}, metavar="JSON", help="what requests leave out")
     parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"))
-    asked = parser.parse_args()
+    options = parser.parse_args()
     context = None
-    if asked.tls:
+    if options.tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*asked.tls)
-    server = Truth(asked.port, context, logs=not asked.no_log)
-    server.standing = asked.emit
+        context.load_cert_chain(*options.tls)
+    server = Truth(options.port, context, logs=not options.no_log)
+    server.standing = options.emit
 
     def stop(*_: object) -> None:
         server.running = False
@@ -320,8 +332,8 @@ def main() -> None:
     sys.stdout.flush()
     server.run()
     lines = "".join(json.dumps(record) + "\n" for record in server.log)
-    if asked.log:
-        asked.log.write_text(lines)
+    if options.log:
+        options.log.write_text(lines)
     else:
         sys.stdout.write(lines)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from types import ModuleType
 from typing import Any
 
-from .disaggregated.protocols import PORT_LABELS, PROTOCOLS
 from .limits import TIMEOUTS, FieldError, Limits
 from .request_rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header, sendable
 from .url import PORTS, split
 from .wire import WIRES, custom
+from .wire.protocols import PORT_LABELS, PROTOCOLS
 
 AUTO = "auto"  # an endpoint type that is found out before the run
 
@@ -44,7 +45,7 @@ class Target:
     limits: Limits = field(default_factory=Limits)
     prefill: tuple[str, ...] = ()
     decode: tuple[str, ...] = ()
-    protocol: str | None = None  # a key of targets.disaggregated.protocols.PROTOCOLS
+    protocol: str | None = None  # a key of targets.wire.protocols.PROTOCOLS
     local_prefill_below: int = 0  # prompts of fewer tokens go straight to decode
     metrics: tuple[str, ...] = ()  # URLs of the servers' Prometheus metrics
     labels: dict[str, str] = field(default_factory=dict)
@@ -75,6 +76,8 @@ class Target:
             self._set("url", self.decode[0])
         if given and self.url not in (*self.prefill, *self.decode):
             raise self._mistake("url", "a target has a url or two legs, not both")
+        if given and self.endpoint_type.endswith(".toml"):
+            raise self._mistake("endpoint_type", "two legs take no format of your own")
         if not self.url:
             raise self._mistake("url", "the target has no url", 'give one such as "http://host:port"')
         if not given and self.local_prefill_below:
@@ -86,18 +89,21 @@ class Target:
     def _mistake(self, name: str, message: str, remedy: str = "") -> FieldError:
         return FieldError(name, message, target=str(self.name), remedy=remedy)
 
-    def custom_format(self) -> custom.Custom | None:
-        """The user's own wire format, as a plan carries it or as its file has it; None for a type of WIRES. Raises
-        InputError."""
-        if not self.endpoint_type.endswith(".toml"):
-            return None
-        return custom.parse(self.format or custom.read(self.endpoint_type), self.endpoint_type)
+    def wire_format(self) -> ModuleType | custom.Custom:
+        """One of WIRES, or the user's own, as a plan carries it or as its file has it. Raises InputError."""
+        if self.endpoint_type == AUTO:
+            raise self._mistake("endpoint_type", "isn't known yet")
+        if self.endpoint_type.endswith(".toml"):
+            return custom.parse(self.format or custom.read(self.endpoint_type), self.endpoint_type)
+        return WIRES[self.endpoint_type]
 
     def carried(self) -> Target:
         """The target with its custom format's tables in it: another machine has no such file. Raises InputError."""
-        if self.format or self.custom_format() is None:
+        if self.format or not self.endpoint_type.endswith(".toml"):
             return self
-        return replace(self, format=custom.read(self.endpoint_type))
+        tables = custom.read(self.endpoint_type)
+        custom.parse(tables, self.endpoint_type)
+        return replace(self, format=tables)
 
     def to_json(self) -> dict[str, Any]:
         """The target as plan.json and run.json have it: flat, with the keys of TIMEOUTS in place of `limits`."""

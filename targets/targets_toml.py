@@ -17,7 +17,7 @@
     [hybrid]                         # two legs that the client drives
     prefill = ["http://10.0.0.1:8100", "http://10.0.0.2:8100"]
     decode = "http://10.0.0.3:8200"
-    protocol = "nixl"                # a key of targets.disaggregated.protocols.PROTOCOLS
+    protocol = "nixl"                # a key of targets.wire.protocols.PROTOCOLS
     every_pair = true                # a target for each (prefill, decode) pair, instead of two pools
     metrics = ["http://10.0.0.1:8100/metrics"]
 

@@ -13,32 +13,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .errors import InputError as InputError
-    from .errors import PhaseloadError as PhaseloadError
-    from .prompts.corpus import Corpus as Corpus
-    from .prompts.prompts import Prompts as Prompts
-    from .reading import open_trace as open_trace
-    from .statistics import Statistics as Statistics
-    from .statistics import describe as describe
-    from .synthesis.fit import fit as fit
-    from .synthesis.workload import Workload as Workload
-    from .synthesis.workload import synthesise as synthesise
-    from .trace import Request as Request
-    from .trace import Trace as Trace
-    from .trace import build as build
-    from .transforms import cap_context as cap_context
-    from .transforms import clip as clip
-    from .transforms import limit as limit
-    from .transforms import merge as merge
-    from .transforms import only as only
-    from .transforms import pace as pace
-    from .transforms import repeat as repeat
-    from .transforms import scale_rate as scale_rate
-    from .transforms import speedup as speedup
-    from .writing import write as write
+    from .errors import InputError, PhaseloadError, RunFailed
+    from .prompts.corpus import Corpus
+    from .prompts.prompts import Prompts
+    from .reading import open_trace
+    from .statistics import Statistics, describe
+    from .synthesis.fit import fit
+    from .synthesis.workload import Workload, synthesise
+    from .trace import Request, Trace, build
+    from .transforms import cap_context, clip, limit, merge, only, pace, repeat, scale_rate, speedup
+    from .writing import write
 
+__all__ = [
+    "Corpus", "InputError", "PhaseloadError", "Prompts", "Request", "RunFailed", "Statistics", "Trace", "Workload",
+    "build", "cap_context", "clip", "describe", "fit", "limit", "merge", "only", "open_trace", "pace",
+    "repeat", "scale_rate", "speedup", "synthesise", "write",
+]  # fmt: skip
 _HOMES = {
-    "errors": ("InputError", "PhaseloadError"),
+    "errors": ("InputError", "PhaseloadError", "RunFailed"),
     "prompts.corpus": ("Corpus",),
     "prompts.prompts": ("Prompts",),
     "reading": ("open_trace",),
@@ -50,7 +42,6 @@ _HOMES = {
     "writing": ("write",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:

@@ -36,9 +36,9 @@ def named(key: str) -> Mapping[str, str]:
     return {"key": key}
 
 
-def to_json(value: object) -> bytes:
-    """The dataclass as indented JSON."""
-    return orjson.dumps(to_plain(value), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
+def to_json(value: object, *, indent: bool = True) -> bytes:
+    """The dataclass as JSON, on a line for each value or all on one."""
+    return orjson.dumps(to_plain(value), option=orjson.OPT_INDENT_2 if indent else None)
 
 
 def from_json(kind: type[T], raw: bytes | str, where: str) -> T:
@@ -79,6 +79,7 @@ def _converter() -> Converter:
     converter.register_structure_hook_factory(_is_tuple, lambda kind: _tuple(converter, kind))
     converter.register_structure_hook_factory(_is_union, lambda kind: _union(converter, kind))
     converter.register_structure_hook_factory(dataclasses.is_dataclass, lambda kind: _reader(converter, kind))
+    converter.register_unstructure_hook_func(lambda kind: kind is Any, lambda value: value)  # or it would be copied
     converter.register_unstructure_hook_factory(dataclasses.is_dataclass, lambda kind: _writer(converter, kind))
     return converter
 
@@ -168,7 +169,8 @@ def _union(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
     return structure
 
 
-def _overrides(kind: Any) -> dict[str, Any]:
+def _overrides(kind: Any) -> Any:
+    """Where JSON differs from the dataclass, as keyword arguments of cattrs' makers of hooks."""
     from cattrs.gen import override
 
     return {
@@ -231,6 +233,6 @@ def _mistake(problem: BaseException) -> tuple[str, str]:
         return place + (field if field.startswith("[") or not field else f".{field}"), message
     if isinstance(problem, ClassValidationError | IterableValidationError):
         return _mistake(problem.exceptions[0])
-    if isinstance(problem, AttributeError):  # cattrs asked something else than a mapping for its items
+    if isinstance(problem, AttributeError):  # cattrs took it for a mapping
         return "", "expected an object"
     return "", str(problem)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..load import Load, RunOptions, TargetOptions
+from ..load import Load
+from ..options import RunOptions, TargetOptions
 from ..run.spawn import Workers
 from . import options as o
 

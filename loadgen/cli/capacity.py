@@ -8,7 +8,8 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from ..load import Load, RunOptions, TargetOptions
+from ..load import Load
+from ..options import RunOptions, TargetOptions
 from ..run.spawn import Workers
 from . import options as o
 from .replay import replay

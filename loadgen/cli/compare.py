@@ -32,17 +32,16 @@ def compare(
     """
     from rich.console import Console
 
-    from reports.analysis import comparison
+    import reports
     from reports.render import text
-    from reports.store import run_folder
     from traces.errors import InputError
 
-    runs = [run_folder.open_run(folder) for folder in (run, other) if folder is not None]
+    runs = [reports.open_run(folder) for folder in (run, other) if folder is not None]
     for recorded in runs:
         if recorded.damaged or recorded.lacking:
             warning = f"{recorded.folder}: row files are gone or unreadable; only the rows that are left are compared"
             Console(stderr=True).print(warning, soft_wrap=True, markup=False, highlight=False)
-    comparisons = comparison.compare(runs[0], *runs[1:], base=base)
+    comparisons = reports.compare(runs[0], *runs[1:], base=base)
     if not comparisons:
         raise InputError("one target only: nothing to compare", where=str(run), remedy="give a second run")
     if json:

@@ -37,14 +37,13 @@ def gate(
     """
     from rich.console import Console
 
+    from reports import judge, open_run, summarise
     from reports.analysis.gates import parse_goodput
-    from reports.analysis.summary import summarise
-    from reports.analysis.verdicts import exit_code, judge
+    from reports.analysis.verdicts import exit_code
     from reports.render import text
-    from reports.store import run_folder
     from traces.errors import InputError
 
-    recorded = run_folder.open_run(run)
+    recorded = open_run(run)
     gates = slo or recorded.facts.slo
     if not gates:
         raise InputError("no gate to ask", where=str(run), remedy='add --slo "ttft p99 < 800ms"')

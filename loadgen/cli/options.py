@@ -1,7 +1,7 @@
 """The options that commands share: name, help and panel of each stand here once.
 
-`taking` gives a command whole groups of options, the dataclasses of `loadgen.load` and `Workers`; each field is an
-option with the field's type and default:
+`taking` gives a command whole groups of options: `Load`, the dataclasses of `loadgen.options`, `Workers`. Each field is
+an option with the field's type and default:
 
     @o.taking(load=Load)
     def replay(url: o.Url = None, *, load: Load) -> None: ...

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..load import TargetOptions
+from ..options import TargetOptions
 from . import options as o
 
 

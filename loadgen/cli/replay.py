@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from ..load import Load, RunOptions, TargetOptions
+from ..load import Load
+from ..options import RunOptions, TargetOptions
 from ..run.spawn import Workers
 from . import options as o
 

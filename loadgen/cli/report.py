@@ -31,13 +31,13 @@ def report(
     """
     from rich.console import Console
 
+    from reports import open_run
     from reports.analysis.gates import parse_goodput
     from reports.analysis.summary import save
     from reports.render import csv_export, html, text
-    from reports.store import run_folder
 
     objectives = parse_goodput([goodput]) if goodput else None
-    runs = [run_folder.open_run(folder) for folder in run]
+    runs = [open_run(folder) for folder in run]
     summaries = [save(recorded, objectives) for recorded in runs]
     page = html.page(runs, summaries, out)
     if csv is not None:

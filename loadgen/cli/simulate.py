@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..load import Load, RunOptions
+from ..load import Load
+from ..options import RunOptions
 from . import options as o
 
 SIMULATED = "Simulated endpoints"

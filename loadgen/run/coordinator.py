@@ -1,18 +1,18 @@
-"""The conductor: hands out the shards, starts each phase at one instant, gathers the results, and concludes the run.
+"""The coordinator: gives out the parts, starts each step at one instant, gathers the results, and completes the run.
 
-It lives in Locust's master, or in the only process of a local run, and talks with the shards as `shard` describes.
-Workers that are there when the run starts take part, each with one shard; one that comes later is refused. A worker
-that dies is noticed by its missing heartbeat: the others go on, and the run names the requests that it never reported.
+It lives in Locust's master, or in the only process of a local run, and exchanges `messages` with the workers
+(worker.py explains when each is sent). Workers that are there when the run starts take part, each with one part of the
+trace; one that comes later is refused. A worker that dies is noticed by its missing heartbeat: the others go on, and
+the run names the requests that it never reported.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import gevent
 from fastdigest import TDigest
@@ -22,103 +22,141 @@ from gevent.queue import Empty, Queue
 from reports.store.digests import Digests
 from targets.clock import realtime_ns
 from targets.telemetry.scraper import Scraper
+from traces.errors import InputError
+from traces.trace import NS_PER_S
 
 from .. import plan as plans
 from ..plan import Plan
-from .record import Record
-from .worker import PIECE, boot_id
+from .link import PIECE, boot_id
+from .messages import (
+    Ack,
+    Assignment,
+    Claim,
+    Failed,
+    Fetch,
+    Final,
+    Finish,
+    FromCoordinator,
+    Go,
+    LaneProgress,
+    Message,
+    Over,
+    Piece,
+    Ping,
+    Pong,
+    ProgressUpdate,
+    Ready,
+    Refused,
+    Rows,
+    decode,
+    encode,
+)
+from .record import Record, WorkerEnd
 
-LEAD = 300_000_000  # nanoseconds from the announcement of a phase to its first instant
-CLAIM = 30.0  # seconds that a worker has to claim its shard
+LEAD = 300_000_000  # nanoseconds from the announcement of a step to its first instant
+CLAIM = 30.0  # seconds that a worker has to claim its part
 FAREWELL = 30.0  # seconds without news after which a worker that should finish is given up
 
 log = logging.getLogger("phaseload")
 
-Message = dict[str, Any]
-
 
 @dataclass
 class WorkerState:
-    """One shard and the process that has it."""
+    """A worker as the coordinator knows it: its part's number, its process, and how far it is."""
 
     number: int
     client: str
     pid: int = 0
     host: str = ""
-    ready: int = -1  # the last phase that it is ready for
-    over: int = -1  # the last phase that it has finished
-    lanes: dict[str, Message] = field(default_factory=dict)
-    final: Message | None = None
+    ready: int = -1  # the last step that it is ready for
+    over: int = -1  # the last step that it has finished
+    lanes: Mapping[str, LaneProgress] = field(default_factory=dict)
+    final: Final | None = None
     lost: str = ""  # why it is gone
-    heard: int = field(default_factory=realtime_ns)
+    last_message_ns: int = field(default_factory=realtime_ns)
 
     @property
     def pending(self) -> bool:
         return self.final is None and not self.lost
 
 
+@dataclass
+class TargetProgress:
+    """Requests of one target so far, and the digests of its TTFT and TPOT (seconds), all workers together."""
+
+    sent: int = 0
+    in_flight: int = 0
+    done: int = 0
+    failed: int = 0
+    ttft: TDigest = field(default_factory=TDigest)
+    tpot: TDigest = field(default_factory=TDigest)
+
+    def add(self, lane: LaneProgress) -> None:
+        self.sent += lane.sent
+        self.in_flight += lane.in_flight
+        self.done += lane.done
+        self.failed += lane.failed
+        self.ttft += TDigest.from_dict(lane.ttft)
+        self.tpot += TDigest.from_dict(lane.tpot)
+
+
 class Coordinator:
-    """One run. `send(message, client)` reaches a worker, `alive(client)` says whether Locust still hears from it."""
+    """One run. `send(message, client)` reaches a worker; `alive(client)`: does Locust still get its heartbeats?"""
 
     def __init__(
         self,
         folder: Path,
         plan: Plan,
         clients: list[str],
-        send: Callable[[Message, str], None],
+        send: Callable[[dict[str, object], str], None],
         alive: Callable[[str], bool],
     ) -> None:
         self.folder, self.plan = folder, plan
         self.workers = {client: WorkerState(number, client) for number, client in enumerate(clients)}
         self.over = Event()
         self.interrupted = False
-        self.phase = -1  # the last phase that was started
+        self.step = -1  # the last step that was started
         self.origin = 0
         self.digests = Digests()
         self._scraper: Scraper | None = None
-        self._send, self._alive = send, alive
-        self._inbox: Queue[tuple[str, Message]] = Queue()
+        self._channel, self._alive = send, alive
+        self._inbox: Queue[tuple[str, Mapping[str, object]]] = Queue()
         self._secret = secrets.token_hex(16)
-        self._began = realtime_ns()
         (folder / ".shared").write_text(self._secret)
         self.record = Record(folder, plan, len(clients))
-        self._greenlet = gevent.spawn(self._conduct)
+        self._greenlet = gevent.spawn(self._coordinate)
 
-    def deliver(self, client: str, message: Message) -> None:
+    def deliver(self, client: str, raw: Mapping[str, object]) -> None:
         """A worker's message. Never blocks."""
-        self._inbox.put((client, message))
+        self._inbox.put((client, raw))
 
     def finish(self) -> None:
         """Ends the run early and waits until the workers have handed over what they have."""
         if not self.over.is_set():
             self.interrupted = True
-            self._tell({"kind": "finish"})
+            self._send_all(Finish())
             self.over.wait()
 
-    def progress(self) -> dict[str, Message]:
-        """By target: requests sent, in flight, done, failed, and the merged digests of TTFT and TPOT so far."""
-        total: dict[str, Message] = {}
+    def progress(self) -> dict[str, TargetProgress]:
+        """By target."""
+        total: dict[str, TargetProgress] = {}
         for worker in self.workers.values():
             for target, lane in worker.lanes.items():
-                seen = total.setdefault(target, dict.fromkeys(("sent", "in_flight", "done", "failed"), 0))
-                for name in ("sent", "in_flight", "done", "failed"):
-                    seen[name] += lane[name]
-                for name in ("ttft", "tpot"):
-                    digest = TDigest.from_dict(lane[name])
-                    seen[name] = digest if name not in seen else seen[name] + digest
+                total.setdefault(target, TargetProgress()).add(lane)
         return total
 
-    # The conductor's greenlet.
+    # The coordinator's greenlet.
 
-    def _conduct(self) -> None:
+    def _coordinate(self) -> None:
         try:
             while any(worker.pending for worker in self.workers.values()):
-                self._listen(0.2)
+                self._take_messages(0.2)
                 self._notice_losses()
                 self._advance()
             if self._scraper is not None:
                 self._scraper.stop()
-            self.record.complete(self.workers.values(), self.digests, self.interrupted, self.origin)
+            ends = [WorkerEnd(w.number, w.pid, w.host, w.final, w.lost) for w in self.workers.values()]
+            self.record.complete(ends, self.digests, self.interrupted)
         except Exception:
             log.exception("the run could not be completed")
             self.record.fail()
@@ -126,147 +164,142 @@ class Coordinator:
             (self.folder / ".shared").unlink(missing_ok=True)
             self.over.set()
 
-    def _listen(self, timeout: float) -> None:
+    def _take_messages(self, timeout: float) -> None:
         """Takes in what has come, and waits for it a little."""
         try:
-            client, message = self._inbox.get(timeout=timeout)
+            client, raw = self._inbox.get(timeout=timeout)
             while True:
-                self._hear(client, message)
-                client, message = self._inbox.get_nowait()
+                self._take(client, raw)
+                client, raw = self._inbox.get_nowait()
         except Empty:
             return
 
     def _advance(self) -> None:
-        """Starts the next phase once every worker is ready for it."""
+        """Starts the next step once every worker is ready for it."""
         alive = [worker for worker in self.workers.values() if not worker.lost]
-        if self.phase >= 0 and alive and all(w.over >= self.phase or w.final for w in alive):
-            self.record.phase_over(self.phase, self._now())
-        upcoming = self.phase + 1
-        if self.interrupted or upcoming >= len(self.plan.phases):
+        if self.step >= 0 and alive and all(w.over >= self.step or w.final for w in alive):
+            self.record.step_over(self.step, self._now())
+        upcoming = self.step + 1
+        if self.interrupted or upcoming >= len(self.plan.steps):
             return
         if alive and all(worker.ready >= upcoming for worker in alive):
             if upcoming == 0:
                 self.origin = realtime_ns() + LEAD
                 self._scraper = Scraper(self.plan.targets, self.folder, self.origin)
             start = 0 if upcoming == 0 else self._now() + LEAD
-            self.phase = upcoming
-            self.record.phase_started(upcoming, start, self.origin)
-            self._tell({"kind": "go", "phase": upcoming, "origin": self.origin, "start": start})
+            self.step = upcoming
+            self.record.step_started(upcoming, start, self.origin)
+            self._send_all(Go(upcoming, self.origin, start))
 
     def _now(self) -> int:
+        """Nanoseconds from the run's start."""
         return realtime_ns() - self.origin
 
     def _notice_losses(self) -> None:
         for worker in self.workers.values():
             if not worker.pending:
                 continue
-            silent = (realtime_ns() - worker.heard) * 1e-9
+            silent_s = (realtime_ns() - worker.last_message_ns) / NS_PER_S
             if not self._alive(worker.client):
                 self._lose(worker, "its process is gone")
-            elif not worker.pid and silent > CLAIM:
-                self._lose(worker, "it never claimed its shard")
-            elif self.interrupted and silent > FAREWELL:
+            elif not worker.pid and silent_s > CLAIM:
+                self._lose(worker, "it never claimed its part")
+            elif self.interrupted and silent_s > FAREWELL:
                 self._lose(worker, "it didn't hand over its results")
 
     def _lose(self, worker: WorkerState, why: str) -> None:
         worker.lost = why
         log.error("worker %d of %d is lost: %s; the run is invalid", worker.number, len(self.workers), why)
 
-    def _hear(self, client: str, message: Message) -> None:
-        worker = self.workers.get(client)
-        kind = message["kind"]
-        if worker is None or (kind == "claim" and worker.pid):
-            why = "this run has begun without it" if worker is None else "it has its shard already"
-            self._send({"kind": "refused", "why": why}, client)
-            return
-        worker.heard = realtime_ns()
-        answer = ANSWERS.get(kind)
-        if answer is not None:
-            answer(self, worker, message)
-        else:
-            self._lose(worker, f"it said {kind!r}, which this version doesn't know")
+    def _send(self, message: FromCoordinator, client: str) -> None:
+        self._channel(encode(message), client)
 
-    def _tell(self, message: Message) -> None:
+    def _send_all(self, message: FromCoordinator) -> None:
         for worker in self.workers.values():
             if worker.pending:
                 self._send(message, worker.client)
 
-    # What workers say.
+    # Messages of workers.
 
-    def _on_claim(self, worker: WorkerState, message: Message) -> None:
-        worker.pid, worker.host = int(message["pid"]), str(message["host"])
-        offer = {
-            "kind": "shard",
-            "shard": worker.number,
-            "of": len(self.workers),
-            "plan": self.plan.dumps(),
-            "salt": self.record.salt,
-            "folder": str(self.folder.resolve()),
-            "secret": self._secret,
-            "boot": boot_id(),
-        }
-        self._send(offer, worker.client)
-        if self.interrupted:
-            self._send({"kind": "finish"}, worker.client)
-
-    def _on_ping(self, worker: WorkerState, message: Message) -> None:
-        self._send({"kind": "pong", "number": message["number"], "now": realtime_ns()}, worker.client)
-
-    def _on_fetch(self, worker: WorkerState, message: Message) -> None:
-        known = {leg.file for phase in self.plan.phases for leg in phase.legs}
-        file, at = message["file"], int(message["at"])
-        if file not in known:
+    def _take(self, client: str, raw: Mapping[str, object]) -> None:
+        worker = self.workers.get(client)
+        if worker is None:
+            self._send(Refused("this run has begun without it"), client)
             return
-        with (self.folder / file).open("rb") as source:
-            source.seek(at)
+        worker.last_message_ns = realtime_ns()
+        try:
+            self._answer(worker, decode(raw))
+        except InputError as error:
+            self._lose(worker, f"it sent what can't be read: {error}")
+
+    def _answer(self, worker: WorkerState, message: Message) -> None:
+        match message:
+            case Claim():
+                self._assign(worker, message)
+            case Ping():
+                self._send(Pong(message.number, realtime_ns()), worker.client)
+            case Fetch():
+                self._send_piece(worker, message)
+            case Ready():
+                worker.ready = message.step
+            case Over():
+                worker.over = message.step
+                self.record.unsent(message.step, message.unsent)
+            case ProgressUpdate():
+                worker.lanes = message.lanes
+            case Rows():
+                self._write_rows(worker, message)
+                self._send(Ack(message.sequence), worker.client)
+            case Final():
+                self._keep_final(worker, message)
+                self._send(Ack(message.sequence), worker.client)
+            case Failed():
+                self._lose(worker, message.error)
+            case _:
+                self._lose(worker, f"it sent what only a coordinator sends: {type(message).__name__}")
+
+    def _assign(self, worker: WorkerState, claim: Claim) -> None:
+        if worker.pid:
+            self._send(Refused("it has its part already"), worker.client)
+            return
+        worker.pid, worker.host = claim.pid, claim.host
+        assignment = Assignment(
+            part=worker.number,
+            of=len(self.workers),
+            plan=plans.dumps(self.plan),
+            salt=self.record.salt,
+            folder=str(self.folder.resolve()),
+            secret=self._secret,
+            boot=boot_id(),
+        )
+        self._send(assignment, worker.client)
+        if self.interrupted:
+            self._send(Finish(), worker.client)
+
+    def _send_piece(self, worker: WorkerState, fetch: Fetch) -> None:
+        """Files of the plan only."""
+        if fetch.file not in {arm.file for step in self.plan.steps for arm in step.arms}:
+            return
+        path = self.folder / fetch.file
+        with path.open("rb") as source:
+            source.seek(fetch.at)
             data = source.read(PIECE)
-            more = source.tell() < (self.folder / file).stat().st_size
-        self._send({"kind": "piece", "file": file, "at": at, "data": data, "more": more}, worker.client)
+            more = source.tell() < path.stat().st_size
+        self._send(Piece(fetch.file, fetch.at, data, more), worker.client)
 
-    def _on_ready(self, worker: WorkerState, message: Message) -> None:
-        worker.ready = int(message["phase"])
-
-    def _on_over(self, worker: WorkerState, message: Message) -> None:
-        worker.over = int(message["phase"])
-        self.record.unsent(worker.over, message["unsent"])
-
-    def _on_progress(self, worker: WorkerState, message: Message) -> None:
-        worker.lanes = message["lanes"]
-
-    def _on_rows(self, worker: WorkerState, message: Message) -> None:
+    def _write_rows(self, worker: WorkerState, rows: Rows) -> None:
         """A piece of a row file; a piece that comes twice is written to the same place."""
-        name = Path(message["file"]).name
+        name = Path(rows.file).name
         if name.startswith(f"{worker.number}-") and name.endswith(".parquet"):
             path = self.folder / plans.ROWS / name
             path.parent.mkdir(exist_ok=True)
             with path.open("r+b" if path.exists() else "wb") as out:
-                out.seek(int(message["at"]))
-                out.write(message["data"])
-        self._acknowledge(worker, message)
+                out.seek(rows.at)
+                out.write(rows.data)
 
-    def _on_final(self, worker: WorkerState, message: Message) -> None:
+    def _keep_final(self, worker: WorkerState, final: Final) -> None:
         if worker.final is None:
-            worker.final = message
-            self.digests.merge(message["digests"])
-            if message["early"] and not self.interrupted:
+            worker.final = final
+            self.digests.merge(final.digests)
+            if final.early and not self.interrupted:
                 self._lose(worker, "it was stopped")
-        self._acknowledge(worker, message)
-
-    def _on_failed(self, worker: WorkerState, message: Message) -> None:
-        self._lose(worker, str(message["error"]))
-
-    def _acknowledge(self, worker: WorkerState, message: Message) -> None:
-        self._send({"kind": "ack", "sequence": message["sequence"]}, worker.client)
-
-
-ANSWERS: dict[str, Callable[[Coordinator, WorkerState, Message], None]] = {
-    "claim": Coordinator._on_claim,
-    "ping": Coordinator._on_ping,
-    "fetch": Coordinator._on_fetch,
-    "ready": Coordinator._on_ready,
-    "over": Coordinator._on_over,
-    "progress": Coordinator._on_progress,
-    "rows": Coordinator._on_rows,
-    "final": Coordinator._on_final,
-    "failed": Coordinator._on_failed,
-}

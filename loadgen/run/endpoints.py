@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from reports.store.run_json import EmbeddedFacts
 from targets.simulated.build import build
 from targets.simulated.profiles import load
 from targets.target import Target
@@ -39,14 +39,10 @@ class Embedded:
     endpoint_type: str = "chat"
     settings: Mapping[str, str] = field(default_factory=dict)
 
-    def about(self, model: str) -> dict[str, Any]:
-        """What the report says of it."""
+    def facts(self, model: str) -> EmbeddedFacts:
         profile = load(self.profile)
-        return {
-            "embedded": True,
-            "description": f"simulated: {profile.description}; {model}; pool {self.settings.get('pool', '1')}",
-            "standing": profile.standing,
-        }
+        pool = self.settings.get("pool", "1")
+        return EmbeddedFacts(f"simulated: {profile.description}; {model}; pool {pool}", profile.standing)
 
 
 def start(endpoints: Sequence[Embedded], model: str, folder: Path, servers: ExitStack | None = None) -> list[Target]:

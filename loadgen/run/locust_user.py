@@ -144,7 +144,7 @@ class Wiring:
         self.worker.start()
         return self.worker
 
-    def _post(self, message: dict[str, Any]) -> None:
+    def _post(self, message: dict[str, object]) -> None:
         self.runner.send_message(UP, message)
 
     def _to_worker(self, environment: Any, msg: Any) -> None:
@@ -196,7 +196,7 @@ class Wiring:
         else:
             self.coordinator.deliver(msg.node_id, msg.data)
 
-    def _send(self, message: dict[str, Any], client: str) -> None:
+    def _send(self, message: dict[str, object], client: str) -> None:
         self.runner.send_message(DOWN, message, client)
 
     def _begin(self, **_: Any) -> None:

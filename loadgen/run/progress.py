@@ -7,22 +7,21 @@ costs milliseconds a frame, these lines tens of microseconds.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 import gevent
+from fastdigest import TDigest
 
-if TYPE_CHECKING:
-    from .coordinator import Coordinator
+from .coordinator import Coordinator, TargetProgress
 
 PERIOD = 0.5  # seconds
 CLEAR, UP = "\x1b[J", "\x1b[{}A"
 
 
 class Progress:
-    """Shows a conductor's progress on stderr until it is stopped."""
+    """Shows a coordinator's progress on stderr until it is stopped."""
 
-    def __init__(self, conductor: Coordinator) -> None:
-        self._conductor = conductor
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
         self._shown = 0  # lines on the terminal
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
@@ -36,8 +35,8 @@ class Progress:
             self._write([])
 
     def _show(self) -> None:
-        while not self._conductor.over.is_set():
-            self._write(lines(self._conductor))
+        while not self._coordinator.over.is_set():
+            self._write(lines(self._coordinator))
             gevent.sleep(PERIOD)
         self._write(["the run is over; writing the report"])
 
@@ -48,25 +47,26 @@ class Progress:
         self._shown = len(shown)
 
 
-def lines(conductor: Coordinator) -> list[str]:
-    """A headline, and a line for each target of the phase."""
-    if conductor.phase < 0:
-        return [f"{conductor.plan.name}: preparing prompts for {len(conductor.workers)} worker(s)"]
-    phase = conductor.plan.phases[conductor.phase]
-    planned = {leg.target.name: leg.requests for leg in phase.legs}
+def lines(coordinator: Coordinator) -> list[str]:
+    """A headline, and a line for each target of the step."""
+    if coordinator.step < 0:
+        return [f"{coordinator.plan.name}: preparing prompts for {len(coordinator.workers)} worker(s)"]
+    step = coordinator.plan.steps[coordinator.step]
+    planned = {arm.target.name: arm.requests for arm in step.arms}
     width = max(len("target"), *map(len, planned))
-    seen = conductor.progress()
+    progress = coordinator.progress()
     head = f"{'target':{width}}         sent  in flight    done  failed    TTFT p50    TPOT p50"
-    title = f"{conductor.plan.name}: {phase.name}, {phase.load}"
-    lost = [f"worker {w.number} is lost: {w.lost}; the run is invalid" for w in conductor.workers.values() if w.lost]
-    return [title, head, *(_line(name, width, of, seen[name]) for name, of in planned.items() if name in seen), *lost]
+    title = f"{coordinator.plan.name}: {step.name}, {step.load}"
+    targets = [_line(name, width, of, progress[name]) for name, of in planned.items() if name in progress]
+    lost = [f"worker {w.number} is lost: {w.lost}; the run is invalid" for w in coordinator.workers.values() if w.lost]
+    return [title, head, *targets, *lost]
 
 
-def _line(name: str, width: int, planned: int, seen: dict[str, Any]) -> str:
-    sent = f"{seen['sent']}/{planned}"
-    counts = f"{sent:>13} {seen['in_flight']:10} {seen['done']:7} {seen['failed']:7}"
-    return f"{name:{width}}{counts} {_milliseconds(seen['ttft'])} {_milliseconds(seen['tpot'])}"
+def _line(name: str, width: int, planned: int, progress: TargetProgress) -> str:
+    sent = f"{progress.sent}/{planned}"
+    counts = f"{sent:>13} {progress.in_flight:10} {progress.done:7} {progress.failed:7}"
+    return f"{name:{width}}{counts} {_milliseconds(progress.ttft)} {_milliseconds(progress.tpot)}"
 
 
-def _milliseconds(digest: Any) -> str:
+def _milliseconds(digest: TDigest) -> str:
     return f"{'-':>11}" if digest.is_empty() else f"{digest.quantile(0.5) * 1e3:8.1f} ms"

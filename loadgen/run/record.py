@@ -1,164 +1,170 @@
-"""run.json: what a run was, written when it starts, completed when it ends; docs/contracts.md lists its fields."""
+"""Writes a run's run.json: what is known when the run starts, each step as it starts and ends, and the run's end."""
 
 from __future__ import annotations
 
-import os
-import platform
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import orjson
 import pyarrow.parquet as pq
 
+from reports.store import run_json
 from reports.store.digests import Digests
-from traces.files import write_whole
+from reports.store.run_json import ClockFacts, RunFacts, StepFacts, WorkerFacts
 from traces.transforms import part_of
 
 from .. import plan as plans
-from ..machine import cpu
+from ..machine import machine, versions
 from ..plan import Plan
+from .messages import Final
 
-if TYPE_CHECKING:
-    from .coordinator import WorkerState
+LISTED = 1000  # missing requests that are named by index; all of them are counted
 
-NAMED = 1000  # missing requests that are listed; all of them are counted
-PACKAGES = ("phaseload", "locust", "gevent", "numpy", "pyarrow", "fastdigest", "httptools", "orjson")
+
+@dataclass(frozen=True)
+class WorkerEnd:
+    """How a worker ended: `final` None: it handed nothing over; `lost`: why it is gone, or ""."""
+
+    number: int
+    pid: int
+    host: str
+    final: Final | None
+    lost: str
 
 
 class Record:
-    """The run.json of one run."""
+    """The run.json of one run. Instants are nanoseconds from the run's start."""
 
     def __init__(self, folder: Path, plan: Plan, workers: int) -> None:
-        self.folder, self.plan, self.shards = folder, plan, workers
+        self.folder, self.plan, self.workers = folder, plan, workers
         self.salt = f"{plan.name}-{secrets.token_hex(4)}" if plan.salt == "auto" else plan.salt
-        self.about: dict[str, Any] = {
-            "name": folder.name,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "version": version("phaseload"),
-            "seed": plan.seed,
-            "salt": self.salt,
-            "prompts": plan.prompts,
-            "slo": list(plan.slo),
-            "goodput": list(plan.goodput),
-            **plan.record,
-            "targets": [spec.to_json() | plan.record.get("embedded", {}).get(spec.name, {}) for spec in plan.targets],
-            "phases": [],
-            "workers": [],
-            "ended": "running",
-            "machine": machine(),
-            "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
-        }
-        self.about.pop("embedded", None)
-        self.write()
-
-    def write(self) -> None:
-        facts = orjson.dumps(self.about, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
-        write_whole(self.folder / "run.json", facts)
-
-    def phase_started(self, number: int, start: int, origin: int) -> None:
-        """`start` in ns from the run's start, `origin` in ns of CLOCK_REALTIME."""
-        phase = self.plan.phases[number]
-        self.about["clock"] = {"origin_ns": origin}
-        planned: Counter[str] = Counter()
-        for leg in phase.legs:
-            planned[leg.target.name] += leg.requests
-        self.about["phases"].append(
-            {
-                "name": phase.name,
-                "load": phase.load,
-                "start": start,
-                "window": [start + phase.warmup, None if phase.end is None else start + phase.end],
-                "end": None,
-                "warmup_s": phase.warmup_s,
-                "drain_s": phase.drain_s,
-                "planned": dict(planned),
-                "unsent": {},
-            }
+        self.facts = RunFacts(
+            name=folder.name,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            version=version("phaseload"),
+            seed=plan.seed,
+            salt=self.salt,
+            prompts=plan.prompts,
+            slo=plan.slo,
+            goodput=plan.goodput,
+            argv=plan.argv,
+            order=plan.order,
+            json=plan.json,
+            report=plan.report,
+            closing=plan.closing,
+            trace=plan.trace,
+            targets=tuple(run_json.target_facts(target, plan.embedded.get(target.name)) for target in plan.targets),
+            steps=(),
+            workers=(),
+            ended="running",
+            machine=machine(),
+            versions=versions(),
         )
-        self.write()
+        self._steps: list[StepFacts] = []
+        self._write()
+
+    def step_started(self, number: int, start: int, origin: int) -> None:
+        """`origin`: the run's start, nanoseconds of CLOCK_REALTIME."""
+        step = self.plan.steps[number]
+        planned: Counter[str] = Counter()
+        for arm in step.arms:
+            planned[arm.target.name] += arm.requests
+        started = StepFacts(
+            name=step.name,
+            load=step.load,
+            start=start,
+            window=(start + step.warmup_ns, None if step.end_ns is None else start + step.end_ns),
+            end=None,
+            warmup_s=step.warmup_s,
+            drain_s=step.drain_s,
+            planned=dict(planned),
+        )
+        self._steps.append(started)
+        self._write(clock=ClockFacts(origin))
 
     def unsent(self, number: int, counts: Mapping[str, int]) -> None:
-        """What a worker was planned to send in a phase and hadn't by its end; `phase_over` writes it."""
-        of_phase = self.about["phases"][number]["unsent"]
-        for target, count in counts.items():
-            of_phase[target] = of_phase.get(target, 0) + count
+        """What a worker was planned to send in a step and hadn't by its end; `step_over` writes it."""
+        step = self._steps[number]
+        total = {target: step.unsent.get(target, 0) + count for target, count in counts.items()}
+        self._steps[number] = replace(step, unsent={**step.unsent, **total})
 
-    def phase_over(self, number: int, at: int) -> None:
-        phase = self.about["phases"][number]
-        if phase["end"] is None:
-            phase["end"] = at
-            phase["window"][1] = phase["window"][1] or at
-            self.write()
+    def step_over(self, number: int, at: int) -> None:
+        """Every worker that is left has finished the step. Later calls for the same step change nothing."""
+        step = self._steps[number]
+        if step.end is None:
+            begin, end = step.window
+            self._steps[number] = replace(step, end=at, window=(begin, end or at))
+            self._write()
 
-    def complete(self, workers: Iterable[WorkerState], digests: Digests, interrupted: bool, origin: int) -> None:
-        workers = list(workers)
-        for worker in workers:
-            final = worker.final or {}
-            written = self._rows_of(worker.number)
-            if worker.final is not None and written < int(final["rows"]):
-                worker.lost = f"{int(final['rows']) - written} of its rows are gone"
-            self.about["workers"].append(
-                {
-                    "shard": worker.number,
-                    "pid": worker.pid,
-                    "host": worker.host,
-                    "rows": written,
-                    "lost": worker.lost or None,
-                    "clock_offset_s": final.get("clock_offset_s"),
-                    "clock_offset_error_s": final.get("clock_offset_error_s"),
-                    "counts": final.get("counts", {}),
-                    "diagnostics": final.get("diagnostics", {}),
-                }
-            )
-        beyond = [str(one["diagnostics"].get("beyond_certificate") or "") for one in self.about["workers"]]
-        self.about["certificate_exceeded"] = next(filter(None, beyond), "")
-        missing, names = self._missing([worker.number for worker in workers if worker.lost or interrupted])
-        self.about |= {"missing": missing, "missing_requests": names}
+    def complete(self, workers: Sequence[WorkerEnd], digests: Digests, interrupted: bool) -> None:
+        rows = {worker.number: self._rows_of(worker.number) for worker in workers}
+        workers = [replace(worker, lost=worker.lost or _rows_gone(worker, rows[worker.number])) for worker in workers]
+        missing, indices = self._missing([worker.number for worker in workers if worker.lost or interrupted])
         lost = any(worker.lost for worker in workers)
-        self.about["ended"] = "worker_lost" if lost else "interrupted" if interrupted else "completed"
         digests.save(self.folder / "digests.json")
-        self.write()
+        finals = [worker.final for worker in workers if worker.final is not None]
+        beyond = [final.diagnostics.beyond_certificate for final in finals if final.diagnostics is not None]
+        self._write(
+            workers=tuple(_worker_facts(worker, rows[worker.number]) for worker in workers),
+            certificate_exceeded=next(filter(None, beyond), ""),
+            missing=missing,
+            missing_requests=tuple(indices),
+            ended="worker_lost" if lost else "interrupted" if interrupted else "completed",
+        )
 
     def fail(self) -> None:
-        self.about["ended"] = "worker_lost"
-        self.write()
+        """The run could not be completed."""
+        self._write(ended="worker_lost")
 
-    def _rows_of(self, shard: int) -> int:
-        files = (self.folder / plans.ROWS).glob(f"{shard}-*.parquet")
+    def _write(self, **changes: Any) -> None:
+        self.facts = replace(self.facts, steps=tuple(self._steps), **changes)
+        run_json.write(self.folder, self.facts)
+
+    def _rows_of(self, worker: int) -> int:
+        files = (self.folder / plans.ROWS).glob(f"{worker}-*.parquet")
         return sum(pq.read_metadata(path).num_rows for path in files)
 
-    def _missing(self, shards: list[int]) -> tuple[dict[str, int], list[int]]:
-        """What these shards were planned to send and didn't report: by target, and some of them by index."""
+    def _missing(self, workers: Sequence[int]) -> tuple[dict[str, int], list[int]]:
+        """What these workers were planned to send and didn't report: by target, and some of them by index."""
         counts: Counter[str] = Counter()
-        names: list[int] = []
-        for number in shards:
+        indices: list[int] = []
+        for number in workers:
             seen = set(self._recorded(number))
-            for phase in self.plan.phases:
-                for leg in phase.legs:
-                    mine = part_of(plans.unpack(self.folder / leg.file), number, self.shards)
-                    asked = [(phase.name, leg.target.name, index) for index in mine.column("index").tolist()]
-                    absent = [index for step, target, index in asked if (step, target, index) not in seen]
-                    counts[leg.target.name] += len(absent)
-                    names += absent[: NAMED - len(names)]
-        return dict(counts), names
+            for step in self.plan.steps:
+                for arm in step.arms:
+                    planned = part_of(plans.unpack(self.folder / arm.file), number, self.workers)
+                    keys = [(step.name, arm.target.name, index) for index in planned.column("index").tolist()]
+                    absent = [key[2] for key in keys if key not in seen]
+                    counts[arm.target.name] += len(absent)
+                    indices += absent[: LISTED - len(indices)]
+        return dict(counts), indices
 
-    def _recorded(self, shard: int) -> Iterator[tuple[str, str, int]]:
-        for path in (self.folder / plans.ROWS).glob(f"{shard}-*.parquet"):
+    def _recorded(self, worker: int) -> Iterator[tuple[str, str, int]]:
+        for path in (self.folder / plans.ROWS).glob(f"{worker}-*.parquet"):
             rows = pq.read_table(path, columns=["step", "target", "index"])
             yield from zip(*(rows[name].to_pylist() for name in ("step", "target", "index")), strict=True)
 
 
-def machine() -> dict[str, Any]:
-    """What the load generator ran on."""
-    return {
-        "host": platform.node(),
-        "system": f"{platform.system()} {platform.release()}",
-        "cpu": cpu(),
-        "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)),
-    }
+def _rows_gone(worker: WorkerEnd, written: int) -> str:
+    gone = 0 if worker.final is None else worker.final.rows - written
+    return f"{gone} of its rows are gone" if gone > 0 else ""
+
+
+def _worker_facts(worker: WorkerEnd, rows: int) -> WorkerFacts:
+    final = worker.final
+    return WorkerFacts(
+        number=worker.number,
+        pid=worker.pid,
+        host=worker.host,
+        rows=rows,
+        lost=worker.lost or None,
+        clock_offset_s=None if final is None else final.clock_offset_s,
+        clock_offset_error_s=None if final is None else final.clock_offset_error_s,
+        counts={} if final is None else final.counts,
+        diagnostics=None if final is None else final.diagnostics,
+    )

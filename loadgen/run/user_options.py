@@ -15,7 +15,8 @@ from targets.target import Target
 from traces.errors import InputError
 from traces.trace import Trace
 
-from ..load import Load, RunOptions, TargetOptions
+from ..load import Load
+from ..options import RunOptions, TargetOptions
 from ..target_options import target
 
 

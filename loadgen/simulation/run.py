@@ -10,18 +10,19 @@ from pathlib import Path
 from reports.analysis.gates import check
 from reports.store import run_json
 from reports.store.row_files import Writer
-from reports.store.run_folder import Run, open_run
-from reports.store.run_json import ClockFacts, MachineFacts, RunFacts, StepFacts, TargetFacts, TraceFacts
+from reports.store.run_folder import Run
+from reports.store.run_json import ClockFacts, RunFacts, StepFacts, TargetFacts
 from targets.simulated import virtual
 from targets.simulated.build import Endpoint, SimulatedTarget
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
-from traces.typed_json import from_plain
 
-from .. import folders, pacing, plan, secrets
-from ..load import Load, RunOptions
-from ..replays import run_report
-from ..run import record
+from .. import folders, pacing, secrets
+from ..load import Load
+from ..machine import machine
+from ..options import RunOptions
+from ..plan import trace_facts
+from ..replays import reported
 
 STEP = "simulate"
 FLUSH = 5_000  # rows of a result file
@@ -52,8 +53,7 @@ def simulate(
     """
     options = RunOptions(slo=slo, goodput=goodput, out=out)
     folder = record_run(trace, named(targets), load or Load(), options, model=model)
-    run_report(folder)
-    return open_run(folder)
+    return reported(folder)
 
 
 def named(targets: Targets) -> list[SimulatedTarget]:
@@ -90,7 +90,7 @@ def record_run(
         argv=tuple(secrets.argv()),
         json=options.json,
         simulated=True,
-        trace=from_plain(TraceFacts, plan.about(requests), "run.json"),
+        trace=trace_facts(requests),
         targets=tuple(_target(*pair, model) for pair in zip(targets, endpoints, strict=True)),
         steps=(
             StepFacts(
@@ -107,7 +107,7 @@ def record_run(
         workers=(),
         ended="completed",
         clock=ClockFacts(0),
-        machine=MachineFacts(**record.machine()),
+        machine=machine(),
     )
     run_json.write(folder, facts)
     return folder

@@ -17,8 +17,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from targets.exchange import NANO, Exchange, Outcome
+from targets.exchange import Exchange, Outcome
 from traces.errors import InputError
+from traces.trace import NS_PER_S
 
 from ..store import row_files
 
@@ -83,12 +84,12 @@ def e2e(rows: Columns) -> Array:
 
 def longest_stall(rows: Columns) -> Array:
     """The largest gap between two token-bearing reads."""
-    return np.asarray(rows["longest_gap"]) * NANO
+    return np.asarray(rows["longest_gap"]) / NS_PER_S
 
 
 def client_lag(rows: Columns) -> Array:
     """Read instant - kernel arrival instant of the first token: a diagnostic."""
-    return np.asarray(rows["first_lag"]) * NANO
+    return np.asarray(rows["first_lag"]) / NS_PER_S
 
 
 DURATIONS: dict[str, Callable[[Columns], Array]] = {
@@ -145,7 +146,7 @@ def _lower(rows: Columns, end: str) -> Array:
 def _per_token(rows: Columns, elapsed: Array) -> Array:
     later = output_count(rows) - rows["first_tokens"]
     defined = (later > 0) & (rows["reads"] >= 2)
-    return np.asarray(np.divide(elapsed * NANO, later, out=np.full(len(later), np.nan), where=defined))
+    return np.asarray(np.divide(elapsed / NS_PER_S, later, out=np.full(len(later), np.nan), where=defined))
 
 
 def _seen(rows: Columns, times: Array) -> Array:
@@ -153,7 +154,7 @@ def _seen(rows: Columns, times: Array) -> Array:
 
 
 def _span(start: Array, end: Array) -> Array:
-    return np.asarray((end - start) * NANO)
+    return np.asarray((end - start) / NS_PER_S)
 
 
 def flatten(part: pa.Table) -> Columns:
@@ -227,7 +228,7 @@ def _longest_gap(at: Array, starts: Array, ends: Array) -> Array:
 def itl(part: pa.Table) -> tuple[Array, Array]:
     """Inter-token latencies (s) and the row of each: one gap for each token-bearing read after the first."""
     gaps, row = _gaps(*_list(part["token_at"]))
-    return gaps * NANO, row
+    return gaps / NS_PER_S, row
 
 
 def with_durations(columns: Columns) -> Columns:

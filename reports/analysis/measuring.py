@@ -9,7 +9,8 @@ from math import nan
 import numpy as np
 import pandas as pd
 
-from targets.exchange import NANO, Outcome
+from targets.exchange import Outcome
+from traces.trace import NS_PER_S
 
 from ..store.digests import METRICS, Digests
 from ..store.run_folder import Run
@@ -50,7 +51,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         target=sample.target,
         step=sample.step,
         load=step.load if step else "",
-        window=(sample.window[0] * NANO, sample.window[1] * NANO),
+        window=(sample.window[0] / NS_PER_S, sample.window[1] / NS_PER_S),
         counts=_counts(
             sample,
             counted,
@@ -151,7 +152,7 @@ def _reference(answered: pd.DataFrame) -> Reference | None:
     local = answered["tokenizer_output"].notna().all() and len(answered) > 0
     tokens = answered["tokenizer_output"] if local else answered["chars"] / CHARACTERS
     later = tokens * (1 - answered["first_tokens"] / answered["output_count"].where(answered["output_count"] > 0))
-    elapsed = (answered["last_token"] - answered["first_token"]) * NANO
+    elapsed = (answered["last_token"] - answered["first_token"]) / NS_PER_S
     tpot = (elapsed / later.where(later > 0)).where(answered["tpot"].notna()).dropna()
     if not len(tpot):
         return None
@@ -195,7 +196,7 @@ def _client(sample: Sample, counted: pd.DataFrame) -> ClientState:
         shared_first_reads=float((read["first_events"] > 1).mean()) if len(read) else None,
         unstamped=float((read["unstamped"] > 0).mean()) if len(read) else None,
         reused_connections=float(counted["reused"].mean()) if len(counted) else None,
-        max_lag=finite(float(counted["max_lag"].max() * NANO)) if len(counted) else None,
+        max_lag=finite(float(counted["max_lag"].max() / NS_PER_S)) if len(counted) else None,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from targets.exchange import NANO
+from traces.trace import NS_PER_S
 
 from ..store.digests import UNADJUSTED
 from ..store.run_folder import Key, Run
@@ -47,7 +47,7 @@ class Sample:
 
     @property
     def window_s(self) -> float:
-        return (self.window[1] - self.window[0]) * NANO
+        return (self.window[1] - self.window[0]) / NS_PER_S
 
     @property
     def goodput(self) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from targets.exchange import NANO
+from traces.trace import NS_PER_S
 
 from .gates import OBJECTIVES
 
@@ -25,7 +25,7 @@ def rates(rows: pd.DataFrame, window: tuple[float, float]) -> Throughput:
     """What really arrived inside the window (ns), whenever its request was due: what is drained after the window must
     not count. A stream's tokens are spread evenly from its first to its last. `rows` includes the warm-up's."""
     begin, end = window
-    window_s = (end - begin) * NANO
+    window_s = (end - begin) / NS_PER_S
     if window_s <= 0:
         return Throughput(0.0, 0.0)
     first, last = rows["first_token"].to_numpy(), rows["last_token"].to_numpy()

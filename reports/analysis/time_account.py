@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from targets.exchange import NANO
+from traces.trace import NS_PER_S
 
 from .. import number_format
 from . import quantiles
 from .quantiles import Values, finite
 
-MEASURED, TOLD, ABSENT, REST = "measured", "told by the server", "not reported", "the rest of TTFT"
+MEASURED, BY_SERVER, ABSENT, REST = "measured", "told by the server", "not reported", "the rest of TTFT"
 TOGETHER = "none: both legs were sent at once"
 STRAIGHT = "none: all went straight to decode"
 REPORTED = 0.99
@@ -52,7 +52,7 @@ def account(answered: pd.DataFrame) -> list[Part]:
         _part("client wait", answered["lateness"], MEASURED),
         _part("connection", answered["connect"].fillna(0) + answered["upload"].fillna(0), MEASURED),
         *(_two_legs(answered) if answered["decode_sent"].notna().any() else _one_leg(answered)),
-        _part("decode", (answered["last_token"] - answered["first_token"]) * NANO, MEASURED),
+        _part("decode", (answered["last_token"] - answered["first_token"]) / NS_PER_S, MEASURED),
     ]
 
 
@@ -61,7 +61,7 @@ def _one_leg(answered: pd.DataFrame) -> Iterator[Part]:
     for phase, column in zip(BEFORE_FIRST, ("server_queue", "server_prefill", "server_transfer"), strict=True):
         if _reported(answered[column]):
             left = left - answered[column].fillna(0)
-            yield _part(phase, answered[column], TOLD)
+            yield _part(phase, answered[column], BY_SERVER)
         else:
             yield _none(phase, ABSENT)
     # Two clocks and rounding can make the sum exceed TTFT by a little; a negative rest would be a guess too.
@@ -72,13 +72,13 @@ def _two_legs(answered: pd.DataFrame) -> Iterator[Part]:
     legs = answered["prefill_sent"].notna()
     together = bool((answered["decode_sent"] < answered["prefill_done"]).any())
     began = answered[["prefill_done", "decode_sent"]].max(axis=1)
-    yield _leg("prefill", (answered["prefill_done"] - answered["prefill_sent"]) * NANO, legs)
+    yield _leg("prefill", (answered["prefill_done"] - answered["prefill_sent"]) / NS_PER_S, legs)
     if together:
         yield _none("hand-over", TOGETHER)
     else:
-        yield _leg("hand-over", (began - answered["prefill_done"]) * NANO, legs)
+        yield _leg("hand-over", (began - answered["prefill_done"]) / NS_PER_S, legs)
     # With both legs at once, prefill's answer may end after decode's first token.
-    left = ((answered["first_token"] - began) * NANO).clip(lower=0)
+    left = ((answered["first_token"] - began) / NS_PER_S).clip(lower=0)
     yield _part("decode leg to first token", left, MEASURED)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from traces.trace import NS_PER_S
+
 from ..analysis import durations
 from ..store.run_folder import Run
 
@@ -21,7 +23,7 @@ def write_csv(runs: Sequence[Run], path: Path | str) -> None:
         for number, run in enumerate(runs):
             rows = run.rows[list(COLUMNS)].copy()
             rows.insert(0, "run", run.name)
-            rows.insert(3, "due", run.rows["due"] * 1e-9)
+            rows.insert(3, "due", run.rows["due"] / NS_PER_S)
             rows["error"] = rows["error"].astype("str").map(_inert)
             rows.to_csv(file, index=False, header=number == 0, float_format="%.9g")
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from targets.exchange import NANO
+from traces.trace import NS_PER_S
 
 from ..analysis import overload, slices
 from ..analysis.durations import HEADLINES
@@ -154,17 +154,22 @@ def timeline(
 ) -> None:
     """Arrivals, requests in flight, and failures over the run's seconds; windows (ns) are shaded."""
     arrivals, open_, failures = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.4, 0.8])
-    start, end = float(rows["due"].min()) * NANO, float(np.nanmax([rows["due"].max(), rows["done"].max()])) * NANO
+    start, end = (
+        float(rows["due"].min()) / NS_PER_S,
+        float(np.nanmax([rows["due"].max(), rows["done"].max()])) / NS_PER_S,
+    )
     edges = bins(start, end)
     width = edges[1] - edges[0]
     for target, part in rows.groupby("target", observed=True):
-        counts, _ = np.histogram(part["due"] * NANO, edges)
+        counts, _ = np.histogram(part["due"] / NS_PER_S, edges)
         arrivals.stairs(counts / width, edges, baseline=None, **stroke(numbers[str(target)]), linewidth=1.2)
         changes = np.unique(part[["due", "done"]].to_numpy(np.float64))  # nan where a request was never over
-        at = edges / NANO if len(part) > POINTS else changes[np.isfinite(changes)]
-        open_.step(at * NANO, overload.backlog(part, at), where="post", **stroke(numbers[str(target)]), linewidth=1.4)
+        at = edges * NS_PER_S if len(part) > POINTS else changes[np.isfinite(changes)]
+        open_.step(
+            at / NS_PER_S, overload.backlog(part, at), where="post", **stroke(numbers[str(target)]), linewidth=1.4
+        )
         failed = part.loc[~part["ok"]]
-        counts, _ = np.histogram(failed["done"].fillna(failed["due"]) * NANO, edges)
+        counts, _ = np.histogram(failed["done"].fillna(failed["due"]) / NS_PER_S, edges)
         failures.stairs(counts / width, edges, baseline=None, **stroke(numbers[str(target)]), linewidth=1.4)
     for axes, title in (
         (arrivals, "Arrivals per second (due)"),
@@ -175,7 +180,7 @@ def timeline(
         axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         for begin, finish in windows:
-            axes.axvspan(begin * NANO, finish * NANO, color=GRID, alpha=0.25, linewidth=0)
+            axes.axvspan(begin / NS_PER_S, finish / NS_PER_S, color=GRID, alpha=0.25, linewidth=0)
     failures.set_xlabel("seconds from the run's start; shaded: the windows that count")
 
 

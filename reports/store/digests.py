@@ -14,19 +14,23 @@ Pandas is never imported here: workers keep digests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import orjson
 from fastdigest import TDigest
 
-from targets.exchange import NANO, Exchange
+from targets.exchange import Exchange
 from traces.errors import InputError
 from traces.files import write_whole
+from traces.trace import NS_PER_S
+from traces.typed_json import from_json, named, to_json
+
+Origin = Literal["workers", "rows"]
+DigestState = dict[str, Any]  # a TDigest's to_dict
 
 METRICS = ("ttft", "ttft_from_due", "tpot", "itl", "e2e", "lateness", "client_lag")
 # The client's own are of every counted exchange; ITL's samples are gaps, so a failed request has no rank among them.
@@ -43,10 +47,42 @@ class Group:
     digests: dict[str, TDigest] = field(default_factory=lambda: {name: TDigest(CENTROIDS) for name in METRICS})
 
 
+@dataclass(frozen=True)
+class GroupDigests:
+    """A Group as a worker hands it over; `digests` by metric."""
+
+    target: str
+    step: str
+    counted: int
+    failed: int
+    digests: dict[str, DigestState]
+
+
+@dataclass(frozen=True)
+class StoredDigest:
+    """One digest of digests.json, which is a dict that the `tdigest` package reads (`update_from_dict`)."""
+
+    target: str
+    step: str
+    counted: int
+    failed: int
+    metric: str
+    unit: str
+    digest: DigestState
+
+
+@dataclass(frozen=True)
+class DigestsFile:
+    """digests.json. `origin`: see `Digests`."""
+
+    origin: Origin = field(metadata=named("from"))
+    digests: tuple[StoredDigest, ...]
+
+
 class Digests:
     """t-digests by (target, step), each with the seven METRICS."""
 
-    def __init__(self, origin: str = "workers") -> None:
+    def __init__(self, origin: Origin = "workers") -> None:
         self.groups: dict[tuple[str, str], Group] = {}
         self.origin = origin  # "workers": merged from theirs; "rows": computed from the result files
 
@@ -61,7 +97,7 @@ class Digests:
             return
         digests = group.digests
         _update(digests["lateness"], exchange.lateness)
-        _update(digests["client_lag"], None if exchange.first_lag is None else exchange.first_lag * NANO)
+        _update(digests["client_lag"], None if exchange.first_lag is None else exchange.first_lag / NS_PER_S)
         if not exchange.ok:
             return
         _update(digests["ttft"], exchange.ttft)
@@ -69,7 +105,7 @@ class Digests:
         _update(digests["tpot"], exchange.tpot)
         _update(digests["e2e"], exchange.e2e)
         if len(exchange.token_at) > 1:
-            _extend(digests["itl"], np.diff(np.frombuffer(exchange.token_at, np.int64)) * NANO)
+            _extend(digests["itl"], np.diff(np.frombuffer(exchange.token_at, np.int64)) / NS_PER_S)
 
     def add_values(self, target: str, step: str, metric: str, values: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         """Takes many values of one metric at once (seconds, all finite); counts are the caller's: see `count`."""
@@ -88,48 +124,41 @@ class Digests:
             return nan
         return float(group.digests[metric].quantile(q))
 
-    def wire(self) -> list[dict[str, Any]]:
-        """The whole state as plain lists and numbers, for a Locust message (at most about 46 kB a digest).
-
-        State, not increments: whoever collects keeps the latest of each worker and merges those.
-        """
-        return [
-            {"target": target, "step": step, "counted": group.counted, "failed": group.failed}
-            | {name: digest.to_dict() for name, digest in group.digests.items() if not digest.is_empty()}
+    def state(self) -> tuple[GroupDigests, ...]:
+        """All of it, for a message (at most about 46 kB a digest). State, not increments: whoever collects keeps the
+        latest of each worker and merges those."""
+        return tuple(
+            GroupDigests(target, step, group.counted, group.failed, {name: d.to_dict() for name, d in _filled(group)})
             for (target, step), group in self.groups.items()
-        ]
+        )
 
-    def merge(self, wire: list[dict[str, Any]]) -> None:
-        """Adds another worker's `wire()`."""
-        for entry in wire:
-            self.count(entry["target"], entry["step"], entry["counted"], entry["failed"])
-            group = self._group(entry["target"], entry["step"])
-            for name in METRICS:
-                if name in entry:
-                    group.digests[name] += TDigest.from_dict(entry[name])
+    def merge(self, state: Sequence[GroupDigests]) -> None:
+        """Adds another worker's `state()`."""
+        for part in state:
+            self.count(part.target, part.step, part.counted, part.failed)
+            group = self._group(part.target, part.step)
+            for name, digest in part.digests.items():
+                group.digests[name] += TDigest.from_dict(digest)
 
     def save(self, path: Path | str) -> None:
-        """Writes digests.json: each digest is a dict that the `tdigest` package reads (`update_from_dict`)."""
-        rows = [
-            {"target": target, "step": step, "counted": group.counted, "failed": group.failed, "metric": name}
-            | {"unit": "s", "digest": digest.to_dict()}
+        """Writes digests.json."""
+        digests = tuple(
+            StoredDigest(target, step, group.counted, group.failed, name, "s", digest.to_dict())
             for (target, step), group in sorted(self.groups.items())
-            for name, digest in group.digests.items()
-            if not digest.is_empty()
-        ]
-        write_whole(Path(path), orjson.dumps({"from": self.origin, "digests": rows}))
+            for name, digest in _filled(group)
+        )
+        write_whole(Path(path), to_json(DigestsFile(self.origin, digests), indent=False))
 
     @classmethod
     def load(cls, path: Path | str) -> Digests:
         """Reads what `save` wrote. InputError for anything else."""
-        digests = cls()
         try:
-            stored = orjson.loads(Path(path).read_bytes())
-            digests.origin = str(stored.get("from", "workers"))
-            for row in stored["digests"]:
-                group = digests._group(row["target"], row["step"])
-                group.counted, group.failed = int(row["counted"]), int(row["failed"])
-                group.digests[row["metric"]] = TDigest.from_dict(row["digest"])
+            stored = from_json(DigestsFile, Path(path).read_bytes(), str(path))
+            digests = cls(stored.origin)
+            for row in stored.digests:
+                group = digests._group(row.target, row.step)
+                group.counted, group.failed = row.counted, row.failed
+                group.digests[row.metric] = TDigest.from_dict(row.digest)
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise InputError(f"not readable as digests: {problem}", where=str(path)) from None
         return digests
@@ -142,6 +171,11 @@ class Digests:
         if key not in self.groups:
             self.groups[key] = Group()
         return self.groups[key]
+
+
+def _filled(group: Group) -> Iterator[tuple[str, TDigest]]:
+    """The digests that hold a value."""
+    return ((name, digest) for name, digest in group.digests.items() if not digest.is_empty())
 
 
 def _update(digest: TDigest, value: float | None) -> None:

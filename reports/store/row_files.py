@@ -64,15 +64,15 @@ _VALUES = {name: attrgetter(path) for name, path, _ in _COLUMNS}
 
 
 class Writer:
-    """Writes one shard's exchanges to `<run>/exchanges/<shard>-<n>.parquet`, n counting on from what is there."""
+    """Writes one worker's exchanges to `<run>/exchanges/<worker>-<n>.parquet`, n counting on from what is there."""
 
-    def __init__(self, run: Path | str, shard: int | str) -> None:
+    def __init__(self, run: Path | str, worker: int | str) -> None:
         self.folder = Path(run) / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.shard = shard
+        self.worker = worker
         self.rows = 0  # written so far
         self._pending: deque[Exchange] = deque()
-        taken = [int(path.stem.rpartition("-")[2]) for path in self.folder.glob(f"{shard}-*.parquet")]
+        taken = [int(path.stem.rpartition("-")[2]) for path in self.folder.glob(f"{worker}-*.parquet")]
         self._numbers = itertools.count(max(taken, default=-1) + 1)
 
     def append(self, exchange: Exchange) -> None:
@@ -87,7 +87,7 @@ class Writer:
         rows = self._drain()
         if not rows:
             return None
-        path = self.folder / f"{self.shard}-{next(self._numbers):05d}.parquet"
+        path = self.folder / f"{self.worker}-{next(self._numbers):05d}.parquet"
         partial = path.with_suffix(".partial")
         try:
             pq.write_table(table(rows), partial, compression="zstd")
@@ -166,12 +166,12 @@ def _lists(values: list[array[int]]) -> pa.Array[Any]:
 def files(run: Path | str) -> list[Path]:
     """The run's row files, in a stable order. InputError where there are none."""
     folder = Path(run) / FOLDER
-    found = sorted(folder.glob("*.parquet"))
-    if not found:
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths:
         raise InputError(
             "no recorded exchanges here", where=str(folder), remedy="give a run folder that `phaseload replay` wrote"
         )
-    return found
+    return paths
 
 
 def batches(
@@ -199,12 +199,12 @@ def _read(path: Path, columns: list[str] | None) -> pa.Table:
 
 
 def _checked(part: pa.Table, path: Path, columns: list[str] | None) -> pa.Table:
-    wanted = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
-    absent = [name for name in wanted.names if name not in part.schema.names]
+    schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+    absent = [name for name in schema.names if name not in part.schema.names]
     if absent:
         raise InputError("column is missing", where=str(path), column=absent[0], remedy="written by another version?")
     try:
-        return part.select(wanted.names).cast(wanted)
+        return part.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as problem:
         raise InputError(f"not a table of exchanges: {problem}", where=str(path)) from None
 

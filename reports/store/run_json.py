@@ -14,6 +14,7 @@ from targets.client.diagnostics import Diagnostics
 from targets.target import Target
 from traces.errors import InputError
 from traces.files import write_whole
+from traces.prompts.corpus import CorpusFacts
 from traces.statistics import Statistics
 from traces.typed_json import EMPTY, LEFT_OUT, from_json, from_plain, named, to_json
 
@@ -37,13 +38,11 @@ class TraceFacts:
 
 
 @dataclass(frozen=True)
-class PromptFacts:
-    """The user's own texts (`--prompts`): their file, and what it held."""
+class EmbeddedFacts:
+    """A simulated endpoint that was started for the run: what it is, and where its figures come from."""
 
-    source: str
-    fingerprint: str
-    texts: int
-    words: int
+    description: str
+    standing: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +136,7 @@ class RunFacts:
     version: str
     seed: int
     salt: str
-    prompts: PromptFacts | None = None
+    prompts: CorpusFacts | None = None  # the user's own texts
     slo: tuple[str, ...] = ()
     goodput: tuple[str, ...] = ()
     argv: tuple[str, ...] = ()
@@ -159,9 +158,9 @@ class RunFacts:
     missing_requests: tuple[int, ...] = ()  # their indices, the first of them
 
 
-def target_facts(target: Target, *, description: str = "", standing: str = "") -> TargetFacts:
-    """What run.json says of a target; with a description of an endpoint that phaseload itself simulates."""
-    about = {"embedded": True, "description": description, "standing": standing} if description else {}
+def target_facts(target: Target, embedded: EmbeddedFacts | None = None) -> TargetFacts:
+    """What run.json holds of a target; `embedded`: it was started for the run."""
+    about = {"embedded": True, **vars(embedded)} if embedded else {}
     return from_plain(TargetFacts, target.to_json() | about, target.name)
 
 

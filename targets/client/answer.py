@@ -1,7 +1,7 @@
 """One answer as it comes in: bytes and their instants in, facts onto the exchange, and how it ended. Sans-I/O.
 
 HTTP framing (http.py), then events (sse.py), then the wire format's reader; or, for a chunk like the one before, none
-of them (frame.py). Instants are nanoseconds since the epoch here and nanoseconds from the run's start on the exchange.
+of them (fast_path.py). Instants are nanoseconds since the epoch here, and from the run's start on the exchange.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Answer:
             self._in_step = self._frame is not None
 
     def _head(self, stamp: int) -> None:
-        """The headers are there: what kind of answer is it?"""
+        """The headers are there: which kind of answer is it?"""
         exchange, response = self._exchange, self._response
         exchange.status, exchange.headers_at = response.status, stamp - self.origin
         headers.note(response.headers, exchange, stamp * 1e-9)
@@ -148,7 +148,7 @@ class Answer:
                     continue
                 if self.finished_at is not None:  # nothing counts after the terminator
                     break
-                count = self._heard(event, name)
+                count = self._count(event, name)
                 if count:
                     if not (self.tokens or bearing):
                         exchange.first_tokens = count
@@ -159,8 +159,8 @@ class Answer:
             if bearing:
                 self._note_tokens(bearing, stamp, before)
 
-    def _heard(self, event: bytes | memoryview, name: str) -> int:
-        """The event's tokens. What an `event: error` says is the server's complaint, however it is worded."""
+    def _count(self, event: bytes | memoryview, name: str) -> int:
+        """The event's tokens. An `event: error` holds the server's complaint, whatever its form."""
         try:
             count: int = self._reader.feed(event, name, self._exchange)
         except WireError as error:
@@ -227,9 +227,9 @@ class Answer:
             to = lenient.line(response.headers.get("location", "nowhere"), 200)
             return Outcome.HTTP_ERROR, f"{status}: redirects are not followed (to {to})", stamp
         body = b"".join(self._body)[:ERROR_LIMIT]
-        said = lenient.complaint_in(body)
+        complaint = lenient.complaint_in(body)
         outcome = Outcome.RATE_LIMITED if status in RATE_LIMIT_STATUSES else Outcome.HTTP_ERROR
-        return outcome, f"{status}: {said}", stamp
+        return outcome, f"{status}: {complaint}", stamp
 
     def _leave(self, stamp: int) -> End:
         if self._enough == EVENT_COUNT_LIMIT:

@@ -35,11 +35,11 @@ class Within:
     def sent(self) -> None:
         """The request is out."""
 
-    def heard(self, piece: bytes) -> None:
+    def received(self, piece: bytes) -> None:
         """So much more of the answer is here."""
 
     def limit(self) -> tuple[int, str]:
-        """The monotonic instant of the next limit, and what to say of an exchange that meets it."""
+        """The monotonic instant of the next limit, and the error of an exchange that meets it."""
         return self.began + round(self.patience * 1e9), f"no whole answer within {self.patience:g} s"
 
 
@@ -72,7 +72,7 @@ def _get(where: Address, url: str) -> bytes:
 def exchange(
     where: Address, payload: bytes, within: Within, context: ssl.SSLContext | None, largest: int = LARGEST
 ) -> tuple[Response, bytes]:
-    """What a request is answered, as far as it comes: `Response.end` says whether that is all of it.
+    """The answer to a request, as far as it comes; `Response.end` is true where that is all of it.
 
     Raises OSError and HttpError where there are no headers, or where it takes too long or too much memory.
     """
@@ -83,7 +83,7 @@ def exchange(
             within.sent()
             while not response.complete and (data := _hurry(sock, within).recv(PIECE)):
                 body += (piece := response.feed(data))
-                within.heard(piece)
+                within.received(piece)
                 if len(body) > largest:
                     raise HttpError(f"an answer longer than {largest} bytes")
     except TimeoutError:

@@ -18,10 +18,17 @@ class ClockStep:
 
 @dataclass(frozen=True)
 class SafeLoad:
-    """A load that a process was certified for: open streams, and chunks a second."""
+    """A load that `phaseload certify` found to be measured truly; it covers each load that has no more of either.
+    `rate`: chunks/s."""
 
     streams: int
     rate: float
+
+    def covers(self, other: SafeLoad, slack: float = 1.0) -> bool:
+        return other.streams <= slack * self.streams and other.rate <= slack * self.rate
+
+    def __str__(self) -> str:
+        return f"{self.rate:,.0f} chunks/s of {self.streams:,.0f} streams"
 
 
 @dataclass(frozen=True)

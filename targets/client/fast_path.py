@@ -73,15 +73,15 @@ class Frame:
         *chunks, rest = data.split(self._after)
         if rest:
             return 0, 0
-        found = [self.characters(chunk + self._after) for chunk in chunks]
-        return (len(found), sum(found)) if all(found) else (0, 0)
+        characters = [self.characters(chunk + self._after) for chunk in chunks]
+        return (len(characters), sum(characters)) if all(characters) else (0, 0)
 
     def _learn_head(self, length: int) -> bytes:
         size = head(length, self._upper) if length < SIZE_LIMIT else b""
         # No chunk begins with a line break: what no chunk's length is, or leaves no room for a text, fits nothing.
         fits = size and len(size) + len(self._before) + len(self._after) < length
-        found = self._heads[length] = size + self._before if fits else b"\n"
-        return found
+        start = self._heads[length] = size + self._before if fits else b"\n"
+        return start
 
 
 def learn(data: bytes, reader: type[Any]) -> Frame | None:
@@ -91,9 +91,9 @@ def learn(data: bytes, reader: type[Any]) -> Frame | None:
         size = head(len(data), upper)
         if size and data.startswith(size) and data.endswith(b"\r\n") and len(data) < SIZE_LIMIT:
             event = data[len(size) : -2]
-            for found in _TEXT.finditer(event):
-                before, after = event[: found.start(1)], event[found.end(1) :]
-                if _proven(before, found[1], after, reader()):
+            for match in _TEXT.finditer(event):
+                before, after = event[: match.start(1)], event[match.end(1) :]
+                if _proven(before, match[1], after, reader()):
                     return Frame(before, after, upper)
             return None
     return None

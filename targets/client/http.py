@@ -1,4 +1,4 @@
-"""HTTP/1.1 answers: bytes in, facts and body out. Framing is llhttp's (httptools); this keeps what it says, bounded.
+"""HTTP/1.1 answers: bytes in, facts and body out. Framing is llhttp's (httptools); this keeps what it finds, bounded.
 
 One `Response` reads one answer; 1xx answers before it are passed over. Sans-I/O.
 """
@@ -10,7 +10,7 @@ import zlib
 import httptools
 
 HEAD_LIMIT = 64 << 10  # bytes of all headers, trailers included
-# Decompressed bytes, of one feed and of an answer: nobody was asked to compress, and a bomb ends the exchange.
+# Decompressed bytes, of one feed and of an answer: no request asks for compression, and a bomb ends the exchange.
 INFLATE_LIMIT, INFLATED_LIMIT = 4 << 20, 64 << 20
 GZIP, ZLIB, RAW = 31, 15, -15  # zlib's window bits
 ENCODINGS = {"gzip": GZIP, "x-gzip": GZIP, "deflate": 0}  # 0: seen from its first two bytes

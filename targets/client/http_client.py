@@ -7,7 +7,7 @@ monotonic clock. Names are resolved, keys read and certificates loaded when the 
 is an InputError then, not a failed exchange later.
 """
 
-# ruff: noqa: RET503 - `return self._end(...)` says: and that was it
+# ruff: noqa: RET503 - `return self._stillborn(...)` ends the method there
 from __future__ import annotations
 
 import logging
@@ -27,10 +27,10 @@ from ..address import address
 from ..clock import Clock
 from ..exchange import Call, Exchange, Outcome
 from ..target import Target
-from ..wire import WIRES
 from . import loop, tls
 from .connection import Connection, Flight
 from .deadlines import Deadlines, shortest
+from .diagnostics import Diagnostics
 from .head import RequestHead
 
 log = logging.getLogger(__name__)
@@ -42,21 +42,21 @@ Headers = list[tuple[str, str]]
 class HttpClient:
     """The `Client` of every endpoint that takes one HTTP request an exchange. Raises InputError when made.
 
-    `wire` is a wire format (targets/wire/__init__.py) for an endpoint type that WIRES doesn't have; `keep_text`: the
+    `wire` is a wire format (targets/wire/interface.py) instead of the target's own; `keep_text`: the
     exchanges keep their answers' text.
     """
 
     def __init__(self, target: Target, clock: Clock, wire: ModuleType | Any = None, *, keep_text: bool = False) -> None:
         raise_open_files()
         self.target, self.clock, self.keep_text = target, clock, keep_text
-        self.wire = wire or _wire(target)
+        self.wire: ModuleType | Any = wire or target.wire_format()
         self.address = address(target.url)
         self.preferred = 0
         self.tls = _context(target) if self.address.scheme == "https" else None
         self.head = RequestHead(target, self.address, getattr(self.wire, "KEY_HEADER", None))
         self.limits = target.limits
-        self.pulse = loop.pulse()
-        self.pulse.listeners[self] = None
+        self.loop = loop.current()
+        self.loop.listeners[self] = None
         self._shortest = shortest(self.limits)
         self._deadlines: Deadlines[Connection] = Deadlines(clocks.monotonic_ns())
         self._busy: set[Connection] = set()
@@ -106,7 +106,7 @@ class HttpClient:
         self.stop(Outcome.CUT)
         for connection in list(self._idle):
             connection.close()
-        self.pulse.listeners.pop(self, None)
+        self.loop.listeners.pop(self, None)
         self._over.put((None, Outcome.OK, ""))
         if gevent.getcurrent() is not self._courier:
             self._courier.join()
@@ -120,7 +120,7 @@ class HttpClient:
         """The kept-alive connection was closed as the request went out: sent once more, on a fresh one."""
         flight.exchange.reconnected, flight.exchange.reused = True, False
         flight.exchange.connected = flight.exchange.sent = flight.exchange.body_sent = None
-        self.pulse.reconnected += 1
+        self.loop.reconnected += 1
         self._connect(flight)
 
     def idle(self, connection: Connection) -> None:
@@ -173,17 +173,17 @@ class HttpClient:
     def _land(self, connection: Connection) -> None:
         if connection in self._busy:
             self._busy.remove(connection)
-            self.pulse.streams -= 1
+            self.loop.streams -= 1
         self._deadlines.drop(connection)
 
     def _watch_new(self, connection: Connection) -> None:
         self._busy.add(connection)
-        self.pulse.opened_stream()
+        self.loop.opened_stream()
         self._deadlines.put(connection, clocks.monotonic_ns() + self._shortest // len(self.address.sockaddrs))
 
     def _stillborn(self, exchange: Exchange, done: Done, error: Exception) -> None:
         exchange.done = self.clock.now()
-        self.pulse.faults += 1
+        self.loop.faults += 1
         self.over(Flight(exchange, b"", None, done), Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
     def _deliver(self) -> None:
@@ -196,7 +196,7 @@ class HttpClient:
             try:
                 flight.done(flight.exchange)
             except Exception:
-                self.pulse.faults += 1
+                self.loop.faults += 1
                 log.exception("the callback of request %d failed", flight.exchange.index)
             if not self._over.empty():  # a burst of answers must not hold up what is due
                 gevent.sleep(0)
@@ -205,12 +205,10 @@ class HttpClient:
 _STOPPED = {Outcome.CUT: "the run ended first", Outcome.CANCELLED: "cancelled"}
 
 
-def diagnostics() -> dict[str, Any]:
+def diagnostics() -> Diagnostics:
     """What this process knows of its own quality: reads with and without kernel time, stalls, CPU, connections, steps.
-
-    JSON-able. Durations in seconds. Counted since the process's first client was made.
-    """
-    return loop.pulse().facts()
+    Counted since the process's first client was made."""
+    return loop.current().diagnostics()
 
 
 def raise_open_files() -> int:
@@ -219,14 +217,6 @@ def raise_open_files() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
-
-
-def _wire(target: Target) -> ModuleType:
-    try:
-        return WIRES[target.endpoint_type]
-    except KeyError:
-        problem, remedy = f"no endpoint type {target.endpoint_type!r}", f"one of: {', '.join(WIRES)}"
-        raise InputError(problem, where=target.name, remedy=remedy) from None
 
 
 def _context(target: Target) -> ssl.SSLContext:

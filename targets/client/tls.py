@@ -26,7 +26,7 @@ class Tls:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         self.ready = False  # the handshake is done
-        self.closed = False  # the peer said that it has no more to say
+        self.closed = False  # the peer will send no more
 
     def shake(self) -> bool:
         """Goes on with the handshake; is it done? Raises ssl.SSLError."""

@@ -36,7 +36,7 @@ class _WithinLimits(Within):
     def sent(self) -> None:
         self._wait(self._limits.first_token_s, "no first token")
 
-    def heard(self, piece: bytes) -> None:
+    def received(self, piece: bytes) -> None:
         with suppress(WireError, SseError):  # whoever reads the recording reports what is wrong with it
             events = self._decoder.feed(piece)
             if sum(self._reader.feed(data, name, self._exchange) for data, name in events):

@@ -26,13 +26,13 @@ from gevent.event import AsyncResult
 from gevent.pool import Pool
 
 from traces.errors import InputError
-from traces.trace import Request
+from traces.trace import NS_PER_S, Request
 
-from ..client.loop import pulse
+from ..client import loop
+from ..client.disaggregated import PREFILL
 from ..clock import Clock
 from ..connecting import connect
-from ..disaggregated.client import PREFILL
-from ..exchange import NANO, Call, Exchange, Outcome
+from ..exchange import Call, Exchange, Outcome
 from ..target import Target
 from ..wire import headers
 
@@ -138,7 +138,7 @@ def _server(target: Target, exchange: Exchange) -> str:
 
 def _exchange(target: Target) -> Exchange:
     """One request to the target, to its end. Raises InputError where no client can be made for it."""
-    pulse().poll_often()
+    loop.current().poll_often()
     first_token_s = min(target.limits.first_token_s, PATIENCE)
     limits = replace(target.limits, first_token_s=first_token_s, request_s=min(target.limits.request_s, 2 * PATIENCE))
     client = connect(replace(target, limits=limits), Clock())
@@ -232,7 +232,7 @@ def _notes(target: Target, exchange: Exchange) -> Iterator[str]:
     if target.model and exchange.model and exchange.model != target.model:
         yield f"answers as model {exchange.model!r}, asked was {target.model!r}"
     if _together(exchange):
-        took = ((exchange.first_token or 0) - (exchange.sent or 0)) * NANO
+        took = ((exchange.first_token or 0) - (exchange.sent or 0)) / NS_PER_S
         yield (
             f"may not stream: {_count(exchange)} tokens were read at once, {took * 1e3:.3g} ms after the request; "
             "it was too fast to tell, or this machine too busy"

@@ -1,7 +1,8 @@
 """Anthropic messages: `POST /v1/messages`, typed events from `message_start` to `message_stop`.
 
 Output length is held by `max_tokens` alone. Input tokens are given without those read from or written to the cache, so
-the three are added, each as it was told last. `message_start`'s output tokens are a beginning, not a total. Source: https://platform.claude.com/docs/en/build-with-claude/streaming
+the three are added, each with its last value. `message_start`'s output tokens are a beginning, not a total.
+Source: https://platform.claude.com/docs/en/build-with-claude/streaming
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class Reader:
     def _note(self, message: dict[str, Any], exchange: Exchange) -> None:
         exchange.request_id = exchange.request_id or lenient.name(message.get("id"))
         usage = lenient.mapping(message.get("usage"))
-        told = (lenient.count(usage.get(key)) for key in PROMPT)
-        self._prompt = tuple(old if new is None else new for old, new in zip(self._prompt, told, strict=True))
+        counts = (lenient.count(usage.get(key)) for key in PROMPT)
+        self._prompt = tuple(old if new is None else new for old, new in zip(self._prompt, counts, strict=True))
         fresh, cached, written = self._prompt
         lenient.note(
             exchange,

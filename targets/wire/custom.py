@@ -1,4 +1,4 @@
-"""A user's own wire format, told in a small TOML file: `type = "mine.toml"`.
+"""A user's own wire format, described in a small TOML file: `type = "mine.toml"`.
 
     path = "/generate"
     [headers]
@@ -106,12 +106,12 @@ class Reader:
         exchange.add_text(new)
         if paths.cumulative:
             self._chars += len(new)
-        told = lenient.count(find(data, paths.tokens))
-        if told is None:
+        count = lenient.count(find(data, paths.tokens))
+        if count is None:
             return int(bool(new))
         if not paths.cumulative:
-            return told
-        grown, self._tokens = max(0, told - self._tokens), max(told, self._tokens)
+            return count
+        grown, self._tokens = max(0, count - self._tokens), max(count, self._tokens)
         return grown
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
@@ -156,7 +156,7 @@ def _filled(template: Any, words: dict[str, Any]) -> Any:
 
 
 def load(path: str | Path) -> Custom:
-    """The format that a file tells. Raises InputError."""
+    """The format of a file. Raises InputError."""
     return parse(read(path), str(path))
 
 
@@ -171,12 +171,12 @@ def read(path: str | Path) -> dict[str, Any]:
         raise InputError(f"not TOML: {error}", where=where) from None
 
 
-def parse(told: dict[str, Any], where: str) -> Custom:
+def parse(tables: dict[str, Any], where: str) -> Custom:
     """The same from the file's tables."""
-    for key in told:
+    for key in tables:
         if key not in ("path", "headers", "body", "answer"):
             raise InputError("unknown key", where=where, column=key, remedy="known: path, headers, body, answer")
-    path, headers, body, answer = (told.get(key) for key in ("path", "headers", "body", "answer"))
+    path, headers, body, answer = (tables.get(key) for key in ("path", "headers", "body", "answer"))
     if not isinstance(path, str) or not path.startswith("/"):
         raise InputError('expected a path such as "/generate"', where=where, column="path")
     for key, table in (("body", body), ("answer", answer), ("headers", headers or {})):

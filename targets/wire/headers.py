@@ -24,7 +24,7 @@ KEPT = 16  # rate-limit headers of one answer
 
 
 def note(headers: Mapping[str, str], exchange: Exchange, received: float | None = None) -> None:
-    """Put what the headers say onto the exchange; `received`, in seconds since the epoch, is when they came."""
+    """Puts the headers' facts onto the exchange; `received`, in seconds since the epoch, is when they came."""
     exchange.request_id = _one_of(REQUEST_IDS, headers) or exchange.request_id
     exchange.region = _one_of(REGIONS, headers) or exchange.region
     exchange.retry_after = retry_after(headers, received)
@@ -46,8 +46,8 @@ def retry_after(headers: Mapping[str, str], received: float | None = None) -> fl
         value = headers["retry-after"].strip()
         if re.fullmatch(r"\d+(\.\d+)?", value):
             return lenient.seconds(float(value))
-        said = headers.get("date")
-        now = parsedate_to_datetime(said) if said else datetime.fromtimestamp(received, UTC)  # type: ignore[arg-type]
+        date = headers.get("date")
+        now = parsedate_to_datetime(date) if date else datetime.fromtimestamp(received, UTC)  # type: ignore[arg-type]
         wait = parsedate_to_datetime(value) - now
         return lenient.seconds(max(0.0, wait.total_seconds()))
     except (KeyError, ValueError, TypeError):
@@ -57,10 +57,10 @@ def retry_after(headers: Mapping[str, str], received: float | None = None) -> fl
 def limits(headers: Mapping[str, str]) -> dict[str, int]:
     """The limits that an answer names: {"requests": 14400, "tokens": 18000, ...}; how long a period each one counts
     for is the vendor's: a minute, but for Groq's requests, which are counted by the day."""
-    found = {}
+    named = {}
     for kind in ("requests", "tokens", "input-tokens", "output-tokens"):
         for form in LIMITS:
-            named = headers.get(form.format(kind), "")
-            if re.fullmatch(r"[0-9]{1,15}", named):
-                found[kind] = int(named)
-    return found
+            value = headers.get(form.format(kind), "")
+            if re.fullmatch(r"[0-9]{1,15}", value):
+                named[kind] = int(value)
+    return named

@@ -7,8 +7,8 @@ A wire format is a small module with these names:
     class Reader
         def feed(self, event: bytes of one SSE event's data, name: str of its `event:` field,
                  exchange: Exchange) -> int
-            token count of the event: 0 where it carries no token, 1 where the server doesn't say more. (Where a later
-            event tells how many the first one had, the reader corrects `exchange.first_tokens`.)
+            token count of the event: 0 where it carries no token, 1 where the server gives no count. (Where a later
+            event has the first one's count, the reader corrects `exchange.first_tokens`.)
             Facts (usage, ids, timings, finish reason) go straight onto the exchange.
             Raises WireError for an event that can't be understood or that reports a failure of the server.
         def answer(self, body: bytes, exchange: Exchange) -> int

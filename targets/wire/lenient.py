@@ -1,4 +1,4 @@
-"""What a server says, taken with care: a value of the right type and a bounded size, or None.
+"""What a server sends, taken with care: a value of the right type and a bounded size, or None.
 
 Wire formats read an answer through these only, so that a hostile or broken server can make a fact absent but never
 raise, fill the memory or put a string where a number belongs.
@@ -23,11 +23,11 @@ SECONDS_LIMIT = 1e7  # four months: what is larger is not a duration
 PARTS = ("text", "thinking")  # what a part of a text is called
 
 
-def note(exchange: Exchange, **told: Any) -> None:
-    """Put what was told onto the exchange; what wasn't (None) takes nothing back that was told before."""
-    for fact, value in told.items():
+def note(exchange: Exchange, **facts: Any) -> None:
+    """Puts facts onto the exchange; a missing one (None) leaves what an earlier event gave."""
+    for name, value in facts.items():
         if value is not None:
-            setattr(exchange, fact, value)
+            setattr(exchange, name, value)
 
 
 def load(event: bytes | bytearray | memoryview) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def mapping(value: object) -> dict[str, Any]:
 
 def mappings(value: object) -> list[dict[str, Any]]:
     """The objects of a list."""
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def first(value: object) -> dict[str, Any]:
@@ -78,8 +78,8 @@ def count(value: object) -> int | None:
 
 
 def total(value: object) -> int | None:
-    """A count of the tokens given. 0 says nothing: where tokens came it is wrong, and where none came none are counted
-    anyway."""
+    """A count of the tokens given. 0 counts as none: where tokens came it is wrong, and where none came none are
+    counted anyway."""
     return count(value) or None
 
 
@@ -111,16 +111,16 @@ def complaint(value: object) -> str:
             if value.get(key):
                 return complaint(value[key])
     if isinstance(value, list) and value:
-        told = mapping(value[0])
-        return complaint(f"{_field(told)}{told['msg']}" if "msg" in told else value[0])
+        detail = mapping(value[0])
+        return complaint(f"{_field(detail)}{detail['msg']}" if "msg" in detail else value[0])
     if isinstance(value, str):
         return line(value)
     return line(str(value)[:MESSAGE_LIMIT])
 
 
-def _field(told: dict[str, Any]) -> str:
+def _field(detail: dict[str, Any]) -> str:
     """Which field a FastAPI server complains about: {"loc": ["body", "stream_options"], "msg": ...}."""
-    place = told.get("loc")
+    place = detail.get("loc")
     names = [str(part)[:NAME_LIMIT] for part in place[:9] if part != "body"] if isinstance(place, list) else []
     return ".".join(names) + ": " if names else ""
 
@@ -153,14 +153,13 @@ def merged(body: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 
 def messages(call: Call) -> list[dict[str, str]]:
-    """A chat's messages: the conversation so far and what the user says now.
+    """A chat's messages: the conversation so far, and the prompt as the user's.
 
     Raises InputError for a prompt of token ids, which no chat takes.
     """
     if not isinstance(call.prompt, str):
         raise InputError("a chat takes text, not token ids", remedy="use --endpoint-type completions")
-    said = [*call.history, ("user", call.prompt)]
-    return [{"role": role, "content": text} for role, text in said]
+    return [{"role": role, "content": text} for role, text in (*call.history, ("user", call.prompt))]
 
 
 def prompt(call: Call) -> str:

@@ -77,7 +77,7 @@ class Reader:
         return 1
 
     def _count_first(self, total: int, exchange: Exchange) -> None:
-        """How many tokens did the first text have? Its chunk's usage tells, once the second one's has grown."""
+        """How many tokens did the first text have? Its usage is known to be its own once the second's is larger."""
         if self._first is None:
             self._first = total
             return

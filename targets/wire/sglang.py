@@ -2,7 +2,7 @@
 
 The counts are cumulative: an event carries as many tokens as `completion_tokens` rose by, even where they show no text
 yet; without that field an event with new text is one. Text is cumulative too, unless the server was started with
-`--stream-output` or `--incremental-streaming-output`: such an event's text doesn't begin with what was heard before.
+`--stream-output` or `--incremental-streaming-output`: such an event's text doesn't begin with the text so far.
 `ignore_eos` holds the output length. Source: sglang, python/sglang/srt/managers/tokenizer_manager.py.
 """
 
@@ -31,12 +31,12 @@ def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str
 class Reader:
     """The events of one answer."""
 
-    __slots__ = ("_heard", "_tokens", "finished")
+    __slots__ = ("_so_far", "_tokens", "finished")
 
     def __init__(self) -> None:
         self.finished = False
         self._tokens = 0
-        self._heard: str | None = ""  # the text so far; None where events carry new text only
+        self._so_far: str | None = ""  # the text so far; None where events carry new text only
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         if event == b"[DONE]":
@@ -57,11 +57,11 @@ class Reader:
 
     def _new(self, text: str) -> str:
         """What an event's text adds to the answer."""
-        heard = self._heard
-        if heard is not None and text.startswith(heard):
-            self._heard = text
-            return text[len(heard) :]
-        self._heard = None
+        so_far = self._so_far
+        if so_far is not None and text.startswith(so_far):
+            self._so_far = text
+            return text[len(so_far) :]
+        self._so_far = None
         return text
 
     def answer(self, body: bytes, exchange: Exchange) -> int:

@@ -2,7 +2,7 @@
 
 Only `text_input`, `max_tokens` and `stream` are sent, because a model refuses inputs that it doesn't have; what one has
 besides (`ignore_eos` inside `parameters`, `min_tokens`, `exclude_input_in_output`) goes in extra_body. There is neither
-usage nor a terminator: the end of the body ends the answer, and the HTTP framing tells a cut. Source: Triton server,
+usage nor a terminator: the end of the body ends the answer, and the HTTP framing shows a cut. Source: Triton server,
 docs/protocol/extension_generate.md.
 """
 

@@ -8,8 +8,15 @@ from typing import Any
 import pytest
 
 from loadgen import certificate
-from loadgen.certificate import Certificate, CertifiedStep, SafeLoad
+from loadgen.certificate import Certificate, CertifiedStep
 from loadgen.selftest import Figures
+from targets.client.diagnostics import Diagnostics, SafeLoad
+from tests.reports import made
+
+
+def diagnostics(tokens_per_s: float, streams: int) -> Diagnostics:
+    measured = {**made.DIAGNOSTICS, "cpu_s": 1.0, "most_tokens_per_s": tokens_per_s, "most_streams": streams}
+    return Diagnostics(**measured, clock_steps=())
 
 
 def figures(**more: Any) -> Figures:
@@ -84,14 +91,15 @@ def test_the_safe_loads_that_no_other_covers_are_certified() -> None:
 )
 def test_beyond(tokens: float, streams: int, beyond: bool) -> None:
     save((1000, 20000, "safe"), (2000, 15000, "safe"))
-    cited = certificate.cite({"most_tokens_per_s": tokens, "most_streams": streams})
-    assert cited["beyond_certificate"] == (
+    cited = certificate.cite(diagnostics(tokens, streams))
+    assert cited.beyond_certificate == (
         f"a process read {tokens:,} chunks/s of {streams:,} streams; this machine is certified for "
         "20,000 chunks/s of 1,000 streams, or 15,000 chunks/s of 2,000 streams"
         if beyond
         else ""
     )
-    assert cited["certificate"]["safe"] == [{"streams": 1000, "rate": 20000}, {"streams": 2000, "rate": 15000}]
+    assert cited.certificate is not None
+    assert cited.certificate.safe == (SafeLoad(1000, 20000), SafeLoad(2000, 15000))
 
 
 def test_another_form_is_not_cited() -> None:
@@ -102,7 +110,7 @@ def test_another_form_is_not_cited() -> None:
 
 
 def test_without_a_certificate_nothing_is_claimed() -> None:
-    assert certificate.cite({"reads": 1}) == {"reads": 1}
+    assert certificate.cite(diagnostics(5.0, 1)) == diagnostics(5.0, 1)
 
 
 def test_another_machines_certificate_is_not_cited() -> None:
@@ -121,4 +129,4 @@ def test_a_broken_certificate_is_none() -> None:
 
 def test_no_safe_step_certifies_nothing() -> None:
     save((64, 5000, "limit"))
-    assert certificate.cite({"most_tokens_per_s": 10, "most_streams": 1})["beyond_certificate"]
+    assert certificate.cite(diagnostics(10.0, 1)).beyond_certificate

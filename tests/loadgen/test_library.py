@@ -16,7 +16,7 @@ import pytest
 
 import loadgen
 from loadgen import Load, Workers, capacities, capacity, replay
-from loadgen.load import RunKeywords, RunOptions, TargetOptions
+from loadgen.options import RunKeywords, RunOptions, TargetOptions
 from loadgen.run import user_options
 from targets.target import Target
 from traces.errors import InputError, RunFailed

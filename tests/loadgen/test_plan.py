@@ -29,8 +29,8 @@ def requests() -> Trace:
 def made() -> Plan:
     pools = {"prefill": ("http://p",), "decode": ("http://h:1",), "protocol": "nixl"}
     target = Target("a", "http://h:1", headers=(("X-A", "${B}"),), extra_body={"top_k": 1}, **pools)
-    legs = (Arm(target, plans.step_file(0), 2, concurrency=3),)
-    return Plan("p", (Step("base", legs, warmup_s=2, window_s=1.5),), slo=("ttft p50 < 1s",), record={"argv": ["x"]})
+    arms = (Arm(target, plans.step_file(0), 2, concurrency=3),)
+    return Plan("p", (Step("base", arms, warmup_s=2, window_s=1.5),), slo=("ttft p50 < 1s",), argv=("x",))
 
 
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:
@@ -49,20 +49,20 @@ def test_a_plan_carries_the_format_that_a_target_names(tmp_path: Path) -> None:
     file.write_text(told)
     spec = Target("a", "http://127.0.0.1:1", endpoint_type=str(file))
     plans.save(Plan("p", (Step("b", (Arm(spec, "f", 1),)),)), {}, tmp_path)
-    at_home = spec.custom_format()
+    at_home = spec.wire_format()
     file.unlink()
     [target] = plans.load(tmp_path).targets
-    assert target.custom_format() == at_home is not None
+    assert target.wire_format() == at_home is not None
     connect(target, Clock()).close()
 
 
-def test_windows_are_nanoseconds_of_the_phase() -> None:
-    phase = made().phases[0]
-    assert (phase.warmup, phase.end) == (2_000_000_000, 3_500_000_000)
-    assert Step("all", phase.legs).end is None
+def test_windows_are_nanoseconds_of_the_step() -> None:
+    step = made().steps[0]
+    assert (step.warmup_ns, step.end_ns) == (2_000_000_000, 3_500_000_000)
+    assert Step("all", step.arms).end_ns is None
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"name": "x", "phases": []}', b'{"phases": 3}'])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"name": "x", "steps": []}', b'{"steps": 3}'])
 def test_nonsense_is_refused(data: bytes) -> None:
     with pytest.raises(InputError):
         plans.loads(data)
@@ -71,4 +71,4 @@ def test_nonsense_is_refused(data: bytes) -> None:
 def test_no_secret_is_in_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY", "sesame")
     spec = Target("a", "http://h", api_key_env="SECRET_KEY", headers=(("Authorization", "Bearer ${SECRET_KEY}"),))
-    assert b"sesame" not in Plan("p", (Step("b", (Arm(spec, "f", 1),)),)).dumps()
+    assert b"sesame" not in plans.dumps(Plan("p", (Step("b", (Arm(spec, "f", 1),)),)))

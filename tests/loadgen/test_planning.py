@@ -65,7 +65,7 @@ def test_a_plan_is_cut(tmp_path: Path) -> None:
     sent = requests(str(trace(tmp_path / "t.csv", 10)), load)
     one = step_of("0.arrow", "replay", load, [Target("a", "http://a", "m")], sent)
     plan = plans.Plan("p", (one,))
-    assert plans.cut(plan, 0.15).phases[0].end == 150_000_000
+    assert plans.cut(plan, 0.15).steps[0].end_ns == 150_000_000
     with pytest.raises(InputError, match="before the warm-up"):
         plans.cut(plan, 0.05)
     with pytest.raises(InputError, match="--duration"):

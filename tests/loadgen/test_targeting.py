@@ -17,16 +17,17 @@ from fastdigest import TDigest
 
 from loadgen import preflight, secrets, target_options
 from loadgen.cli import app as program
-from loadgen.load import TargetOptions
+from loadgen.options import TargetOptions
 from loadgen.plan import Arm, Plan, Step
 from loadgen.run import progress
+from loadgen.run.coordinator import TargetProgress
 from targets.client import http_client
 from targets.target import TIMEOUTS, Limits, Target
 from traces.errors import InputError
 
 
-def plan(**leg: Any) -> Plan:
-    return Plan("p", (Step("base", (Arm(Target("gpu", "http://h"), "f", 5000, **leg),), "5/s"),))
+def plan(**arm: Any) -> Plan:
+    return Plan("p", (Step("base", (Arm(Target("gpu", "http://h"), "f", 5000, **arm),), "5/s"),))
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25)])
@@ -139,14 +140,14 @@ def test_too_few_open_files_are_said(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_live_lines() -> None:
     values = TDigest.from_values([0.01, 0.02, 0.03])
-    lane = {"sent": 7, "in_flight": 2, "done": 5, "failed": 1, "ttft": values, "tpot": TDigest(50)}
+    so_far = TargetProgress(sent=7, in_flight=2, done=5, failed=1, ttft=values, tpot=TDigest(50))
     worker = SimpleNamespace(number=1, lost="its process is gone")
-    conductor: Any = SimpleNamespace(plan=plan(), phase=0, workers={"a": worker}, progress=lambda: {"gpu": lane})
-    assert progress.lines(conductor) == [
+    coordinator: Any = SimpleNamespace(plan=plan(), step=0, workers={"a": worker}, progress=lambda: {"gpu": so_far})
+    assert progress.lines(coordinator) == [
         "p: base, 5/s",
         "target         sent  in flight    done  failed    TTFT p50    TPOT p50",
         "gpu          7/5000          2       5       1     20.0 ms           -",
         "worker 1 is lost: its process is gone; the run is invalid",
     ]
-    conductor.phase = -1
-    assert progress.lines(conductor) == ["p: preparing prompts for 1 worker(s)"]
+    coordinator.step = -1
+    assert progress.lines(coordinator) == ["p: preparing prompts for 1 worker(s)"]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tdigest import TDigest as OtherReader
 
-from reports.store.digests import CENTROIDS, METRICS, Digests
+from reports.store.digests import CENTROIDS, METRICS, Digests, GroupDigests
 from targets.exchange import Exchange, Outcome
 from tests.exchanges import make_exchange
 from tests.reports import made
 from traces.errors import InputError
+from traces.typed_json import from_json, to_plain
 
 
 def digests_of(rows: list[Exchange]) -> Digests:
@@ -34,8 +36,8 @@ def exact(rows: list[Exchange], metric: str) -> list[float]:
 def test_two_workers_merged_are_the_exact_quantiles() -> None:
     rows = made.exchanges(made.GPU, seconds=60)
     master = Digests()
-    for shard in range(2):
-        master.merge(digests_of(rows[shard::2]).wire())
+    for part in range(2):
+        master.merge(digests_of(rows[part::2]).state())
     for metric in ("ttft", "ttft_from_due", "tpot", "itl", "e2e"):
         values = exact(rows, metric)
         assert master.groups["h100", "1x"].digests[metric].n_values == len(values)
@@ -43,12 +45,19 @@ def test_two_workers_merged_are_the_exact_quantiles() -> None:
             assert master.quantile("h100", "1x", metric, q) == pytest.approx(np.quantile(values, q), rel=0.002)
 
 
+@dataclass
+class Handed:
+    """As a message carries them."""
+
+    digests: tuple[GroupDigests, ...]
+
+
 def test_the_wire_form_is_bounded_and_near() -> None:
     rows = made.exchanges(made.GPU, rate=50, seconds=60)
-    wire = digests_of(rows).wire()
-    assert len(json.dumps(wire)) < 7 * 90_000
+    wire = json.dumps(to_plain(Handed(digests_of(rows).state())))
+    assert len(wire) < 7 * 90_000
     merged = Digests()
-    merged.merge(json.loads(json.dumps(wire)))
+    merged.merge(from_json(Handed, wire, "").digests)
     for metric in ("ttft", "tpot", "e2e"):
         assert merged.quantile("h100", "1x", metric, 0.99) == pytest.approx(
             np.quantile(exact(rows, metric), 0.99), rel=0.002
@@ -63,7 +72,7 @@ def test_p50_and_p99_of_workers_merged_and_stored_are_within_a_five_hundredth(n:
         for part in np.array_split(values, 3):
             worker = Digests()
             worker.add_values("t", step, "e2e", part)
-            merged.merge(worker.wire())
+            merged.merge(worker.state())
         merged.save(tmp_path / "digests.json")
         stored = Digests.load(tmp_path / "digests.json")
         for q in (0.5, 0.99):
@@ -120,11 +129,15 @@ def test_the_file_is_read_by_the_tdigest_package(tmp_path: Path) -> None:
     assert other.n == len(exact(rows, "ttft")) == ttft["counted"] - ttft["failed"]
     assert other.percentile(50) == pytest.approx(np.quantile(exact(rows, "ttft"), 0.5), rel=0.02)
     again = Digests.load(tmp_path / "digests.json")
-    assert again.wire() == digests.wire()
+    assert again.state() == digests.state()
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "digests.json"
     path.write_text('{"from": "rows", "digests": [{"target": 1}]}')
+    with pytest.raises(InputError, match=r"digests\.json, field digests\[0\]\.target: expected a text"):
+        Digests.load(path)
+    row = {"target": "t", "step": "", "counted": 1, "failed": 0, "metric": "ttft", "unit": "s", "digest": {"min": 1}}
+    path.write_text(json.dumps({"from": "rows", "digests": [row]}))
     with pytest.raises(InputError, match=r"digests\.json: not readable as digests"):
         Digests.load(path)

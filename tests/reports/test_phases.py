@@ -8,7 +8,7 @@ import pytest
 
 from reports.analysis import durations, time_account
 from reports.analysis.throughput import costs
-from reports.analysis.time_account import ABSENT, MEASURED, REST, TOLD, Part
+from reports.analysis.time_account import ABSENT, BY_SERVER, MEASURED, REST, Part
 from targets.exchange import Exchange, Outcome
 from tests.exchanges import make_exchange
 from tests.reports import made
@@ -40,8 +40,8 @@ def test_a_server_that_tells_nothing_is_not_guessed_at() -> None:
 def test_what_the_server_tells_is_taken_and_marked() -> None:
     told = account([row for row in made.exchanges(made.RACK, seconds=20) if row.ok])
     assert (told["queue"].standing, told["prefill"].standing, told["KV transfer"].standing) == (
-        TOLD,
-        TOLD,
+        BY_SERVER,
+        BY_SERVER,
         ABSENT,
     )
 

@@ -160,7 +160,7 @@ def test_kill_9_loses_only_what_was_not_flushed(tmp_path: Path) -> None:
 
 def test_workers_import_no_pandas(tmp_path: Path) -> None:
     code = KILLED.replace("100_000", "200") + (
-        "from reports.store.digests import Digests\nDigests().wire()\nassert 'pandas' not in sys.modules\n"
+        "from reports.store.digests import Digests\nDigests().state()\nassert 'pandas' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, stdout=subprocess.DEVNULL)
 

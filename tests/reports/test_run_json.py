@@ -66,8 +66,9 @@ def test_a_lost_worker_has_no_diagnostics(folder: Path) -> None:
 
 
 def test_a_target_is_kept_whole() -> None:
-    target = Target("a", "http://h:1", headers=(("X-A", "${B}"),), extra_body={"top_k": 1}, prefill=("http://p",))
+    target = Target("a", "http://h:1", headers=(("X-A", "${B}"),), extra_body={"top_k": 1}, labels={"b": "c"})
     facts = run_json.target_facts(target)
     assert {name: getattr(facts, name) for name in target.to_json()} == target.to_json()
     assert not facts.embedded
-    assert run_json.target_facts(target, description="simulated: x", standing="assumed").embedded
+    embedded = run_json.target_facts(target, run_json.EmbeddedFacts("simulated: x", "assumed"))
+    assert (embedded.embedded, embedded.description, embedded.standing) == (True, "simulated: x", "assumed")

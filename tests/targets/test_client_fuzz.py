@@ -28,7 +28,7 @@ LIMITS = Limits(connect_s=5, first_token_s=0.4, silence_s=0.3, request_s=0.8)
 def test_a_hostile_server_ends_every_exchange_in_an_outcome(caller: Any) -> None:
     """400 exchanges, 80 at a time; no fault of ours among the outcomes, and all of them within their limits."""
     server = Scripted(partial(hostile.script, seed=20261121))
-    one, faults = caller(server.url, limits=LIMITS), diagnostics()["internal_faults"]
+    one, faults = caller(server.url, limits=LIMITS), diagnostics().internal_faults
     with gevent.Timeout(30):
         while len(one.over) < 400:
             while one.started < 400 and one.target.in_flight < 80:
@@ -38,7 +38,7 @@ def test_a_hostile_server_ends_every_exchange_in_an_outcome(caller: Any) -> None
     outcomes = {exchange.outcome for exchange in one.over}
     assert Outcome.INTERNAL_ERROR not in outcomes, [e.error for e in one.over if e.outcome is Outcome.INTERNAL_ERROR]
     assert {Outcome.OK, Outcome.MALFORMED, Outcome.TRUNCATED, Outcome.HTTP_ERROR} <= outcomes
-    assert diagnostics()["internal_faults"] == faults
+    assert diagnostics().internal_faults == faults
     for exchange in one.over:
         assert exchange.done - exchange.started < 5e9
         assert len(exchange.error) < 1000 and exchange.error.isprintable()

@@ -34,9 +34,9 @@ def test_instants_are_the_servers_own(truth: Any, caller: Any) -> None:
 
 def test_connections_are_used_again(truth: Any, caller: Any) -> None:
     one = caller(truth.url, extra_body={"truth": {"ttft_s": 0.001, "gap_s": 0, "tokens": 3}})
-    opened = diagnostics()["connections_opened"]
+    opened = diagnostics().connections_opened
     assert [one.ask().reused for _ in range(5)] == [False, True, True, True, True]
-    assert diagnostics()["connections_opened"] == opened + 1
+    assert diagnostics().connections_opened == opened + 1
 
 
 def test_a_user_who_leaves_is_noticed_by_the_server(truth: Any, caller: Any) -> None:

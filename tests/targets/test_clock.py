@@ -13,16 +13,16 @@ import pytest
 
 from targets.client import loop
 from targets.client.http_client import diagnostics
+from targets.client.loop import ClockAlarm
 from targets.clock import Clock, Steps, apart
 from targets.exchange import Outcome
 from targets.target import Limits
-from targets.timerfd import ClockAlarm
 
 SECOND = 1_000_000_000
 
 
 def test_a_socket_keeps_the_kernel_taking_receive_times() -> None:
-    assert loop.pulse().keeper.getsockopt(socket.SOL_SOCKET, 35) == 1
+    assert loop.current().keeper.getsockopt(socket.SOL_SOCKET, 35) == 1
 
 
 class Injected:
@@ -38,7 +38,7 @@ class Injected:
 @pytest.fixture
 def injected() -> Iterator[Injected]:
     """The process's watch looks at the injected clock."""
-    clock, known = Injected(), loop.pulse()
+    clock, known = Injected(), loop.current()
     kept, known.watch = known.watch, Steps(clock)
     yield clock
     known.watch = kept
@@ -86,7 +86,7 @@ def test_exchanges_open_across_a_step_are_marked(truth: Any, caller: Any, inject
     gevent.sleep(0.1)
     injected.step = SECOND
     across = one.wait()[-1]
-    assert [round(step["step_s"]) for step in diagnostics()["clock_steps"]] == [1]
+    assert [round(step.step_s) for step in diagnostics().clock_steps] == [1]
     after = one.ask(prompt="after")
     assert [e.stepped for e in (before, across, after)] == [False, True, False]
     assert {e.outcome for e in (before, across, after)} == {Outcome.OK}

@@ -22,11 +22,11 @@ from itertools import count
 import gevent
 import pytest
 
-from targets.disaggregated.protocols import PROTOCOLS
 from targets.exchange import Outcome
 from targets.simulated.build import build
 from targets.simulated.server.leg_protocols import PROTOCOLS as SPOKEN
 from targets.target import Target
+from targets.wire.protocols import PROTOCOLS
 from tests import exchanging
 from tests.exchanging import run
 

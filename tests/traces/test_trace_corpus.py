@@ -180,7 +180,7 @@ def test_lines_are_strings_prompts_texts_or_what_the_user_said_last(tmp_path):
     )
     found = corpora.read(path)
     assert found._texts == ["a string", "a prompt", "a text", "user text", "seen:\n\nuser text"]
-    assert found.about() == {"source": path, "fingerprint": found.fingerprint, "texts": 5, "words": 11}
+    assert found.facts() == corpora.CorpusFacts(path, found.fingerprint, texts=5, words=11)
     packed = tmp_path / "packed"
     packed.write_bytes(gzip.compress(Path(path).read_bytes()))
     assert corpora.read(str(packed)).fingerprint == found.fingerprint != Corpus(["a string"]).fingerprint
@@ -224,11 +224,11 @@ def test_what_is_no_corpus_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_worker_refuses_a_corpus_that_is_missing_or_another(tmp_path):
-    about = corpora.read(path := written(tmp_path, "a b c")).about()
-    assert corpora.expected(about).about() == about
+    facts = corpora.read(path := written(tmp_path, "a b c")).facts()
+    assert corpora.expected(facts).facts() == facts
     written(tmp_path, "a b d")
     with pytest.raises(InputError, match="other texts than the master's"):
-        corpora.expected(about)
+        corpora.expected(facts)
     Path(path).unlink()
     with pytest.raises(InputError, match=r"corpus\.jsonl.*isn't on this worker's machine"):
-        corpora.expected(about)
+        corpora.expected(facts)

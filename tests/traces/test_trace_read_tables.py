@@ -245,3 +245,9 @@ def test_what_the_quick_way_takes_the_careful_way_takes_alike(tmp_path, drawn, u
         assert quick is None
         with pytest.raises(InputError):
             csv_table.read_carefully(source, columns, table, Options())
+
+
+@pytest.mark.parametrize("exponent", ["e-400000000", "E-400000000", "e-5"])
+def test_an_exponent_of_any_size_is_read(tmp_path, exponent):
+    text = f"due_s,prompt_tokens,output_tokens\n3{exponent},5,6\n1.5,7,8\n"
+    assert open_trace(written(tmp_path, text)).column("prompt_tokens").tolist() == [5, 7]

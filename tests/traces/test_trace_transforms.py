@@ -1,4 +1,4 @@
-"""Shapes: what stays, what goes, and that shards are a partition that respects sessions."""
+"""Shapes: what stays, what goes, and that the workers' parts are a partition that respects sessions."""
 
 import numpy as np
 import pytest
@@ -77,10 +77,10 @@ def test_children_of_requests_left_out_wait_for_nobody():
 
 @given(traces, st.integers(1, 5))
 def test_shards_are_a_partition_and_keep_sessions_whole(trace, count):
-    shards = [transforms.part_of(trace, number, count) for number in range(count)]
-    assert sorted(r.index for part in shards for r in part) == list(range(len(trace)))
+    parts = [transforms.part_of(trace, number, count) for number in range(count)]
+    assert sorted(r.index for part in parts for r in part) == list(range(len(trace)))
     for session in set(trace.column("session").tolist()) - {-1}:
-        assert sum(session in part.column("session") for part in shards) == 1
+        assert sum(session in part.column("session") for part in parts) == 1
 
 
 @given(traces, st.integers(2, 20_000))

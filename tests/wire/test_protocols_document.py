@@ -4,9 +4,9 @@ import re
 import tomllib
 from pathlib import Path
 
-from targets.disaggregated.protocols import PROTOCOLS
 from targets.targets_toml import KEYS, parse
 from targets.wire import WIRES, custom
+from targets.wire.protocols import PROTOCOLS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text(encoding="utf-8")
 TARGETS, FORMAT = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from targets.disaggregated.protocols import PROTOCOLS, Pair
 from targets.exchange import Outcome
 from targets.wire import WireError
+from targets.wire.protocols import PROTOCOLS, Pair
 
 ID = "00112233445566778899aabbccddeeff"
 ROOM = int(ID, 16) & (2**63 - 1) | 2**62

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from .rows import Options, Rows, beginning, linked, timed, within
 BLOCK = 4 << 20  # bytes parsed at a time
 DECIMAL = pa.decimal128(27, 9)  # its 38 digits hold it and its nanoseconds
 NUMBERS = "^(-?[0-9]{1,18}( -?[0-9]{1,18})*)?$"
+EXPONENT = re.compile(rb"(?:^|[0-9.])[eE][-+]?(?:[0-9]{3}|[0-9]{0,2}$)")  # of three digits, or cut by a read's end
 TIMES = ("due", "think")
 BOUNDS = {
     **dict.fromkeys(TIMES, (-LARGEST_INSTANT, LARGEST_INSTANT)),
@@ -139,7 +141,7 @@ def read_fast(source: Source, columns: list[str], table: TableFormat, options: O
 
 
 class _Decimal(io.RawIOBase):
-    """A table whose rows hold no x: Arrow would take 0x10 for a number."""
+    """A table of plain decimals. Arrow would take 0x10 for a number, and a large exponent (1e-400000000) crashes it."""
 
     def __init__(self, stream: io.BufferedReader) -> None:
         self._stream, self._header = stream, stream.readline()
@@ -150,7 +152,7 @@ class _Decimal(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         header, self._header = self._header, b""
         data = self._stream.read(size)
-        if b"x" in data or b"X" in data:
+        if b"x" in data or b"X" in data or ((b"e" in data or b"E" in data) and EXPONENT.search(data)):
             raise pa.ArrowInvalid("no decimal numbers")
         return header + data
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b32encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,16 @@ from ..files import Source
 LARGEST = 256_000_000  # characters of all texts: what one process holds, 1 byte each, 4 at most beyond Latin-1
 LONGEST_WORD = 30  # characters of the mean word beyond which words measure nothing (Chinese, base64)
 EXPECTED = "expected a JSON string, or an object with prompt, text or messages"
+
+
+@dataclass(frozen=True)
+class CorpusFacts:
+    """A corpus as plan.json and run.json have it: its file, and what that held."""
+
+    source: str
+    fingerprint: str
+    texts: int
+    words: int
 
 
 class Corpus:
@@ -42,14 +53,8 @@ class Corpus:
         self._texts = texts
         self._sizes = [len(text.split()) for text in texts]
 
-    def about(self) -> dict[str, Any]:
-        """What run.json records of it."""
-        return {
-            "source": self.where,
-            "fingerprint": self.fingerprint,
-            "texts": len(self._texts),
-            "words": sum(self._sizes),
-        }
+    def facts(self) -> CorpusFacts:
+        return CorpusFacts(self.where, self.fingerprint, len(self._texts), sum(self._sizes))
 
     def words(self, key: bytes, count: int, *, named: bool = True) -> str:
         """`count` whitespace-delimited words; a shorter passage of the same key is the beginning of a longer one.
@@ -97,15 +102,15 @@ def read(path: str) -> Corpus:
     return Corpus(texts, path)
 
 
-def expected(about: Mapping[str, Any]) -> Corpus:
-    """The corpus that a plan names by `about()`, from this machine's own file, which must hold the same texts."""
-    path = str(about["source"])
+def expected(facts: CorpusFacts) -> Corpus:
+    """The corpus that a plan names by its facts, from this machine's own file, which must hold the same texts."""
+    path = facts.source
     if not Path(path).is_file():
         raise InputError(
             "the prompts' corpus isn't on this worker's machine", where=path, remedy="copy it to the same path"
         )
     corpus = read(path)
-    if corpus.fingerprint != about["fingerprint"]:
+    if corpus.fingerprint != facts.fingerprint:
         raise InputError("holds other texts than the master's", where=path, remedy="copy the master's file")
     return corpus
 

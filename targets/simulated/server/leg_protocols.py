@@ -2,7 +2,7 @@
 
 A prefill leg has a key under which its KV cache waits; a decode leg names that key, and the server to take it from
 (LMCache's decode server is sent it instead). What a real server would wait for in vain, crash on or silently compute
-again is refused here in one line, so that a client's mistake is seen. Sources: see `targets.disaggregated.protocols`.
+again is refused here in one line, so that a client's mistake is seen. Sources: see `targets.wire.protocols`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import orjson
 from traces.trace import NS_PER_S
 
 from ...clock import monotonic_ns, realtime_ns
-from ...timerfd import Timerfd
+from ...linux import Timerfd
 from ..build import Endpoint
 from ..engine.job import Job
 from .metrics import Metrics

@@ -18,7 +18,7 @@ import orjson
 from aiohttp import web
 
 from ...clock import realtime_ns
-from ...unpaced import unpaced
+from ...linux import send_unpaced
 from ..build import Endpoint
 from ..engine.job import Job
 from ..engine.kv_memory import chain
@@ -267,7 +267,7 @@ async def serve(endpoint: Endpoint, options: Options, ready: Callable[[str], Non
             lambda: Stamped(handler()), options.host, options.port, backlog=4096, reuse_address=True
         )
         for listener in server.sockets:
-            unpaced(listener)
+            send_unpaced(listener)
         # A full collection over everything imported would hold a step up by tens of milliseconds.
         gc.collect()
         gc.freeze()

@@ -11,8 +11,8 @@ proxy would wait, and
 
 are measured, not inferred. Pools go round robin, and decode's moves on by one more whenever both are through, so that
 every pair is used. A prompt shorter than `local_prefill_below` tokens goes straight to decode, which then prefills it
-too: such an exchange has a decode leg only. One leg's failure is the exchange's. What the legs say to each other is in
-protocols.py.
+too: such an exchange has a decode leg only. One leg's failure is the exchange's. What ties the legs together is in
+targets/wire/protocols.py.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ import orjson
 
 from traces.errors import InputError
 
-from ..client.blocking import get
-from ..client.http import HttpError
-from ..client.http_client import HttpClient
 from ..clock import Clock
 from ..exchange import Call, Exchange, Outcome
 from ..target import Target
 from ..wire import WireError, lenient, openai
-from .protocols import PROTOCOLS, Leg, Pair
+from ..wire.protocols import PROTOCOLS, Leg, Pair
+from .blocking import get
+from .http import HttpError
+from .http_client import HttpClient
 
 Done = Callable[[Exchange], None]
 PREFILL = "prefill: "  # begins the error of an exchange that failed for its prefill leg

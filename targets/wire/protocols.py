@@ -1,4 +1,4 @@
-"""What the two legs of a disaggregated exchange say: bodies and headers in, bodies and headers out. Pure.
+"""The two legs of a disaggregated exchange: a one-leg request's body in, each leg's body and headers out. Pure.
 
 The client plays the proxy: it sends the prompt to a prefill server, which computes its KV cache and one token, then (or
 at once, where the protocol rendezvouses by itself) to a decode server, which fetches the cache and streams the answer.
@@ -18,9 +18,9 @@ examples/online_serving/disaggregated_serving/mooncake_connector/mooncake_connec
 examples/disagg_prefill/disagg_proxy_server.py; sglang sgl-router/py_src/sglang_router/mini_lb.py; TensorRT-LLM
 tensorrt_llm/serve/openai_disagg_service.py.
 
-LMCache's proxy streams prefill's first token, hears by ZMQ when the KV cache has arrived, and has decode go on from
-there. Here decode writes the whole answer, as with `disagg_proxy_server_first_token_from_decoder.py`, and is asked when
-prefill has answered: a real decode server that has not got the KV cache by then computes the prompt again.
+LMCache's proxy streams prefill's first token, learns by ZMQ when the KV cache has arrived, and has decode go on from
+there. Here decode writes the whole answer, as with `disagg_proxy_server_first_token_from_decoder.py`, and its request
+goes out when prefill has answered: a real decode server that lacks the KV cache then computes the prompt again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..exchange import Outcome
-from ..wire import WireError, lenient
+from . import lenient
+from .interface import WireError
 
 Body = dict[str, Any]
 Leg = tuple[Body, list[tuple[str, str]]]
@@ -50,7 +51,7 @@ class Pair:
 
     id       unique, 32 hex digits
     engine   name of prefill's engine, where the protocol asks for it (Mooncake)
-    options  ports and addresses that can't be told from the URLs: the target's labels of these names
+    options  ports and addresses that don't follow from the URLs: the target's labels of these names
     """
 
     prefill: str
@@ -104,9 +105,9 @@ def _same_id(pair: Pair) -> list[tuple[str, str]]:
 
 
 def _nixl_prefill(body: Body, pair: Pair) -> Leg:
-    wanted = {"do_remote_decode": True, "do_remote_prefill": False}
+    roles = {"do_remote_decode": True, "do_remote_prefill": False}
     unknown = dict.fromkeys(("remote_engine_id", "remote_block_ids", "remote_host", "remote_port"))
-    return {**one_token(body), "kv_transfer_params": {**wanted, **unknown}}, _same_id(pair)
+    return {**one_token(body), "kv_transfer_params": {**roles, **unknown}}, _same_id(pair)
 
 
 def _nixl_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
@@ -133,7 +134,7 @@ def _nccl_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
 
 def _mooncake_prefill(body: Body, pair: Pair) -> Leg:
     params = {"do_remote_decode": True, "do_remote_prefill": False, "transfer_id": f"xfer-{pair.id}"}
-    # The engine that decode is told is the one of rank 0.
+    # The engine in decode's body is the one of rank 0.
     return {**one_token(body), "kv_transfer_params": params}, [*_same_id(pair), ("X-data-parallel-rank", "0")]
 
 

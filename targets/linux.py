@@ -1,0 +1,114 @@
+"""What Linux does for a client and servers that must be exact to microseconds: a timer at an absolute instant, the
+receive time and the segments of a read, and writes that nothing holds back. Where a system lacks one of them, it is
+counted as missing or left out, but for `Timerfd`, which raises OSError.
+"""
+
+from __future__ import annotations
+
+import _socket
+import ctypes
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from traces.trace import NS_PER_S
+
+CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
+ABSTIME, CANCEL_ON_SET = 1, 2
+
+
+class _Itimerspec(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_long) for name in ("interval_s", "interval_ns", "value_s", "value_ns"))
+
+
+class Timerfd:
+    """One alarm as a file descriptor that any event loop can watch; `fd` is readable once it has gone off.
+
+    Event loops wait in whole milliseconds (asyncio, libev): a timerfd is exact to tens of microseconds. Python has
+    os.timerfd_create from 3.13 on; ctypes reaches it before. See timerfd_create(2).
+    """
+
+    def __init__(self, clock: int = CLOCK_MONOTONIC) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.fd: int = self._libc.timerfd_create(clock, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self.fd < 0:
+            raise OSError(ctypes.get_errno(), "timerfd_create")
+        self._spec = _Itimerspec()
+        self._by_reference = ctypes.byref(self._spec)
+
+    def set(self, at: int | None, flags: int = 0) -> None:
+        """Goes off at `at`, nanoseconds of its clock (an instant that has passed: at once); None: never."""
+        at = 0 if at is None else max(1, at)  # 0 means "disarm" to the kernel
+        self._spec.value_s, self._spec.value_ns = divmod(at, NS_PER_S)
+        if self._libc.timerfd_settime(self.fd, ABSTIME | flags, self._by_reference, None):
+            raise OSError(ctypes.get_errno(), "timerfd_settime")
+
+    def clear(self) -> None:
+        """Takes note of the alarm. OSError (ECANCELED) where its clock was set and it has CANCEL_ON_SET."""
+        with suppress(BlockingIOError):  # set anew since it went off
+            os.read(self.fd, 8)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+# The receive time of a read. The socket module doesn't have the option; its message is a timespec.
+
+SO_TIMESTAMPNS = 35 if sys.platform == "linux" else None
+_TIMESPEC = struct.Struct("@ll")
+timespec = _TIMESPEC.unpack  # a control message's data -> (seconds, nanoseconds) of CLOCK_REALTIME
+ANCILLARY = socket.CMSG_SPACE(_TIMESPEC.size)  # bytes of control messages that `recvmsg` needs room for
+
+
+def stamp_reads(sock: _socket.socket) -> None:
+    """Asks the kernel for the receive time of what the socket brings; without it reads are counted as unstamped."""
+    if SO_TIMESTAMPNS is not None:
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+
+
+class SegmentCount:
+    """Counts the segments of a TCP connection: did a read bring one segment?"""
+
+    __slots__ = ("_counted", "_sock")
+
+    _RECEIVED = struct.Struct("=128xQ16xI")  # of tcp_info: bytes that came in, and the segments that brought them
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self._sock = sock
+        self._counted: tuple[int, int] | None = (0, 0)  # reads and segments at the last count; None: not known
+
+    def one_read_one_segment(self, reads: int, read: int) -> bool:
+        """Did the last of so many reads, which brought `read` bytes all in all, bring one segment? It is known where
+        nothing waits now, nothing waited at the last count, and there were as many segments since then as reads."""
+        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, self._RECEIVED.size)
+        if len(info) < self._RECEIVED.size:
+            return False
+        received, segments = self._RECEIVED.unpack(info)
+        last, waiting = self._counted, received - read
+        alone = last is not None and reads - last[0] == segments - last[1]
+        nothing = waiting == 0 or (waiting == 1 and alone)  # the connection's end is counted as a byte
+        self._counted = (reads, segments) if nothing else None
+        return alone and nothing
+
+
+# Nothing may hold a write back.
+
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+
+def quick_ack(sock: _socket.socket) -> Callable[[], None] | None:
+    """What acknowledges at once all that a TCP socket has read (OSError: it is broken); None where that can't be."""
+    return None if _QUICKACK is None else partial(sock.setsockopt, socket.IPPROTO_TCP, _QUICKACK, 1)
+
+
+def send_unpaced(sock: socket.socket) -> None:
+    """For servers whose instants are what is measured: takes congestion control that sends at once what the window lets
+    through. BBR, where it is the machine's default, paces, and now and then delays a write by up to 40 ms. A listening
+    socket hands it on to those accepted."""
+    with suppress(OSError, AttributeError):  # a kernel that has no other; not TCP, not Linux
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")

@@ -1,0 +1,44 @@
+"""What a worker may send to the coordinator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadgen import plan as plans
+from loadgen import replays
+from loadgen.load import Load
+from loadgen.options import RunOptions
+from loadgen.run.coordinator import Coordinator
+from loadgen.run.messages import Assignment, Claim, Go, Message, decode, encode
+from targets.target import Target
+
+from .running import trace
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"kind": "conduct"}, "conduct"),
+        ({"kind": "ready"}, "message 'ready', field step: is missing"),
+        ({"kind": "ready", "step": "0"}, "expected a whole number"),
+        (encode(Go(0, 0, 0)), "only a coordinator sends"),
+    ],
+)
+def test_a_worker_that_sends_what_nobody_knows_is_lost(tmp_path: Path, raw: Mapping[str, Any], words: str) -> None:
+    target = Target("a", "http://127.0.0.1:9")
+    plan, traces = replays.planned(str(trace(tmp_path / "t.csv", 3)), target, Load(), RunOptions())
+    plans.save(plan, traces, tmp_path)
+    sent: list[Message] = []
+    coordinator = Coordinator(tmp_path, plan, ["w"], lambda message, _: sent.append(decode(message)), lambda _: True)
+    coordinator.deliver("w", encode(Claim(1, "h", "b")))
+    coordinator.deliver("w", raw)
+    assert coordinator.over.wait(10)
+    assert [type(message) for message in sent] == [Assignment]
+    assert words in coordinator.workers["w"].lost
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert (facts["ended"], facts["missing"]) == ("worker_lost", {"a": 3})
