@@ -5,30 +5,28 @@ unknown field and a missing one are mistakes. Each mistake is one InputError wit
 tuples that a dataclass declares. `to_plain` and `from_plain` do the same with dicts and lists, for channels that have
 their own bytes (Locust's messages).
 
-A field's metadata says where JSON differs from the dataclass: `named("phases")` gives its key; with LEFT_OUT a None is
-not written at all, with EMPTY it is written, and read, as {}.
+A field's metadata says where JSON differs from the dataclass: `named("phases")` gives its key; with LEFT_OUT its
+default is not written at all, with EMPTY a None is written, and read, as {}.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import orjson
 
 from .errors import InputError
 
-if TYPE_CHECKING:
-    from cattrs import Converter
-
 T = TypeVar("T")
 
 LEFT_OUT: Mapping[str, str] = {"none": "left out"}
 EMPTY: Mapping[str, str] = {"none": "{}"}
-EXPECTED = {bool: "true or false", int: "a whole number", str: "a text", bytes: "bytes"}
+SCALARS = {bool: "true or false", int: "a whole number", str: "a text", bytes: "bytes", float: "a number"}
 
 
 def named(key: str) -> Mapping[str, str]:
@@ -50,189 +48,112 @@ def from_json(kind: type[T], raw: bytes | str, where: str) -> T:
     return from_plain(kind, value, where)
 
 
-def to_plain(value: object) -> Any:
-    """The dataclass as dicts, tuples and scalars."""
-    return _converter().unstructure(value)
+def to_plain(value: Any) -> Any:
+    """The dataclass as dicts, lists and scalars."""
+    if is_dataclass(value):
+        kind: Any = type(value)
+        return {
+            key: {} if (item := getattr(value, field.name)) is None and none == "{}" else to_plain(item)
+            for key, field, none in _fields(kind)
+            if none != "left out" or getattr(value, field.name) != field.default
+        }
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value
 
 
 def from_plain(kind: type[T], raw: object, where: str) -> T:
     """The dataclass that `to_plain` gave. Raises InputError with `where` and the field."""
-    if not isinstance(raw, Mapping):
-        raise InputError("expected an object", where=where)
     try:
-        return _converter().structure(raw, kind)
-    except Exception as problem:
-        field, message = _mistake(problem)
-        raise InputError(message, where=f"{where}, field {field}" if field else where) from None
-
-
-@cache
-def _converter() -> Converter:
-    """Made at the first use: importing cattrs takes 60 ms."""
-    from cattrs import Converter
-
-    converter = Converter(forbid_extra_keys=True)
-    for kind in EXPECTED:
-        converter.register_structure_hook(kind, _scalar)
-    converter.register_structure_hook(float, _number)
-    converter.register_structure_hook_factory(_is_literal, _literal)
-    converter.register_structure_hook_factory(_is_tuple, lambda kind: _tuple(converter, kind))
-    converter.register_structure_hook_factory(_is_union, lambda kind: _union(converter, kind))
-    converter.register_structure_hook_factory(dataclasses.is_dataclass, lambda kind: _reader(converter, kind))
-    converter.register_unstructure_hook_func(lambda kind: kind is Any, lambda value: value)  # or it would be copied
-    converter.register_unstructure_hook_factory(dataclasses.is_dataclass, lambda kind: _writer(converter, kind))
-    return converter
-
-
-def _scalar(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise ValueError(_expected(EXPECTED[kind], value))
+        value: T = _read(kind, raw, "")
+    except _Mistake as mistake:
+        field = mistake.field.lstrip(".")
+        raise InputError(str(mistake), where=f"{where}, field {field}" if field else where) from None
     return value
 
 
-def _number(value: Any, _: type) -> float:
-    if type(value) not in (int, float):
-        raise ValueError(_expected("a number", value))
-    return float(value)
+class _Mistake(Exception):
+    """What is wrong with a field."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
-def _expected(what: str, value: object) -> str:
-    text = repr(value)
-    return f"expected {what}, got {text if len(text) <= 40 else text[:40] + '...'}"
+def _read(kind: Any, raw: Any, field: str) -> Any:
+    """The value of this kind. `field` is its place, such as ".steps[0].name"."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return raw
+    if is_dataclass(kind):
+        return _record(kind, raw, field)
+    if origin in (Union, types.UnionType):
+        return _union(arguments, raw, field)
+    if origin is tuple:
+        kinds = arguments[:1] * len(_is(list | tuple, raw, "a list", field)) if arguments[-1] is ... else arguments
+        if len(_is(list | tuple, raw, "a list", field)) != len(kinds):
+            raise _unexpected(f"a list of {len(kinds)}", raw, field)
+        return tuple(_read(of, item, f"{field}[{i}]") for i, (of, item) in enumerate(zip(kinds, raw, strict=True)))
+    if origin is list:
+        items = _is(list | tuple, raw, "a list", field)
+        return [_read(arguments[0], item, f"{field}[{i}]") for i, item in enumerate(items)]
+    if origin is not None and origin is not Literal and issubclass(origin, Mapping):
+        items = _is(Mapping, raw, "an object", field).items()
+        return {_read(arguments[0], key, field): _read(arguments[1], item, f"{field}.{key}") for key, item in items}
+    choices = arguments if origin is Literal else [member.value for member in kind] if issubclass(kind, Enum) else ()
+    if choices:
+        if raw not in choices:
+            raise _unexpected("one of " + ", ".join(map(str, choices)), raw, field)
+        return raw if origin is Literal else kind(raw)
+    if type(raw) is not kind and not (kind is float and type(raw) is int):
+        raise _unexpected(SCALARS[kind], raw, field)
+    return kind(raw)
 
 
-def _is_literal(kind: Any) -> bool:
-    return get_origin(kind) is Literal
+def _record(kind: Any, raw: Any, field: str) -> Any:
+    known = {key: each for key, each, _ in _fields(kind)}
+    if unknown := set(_is(Mapping, raw, "an object", field)) - set(known):
+        raise _Mistake("is unknown (written by another version?)", f"{field}.{min(unknown)}")
+    names, hints = {key: each.name for key, each in known.items()}, _hints(kind)
+    values = {names[key]: _read(hints[names[key]], item, f"{field}.{key}") for key, item in raw.items()}
+    for key, each in known.items():
+        if key not in raw and each.default is MISSING and each.default_factory is MISSING:
+            raise _Mistake("is missing", f"{field}.{key}")
+    return kind(**values)
 
 
-def _literal(kind: Any) -> Callable[[Any, Any], Any]:
-    choices = get_args(kind)
-
-    def structure(value: Any, _: Any) -> Any:
-        if value not in choices:
-            raise ValueError(_expected("one of " + ", ".join(map(str, choices)), value))
-        return value
-
-    return structure
-
-
-def _is_tuple(kind: Any) -> bool:
-    return get_origin(kind) is tuple
-
-
-def _tuple(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
-    """Lists only: cattrs would take a text for a tuple of its characters."""
-    from cattrs.errors import IterableValidationError, IterableValidationNote
-
-    arguments = get_args(kind)
-
-    def structure(value: Any, _: Any) -> Any:
-        if not isinstance(value, list | tuple):
-            raise ValueError(_expected("a list", value))
-        of = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(of) != len(value):
-            raise ValueError(_expected(f"a list of {len(of)}", value))
-        items, mistakes = [], []
-        for index, (item, item_kind) in enumerate(zip(value, of, strict=True)):
-            try:
-                items.append(converter.structure(item, item_kind))
-            except Exception as problem:
-                problem.add_note(IterableValidationNote("", index, item_kind))
-                mistakes.append(problem)
-        if mistakes:
-            raise IterableValidationError("", mistakes, kind)
-        return tuple(items)
-
-    return structure
-
-
-def _is_union(kind: Any) -> bool:
-    return get_origin(kind) in (Union, types.UnionType)
-
-
-def _union(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
+def _union(kinds: tuple[Any, ...], raw: Any, field: str) -> Any:
     """None, or the first of the kinds that fits; {} stands for None where a dataclass is expected."""
-    kinds = [argument for argument in get_args(kind) if argument is not type(None)]
-    optional = len(kinds) < len(get_args(kind))
-    empty = optional and any(map(dataclasses.is_dataclass, kinds))
-
-    def structure(value: Any, _: Any) -> Any:
-        if optional and (value is None or (empty and value == {})):
-            return None
-        for argument in kinds[:-1]:
-            try:
-                return converter.structure(value, argument)
-            except Exception:  # noqa: S112 - the last kind's mistake is reported
-                continue
-        return converter.structure(value, kinds[-1])
-
-    return structure
+    others = [kind for kind in kinds if kind is not types.NoneType]
+    if len(others) < len(kinds) and (raw is None or (raw == {} and any(map(is_dataclass, others)))):
+        return None
+    for kind in others[:-1]:
+        try:
+            return _read(kind, raw, field)
+        except _Mistake:  # the last kind's mistake is reported
+            continue
+    return _read(others[-1], raw, field)
 
 
-def _overrides(kind: Any) -> Any:
-    """Where JSON differs from the dataclass, as keyword arguments of cattrs' makers of hooks."""
-    from cattrs.gen import override
-
-    return {
-        field.name: override(
-            rename=field.metadata.get("key"), omit_if_default=field.metadata.get("none") == "left out" or None
-        )
-        for field in dataclasses.fields(kind)
-    }
+def _is(kind: Any, raw: Any, what: str, field: str) -> Any:
+    if not isinstance(raw, kind):
+        raise _unexpected(what, raw, field)
+    return raw
 
 
-def _reader(converter: Converter, kind: Any) -> Callable[[Any, Any], Any]:
-    from cattrs.gen import make_dict_structure_fn
-
-    of_mapping: Any = make_dict_structure_fn(kind, converter, **_overrides(kind))
-
-    def structure(value: Any, kind: Any) -> Any:
-        if not isinstance(value, Mapping):
-            raise ValueError(_expected("an object", value))
-        return of_mapping(value, kind)
-
-    return structure
+def _unexpected(what: str, raw: object, field: str) -> _Mistake:
+    text = repr(raw)
+    return _Mistake(f"expected {what}, got {text if len(text) <= 40 else text[:40] + '...'}", field)
 
 
-def _writer(converter: Converter, kind: Any) -> Callable[[Any], Any]:
-    from cattrs.gen import make_dict_unstructure_fn
-
-    to_mapping: Any = make_dict_unstructure_fn(kind, converter, **_overrides(kind))
-    empties = [_key(field) for field in dataclasses.fields(kind) if field.metadata.get("none") == "{}"]
-
-    def unstructure(value: Any) -> Any:
-        mapping = to_mapping(value)
-        for key in empties:
-            if mapping[key] is None:
-                mapping[key] = {}
-        return mapping
-
-    return unstructure if empties else to_mapping
+@cache
+def _fields(kind: Any) -> list[tuple[str, Field[Any], str]]:
+    """Each field's key in JSON, the field, and how its None is written."""
+    return [(field.metadata.get("key", field.name), field, field.metadata.get("none", "")) for field in fields(kind)]
 
 
-def _key(field: dataclasses.Field[Any]) -> str:
-    return str(field.metadata.get("key") or field.name)
-
-
-def _mistake(problem: BaseException) -> tuple[str, str]:
-    """The first mistake's field ("steps[0].name") and what is wrong with it."""
-    from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
-
-    if isinstance(problem, ForbiddenExtraKeysError):
-        return min(problem.extra_fields), "is unknown (written by another version?)"
-    if isinstance(problem, ClassValidationError):
-        keys = {field.name: _key(field) for field in dataclasses.fields(problem.cl)}
-        inside = [(first, keys[note.name]) for first, note in problem.group_exceptions()[0]]
-    elif isinstance(problem, IterableValidationError):
-        indices = [(first, note.index) for first, note in problem.group_exceptions()[0]]
-        inside = [(first, f"[{index}]" if isinstance(index, int) else str(index)) for first, index in indices]
-    else:
-        inside = []
-    for first, place in inside:
-        field, message = ("", "is missing") if isinstance(first, KeyError) else _mistake(first)
-        return place + (field if field.startswith("[") or not field else f".{field}"), message
-    if isinstance(problem, ClassValidationError | IterableValidationError):
-        return _mistake(problem.exceptions[0])
-    if isinstance(problem, AttributeError):  # cattrs took it for a mapping
-        return "", "expected an object"
-    return "", str(problem)
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)

@@ -67,7 +67,7 @@ def test_a_whole_number_is_a_number_and_what_is_absent_has_its_default() -> None
         ({"pieces": "ab"}, "f, field pieces: expected a list, got 'ab'"),
         ({"pieces": [{"count": 1, "more": 2}]}, "f, field pieces[0].more: is unknown (written by another version?)"),
         ({"by_name": {"a": {"count": 1.0}}}, "f, field by_name.a.count: expected a whole number, got 1.0"),
-        ({"by_name": [1]}, "f, field by_name: expected an object"),
+        ({"by_name": [1]}, "f, field by_name: expected an object, got [1]"),
         ({"window": [1]}, "f, field window: expected a list of 2, got [1]"),
         ({"window": [1, True]}, "f, field window[1]: expected a whole number, got True"),
         ({"mode": "quick"}, "f, field mode: expected one of fast, slow, got 'quick'"),
