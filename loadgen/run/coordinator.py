@@ -23,7 +23,7 @@ from reports.store.digests import Digests
 from targets.clock import realtime_ns
 from targets.telemetry.scraper import Scraper
 from traces.errors import InputError
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from .. import plan as plans
 from ..plan import Plan

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from targets.exchange import Exchange, Outcome
 from traces.errors import InputError
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from ..store import row_files
 

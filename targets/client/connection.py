@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from ..clock import realtime_ns
 from ..exchange import Exchange, Outcome

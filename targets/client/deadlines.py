@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple, TypeVar
 
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from ..exchange import Exchange, Outcome
 from ..limits import Limits

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from traces.errors import InputError
-from traces.trace import NS_PER_S, Request
+from traces.request import NS_PER_S, Request
 
 from ..client.blocking import Within, exchange
 from ..client.http import HttpError

@@ -22,7 +22,7 @@ from select import select
 from typing import IO
 
 from traces.errors import InputError
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from ..address import resolve
 from ..client.blocking import get
