@@ -26,7 +26,7 @@ from gevent.event import AsyncResult
 from gevent.pool import Pool
 
 from traces.errors import InputError
-from traces.trace import NS_PER_S, Request
+from traces.request import NS_PER_S, Request
 
 from ..client import loop
 from ..client.disaggregated import PREFILL

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from traces.errors import InputError
-from traces.trace import Request
+from traces.request import Request
 
 from ..client.sse import Decoder, SseError
 from ..exchange import Call, Exchange, Outcome

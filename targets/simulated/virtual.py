@@ -13,7 +13,7 @@ from math import inf
 
 import numpy as np
 
-from traces.trace import NS_PER_S, Request
+from traces.request import NS_PER_S, Request
 
 from ..exchange import Call, Exchange, Outcome
 from .build import Endpoint

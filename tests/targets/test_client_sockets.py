@@ -595,7 +595,7 @@ from targets.clock import Clock
 from targets.connecting import connect
 from targets.exchange import Call
 from targets.target import Target
-from traces.trace import Request
+from traces.request import Request
 over, client = [], HttpClient(Target("t", sys.argv[1], "m"), Clock())
 for index in range(60):
     call = Call(request=Request(index, 0, 1, 1), target="t", due=0, prompt="x")
