@@ -21,8 +21,8 @@ from traces import words
 from traces.corpus import Corpus
 from traces.prompts import Prompts
 from traces.reading import open_trace
+from traces.request import Request
 from traces.synthesis.workload import synthesise
-from traces.trace import Request
 
 ROWS = 16_800_000
 WEEK = 7 * 86400.0
