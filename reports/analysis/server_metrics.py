@@ -1,6 +1,6 @@
 """What the servers' own `/metrics` reported during the run, beside what the client measured.
 
-metrics.jsonl (`targets.telemetry.readings`) has a reading a second of each URL. Queue depth, running requests and KV
+metrics.jsonl (`targets.telemetry`) has a reading a second of each URL. Queue depth, running requests and KV
 use become a timeline; the phase histograms, read before and after, give the server's mean of each phase over the whole
 run, warm-up included, and the client's mean is taken over the same.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from targets.telemetry import readings as telemetry
-from targets.telemetry.readings import Reading
+from targets import telemetry
+from targets.telemetry import Reading
 from traces.request import NS_PER_S
 
 from ..store.run_folder import Run
