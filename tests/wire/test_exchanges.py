@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from targets.inspection.recording import Recording, facts, free_name, recording, replay
+from targets.recording import Recording, facts, free_name, recording, replay
 from targets.target import Target
 from targets.wire import WIRES, WireError
 from tests.exchanges import make_call, make_exchange
@@ -66,7 +66,7 @@ def test_every_type_has_a_stream_an_error_and_a_request(kind):
 
 @every_exchange
 def test_the_text_that_is_kept_is_all_of_it(kind, table, monkeypatch):
-    monkeypatch.setattr("targets.inspection.recording.EMPTY", make_exchange(text=[]))
+    monkeypatch.setattr("targets.recording.EMPTY", make_exchange(text=[]))
     exchange = replay(WIRES[kind], recording(table))
     assert exchange.chars == len(exchange.take_text() or "")
 
@@ -124,7 +124,7 @@ EVENTS = st.dictionaries(KEYS, VALUES, max_size=8)
 def test_nothing_that_a_server_sends_is_an_error_of_ours(kind, event, name):
     exchange = make_exchange(0, "", 0, 1, 1)
     try:
-        tokens = WIRES[kind].Reader().feed(json.dumps(event).encode(), name, exchange)
+        tokens = WIRES[kind].reader().feed(json.dumps(event).encode(), name, exchange)
     except WireError as error:
         assert len(str(error)) < 1000
     else:

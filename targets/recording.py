@@ -23,17 +23,25 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from traces.errors import InputError
-from traces.request import Request
+from traces.request import NS_PER_S, Request
 
-from ..client.sse import Decoder, SseError
-from ..exchange import Call, Exchange, Outcome
-from ..wire import RATE_LIMIT_STATUSES, WireError
-from ..wire import headers as wire_headers
-from ..wire.lenient import complaint_in
+from .client.blocking import Within, exchange
+from .client.http import HttpError
+from .client.http_client import HttpClient
+from .client.sse import Decoder, SseError
+from .clock import Clock, monotonic_ns
+from .connecting import connect
+from .exchange import Call, Exchange, Outcome
+from .rules import Limits
+from .target import Target
+from .wire import RATE_LIMIT_STATUSES, Reader, Wire, WireError
+from .wire import headers as wire_headers
+from .wire.lenient import complaint_in
 
 EMPTY = Exchange(Call(request=Request(0, 0, 0, 0), target="", due=0))
 KEPT_HEADERS = re.compile(r"content-type|date|retry-after.*|(x-|anthropic-)?ratelimit-.*|.*request-id|.*region")
@@ -75,7 +83,7 @@ def free_name(name: str, text: str, where: str) -> str:
     return free
 
 
-def replay(wire: Any, answer: Recording, pieces: Iterable[bytes] | None = None) -> Exchange:
+def replay(wire: Wire, answer: Recording, pieces: Iterable[bytes] | None = None) -> Exchange:
     """The exchange that an answer makes, read in these pieces (default: whole). `token_events` has an entry for each
     event with tokens, and it has their counts; there are no instants."""
     exchange = dataclasses.replace(EMPTY, status=answer.status)
@@ -86,12 +94,12 @@ def replay(wire: Any, answer: Recording, pieces: Iterable[bytes] | None = None) 
         exchange.outcome = Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR
         exchange.error = complaint_in(answer.body)
         return exchange
-    reader = wire.Reader()
+    reader = wire.reader()
     try:
         for tokens in _read(reader, answer, [answer.body] if pieces is None else pieces, exchange):
             if tokens:
                 exchange.token_events.append(tokens)
-        whole = reader.finished or getattr(reader, "open_ended", False)
+        whole = reader.finished or reader.open_ended
         exchange.outcome = Outcome.OK if whole else Outcome.TRUNCATED
     except WireError as error:
         exchange.outcome, exchange.error = error.outcome, str(error)
@@ -100,7 +108,7 @@ def replay(wire: Any, answer: Recording, pieces: Iterable[bytes] | None = None) 
     return exchange
 
 
-def _read(reader: Any, answer: Recording, pieces: Iterable[bytes], exchange: Exchange) -> Iterable[int]:
+def _read(reader: Reader, answer: Recording, pieces: Iterable[bytes], exchange: Exchange) -> Iterable[int]:
     if "json" in answer.headers.get("content-type", ""):
         yield reader.answer(b"".join(pieces), exchange)
         return
@@ -140,3 +148,60 @@ def _body(body: bytes) -> str:
     if "'''" in text or re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text):
         return f"body = {_value(text)}"
     return f"body = '''\n{text}'''"
+
+
+class _WithinLimits(Within):
+    """A target's limits, as a run has them: what is no token (a ping) ends no wait for one."""
+
+    def __init__(self, limits: Limits, wire: Wire) -> None:
+        super().__init__(limits.request_s)
+        self._limits, self._reader, self._decoder, self._exchange = (
+            limits,
+            wire.reader(),
+            Decoder(),
+            dataclasses.replace(EMPTY),
+        )
+        self._wait(limits.connect_s, "no connection")
+
+    def _wait(self, seconds: float, without: str) -> None:
+        self._next = monotonic_ns() + round(seconds * NS_PER_S), f"{without} within {seconds:g} s"
+
+    def sent(self) -> None:
+        self._wait(self._limits.first_token_s, "no first token")
+
+    def received(self, piece: bytes) -> None:
+        with suppress(WireError, SseError):  # whoever reads the recording reports what is wrong with it
+            events = self._decoder.feed(piece)
+            if sum(self._reader.feed(data, name, self._exchange) for data, name in events):
+                self._wait(self._limits.silence_s, "no further token")
+
+    def limit(self) -> tuple[int, str]:
+        return min(super().limit(), self._next)
+
+
+def record(target: Target, prompt: str, tokens: int, source: str = "") -> tuple[Recording, Exchange]:
+    """A target's answer to one prompt, and what our reader finds in it. `source`: which server it is, for the record.
+    Raises InputError where there is no answer."""
+    request = Request(0, 0, len(prompt.split()), tokens)
+    wire, recording = fetch(target, Call(request=request, target=target.name, due=0, prompt=prompt), source)
+    return recording, replay(wire, recording)
+
+
+def fetch(target: Target, call: Call, source: str = "") -> tuple[Wire, Recording]:
+    """The target's wire format and what it answers. Raises InputError where there is no answer."""
+    client = connect(target, Clock())
+    if not isinstance(client, HttpClient):
+        raise InputError("can be recorded on one leg only", where=target.url)
+    path, own, body = client.wire.request(call, target)
+    payload = client.head.payload(path, [*own, ("Connection", "close")], body)
+    try:
+        response, answer = exchange(client.address, payload, _WithinLimits(target.limits, client.wire), client.tls)
+    except TimeoutError as error:
+        raise InputError(str(error), where=target.url) from None
+    except (OSError, HttpError) as error:
+        raise InputError(f"no answer: {error}", where=target.url) from None
+    finally:
+        client.close()
+    headers = {name: client.head.clean(value) for name, value in response.headers.items()}
+    answer = client.head.clean(answer.decode("latin-1")).encode("latin-1")  # each byte a character, and back
+    return client.wire, Recording(response.status, answer, headers, source)
