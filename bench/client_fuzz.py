@@ -20,7 +20,7 @@ from targets.target import Limits, Target
 from targets.wire import WIRES
 from tests.targets import hostile
 from tests.targets.scripted import Scripted
-from traces.trace import Request
+from traces.request import Request
 
 AT_ONCE = 40
 GROWTH = 64  # MB

@@ -19,7 +19,7 @@ from targets.client.http_client import HttpClient
 from targets.clock import Clock, cpu_ns, monotonic_ns
 from targets.exchange import Call, Exchange
 from targets.target import Target
-from traces.trace import Request
+from traces.request import Request
 
 AT_ONCE = 64
 SETTLED = 0.25  # of all requests: what grew until then is pools and caches

@@ -21,8 +21,8 @@ from traces.prompts import words
 from traces.prompts.corpus import Corpus
 from traces.prompts.prompts import Prompts
 from traces.reading import open_trace
+from traces.request import Request
 from traces.synthesis.workload import synthesise
-from traces.trace import Request
 
 ROWS = 16_800_000
 WEEK = 7 * 86400.0

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from targets.limits import FieldError, Limits
+from targets.rules import FieldError, Limits
 from traces.errors import InputError
 
 from .secrets import sheltered

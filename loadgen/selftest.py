@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from traces.errors import RunFailed
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 CLIENT = (sys.executable, "-m", "loadgen.selftest")
 
@@ -183,7 +183,7 @@ def main() -> None:
     from targets.clock import Clock, cpu_ns
     from targets.exchange import Call, Exchange
     from targets.target import Target
-    from traces.trace import Request
+    from traces.request import Request
     from traces.typed_json import to_plain
 
     load = json.loads(sys.argv[1])

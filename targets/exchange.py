@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from traces.trace import NS_PER_S, Request
+from traces.request import NS_PER_S, Request
 
 TEXT_LIMIT = 1 << 20  # characters of an answer that are kept to be counted
 

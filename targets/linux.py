@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
 ABSTIME, CANCEL_ON_SET = 1, 2

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from targets.exchange import Call, Exchange
-from traces.trace import Request
+from traces.request import Request
 
 OF_REQUEST = {"session", "turn", "prefix", "parent", "think"}
 OF_CALL = {field.name for field in fields(Call)} - {"request", "target", "due"}

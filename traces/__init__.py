@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from .prompts.corpus import Corpus
     from .prompts.prompts import Prompts
     from .reading import open_trace
+    from .request import Request
     from .statistics import Statistics, describe
     from .synthesis.fit import fit
     from .synthesis.workload import Workload, synthesise
-    from .trace import Request, Trace, build
+    from .trace import Trace, build
     from .transforms import cap_context, clip, limit, merge, only, pace, repeat, scale_rate, speedup
     from .writing import write
 
@@ -37,7 +38,8 @@ _HOMES = {
     "statistics": ("Statistics", "describe"),
     "synthesis.fit": ("fit",),
     "synthesis.workload": ("Workload", "synthesise"),
-    "trace": ("Request", "Trace", "build"),
+    "request": ("Request",),
+    "trace": ("Trace", "build"),
     "transforms": ("cap_context", "clip", "limit", "merge", "only", "pace", "repeat", "scale_rate", "speedup"),
     "writing": ("write",),
 }

@@ -1,4 +1,4 @@
-"""`Request`, a row of what should happen, and `Trace`, all rows as columns.
+"""`Trace`: all rows of what should happen (`request.Request`) as columns.
 
 Instants and gaps are integer nanoseconds; `NS_PER_S` turns them into seconds.
 """
@@ -15,34 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One row of a trace: what a user requests, and when.
-
-    due            nanoseconds from the trace's start (exact: every unit met in public traces lands on them)
-    prompt_tokens  length of the prompt, shared prefix included
-    output_tokens  length of the answer that the trace saw
-    session, turn  session number (-1: none) and position in it, from 0
-    prefix         ids of the prompt's leading blocks; equal ids are equal text (`Trace.block_tokens` has their sizes)
-    parent, think  index of the request that must be done before this one is sent in a closed loop (-1: none), and
-                   the nanoseconds its user then thinks
-    """
-
-    index: int
-    due: int
-    prompt_tokens: int
-    output_tokens: int
-    session: int = -1
-    turn: int = 0
-    prefix: tuple[int, ...] = ()
-    parent: int = -1
-    think: int = 0
-
+from .request import NS_PER_S as NS_PER_S
+from .request import Request as Request
 
 Columns = dict[str, Any]  # lists or arrays by column name
 Notes = dict[str, Any]  # what a reader noticed, JSON-able
-NS_PER_S = 1_000_000_000
 LATEST = 2**62  # ns, of any instant: 146 years
 
 SCHEMA = pa.schema(

@@ -23,34 +23,13 @@ from reports.store.digests import Digests
 from targets.clock import realtime_ns
 from targets.telemetry.scraper import Scraper
 from traces.errors import InputError
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from .. import plan as plans
 from ..plan import Plan
+from . import messages
 from .link import PIECE, boot_id
-from .messages import (
-    Ack,
-    Assignment,
-    Claim,
-    Failed,
-    Fetch,
-    Final,
-    Finish,
-    FromCoordinator,
-    Go,
-    LaneProgress,
-    Message,
-    Over,
-    Piece,
-    Ping,
-    Pong,
-    ProgressUpdate,
-    Ready,
-    Refused,
-    Rows,
-    decode,
-    encode,
-)
+from .messages import Final, FromCoordinator, LaneProgress, Message, decode, encode
 from .record import Record, WorkerEnd
 
 LEAD = 300_000_000  # nanoseconds from the announcement of a step to its first instant
@@ -134,7 +113,7 @@ class Coordinator:
         """Ends the run early and waits until the workers have handed over what they have."""
         if not self.over.is_set():
             self.interrupted = True
-            self._send_all(Finish())
+            self._send_all(messages.Finish())
             self.over.wait()
 
     def progress(self) -> dict[str, TargetProgress]:
@@ -189,7 +168,7 @@ class Coordinator:
             start = 0 if upcoming == 0 else self._now() + LEAD
             self.step = upcoming
             self.record.step_started(upcoming, start, self.origin)
-            self._send_all(Go(upcoming, self.origin, start))
+            self._send_all(messages.Go(upcoming, self.origin, start))
 
     def _now(self) -> int:
         """Nanoseconds from the run's start."""
@@ -224,7 +203,7 @@ class Coordinator:
     def _take(self, client: str, raw: Mapping[str, object]) -> None:
         worker = self.workers.get(client)
         if worker is None:
-            self._send(Refused("this run has begun without it"), client)
+            self._send(messages.Refused("this run has begun without it"), client)
             return
         worker.last_message_ns = realtime_ns()
         try:
@@ -234,36 +213,36 @@ class Coordinator:
 
     def _answer(self, worker: WorkerState, message: Message) -> None:
         match message:
-            case Claim():
+            case messages.Claim():
                 self._assign(worker, message)
-            case Ping():
-                self._send(Pong(message.number, realtime_ns()), worker.client)
-            case Fetch():
+            case messages.Ping():
+                self._send(messages.Pong(message.number, realtime_ns()), worker.client)
+            case messages.Fetch():
                 self._send_piece(worker, message)
-            case Ready():
+            case messages.Ready():
                 worker.ready = message.step
-            case Over():
+            case messages.Over():
                 worker.over = message.step
                 self.record.unsent(message.step, message.unsent)
-            case ProgressUpdate():
+            case messages.ProgressUpdate():
                 worker.lanes = message.lanes
-            case Rows():
+            case messages.Rows():
                 self._write_rows(worker, message)
-                self._send(Ack(message.sequence), worker.client)
+                self._send(messages.Ack(message.sequence), worker.client)
             case Final():
                 self._keep_final(worker, message)
-                self._send(Ack(message.sequence), worker.client)
-            case Failed():
+                self._send(messages.Ack(message.sequence), worker.client)
+            case messages.Failed():
                 self._lose(worker, message.error)
             case _:
                 self._lose(worker, f"it sent what only a coordinator sends: {type(message).__name__}")
 
-    def _assign(self, worker: WorkerState, claim: Claim) -> None:
+    def _assign(self, worker: WorkerState, claim: messages.Claim) -> None:
         if worker.pid:
-            self._send(Refused("it has its part already"), worker.client)
+            self._send(messages.Refused("it has its part already"), worker.client)
             return
         worker.pid, worker.host = claim.pid, claim.host
-        assignment = Assignment(
+        assignment = messages.Assignment(
             part=worker.number,
             of=len(self.workers),
             plan=plans.dumps(self.plan),
@@ -274,9 +253,9 @@ class Coordinator:
         )
         self._send(assignment, worker.client)
         if self.interrupted:
-            self._send(Finish(), worker.client)
+            self._send(messages.Finish(), worker.client)
 
-    def _send_piece(self, worker: WorkerState, fetch: Fetch) -> None:
+    def _send_piece(self, worker: WorkerState, fetch: messages.Fetch) -> None:
         """Files of the plan only."""
         if fetch.file not in {arm.file for step in self.plan.steps for arm in step.arms}:
             return
@@ -285,9 +264,9 @@ class Coordinator:
             source.seek(fetch.at)
             data = source.read(PIECE)
             more = source.tell() < path.stat().st_size
-        self._send(Piece(fetch.file, fetch.at, data, more), worker.client)
+        self._send(messages.Piece(fetch.file, fetch.at, data, more), worker.client)
 
-    def _write_rows(self, worker: WorkerState, rows: Rows) -> None:
+    def _write_rows(self, worker: WorkerState, rows: messages.Rows) -> None:
         """A piece of a row file; a piece that comes twice is written to the same place."""
         name = Path(rows.file).name
         if name.startswith(f"{worker.number}-") and name.endswith(".parquet"):

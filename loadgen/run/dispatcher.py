@@ -18,7 +18,7 @@ from targets.clock import Clock, monotonic_ns
 from targets.connecting import Client
 from targets.exchange import Call, Exchange, Outcome
 from targets.linux import Timerfd
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from ..plan import Arm, Step
 from .prompt_buffer import PromptBuffer

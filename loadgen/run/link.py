@@ -19,23 +19,8 @@ from gevent.queue import Empty, Queue
 from targets.clock import monotonic_ns, realtime_ns
 from traces.errors import InputError
 
-from .messages import (
-    Ack,
-    Assignment,
-    Claim,
-    Fetch,
-    Final,
-    Finish,
-    FromWorker,
-    Message,
-    Piece,
-    Ping,
-    Pong,
-    Refused,
-    Rows,
-    decode,
-    encode,
-)
+from . import messages
+from .messages import Final, FromWorker, Message, decode, encode
 
 M = TypeVar("M", bound=Message)
 
@@ -70,19 +55,19 @@ class Link:
     def finish(self) -> None:
         """Ends all waiting. Never blocks."""
         self.finishing = True
-        self._inbox.put(Finish())
+        self._inbox.put(messages.Finish())
 
     def post(self, message: FromWorker) -> None:
         self._send(encode(message))
 
-    def claim(self) -> Assignment:
+    def claim(self) -> messages.Assignment:
         """This process's part of the run. Raises RefusedError where there is none."""
-        self.post(Claim(os.getpid(), platform.node(), boot_id()))
+        self.post(messages.Claim(os.getpid(), platform.node(), boot_id()))
         while True:
             message = self._next(None)
-            if isinstance(message, Assignment):
+            if isinstance(message, messages.Assignment):
                 return message
-            if isinstance(message, Refused):
+            if isinstance(message, messages.Refused):
                 raise RefusedError(message.why)
             if self.finishing:
                 raise RefusedError("the run has ended")
@@ -91,7 +76,7 @@ class Link:
         """The next message of that kind with those values; None when the run is to finish or the time (s) is over.
         Other messages are dropped."""
         limit = None if timeout is None else time.monotonic() + timeout
-        while not self.finishing or kind is Ack:
+        while not self.finishing or kind is messages.Ack:
             try:
                 message = self._next(None if limit is None else max(0.0, limit - time.monotonic()))
             except Empty:
@@ -106,13 +91,13 @@ class Link:
             raise message
         return message
 
-    def post_surely(self, message: Rows | Final) -> bool:
+    def post_surely(self, message: messages.Rows | Final) -> bool:
         """Numbers the message and sends it until it is acknowledged. False where it never was."""
         self._sequence += 1
         numbered = replace(message, sequence=self._sequence)
         for _ in range(TRIES):
             self.post(numbered)
-            if self.expect(Ack, PATIENCE, sequence=self._sequence) is not None:
+            if self.expect(messages.Ack, PATIENCE, sequence=self._sequence) is not None:
                 return True
         return False
 
@@ -126,8 +111,8 @@ class Link:
         trips: list[tuple[int, int]] = []  # duration, offset
         for number in range(PINGS):
             sent = monotonic_ns()
-            self.post(Ping(number))
-            pong = self.expect(Pong, PATIENCE, number=number)
+            self.post(messages.Ping(number))
+            pong = self.expect(messages.Pong, PATIENCE, number=number)
             if pong is not None:
                 trip = monotonic_ns() - sent
                 trips.append((trip, realtime_ns() - trip // 2 - pong.now))
@@ -152,9 +137,9 @@ class Link:
         partial.rename(path)
         return path
 
-    def _piece(self, file: str, at: int) -> Piece:
-        self.post(Fetch(file, at))
-        piece = self.expect(Piece, PATIENCE * TRIES, file=file, at=at)
+    def _piece(self, file: str, at: int) -> messages.Piece:
+        self.post(messages.Fetch(file, at))
+        piece = self.expect(messages.Piece, PATIENCE * TRIES, file=file, at=at)
         if piece is None:
             raise InputError("the master didn't send the trace", where=file)
         return piece
@@ -164,10 +149,10 @@ class Link:
         with path.open("rb") as source:
             while data := source.read(PIECE):
                 at = source.tell() - len(data)
-                self.post_surely(Rows(path.name, at, data))
+                self.post_surely(messages.Rows(path.name, at, data))
 
 
-def is_shared(assignment: Assignment) -> bool:
+def is_shared(assignment: messages.Assignment) -> bool:
     """Is the run's folder this machine's as well? A secret in it proves it."""
     try:
         return (Path(assignment.folder) / ".shared").read_text() == assignment.secret

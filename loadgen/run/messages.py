@@ -158,23 +158,10 @@ FromCoordinator = Assignment | Refused | Pong | Piece | Go | Ack | Finish
 Message = FromWorker | FromCoordinator
 
 KINDS: dict[str, type[Message]] = {
-    "claim": Claim,
-    "ping": Ping,
-    "fetch": Fetch,
-    "ready": Ready,
-    "over": Over,
-    "progress": ProgressUpdate,
-    "rows": Rows,
-    "final": Final,
-    "failed": Failed,
-    "assignment": Assignment,
-    "refused": Refused,
-    "pong": Pong,
-    "piece": Piece,
-    "go": Go,
-    "ack": Ack,
-    "finish": Finish,
-}
+    "claim": Claim, "ping": Ping, "fetch": Fetch, "ready": Ready, "over": Over, "progress": ProgressUpdate,
+    "rows": Rows, "final": Final, "failed": Failed,
+    "assignment": Assignment, "refused": Refused, "pong": Pong, "piece": Piece, "go": Go, "ack": Ack, "finish": Finish,
+}  # fmt: skip
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
 

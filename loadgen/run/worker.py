@@ -36,7 +36,7 @@ from targets.exchange import Exchange
 from traces.errors import InputError
 from traces.prompts import corpus as corpora
 from traces.prompts.prompts import Prompts
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 from traces.transforms import part_of
 
 from .. import certificate

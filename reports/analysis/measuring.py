@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from targets.exchange import Outcome
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from ..store.digests import METRICS, Digests
 from ..store.run_folder import Run

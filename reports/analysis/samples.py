@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from ..store.digests import UNADJUSTED
 from ..store.run_folder import Key, Run

@@ -16,7 +16,7 @@ import numpy as np
 
 from targets.telemetry import readings as telemetry
 from targets.telemetry.readings import Reading
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from ..store.run_folder import Run
 from ..store.run_json import TargetFacts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from .gates import OBJECTIVES
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from .. import number_format
 from . import quantiles

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from ..analysis import durations
 from ..store.run_folder import Run

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from ..analysis import overload, slices
 from ..analysis.durations import HEADLINES

@@ -26,7 +26,7 @@ from fastdigest import TDigest
 from targets.exchange import Exchange
 from traces.errors import InputError
 from traces.files import write_whole
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 from traces.typed_json import from_json, named, to_json
 
 Origin = Literal["workers", "rows"]

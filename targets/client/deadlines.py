@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import astuple
 from typing import Generic, NamedTuple, TypeVar
 
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from ..exchange import Exchange, Outcome
-from ..limits import Limits
+from ..rules import Limits
 
 Key = TypeVar("Key")
 

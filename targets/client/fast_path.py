@@ -21,7 +21,7 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any
 
-from traces.trace import Request
+from traces.request import Request
 
 from ..exchange import Call, Exchange
 from ..wire import WireError

@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol
 
 import gevent
 
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from .. import clock
 from ..linux import CANCEL_ON_SET, CLOCK_REALTIME, Timerfd, stamp_reads

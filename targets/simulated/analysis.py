@@ -12,7 +12,7 @@ from math import inf
 
 import numpy as np
 
-from traces.trace import Request
+from traces.request import Request
 
 from . import sizing
 from .build import Endpoint, SimulatedTarget, build

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from math import ceil, inf
 
 from traces.errors import InputError
-from traces.trace import Request
+from traces.request import Request
 
 from .build import Endpoint, build
 from .engine.disaggregation import Disaggregated

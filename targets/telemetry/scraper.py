@@ -22,14 +22,14 @@ from select import select
 from typing import IO
 
 from traces.errors import InputError
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from ..address import resolve
 from ..client.blocking import get
 from ..client.http import HttpError
 from ..clock import Clock, monotonic_ns
+from ..rules import loopback, port, split
 from ..target import Target
-from ..url import loopback, port, split
 from ..wire import lenient
 from .readings import AFTER, BEFORE, DURING, FILE, Reading
 

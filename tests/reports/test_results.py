@@ -19,7 +19,7 @@ from targets.exchange import Call, Exchange, Outcome
 from tests.exchanges import make_exchange
 from tests.reports import made
 from traces.errors import InputError
-from traces.trace import Request
+from traces.request import Request
 
 
 def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ import sys, time
 from pathlib import Path
 from reports.store.row_files import Writer
 from targets.exchange import Call, Exchange
-from traces.trace import Request
+from traces.request import Request
 writer = Writer(Path(sys.argv[1]), 0)
 for index in range(100_000):
     writer.append(Exchange(Call(request=Request(index, 0, 1, 1), target="t", due=0)))

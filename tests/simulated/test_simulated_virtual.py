@@ -15,8 +15,8 @@ from targets.simulated.virtual import simulate
 from tests.public_traces import public_trace
 from traces.errors import InputError
 from traces.reading import open_trace
+from traces.request import Request
 from traces.synthesis.workload import synthesise
-from traces.trace import Request
 
 SECOND = 1_000_000_000
 

@@ -21,7 +21,7 @@ from targets.client.http_client import HttpClient, diagnostics
 from targets.clock import Clock
 from targets.connecting import connect
 from targets.exchange import Call, Exchange, Outcome
-from targets.inspection.fetch import fetch
+from targets.recording import fetch
 from targets.target import Limits, Target
 from targets.wire import chat
 from tests.exchanges import make_call
@@ -596,7 +596,7 @@ from targets.clock import Clock
 from targets.connecting import connect
 from targets.exchange import Call
 from targets.target import Target
-from traces.trace import Request
+from traces.request import Request
 over, client = [], HttpClient(Target("t", sys.argv[1], "m"), Clock())
 for index in range(60):
     call = Call(request=Request(index, 0, 1, 1), target="t", due=0, prompt="x")

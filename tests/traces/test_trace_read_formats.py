@@ -11,7 +11,7 @@ from traces.errors import InputError
 from traces.formats import weka
 from traces.formats.conversations import tokens
 from traces.reading import open_trace
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 from traces.writing import write
 
 

@@ -10,7 +10,7 @@ import pytest
 import targets
 from loadgen.options import TargetOptions
 from targets import Limits, Target
-from targets.limits import FieldError
+from targets.rules import FieldError
 from targets.targets_toml import parse
 from traces.errors import InputError
 

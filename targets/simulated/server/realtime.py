@@ -20,7 +20,7 @@ from pathlib import Path
 
 import orjson
 
-from traces.trace import NS_PER_S
+from traces.request import NS_PER_S
 
 from ...clock import monotonic_ns, realtime_ns
 from ...linux import Timerfd
