@@ -91,5 +91,5 @@ class Reader:
 
 
 def _outcome(data: dict[str, Any]) -> Outcome:
-    kind = lenient.mapping(data.get("error")).get("type")
+    kind = lenient.name(lenient.mapping(data.get("error")).get("type"))
     return Outcome.RATE_LIMITED if kind in OVERLOADED else Outcome.HTTP_ERROR

@@ -56,7 +56,7 @@ def _requests(turns: list[tuple[str, str]], session: int, rows: Rows, log: Conve
             continue
         prefix = log.prefix(turns[:position])
         rows.add(
-            0,
+            None,
             {
                 "due": due,
                 "prompt_tokens": log.length(prefix),

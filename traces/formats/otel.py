@@ -39,7 +39,7 @@ def read(sources: list[Source], options: Options) -> Trace:
             except BadCell as error:
                 rows.bad(None, BadCell(error.column, f"span {number}: {error.message}"), source.name)
     for key, row in enumerate(_linked(calls)):
-        rows.add(0, row, key)
+        rows.add(None, row, key)
     return rows.trace("otel", log.sizes)
 
 

@@ -52,7 +52,7 @@ def _session(requests: Any, rows: Rows, where: str, session: int, offset: int) -
             else:
                 row = _row(request, session, offset, 0, answered[-1][1] if answered else None)
                 answered.append((row["due"] + _service(request), len(rows)))
-                rows.add(number, row)
+                rows.add(None, row)
         except BadCell as error:
             rows.bad(None, BadCell(error.column, f"request {number}: {error.message}"), where)
 
@@ -74,7 +74,7 @@ def _sub_agent(
             if number == 1:
                 row["think"] = begun - born[0] if born else 0
             parent = len(rows)
-            rows.add(number, row)
+            rows.add(None, row)
         except BadCell as error:
             rows.bad(None, BadCell(error.column, f"sub-agent's request {number}: {error.message}"), where)
 
