@@ -11,9 +11,9 @@ from rich.console import Console
 
 from reports.store.run_json import EmbeddedFacts
 from targets.target import Target
+from traces import corpus as corpora
+from traces.corpus import CorpusFacts
 from traces.errors import InputError, RunFailed
-from traces.prompts import corpus as corpora
-from traces.prompts.corpus import CorpusFacts
 from traces.trace import Trace
 
 from . import folders, pacing, preflight, secrets

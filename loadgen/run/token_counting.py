@@ -14,7 +14,7 @@ import gevent
 from gevent.queue import Queue
 
 from targets.exchange import Exchange
-from traces.prompts.tokenizer import counter
+from traces.words import counter
 
 log = logging.getLogger(__name__)
 

@@ -33,9 +33,9 @@ from targets.client.http_client import diagnostics
 from targets.clock import Clock
 from targets.connecting import connect
 from targets.exchange import Exchange
+from traces import corpus as corpora
 from traces.errors import InputError
-from traces.prompts import corpus as corpora
-from traces.prompts.prompts import Prompts
+from traces.prompts import Prompts
 from traces.request import NS_PER_S
 from traces.transforms import part_of
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.cli.trace import trace as commands
-from traces.formats import columns
+from traces.formats import tables
 from traces.reading import open_trace
 from traces.synthesis.workload import WORKLOADS, synthesise
 
@@ -20,9 +20,9 @@ def examples() -> list[str]:
 
 def formats() -> set[str]:
     """Names of all formats: those of the tables, and what the readers of other formats call their traces."""
-    readers = "".join(path.read_text() for path in Path(columns.__file__).parent.glob("*.py"))
+    readers = "".join(path.read_text() for path in Path(tables.__file__).parent.glob("*.py"))
     named = re.findall(r'(?:rows\.trace\(\s*|\bname=)"([\w-]+)"', readers)
-    return {table.name for table in columns.TABLES} - {"vidur-lengths"} | set(named)
+    return {table.name for table in tables.TABLES} - {"vidur-lengths"} | set(named)
 
 
 def test_the_formats_are_found():

@@ -169,7 +169,7 @@ def read(method, kind, *arguments):
     """By `feed` or `answer` of the type's reader: what comes out is bounded and of the right type."""
     exchange = make_exchange(0, "", 0, 1, 1)
     try:
-        tokens = getattr(WIRES[kind].Reader(), method)(*arguments, exchange)
+        tokens = getattr(WIRES[kind].reader(), method)(*arguments, exchange)
     except WireError as error:
         assert len(str(error)) < 1000
     else:
