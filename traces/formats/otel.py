@@ -36,7 +36,7 @@ def read(sources: list[Source], options: Options) -> Trace:
                 if attributes.keys() & {*PROMPT, *PROMPT_MESSAGES}:
                     calls.append(_call(span, attributes, log, rows, source.name))
     for key, row in enumerate(_linked(calls)):
-        rows.add(0, row, key)
+        rows.add(None, row, key)
     return rows.trace("otel", log.sizes)
 
 
