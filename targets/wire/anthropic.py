@@ -7,17 +7,15 @@ Source: https://platform.claude.com/docs/en/build-with-claude/streaming
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..exchange import Call, Exchange
 from . import lenient
-from .interface import Reader, RequestFields, Wire, merged, messages
+from .interface import Json, Reader, RequestFields, Wire, merged, messages
 
 TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
-def _body(call: Call, target: RequestFields) -> dict[str, Any]:
+def _body(call: Call, target: RequestFields) -> Json:
     body = {"model": target.model, "max_tokens": call.max_tokens, "messages": messages(call), "stream": True}
     return merged(body, target.extra_body)
 
@@ -52,7 +50,7 @@ class AnthropicReader(Reader):
         self._note_total(data, exchange)
         return self.whole(lenient.text(data.get("content")), exchange)
 
-    def _note(self, message: dict[str, Any], exchange: Exchange) -> None:
+    def _note(self, message: Json, exchange: Exchange) -> None:
         exchange.request_id = exchange.request_id or lenient.name(message.get("id"))
         usage = lenient.mapping(message.get("usage"))
         counts = (lenient.count(usage.get(key)) for key in PROMPT)
@@ -67,7 +65,7 @@ class AnthropicReader(Reader):
             usage_cached=cached,
         )
 
-    def _note_total(self, data: dict[str, Any], exchange: Exchange) -> None:
+    def _note_total(self, data: Json, exchange: Exchange) -> None:
         lenient.note(exchange, usage_output=lenient.total(lenient.mapping(data.get("usage")).get("output_tokens")))
 
 

@@ -34,7 +34,7 @@ from traces.errors import InputError
 from ..exchange import Call, Exchange, Outcome
 from ..rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header
 from . import lenient
-from .interface import Reader, RequestFields, Wire, WireError, merged, messages, prompt
+from .interface import Json, Reader, RequestFields, Wire, WireError, merged, messages, prompt
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class CustomReader(Reader):
         grown, self._tokens = max(0, count - self._tokens), max(count, self._tokens)
         return grown
 
-    def _note(self, data: dict[str, Any], exchange: Exchange) -> None:
+    def _note(self, data: Json, exchange: Exchange) -> None:
         paths = self.paths
         lenient.note(
             exchange,
@@ -105,7 +105,7 @@ def find(data: object, path: str) -> object:
     return data
 
 
-def _body(template: dict[str, Any], call: Call, target: RequestFields) -> dict[str, Any]:
+def _body(template: Json, call: Call, target: RequestFields) -> Json:
     words = {
         "prompt": prompt(call),
         "messages": messages(call),
@@ -116,7 +116,7 @@ def _body(template: dict[str, Any], call: Call, target: RequestFields) -> dict[s
     return merged(_filled(template, words), target.extra_body)
 
 
-def _filled(template: Any, words: dict[str, Any]) -> Any:
+def _filled(template: Any, words: Json) -> Any:
     if isinstance(template, dict):
         return {key: _filled(value, words) for key, value in template.items()}
     if isinstance(template, list):
@@ -134,7 +134,7 @@ def load(path: str | Path) -> Wire:
     return parse(read(path), str(path))
 
 
-def read(path: str | Path) -> dict[str, Any]:
+def read(path: str | Path) -> Json:
     """The file's tables. Raises InputError."""
     where = str(path)
     try:
@@ -145,7 +145,7 @@ def read(path: str | Path) -> dict[str, Any]:
         raise InputError(f"not TOML: {error}", where=where) from None
 
 
-def parse(tables: dict[str, Any], where: str) -> Wire:
+def parse(tables: Json, where: str) -> Wire:
     """The same from the file's tables."""
     for key in tables:
         if key not in ("path", "headers", "body", "answer"):
@@ -169,7 +169,7 @@ def parse(tables: dict[str, Any], where: str) -> Wire:
     return Wire(path, partial(_body, body), reader, tuple(named.items()))
 
 
-def _paths(answer: dict[str, Any], where: str) -> Paths:
+def _paths(answer: Json, where: str) -> Paths:
     kinds = {field.name: type(field.default) for field in fields(Paths)}
     for key, value in answer.items():
         if key not in kinds:

@@ -18,6 +18,7 @@ from traces.errors import InputError
 
 from ..exchange import Call, Exchange, Outcome
 
+Json = dict[str, Any]  # an object that a stranger wrote, or that one will read
 RATE_LIMIT_STATUSES = frozenset({429, 498, 529})
 
 
@@ -36,7 +37,7 @@ class RequestFields(Protocol):
     def model(self) -> str: ...
 
     @property
-    def extra_body(self) -> dict[str, Any]: ...
+    def extra_body(self) -> Json: ...
 
     @property
     def ignore_eos(self) -> bool | None:
@@ -74,7 +75,7 @@ class Wire:
     """A wire format."""
 
     path: str  # below the base URL; {model} is filled in
-    body: Callable[[Call, RequestFields], dict[str, Any]]  # what is sent as JSON, the user's own fields merged into it
+    body: Callable[[Call, RequestFields], Json]  # what is sent as JSON, the user's own fields merged into it
     reader: type[Reader]
     headers: tuple[tuple[str, str], ...] = ()
     key_header: str = ""  # carries the API key as it is; without it `Authorization: Bearer KEY`
@@ -85,7 +86,7 @@ class Wire:
         return path, list(self.headers), orjson.dumps(self.body(call, target))
 
 
-def merged(body: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+def merged(body: Json, own: Json) -> Json:
     """The request's body with the user's own fields over it, objects merged into objects; a null removes a field
     (JSON Merge Patch, RFC 7396)."""
     result = dict(body)

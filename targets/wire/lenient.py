@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from ..exchange import Exchange, Outcome
-from .interface import WireError
+from .interface import Json, WireError
 
 NAME_LIMIT = 200  # characters of an id or a name
 MESSAGE_LIMIT = 500  # characters of an error message
@@ -30,7 +30,7 @@ def note(exchange: Exchange, **facts: Any) -> None:
             setattr(exchange, name, value)
 
 
-def load(event: bytes | bytearray | memoryview) -> dict[str, Any]:
+def load(event: bytes | bytearray | memoryview) -> Json:
     """The JSON object of an event. Raises WireError where there is none."""
     try:
         value = orjson.loads(event)
@@ -41,16 +41,16 @@ def load(event: bytes | bytearray | memoryview) -> dict[str, Any]:
     return value
 
 
-def mapping(value: object) -> dict[str, Any]:
+def mapping(value: object) -> Json:
     return value if isinstance(value, dict) else {}
 
 
-def mappings(value: object) -> list[dict[str, Any]]:
+def mappings(value: object) -> list[Json]:
     """The objects of a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def first(value: object) -> dict[str, Any]:
+def first(value: object) -> Json:
     """The first object of a list, else an empty one."""
     return mapping(value[0]) if isinstance(value, list) and value else {}
 
@@ -118,7 +118,7 @@ def complaint(value: object) -> str:
     return line(str(value)[:MESSAGE_LIMIT])
 
 
-def _field(detail: dict[str, Any]) -> str:
+def _field(detail: Json) -> str:
     """Which field a FastAPI server complains about: {"loc": ["body", "stream_options"], "msg": ...}."""
     place = detail.get("loc")
     names = [str(part)[:NAME_LIMIT] for part in place[:9] if part != "body"] if isinstance(place, list) else []
@@ -133,7 +133,7 @@ def complaint_in(body: bytes) -> str:
         return quote(body) or "empty answer"
 
 
-def failure(data: dict[str, Any]) -> WireError:
+def failure(data: Json) -> WireError:
     """A failure that the server reports inside a stream or an answer of status 200."""
     error = mapping(data.get("error")) or data
     code = " ".join(str(error[key])[:NAME_LIMIT] for key in CODES if error.get(key)).lower()

@@ -7,17 +7,15 @@ stream. A role-only or empty chunk carries no token. Source: the servers' own co
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..exchange import Call, Exchange
 from . import lenient
-from .interface import Reader, RequestFields, Wire, merged, messages, prompt
+from .interface import Json, Reader, RequestFields, Wire, merged, messages, prompt
 
 DONE = b"[DONE]"
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 NEWER_LENGTH = "max_completion_tokens"
 MILLI = 1e-3
-Body = dict[str, Any]
+Body = Json
 
 
 def _chat(call: Call, target: RequestFields) -> Body:
@@ -116,7 +114,7 @@ class OpenAIReader(Reader):
         return self.whole("".join(texts), exchange)
 
 
-def _text(choice: dict[str, Any], delta: dict[str, Any]) -> str:
+def _text(choice: Json, delta: Json) -> str:
     """The text that a choice carries, whatever it is: an answer, reasoning, or the words of a tool call."""
     parts = [lenient.text(choice.get("text"))]
     parts += [lenient.text(delta.get(key)) for key in TEXTS]
@@ -126,7 +124,7 @@ def _text(choice: dict[str, Any], delta: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def note(data: dict[str, Any], choice: dict[str, Any], exchange: Exchange) -> None:
+def note(data: Json, choice: Json, exchange: Exchange) -> None:
     """Put the facts of one chunk, or of a whole answer, onto the exchange."""
     exchange.request_id = exchange.request_id or lenient.name(data.get("id"))  # a header's id is the vendor's own
     exchange.model = lenient.name(data.get("model")) or exchange.model
@@ -145,7 +143,7 @@ def note(data: dict[str, Any], choice: dict[str, Any], exchange: Exchange) -> No
 
 
 def note_usage(
-    usage: dict[str, Any], exchange: Exchange, prompt: str = "prompt_tokens", output: str = "completion_tokens"
+    usage: Json, exchange: Exchange, prompt: str = "prompt_tokens", output: str = "completion_tokens"
 ) -> None:
     lenient.note(
         exchange,
@@ -160,7 +158,7 @@ def note_usage(
     )
 
 
-def _note_groq(extension: dict[str, Any], exchange: Exchange) -> None:
+def _note_groq(extension: Json, exchange: Exchange) -> None:
     """Groq's own account: in the first chunk the request's id, in the last one usage with times, or an error."""
     exchange.request_id = lenient.name(extension.get("id")) or exchange.request_id
     if extension.get("error"):
@@ -168,7 +166,7 @@ def _note_groq(extension: dict[str, Any], exchange: Exchange) -> None:
     note_usage(lenient.mapping(extension.get("usage")), exchange)
 
 
-def _note_llamacpp(timings: dict[str, Any], exchange: Exchange) -> None:
+def _note_llamacpp(timings: Json, exchange: Exchange) -> None:
     lenient.note(
         exchange,
         server_prefill=lenient.seconds(timings.get("prompt_ms"), MILLI),
@@ -176,7 +174,7 @@ def _note_llamacpp(timings: dict[str, Any], exchange: Exchange) -> None:
     )
 
 
-def _note_vllm(metrics: dict[str, Any], exchange: Exchange) -> None:
+def _note_vllm(metrics: Json, exchange: Exchange) -> None:
     lenient.note(
         exchange,
         server_queue=lenient.seconds(metrics.get("queue_time_ms"), MILLI),
@@ -184,7 +182,7 @@ def _note_vllm(metrics: dict[str, Any], exchange: Exchange) -> None:
     )
 
 
-def _note_dynamo(extension: dict[str, Any], exchange: Exchange) -> None:
+def _note_dynamo(extension: Json, exchange: Exchange) -> None:
     timing, workers = lenient.mapping(extension.get("timing")), lenient.mapping(extension.get("worker_id"))
     lenient.note(
         exchange,

@@ -7,11 +7,9 @@ Source: https://platform.openai.com/docs/api-reference/responses-streaming
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..exchange import Call, Exchange
 from . import lenient
-from .interface import Reader, RequestFields, Wire, merged, messages
+from .interface import Json, Reader, RequestFields, Wire, merged, messages
 from .openai import note_usage
 
 ENDS = {"response.completed", "response.incomplete"}
@@ -19,7 +17,7 @@ FAILURES = {"error", "response.failed"}
 TEXTS = ("summary", "content", "arguments")  # of an answer's reasoning, message or tool call
 
 
-def _body(call: Call, target: RequestFields) -> dict[str, Any]:
+def _body(call: Call, target: RequestFields) -> Json:
     body = {"model": target.model, "input": messages(call), "max_output_tokens": call.max_tokens, "stream": True}
     return merged(body, target.extra_body)
 
@@ -50,7 +48,7 @@ class ResponsesReader(Reader):
         return self.whole("".join(lenient.text(item.get(key)) for item in items for key in TEXTS), exchange)
 
 
-def _note(response: dict[str, Any], exchange: Exchange) -> None:
+def _note(response: Json, exchange: Exchange) -> None:
     exchange.request_id = exchange.request_id or lenient.name(response.get("id"))
     exchange.model = lenient.name(response.get("model")) or exchange.model
     exchange.service_tier = lenient.name(response.get("service_tier")) or exchange.service_tier

@@ -8,17 +8,15 @@ yet; without that field an event with new text is one. Text is cumulative too, u
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..exchange import Call, Exchange, Outcome
 from . import lenient
-from .interface import Reader, RequestFields, Wire, WireError, merged, prompt
+from .interface import Json, Reader, RequestFields, Wire, WireError, merged, prompt
 
 ABORTS = {429: Outcome.RATE_LIMITED, 503: Outcome.RATE_LIMITED}
 
 
-def _body(call: Call, target: RequestFields) -> dict[str, Any]:
-    sampling: dict[str, Any] = {"max_new_tokens": call.max_tokens}
+def _body(call: Call, target: RequestFields) -> Json:
+    sampling: Json = {"max_new_tokens": call.max_tokens}
     if target.ignore_eos is not False:
         sampling["ignore_eos"] = True
     given = {"input_ids": call.prompt} if isinstance(call.prompt, list) else {"text": prompt(call)}
@@ -56,7 +54,7 @@ class SglangReader(Reader):
         return text
 
 
-def _note(meta: dict[str, Any], exchange: Exchange) -> None:
+def _note(meta: Json, exchange: Exchange) -> None:
     exchange.request_id = exchange.request_id or lenient.name(meta.get("id"))
     finish = lenient.mapping(meta.get("finish_reason"))
     lenient.note(

@@ -6,14 +6,12 @@ Source: text-generation-inference, router/src/lib.rs (StreamResponse, StreamDeta
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..exchange import Call, Exchange
 from . import lenient
-from .interface import Reader, RequestFields, Wire, merged, prompt
+from .interface import Json, Reader, RequestFields, Wire, merged, prompt
 
 
-def _body(call: Call, target: RequestFields) -> dict[str, Any]:
+def _body(call: Call, target: RequestFields) -> Json:
     parameters = {"max_new_tokens": call.max_tokens, "details": True}
     return merged({"inputs": prompt(call), "parameters": parameters, "stream": True}, target.extra_body)
 
@@ -32,7 +30,7 @@ class TgiReader(Reader):
         return self.whole(lenient.text(_noted(body, exchange).get("generated_text")), exchange)
 
 
-def _noted(event: bytes | memoryview, exchange: Exchange) -> dict[str, Any]:
+def _noted(event: bytes | memoryview, exchange: Exchange) -> Json:
     """The event's object, its details put onto the exchange."""
     data = lenient.load(event)
     if data.get("error"):

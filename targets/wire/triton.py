@@ -8,14 +8,12 @@ docs/protocol/extension_generate.md.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..exchange import Call, Exchange
 from . import lenient
-from .interface import Reader, RequestFields, Wire, merged, prompt
+from .interface import Json, Reader, RequestFields, Wire, merged, prompt
 
 
-def _body(call: Call, target: RequestFields) -> dict[str, Any]:
+def _body(call: Call, target: RequestFields) -> Json:
     return merged({"text_input": prompt(call), "max_tokens": call.max_tokens, "stream": True}, target.extra_body)
 
 
