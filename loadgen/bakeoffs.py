@@ -15,8 +15,8 @@ from targets.target import Target
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
-from . import folders, pacing, preflight, replays
 from . import plan as plans
+from . import preflight, replays
 from .load import Load
 from .options import RunKeywords, RunOptions
 from .plan import Plan, Step
@@ -125,7 +125,7 @@ def prepare(
     loads = steps_of(load, ladder.factors or (1.0,), ladder.step_s)
     plan, traces = planned(trace, loads, targets, options, order=ladder.order or "sequential")
     preflight.check(plan, workers, targets, options.wait_ready, options.probe)
-    folder = folders.new_folder(plan.name, options.out)
+    folder = replays.new_folder(plan.name, options.out)
     plans.save(plan, traces, folder)
     return folder
 
@@ -144,7 +144,7 @@ def prepare_demonstration(
     preflight.check_options(options, [endpoint.endpoint_type for endpoint in THREE])
     loads = steps_of(load, ladder.factors or DEMO_FACTORS, ladder.step_s or DEMO_STEP_S)
     field = sized(THREE, trace, load)
-    folder = folders.new_folder("bakeoff", options.out)
+    folder = replays.new_folder("bakeoff", options.out)
     targets = endpoints.start(field, model, folder / "endpoints", servers)
     about = {endpoint.name: endpoint.facts(model) for endpoint in field}
     plan, traces = planned(
@@ -194,7 +194,7 @@ def planned(
     traces: dict[str, Trace] = {}
     for number, step in enumerate(loads):
         file = plans.step_file(number)
-        traces[file] = pacing.requests(trace, step.load)
+        traces[file] = step.load.requests(trace)
         groups = [targets] if order == "parallel" else [[target] for target in targets]
         steps += [plans.step_of(file, step.name, step.load, group, traces[file]) for group in groups]
     first = traces[plans.step_file(0)]
@@ -205,7 +205,7 @@ def planned(
 
 def sized(endpoints: Sequence[Embedded], trace: Trace | str, load: Load, model: str = MODEL) -> list[Embedded]:
     """The endpoints with pools that the load uses to about USE."""
-    requests = pacing.requests(trace, load)
+    requests = load.requests(trace)
     rate = load.request_rate
     if rate is None:
         rate = len(requests) * NS_PER_S / max(requests.span, NS_PER_S)

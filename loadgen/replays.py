@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -16,8 +17,8 @@ from traces.corpus import CorpusFacts
 from traces.errors import InputError, RunFailed
 from traces.trace import Trace
 
-from . import folders, pacing, preflight, secrets
 from . import plan as plans
+from . import preflight, secrets
 from .load import Load
 from .options import RunKeywords, RunOptions
 from .plan import Plan, Step
@@ -90,15 +91,15 @@ def prepare(trace: Trace | str, target: Target, load: Load, options: RunOptions,
     [target] = preflight.settled([target], options.wait_ready)
     plan, traces = planned(trace, target, load, options)
     preflight.check(plan, workers, [target], options.wait_ready, options.probe)
-    folder = folders.new_folder(plan.name, options.out)
+    folder = new_folder(plan.name, options.out)
     plans.save(plan, traces, folder)
     return folder
 
 
 def planned(trace: Trace | str, target: Target, load: Load, options: RunOptions) -> tuple[Plan, dict[str, Trace]]:
     """The plan of a replay, one step with one target, and its requests by file."""
-    requests, file = pacing.requests(trace, load), plans.step_file(0)
-    name = folders.name_of(trace) if isinstance(trace, str) else folders.name_of(trace.name)
+    requests, file = load.requests(trace), plans.step_file(0)
+    name = name_of(trace)
     step = plans.step_of(file, "replay", load, [target], requests)
     return plan_of(name, [step], requests, load.seed, options, order="parallel"), {file: requests}
 
@@ -143,3 +144,43 @@ def _prompts(options: RunOptions) -> CorpusFacts | None:
     if options.tokenizer is None:
         corpus.check_words()
     return corpus.facts()
+
+
+def name_of(trace: Trace | str) -> str:
+    """A short name for runs of the trace, or of the one of that name."""
+    name = trace if isinstance(trace, str) else trace.name
+    return "stdin" if name == "-" else Path(name).name.partition(".")[0] or "trace"
+
+
+def new_folder(name: str, out: str | Path | None = None) -> Path:
+    """A run's folder, made now: `out`, or runs/<name>-<time>. InputError where it holds something or can't be made."""
+    if out is None:
+        return numbered(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            "holds something already", where=str(folder), remedy="runs are never overwritten: name another"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise _unwritable(folder, problem) from None
+    return folder
+
+
+def numbered(path: Path) -> Path:
+    """The folder, made now; -2, -3, ... is added to a name that is taken."""
+    for number in range(1, 10_000):
+        candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            candidate.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as problem:
+            raise _unwritable(candidate, problem) from None
+        return candidate
+    raise InputError("no free name for a run", where=str(path))
+
+
+def _unwritable(folder: Path, problem: OSError) -> InputError:
+    return InputError(f"can't be made: {problem.strerror}", where=str(folder), remedy="name another folder with --out")

@@ -62,13 +62,13 @@ def bakeoff(
 
         phaseload bakeoff azure-code --targets targets.toml --duration 120 --steps 1,2,4 --slo "gpu: ttft p99 < 1s"
     """
-    from .. import bakeoffs, target_options
+    from .. import bakeoffs
     from ..run import spawn
 
     ladder = bakeoffs.Ladder(_factors(steps) if steps else None, step_duration, order)
     workload = trace or bakeoffs.WORKLOAD
     if target or targets:
-        chosen = target_options.several(target or [], targets, options)
+        chosen = options.targets(target or [], targets)
         folder = bakeoffs.prepare(workload, chosen, load, ladder, run, workers.count)
     else:
         base = bakeoffs.demonstration_load(o.given(ctx, Load), own_trace=bool(trace))

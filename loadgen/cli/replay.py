@@ -34,10 +34,10 @@ def replay(
 
         phaseload replay chats.jsonl --url https://api.groq.com --endpoint-type groq --api-key-env GROQ_API_KEY -m m
     """
-    from .. import replays, target_options
+    from .. import replays
     from ..run import spawn
 
     if workers.worker:
         spawn.become_locust(None, workers, ctx.args)
-    target = target_options.target(url, options)
+    target = options.target(url)
     spawn.become_locust(replays.prepare(trace, target, load, run, workers.count), workers, ctx.args)

@@ -40,9 +40,8 @@ from targets.exchange import Exchange
 from traces.errors import InputError
 
 from .. import plan as plans
-from ..folders import numbered
 from ..plan import Plan
-from ..replays import prepare
+from ..replays import numbered, prepare
 from . import user_options
 from .coordinator import Coordinator
 from .endpoints import die_with_parent

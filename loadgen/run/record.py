@@ -19,7 +19,7 @@ from reports.store.run_json import ClockFacts, RunFacts, StepFacts, WorkerFacts
 from traces.transforms import part_of
 
 from .. import plan as plans
-from ..machine import machine, versions
+from ..certificate import machine_facts, versions
 from ..plan import Plan
 from .messages import Final
 
@@ -62,7 +62,7 @@ class Record:
             steps=(),
             workers=(),
             ended="running",
-            machine=machine(),
+            machine=machine_facts(),
             versions=versions(),
         )
         self._steps: list[StepFacts] = []

@@ -57,7 +57,7 @@ def _add_requests(turns: list[tuple[str, str]], session: int, rows: Rows, log: C
             continue
         prefix, output = log.prefix(turns[:position]), tokens(text)
         row = {"due": due, "prompt_tokens": log.length(prefix), "output_tokens": output, "session": session}
-        rows.add(0, {**row, "prefix": prefix, "think": 0})
+        rows.add(None, {**row, "prefix": prefix, "think": 0})
         due += output * ASSUMED_TPOT  # a follow-up comes when its answer would have been given
 
 
@@ -116,7 +116,7 @@ def read_spans(sources: list[Source], options: Options) -> Trace:
                 if attributes.keys() & {*PROMPT, *PROMPT_MESSAGES}:
                     calls.append(_call(span, attributes, log, rows, source.name))
     for key, row in enumerate(_linked(calls)):
-        rows.add(0, row, key)
+        rows.add(None, row, key)
     return rows.trace("otel", log.sizes)
 
 

@@ -73,8 +73,8 @@ class Rows:
             return False
         return bool(self._last - self._first_due() > until)
 
-    def add(self, line: int, row: Row, key: Hashable = None, time_column: str = "due") -> None:
-        """One good row; `key` names it for its children's `parent`."""
+    def add(self, line: int | None, row: Row, key: Hashable = None, time_column: str = "due") -> None:
+        """One good row, of a line where the file has lines; `key` names it for its children's `parent`."""
         due = row["due"]
         if self._last is not None and due < self._last:
             self._sorted = False
@@ -123,7 +123,7 @@ class Rows:
     def _first_due(self) -> int:
         return beginning(self._first or 0, self.relative)
 
-    def _out_of_order(self, line: int, column: str) -> None:
+    def _out_of_order(self, line: int | None, column: str) -> None:
         if not self.options.skip_bad_rows:
             remedy = "sort the file by time, or pass --skip-bad-rows to have it sorted"
             raise InputError(
