@@ -14,7 +14,7 @@ from typing import Concatenate, ParamSpec
 import numpy as np
 from markupsafe import Markup
 
-from targets.telemetry.readings import Reading
+from targets.telemetry import Reading
 from traces.errors import InputError
 from traces.files import write_whole
 from traces.typed_json import to_plain
