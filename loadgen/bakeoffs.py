@@ -15,14 +15,13 @@ from targets.target import Target
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
-from . import folders, pacing, preflight, replays
+from . import endpoints, pacing, preflight, replays
 from . import plan as plans
+from .endpoints import Embedded
 from .load import Load
 from .options import RunKeywords, RunOptions
 from .plan import Plan, Step
-from .run import endpoints
-from .run.endpoints import Embedded
-from .run.spawn import Workers
+from .processes import Workers
 
 if TYPE_CHECKING:
     from reports.store.run_folder import Run
@@ -125,7 +124,7 @@ def prepare(
     loads = steps_of(load, ladder.factors or (1.0,), ladder.step_s)
     plan, traces = planned(trace, loads, targets, options, order=ladder.order or "sequential")
     preflight.check(plan, workers, targets, options.wait_ready, options.probe)
-    folder = folders.new_folder(plan.name, options.out)
+    folder = replays.new_folder(plan.name, options.out)
     plans.save(plan, traces, folder)
     return folder
 
@@ -144,7 +143,7 @@ def prepare_demonstration(
     preflight.check_options(options, [endpoint.endpoint_type for endpoint in THREE])
     loads = steps_of(load, ladder.factors or DEMO_FACTORS, ladder.step_s or DEMO_STEP_S)
     field = sized(THREE, trace, load)
-    folder = folders.new_folder("bakeoff", options.out)
+    folder = replays.new_folder("bakeoff", options.out)
     targets = endpoints.start(field, model, folder / "endpoints", servers)
     about = {endpoint.name: endpoint.facts(model) for endpoint in field}
     plan, traces = planned(

@@ -13,12 +13,12 @@ from targets.target import Target
 from traces.errors import InputError, RunFailed
 from traces.trace import Trace
 
-from . import folders, preflight
+from . import preflight
 from .capacity_search import Bracket, Range, search, seconds
 from .load import Load
 from .options import RunKeywords, RunOptions
-from .replays import prepare, run_report
-from .run.spawn import LocustProcess, Workers
+from .processes import LocustProcess, Workers
+from .replays import new_folder, prepare, run_report
 
 STEP = Load(duration=30.0, warmup=5.0)
 
@@ -89,7 +89,7 @@ def find(
     if not trace:
         raise InputError("is missing", where="TRACE", remedy="a file, or a bundled workload such as azure-conv")
     preflight.check_gates(options)
-    folder = folders.new_folder("capacity", options.out)
+    folder = new_folder("capacity", options.out)
     quantiles = [q for gate in options.slo if (q := parse(gate).q) is not None]
     requests = max(map(needed, quantiles), default=1)
     steps: list[CapacityStep] = []

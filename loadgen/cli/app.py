@@ -13,10 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from traces.errors import InputError
+from traces.errors import INCOMPLETE, UNUSABLE, InputError
 
 from .. import installation
-from ..run.finish import INCOMPLETE, UNUSABLE
 
 RUN, PLAN, REPORT, CHECK = "Replay", "Traces and simulation", "Results", "The tool itself"
 

@@ -11,8 +11,8 @@ is none of its business. So a run has one user in each worker process (held by `
 process's `Worker`. The `Coordinator` lives where Locust's own decisions are made: in the master, or in the only process
 of a local run. Both are wired up when Locust fires `init`, in every mode alike.
 
-A process that the library started (`spawn.LocustProcess`) stays for as many runs as its caller has. To Locust it is one
-test, whose users stay too: for each run there is a new coordinator, and each process's user then holds a new worker.
+A process that the library started (`processes.LocustProcess`) stays for as many runs as its caller has. To Locust it is
+one test, whose users stay too: for each run there is a new coordinator, and each process's user holds a new worker.
 """
 
 from __future__ import annotations
@@ -37,18 +37,16 @@ from locust.exception import StopUser
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
 from targets.exchange import Exchange
-from traces.errors import InputError
+from targets.linux import die_with_parent
+from traces.errors import INCOMPLETE, OK, UNUSABLE, InputError
 
 from .. import plan as plans
-from ..folders import numbered
 from ..plan import Plan
-from ..replays import prepare
+from ..processes import CHANNEL, RUN
+from ..replays import conclude, numbered, prepare
 from . import user_options
 from .coordinator import Coordinator
-from .endpoints import die_with_parent
-from .finish import INCOMPLETE, OK, UNUSABLE, conclude
 from .progress import Progress
-from .spawn import CHANNEL, RUN
 from .worker import Worker
 
 UP, DOWN = "phaseload_up", "phaseload_down"  # Locust's message types: to the coordinator, to a worker
@@ -221,7 +219,7 @@ class Wiring:
         self._coordinate(folder, plan)
 
     def _serve(self) -> None:
-        """Records a caller's runs, one after the other, until the caller has no more; see `spawn.LocustProcess`."""
+        """Records a caller's runs, one after the other, until the caller has no more; see `processes.LocustProcess`."""
         folders: Queue[Path | None] = Queue()
         channel = socket.socket(fileno=int(os.environ[CHANNEL]))
         gevent.spawn(self._listen, channel, folders)

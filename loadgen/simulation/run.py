@@ -17,12 +17,11 @@ from targets.simulated.build import Endpoint, SimulatedTarget
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
-from .. import folders, pacing, secrets
+from .. import pacing, replays, secrets
 from ..load import Load
 from ..machine import machine
 from ..options import RunOptions
 from ..plan import trace_facts
-from ..replays import reported
 
 STEP = "simulate"
 FLUSH = 5_000  # rows of a result file
@@ -53,7 +52,7 @@ def simulate(
     """
     options = RunOptions(slo=slo, goodput=goodput, out=out)
     folder = record_run(trace, named(targets), load or Load(), options, model=model)
-    return reported(folder)
+    return replays.reported(folder)
 
 
 def named(targets: Targets) -> list[SimulatedTarget]:
@@ -114,7 +113,7 @@ def record_run(
 
 
 def new_folder(trace: Trace | str, out: Path | str | None) -> Path:
-    return folders.new_folder(f"simulate-{folders.name_of(trace if isinstance(trace, str) else trace.name)}", out)
+    return replays.new_folder(f"simulate-{replays.name_of(trace)}", out)
 
 
 def window(load: Load, requests: Trace) -> tuple[int, int]:

@@ -21,8 +21,8 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from loadgen import processes
 from loadgen.cli import app as program
-from loadgen.run import spawn
 from reports.store import row_files
 
 
@@ -210,7 +210,7 @@ def refused(patch: pytest.MonkeyPatch, cwd: Path, *arguments: str | Path) -> int
         raise AssertionError("the run was started")
 
     patch.chdir(cwd)
-    patch.setattr(spawn, "become_locust", started)
+    patch.setattr(processes, "become_locust", started)
     patch.setattr(sys, "argv", ["phaseload", *command(*arguments)[4:]])
     with pytest.raises(SystemExit) as ended:
         program.main()

@@ -10,10 +10,10 @@ import pytest
 
 from loadgen import plan as plans
 from loadgen.cli import app as program
-from loadgen.folders import numbered
 from loadgen.load import Load
 from loadgen.pacing import requests
 from loadgen.plan import step_of
+from loadgen.replays import numbered
 from targets.target import Target
 from traces.errors import InputError
 

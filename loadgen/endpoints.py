@@ -7,9 +7,7 @@ so that Ctrl-C ends the run and not the servers that it is measuring.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -19,15 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reports.store.run_json import EmbeddedFacts
+from targets.linux import die_with_parent
 from targets.simulated.build import build
 from targets.simulated.profiles import load
 from targets.target import Target
 from traces.errors import InputError
 
-PR_SET_PDEATHSIG = 1
 START_S = 30.0  # that an endpoint may take to accept connections
-
-_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -75,11 +71,6 @@ def _spawn(endpoint: Embedded, model: str, folder: Path) -> subprocess.Popen[byt
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
-
-
-def die_with_parent() -> None:
-    """Asks the kernel for a SIGTERM when the parent ends."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _ready(endpoint: Embedded, process: subprocess.Popen[bytes], log: Path, model: str) -> Target:
