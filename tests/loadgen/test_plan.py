@@ -13,6 +13,7 @@ from targets.connecting import connect
 from targets.target import Target
 from traces.errors import InputError
 from traces.trace import Trace, build
+from traces.typed_json import to_json
 
 
 def requests() -> Trace:
@@ -63,12 +64,13 @@ def test_windows_are_nanoseconds_of_the_step() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"name": "x", "steps": []}', b'{"steps": 3}'])
-def test_nonsense_is_refused(data: bytes) -> None:
+def test_nonsense_is_refused(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / plans.FILE).write_bytes(data)
     with pytest.raises(InputError):
-        plans.loads(data)
+        plans.load(tmp_path)
 
 
 def test_no_secret_is_in_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY", "sesame")
     spec = Target("a", "http://h", api_key_env="SECRET_KEY", headers=(("Authorization", "Bearer ${SECRET_KEY}"),))
-    assert b"sesame" not in plans.dumps(Plan("p", (Step("b", (Arm(spec, "f", 1),)),)))
+    assert b"sesame" not in to_json(Plan("p", (Step("b", (Arm(spec, "f", 1),)),)))
