@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from targets.limits import TIMEOUTS, FieldError, Limits
+from targets.rules import TIMEOUTS, FieldError, Limits
 from traces.errors import InputError
 
 

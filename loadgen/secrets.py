@@ -7,7 +7,7 @@ import os
 import re
 import sys
 
-from targets.request_rules import SECRET_HEADER, literal_field
+from targets.rules import SECRET_HEADER, literal_field
 
 VARIABLE = "PHASELOAD_HEADER_"  # holds a secret that the command line gave, for the processes of the run
 CREDENTIAL = re.compile(r"(bearer|basic) |(sk|gsk|hf|nvapi|xai)[-_]", re.IGNORECASE)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from targets.limits import FieldError
+from targets.rules import FieldError
 from targets.target import Target
 from targets.targets_toml import load
 from traces.errors import InputError

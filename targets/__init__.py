@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .exchange import Call, Exchange, Outcome
     from .inspection.autodetect import probe
     from .inspection.probe import Probe
-    from .limits import Limits
+    from .rules import Limits
     from .target import Target
     from .targets_toml import load as load_targets
 
@@ -33,7 +33,7 @@ _HOMES = {
     "Call": "exchange.Call",
     "Client": "connecting.Client",
     "Exchange": "exchange.Exchange",
-    "Limits": "limits.Limits",
+    "Limits": "rules.Limits",
     "Outcome": "exchange.Outcome",
     "Probe": "inspection.probe.Probe",
     "Target": "target.Target",

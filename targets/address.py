@@ -11,7 +11,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 
 from traces.errors import InputError
 
-from .url import PORTS, loopback, port, split
+from .rules import PORTS, loopback, port, split
 
 
 @dataclass(frozen=True)

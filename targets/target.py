@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from types import ModuleType
 from typing import Any
 
-from .limits import TIMEOUTS, FieldError, Limits
-from .request_rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header, sendable
-from .url import PORTS, split
+from . import rules
+from .rules import PORTS, TIMEOUTS, FieldError, Limits, split
 from .wire import WIRES, custom
 from .wire.protocols import PORT_LABELS, PROTOCOLS
 
@@ -188,21 +187,21 @@ def _headers(value: Any) -> tuple[tuple[str, str], ...]:
         raise ValueError("a table")
     pairs = tuple(value.items()) if isinstance(value, Mapping) else tuple((name, text) for name, text in value)
     for name, text in pairs:
-        if not isinstance(name, str) or not isinstance(text, str) or not sendable(name, ""):
+        if not isinstance(name, str) or not isinstance(text, str) or not rules.sendable(name, ""):
             raise ValueError("header names with texts")
-        if not text.isprintable() or not sendable(name, text):
+        if not text.isprintable() or not rules.sendable(name, text):
             raise ValueError(f"{name} without control characters and within Latin-1")
-    if (own := own_header(pairs)) is not None:
-        raise ValueError(f"no header {own}: {OURS_ALONE}")
-    if (secret := literal_header(pairs)) is not None:
+    if (own := rules.own_header(pairs)) is not None:
+        raise ValueError(f"no header {own}: {rules.OURS_ALONE}")
+    if (secret := rules.literal_header(pairs)) is not None:
         raise ValueError(f"{secret} to name its secret as ${{VARIABLE}}")
     return pairs
 
 
 def _body(value: Any) -> dict[str, Any]:
     body = _table(value)
-    if (key := literal_field(body)) is not None:
-        raise ValueError(f"no secret such as {key}, which would be stored with the run: {KEYS_ELSEWHERE}")
+    if (key := rules.literal_field(body)) is not None:
+        raise ValueError(f"no secret such as {key}, which would be stored with the run: {rules.KEYS_ELSEWHERE}")
     return body
 
 

@@ -36,7 +36,7 @@ from typing import Any
 
 from traces.errors import InputError
 
-from .limits import TIMEOUTS, FieldError, Limits
+from .rules import TIMEOUTS, FieldError, Limits
 from .target import LEGS, ONLY_LEGS, Target
 from .wire import custom
 

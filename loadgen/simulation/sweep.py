@@ -248,7 +248,7 @@ def _measure(question: Question, combination: Combination) -> tuple[int, Point]:
         warmup=workload.window[0],
         block_tokens=workload.block_tokens,
     )
-    frame = durations.of_exchanges(list(exchanges), durations.SOURCES)
+    frame = durations.of_exchanges(exchanges, durations.SOURCES)
     answers = sample(name, STEP, frame, workload.window, question.objectives)
     return combination.number, _point(question, combination, workload.rate, endpoint, answers)
 

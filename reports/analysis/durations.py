@@ -7,7 +7,8 @@ seconds, nan where undefined.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ SOURCES = (
     "first_tokens", "first_after", "last_after", "first_lag", "unstamped", "whole", "outcome", "usage_output",
     "tokenizer_output", "server_queue", "server_prefill", "server_transfer", "server_decode",
 )  # fmt: skip
+BATCH = 2_000  # exchanges that are objects at a time
 
 
 def lateness(rows: Columns) -> Array:
@@ -239,10 +241,13 @@ def with_durations(columns: Columns) -> Columns:
     return {**columns, **derived, **counts, "ok": np.asarray(columns["outcome"] == Outcome.OK.value)}
 
 
-def of_exchanges(rows: Sequence[Exchange], columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+def of_exchanges(rows: Iterable[Exchange], columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     """A frame of flat columns (SOURCES at least) and durations, a row for each exchange, in their order."""
     schema = pa.schema([row_files.SCHEMA.field(name) for name in columns])
-    return pd.DataFrame(with_durations(flatten(row_files.table(rows, schema))))
+    parts, rows = [row_files.table([], schema)], iter(rows)
+    while batch := list(islice(rows, BATCH)):
+        parts.append(row_files.table(batch, schema))
+    return pd.DataFrame(with_durations(flatten(pa.concat_tables(parts))))
 
 
 def frames(run: Path | str, damaged: dict[str, InputError] | None = None) -> Iterator[tuple[pd.DataFrame, pa.Table]]:

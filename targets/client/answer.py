@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from traces.trace import NS_PER_S
+
 from ..exchange import Exchange, Outcome
 from ..wire import RATE_LIMIT_STATUSES, WireError, headers, lenient
 from .fast_path import Frame, learn
@@ -125,7 +127,7 @@ class Answer:
         """The headers are there: which kind of answer is it?"""
         exchange, response = self._exchange, self._response
         exchange.status, exchange.headers_at = response.status, stamp - self.origin
-        headers.note(response.headers, exchange, stamp * 1e-9)
+        headers.note(response.headers, exchange, stamp / NS_PER_S)
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not 200 <= response.status < 300:
             self._receive = self._collect_error

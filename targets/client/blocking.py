@@ -13,6 +13,8 @@ from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import urljoin, urlsplit
 
+from traces.trace import NS_PER_S
+
 from ..address import Address, address
 from ..clock import monotonic_ns
 from ..wire import lenient
@@ -40,7 +42,7 @@ class Within:
 
     def limit(self) -> tuple[int, str]:
         """The monotonic instant of the next limit, and the error of an exchange that meets it."""
-        return self.began + round(self.patience * 1e9), f"no whole answer within {self.patience:g} s"
+        return self.began + round(self.patience * NS_PER_S), f"no whole answer within {self.patience:g} s"
 
 
 def get(
@@ -97,7 +99,7 @@ def exchange(
 
 def _hurry(sock: socket.socket, within: Within) -> socket.socket:
     """The socket, whose next call takes no longer than it may."""
-    left = (within.limit()[0] - monotonic_ns()) * 1e-9
+    left = (within.limit()[0] - monotonic_ns()) / NS_PER_S
     if left <= 0:
         raise TimeoutError
     sock.settimeout(left)

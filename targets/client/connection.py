@@ -30,8 +30,8 @@ from traces.request import NS_PER_S
 
 from ..clock import realtime_ns
 from ..exchange import Exchange, Outcome
-from ..limits import Limits
 from ..linux import ANCILLARY, timespec
+from ..rules import Limits
 from .answer import Answer
 from .deadlines import LINGER_NS, Deadline, next_deadline, request_end
 from .transport import CLOSED, OPEN, SHAKING, TUNNELLING, Route, Transport, tls_reason

@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 from traces.request import NS_PER_S
 
 from ..exchange import Exchange, Outcome
-from ..limits import Limits
+from ..rules import Limits
 
 Key = TypeVar("Key")
 

@@ -14,7 +14,7 @@ from traces.errors import InputError
 
 from ..address import Address
 from ..exchange import Exchange
-from ..request_rules import sendable
+from ..rules import sendable
 from ..target import Target
 
 AGENT = "phaseload"

@@ -16,7 +16,7 @@ from ..client.sse import Decoder, SseError
 from ..clock import Clock, monotonic_ns
 from ..connecting import connect
 from ..exchange import Call, Exchange
-from ..limits import Limits
+from ..rules import Limits
 from ..target import Target
 from ..wire import WireError
 from .recording import EMPTY, Recording, replay

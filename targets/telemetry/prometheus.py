@@ -1,12 +1,56 @@
-"""The Prometheus text format: samples by name, sums over a server's series, histograms' buckets. Pure."""
+"""A server's Prometheus text: its samples by name, and which metric of vLLM, SGLang, Dynamo, TGI, TensorRT-LLM and
+llama.cpp (2026) means what. Pure.
+
+Each of our names has the servers' own in the order in which they are looked for: the first that a server has counts.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 
+GAUGES: dict[str, tuple[str, ...]] = {
+    "running": (
+        "vllm:num_requests_running", "sglang:num_running_reqs", "dynamo_frontend_inflight_requests",
+        "tgi_batch_current_size", "trtllm_num_requests_running", "llamacpp:requests_processing",
+    ),
+    "waiting": (
+        "vllm:num_requests_waiting", "sglang:num_queue_reqs", "dynamo_frontend_queued_requests",
+        "tgi_queue_size", "trtllm_num_requests_waiting", "llamacpp:requests_deferred",
+    ),
+    "prefill_inflight": ("sglang:num_prefill_inflight_queue_reqs",),
+    "decode_transfer": ("sglang:num_decode_transfer_queue_reqs",),
+    "kv_use": (
+        "vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "sglang:token_usage", "trtllm_kv_cache_utilization",
+    ),
+    "kv_hit_rate": ("sglang:cache_hit_rate", "trtllm_kv_cache_hit_rate"),
+}  # fmt: skip
+SHARES = {"kv_use", "kv_hit_rate"}  # of several engines the fullest counts; other gauges are added up
+HISTOGRAMS = {
+    "ttft": (
+        "vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds",
+        "dynamo_frontend_time_to_first_token_seconds", "trtllm_time_to_first_token_seconds",
+    ),
+    "itl": (
+        "vllm:inter_token_latency_seconds", "vllm:time_per_output_token_seconds",
+        "sglang:inter_token_latency_seconds", "dynamo_frontend_inter_token_latency_seconds",
+        "tgi_request_mean_time_per_token_duration", "trtllm_time_per_output_token_seconds",
+    ),
+    "e2e": (
+        "vllm:e2e_request_latency_seconds", "sglang:e2e_request_latency_seconds",
+        "dynamo_frontend_request_duration_seconds", "tgi_request_duration", "trtllm_e2e_request_latency_seconds",
+    ),
+    "queue": (
+        "vllm:request_queue_time_seconds", "sglang:queue_time_seconds", "tgi_request_queue_duration",
+        "trtllm_request_queue_time_seconds",
+    ),
+    "prefill": ("vllm:request_prefill_time_seconds",),
+    "decode": ("vllm:request_decode_time_seconds",),
+    "transfer": ("vllm:nixl_xfer_time_seconds",),
+}  # fmt: skip
 UNLIKELY = 1e15  # counts and seconds are below it, and not below 0
 
 _SAMPLE = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? +(\S+)(?: +-?\d+)?")
@@ -28,44 +72,38 @@ def parse(text: str) -> Samples:
     """The samples of a text. Lines that are none, and values that no server can mean, are skipped."""
     samples: Samples = defaultdict(list)
     for line in text.splitlines():
-        match = _SAMPLE.fullmatch(line.strip())
-        if match is None:
-            continue
-        try:
-            value = float(match[3])
-        except ValueError:
-            continue
-        if 0 <= value < UNLIKELY:
-            samples[match[1]].append((match[2] or "", value))
+        if match := _SAMPLE.fullmatch(line.strip()):
+            with suppress(ValueError):
+                value = float(match[3])
+                if 0 <= value < UNLIKELY:
+                    samples[match[1]].append((match[2] or "", value))
     return samples
 
 
-def values(samples: Samples, name: str) -> list[float]:
-    """A metric's values, one of each series."""
-    return [value for _, value in samples.get(name, ())]
+def gauges(samples: Samples) -> dict[str, float]:
+    """The gauges that a server has, by our names."""
+    present: dict[str, float] = {}
+    for ours, theirs in GAUGES.items():
+        if name := next((name for name in theirs if name in samples), None):
+            present[ours] = (max if ours in SHARES else sum)(value for _, value in samples[name])
+    return present
 
 
-def histogram(samples: Samples, name: str, buckets: bool = False) -> Histogram | None:
-    """The histogram of a name, the series of several engines added up; None where there is none."""
-    if f"{name}_sum" not in samples or f"{name}_count" not in samples:
-        return None
-    pairs = _buckets(samples.get(f"{name}_bucket", [])) if buckets else None
-    return Histogram(sum(values(samples, f"{name}_sum")), sum(values(samples, f"{name}_count")), pairs)
+def histograms(samples: Samples, buckets: bool = False) -> dict[str, Histogram]:
+    """The histograms of seconds that a server has, by our names, the series of several engines added up."""
+    present = {}
+    for ours, theirs in HISTOGRAMS.items():
+        if name := next((name for name in theirs if {f"{name}_sum", f"{name}_count"} <= samples.keys()), None):
+            total, count = (sum(value for _, value in samples[f"{name}_{part}"]) for part in ("sum", "count"))
+            present[ours] = Histogram(total, count, _buckets(samples.get(f"{name}_bucket", [])) if buckets else None)
+    return present
 
 
 def _buckets(series: list[tuple[str, float]]) -> tuple[tuple[float, float], ...]:
+    """(upper bound, cumulative count) pairs; a bucket whose bound can't be read is left out."""
     counts: dict[float, float] = defaultdict(float)
     for labels, value in series:
-        bound = _bound(labels)
-        if math.isfinite(bound):
-            counts[bound] += value
-    return tuple((bound, counts[bound]) for bound in sorted(counts))
-
-
-def _bound(labels: str) -> float:
-    """The bucket's upper bound; not a number where it has none that can be read."""
-    match = _LE.search(labels)
-    try:
-        return float(match[1]) if match else math.nan
-    except ValueError:
-        return math.nan
+        if match := _LE.search(labels):
+            with suppress(ValueError):
+                counts[float(match[1])] += value
+    return tuple((bound, counts[bound]) for bound in sorted(filter(math.isfinite, counts)))

@@ -24,8 +24,7 @@ from typing import Any
 
 from traces.errors import InputError
 
-from .names import GAUGES, HISTOGRAMS, gauges, histograms
-from .prometheus import Histogram, parse
+from .prometheus import GAUGES, HISTOGRAMS, Histogram, gauges, histograms, parse
 
 FILE = "metrics.jsonl"
 BEFORE, DURING, AFTER = "before", "during", "after"  # the load
@@ -33,7 +32,7 @@ BEFORE, DURING, AFTER = "before", "during", "after"  # the load
 
 @dataclass(frozen=True)
 class Reading:
-    """What one URL gave: gauges and histograms by our names (names.py), or a round trip in seconds, or an error."""
+    """What one URL gave: gauges and histograms by our names, or a round trip in seconds, or an error."""
 
     at: int
     url: str

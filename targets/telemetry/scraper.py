@@ -28,8 +28,8 @@ from ..address import resolve
 from ..client.blocking import get
 from ..client.http import HttpError
 from ..clock import Clock, monotonic_ns
+from ..rules import loopback, port, split
 from ..target import Target
-from ..url import loopback, port, split
 from ..wire import lenient
 from .readings import AFTER, BEFORE, DURING, FILE, Reading
 

@@ -34,7 +34,7 @@ import orjson
 from traces.errors import InputError
 
 from ..exchange import Call, Exchange, Outcome
-from ..request_rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header
+from ..rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header
 from . import lenient
 from .interface import RequestFields, WireError
 

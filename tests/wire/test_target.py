@@ -11,7 +11,7 @@ import targets
 from loadgen.options import TargetOptions
 from loadgen.target_options import target as from_options
 from targets import Limits, Target
-from targets.limits import FieldError
+from targets.rules import FieldError
 from targets.targets_toml import parse
 from traces.errors import InputError
 

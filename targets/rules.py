@@ -1,0 +1,132 @@
+"""The rules for what a user names of a target, each by itself: URLs, headers and fields of a request's body, limits.
+Pure, and imported for every `--help`, so nothing heavy stands here; `target.py` has them kept together.
+
+The client frames its requests itself, so a header that would break its framing is refused. All that a target says is
+stored with the run, so a secret is named (`${VARIABLE}`, a variable, a file) and never held: what a header's or a
+field's name says to be a secret may not stand there as it is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import inf
+from urllib.parse import SplitResult, urlsplit
+
+from traces.errors import InputError
+
+PORTS = {"http": 80, "https": 443}
+TIMEOUTS = {  # the names that options, targets.toml, plan.json and run.json have for the fields of Limits
+    "connect_timeout": "connect_s",
+    "first_token_timeout": "first_token_s",
+    "silence_timeout": "silence_s",
+    "request_timeout": "request_s",
+}
+SECRET_HEADER = re.compile("auth|key|token|secret|cookie|passw|credential|session|signature", re.IGNORECASE)
+SECRET_FIELD = re.compile(
+    "api_?key|^key$|(^|access_?|auth_?|bearer_?)token$|secret|passw|authori|credential", re.IGNORECASE
+)
+OUR_HEADERS = {
+    "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade",
+    "expect", "accept-encoding",
+}  # fmt: skip
+KEYS_ELSEWHERE = "give a key as a header, or by api_key_env"
+OURS_ALONE = "the client frames its requests itself, and says once which host they are for"
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class FieldError(InputError):
+    """A mistake in one field of a target or of its limits; whoever read the field knows where it stands.
+
+    `target` is the target's name, where it has one by then.
+    """
+
+    def __init__(self, field: str, message: str, *, target: str = "", remedy: str = "") -> None:
+        self.field = field
+        shown = target if target.isprintable() else repr(target)
+        super().__init__(message, where=f"{shown}, field {field}" if target else field, remedy=remedy)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds, each positive and finite. Raises FieldError."""
+
+    connect_s: float = 10.0
+    first_token_s: float = 300.0  # from the instant at which the request is sent
+    silence_s: float = 60.0  # between tokens
+    request_s: float = 600.0  # the whole exchange
+
+    def __post_init__(self) -> None:
+        for field in TIMEOUTS.values():
+            seconds = getattr(self, field)
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < inf:
+                raise FieldError(field, f"expected a number of seconds above 0, and finite, got {seconds!r}")
+            object.__setattr__(self, field, float(seconds))
+
+
+def split(url: str) -> SplitResult:
+    """http://HOST:PORT/PREFIX, https://... or unix:///PATH/OF/SOCKET, taken apart.
+
+    ValueError says what was expected; it never repeats the URL, which may hold a key.
+    """
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in PORTS and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is none
+        known, parts = False, urlsplit("")
+    if not known and not (parts.scheme == "unix" and not parts.netloc and parts.path.strip("/")):
+        raise ValueError("a URL such as http://host:8000, https://host or unix:///path/of/socket")
+    if parts.username or parts.password:
+        raise ValueError("a URL without a user or password in it")
+    if parts.query or parts.fragment:
+        raise ValueError("a URL without ? or #")
+    if any(c.isspace() or not c.isprintable() for c in url):
+        raise ValueError("a URL without spaces or control characters")
+    return parts
+
+
+def port(parts: SplitResult) -> int:
+    return parts.port or PORTS[parts.scheme]
+
+
+def loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def sendable(name: str, value: str) -> bool:
+    """Can a header go onto the wire: a name of HTTP's, and a value within Latin-1 and without line breaks?"""
+    return bool(_NAME.fullmatch(name)) and not any(c in "\r\n\0" or ord(c) > 255 for c in value)
+
+
+def own_header(headers: Iterable[tuple[str, str]]) -> str | None:
+    """The first header that would break the client's own framing; one Host may replace ours, a second may not."""
+    hosts = 0
+    for name, _ in headers:
+        hosts += name.lower() == "host"
+        if name.lower() in OUR_HEADERS or hosts > 1:
+            return name
+    return None
+
+
+def literal_header(headers: Iterable[tuple[str, str]]) -> str | None:
+    """The first header whose name says that it holds a secret and whose value isn't a ${VARIABLE}."""
+    return next((name for name, value in headers if SECRET_HEADER.search(name) and "${" not in value), None)
+
+
+def literal_field(body: object) -> str | None:
+    """The first key of a JSON value, however deep, whose name says that its text is a secret."""
+    if isinstance(body, list):
+        return next(filter(None, map(literal_field, body)), None)
+    if not isinstance(body, dict):
+        return None
+    for key, value in body.items():
+        if isinstance(value, str) and value and SECRET_FIELD.search(key.replace("-", "_")):
+            return str(key)
+        if (deeper := literal_field(value)) is not None:
+            return deeper
+    return None
