@@ -21,16 +21,12 @@ CLEAR, UP = "\x1b[J", "\x1b[{}A"
 
 
 class Progress:
-    """Shows a coordinator's progress on stderr until it is stopped."""
+    """Shows a coordinator's progress on stderr from now on, until it is stopped."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
         self._shown = 0  # lines on the terminal
-        self._greenlet: gevent.Greenlet[..., None] | None = None
-
-    def start(self) -> None:
-        if sys.stderr.isatty():
-            self._greenlet = gevent.spawn(self._show)
+        self._greenlet = gevent.spawn(self._show) if sys.stderr.isatty() else None
 
     def stop(self) -> None:
         if self._greenlet is not None:
