@@ -241,7 +241,7 @@ def running(*arguments: str | Path, cwd: Path, argv: list[str] | None = None) ->
 def locust_children() -> list[psutil.Process]:
     """Processes of Locust that this one has started, forked workers too."""
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.is_running() and "loadgen.run" in _command_line(child)]
+    return [child for child in children if child.is_running() and "loadgen.run.locustfile" in _command_line(child)]
 
 
 def _command_line(process: psutil.Process) -> list[str]:
