@@ -92,7 +92,7 @@ def settled(targets: Sequence[Target], patience: str | None) -> list[Target]:
     """The targets with their endpoint types known; a type that was AUTO is reported on stderr. Raises InputError."""
     if not (unknown := [target for target in targets if target.endpoint_type == AUTO]):
         return list(targets)
-    from targets.inspection.autodetect import settle
+    from targets.probing import settle
 
     wait_ready(unknown, patience)
     known = []
@@ -110,7 +110,7 @@ def settled(targets: Sequence[Target], patience: str | None) -> list[Target]:
 def probe(targets: Sequence[Target]) -> None:
     """One request to each target. Raises InputError where every request would fail; what else there is to know goes to
     stderr."""
-    from targets.inspection.autodetect import probe
+    from targets.probing import probe
 
     for answer in probe(targets):
         if answer.hopeless:
@@ -132,7 +132,7 @@ class Usable:
 
 def look(targets: Sequence[Target], requests: Trace | None = None) -> Iterator[Usable]:
     """Looks at each target with one request; `requests`: and compares them with the limits that its answer names."""
-    from targets.inspection.autodetect import probe
+    from targets.probing import probe
     from targets.wire.headers import limits
 
     for answer in probe(targets):

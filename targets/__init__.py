@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .connecting import Client, connect
     from .exchange import Call, Exchange, Outcome
-    from .inspection.autodetect import probe
-    from .inspection.probe import Probe
+    from .probing import Probe, probe
     from .rules import Limits
     from .target import Target
     from .targets_toml import load as load_targets
@@ -35,11 +34,11 @@ _HOMES = {
     "Exchange": "exchange.Exchange",
     "Limits": "rules.Limits",
     "Outcome": "exchange.Outcome",
-    "Probe": "inspection.probe.Probe",
+    "Probe": "probing.Probe",
     "Target": "target.Target",
     "connect": "connecting.connect",
     "load_targets": "targets_toml.load",
-    "probe": "inspection.autodetect.probe",
+    "probe": "probing.probe",
 }
 
 

@@ -35,7 +35,7 @@ def record(
     """
     import sys
 
-    from targets.inspection import fetch, recording
+    from targets import recording
 
     from .. import preflight, target_options
 
@@ -43,7 +43,7 @@ def record(
     if out is not None:
         name = recording.free_name(name, _text(out), str(out))
     [target] = preflight.settled([target], None)
-    answer, exchange = fetch.record(target, prompt, tokens, source)
+    answer, exchange = recording.record(target, prompt, tokens, source)
     table = answer.table(name, recording.facts(exchange))
     if out is None:
         sys.stdout.write(table)

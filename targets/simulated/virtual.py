@@ -69,30 +69,26 @@ def _sized(prefix: tuple[int, ...], block_tokens: int | Mapping[int, int]) -> tu
     return tuple((block, block_tokens[block]) for block in prefix)
 
 
-def _sent(call: Call) -> Exchange:
-    due = call.due
-    return Exchange(call, started=due, connected=due, sent=due, body_sent=due, headers_at=due)
-
-
 def _exchange(job: Job) -> Exchange:
-    exchange = _sent(job.sink)
+    call, tokens = job.sink, job.output
     first, last = round(job.first * NS_PER_S), round(job.last * NS_PER_S)
     if job.times is not None:
-        exchange.token_at = array("q", np.rint(np.frombuffer(job.times) * NS_PER_S).astype(np.int64).tobytes())
-        exchange.token_events = array("i", [1]) * len(exchange.token_at)
-        if job.counts:
-            exchange.token_events = array("i", [1, *job.counts])
+        token_at = array("q", np.rint(np.frombuffer(job.times) * NS_PER_S).astype(np.int64).tobytes())
+        token_events = array("i", [1, *job.counts]) if job.counts else array("i", [1]) * len(token_at)
     else:
-        exchange.token_at = array("q", (first, last) if job.output > 1 else (first,))
-        exchange.token_events = array("i", (1, job.output - 1) if job.output > 1 else (1,))
-    exchange.done, exchange.status, exchange.outcome, exchange.finish_reason = last, 200, Outcome.OK, "length"
-    exchange.usage_prompt, exchange.usage_output, exchange.usage_cached = job.prompt, job.output, job.cached
+        token_at = array("q", (first, last) if tokens > 1 else (first,))
+        token_events = array("i", (1, tokens - 1) if tokens > 1 else (1,))
     queue, prefill, transfer, decode = phases(job)
-    exchange.server_queue, exchange.server_prefill, exchange.server_decode = queue, prefill, decode
-    if job.handed >= 0:
-        exchange.server_transfer = transfer
-        exchange.prefill_worker, exchange.decode_worker = str(job.prefill_worker), str(job.decode_worker)
-    return exchange
+    handed, due = job.handed >= 0, call.due
+    return Exchange(
+        call, started=due, connected=due, sent=due, body_sent=due, headers_at=due, done=last,
+        token_at=token_at, token_events=token_events,
+        status=200, outcome=Outcome.OK, finish_reason="length",
+        usage_prompt=job.prompt, usage_output=tokens, usage_cached=job.cached,
+        server_queue=queue, server_prefill=prefill, server_decode=decode, server_transfer=transfer if handed else None,
+        prefill_worker=str(job.prefill_worker) if handed else None,
+        decode_worker=str(job.decode_worker) if handed else None,
+    )  # fmt: skip
 
 
 def phases(job: Job) -> tuple[float, float, float, float]:
@@ -105,7 +101,16 @@ def phases(job: Job) -> tuple[float, float, float, float]:
 
 
 def _refused(call: Call, limit: int) -> Exchange:
-    exchange = _sent(call)
-    exchange.done, exchange.status, exchange.outcome = call.due, 400, Outcome.HTTP_ERROR
-    exchange.error = f"prompt and answer exceed the context of {limit} tokens"
-    return exchange
+    due, error = call.due, f"prompt and answer exceed the context of {limit} tokens"
+    return Exchange(
+        call,
+        started=due,
+        connected=due,
+        sent=due,
+        body_sent=due,
+        headers_at=due,
+        done=due,
+        status=400,
+        outcome=Outcome.HTTP_ERROR,
+        error=error,
+    )

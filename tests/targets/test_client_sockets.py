@@ -21,7 +21,7 @@ from targets.client.http_client import HttpClient, diagnostics
 from targets.clock import Clock
 from targets.connecting import connect
 from targets.exchange import Call, Exchange, Outcome
-from targets.inspection.fetch import fetch
+from targets.recording import fetch
 from targets.target import Limits, Target
 from targets.wire import chat
 from tests.exchanges import make_call

@@ -2,7 +2,7 @@
 
 import pytest
 
-from targets.inspection.autodetect import CANDIDATES, probe, settle
+from targets.probing import CANDIDATES, probe, settle
 from targets.target import Limits, Target
 from tests.wire.answering import refuses, serving, stream, words
 

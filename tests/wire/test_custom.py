@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from targets.inspection.recording import Recording, facts, replay
+from targets.recording import Recording, facts, replay
 from targets.target import Target
 from targets.wire import custom
 from tests.exchanges import make_call

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from targets.inspection.recording import Recording, facts, free_name, recording, replay
+from targets.recording import Recording, facts, free_name, recording, replay
 from targets.target import Target
 from targets.wire import WIRES, WireError
 from tests.exchanges import make_call, make_exchange
@@ -66,7 +66,7 @@ def test_every_type_has_a_stream_an_error_and_a_request(kind):
 
 @every_exchange
 def test_the_text_that_is_kept_is_all_of_it(kind, table, monkeypatch):
-    monkeypatch.setattr("targets.inspection.recording.EMPTY", make_exchange(text=[]))
+    monkeypatch.setattr("targets.recording.EMPTY", make_exchange(text=[]))
     exchange = replay(WIRES[kind], recording(table))
     assert exchange.chars == len(exchange.take_text() or "")
 

@@ -9,8 +9,7 @@ import gevent
 import pytest
 
 from targets.exchange import Outcome
-from targets.inspection.autodetect import probe
-from targets.inspection.probe import TOKENS, judge
+from targets.probing import TOKENS, judge, probe
 from targets.target import Limits, Target
 from tests.exchanges import make_exchange
 from tests.targets.scripted import Scripted

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from loadgen.quota import DAY, MINUTE, shortfalls, worst
 from reports.store import row_files
-from targets.inspection.recording import facts, recording, replay
+from targets.recording import facts, recording, replay
 from targets.telemetry import readings
 from targets.wire import WIRES
 from tests.targets.scripted import Scripted, good
