@@ -134,7 +134,6 @@ class Wiring:
             log.error("a second user in this process is refused: its share of the trace would be sent twice")
             raise StopUser
         self.worker = Worker(partial(self.runner.send_message, UP), self._fire)
-        self.worker.start()
         return self.worker
 
     def _to_worker(self, environment: Any, msg: Any) -> None:

@@ -44,20 +44,9 @@ class Record:
     def step_started(self, number: int, start: int, origin: int) -> None:
         """`origin`: the run's start, nanoseconds of CLOCK_REALTIME."""
         step = self.plan.steps[number]
-        planned: Counter[str] = Counter()
-        for arm in step.arms:
-            planned[arm.target.name] += arm.requests
-        started = StepFacts(
-            name=step.name,
-            load=step.load,
-            start=start,
-            window=(start + step.warmup_ns, None if step.end_ns is None else start + step.end_ns),
-            end=None,
-            warmup_s=step.warmup_s,
-            drain_s=step.drain_s,
-            planned=dict(planned),
-        )
-        self._steps.append(started)
+        window = (start + step.warmup_ns, None if step.end_ns is None else start + step.end_ns)
+        planned = {arm.target.name: arm.requests for arm in step.arms}
+        self._steps.append(StepFacts(step.name, step.load, start, window, None, step.warmup_s, step.drain_s, planned))
         self._write(clock=ClockFacts(origin))
 
     def unsent(self, number: int, counts: Mapping[str, int]) -> None:

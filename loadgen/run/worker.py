@@ -78,9 +78,6 @@ class Worker:
         self._counts: Counter[str] = Counter()
         self._diagnostics: Diagnostics | None = None
         self._writer: Writer | None = None
-        self._greenlet: gevent.Greenlet[..., None] | None = None
-
-    def start(self) -> None:
         self._greenlet = gevent.spawn(self._run)
 
     def deliver(self, raw: Mapping[str, object]) -> None:
@@ -204,16 +201,10 @@ class Worker:
             for path in sorted((self._folder / plans.ROWS).glob("*.parquet")):
                 self._link.send_rows(path)
         facts = WorkerFacts(
-            number=number,
-            pid=os.getpid(),
-            host=platform.node(),
-            rows=self._writer.rows,
-            lost=None,
-            clock_offset_s=self._offset / NS_PER_S,
-            clock_offset_error_s=offset_error / NS_PER_S,
-            counts=dict(self._counts),
-            diagnostics=self._diagnostics,
-        )
+            number=number, pid=os.getpid(), host=platform.node(), rows=self._writer.rows, lost=None,
+            clock_offset_s=self._offset / NS_PER_S, clock_offset_error_s=offset_error / NS_PER_S,
+            counts=dict(self._counts), diagnostics=self._diagnostics,
+        )  # fmt: skip
         self._link.post_surely(Final(facts, self._link.finishing, self._digests.state()))
 
 
