@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from traces.prompts.prompts import Prompts
-from traces.prompts.tokenizer import counter
+from traces.prompts import Prompts
 from traces.synthesis.workload import synthesise
+from traces.words import counter
 
 
 def main(paths: list[str]) -> None:

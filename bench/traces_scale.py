@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from traces.prompts import words
-from traces.prompts.corpus import Corpus
-from traces.prompts.prompts import Prompts
+from traces import words
+from traces.corpus import Corpus
+from traces.prompts import Prompts
 from traces.reading import open_trace
 from traces.request import Request
 from traces.synthesis.workload import synthesise

@@ -30,7 +30,7 @@ def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
     """A gate that can't be read, or prompts that can't be made, must not come to light after the run."""
     check_gates(options)
     if options.tokenizer is not None:
-        from traces.prompts.tokenizer import counter
+        from traces.words import counter
 
         counter(options.tokenizer)
     token_ids = options.token_ids

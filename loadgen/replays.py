@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Unpack
 
 from reports.store.run_json import EmbeddedFacts
 from targets.target import Target
+from traces import corpus as corpora
 from traces.errors import INCOMPLETE, UNUSABLE, InputError, RunFailed
-from traces.prompts import corpus as corpora
 from traces.trace import Trace
 
 from . import pacing, preflight, secrets

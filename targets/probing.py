@@ -324,4 +324,4 @@ def _kind(answer: Probe) -> str:
 
 
 def _key_header(kind: str) -> str:
-    return getattr(WIRES[kind], "KEY_HEADER", "")
+    return WIRES[kind].key_header

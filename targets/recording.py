@@ -39,7 +39,7 @@ from .connecting import connect
 from .exchange import Call, Exchange, Outcome
 from .rules import Limits
 from .target import Target
-from .wire import RATE_LIMIT_STATUSES, WireError
+from .wire import RATE_LIMIT_STATUSES, Reader, Wire, WireError
 from .wire import headers as wire_headers
 from .wire.lenient import complaint_in
 
@@ -83,7 +83,7 @@ def free_name(name: str, text: str, where: str) -> str:
     return free
 
 
-def replay(wire: Any, answer: Recording, pieces: Iterable[bytes] | None = None) -> Exchange:
+def replay(wire: Wire, answer: Recording, pieces: Iterable[bytes] | None = None) -> Exchange:
     """The exchange that an answer makes, read in these pieces (default: whole). `token_events` has an entry for each
     event with tokens, and it has their counts; there are no instants."""
     exchange = dataclasses.replace(EMPTY, status=answer.status)
@@ -94,12 +94,12 @@ def replay(wire: Any, answer: Recording, pieces: Iterable[bytes] | None = None) 
         exchange.outcome = Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR
         exchange.error = complaint_in(answer.body)
         return exchange
-    reader = wire.Reader()
+    reader = wire.reader()
     try:
         for tokens in _read(reader, answer, [answer.body] if pieces is None else pieces, exchange):
             if tokens:
                 exchange.token_events.append(tokens)
-        whole = reader.finished or getattr(reader, "open_ended", False)
+        whole = reader.finished or reader.open_ended
         exchange.outcome = Outcome.OK if whole else Outcome.TRUNCATED
     except WireError as error:
         exchange.outcome, exchange.error = error.outcome, str(error)
@@ -108,7 +108,7 @@ def replay(wire: Any, answer: Recording, pieces: Iterable[bytes] | None = None) 
     return exchange
 
 
-def _read(reader: Any, answer: Recording, pieces: Iterable[bytes], exchange: Exchange) -> Iterable[int]:
+def _read(reader: Reader, answer: Recording, pieces: Iterable[bytes], exchange: Exchange) -> Iterable[int]:
     if "json" in answer.headers.get("content-type", ""):
         yield reader.answer(b"".join(pieces), exchange)
         return
@@ -153,11 +153,11 @@ def _body(body: bytes) -> str:
 class _WithinLimits(Within):
     """A target's limits, as a run has them: what is no token (a ping) ends no wait for one."""
 
-    def __init__(self, limits: Limits, wire: Any) -> None:
+    def __init__(self, limits: Limits, wire: Wire) -> None:
         super().__init__(limits.request_s)
         self._limits, self._reader, self._decoder, self._exchange = (
             limits,
-            wire.Reader(),
+            wire.reader(),
             Decoder(),
             dataclasses.replace(EMPTY),
         )
@@ -187,7 +187,7 @@ def record(target: Target, prompt: str, tokens: int, source: str = "") -> tuple[
     return recording, replay(wire, recording)
 
 
-def fetch(target: Target, call: Call, source: str = "") -> tuple[Any, Recording]:
+def fetch(target: Target, call: Call, source: str = "") -> tuple[Wire, Recording]:
     """The target's wire format and what it answers. Raises InputError where there is no answer."""
     client = connect(target, Clock())
     if not isinstance(client, HttpClient):

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from types import ModuleType
 from typing import Any
 
 from . import rules
 from .rules import PORTS, TIMEOUTS, FieldError, Limits, split
-from .wire import WIRES, custom
+from .wire import WIRES, Wire, custom
 from .wire.protocols import PORT_LABELS, PROTOCOLS
 
 AUTO = "auto"  # an endpoint type that is found out before the run
@@ -88,7 +87,7 @@ class Target:
     def _mistake(self, name: str, message: str, remedy: str = "") -> FieldError:
         return FieldError(name, message, target=str(self.name), remedy=remedy)
 
-    def wire_format(self) -> ModuleType | custom.Custom:
+    def wire_format(self) -> Wire:
         """One of WIRES, or the user's own, as a plan carries it or as its file has it. Raises InputError."""
         if self.endpoint_type == AUTO:
             raise self._mistake("endpoint_type", "isn't known yet")

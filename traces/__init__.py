@@ -13,9 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .corpus import Corpus
     from .errors import InputError, PhaseloadError, RunFailed
-    from .prompts.corpus import Corpus
-    from .prompts.prompts import Prompts
+    from .prompts import Prompts
     from .reading import open_trace
     from .request import Request
     from .statistics import Statistics, describe
@@ -32,8 +32,8 @@ __all__ = [
 ]  # fmt: skip
 _HOMES = {
     "errors": ("InputError", "PhaseloadError", "RunFailed"),
-    "prompts.corpus": ("Corpus",),
-    "prompts.prompts": ("Prompts",),
+    "corpus": ("Corpus",),
+    "prompts": ("Prompts",),
     "reading": ("open_trace",),
     "statistics": ("Statistics", "describe"),
     "synthesis.fit": ("fit",),

@@ -8,15 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .trace import NS_PER_S, Trace
+from .trace import NS_PER_MS, NS_PER_S, Floats, Trace, Whole
 from .typed_json import EMPTY
 
 WINDOWS = (1, 10, 60)  # seconds over which counts are compared
 QUANTILES = (0.5, 0.9, 0.99)
 TIMELINE_BINS = 120
 ODD = np.uint64(0x9E3779B97F4A7C15)
-
-Whole = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -110,13 +108,13 @@ def describe(trace: Trace) -> Statistics:
     )
 
 
-def dispersion(due: npt.NDArray[np.float64], window: float) -> float | None:
+def dispersion(due: Floats, window: float) -> float | None:
     """Variance/mean of counts in whole windows: 1 for Poisson, more for bursts. None below five windows."""
     counts = window_counts(due, window)
     return float(counts.var() / counts.mean()) if len(counts) >= 5 and counts.any() else None
 
 
-def window_counts(due: npt.NDArray[np.float64], window: float) -> npt.NDArray[np.int64]:
+def window_counts(due: Floats, window: float) -> Whole:
     """Requests in each whole window from the first second of the trace on."""
     whole = int(due[-1] // window) if len(due) else 0
     return np.bincount((due // window).astype(np.int64), minlength=whole)[:whole]
@@ -180,19 +178,18 @@ def _running(values: npt.NDArray[Any], offsets: Whole, rows: Whole) -> npt.NDArr
     return np.asarray(sums[1:] - sums[offsets[rows]])
 
 
-def _arrivals(due: npt.NDArray[np.float64], span: float) -> Arrivals | None:
+def _arrivals(due: Floats, span: float) -> Arrivals | None:
     if not span:
         return None
-    gaps = np.diff(due)
-    peaks = {window: window_counts(due, window) for window in (1, 10)}
+    gaps, peaks = np.diff(due), {}
+    for window in (1, 10):
+        counts = window_counts(due, window)
+        peaks[str(window)] = float(counts.max() / counts.mean()) if counts.any() else None
     return Arrivals(
         cv=float(gaps.std() / gaps.mean()),
         longest_gap_s=float(gaps.max()),
         dispersion={str(window): dispersion(due, window) for window in WINDOWS},
-        peak_to_mean={
-            str(window): float(counts.max() / counts.mean()) if counts.any() else None
-            for window, counts in peaks.items()
-        },
+        peak_to_mean=peaks,
     )
 
 
@@ -214,11 +211,11 @@ def _sessions(trace: Trace) -> Sessions:
         requests=len(inside),
         turns=_spread(turns),
         follow_ups=int(waiting.sum()),
-        think_ms=_spread(trace.column("think")[waiting] // 1_000_000),
+        think_ms=_spread(trace.column("think")[waiting] // NS_PER_MS),
     )
 
 
-def _timeline(due: npt.NDArray[np.float64], span: float) -> Timeline | None:
+def _timeline(due: Floats, span: float) -> Timeline | None:
     if not span:
         return None
     step = span / TIMELINE_BINS
@@ -226,9 +223,8 @@ def _timeline(due: npt.NDArray[np.float64], span: float) -> Timeline | None:
     return Timeline(step, counts.tolist())
 
 
-def _ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _ranks(values: npt.NDArray[Any]) -> Floats:
     """Ranks, ties sharing their mean."""
     _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
     after = np.cumsum(counts)
-    ranks: npt.NDArray[np.float64] = (after - (counts - 1) / 2)[where]
-    return ranks
+    return np.asarray((after - (counts - 1) / 2)[where])

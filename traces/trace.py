@@ -18,9 +18,13 @@ import pyarrow as pa
 from .request import NS_PER_S as NS_PER_S
 from .request import Request as Request
 
+Whole = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 Columns = dict[str, Any]  # lists or arrays by column name
 Notes = dict[str, Any]  # what a reader noticed, JSON-able
+NS_PER_MS = 1_000_000
 LATEST = 2**62  # ns, of any instant: 146 years
+ASSUMED_TPOT = 20 * NS_PER_MS  # an answer's pace, where a plan needs one; closed loops take the server's own time
 
 SCHEMA = pa.schema(
     [
@@ -77,21 +81,24 @@ class Trace:
         """Nanoseconds from the trace's start to its last request."""
         return int(self.table["due"][-1].as_py()) if len(self) else 0
 
+    def has(self, column: str) -> bool:
+        return column in self.table.column_names
+
     @property
     def has_prefixes(self) -> bool:
-        return "prefix" in self.table.column_names
+        return self.has("prefix")
 
     @property
     def has_sessions(self) -> bool:
-        return "session" in self.table.column_names
+        return self.has("session")
 
-    def column(self, name: str) -> npt.NDArray[np.int64]:
+    def column(self, name: str) -> Whole:
         """A column as numpy (all but `prefix`), with its default where the trace doesn't have it."""
-        if name in self.table.column_names:
+        if self.has(name):
             return np.asarray(self.table[name].to_numpy())
         return np.full(len(self), DEFAULTS[name], dtype=SCHEMA.field(name).type.to_pandas_dtype())
 
-    def prefixes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def prefixes(self) -> tuple[Whole, Whole]:
         """(offsets, ids): row i's prefix is ids[offsets[i]:offsets[i + 1]]."""
         if not self.has_prefixes:
             return np.zeros(len(self) + 1, np.int64), np.zeros(0, np.int64)
@@ -100,7 +107,14 @@ class Trace:
         ids = np.asarray(array.values.to_numpy(zero_copy_only=False), np.int64)
         return offsets - offsets[0], ids[offsets[0] : offsets[-1]]
 
-    def sizes(self, blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def parent_rows(self) -> Whole:
+        """For each row, the row of the request that it waits for: -1 for none, or for one that was left out."""
+        index, parent = self.column("index"), self.column("parent")
+        order = np.argsort(index)
+        rows = order[np.searchsorted(index, parent, sorter=order).clip(max=len(index) - 1)]
+        return np.where((parent >= 0) & (index[rows] == parent), rows, -1)
+
+    def sizes(self, blocks: Whole) -> Whole:
         """Tokens of each of these prefix blocks."""
         if isinstance(self.block_tokens, int):
             return np.full(len(blocks), self.block_tokens)
@@ -165,6 +179,23 @@ def build(
     arrays = [_array(columns[field.name], field.type) for field in fields]
     table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
     return Trace(table, name=name, block_tokens=block_tokens, source=source, notes=notes or {})
+
+
+def in_order(columns: Columns) -> Columns:
+    """Arrays sorted by `due`, equal ones as they stand; `parent`, which has their positions, follows (-1 stays -1)."""
+    order = np.argsort(columns["due"], kind="stable")
+    place = np.append(np.argsort(order), -1)
+    ordered = {name: values.take(order) for name, values in columns.items()}
+    return ordered | {"parent": place[ordered["parent"]]} if "parent" in ordered else ordered
+
+
+def chain_starts(parents: Whole) -> Whole:
+    """For each row, the row with which its chain of parents begins: itself where it waits for nobody. Parents are rows
+    (-1: none), each before its followers."""
+    first = np.where(parents >= 0, parents, np.arange(len(parents)))
+    while ((further := first[first]) != first).any():  # each round looks twice as far back
+        first = further
+    return first
 
 
 def unpacked(table: pa.Table) -> Trace:

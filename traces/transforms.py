@@ -8,6 +8,7 @@ blocks become new ones. Otherwise a prefix cache would hit what no real cache co
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isinf
 from typing import Any
 
@@ -16,9 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from .errors import InputError, check_factor
-from .trace import DEFAULTS, LATEST, NS_PER_S, Columns, Trace, build
-
-Whole = npt.NDArray[np.int64]
+from .trace import DEFAULTS, LATEST, NS_PER_S, Trace, Whole, build, chain_starts, in_order
 
 
 def clip(trace: Trace, start: float = 0.0, end: float | None = None) -> Trace:
@@ -64,7 +63,7 @@ def speedup(trace: Trace, factor: float) -> Trace:
     """Time runs `factor` times as fast, think times too; 0.5 halves the rate."""
     check_factor(factor, "--speedup")
     columns = {"due": _faster(trace.column("due"), factor)}
-    if "think" in trace.table.column_names:
+    if trace.has("think"):
         columns["think"] = _faster(trace.column("think"), factor)
     return trace.with_columns(**columns).noted(f"speedup {factor:g}")
 
@@ -95,8 +94,9 @@ def at_rate(count: int, rate: float, burstiness: float = 1.0, seed: int = 0) -> 
 def pace(trace: Trace, rate: float, *, burstiness: float = 1.0, seed: int = 0) -> Trace:
     """New instants in the order of the trace: arrivals `at_rate`. A request that waits for another one keeps its
     distance from it, so that sessions move as a whole."""
-    due, first = trace.column("due"), _first_of_chain(trace)
-    starts = first == np.arange(len(trace))
+    due, parents, rows = trace.column("due"), trace.parent_rows(), np.arange(len(trace))
+    first = chain_starts(np.where(parents < rows, parents, -1))
+    starts = first == rows
     moved = np.zeros(len(trace), np.int64)
     moved[starts] = at_rate(int(starts.sum()), rate, burstiness, seed)
     moved = moved[first] + due - due[first]
@@ -104,20 +104,6 @@ def pace(trace: Trace, rate: float, *, burstiness: float = 1.0, seed: int = 0) -
         raise InputError(f"{rate:g}/s moves requests beyond 146 years", where="--request-rate", remedy="raise it")
     word = "at once" if isinf(rate) else f"at {rate:g}/s, burstiness {burstiness:g}"
     return trace.with_columns(due=moved).take(np.argsort(moved, kind="stable")).noted(word)
-
-
-def _first_of_chain(trace: Trace) -> Whole:
-    """For each row, the row with which its chain of parents begins: itself where it waits for nobody."""
-    rows = np.arange(len(trace))
-    if "parent" not in trace.table.column_names or not len(trace):
-        return rows
-    index, parent = trace.column("index"), trace.column("parent")
-    order = np.argsort(index)
-    before = order[np.searchsorted(index, parent, sorter=order).clip(max=len(index) - 1)]
-    first = np.where((index[before] == parent) & (before < rows), before, rows)
-    while (further := first[first]).tobytes() != first.tobytes():  # each round looks twice as far back
-        first = further
-    return first
 
 
 def cap_context(trace: Trace, context: int) -> Trace:
@@ -177,25 +163,22 @@ def scale_rate(trace: Trace, factor: float, seed: int = 0) -> Trace:
     return _together(copies).noted(f"rate x {factor:g}")
 
 
-def _faster(nanos: npt.NDArray[np.int64], factor: float) -> npt.NDArray[np.int64]:
+def _faster(nanos: Whole, factor: float) -> Whole:
     """Exact for whole factors; otherwise to the precision of a long double (64 bits on x86)."""
     if factor == int(factor) and factor < LATEST:
         return np.asarray(nanos // int(factor))
     scaled = np.rint(nanos.astype(np.longdouble) / np.longdouble(factor))
     if (scaled > LATEST).any():
-        raise InputError(
-            f"{factor:g} moves requests beyond 146 years", where="--speedup", remedy="expected a larger factor"
-        )
-    whole: npt.NDArray[np.int64] = scaled.astype(np.int64)
-    return whole
+        problem = f"{factor:g} moves requests beyond 146 years"
+        raise InputError(problem, where="--speedup", remedy="expected a larger factor")
+    return np.asarray(scaled, np.int64)
 
 
 def _orphaned(trace: Trace) -> Trace:
     """A request whose parent was left out waits for nobody."""
-    if "parent" not in trace.table.column_names:
+    if not trace.has("parent"):
         return trace
-    parent = trace.column("parent")
-    return trace.with_columns(parent=np.where(np.isin(parent, trace.column("index")), parent, -1))
+    return trace.with_columns(parent=np.where(trace.parent_rows() >= 0, trace.column("parent"), -1))
 
 
 def _thinned(trace: Trace, share: float, rng: np.random.Generator) -> Trace:
@@ -211,10 +194,10 @@ def _turned(trace: Trace, rng: np.random.Generator) -> Trace:
     due = trace.column("due") + rng.integers(0, lap)
     early = due >= lap
     turned = trace.with_columns(due=due % lap)
-    if "session" in trace.table.column_names:
+    if trace.has_sessions:
         session = trace.column("session")
         turned = turned.with_columns(session=np.where(early & (session >= 0), session + session.max() + 1, session))
-    if "parent" in trace.table.column_names:
+    if trace.has("parent"):
         index, parent = trace.column("index"), trace.column("parent")
         cut = early & ~np.isin(parent, index[early])
         turned = turned.with_columns(parent=np.where(cut, -1, parent))
@@ -253,20 +236,16 @@ def _blocks_from(trace: Trace, base: int, chosen: npt.NDArray[np.bool_] | None) 
     prefix = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(renamed, pa.int64()))
     table = trace.table.set_column(trace.table.schema.get_field_index("prefix"), "prefix", prefix)
     sizes = trace.block_tokens
-    if isinstance(sizes, int):
-        return trace.with_table(table)
-    named = dict(sizes) | {
-        base + rank: sizes[int(block)] for rank, block in enumerate(known.tolist()) if int(block) in sizes
-    }
-    return Trace(table, trace.name, named, trace.source, trace.transforms, trace.notes)
+    if not isinstance(sizes, int):
+        again = {base + rank: sizes[block] for rank, block in enumerate(known.tolist()) if block in sizes}
+        sizes = {**sizes, **again}
+    return replace(trace, table=table, block_tokens=sizes)
 
 
 def _together(traces: list[Trace]) -> Trace:
     """One trace of all requests, by due; indices, parents and sessions numbered anew."""
-    columns: dict[str, list[Any]] = {name: [] for name in ("due", "prompt_tokens", "output_tokens")}
-    for name in (*DEFAULTS, "prefix"):
-        if any(name in trace.table.column_names for trace in traces):
-            columns[name] = []
+    optional = [name for name in (*DEFAULTS, "prefix") if any(trace.has(name) for trace in traces)]
+    columns: dict[str, list[Any]] = {name: [] for name in ("due", "prompt_tokens", "output_tokens", *optional)}
     rows = sessions = 0
     for trace in traces:
         for name, parts in columns.items():
@@ -274,8 +253,8 @@ def _together(traces: list[Trace]) -> Trace:
                 offsets, ids = trace.prefixes()
                 parts.append(pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(ids, pa.int64())))
             elif name == "parent":
-                place = {index: rows + row for row, index in enumerate(trace.column("index").tolist())}
-                parts.append(np.array([place.get(index, -1) for index in trace.column("parent").tolist()], np.int64))
+                parents = trace.parent_rows()
+                parts.append(np.where(parents >= 0, parents + rows, -1))
             elif name == "session":
                 session = trace.column("session")
                 parts.append(np.where(session >= 0, session + sessions, -1))
@@ -283,22 +262,12 @@ def _together(traces: list[Trace]) -> Trace:
             else:
                 parts.append(trace.column(name))
         rows += len(trace)
-    return _sorted(
-        {name: parts if name == "prefix" else np.concatenate(parts) for name, parts in columns.items()}, traces
-    )
-
-
-def _sorted(columns: Columns, traces: list[Trace]) -> Trace:
-    order = np.argsort(columns["due"], kind="stable")
-    place = np.empty(len(order) + 1, np.int64)
-    place[order], place[-1] = np.arange(len(order)), -1  # a parent of -1 stays -1
-    for name, values in columns.items():
-        columns[name] = pa.concat_arrays(values).take(pa.array(order)) if name == "prefix" else values[order]
-    if "parent" in columns:
-        columns["parent"] = place[columns["parent"]]
+    joined = {name: pa.concat_arrays(p) if name == "prefix" else np.concatenate(p) for name, p in columns.items()}
     first = traces[0]
-    whole = build(columns, name=first.name, block_tokens=_sizes(traces), source=first.source, notes=first.notes)
-    return Trace(whole.table, whole.name, whole.block_tokens, whole.source, first.transforms, whole.notes)
+    whole = build(
+        in_order(joined), name=first.name, block_tokens=_sizes(traces), source=first.source, notes=first.notes
+    )
+    return replace(whole, transforms=first.transforms)
 
 
 def _sizes(traces: list[Trace]) -> int | dict[int, int]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import gevent
 
-from traces.prompts.prompts import Prompts
+from traces.prompts import Prompts
 from traces.trace import Request, Trace
 
 BUDGET = 64_000_000  # characters held ready

@@ -38,12 +38,12 @@ from targets.client.http_client import diagnostics
 from targets.clock import Clock
 from targets.connecting import connect
 from targets.exchange import Exchange
+from traces import corpus as corpora
 from traces.errors import InputError
-from traces.prompts import corpus as corpora
-from traces.prompts.prompts import Prompts
-from traces.prompts.tokenizer import counter
+from traces.prompts import Prompts
 from traces.request import NS_PER_S
 from traces.transforms import part_of
+from traces.words import counter
 
 from .. import certificate
 from .. import plan as plans

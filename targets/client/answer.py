@@ -7,13 +7,11 @@ of them (fast_path.py). Instants are nanoseconds since the epoch here, and from 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any
 
 from traces.trace import NS_PER_S
 
 from ..exchange import Exchange, Outcome
-from ..wire import RATE_LIMIT_STATUSES, WireError, headers, lenient
+from ..wire import RATE_LIMIT_STATUSES, Reader, Wire, WireError, headers, lenient
 from .fast_path import Frame, learn
 from .http import HttpError, Response
 from .sse import Decoder, Event, SseError
@@ -35,7 +33,7 @@ class Answer:
         "origin", "tokens",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, wire: ModuleType | Any, reader: Any, origin: int) -> None:
+    def __init__(self, exchange: Exchange, wire: Wire, reader: Reader, origin: int) -> None:
         self._exchange, self._wire, self._reader, self.origin = exchange, wire, reader, origin
         self._enough = EVENT_COUNT_LIMIT if exchange.call.leave_after is None else exchange.call.leave_after
         self._response, self._decoder = Response(), Decoder()
@@ -45,7 +43,7 @@ class Answer:
         self._note_at, self._note_events = exchange.token_at.append, exchange.token_events.append
         self._frame: Frame | None = None
         self._in_step = False  # the last read was parsed in full and fitted the frame, or went by it
-        known = type(reader) is getattr(wire, "Reader", None) and exchange.text is None
+        known = type(reader) is wire.reader and exchange.text is None
         self._lessons = LESSONS if known else 0
         self.fast = 0  # reads that went by the frame
         self.tokens = 0  # token-bearing events so far
@@ -212,7 +210,7 @@ class Answer:
                 self._events(self._decoder.finish(), stamp, before)
         except (SseError, WireError) as error:
             return getattr(error, "outcome", Outcome.MALFORMED), str(error), stamp
-        if not (self._reader.finished or getattr(self._reader, "open_ended", False)):
+        if not (self._reader.finished or self._reader.open_ended):
             return Outcome.TRUNCATED, "the stream ended before its terminator", stamp
         return self.finish(stamp)
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, Protocol
 
 from traces.request import NS_PER_S
@@ -32,6 +31,7 @@ from ..clock import realtime_ns
 from ..exchange import Exchange, Outcome
 from ..linux import ANCILLARY, timespec
 from ..rules import Limits
+from ..wire import Wire
 from .answer import Answer
 from .deadlines import LINGER_NS, Deadline, next_deadline, request_end
 from .transport import CLOSED, OPEN, SHAKING, TUNNELLING, Route, Transport, tls_reason
@@ -54,7 +54,7 @@ class Owner(Route, Protocol):
     """What a connection needs of the client that it belongs to, and what it reports to it."""
 
     limits: Limits
-    wire: ModuleType | Any
+    wire: Wire
 
     @property
     def origin(self) -> int:

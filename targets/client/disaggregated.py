@@ -32,7 +32,7 @@ from traces.errors import InputError
 from ..clock import Clock
 from ..exchange import Call, Exchange, Outcome
 from ..target import Target
-from ..wire import WireError, lenient, openai
+from ..wire import Reader, WireError, lenient, openai
 from ..wire.protocols import PROTOCOLS, Leg, Pair
 from .blocking import get
 from .http import HttpError
@@ -152,7 +152,7 @@ class TwoLegs:
             self._answered_by_prefill()
         else:
             self.owner._handing.discard(self)
-            self._post(self.decode, self.exchange, leg, self.decode.wire.Reader(), self._one_over)
+            self._post(self.decode, self.exchange, leg, self.decode.wire.reader(), self._one_over)
 
     def _one_over(self, _: Exchange) -> None:
         """A concurrent prefill leg must be over, too, before its instants are known."""
@@ -197,13 +197,10 @@ class TwoLegs:
         self.done(exchange)
 
 
-class PrefillReader:
+class PrefillReader(Reader):
     """Reads prefill's answer: a whole JSON object, or (SGLang) a stream that nobody needs."""
 
-    __slots__ = ("body", "finished")
-
     def __init__(self) -> None:
-        self.finished = False
         self.body: dict[str, Any] = {}
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
@@ -212,7 +209,7 @@ class PrefillReader:
             return 0
         data = lenient.load(event)
         if data.get("error") or name == "error":
-            raise openai.failed(data)
+            raise lenient.failure(data)
         openai.note(data, {}, exchange)
         exchange.usage_cached = lenient.count(lenient.mapping(data.get("meta_info")).get("cached_tokens"))
         return 1
@@ -220,7 +217,7 @@ class PrefillReader:
     def answer(self, body: bytes, exchange: Exchange) -> int:
         self.body = lenient.load(body)
         if self.body.get("error"):
-            raise openai.failed(self.body)
+            raise lenient.failure(self.body)
         openai.note(self.body, {}, exchange)
         self.finished = True
         return 1

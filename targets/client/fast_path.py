@@ -24,7 +24,7 @@ from typing import Any
 from traces.request import Request
 
 from ..exchange import Call, Exchange
-from ..wire import WireError
+from ..wire import Reader, WireError
 from .sse import Decoder
 
 SIZE_LIMIT = 1 << 14  # longer chunks are parsed
@@ -84,7 +84,7 @@ class Frame:
         return start
 
 
-def learn(data: bytes, reader: type[Any]) -> Frame | None:
+def learn(data: bytes, reader: type[Reader]) -> Frame | None:
     """The frame of a read whose last chunk has one token-bearing event; None where it isn't safe to have one."""
     data = data[:-3].rpartition(END)[2] + data[-3:]
     for upper in (False, True):
@@ -99,7 +99,7 @@ def learn(data: bytes, reader: type[Any]) -> Frame | None:
     return None
 
 
-def _proven(before: bytes, text: bytes, after: bytes, reader: Any) -> bool:
+def _proven(before: bytes, text: bytes, after: bytes, reader: Reader) -> bool:
     """Does a reader that has read the event count any other text there as one token and its characters, no more?"""
     exchange, decoder = Exchange(NO_CALL), Decoder()
     decoder.feed(b"\n")  # in mid-stream, where a byte order mark is none
@@ -112,14 +112,9 @@ def _proven(before: bytes, text: bytes, after: bytes, reader: Any) -> bool:
                 return False
         except (WireError, UnicodeDecodeError):
             return False
-        state = _state(reader), _facts(exchange)
+        state = dict(vars(reader)), _facts(exchange)
         if known is None:
             known = state
         elif state != known:
             return False
     return True
-
-
-def _state(reader: Any) -> list[Any]:
-    slots = getattr(type(reader), "__slots__", None)
-    return [getattr(reader, name) for name in slots] if slots is not None else sorted(vars(reader).items())

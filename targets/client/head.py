@@ -31,10 +31,10 @@ _WORDS = re.compile(r"[\s;,=]+")
 class RequestHead:
     """What each request to a target begins with. Raises InputError where a key or a variable isn't there.
 
-    `key_header`: the header that carries the API key as it is (None: Authorization, as a bearer's).
+    `key_header`: the header that carries the API key as it is ("": Authorization, as a bearer's).
     """
 
-    def __init__(self, target: Target, address: Address, key_header: str | None = None) -> None:
+    def __init__(self, target: Target, address: Address, key_header: str = "") -> None:
         self._target, self._address = target, address
         self._secrets: list[str] = []
         self._standing = "".join(_line(name, value) for name, value in self._lines(key_header))
@@ -59,7 +59,7 @@ class RequestHead:
         """The text without this target's keys."""
         return text if self._keys is None else self._keys.sub("***", text)
 
-    def _lines(self, key_header: str | None) -> list[tuple[str, str]]:
+    def _lines(self, key_header: str) -> list[tuple[str, str]]:
         """The lines that every request has; the user's headers replace ours of the same name."""
         target, address = self._target, self._address
         lines = [("Host", address.authority), ("User-Agent", AGENT), ("Content-Type", "application/json")]

@@ -14,7 +14,6 @@ import logging
 import resource
 import ssl
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import gevent
@@ -27,6 +26,7 @@ from ..address import address
 from ..clock import Clock
 from ..exchange import Call, Exchange, Outcome
 from ..target import Target
+from ..wire import Wire
 from . import loop, tls
 from .connection import Connection, Flight
 from .deadlines import Deadlines, shortest
@@ -46,14 +46,14 @@ class HttpClient:
     exchanges keep their answers' text.
     """
 
-    def __init__(self, target: Target, clock: Clock, wire: ModuleType | Any = None, *, keep_text: bool = False) -> None:
+    def __init__(self, target: Target, clock: Clock, wire: Wire | None = None, *, keep_text: bool = False) -> None:
         raise_open_files()
         self.target, self.clock, self.keep_text = target, clock, keep_text
-        self.wire: ModuleType | Any = wire or target.wire_format()
+        self.wire = wire or target.wire_format()
         self.address = address(target.url)
         self.preferred = 0
         self.tls = _context(target) if self.address.scheme == "https" else None
-        self.head = RequestHead(target, self.address, getattr(self.wire, "KEY_HEADER", None))
+        self.head = RequestHead(target, self.address, self.wire.key_header)
         self.limits = target.limits
         self.loop = loop.current()
         self.loop.listeners[self] = None
@@ -79,7 +79,7 @@ class HttpClient:
         exchange = Exchange(call, started=self.clock.now(), text=[] if self.keep_text else None)
         try:
             path, headers, body = self.wire.request(call, self.target)
-            reader = self.wire.Reader()
+            reader = self.wire.reader()
         except Exception as error:
             return self._stillborn(exchange, done, error)
         self.post(exchange, path, headers, body, reader, done)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from . import anthropic, openai, responses, sglang, tgi, triton
+from .interface import RATE_LIMIT_STATUSES, Reader, Wire, WireError
 
-from . import anthropic, chat, completions, dynamo, groq, responses, sglang, tgi, triton
-from .interface import RATE_LIMIT_STATUSES, WireError
+__all__ = ["RATE_LIMIT_STATUSES", "WIRES", "Reader", "Wire", "WireError"]
 
-__all__ = ["RATE_LIMIT_STATUSES", "WIRES", "WireError"]
-
-WIRES: dict[str, ModuleType] = {
-    "chat": chat,
-    "completions": completions,
-    "groq": groq,
-    "dynamo": dynamo,
-    "responses": responses,
-    "sglang": sglang,
-    "tgi": tgi,
-    "triton": triton,
-    "anthropic": anthropic,
+WIRES: dict[str, Wire] = {
+    "chat": openai.CHAT,
+    "completions": openai.COMPLETIONS,
+    "groq": openai.GROQ,
+    "dynamo": openai.DYNAMO,
+    "responses": responses.WIRE,
+    "sglang": sglang.WIRE,
+    "tgi": tgi.WIRE,
+    "triton": triton.WIRE,
+    "anthropic": anthropic.WIRE,
 }

@@ -9,37 +9,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
-from ..exchange import Call, Exchange, Outcome
+from ..exchange import Call, Exchange
 from . import lenient
-from .interface import RequestFields, WireError
+from .interface import Reader, RequestFields, Wire, merged, messages
 
-KEY_HEADER = "x-api-key"
-VERSION = "2023-06-01"
 TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 PROMPT = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-OVERLOADED = {"rate_limit_error", "overloaded_error"}
 
 
-def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
-    body = {
-        "model": target.model,
-        "max_tokens": call.max_tokens,
-        "messages": lenient.messages(call),
-        "stream": True,
-    }
-    return "/v1/messages", [("anthropic-version", VERSION)], orjson.dumps(lenient.merged(body, target.extra_body))
+def _body(call: Call, target: RequestFields) -> dict[str, Any]:
+    body = {"model": target.model, "max_tokens": call.max_tokens, "messages": messages(call), "stream": True}
+    return merged(body, target.extra_body)
 
 
-class Reader:
-    """The typed events of one answer."""
-
-    __slots__ = ("_prompt", "finished")
-
-    def __init__(self) -> None:
-        self.finished = False
-        self._prompt: tuple[int | None, ...] = (None, None, None)  # as PROMPT names them
+class AnthropicReader(Reader):
+    _prompt: tuple[int | None, ...] = (None, None, None)  # as PROMPT names them
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         data = lenient.load(event)
@@ -57,19 +41,16 @@ class Reader:
             case "message_stop":
                 self.finished = True
             case "error":
-                raise WireError(lenient.complaint(data), _outcome(data))
+                raise lenient.failure(data)
         return 0
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
         data = lenient.load(body)
         if data.get("type") == "error":
-            raise WireError(lenient.complaint(data), _outcome(data))
+            raise lenient.failure(data)
         self._note(data, exchange)
         self._note_total(data, exchange)
-        self.finished = True
-        text = lenient.text(data.get("content"))
-        exchange.add_text(text)
-        return exchange.usage_output or int(bool(text))
+        return self.whole(lenient.text(data.get("content")), exchange)
 
     def _note(self, message: dict[str, Any], exchange: Exchange) -> None:
         exchange.request_id = exchange.request_id or lenient.name(message.get("id"))
@@ -90,6 +71,4 @@ class Reader:
         lenient.note(exchange, usage_output=lenient.total(lenient.mapping(data.get("usage")).get("output_tokens")))
 
 
-def _outcome(data: dict[str, Any]) -> Outcome:
-    kind = lenient.mapping(data.get("error")).get("type")
-    return Outcome.RATE_LIMITED if kind in OVERLOADED else Outcome.HTTP_ERROR
+WIRE = Wire("/v1/messages", _body, AnthropicReader, (("anthropic-version", "2023-06-01"),), key_header="x-api-key")

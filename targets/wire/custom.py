@@ -25,20 +25,16 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from traces.errors import InputError
 
 from ..exchange import Call, Exchange, Outcome
 from ..rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header
 from . import lenient
-from .interface import RequestFields, WireError
-
-WORDS = ("prompt", "messages", "model", "prompt_tokens", "output_tokens")
+from .interface import Reader, RequestFields, Wire, WireError, merged, messages, prompt
 
 
 @dataclass(frozen=True)
@@ -56,40 +52,11 @@ class Paths:
     error: str = "error"
 
 
-@dataclass(frozen=True)
-class Custom:
-    """A wire format with the same names as the modules beside this one."""
-
-    path: str
-    headers: dict[str, str]
-    body: dict[str, Any]
-    paths: Paths
-
-    def request(self, call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
-        words = {
-            "prompt": lenient.prompt(call),
-            "messages": lenient.messages(call),
-            "model": target.model,
-            "prompt_tokens": call.request.prompt_tokens,
-            "output_tokens": call.max_tokens,
-        }
-        body = lenient.merged(_filled(self.body, words), target.extra_body)
-        return self.path, list(self.headers.items()), orjson.dumps(body)
-
-    @cached_property
-    def Reader(self) -> type[Reader]:  # the name that every wire format has
-        """A class of the format's own: what proves a stream's frame makes readers by their class alone."""
-        return type("Reader", (Reader,), {"paths": self.paths})
-
-
-class Reader:
-    """The events of one answer."""
+class CustomReader(Reader):
+    """`parse` makes a class of each format's own: what proves a stream's frame makes readers by their class alone."""
 
     paths: Paths
-
-    def __init__(self) -> None:
-        self._chars = self._tokens = 0  # so far, where they are cumulative
-        self.finished, self.open_ended = False, not (self.paths.end or self.paths.ended)
+    _chars = _tokens = 0  # so far, where they are cumulative
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         paths = self.paths
@@ -113,10 +80,6 @@ class Reader:
             return count
         grown, self._tokens = max(0, count - self._tokens), max(count, self._tokens)
         return grown
-
-    def answer(self, body: bytes, exchange: Exchange) -> int:
-        self.finished = True
-        return self.feed(body, "", exchange)
 
     def _note(self, data: dict[str, Any], exchange: Exchange) -> None:
         paths = self.paths
@@ -142,6 +105,17 @@ def find(data: object, path: str) -> object:
     return data
 
 
+def _body(template: dict[str, Any], call: Call, target: RequestFields) -> dict[str, Any]:
+    words = {
+        "prompt": prompt(call),
+        "messages": messages(call),
+        "model": target.model,
+        "prompt_tokens": call.request.prompt_tokens,
+        "output_tokens": call.max_tokens,
+    }
+    return merged(_filled(template, words), target.extra_body)
+
+
 def _filled(template: Any, words: dict[str, Any]) -> Any:
     if isinstance(template, dict):
         return {key: _filled(value, words) for key, value in template.items()}
@@ -155,7 +129,7 @@ def _filled(template: Any, words: dict[str, Any]) -> Any:
     return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], m[0])), template)
 
 
-def load(path: str | Path) -> Custom:
+def load(path: str | Path) -> Wire:
     """The format of a file. Raises InputError."""
     return parse(read(path), str(path))
 
@@ -171,7 +145,7 @@ def read(path: str | Path) -> dict[str, Any]:
         raise InputError(f"not TOML: {error}", where=where) from None
 
 
-def parse(tables: dict[str, Any], where: str) -> Custom:
+def parse(tables: dict[str, Any], where: str) -> Wire:
     """The same from the file's tables."""
     for key in tables:
         if key not in ("path", "headers", "body", "answer"):
@@ -190,7 +164,9 @@ def parse(tables: dict[str, Any], where: str) -> Custom:
         raise InputError(f"{secret} would be stored with the run", where=where, column=secret, remedy=KEYS_ELSEWHERE)
     if not any(word in str(body) for word in ("{prompt}", "{messages}")):
         raise InputError("has neither {prompt} nor {messages}: nothing would be asked", where=where, column="body")
-    return Custom(path, named, body, _paths(answer, where))
+    paths = _paths(answer, where)
+    reader = type("Reader", (CustomReader,), {"paths": paths, "open_ended": not (paths.end or paths.ended)})
+    return Wire(path, partial(_body, body), reader, tuple(named.items()))
 
 
 def _paths(answer: dict[str, Any], where: str) -> Paths:

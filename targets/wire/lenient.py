@@ -11,9 +11,7 @@ from typing import Any
 
 import orjson
 
-from traces.errors import InputError
-
-from ..exchange import Call, Exchange
+from ..exchange import Exchange, Outcome
 from .interface import WireError
 
 NAME_LIMIT = 200  # characters of an id or a name
@@ -21,6 +19,8 @@ MESSAGE_LIMIT = 500  # characters of an error message
 COUNT_LIMIT = 1 << 31
 SECONDS_LIMIT = 1e7  # four months: what is larger is not a duration
 PARTS = ("text", "thinking")  # what a part of a text is called
+CODES = ("code", "type", "error_type")  # an error's machine-readable names
+RATE_LIMIT_CODES = ("rate_limit", "429", "498", "529", "capacity_exceeded", "overloaded")  # what is in them
 
 
 def note(exchange: Exchange, **facts: Any) -> None:
@@ -133,37 +133,9 @@ def complaint_in(body: bytes) -> str:
         return quote(body) or "empty answer"
 
 
-def error_code(value: object) -> str:
-    """The error's machine-readable code and type, lower case ("rate_limit_exceeded tokens"); empty where none."""
-    error = mapping(value)
-    error = mapping(error.get("error")) or error
-    return " ".join(str(error[key])[:NAME_LIMIT] for key in ("code", "type") if error.get(key)).lower()
-
-
-def merged(body: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """The request's body with the user's own fields over it, objects merged into objects; a null removes a field
-    (JSON Merge Patch, RFC 7396)."""
-    result = dict(body)
-    for key, value in own.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(mapping(result.get(key)), value) if isinstance(value, dict) else value
-    return result
-
-
-def messages(call: Call) -> list[dict[str, str]]:
-    """A chat's messages: the conversation so far, and the prompt as the user's.
-
-    Raises InputError for a prompt of token ids, which no chat takes.
-    """
-    if not isinstance(call.prompt, str):
-        raise InputError("a chat takes text, not token ids", remedy="use --endpoint-type completions")
-    return [{"role": role, "content": text} for role, text in (*call.history, ("user", call.prompt))]
-
-
-def prompt(call: Call) -> str:
-    """The same as one text, for endpoints without a chat template."""
-    if not isinstance(call.prompt, str):
-        raise InputError("this endpoint type takes text, not token ids", remedy="use --endpoint-type completions")
-    return "\n\n".join([*(text for _, text in call.history), call.prompt])
+def failure(data: dict[str, Any]) -> WireError:
+    """A failure that the server reports inside a stream or an answer of status 200."""
+    error = mapping(data.get("error")) or data
+    code = " ".join(str(error[key])[:NAME_LIMIT] for key in CODES if error.get(key)).lower()
+    limited = any(known in code for known in RATE_LIMIT_CODES)
+    return WireError(complaint(data), Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR)

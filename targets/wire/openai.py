@@ -1,4 +1,4 @@
-"""The OpenAI family's answers: chat and completion chunks, usage, servers' own timings, [DONE].
+"""The OpenAI family: chat and plain completions, their chunks, usage, servers' own timings, [DONE].
 
 vLLM, SGLang, TensorRT-LLM, NIM, Dynamo, llama.cpp, TGI's /v1 and the vendors' APIs speak it with small differences,
 all of them read here: reasoning under two names, tool calls, usage in a chunk of its own or in each, errors inside a
@@ -9,25 +9,50 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..exchange import Call, Exchange, Outcome
+from ..exchange import Call, Exchange
 from . import lenient
-from .interface import RequestFields, WireError
+from .interface import Reader, RequestFields, Wire, merged, messages, prompt
 
 DONE = b"[DONE]"
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 NEWER_LENGTH = "max_completion_tokens"
 MILLI = 1e-3
-RATE_LIMIT_CODES = ("rate_limit", "429", "498", "529", "capacity_exceeded", "overloaded")
+Body = dict[str, Any]
 
 
-def body(
-    call: Call,
-    target: RequestFields,
-    fields: dict[str, Any],
-    *,
-    length: str = "max_tokens",
-    exact: bool | None = None,
-) -> dict[str, Any]:
+def _chat(call: Call, target: RequestFields) -> Body:
+    return _body(call, target, {"messages": messages(call)})
+
+
+def _completions(call: Call, target: RequestFields) -> Body:
+    """The prompt is text or token ids."""
+    return _body(call, target, {"prompt": call.prompt if isinstance(call.prompt, list) else prompt(call)})
+
+
+def _groq(call: Call, target: RequestFields) -> Body:
+    """GroqCloud, and a GroqRack behind the same API: refuses fields that it doesn't know, and has neither `ignore_eos`
+    nor `min_tokens`: the output length is held by `max_completion_tokens` alone, unless the user insists.
+
+    Usage comes with times (queue, prompt, completion; the total leaves the queue out) in the last chunk's `x_groq`,
+    failures in mid-stream as `x_groq.error`, 498 is the flex tier's "no capacity now". Source:
+    https://console.groq.com/docs/api-reference and the `groq` Python client's types.
+    """
+    return _body(call, target, {"messages": messages(call)}, length=NEWER_LENGTH, exact=bool(target.ignore_eos))
+
+
+def _dynamo(call: Call, target: RequestFields) -> Body:
+    """NVIDIA Dynamo's frontend: chat completions that also request the phases' times and the workers' ids.
+
+    They come in `nvext`; a server that doesn't know `nvext.extra_fields` may refuse the request, which is why this is a
+    type of its own and not part of chat. Source: dynamo, lib/llm/src/protocols/openai/nvext.rs.
+    """
+    nvext = {"extra_fields": ["timing", "worker_id"]}
+    return _body(call, target, {"messages": messages(call), "nvext": nvext})
+
+
+def _body(
+    call: Call, target: RequestFields, fields: Body, *, length: str = "max_tokens", exact: bool | None = None
+) -> Body:
     """The request's body: what every server of the family takes, the format's own `fields`, then the user's.
 
     length  name of the field that limits the answer's tokens
@@ -37,25 +62,21 @@ def body(
     if own.get(NEWER_LENGTH) == "{output_tokens}":  # OpenAI's newer models take it only
         length = NEWER_LENGTH
         del own[length]
-    body: dict[str, Any] = {"model": target.model, **fields, length: call.max_tokens, "stream": True}
+    body = {"model": target.model, **fields, length: call.max_tokens, "stream": True}
     body["stream_options"] = {"include_usage": True}
     if (target.ignore_eos is not False) if exact is None else exact:
         body |= {"ignore_eos": True, "min_tokens": call.max_tokens}
-    return lenient.merged(body, own)
+    return merged(body, own)
 
 
-class Reader:
+class OpenAIReader(Reader):
     """The chunks of one answer, of chat and of completions alike.
 
     A usage beside the first text is that event's own count only where usage is continuous: where the next text comes
     with a larger one. Else it is a total that came early, or the last chunk's.
     """
 
-    __slots__ = ("_first", "finished")
-
-    def __init__(self) -> None:
-        self.finished = False
-        self._first: int | None = None  # usage beside the first text, until the second came; 0 where there's none
+    _first: int | None = None  # usage beside the first text, until the second came; 0 where there's none
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         if event == DONE:
@@ -63,7 +84,7 @@ class Reader:
             return 0
         data = lenient.load(event)
         if data.get("error") or name == "error":
-            raise failed(data)
+            raise lenient.failure(data)
         if "x_groq" in data:
             _note_groq(lenient.mapping(data["x_groq"]), exchange)
         choices = lenient.mappings(data.get("choices"))
@@ -88,13 +109,11 @@ class Reader:
     def answer(self, body: bytes, exchange: Exchange) -> int:
         data = lenient.load(body)
         if data.get("error"):
-            raise failed(data)
+            raise lenient.failure(data)
         choices = lenient.mappings(data.get("choices"))
         note(data, choices[0] if choices else {}, exchange)
-        text = "".join(_text(choice, lenient.mapping(choice.get("message"))) for choice in choices)
-        exchange.add_text(text)
-        self.finished = True
-        return exchange.usage_output or (1 if text else 0)
+        texts = [_text(choice, lenient.mapping(choice.get("message"))) for choice in choices]
+        return self.whole("".join(texts), exchange)
 
 
 def _text(choice: dict[str, Any], delta: dict[str, Any]) -> str:
@@ -145,7 +164,7 @@ def _note_groq(extension: dict[str, Any], exchange: Exchange) -> None:
     """Groq's own account: in the first chunk the request's id, in the last one usage with times, or an error."""
     exchange.request_id = lenient.name(extension.get("id")) or exchange.request_id
     if extension.get("error"):
-        raise failed(extension)
+        raise lenient.failure(extension)
     note_usage(lenient.mapping(extension.get("usage")), exchange)
 
 
@@ -180,8 +199,7 @@ def _note_dynamo(extension: dict[str, Any], exchange: Exchange) -> None:
     )
 
 
-def failed(data: dict[str, Any]) -> WireError:
-    """A failure that the server reports inside a stream or an answer of status 200."""
-    code = lenient.error_code(data)
-    limited = any(known in code for known in RATE_LIMIT_CODES)
-    return WireError(lenient.complaint(data), Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR)
+CHAT = Wire("/v1/chat/completions", _chat, OpenAIReader)
+COMPLETIONS = Wire("/v1/completions", _completions, OpenAIReader)
+GROQ = Wire("/openai/v1/chat/completions", _groq, OpenAIReader)
+DYNAMO = Wire("/v1/chat/completions", _dynamo, OpenAIReader)

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
-from ..exchange import Call, Exchange, Outcome
+from ..exchange import Call, Exchange
 from . import lenient
-from .interface import RequestFields, WireError
+from .interface import Reader, RequestFields, Wire, merged, messages
 from .openai import note_usage
 
 ENDS = {"response.completed", "response.incomplete"}
@@ -21,24 +19,12 @@ FAILURES = {"error", "response.failed"}
 TEXTS = ("summary", "content", "arguments")  # of an answer's reasoning, message or tool call
 
 
-def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
-    body = {
-        "model": target.model,
-        "input": lenient.messages(call),
-        "max_output_tokens": call.max_tokens,
-        "stream": True,
-    }
-    return "/v1/responses", [], orjson.dumps(lenient.merged(body, target.extra_body))
+def _body(call: Call, target: RequestFields) -> dict[str, Any]:
+    body = {"model": target.model, "input": messages(call), "max_output_tokens": call.max_tokens, "stream": True}
+    return merged(body, target.extra_body)
 
 
-class Reader:
-    """The typed events of one answer."""
-
-    __slots__ = ("finished",)
-
-    def __init__(self) -> None:
-        self.finished = False
-
+class ResponsesReader(Reader):
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         if event == b"[DONE]":
             return 0
@@ -50,7 +36,7 @@ class Reader:
             return 1 if text else 0
         response = lenient.mapping(data.get("response"))
         if kind in FAILURES:
-            raise _error(response if response else data)
+            raise lenient.failure(response if response else data)
         _note(response, exchange)
         self.finished = self.finished or kind in ENDS
         return 0
@@ -58,12 +44,10 @@ class Reader:
     def answer(self, body: bytes, exchange: Exchange) -> int:
         data = lenient.load(body)
         if data.get("error"):
-            raise _error(data)
+            raise lenient.failure(data)
         _note(data, exchange)
-        self.finished = True
-        text = "".join(lenient.text(item.get(key)) for item in lenient.mappings(data.get("output")) for key in TEXTS)
-        exchange.add_text(text)
-        return exchange.usage_output or int(bool(text))
+        items = lenient.mappings(data.get("output"))
+        return self.whole("".join(lenient.text(item.get(key)) for item in items for key in TEXTS), exchange)
 
 
 def _note(response: dict[str, Any], exchange: Exchange) -> None:
@@ -75,6 +59,4 @@ def _note(response: dict[str, Any], exchange: Exchange) -> None:
     note_usage(lenient.mapping(response.get("usage")), exchange, "input_tokens", "output_tokens")
 
 
-def _error(data: dict[str, Any]) -> WireError:
-    limited = "rate_limit" in lenient.error_code(data)
-    return WireError(lenient.complaint(data), Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR)
+WIRE = Wire("/v1/responses", _body, ResponsesReader)

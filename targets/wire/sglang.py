@@ -10,33 +10,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from ..exchange import Call, Exchange, Outcome
 from . import lenient
-from .interface import RequestFields, WireError
+from .interface import Reader, RequestFields, Wire, WireError, merged, prompt
 
 ABORTS = {429: Outcome.RATE_LIMITED, 503: Outcome.RATE_LIMITED}
 
 
-def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
+def _body(call: Call, target: RequestFields) -> dict[str, Any]:
     sampling: dict[str, Any] = {"max_new_tokens": call.max_tokens}
     if target.ignore_eos is not False:
         sampling["ignore_eos"] = True
-    prompt = {"input_ids": call.prompt} if isinstance(call.prompt, list) else {"text": lenient.prompt(call)}
-    body = {**prompt, "sampling_params": sampling, "stream": True}
-    return "/generate", [], orjson.dumps(lenient.merged(body, target.extra_body))
+    given = {"input_ids": call.prompt} if isinstance(call.prompt, list) else {"text": prompt(call)}
+    return merged({**given, "sampling_params": sampling, "stream": True}, target.extra_body)
 
 
-class Reader:
-    """The events of one answer."""
-
-    __slots__ = ("_so_far", "_tokens", "finished")
-
-    def __init__(self) -> None:
-        self.finished = False
-        self._tokens = 0
-        self._so_far: str | None = ""  # the text so far; None where events carry new text only
+class SglangReader(Reader):
+    _tokens = 0
+    _so_far: str | None = ""  # the text so far; None where events carry new text only
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         if event == b"[DONE]":
@@ -44,7 +35,7 @@ class Reader:
             return 0
         data = lenient.load(event)
         if data.get("error"):
-            raise WireError(lenient.complaint(data), Outcome.HTTP_ERROR)
+            raise lenient.failure(data)
         meta = lenient.mapping(data.get("meta_info"))
         _note(meta, exchange)
         text = self._new(lenient.text(data.get("text")))
@@ -64,10 +55,6 @@ class Reader:
         self._so_far = None
         return text
 
-    def answer(self, body: bytes, exchange: Exchange) -> int:
-        self.finished = True
-        return self.feed(body, "", exchange)
-
 
 def _note(meta: dict[str, Any], exchange: Exchange) -> None:
     exchange.request_id = exchange.request_id or lenient.name(meta.get("id"))
@@ -84,3 +71,6 @@ def _note(meta: dict[str, Any], exchange: Exchange) -> None:
     if finish.get("type") == "abort":
         status = lenient.count(finish.get("status_code"))
         raise WireError(lenient.complaint(finish), ABORTS.get(status or 0, Outcome.HTTP_ERROR))
+
+
+WIRE = Wire("/generate", _body, SglangReader)

@@ -8,32 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
-from ..exchange import Call, Exchange, Outcome
+from ..exchange import Call, Exchange
 from . import lenient
-from .interface import RequestFields, WireError
+from .interface import Reader, RequestFields, Wire, merged, prompt
 
 
-def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
+def _body(call: Call, target: RequestFields) -> dict[str, Any]:
     parameters = {"max_new_tokens": call.max_tokens, "details": True}
-    body = {"inputs": lenient.prompt(call), "parameters": parameters, "stream": True}
-    return "/generate_stream", [], orjson.dumps(lenient.merged(body, target.extra_body))
+    return merged({"inputs": prompt(call), "parameters": parameters, "stream": True}, target.extra_body)
 
 
-class Reader:
-    """The events of one answer."""
-
-    __slots__ = ("finished",)
-
-    def __init__(self) -> None:
-        self.finished = False
-
+class TgiReader(Reader):
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
-        data = lenient.load(event)
-        if data.get("error"):
-            raise WireError(lenient.complaint(data), _outcome(data))
-        _note(lenient.mapping(data.get("details")), exchange)
+        data = _noted(event, exchange)
         self.finished = self.finished or data.get("generated_text") is not None
         token = data.get("token")
         if not isinstance(token, dict):
@@ -42,24 +29,22 @@ class Reader:
         return 1
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
-        data = lenient.load(body)
-        if data.get("error"):
-            raise WireError(lenient.complaint(data), _outcome(data))
-        _note(lenient.mapping(data.get("details")), exchange)
-        self.finished = True
-        text = lenient.text(data.get("generated_text"))
-        exchange.add_text(text)
-        return exchange.usage_output or int(bool(text))
+        return self.whole(lenient.text(_noted(body, exchange).get("generated_text")), exchange)
 
 
-def _note(details: dict[str, Any], exchange: Exchange) -> None:
+def _noted(event: bytes | memoryview, exchange: Exchange) -> dict[str, Any]:
+    """The event's object, its details put onto the exchange."""
+    data = lenient.load(event)
+    if data.get("error"):
+        raise lenient.failure(data)
+    details = lenient.mapping(data.get("details"))
     lenient.note(
         exchange,
         finish_reason=lenient.name(details.get("finish_reason")),
         usage_output=lenient.total(details.get("generated_tokens")),
         usage_prompt=lenient.count(details.get("input_length")),
     )
+    return data
 
 
-def _outcome(data: dict[str, Any]) -> Outcome:
-    return Outcome.RATE_LIMITED if data.get("error_type") == "overloaded" else Outcome.HTTP_ERROR
+WIRE = Wire("/generate_stream", _body, TgiReader)

@@ -8,36 +8,29 @@ docs/protocol/extension_generate.md.
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from typing import Any
 
-import orjson
-
-from ..exchange import Call, Exchange, Outcome
+from ..exchange import Call, Exchange
 from . import lenient
-from .interface import RequestFields, WireError
+from .interface import Reader, RequestFields, Wire, merged, prompt
 
 
-def request(call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
-    body = {"text_input": lenient.prompt(call), "max_tokens": call.max_tokens, "stream": True}
-    path = f"/v2/models/{quote(target.model, safe='')}/generate_stream"
-    return path, [], orjson.dumps(lenient.merged(body, target.extra_body))
+def _body(call: Call, target: RequestFields) -> dict[str, Any]:
+    return merged({"text_input": prompt(call), "max_tokens": call.max_tokens, "stream": True}, target.extra_body)
 
 
-class Reader:
-    """The events of one answer; it is whole when its body is."""
-
-    __slots__ = ()
-    finished, open_ended = False, True
+class TritonReader(Reader):
+    open_ended = True
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         data = lenient.load(event)
         if data.get("error"):
-            raise WireError(lenient.complaint(data), Outcome.HTTP_ERROR)
+            raise lenient.failure(data)
         exchange.model = lenient.name(data.get("model_name")) or exchange.model
         exchange.request_id = exchange.request_id or lenient.name(data.get("id"))
         text = lenient.text(data.get("text_output"))
         exchange.add_text(text)
         return 1 if text else 0
 
-    def answer(self, body: bytes, exchange: Exchange) -> int:
-        return self.feed(body, "", exchange)
+
+WIRE = Wire("/v2/models/{model}/generate_stream", _body, TritonReader)

@@ -14,7 +14,7 @@ from targets.client.answer import Answer
 from targets.client.http import HttpError, Response
 from targets.client.sse import Decoder, SseError
 from targets.exchange import Exchange, Outcome
-from targets.wire import chat
+from targets.wire import WIRES
 from tests.exchanges import make_exchange
 
 from .wire_cases import CASES, HEAD, Case, frame
@@ -26,7 +26,7 @@ SEEDS = 12
 def read(case: Case, pieces: Iterable[bytes]) -> Exchange:
     """The exchange that the case's pieces make, each arriving a millisecond after the one before."""
     exchange = make_exchange(0, "", 0, 1, 2, sent=0)
-    answer = Answer(exchange, chat, chat.Reader(), ORIGIN)
+    answer = Answer(exchange, WIRES["chat"], WIRES["chat"].reader(), ORIGIN)
     end = None
     at = ORIGIN
     for piece in pieces:

@@ -23,7 +23,7 @@ from targets.connecting import connect
 from targets.exchange import Call, Exchange, Outcome
 from targets.recording import fetch
 from targets.target import Limits, Target
-from targets.wire import chat
+from targets.wire import WIRES
 from tests.exchanges import make_call
 from traces.errors import InputError
 
@@ -421,26 +421,21 @@ def test_a_path_prefix_and_a_trailing_v1(serve: Serve, caller: Any) -> None:
 # Faults of ours.
 
 
-class Broken:
-    """A wire format whose reader raises what no server could make it raise."""
+class Broken(WIRES["chat"].reader):  # type: ignore[misc]
+    """A reader that raises what no server could make it raise."""
 
-    request = staticmethod(chat.request)
-
-    class Reader(chat.Reader):
-        def feed(self, event: Any, name: str, exchange: Exchange) -> int:
-            raise ZeroDivisionError("injected")
+    def feed(self, event: Any, name: str, exchange: Exchange) -> int:
+        raise ZeroDivisionError("injected")
 
 
-class BrokenRequest(Broken):
-    @staticmethod
-    def request(ask: Call, spec: Target) -> Any:
-        raise KeyError("injected")
+def broken_body(call: Call, target: Any) -> dict[str, Any]:
+    raise KeyError("injected")
 
 
-@pytest.mark.parametrize("wire", [Broken, BrokenRequest])
-def test_a_fault_of_ours_ends_the_exchange_and_not_the_program(serve: Serve, wire: Any) -> None:
+@pytest.mark.parametrize("change", [{"reader": Broken}, {"body": broken_body}])
+def test_a_fault_of_ours_ends_the_exchange_and_not_the_program(serve: Serve, change: Any) -> None:
     over: list[Exchange] = []
-    target = HttpClient(Target("t", serve().url, "m"), Clock(), wire=wire)
+    target = HttpClient(Target("t", serve().url, "m"), Clock(), wire=replace(WIRES["chat"], **change))
     for index in range(3):
         target.start(make_call(index, 0, "x", 1, 1), over.append)
     with gevent.Timeout(5):

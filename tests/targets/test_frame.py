@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from targets.client.answer import Answer
 from targets.client.fast_path import head, learn
 from targets.exchange import Exchange, Outcome
-from targets.wire import WIRES, chat, custom, sglang
+from targets.wire import WIRES, Wire, custom
 from tests.exchanges import make_exchange
 
 from .wire_cases import DONE, HEAD, frame
@@ -20,6 +20,7 @@ from .wire_cases import DONE, HEAD, frame
 TEXTS = st.text(max_size=6) | st.sampled_from(
     [" word", " the", "é", "🙂", '"', "\\", "\n", " ", "", "\x7f", "a", "\u200b"]
 )
+CHAT = WIRES["chat"]
 KEYS = st.sampled_from(["content", "reasoning_content", "text", "role"])
 
 
@@ -67,7 +68,7 @@ def streams(draw: Any) -> list[bytes]:
 
 def exchange_of(reads: list[bytes], wire: Any, *, framed: bool, leave_after: int | None = None) -> tuple[Exchange, int]:
     exchange = make_exchange(sent=0, leave_after=leave_after)
-    answer = Answer(exchange, wire, wire.Reader(), 0)
+    answer = Answer(exchange, wire, wire.reader(), 0)
     if not framed:
         answer._lessons = 0
     for at, read in enumerate(reads, 1):
@@ -81,7 +82,7 @@ def exchange_of(reads: list[bytes], wire: Any, *, framed: bool, leave_after: int
     return exchange, answer.fast
 
 
-def own(**answer: Any) -> custom.Custom:
+def own(**answer: Any) -> Wire:
     paths = {"text": "choices.0.delta.content", "end": "[DONE]", **answer}
     return custom.parse({"path": "/x", "body": {"p": "{prompt}"}, "answer": paths}, "own.toml")
 
@@ -90,8 +91,8 @@ OWN = [own(), own(cumulative=True), own(tokens="usage.completion_tokens"), own(f
 
 
 @settings(max_examples=400, deadline=None)
-@given(streams(), st.none() | st.integers(1, 20), st.sampled_from([chat, sglang, *OWN, *WIRES.values()]))
-@example([HEAD + b"Transfer-Encoding: chunked\r\n\r\n\xef\xbb\xbf"], None, chat)
+@given(streams(), st.none() | st.integers(1, 20), st.sampled_from([CHAT, WIRES["sglang"], *OWN, *WIRES.values()]))
+@example([HEAD + b"Transfer-Encoding: chunked\r\n\r\n\xef\xbb\xbf"], None, CHAT)
 def test_both_ways_give_the_same_exchange(reads: list[bytes], leave_after: int | None, wire: Any) -> None:
     framed, _ = exchange_of(reads, wire, framed=True, leave_after=leave_after)
     parsed, fast = exchange_of(reads, wire, framed=False, leave_after=leave_after)
@@ -106,7 +107,7 @@ def plain(texts: list[str], **more: Any) -> list[bytes]:
 
 
 def test_most_of_a_stream_goes_by_its_frame() -> None:
-    exchange, fast = exchange_of(plain([" word"] * 100 + ["é🙂"] * 10), chat, framed=True)
+    exchange, fast = exchange_of(plain([" word"] * 100 + ["é🙂"] * 10), CHAT, framed=True)
     assert fast == 109, "all but the token that taught it"
     assert (exchange.outcome, exchange.chars, sum(exchange.token_events)) == (Outcome.OK, 520, 110)
 
@@ -122,7 +123,7 @@ def test_so_do_reads_of_several_tokens() -> None:
     """A client that fell behind catches up: the chunks that waited cost no more than those that didn't."""
     head, *chunks, last = plain([" word"] * 99)
     reads = [head, *(b"".join(chunks[at : at + 3]) for at in range(0, 99, 3)), last]
-    exchange, fast = exchange_of(reads, chat, framed=True)
+    exchange, fast = exchange_of(reads, CHAT, framed=True)
     assert (exchange.token_events.tolist(), fast) == ([3] * 33, 32)
 
 
@@ -130,14 +131,14 @@ def test_a_stamp_that_changes_is_learnt_anew() -> None:
     """`created` counts seconds: two lessons, not a hundred parses."""
     head, *first, _ = plain([" word"] * 50, created=1)
     _, *second = plain([" word"] * 50, created=2)
-    assert exchange_of([head, *first, *second], chat, framed=True)[1] == 98
+    assert exchange_of([head, *first, *second], CHAT, framed=True)[1] == 98
 
 
 def test_facts_stay_in_the_order_of_the_stream() -> None:
     """After an event of another kind, one fitting event is parsed again: the last id is the one that holds."""
     head, *first, last = plain([" word"] * 9, id="a")
     _, other, _ = plain([""], id="b")
-    exchange, fast = exchange_of([head, *first, other, *first, last], chat, framed=True)
+    exchange, fast = exchange_of([head, *first, other, *first, last], CHAT, framed=True)
     assert (exchange.request_id, fast) == ("a", 16)
 
 
@@ -145,14 +146,14 @@ def test_facts_stay_in_the_order_of_the_stream() -> None:
 def test_a_byte_that_breaks_the_text_breaks_the_answer(byte: bytes) -> None:
     head, first, second, third, _ = plain([" word"] * 3)
     broken = third.replace(b" word", b" wo" + byte + b"d")
-    assert exchange_of([head, first, second, broken], chat, framed=True)[0].outcome is Outcome.MALFORMED
+    assert exchange_of([head, first, second, broken], CHAT, framed=True)[0].outcome is Outcome.MALFORMED
 
 
 def test_no_frame_after_the_terminator() -> None:
     """What comes after it doesn't count, however plain it is: not in its read, and not in the next."""
     head, first, second, last = plain([" word"] * 2)
     done = frame(DONE.encode())
-    exchange, fast = exchange_of([head, first, second + done + first, second, last], chat, framed=True)
+    exchange, fast = exchange_of([head, first, second + done + first, second, last], CHAT, framed=True)
     assert (sum(exchange.token_events), fast) == (2, 0)
     exchange, fast = exchange_of([head, *plain([" word"] * 9, last=True)[1:]], own(ended="last"), framed=True)
     assert (sum(exchange.token_events), fast) == (1, 0)
@@ -161,12 +162,12 @@ def test_no_frame_after_the_terminator() -> None:
 def test_no_frame_for_a_reader_that_counts_otherwise() -> None:
     """SGLang's text is cumulative: the next event's text says nothing about its tokens."""
     event = json.dumps({"text": " a", "meta_info": {"completion_tokens": 1}}).encode()
-    assert learn(frame(b"data: " + event + b"\n\n"), sglang.Reader) is None
+    assert learn(frame(b"data: " + event + b"\n\n"), WIRES["sglang"].reader) is None
 
 
 def test_no_frame_for_a_text_that_is_there_twice() -> None:
     event = b'data: {"choices": [{"text": "a", "delta": {"content": "b"}}]}\n\n'
-    assert learn(frame(event), chat.Reader) is None
+    assert learn(frame(event), CHAT.reader) is None
 
 
 def test_size_lines() -> None:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from traces import corpus as corpora
+from traces.corpus import Corpus
 from traces.errors import InputError
-from traces.prompts import corpus as corpora
-from traces.prompts.corpus import Corpus
-from traces.prompts.prompts import ENDING, Prompts
-from traces.prompts.tokenizer import counter
+from traces.prompts import ENDING, Prompts
 from traces.trace import Trace, build
+from traces.words import counter
 
 UNTIMED = settings(deadline=None)  # a busy machine says nothing about a property
 WHITE = " \n\t\u3000\u2028"
@@ -153,7 +153,7 @@ def test_a_fitted_prompt_is_its_corpus_not_padding(tokenizer):
 def test_the_words_are_the_same_in_another_process_with_another_hash_seed(tmp_path):
     path = written(tmp_path, "one two three", {"prompt": "vier fünf"})
     code = (
-        "import sys; from traces.prompts.corpus import read; from traces.prompts.prompts import Prompts;"
+        "import sys; from traces.corpus import read; from traces.prompts import Prompts;"
         "from traces.trace import build;"
         "t = build({'due': [0], 'prompt_tokens': [300], 'output_tokens': [1], 'prefix': [[7]]}, block_tokens=64);"
         "c = read(sys.argv[1]); print(c.fingerprint, ascii(Prompts(t, seed=5, salt='s', corpus=c).text(next(iter(t)))))"

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from traces import words
 from traces.errors import InputError
-from traces.prompts import words
-from traces.prompts.prompts import ENDING, Prompts
-from traces.prompts.tokenizer import counter
+from traces.prompts import ENDING, Prompts
 from traces.trace import Request, Trace, build
+from traces.words import counter
 
 BLOCKS = [[1, 2, 3], [1, 2, 4], [1, 2], [9]]
 
@@ -82,7 +82,7 @@ def test_nothing_is_shared_across_salts_seeds_or_requests():
 
 def test_the_text_is_the_same_in_another_process_with_another_hash_seed():
     code = (
-        "from traces.prompts.prompts import Prompts; from traces.trace import build;"
+        "from traces.prompts import Prompts; from traces.trace import build;"
         "t = build({'due': [0], 'prompt_tokens': [300], 'output_tokens': [1], 'prefix': [[7]]}, block_tokens=64);"
         "print(Prompts(t, seed=5, salt='s').text(next(iter(t))))"
     )

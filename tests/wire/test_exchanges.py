@@ -124,7 +124,7 @@ EVENTS = st.dictionaries(KEYS, VALUES, max_size=8)
 def test_nothing_that_a_server_sends_is_an_error_of_ours(kind, event, name):
     exchange = make_exchange(0, "", 0, 1, 1)
     try:
-        tokens = WIRES[kind].Reader().feed(json.dumps(event).encode(), name, exchange)
+        tokens = WIRES[kind].reader().feed(json.dumps(event).encode(), name, exchange)
     except WireError as error:
         assert len(str(error)) < 1000
     else:

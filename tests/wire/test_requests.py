@@ -5,7 +5,8 @@ import json
 import pytest
 
 from targets.target import Target
-from targets.wire import WIRES, custom, lenient
+from targets.wire import WIRES, custom
+from targets.wire.interface import merged
 from tests.exchanges import make_call
 
 BODY = {"model": "{model}", "p": "{prompt}", "opts": {"n": "{output_tokens}"}}
@@ -55,7 +56,7 @@ def test_length_control_stays_beside_the_users_parameters(kind, extra, told):
 
 def test_merging_leaves_both_as_they_were():
     ours, own = {"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": None, "e": {"f": None, "g": 3}}, "d": {"h": 4}}
-    assert lenient.merged(ours, own) == {"a": {"c": 2, "e": {"g": 3}}, "d": {"h": 4}}
+    assert merged(ours, own) == {"a": {"c": 2, "e": {"g": 3}}, "d": {"h": 4}}
     assert (ours, own) == (
         {"a": {"b": 1, "c": 2}, "d": [1]},
         {"a": {"b": None, "e": {"f": None, "g": 3}}, "d": {"h": 4}},

@@ -17,13 +17,12 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import Source
-from ..trace import Trace
+from ..trace import ASSUMED_TPOT, Trace
 from .cells import BadCell, parse, shown
 from .rows import Options, Rows, timed
 
 CHARS_PER_TOKEN = 4
 
-ASSUMED_TPOT = 20_000_000  # ns: without instants, a follow-up comes when its answer would have been given
 ANSWERERS = {"gpt", "assistant", "chatgpt", "bard", "bing", "model"}
 
 
@@ -66,7 +65,7 @@ def _requests(turns: list[tuple[str, str]], session: int, rows: Rows, log: Conve
                 "think": 0,
             },
         )
-        due += tokens(text) * ASSUMED_TPOT
+        due += tokens(text) * ASSUMED_TPOT  # a follow-up comes when its answer would have been given
 
 
 class Conversations:

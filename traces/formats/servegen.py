@@ -20,13 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import InputError
 from ..files import Source
 from ..synthesis.arrivals import Process, renewal
-from ..trace import Notes, Trace, build
-from .cells import LARGEST_LENGTH, NANOS, BadCell, shown
+from ..trace import NS_PER_S, Floats, Notes, Trace, build
+from .cells import LARGEST_LENGTH, BadCell, shown
 from .rows import Options, within
 
 NAME = re.compile(r"chunk-(\d+)-(trace\.csv|dataset\.json)")
@@ -37,7 +36,6 @@ MEMBER_LIMIT = 256 << 20  # bytes of one file in a tar
 REMEDY = "docs/traces.md has the format"
 STAND_IN = (512, 128)  # lengths where a set has rates only
 
-Floats = npt.NDArray[np.float64]
 Table = tuple[Floats, Floats]  # tokens ascending, and the share of lengths up to each
 
 
@@ -74,14 +72,13 @@ def read(sources: list[Source], options: Options) -> Trace:
 
 def _generate(clients: list[Client], options: Options, where: str) -> Trace:
     end, cut = _end(clients, options)
-    drawn = [
-        _client(client, end, np.random.default_rng((options.seed, number))) for number, client in enumerate(clients)
-    ]
+    seeded = [np.random.default_rng((options.seed, number)) for number in range(len(clients))]
+    drawn = [_client(client, end, rng) for client, rng in zip(clients, seeded, strict=True)]
     due, prompt, output = (np.concatenate(column) for column in zip(*drawn, strict=True)) if drawn else ((),) * 3
     if not len(due):
         raise InputError("these clients send no request in that time", where=where, remedy="is it a ServeGen set?")
     order = np.argsort(due, kind="stable")
-    due = np.rint(due[order] * NANOS["s"]).astype(np.int64)
+    due = np.rint(due[order] * NS_PER_S).astype(np.int64)
     columns = {"due": due - due[0], "prompt_tokens": prompt[order], "output_tokens": output[order]}
     notes: Notes = {"generated from clients": len(clients), "seed": options.seed}
     if cut:
@@ -102,7 +99,7 @@ def _end(clients: list[Client], options: Options) -> tuple[float, bool]:
     starts = sorted(rates)
     step = float(min(np.diff(starts), default=600.0))
     begun = next((start for start in starts if rates[start] > 0), 0.0)
-    until = math.inf if options.until_ns is None else begun + step + options.until_ns / NANOS["s"]
+    until = math.inf if options.until_ns is None else begun + step + options.until_ns / NS_PER_S
     sent = 0.0
     for start in starts:
         if sent + rates[start] * step > BUDGET:
@@ -116,9 +113,8 @@ def _client(client: Client, end: float, rng: np.random.Generator) -> tuple[Float
     dues, prompts, outputs = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
     ahead = None  # operational time from the window's start to the next request
     starts = [window[0] for window in client.windows]
-    for (start, rate, law, shape), stop in zip(
-        client.windows, [*starts[1:], starts[-1] + 600] if starts else [], strict=True
-    ):
+    stops = [*starts[1:], *(start + 600 for start in starts[-1:])]
+    for (start, rate, law, shape), stop in zip(client.windows, stops, strict=True):
         passed = rate * (min(stop, end) - start)
         if passed <= 0:
             continue

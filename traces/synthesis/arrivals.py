@@ -23,13 +23,12 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import InputError
+from ..trace import Floats
 from ..typed_json import LEFT_OUT
 from .lengths import Lengths, inverse, phi
 
-Floats = npt.NDArray[np.float64]
 STEPS_PER_TAU = 64  # of a wander's path; between steps it is a line
 DRIFT_DECAY = 0.95  # from one gap of a burst to the next
 
@@ -154,9 +153,9 @@ def _cir(variance: float, tau: float, time: Floats, rng: np.random.Generator) ->
 
 def _bursts(bursts: Bursts, faster: float, duration: float, rng: np.random.Generator) -> Floats:
     """On and off, beginning inside a silence; another rate than the workload's own runs the same pattern faster."""
-    parts, now = [], -float(_drawn(bursts.off_ms, rng)[0]) / 1e3 * rng.random()
+    parts, now = [], -float(inverse(bursts.off_ms, rng.random(1))[0]) / 1e3 * rng.random()
     while now < duration * faster:
-        now += float(_drawn(bursts.off_ms, rng)[0]) / 1e3
+        now += float(inverse(bursts.off_ms, rng.random(1))[0]) / 1e3
         large, hurry = rng.standard_normal(), bursts.hurry
         size = max(1, round(float(inverse(bursts.size, phi(np.array([large])))[0])))
         slow = math.sqrt(1 - hurry * hurry) * rng.standard_normal() - hurry * large
@@ -178,11 +177,6 @@ def _alike(count: int, slow: float, tempo: float, drift: float, rng: np.random.G
             path = DRIFT_DECAY * path + fresh[position]
             score[position] += math.sqrt(drift) * path
     return score
-
-
-def _drawn(lengths: Lengths, rng: np.random.Generator) -> Floats:
-    drawn: Floats = inverse(lengths, rng.random(1))
-    return drawn
 
 
 def _clients(clients: tuple[Process, ...], rate: float, duration: float, rng: np.random.Generator) -> Floats:

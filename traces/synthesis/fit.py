@@ -21,17 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..statistics import Whole, dispersion, prefix_entries, spearman, window_counts
-from ..trace import NS_PER_S, Trace
+from ..statistics import dispersion, prefix_entries, spearman, window_counts
+from ..trace import NS_PER_S, Floats, Trace, Whole, chain_starts
 from .arrivals import Bursts, Process, Rhythm, Wander, arrivals
 from .lengths import Lengths
 from .sessions import Continued, Grown, Openings
 from .workload import Workload, synthesise
 
-Floats = npt.NDArray[np.float64]
-PROBABILITIES = np.unique(
-    np.concatenate(([0, 0.002, 0.005, 0.01], np.linspace(0.02, 0.98, 57), [0.99, 0.995, 0.999, 1]))
-)
+PROBABILITIES = np.unique([0, 0.002, 0.005, 0.01, *np.linspace(0.02, 0.98, 57), 0.99, 0.995, 0.999, 1])
 WINDOWS = (1, 2, 5, 10, 20, 30, 60, 120)  # seconds
 TAUS = (2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)  # seconds; slower changes are the rhythm's
 FEWEST = 10  # requests that show anything at all
@@ -46,11 +43,9 @@ TEMPO, DRIFT = 0.03, 0.3  # of bursts: as in Azure's code service, the one publi
 def fit(trace: Trace) -> Workload:
     """A workload whose traces resemble this one. Raises InputError for too few requests, or all at one instant."""
     if len(trace) < FEWEST or not trace.span:
-        expected = f"expected {FEWEST} requests or more, not all at one instant"
-        raise InputError(
-            f"{expected}, got {len(trace)} in {trace.span / NS_PER_S:g} s", where=trace.name, remedy="log more"
-        )
-    due = (trace.column("due") - trace.column("due")[0]) / 1e9
+        problem = f"expected {FEWEST} requests or more, not all at one instant, got {len(trace)}"
+        raise InputError(f"{problem} in {trace.span / NS_PER_S:g} s", where=trace.name, remedy="log more")
+    due = (trace.column("due") - trace.column("due")[0]) / NS_PER_S
     rank = spearman(trace.column("prompt_tokens"), trace.column("output_tokens"))
     workload = Workload(
         about=f"Fitted to {trace.name}: {len(trace)} requests in {due[-1]:.0f} s.",
@@ -111,7 +106,8 @@ def _growing(workload: Workload, trace: Trace, parent: Whole, size: int) -> Work
     """Agents: long sessions whose every turn carries the ones before. Sessions start as a Poisson process."""
     prompt, session = trace.column("prompt_tokens"), trace.column("session")
     later = np.flatnonzero(parent >= 0)
-    turns = np.unique(session[session >= 0], return_counts=True)[1] if trace.has_sessions else _turns(parent)
+    chain = session[session >= 0] if trace.has_sessions else chain_starts(parent)
+    turns = np.unique(chain, return_counts=True)[1]
     sessions = Grown(
         turns=table(turns),
         mean_turns=round(float(turns.mean()), 1),
@@ -122,14 +118,6 @@ def _growing(workload: Workload, trace: Trace, parent: Whole, size: int) -> Work
     )
     rate = float(f"{len(trace) / max(trace.span / NS_PER_S, 1e-9):.5g}")
     return replace(workload, arrivals=Process(rate=rate), prompt=table(prompt[parent < 0]), sessions=sessions)
-
-
-def _turns(parent: Whole) -> Whole:
-    """Requests of each chain of followers."""
-    root = np.arange(len(parent))
-    for row, before in enumerate(parent.tolist()):  # a parent is due before its followers
-        root[row] = root[before] if before >= 0 else row
-    return np.unique(root, return_counts=True)[1]
 
 
 def _followed(trace: Trace) -> tuple[Whole, int, float]:
@@ -145,10 +133,8 @@ def _followed(trace: Trace) -> tuple[Whole, int, float]:
     depth = np.bincount(rows[seen], minlength=len(trace))
     _, first, visits = np.unique(hashes, return_index=True, return_counts=True)
     common = int(tokens[first[visits > 0.5 * len(trace)]].sum())  # one path from the root
-    parent = trace.column("parent")
-    if (parent >= 0).any():
-        place = {index: row for row, index in enumerate(trace.column("index").tolist())}
-        followed = np.array([place.get(index, -1) for index in parent.tolist()])
+    if (trace.column("parent") >= 0).any():
+        followed = trace.parent_rows()
     else:
         deepest = np.minimum(trace.prefixes()[0][:-1] + depth - 1, max(0, len(rows) - 1))
         followed = np.where(shared > common, rows[before[deepest]], -1) if len(rows) else np.full(len(trace), -1)
@@ -201,9 +187,8 @@ def _arrivals(due: Floats) -> Process:
     poisson = Process(rate=float(f"{len(due) / due[-1]:.5g}"))
     if len(gaps) < 20:
         return poisson
-    return (
-        replace(poisson, bursts=_on_off(due, gaps)) if gaps.std() > BURSTY * gaps.mean() else _cox(poisson, due, gaps)
-    )
+    bursty = gaps.std() > BURSTY * gaps.mean()
+    return replace(poisson, bursts=_on_off(due, gaps)) if bursty else _cox(poisson, due, gaps)
 
 
 def _on_off(due: Floats, gaps: Floats) -> Bursts:

@@ -14,13 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import InputError
+from ..trace import Floats, Whole
 from ..typed_json import LEFT_OUT
-
-Floats = npt.NDArray[np.float64]
-Whole = npt.NDArray[np.int64]
 
 MOST = 2**31 - 1  # tokens; as a trace's columns hold them
 MOST_MS = 2**42  # whose nanoseconds are an int64
@@ -53,8 +50,7 @@ def quantile(lengths: Lengths, uniform: Floats, least: int, most: int = MOST) ->
     rounded = np.rint(inverse(lengths, uniform))
     if not ((rounded >= 0) & (rounded <= most)).all():  # NaN neither
         raise InputError(f"expected lengths from 0 to {most}", where="workload", remedy="see docs/traces.md")
-    tokens: Whole = np.maximum(rounded.astype(np.int64), least)
-    return tokens
+    return np.asarray(np.maximum(rounded.astype(np.int64), least))
 
 
 def inverse(lengths: Lengths, uniform: Floats) -> Any:

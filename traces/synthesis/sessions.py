@@ -12,17 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
 
-from ..trace import NS_PER_S, Columns
+from ..trace import ASSUMED_TPOT, NS_PER_MS, NS_PER_S, SCHEMA, Columns, Whole, in_order
 from ..typed_json import LEFT_OUT, named
 from .lengths import MOST, MOST_MS, Lengths, quantile
 
-Whole = npt.NDArray[np.int64]
-MS = 1_000_000
 LOOK = 24  # neighbours in time, on each side, that are tried as a request's predecessor
-ASSUMED_TPOT = 20 * MS  # of the planned instants of grown sessions; closed loops take the server's own time
 MAX_TURNS = 10_000
+COLUMNS = ("due", "prompt_tokens", "output_tokens", "session", "turn", "parent", "think", "prefix")
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def continued(sessions: Continued, due: Whole, prompt: Whole, output: Whole, rng
     rows = len(due)
     rank = np.argsort(np.argsort(prompt, kind="stable")) / max(1, rows - 1)  # the longer, the likelier a continuation
     wish = rng.random(rows) < 2 * sessions.share * rank
-    target = due - quantile(sessions.gap_ms, rng.random(rows), 1, MOST_MS) * MS
+    target = due - quantile(sessions.gap_ms, rng.random(rows), 1, MOST_MS) * NS_PER_MS
     near = np.searchsorted(due, target)
     parent, session, turn = [-1] * rows, list(range(rows)), [0] * rows
     taken = [False] * rows
@@ -144,7 +142,8 @@ def grown(
                 for name, value in zip(COLUMNS, row, strict=True):
                     columns[name].append(value)
         fresh += 1
-    return _in_order(columns)
+    columns["prefix"] = [list(blocks) for blocks in columns["prefix"]]
+    return in_order({name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()})
 
 
 def _session(
@@ -161,7 +160,7 @@ def _session(
     )  # fmt: skip
     due, length, blocks = start, 0, range(fresh, fresh)
     for turn in range(turns):
-        think = thinks[turn] * MS if turn else 0
+        think = thinks[turn] * NS_PER_MS if turn else 0
         due += think
         length += growth[turn]
         if not turn or length > most:
@@ -178,17 +177,3 @@ def run_up(sessions: Grown, output: Lengths) -> float:
     even = (np.arange(1000) + 0.5) / 1000
     think, tokens = quantile(sessions.think_ms, even, 0, MOST_MS).mean(), quantile(output, even, 1).mean()
     return 4 * sessions.mean_turns * (float(think) / 1e3 + float(tokens) * ASSUMED_TPOT / NS_PER_S)
-
-
-COLUMNS = ("due", "prompt_tokens", "output_tokens", "session", "turn", "parent", "think", "prefix")
-
-
-def _in_order(columns: dict[str, list[Any]]) -> Columns:
-    """Sorted by due; parents follow their rows."""
-    order = np.argsort(np.array(columns["due"], np.int64), kind="stable")
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    sorted_columns: Columns = {name: [values[row] for row in order] for name, values in columns.items()}
-    sorted_columns["parent"] = [int(place[parent]) if parent >= 0 else -1 for parent in sorted_columns["parent"]]
-    sorted_columns["prefix"] = [list(blocks) for blocks in sorted_columns["prefix"]]
-    return sorted_columns

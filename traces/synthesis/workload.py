@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..trace import NS_PER_S, Columns, Trace, build
+from ..trace import NS_PER_S, Columns, Trace, Whole, build
 from ..typed_json import LEFT_OUT, from_plain
 from . import lengths
 from .arrivals import Process, arrivals
-from .lengths import Lengths, Whole
+from .lengths import Lengths
 from .sessions import Continued, Grown, continued, grown, run_up
 
 FOLDER = Path(__file__).parent.parent / "workloads"
@@ -64,9 +64,8 @@ def load(name_or_file: str) -> Workload:
     try:
         return from_plain(Workload, json.loads(path.read_text()), name_or_file)
     except OSError:
-        raise InputError(
-            "no such workload", where=name_or_file, remedy=f"a file or one of {', '.join(WORKLOADS)}"
-        ) from None
+        remedy = f"a file or one of {', '.join(WORKLOADS)}"
+        raise InputError("no such workload", where=name_or_file, remedy=remedy) from None
     except ValueError as error:
         raise InputError(f"not JSON: {error}", where=name_or_file, remedy="expected a workload file") from None
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b32encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -22,8 +22,8 @@ from typing import Any
 
 import orjson
 
-from ..errors import InputError
-from ..files import Source
+from .errors import InputError
+from .files import Source
 
 LARGEST = 256_000_000  # characters of all texts: what one process holds, 1 byte each, 4 at most beyond Latin-1
 LONGEST_WORD = 30  # characters of the mean word beyond which words measure nothing (Chinese, base64)
@@ -51,7 +51,7 @@ class Corpus:
             digest.update(orjson.dumps(text) + b"\n")
         self.where, self.fingerprint = where, digest.hexdigest()
         self._texts = texts
-        self._sizes = [len(text.split()) for text in texts]
+        self._sizes, self._lengths = [len(text.split()) for text in texts], [len(text) for text in texts]
 
     def facts(self) -> CorpusFacts:
         return CorpusFacts(self.where, self.fingerprint, len(self._texts), sum(self._sizes))
@@ -59,27 +59,26 @@ class Corpus:
     def words(self, key: bytes, count: int, *, named: bool = True) -> str:
         """`count` whitespace-delimited words; a shorter passage of the same key is the beginning of a longer one.
         `named`: the first word is made from the key."""
-        first, name = _drawn(key)
-        parts, left = [], count - named
-        while left > 0:
-            text, size = self._texts[first % len(self._texts)], self._sizes[first % len(self._texts)]
-            parts.append(text if size <= left else _head(text, left))
-            left, first = left - size, first + 1
-        return _passage(name if named and count else "", parts)
+        return self._passage(key, count - named, self._sizes, _head, named and count > 0)
 
     def characters(self, key: bytes, count: int, *, named: bool = True) -> str:
         """The same passage by the character: `count` of them after the first word."""
-        first, name = _drawn(key)
-        parts, left = [], count
+        return self._passage(key, count, self._lengths, lambda text, left: text[:left], named)
+
+    def _passage(self, key: bytes, left: int, sizes: list[int], head: Callable[[str, int], str], named: bool) -> str:
+        """Texts of `sizes` until `left` is reached, the last one cut by `head`, after the word made from the key."""
+        drawn = hashlib.shake_128(key).digest(13)
+        number, parts = int.from_bytes(drawn[:8], "little"), []
         while left > 0:
-            text = self._texts[first % len(self._texts)]
-            parts.append(text[:left])
-            left, first = left - len(text), first + 1
-        return _passage(name if named else "", parts)
+            text, size = self._texts[number % len(self._texts)], sizes[number % len(self._texts)]
+            parts.append(text if size <= left else head(text, left))
+            left, number = left - size, number + 1
+        name, body = b32encode(drawn[8:]).decode().lower() if named else "", "\n\n".join(parts)
+        return f"{name} {body}" if name and body else name or body
 
     def check_words(self) -> None:
         """Refuses texts whose words are no measure of length."""
-        mean = sum(map(len, self._texts)) / sum(self._sizes)
+        mean = sum(self._lengths) / sum(self._sizes)
         if mean > LONGEST_WORD:
             raise InputError(
                 f"its words have {mean:.0f} characters on average, so words can't measure prompts",
@@ -95,9 +94,8 @@ def read(path: str) -> Corpus:
         text = _text(line, path, number)
         left -= len(text)
         if left < 0:
-            raise InputError(
-                f"more than {LARGEST:,} characters", where=path, line=number, remedy="give fewer of its lines"
-            )
+            problem = f"more than {LARGEST:,} characters"
+            raise InputError(problem, where=path, line=number, remedy="give fewer of its lines")
         texts.append(text)
     return Corpus(texts, path)
 
@@ -106,9 +104,8 @@ def expected(facts: CorpusFacts) -> Corpus:
     """The corpus that a plan names by its facts, from this machine's own file, which must hold the same texts."""
     path = facts.source
     if not Path(path).is_file():
-        raise InputError(
-            "the prompts' corpus isn't on this worker's machine", where=path, remedy="copy it to the same path"
-        )
+        message = "the prompts' corpus isn't on this worker's machine"
+        raise InputError(message, where=path, remedy="copy it to the same path")
     corpus = read(path)
     if corpus.fingerprint != facts.fingerprint:
         raise InputError("holds other texts than the master's", where=path, remedy="copy the master's file")
@@ -120,8 +117,7 @@ def _text(line: bytes, where: str, number: int) -> str:
         row = orjson.loads(line)
     except ValueError as problem:
         raise InputError(f"not JSON ({problem}); {EXPECTED}", where=where, line=number, remedy="mend it") from None
-    text = _of_row(row)
-    if text is None:
+    if (text := _of_row(row)) is None:
         raise InputError(EXPECTED, where=where, line=number, remedy="mend or delete the line")
     if not (text := text.strip()):
         raise InputError("an empty text", where=where, line=number, remedy="delete the line")
@@ -147,17 +143,6 @@ def _pieces(content: Any) -> Iterator[str]:
         yield content
     elif isinstance(content, list):
         yield from (part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
-
-
-def _drawn(key: bytes) -> tuple[int, str]:
-    """The number of the text at which a passage starts, modulo the corpus, and the word that stands before it."""
-    drawn = hashlib.shake_128(key).digest(13)
-    return int.from_bytes(drawn[:8], "little"), b32encode(drawn[8:]).decode().lower()
-
-
-def _passage(name: str, texts: list[str]) -> str:
-    body = "\n\n".join(texts)
-    return f"{name} {body}" if name and body else name or body
 
 
 def _head(text: str, count: int) -> str:

@@ -10,12 +10,12 @@ Keys are BLAKE2b of seed and salt, so a text is the same in every process and on
 other salt. Where a trace has sessions but no blocks, a later turn carries its parents' messages and answers as
 `history`.
 
-Words come from `traces.prompts.words`, or from a corpus of the user's. With a corpus, too, what the trace doesn't share
+Words come from `traces.words`, or from a corpus of the user's. With a corpus, too, what the trace doesn't share
 begins differently, but for the salt "": then its texts are sent as they are, and requests (and blocks of different
 ids) that start at the same text begin alike, which a prefix cache will find.
 
 Lengths: exact in whitespace-delimited words, which simulated endpoints count; exact as token ids; exact in tokens
-with a `tokenizer.json`; otherwise about 3 % above for a large BPE vocabulary (`traces.prompts.words`), and what its
+with a `tokenizer.json`; otherwise about 3 % above for a large BPE vocabulary (`traces.words`), and what its
 language makes of words for a corpus.
 """
 
@@ -27,10 +27,9 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from ..trace import Request, Trace
 from .corpus import Corpus
-from .tokenizer import Fitted, counter
-from .words import words
+from .trace import Request, Trace
+from .words import Fitted, counter, words
 
 ENDING = "Write a very long and detailed answer to this."
 REACH = 6  # characters of a corpus that are counted for a token of the length
@@ -42,29 +41,21 @@ class Prompts:
     path of a tokenizer.json, lengths are exact in its tokens. `corpus`: where the words come from."""
 
     def __init__(
-        self,
-        trace: Trace,
-        *,
-        seed: int = 0,
-        salt: str = "",
-        tokenizer: str | None = None,
-        corpus: Corpus | None = None,
+        self, trace: Trace, *, seed: int = 0, salt: str = "", tokenizer: str | None = None, corpus: Corpus | None = None
     ) -> None:
         named = bool(salt)
         self._words: Callable[[bytes, int], str] = words if corpus is None else partial(corpus.words, named=named)
         self._fitted = None
         self._ending = len(ENDING.split())
         if tokenizer is not None:
-            source = (
-                words if corpus is None else lambda key, tokens: corpus.characters(key, REACH * tokens, named=named)
-            )
-            self._fitted = Fitted(counter(tokenizer), source)
+            reach = words if corpus is None else lambda key, tokens: corpus.characters(key, REACH * tokens, named=named)
+            self._fitted = Fitted(counter(tokenizer), reach)
             self._words, self._ending = self._fitted.words, self._fitted.count(" " + ENDING)
         self._key = hashlib.blake2b(salt.encode(), key=b"phaseload prompts %d" % seed, digest_size=16).digest()
         self._blocks = trace.block_tokens
-        self._family = None if trace.has_prefixes else _Family.of(trace)
+        self._family = None if trace.has_prefixes or not trace.has("parent") else _Family(trace)
         largest = self._blocks if isinstance(self._blocks, int) else max(self._blocks.values(), default=0)
-        self._block_text = lru_cache(maxsize=max(64, CACHED_WORDS // (largest or 1)))(self._block_text_uncached)
+        self._whole_block = lru_cache(maxsize=max(64, CACHED_WORDS // (largest or 1)))(self._start_of_block)
 
     def text(self, request: Request) -> str:
         """The request's own message: the whole prompt, less what `history` gives."""
@@ -122,10 +113,11 @@ class Prompts:
 
     def _block(self, block: int, count: int) -> str:
         size = self._blocks if isinstance(self._blocks, int) else self._blocks[block]
-        return self._block_text(block, size) if count == size else self._words(self._named(b"block", block), count)
+        write = self._whole_block if count == size else self._start_of_block
+        return write(block, count)
 
-    def _block_text_uncached(self, block: int, size: int) -> str:
-        return self._words(self._named(b"block", block), size)
+    def _start_of_block(self, block: int, count: int) -> str:
+        return self._words(self._named(b"block", block), count)
 
     def _named(self, kind: bytes, number: int) -> bytes:
         return b"%b/%b/%d" % (self._key, kind, number)
@@ -138,10 +130,6 @@ class _Family:
         names = ("index", "parent", "prompt_tokens", "output_tokens")
         columns = (trace.column(name).tolist() for name in names)
         self._rows = {index: (parent, prompt, output) for index, parent, prompt, output in zip(*columns, strict=True)}
-
-    @classmethod
-    def of(cls, trace: Trace) -> _Family | None:
-        return cls(trace) if "parent" in trace.table.column_names else None
 
     def turns(self, request: Request) -> list[tuple[int, int, int]]:
         """Each ancestor's own message and answer, as much as fits: at least one word stays for the request itself."""
