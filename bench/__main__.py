@@ -9,7 +9,7 @@ import platform
 import sys
 from pathlib import Path
 
-from loadgen.machine import cpu
+from loadgen.certificate import cpu
 
 
 def machine() -> str:

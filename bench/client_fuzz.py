@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     asked = parser.parse_args(sys.argv[1:] if __name__ == "__main__" else [])
     server = Scripted(partial(hostile.script, seed=asked.seed))
-    limits = Limits(first_token_s=0.4, silence_s=0.3, request_s=0.8)
+    limits = Limits(first_token_timeout=0.4, silence_timeout=0.3, request_timeout=0.8)
     clock = Clock()
     targets = [HttpClient(Target(name, server.url, "m", endpoint_type=name, limits=limits), clock) for name in WIRES]
     outcomes: Counter[Outcome] = Counter()

@@ -15,7 +15,7 @@ from targets.target import Target
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
-from . import endpoints, pacing, preflight, replays
+from . import endpoints, preflight, replays
 from . import plan as plans
 from .endpoints import Embedded
 from .load import Load
@@ -193,7 +193,7 @@ def planned(
     traces: dict[str, Trace] = {}
     for number, step in enumerate(loads):
         file = plans.step_file(number)
-        traces[file] = pacing.requests(trace, step.load)
+        traces[file] = step.load.requests(trace)
         groups = [targets] if order == "parallel" else [[target] for target in targets]
         steps += [plans.step_of(file, step.name, step.load, group, traces[file]) for group in groups]
     first = traces[plans.step_file(0)]
@@ -204,7 +204,7 @@ def planned(
 
 def sized(endpoints: Sequence[Embedded], trace: Trace | str, load: Load, model: str = MODEL) -> list[Embedded]:
     """The endpoints with pools that the load uses to about USE."""
-    requests = pacing.requests(trace, load)
+    requests = load.requests(trace)
     rate = load.request_rate
     if rate is None:
         rate = len(requests) * NS_PER_S / max(requests.span, NS_PER_S)

@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
+from reports.store.run_json import MachineFacts
 from targets.client.diagnostics import Certified, Diagnostics, SafeLoad
 from traces.errors import InputError
 from traces.typed_json import from_json, to_json
 
 from . import selftest
-from .machine import cpu
 from .selftest import ClientLoad, Figures
 
 # What a load must hold to be safe: seconds of |TTFT error| p99 and |TPOT error| p99, and the share of first tokens
@@ -40,6 +41,7 @@ STEPS = [
     )
 ]  # fmt: skip
 QUICK = [replace(load, tokens=round(load.rate)) for load in (STEPS[0], STEPS[2], STEPS[3])]
+PACKAGES = ("phaseload", "locust", "gevent", "numpy", "pyarrow", "fastdigest", "httptools", "orjson")
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,32 @@ def path() -> Path:
 def machine() -> Machine:
     """This machine."""
     return Machine(cpu(), os.cpu_count(), platform.release(), platform.python_version())
+
+
+def machine_facts() -> MachineFacts:
+    """What run.json holds of it."""
+    return MachineFacts(
+        host=platform.node(),
+        system=f"{platform.system()} {platform.release()}",
+        cpu=cpu(),
+        cores=os.cpu_count(),
+        usable_cores=len(os.sched_getaffinity(0)),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that take part in measuring, and of Python."""
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def cpu() -> str:
+    """The processor's model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
 
 
 def save(certificate: Certificate) -> None:

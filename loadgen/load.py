@@ -1,15 +1,21 @@
-"""`Load`: how a trace is paced and cut. Each field is an option of that name, with its default; `pacing` applies it.
+"""`Load`: how a trace is paced and cut, and the requests that it makes of one.
 
-Nothing heavy is imported here: `--help` needs it.
+Each field is an option of that name, with its default. `--help` reads them: what is heavy is imported when a trace is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
+from typing import TYPE_CHECKING
 
 from traces.errors import InputError, check_factor
 
+if TYPE_CHECKING:
+    from traces.trace import Trace
+
+LONGEST = 10_000_000  # tokens of a prompt; more is a slip of the keyboard
+MOST = 50_000_000  # requests of a step, too
 FASTEST = 1_000_000.0  # requests/s
 
 
@@ -72,3 +78,58 @@ class Load:
         if self.request_rate is not None:
             return f"{self.request_rate:g} requests/s"
         return "trace" if self.speedup == 1 else f"trace x {self.speedup:g}"
+
+    def requests(self, trace: Trace | str) -> Trace:
+        """The requests of one load step with their final due instants, in nanoseconds from its start; of a trace or of
+        the one of that name (see `traces.open_trace`). Raises InputError."""
+        from traces import transforms
+
+        paced = self._opened(trace) if isinstance(trace, str) else trace
+        name = trace if isinstance(trace, str) else trace.source or trace.name
+        if not len(paced):
+            raise InputError("the trace is empty", where=name)
+        if self.speedup != 1:
+            paced = transforms.speedup(paced, self.speedup)
+        if self.request_rate is not None:
+            paced = transforms.pace(paced, self.request_rate, burstiness=self.burstiness, seed=self.seed)
+        if self.seconds is not None and self.concurrency is None:
+            paced = transforms.clip(paced, 0, self.seconds)
+        if self.request_count is not None:
+            paced = transforms.limit(paced, self.request_count)
+        if self.max_context is not None:
+            paced = transforms.cap_context(paced, self.max_context)
+        if not len(paced):
+            raise InputError("no request is left to send", where=name, remedy="a longer --duration?")
+        self._check(paced, name)
+        return paced
+
+    def _opened(self, name: str) -> Trace:
+        """As much of the trace as its own instants bring into the run."""
+        from traces.reading import open_trace
+
+        if not name:
+            raise InputError("is missing", where="TRACE", remedy="a file, or a bundled workload such as azure-conv")
+        timed = self.request_rate is None and self.concurrency is None
+        until = self.seconds * self.speedup if timed and self.seconds is not None else None
+        return open_trace(
+            name, until=until, skip_bad_rows=self.skip_bad_rows, keep_ticks=self.keep_ticks, seed=self.seed
+        )
+
+    def _check(self, trace: Trace, name: str) -> None:
+        """Refuses what would stall, or send without counting anything."""
+        from traces.trace import NS_PER_S
+
+        if len(trace) > MOST:
+            raise InputError(f"{len(trace):,} requests", where=name, remedy=f"at most {MOST:,}: give --duration")
+        lengths = trace.column("prompt_tokens")
+        if (longest := int(lengths.max())) > LONGEST:
+            index = trace.column("index")[lengths.argmax()]
+            message = f"request {index} has a prompt of {longest:,} tokens"
+            raise InputError(message, where=name, remedy="--max-context cuts it")
+        waits = self.concurrency is not None or (
+            trace.has_sessions and not self.open_loop
+        )  # else the instants are known
+        end = int(trace.column("due")[-1])
+        if not waits and end < self.warmup * NS_PER_S:
+            message = f"the trace ends at {end / NS_PER_S:g} s, before the warm-up does ({self.warmup:g} s)"
+            raise InputError(message, where="--warmup")

@@ -1,29 +1,40 @@
-"""What a user may ask for beside the load, as plain data; each field is an option of that name, with its default.
+"""What a user may ask for beside the load; each field is an option of that name, with its default.
 
-`cli.options.taking` makes a command take all of them at once. Nothing heavy is imported here: `--help` needs it.
+`cli.options.taking` makes a command take all of them at once. `--help` reads them: what is heavy (`Target`, with numpy)
+is imported when a target is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from targets.rules import TIMEOUTS, FieldError, Limits
+from targets.rules import FieldError, Limits
 from traces.errors import InputError
 
+from .secrets import sheltered
 
-def at_option(error: FieldError) -> InputError:
-    """The mistake in a target's field as the mistake of the option that gave it."""
-    names = {limit: key for key, limit in TIMEOUTS.items()} | {"headers": "header"}
-    option = "--" + names.get(error.field, error.field).replace("_", "-")
-    return InputError(error.message, where=option, remedy=error.remedy)
+if TYPE_CHECKING:
+    from targets.target import Target
+
+
+@contextmanager
+def _at_option() -> Iterator[None]:
+    """The mistake in a target's field becomes the mistake of the option that gave it."""
+    try:
+        yield
+    except FieldError as error:
+        option = "--" + {"headers": "header"}.get(error.field, error.field).replace("_", "-")
+        raise InputError(error.message, where=option, remedy=error.remedy) from None
 
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """How a target is spoken to, and what it is asked for, as options name it; `target_options` makes the `Target`.
+    """How a target is spoken to, and what it is asked for, as options name it: a `Target` without its URL.
     `header`: "KEY: VALUE"; `extra_body`: a JSON object; timeouts in seconds. Raises InputError."""
 
     model: str = ""
@@ -33,22 +44,63 @@ class TargetOptions:
     header: Sequence[str] = ()
     insecure: bool = False
     ca_file: str | None = None
-    connect_timeout: float = Limits.connect_s
-    first_token_timeout: float = Limits.first_token_s
-    silence_timeout: float = Limits.silence_s
-    request_timeout: float = Limits.request_s
+    connect_timeout: float = Limits.connect_timeout
+    first_token_timeout: float = Limits.first_token_timeout
+    silence_timeout: float = Limits.silence_timeout
+    request_timeout: float = Limits.request_timeout
     ignore_eos: bool | None = None
     extra_body: str | None = None
 
     def __post_init__(self) -> None:
-        self.limits()
+        with _at_option():
+            self._limits()
 
-    def limits(self) -> Limits:
-        """The four time limits. Raises InputError with the option."""
-        try:
-            return Limits(**{limit: getattr(self, key) for key, limit in TIMEOUTS.items()})
-        except FieldError as error:
-            raise at_option(error) from None
+    def _limits(self) -> Limits:
+        return Limits(self.connect_timeout, self.first_token_timeout, self.silence_timeout, self.request_timeout)
+
+    def target(self, url: str | None, name: str = "") -> Target:
+        """The target at this URL. Raises InputError with the option."""
+        from targets.target import Target
+
+        if not url:
+            raise InputError("is missing", where="--url", remedy="for example --url http://127.0.0.1:8000")
+        headers, extra_body = tuple(map(_header, self.header)), _body(self.extra_body)
+        with _at_option():
+            return Target(
+                name, url, self.model, self.endpoint_type, self.api_key_env, self.api_key_file, headers,
+                extra_body, self.ignore_eos, self.insecure, self.ca_file, self._limits(),
+            )  # fmt: skip
+
+    def targets(self, named: Sequence[str], file: Path | None) -> list[Target]:
+        """The targets of --target NAME=URL and of --targets FILE. Raises InputError."""
+        from targets.targets_toml import load
+
+        targets = load(file) if file is not None else []
+        for text in named:
+            name, equals, url = text.partition("=")
+            if not equals or not name.strip():
+                raise InputError(f"expected NAME=URL, got {text!r}", where="--target")
+            targets.append(self.target(url.strip(), name.strip()))
+        if len({target.name for target in targets}) < len(targets):
+            raise InputError("two targets have the same name", where="--target", remedy="results are told apart by it")
+        return targets
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise InputError("expected KEY:VALUE", where="--header", remedy="what was given isn't shown: it may be a key")
+    return name.strip(), sheltered(name, value.strip())
+
+
+def _body(text: str | None) -> dict[str, Any]:
+    try:
+        body = json.loads(text or "{}")
+    except ValueError as problem:
+        raise InputError(f"not JSON: {problem}", where="--extra-body") from None
+    if not isinstance(body, dict):
+        raise InputError("expected a JSON object", where="--extra-body")
+    return body
 
 
 @dataclass(frozen=True)

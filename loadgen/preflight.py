@@ -6,10 +6,12 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from targets.exchange import Exchange
@@ -19,11 +21,14 @@ from traces.trace import Trace
 
 from .options import RunOptions
 from .plan import Plan
-from .quota import shortfalls
 
 COMMON = 1000  # requests of an open loop that are assumed to be in flight at once
 SPARE = 200  # open files beside the connections
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+MINUTE, DAY = 60_000_000_000, 86_400_000_000_000  # nanoseconds
+NAMES = {MINUTE: "minute", DAY: "day"}
+# How long a limit counts for: a minute everywhere, but for Groq's requests (console.groq.com/docs/rate-limits).
+PERIODS = {("groq", "requests"): DAY}
 
 
 def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
@@ -141,6 +146,33 @@ def look(targets: Sequence[Target], requests: Trace | None = None) -> Iterator[U
         if not problems and requests is not None and exchange.ratelimit:
             problems = tuple(shortfalls(limits(orjson.loads(exchange.ratelimit)), requests, target.endpoint_type))
         yield Usable(target, exchange, problems, answer.notes)
+
+
+def worst(due: npt.NDArray[np.int64], amount: npt.NDArray[np.int64], period: int) -> int:
+    """The most that falls into any half-open window of `period` nanoseconds; `due` is sorted."""
+    total = np.concatenate(([0], np.cumsum(amount)))
+    last = np.searchsorted(due, due + period, side="left")
+    return int(np.max(total[last] - total[np.arange(len(due))])) if len(due) else 0
+
+
+def shortfalls(limits: Mapping[str, int], trace: Trace, endpoint_type: str) -> Iterator[str]:
+    """A line for each limit that the trace's worst period exceeds."""
+    due, prompt, output = (trace.column(name) for name in ("due", "prompt_tokens", "output_tokens"))
+    amounts = {
+        "requests": np.ones(len(due), np.int64),
+        "tokens": prompt + output,
+        "input-tokens": prompt,
+        "output-tokens": output,
+    }
+    for kind, limit in limits.items():
+        period = PERIODS.get((endpoint_type, kind), MINUTE)
+        needed = worst(due, amounts[kind], period)
+        if needed > limit:
+            name = NAMES[period]
+            yield (
+                f"admits {limit:,} {kind} a {name}, the trace's worst {name} needs {needed:,}: "
+                f"at most {limit / needed:.0%} of it would be let in"
+            )
 
 
 def check_open_files(plan: Plan, workers: int) -> None:

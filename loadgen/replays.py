@@ -19,8 +19,8 @@ from traces import corpus as corpora
 from traces.errors import INCOMPLETE, UNUSABLE, InputError, RunFailed
 from traces.trace import Trace
 
-from . import pacing, preflight, secrets
 from . import plan as plans
+from . import preflight, secrets
 from .load import Load
 from .options import RunKeywords, RunOptions
 from .plan import Plan, Step
@@ -76,7 +76,7 @@ def prepare(trace: Trace | str, target: Target, load: Load, options: RunOptions,
 
 def planned(trace: Trace | str, target: Target, load: Load, options: RunOptions) -> tuple[Plan, dict[str, Trace]]:
     """The plan of a replay, one step with one target, and its requests by file."""
-    requests, file = pacing.requests(trace, load), plans.step_file(0)
+    requests, file = load.requests(trace), plans.step_file(0)
     step = plans.step_of(file, "replay", load, [target], requests)
     return plan_of(name_of(trace), [step], requests, load.seed, options, order="parallel"), {file: requests}
 

@@ -154,8 +154,9 @@ def _server(target: Target, exchange: Exchange) -> str:
 def _exchange(target: Target) -> Exchange:
     """One request to the target, to its end. Raises InputError where no client can be made for it."""
     loop.current().poll_often()
-    first_token_s = min(target.limits.first_token_s, PATIENCE)
-    limits = replace(target.limits, first_token_s=first_token_s, request_s=min(target.limits.request_s, 2 * PATIENCE))
+    own = target.limits
+    first_token_s, request_s = min(own.first_token_timeout, PATIENCE), min(own.request_timeout, 2 * PATIENCE)
+    limits = replace(own, first_token_timeout=first_token_s, request_timeout=request_s)
     client = connect(replace(target, limits=limits), Clock())
     request = Request(0, 0, len(PROMPT.split()), TOKENS)
     # We leave after more tokens than that: some servers never end.

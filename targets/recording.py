@@ -154,26 +154,26 @@ class _WithinLimits(Within):
     """A target's limits, as a run has them: what is no token (a ping) ends no wait for one."""
 
     def __init__(self, limits: Limits, wire: Wire) -> None:
-        super().__init__(limits.request_s)
+        super().__init__(limits.request_timeout)
         self._limits, self._reader, self._decoder, self._exchange = (
             limits,
             wire.reader(),
             Decoder(),
             dataclasses.replace(EMPTY),
         )
-        self._wait(limits.connect_s, "no connection")
+        self._wait(limits.connect_timeout, "no connection")
 
     def _wait(self, seconds: float, without: str) -> None:
         self._next = monotonic_ns() + round(seconds * NS_PER_S), f"{without} within {seconds:g} s"
 
     def sent(self) -> None:
-        self._wait(self._limits.first_token_s, "no first token")
+        self._wait(self._limits.first_token_timeout, "no first token")
 
     def received(self, piece: bytes) -> None:
         with suppress(WireError, SseError):  # whoever reads the recording reports what is wrong with it
             events = self._decoder.feed(piece)
             if sum(self._reader.feed(data, name, self._exchange) for data, name in events):
-                self._wait(self._limits.silence_s, "no further token")
+                self._wait(self._limits.silence_timeout, "no further token")
 
     def limit(self) -> tuple[int, str]:
         return min(super().limit(), self._next)

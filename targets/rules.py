@@ -11,19 +11,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from math import inf
 from urllib.parse import SplitResult, urlsplit
 
 from traces.errors import InputError
 
 PORTS = {"http": 80, "https": 443}
-TIMEOUTS = {  # the names that options, targets.toml, plan.json and run.json have for the fields of Limits
-    "connect_timeout": "connect_s",
-    "first_token_timeout": "first_token_s",
-    "silence_timeout": "silence_s",
-    "request_timeout": "request_s",
-}
 SECRET_HEADER = re.compile("auth|key|token|secret|cookie|passw|credential|session|signature", re.IGNORECASE)
 SECRET_FIELD = re.compile(
     "api_?key|^key$|(^|access_?|auth_?|bearer_?)token$|secret|passw|authori|credential", re.IGNORECASE
@@ -51,19 +45,22 @@ class FieldError(InputError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, each positive and finite. Raises FieldError."""
+    """Seconds, each positive and finite; options, targets.toml, plan.json and run.json have the same names for them.
+    Raises FieldError."""
 
-    connect_s: float = 10.0
-    first_token_s: float = 300.0  # from the instant at which the request is sent
-    silence_s: float = 60.0  # between tokens
-    request_s: float = 600.0  # the whole exchange
+    connect_timeout: float = 10.0
+    first_token_timeout: float = 300.0  # from the instant at which the request is sent
+    silence_timeout: float = 60.0  # between tokens
+    request_timeout: float = 600.0  # the whole exchange
 
     def __post_init__(self) -> None:
-        for field in TIMEOUTS.values():
-            seconds = getattr(self, field)
+        for field, seconds in asdict(self).items():
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < inf:
                 raise FieldError(field, f"expected a number of seconds above 0, and finite, got {seconds!r}")
             object.__setattr__(self, field, float(seconds))
+
+
+TIMEOUTS = tuple(field.name for field in fields(Limits))
 
 
 def split(url: str) -> SplitResult:

@@ -104,17 +104,17 @@ class Target:
         return replace(self, format=tables)
 
     def to_json(self) -> dict[str, Any]:
-        """The target as plan.json and run.json have it: flat, with the keys of TIMEOUTS in place of `limits`."""
+        """The target as plan.json and run.json have it: flat, with the limits side by side with the rest."""
         flat: dict[str, Any] = {}
         for name, value in asdict(self).items():
-            flat |= {key: value[limit] for key, limit in TIMEOUTS.items()} if name == "limits" else {name: value}
+            flat |= value if name == "limits" else {name: value}
         return flat
 
     @classmethod
     def from_json(cls, flat: Mapping[str, Any]) -> Target:
         """The target that `to_json` wrote. Raises FieldError, and TypeError for a field that no target has."""
         given = {name: value for name, value in flat.items() if value != []}
-        limits = {limit: given.pop(key) for key, limit in TIMEOUTS.items() if key in given}
+        limits = {name: given.pop(name) for name in TIMEOUTS if name in given}
         return cls(**given, limits=Limits(**limits))
 
 

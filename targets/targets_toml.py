@@ -139,7 +139,7 @@ def _target(name: str, values: dict[str, Any], source: _Source) -> Target:
     if "ca_file" in values and not Path(str(values["ca_file"])).is_file():
         raise source.mistake(name, "ca_file", f"expected a file that can be found from here, got {values['ca_file']!r}")
     try:
-        limits = Limits(**{limit: values[key] for key, limit in TIMEOUTS.items() if key in values})
+        limits = Limits(**{key: values[key] for key in TIMEOUTS if key in values})
         target = Target(name, limits=limits, **{field: values[key] for key, field in FIELDS.items() if key in values})
     except FieldError as error:
         key = next((key for key, field in KEYS.items() if field == error.field), "")
@@ -174,4 +174,4 @@ FIELDS = {  # a key, and the field of Target that it gives
     for field in dataclasses.fields(Target)
     if field.name not in ("name", "limits", "format")
 }
-KEYS = {**FIELDS, **TIMEOUTS, "omit": "", "every_pair": ""}
+KEYS = {**FIELDS, **{key: key for key in TIMEOUTS}, "omit": "", "every_pair": ""}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from .errors import InputError
 from .files import Source, sources
-from .formats import conversations, csv_table, jsonl, otel, parquet, ragpulse, servegen, weka
-from .formats.cells import BadCell
+from .formats import conversations, csv_table, otel, parquet, ragpulse, servegen, tables, weka
+from .formats.cells import BadCell, keys
 from .formats.rows import Options
 from .synthesis.workload import WORKLOADS, synthesise
 from .trace import LATEST, NS_PER_S, Trace
@@ -38,9 +38,8 @@ def open_trace(
 
 
 def _read(name: str, options: Options) -> Trace:
-    files = sources(name)
     try:
-        trace = _of_files(files, options, name)
+        trace = _of_files(sources(name), options, name)
     except BadCell as error:  # about a whole document rather than a row of it
         raise InputError(error.message, where=name, column=error.column or None, remedy=error.remedy) from None
     return replace(trace, source=name)
@@ -50,13 +49,13 @@ def _of_files(files: list[Source], options: Options, where: str) -> Trace:
     """By the format that the files' first bytes show; more particular formats are tried first."""
     if not any(source.head.strip() for source in files):
         raise InputError("is empty", where=where, remedy="expected a trace")
-    if any(ragpulse.is_requests(jsonl.keys(source.head) or []) for source in files):
+    if any(ragpulse.is_requests(keys(source.head)) for source in files):
         return ragpulse.read(files, options)
     if all(_has_keys(source, weka.KEYS) for source in files):
         return weka.read(files, options)
     if servegen.is_set(files):
         return servegen.read(files, options)
-    if any(all(_has_keys(source, keys) for source in files) for keys in otel.KEYS):
+    if any(all(_has_keys(source, (key,)) for source in files) for key in otel.KEYS):
         return otel.read(files, options)
     if len(files) > 1:
         raise InputError("a folder of several files of no known format", where=where, remedy="name one file")
@@ -69,7 +68,7 @@ def _of_file(source: Source, options: Options) -> Trace:
     if source.head.lstrip().startswith(b"["):
         return conversations.read(source, options)
     if source.head.lstrip().startswith(b"{"):
-        return jsonl.read(source, options)
+        return tables.read_json_lines(source, options)
     return csv_table.read(source, options)
 
 

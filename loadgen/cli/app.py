@@ -9,13 +9,13 @@ import traceback
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from traces.errors import INCOMPLETE, UNUSABLE, InputError
-
-from .. import installation
 
 RUN, PLAN, REPORT, CHECK = "Replay", "Traces and simulation", "Results", "The tool itself"
 
@@ -34,6 +34,8 @@ COMMANDS = (
     ("compare", REPORT),
     ("certify", CHECK),
 )
+
+ROOMS = ("loadgen", "reports", "targets", "traces")
 
 # They pass on the arguments that they don't know: to Locust, to a replay, as more objectives.
 PASSING_ON = ("replay", "bakeoff", "capacity", "gate")
@@ -85,7 +87,7 @@ def program() -> typer.Typer:
 def main() -> None:
     """Bad input is one line on stderr and exit code 2, wherever it was found."""
     try:
-        installation.check()
+        check_rooms()
         program()()
     except InputError as error:
         sys.stderr.write(f"phaseload: {error}\n")
@@ -99,6 +101,21 @@ def main() -> None:
         sys.exit(INCOMPLETE)
 
 
+def check_rooms() -> None:
+    """The four packages must be ours: their names are ordinary words, and another distribution's `traces` or `reports`,
+    installed later into the same environment, silently overwrites ours. InputError names the foreign one."""
+    home = Path(__file__).resolve().parents[2]
+    for room in ROOMS:
+        spec = find_spec(room)
+        origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
+        if origin is None or origin.parent.parent != home:
+            raise InputError(
+                f"the package {room!r} is somebody else's",
+                where=str(origin or room),
+                remedy=f"expected it in {home}: install phaseload into an environment of its own",
+            )
+
+
 def _fault(error: Exception) -> str:
     """The text for a mistake of ours."""
     if os.environ.get("PHASELOAD_DEBUG"):
@@ -108,7 +125,3 @@ def _fault(error: Exception) -> str:
         f"phaseload: a fault of its own, please report it: {error!r} at {at.filename}:{at.lineno} "
         "(PHASELOAD_DEBUG=1 shows the way there)\n"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -62,12 +62,12 @@ def bakeoff(
 
         phaseload bakeoff azure-code --targets targets.toml --duration 120 --steps 1,2,4 --slo "gpu: ttft p99 < 1s"
     """
-    from .. import bakeoffs, processes, target_options
+    from .. import bakeoffs, processes
 
     ladder = bakeoffs.Ladder(_factors(steps) if steps else None, step_duration, order)
     workload = trace or bakeoffs.WORKLOAD
     if target or targets:
-        chosen = target_options.several(target or [], targets, options)
+        chosen = options.targets(target or [], targets)
         folder = bakeoffs.prepare(workload, chosen, load, ladder, run, workers.count)
     else:
         base = bakeoffs.demonstration_load(o.given(ctx, Load), own_trace=bool(trace))

@@ -62,16 +62,15 @@ def capacity(
 
     from traces.errors import RunFailed
 
-    from .. import capacities, target_options
-    from ..capacity_search import Range
+    from .. import capacities
 
     console = Console(highlight=False)
-    within = Range(lowest, highest, precision)
+    within = capacities.Range(lowest, highest, precision)
     more = o.parsed(replay, ctx.args)
     load = _overridden(replace(load, duration=duration, warmup=warmup), more)
     run, options, workers = _overridden(run, more), _overridden(options, more), _overridden(workers, more)
     url = more.params["url"] or url
-    target = target_options.target(url, options)
+    target = options.target(url)
 
     def show(step: capacities.CapacityStep) -> None:
         console.print(f"{step.rate:8.3g}/s  {'holds' if step.holds else 'fails'}   {step.folder}")

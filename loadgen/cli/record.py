@@ -37,9 +37,9 @@ def record(
 
     from targets import recording
 
-    from .. import preflight, target_options
+    from .. import preflight
 
-    target = target_options.target(url, options, "record")
+    target = options.target(url, "record")
     if out is not None:
         name = recording.free_name(name, _text(out), str(out))
     [target] = preflight.settled([target], None)

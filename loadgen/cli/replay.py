@@ -34,9 +34,9 @@ def replay(
 
         phaseload replay chats.jsonl --url https://api.groq.com --endpoint-type groq --api-key-env GROQ_API_KEY -m m
     """
-    from .. import processes, replays, target_options
+    from .. import processes, replays
 
     if workers.worker:
         processes.become_locust(None, workers, ctx.args)
-    target = target_options.target(url, options)
+    target = options.target(url)
     processes.become_locust(replays.prepare(trace, target, load, run, workers.count), workers, ctx.args)

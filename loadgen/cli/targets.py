@@ -40,11 +40,11 @@ def check(
 
     from targets.targets_toml import load
 
-    from .. import pacing, preflight
+    from .. import preflight
     from ..load import Load
 
     targets = load(file)
-    requests = None if trace is None else pacing.requests(trace, Load(speedup=speedup, duration=duration))
+    requests = None if trace is None else Load(speedup=speedup, duration=duration).requests(trace)
     console, unusable = Console(highlight=False), 0
     for answer in preflight.look(targets, requests):
         target, ttft = answer.target, answer.exchange.ttft

@@ -19,7 +19,7 @@ from reports.store.run_json import ClockFacts, RunFacts, StepFacts, WorkerFacts
 from traces.transforms import part_of
 
 from .. import plan as plans
-from ..machine import machine, versions
+from ..certificate import machine_facts, versions
 from ..plan import Plan
 
 LISTED = 1000  # missing requests that are named by index; all of them are counted
@@ -36,7 +36,7 @@ class Record:
             name=folder.name, created=datetime.now(UTC).isoformat(timespec="seconds"), version=version("phaseload"),
             seed=plan.seed, salt=self.salt, prompts=plan.prompts, slo=plan.slo, goodput=plan.goodput, argv=plan.argv,
             order=plan.order, json=plan.json, report=plan.report, closing=plan.closing, trace=plan.trace,
-            targets=targets, steps=(), workers=(), ended="running", machine=machine(), versions=versions(),
+            targets=targets, steps=(), workers=(), ended="running", machine=machine_facts(), versions=versions(),
         )  # fmt: skip
         self._steps: list[StepFacts] = []
         self._write()

@@ -17,7 +17,6 @@ from traces.trace import Trace
 
 from ..load import Load
 from ..options import RunOptions, TargetOptions
-from ..target_options import target
 
 
 def _names(group: type) -> set[str]:
@@ -46,7 +45,7 @@ class UserOptions:
         url = self.url or host
         if not self.trace or not url:
             raise InputError("needs a trace and a URL", where=self.name, remedy='trace = "FILE", url = "http://..."')
-        return replace(target(url, self.endpoint, self.name), **self.rest)
+        return replace(self.endpoint.target(url, self.name), **self.rest)
 
 
 def read(user: type, base: type, locusts: Collection[str]) -> UserOptions:

@@ -17,11 +17,12 @@ from targets.simulated.build import Endpoint, SimulatedTarget
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
-from .. import pacing, replays, secrets
+from .. import secrets
+from ..certificate import machine_facts
 from ..load import Load
-from ..machine import machine
 from ..options import RunOptions
 from ..plan import trace_facts
+from ..replays import name_of, new_folder, reported
 
 STEP = "simulate"
 FLUSH = 5_000  # rows of a result file
@@ -52,7 +53,7 @@ def simulate(
     """
     options = RunOptions(slo=slo, goodput=goodput, out=out)
     folder = record_run(trace, named(targets), load or Load(), options, model=model)
-    return replays.reported(folder)
+    return reported(folder)
 
 
 def named(targets: Targets) -> list[SimulatedTarget]:
@@ -73,8 +74,8 @@ def record_run(
     """Simulates all targets and writes the run's folder, which it returns; summary and report are made from it."""
     check(options.slo, options.goodput)
     endpoints = [target.build(model, load.seed, journal=True) for target in targets]
-    requests = pacing.requests(trace, load)
-    folder = new_folder(trace, options.out)
+    requests = load.requests(trace)
+    folder = new_folder(f"simulate-{name_of(trace)}", options.out)
     last, (warmup, end) = 0, window(load, requests)
     for number, (target, endpoint) in enumerate(zip(targets, endpoints, strict=True)):
         last = max(last, _record(Writer(folder, number), target.name, endpoint, requests, warmup))
@@ -106,14 +107,10 @@ def record_run(
         workers=(),
         ended="completed",
         clock=ClockFacts(0),
-        machine=machine(),
+        machine=machine_facts(),
     )
     run_json.write(folder, facts)
     return folder
-
-
-def new_folder(trace: Trace | str, out: Path | str | None) -> Path:
-    return replays.new_folder(f"simulate-{replays.name_of(trace)}", out)
 
 
 def window(load: Load, requests: Trace) -> tuple[int, int]:

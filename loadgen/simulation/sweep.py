@@ -30,8 +30,8 @@ from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Request, Trace
 
-from .. import pacing
 from ..load import Load
+from ..replays import name_of, new_folder
 from . import run
 from .run import STEP, Targets
 
@@ -147,9 +147,9 @@ def sweep(
         raise InputError(f"{len(combinations):,} points", where="--sweep", remedy=f"at most {LARGEST:,}")
     _WORKLOADS.clear()
     for loads in sorted({combination.loads for combination in combinations}):
-        requests = pacing.requests(trace, _at(load, dict(loads)))
+        requests = _at(load, dict(loads)).requests(trace)
         _WORKLOADS[loads] = Workload(list(requests), requests.block_tokens, run.window(load, requests))
-    folder = run.new_folder(trace, out)
+    folder = new_folder(f"simulate-{name_of(trace)}", out)
     typical = _WORKLOADS[min(_WORKLOADS)].requests
     planning = Planning(
         folder=folder,

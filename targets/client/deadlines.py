@@ -7,6 +7,7 @@ its next look is put later. Ten thousand quiet streams cost nothing between two 
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Generic, NamedTuple, TypeVar
 
 from traces.request import NS_PER_S
@@ -39,28 +40,29 @@ def next_deadline(
     if finished_at is not None:
         return Deadline(finished_at + LINGER_NS, Outcome.OK, "")
     if exchange.sent is None:
-        start, seconds = exchange.started or 0, limits.connect_s * connect_share
-        outcome, error = Outcome.TIMEOUT, f"no connection within {limits.connect_s:g} s"
+        start, seconds = exchange.started or 0, limits.connect_timeout * connect_share
+        outcome, error = Outcome.TIMEOUT, f"no connection within {limits.connect_timeout:g} s"
     elif exchange.token_at:
-        start, seconds = exchange.token_at[-1], limits.silence_s
+        start, seconds = exchange.token_at[-1], limits.silence_timeout
         outcome, error = Outcome.STALLED, f"no token for {seconds:g} s"
     else:
-        start, seconds = exchange.sent, limits.first_token_s
+        start, seconds = exchange.sent, limits.first_token_timeout
         outcome, error = Outcome.TIMEOUT, f"no first token within {seconds:g} s"
     instant, end = _after(start, seconds, stepped), request_end(exchange, limits, stepped)
     if end < instant:
-        return Deadline(end, Outcome.TIMEOUT, f"not done within {limits.request_s:g} s")
+        return Deadline(end, Outcome.TIMEOUT, f"not done within {limits.request_timeout:g} s")
     return Deadline(instant, outcome, error)
 
 
 def request_end(exchange: Exchange, limits: Limits, stepped: int | None) -> int:
     """The deadline of the whole request, ns from the run's start."""
-    return _after(exchange.started or 0, limits.request_s, stepped)
+    return _after(exchange.started or 0, limits.request_timeout, stepped)
 
 
 def shortest(limits: Limits) -> int:
     """The shortest limit, nanoseconds."""
-    return round(min(limits.connect_s, limits.first_token_s, limits.silence_s, limits.request_s) * NS_PER_S)
+    limits_s: tuple[float, ...] = astuple(limits)
+    return round(min(limits_s) * NS_PER_S)
 
 
 def _after(instant: int, seconds: float, stepped: int | None) -> int:

@@ -230,7 +230,7 @@ def _engine(target: Target, url: str) -> str:
     host, port = Pair(url, url, "", "", target.labels).bootstrap
     query, why = f"http://{host}:{port}/query", "its answer names none"
     try:
-        engines = lenient.load(get(query, target.limits.connect_s))
+        engines = lenient.load(get(query, target.limits.connect_timeout))
         if engine := lenient.name(lenient.mapping(engines.get("0")).get("engine_id")):
             return engine
     except (OSError, HttpError, InputError, WireError) as error:

@@ -10,7 +10,6 @@ import pytest
 
 from loadgen.bakeoffs import DEMO, DEMO_FACTORS, DEMO_STEP_S, THREE, USE, WORKLOAD, sized, steps_of
 from loadgen.load import Load
-from loadgen.pacing import requests
 from targets.simulated.sizing import capacity
 
 from .running import about, endpoint, expected, phaseload, refused, rows, running, trace, until
@@ -99,7 +98,7 @@ def test_unusable_targets(
 
 
 def test_the_demonstrations_pools_are_used_to_about_60_percent() -> None:
-    sample = list(requests(WORKLOAD, DEMO))
+    sample = list(DEMO.requests(WORKLOAD))
     assert DEMO.request_rate is not None
     for made in sized(THREE, WORKLOAD, DEMO):
         pools = [int(part) for part in made.settings["pool"].split(":")]
@@ -108,7 +107,7 @@ def test_the_demonstrations_pools_are_used_to_about_60_percent() -> None:
 
 
 def test_the_demonstration_can_bound_p99() -> None:
-    counted = sum(request.due >= DEMO.warmup * 1e9 for request in requests(WORKLOAD, DEMO))
+    counted = sum(request.due >= DEMO.warmup * 1e9 for request in DEMO.requests(WORKLOAD))
     assert counted >= 500
 
 

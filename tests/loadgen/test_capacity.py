@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.capacity_search import search, seconds
+from loadgen.capacities import search, seconds
 
 from .running import endpoint, phaseload
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen import installation
+from loadgen.cli import app
 
 HEAVY = ("locust", "gevent", "numpy", "pandas", "pyarrow", "matplotlib", "aiohttp")
 
@@ -21,7 +21,7 @@ def run(*arguments: str, cwd: Path | None = None, path: Path | None = None) -> s
 
 
 def test_our_own_installation_passes() -> None:
-    installation.check()
+    app.check_rooms()
 
 
 def test_a_foreign_room_is_named(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_foreign_room_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_named_like_a_room_does_no_harm(tmp_path: Path) -> None:
-    for room in installation.ROOMS:
+    for room in app.ROOMS:
         (tmp_path / room).mkdir()
     command = [sys.executable, "-m", "loadgen", "--version"]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)

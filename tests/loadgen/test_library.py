@@ -168,7 +168,7 @@ def test_a_user_takes_every_option_of_replay() -> None:
     )
     target = options.target(None)
     assert (target.name, target.url, target.model, target.headers) == ("Mine", "http://h:1", "m", (("X-Team", "a"),))
-    assert (target.api_key_env, target.limits.first_token_s, target.extra_body) == ("KEY", 5.0, {"top_k": 1})
+    assert (target.api_key_env, target.limits.first_token_timeout, target.extra_body) == ("KEY", 5.0, {"top_k": 1})
     assert (target.price_per_hour, target.labels) == (2.5, {"gpu": "h100"})
 
 

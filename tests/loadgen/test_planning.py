@@ -11,7 +11,6 @@ import pytest
 from loadgen import plan as plans
 from loadgen.cli import app as program
 from loadgen.load import Load
-from loadgen.pacing import requests
 from loadgen.plan import step_of
 from loadgen.replays import numbered
 from targets.target import Target
@@ -44,15 +43,15 @@ def test_a_load_that_is_refused(
     (tmp_path / "huge.csv").write_text("due_s,prompt_tokens,output_tokens\n0,1,1\n1,2000000000,1\n")
     (tmp_path / "garbage.parquet").write_bytes(bytes(range(256)) * 9)
     with pytest.raises(InputError) as refused:
-        requests(given.get("trace", "t.csv"), Load(**{name: given[name] for name in given if name != "trace"}))
+        Load(**{name: given[name] for name in given if name != "trace"}).requests(given.get("trace", "t.csv"))
     assert message in str(refused.value)
 
 
 def test_a_huge_prompt_may_be_cut_and_a_window_may_be_short(tmp_path: Path) -> None:
     path = trace(tmp_path / "t.csv", 10)
     (tmp_path / "huge.csv").write_text("due_s,prompt_tokens,output_tokens\n0,1,1\n1,2000000000,1\n")
-    assert requests(str(tmp_path / "huge.csv"), Load(max_context=4096)).column("prompt_tokens").max() == 4095
-    assert len(requests(str(path), Load(warmup=0.18))) == 10
+    assert Load(max_context=4096).requests(str(tmp_path / "huge.csv")).column("prompt_tokens").max() == 4095
+    assert len(Load(warmup=0.18).requests(str(path))) == 10
 
 
 def test_a_folder_that_cant_be_made() -> None:
@@ -62,7 +61,7 @@ def test_a_folder_that_cant_be_made() -> None:
 
 def test_a_plan_is_cut(tmp_path: Path) -> None:
     load = Load(warmup=0.05)
-    sent = requests(str(trace(tmp_path / "t.csv", 10)), load)
+    sent = load.requests(str(trace(tmp_path / "t.csv", 10)))
     one = step_of("0.arrow", "replay", load, [Target("a", "http://a", "m")], sent)
     plan = plans.Plan("p", (one,))
     assert plans.cut(plan, 0.15).steps[0].end_ns == 150_000_000
@@ -75,7 +74,7 @@ def test_a_plan_is_cut(tmp_path: Path) -> None:
 def test_a_fault_of_our_own_is_one_line_and_no_failed_gate(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(program.installation, "check", lambda: 1 // 0)
+    monkeypatch.setattr(program, "check_rooms", lambda: 1 // 0)
     monkeypatch.setattr(sys, "argv", ["phaseload"])
     for debug in ("", "1"):
         monkeypatch.setenv("PHASELOAD_DEBUG", debug)

@@ -15,7 +15,7 @@ import pytest
 import typer
 from fastdigest import TDigest
 
-from loadgen import preflight, secrets, target_options
+from loadgen import preflight, secrets
 from loadgen.cli import app as program
 from loadgen.options import TargetOptions
 from loadgen.plan import Arm, Plan, Step
@@ -44,7 +44,7 @@ def test_times_that_are_none(text: str) -> None:
 def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
     (tmp_path / "t.toml").write_text('[cpu]\nurl = "http://c:1"\nmodel = "m"\n')
     options = TargetOptions("m", "completions", header=["X-A: ${B}"], extra_body='{"k": 1}')
-    specs = target_options.several(["gpu=http://g:1/v1", "groq=https://q"], tmp_path / "t.toml", options)
+    specs = options.targets(["gpu=http://g:1/v1", "groq=https://q"], tmp_path / "t.toml")
     assert [spec.name for spec in specs] == ["cpu", "gpu", "groq"]
     assert (specs[1].headers, specs[1].extra_body, specs[1].endpoint_type) == (
         (("X-A", "${B}"),),
@@ -59,7 +59,7 @@ def test_time_limits_are_options_of_every_command_that_sends() -> None:
         params = {param.name: param.default for param in group.commands[name].params}  # type: ignore[attr-defined]
         assert [params[key] for key in TIMEOUTS] == list(astuple(Limits()))
     options = TargetOptions(connect_timeout=1.5, first_token_timeout=2, silence_timeout=3, request_timeout=4)
-    made = target_options.target("http://g:1", options)
+    made = options.target("http://g:1")
     assert astuple(made.limits) == (1.5, 2, 3, 4)
 
 
@@ -93,7 +93,7 @@ def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
         monkeypatch.setenv(f"PHASELOAD_HEADER_{number}", "")  # restored afterwards
         monkeypatch.delenv(f"PHASELOAD_HEADER_{number}")
     given = ["Authorization: Bearer sk-1", "X-Key: sk-2", "X-Again: Bearer sk-1", "X-Team: a", "X-Token: ${T}"]
-    headers = dict(target_options.target("http://h", TargetOptions(header=given)).headers)
+    headers = dict(TargetOptions(header=given).target("http://h").headers)
     assert headers == {
         "Authorization": "${PHASELOAD_HEADER_1}", "X-Key": "${PHASELOAD_HEADER_2}", "X-Again": "${PHASELOAD_HEADER_1}",
         "X-Team": "a", "X-Token": "${T}",
@@ -106,7 +106,7 @@ def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
 @pytest.mark.parametrize("url", ["g:1", "ftp://g", "http://", "http://g:0", "http://u:p@g", "unix://s", ""])
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(InputError, match="--url"):
-        target_options.target(url, TargetOptions())
+        TargetOptions().target(url)
 
 
 def test_a_late_server_is_waited_for() -> None:

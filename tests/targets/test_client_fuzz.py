@@ -22,7 +22,7 @@ from . import hostile
 from .scripted import Scripted
 
 PARTS = [b"data: a", b"data:b", b"\n", b"\r", b"\r\n", b": c", b"event: d", b"", b"\xef\xbb\xbf"]
-LIMITS = Limits(connect_s=5, first_token_s=0.4, silence_s=0.3, request_s=0.8)
+LIMITS = Limits(connect_timeout=5, first_token_timeout=0.4, silence_timeout=0.3, request_timeout=0.8)
 
 
 def test_a_hostile_server_ends_every_exchange_in_an_outcome(caller: Any) -> None:

@@ -129,7 +129,7 @@ ENDS = [
 
 @pytest.mark.parametrize(("script", "outcome", "says"), ENDS, ids=lambda x: getattr(x, "__name__", None))
 def test_misbehaving_servers(serve: Serve, caller: Any, script: Script, outcome: Outcome, says: str) -> None:
-    limits = Limits(first_token_s=0.3, silence_s=0.2, request_s=0.6 if script is never_ends else 9)
+    limits = Limits(first_token_timeout=0.3, silence_timeout=0.2, request_timeout=0.6 if script is never_ends else 9)
     exchange = caller(serve(script).url, limits=limits).ask()
     assert exchange.outcome is outcome, exchange.error
     assert says in exchange.error
@@ -151,7 +151,7 @@ def full_listener() -> Iterator[socket.socket]:
 
 def test_a_connect_that_never_ends(caller: Any) -> None:
     with full_listener() as listener:
-        exchange = caller(f"http://127.0.0.1:{listener.getsockname()[1]}", limits=Limits(connect_s=0.2)).ask()
+        exchange = caller(f"http://127.0.0.1:{listener.getsockname()[1]}", limits=Limits(connect_timeout=0.2)).ask()
     assert (exchange.outcome, exchange.error) == (Outcome.TIMEOUT, "no connection within 0.2 s")
     assert exchange.connected is None and exchange.sent is None
 
@@ -220,7 +220,7 @@ def test_a_connection_that_was_closed_a_moment_ago_is_not_used(serve: Serve, cal
 def test_an_address_that_swallows_packets_does_not_hide_the_next(serve: Serve, caller: Any) -> None:
     server = serve()
     with full_listener() as hole:
-        one = caller(server.url, limits=Limits(connect_s=1.0))
+        one = caller(server.url, limits=Limits(connect_timeout=1.0))
         addresses = ((socket.AF_INET, hole.getsockname()), (socket.AF_INET, server.sock.getsockname()))
         one.target.address = replace(one.target.address, sockaddrs=addresses)
         exchange = one.ask()
@@ -230,7 +230,8 @@ def test_an_address_that_swallows_packets_does_not_hide_the_next(serve: Serve, c
 
 def test_the_whole_requests_limit_holds_while_addresses_are_tried(caller: Any) -> None:
     with full_listener() as hole:
-        one = caller(f"http://127.0.0.1:{hole.getsockname()[1]}", limits=Limits(connect_s=60.0, request_s=0.3))
+        limits = Limits(connect_timeout=60.0, request_timeout=0.3)
+        one = caller(f"http://127.0.0.1:{hole.getsockname()[1]}", limits=limits)
         one.target.address = replace(one.target.address, sockaddrs=((socket.AF_INET, hole.getsockname()),) * 2)
         exchange = one.ask()
     assert (exchange.outcome, exchange.error) == (Outcome.TIMEOUT, "not done within 0.3 s")

@@ -98,7 +98,7 @@ def test_a_step_ends_nothing_by_a_time_limit(truth: Any, caller: Any, injected: 
     """Limits of seconds count from the step on. (The run's clock follows the injected step and the kernel's stamps
     don't: to the exchange that is open the clock jumps by an hour, the other way.)"""
     one = caller(
-        truth.url, limits=Limits(silence_s=5), extra_body={"truth": {"ttft_s": 0.1, "gap_s": 0.01, "tokens": 30}}
+        truth.url, limits=Limits(silence_timeout=5), extra_body={"truth": {"ttft_s": 0.1, "gap_s": 0.01, "tokens": 30}}
     )
     one.start()
     gevent.sleep(0.2)

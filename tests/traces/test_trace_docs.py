@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.cli.trace import trace as commands
-from traces.formats.columns import TABLES
+from traces.formats.tables import TABLES
 from traces.reading import open_trace
 from traces.synthesis.workload import WORKLOADS, synthesise
 

@@ -17,6 +17,7 @@ from traces.files import Source
 from traces.formats import csv_table, parquet
 from traces.formats.cells import NANOS
 from traces.formats.rows import Options, beginning
+from traces.formats.tables import format_of
 from traces.reading import open_trace
 from traces.trace import build
 
@@ -66,7 +67,7 @@ BLOCKS = f"due_s,{LENGTHS},prefix,prefix_tokens\n0,9,1,4 -5,8 {{}}\n1,9,1,,\n2,9
 def test_the_quick_and_the_careful_way_agree(tmp_path, text):
     source = Source("t", Path(written(tmp_path, text)))
     columns = csv_table.header(source.head)
-    table = csv_table.format_of(columns)
+    table = format_of(columns, source.name)
     quick = csv_table.read_fast(source, columns, table, Options())
     assert quick is not None
     careful = csv_table.read_carefully(source, columns, table, Options())
@@ -89,7 +90,7 @@ def test_the_quick_and_the_careful_way_agree(tmp_path, text):
 def test_the_quick_way_leaves_to_the_careful_one_what_it_may_not_decide(tmp_path, text):
     source = Source("t", Path(written(tmp_path, text)))
     columns = csv_table.header(source.head)
-    assert csv_table.read_fast(source, columns, csv_table.format_of(columns), Options()) is None
+    assert csv_table.read_fast(source, columns, format_of(columns, source.name), Options()) is None
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ def test_what_the_quick_way_takes_the_careful_way_takes_alike(tmp_path, drawn, u
     rows = [f"{stamp},{prompt},{output}" for stamp, (_, prompt, output) in zip(stamps, drawn, strict=True)]
     source = Source("t", Path(written(tmp_path, "\n".join([names, *rows]))))
     columns = csv_table.header(source.head)
-    table = csv_table.format_of(columns)
+    table = format_of(columns, source.name)
     quick = csv_table.read_fast(source, columns, table, Options())
     good = all(1 <= prompt < 2**31 and 0 <= output < 2**31 for _, prompt, output in drawn)
     if good and drawn == sorted(drawn, key=lambda row: row[0]):

@@ -55,7 +55,7 @@ NO_EOS = ("", ["ignore_eos"], refuses("Unsupported parameter: 'ignore_eos'"))
 )
 def test_what_is_found(rules, kind, asked, says):
     with serving(*rules) as (url, paths):
-        found = settle(Target("a", url, "m", "auto", limits=Limits(first_token_s=1.0)))
+        found = settle(Target("a", url, "m", "auto", limits=Limits(first_token_timeout=1.0)))
     assert (found.target.endpoint_type, len(paths)) == (kind, asked), (found.problem, paths)
     assert says in found.problem if says else found.ok and found.notes[0] == f"answers as endpoint type {kind}"
 

@@ -218,6 +218,6 @@ def test_a_refused_prefill_leg_beside_a_whole_decode_leg_has_its_own_status(legs
 
 def test_a_targets_own_limit_ends_its_probe():
     server = Scripted(late(0.3, 0.3))
-    (found,) = probe([Target("slow", server.url, "m", limits=Limits(request_s=0.5))])
+    (found,) = probe([Target("slow", server.url, "m", limits=Limits(request_timeout=0.5))])
     server.close()
     assert "didn't answer in time: not done within 0.5 s" in found.problem

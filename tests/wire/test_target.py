@@ -9,7 +9,6 @@ import pytest
 
 import targets
 from loadgen.options import TargetOptions
-from loadgen.target_options import target as from_options
 from targets import Limits, Target
 from targets.rules import FieldError
 from targets.targets_toml import parse
@@ -38,7 +37,7 @@ def test_what_is_given_loosely_is_held_as_declared() -> None:
     assert (target.headers, target.labels) == ((("X-Team", "a"),), {"racks": "2"})
     assert (target.metrics, target.watts) == (("http://m/metrics",), 3.0)
     assert Target.from_json(target.to_json()) == target
-    limited = replace(target, limits=Limits(connect_s=1, request_s=9))
+    limited = replace(target, limits=Limits(connect_timeout=1, request_timeout=9))
     assert limited.to_json()["request_timeout"] == 9.0 and Target.from_json(limited.to_json()) == limited
 
 
@@ -68,8 +67,8 @@ def test_a_mistake_names_its_field_and_repeats_no_secret(fields: dict[str, Any],
 
 @pytest.mark.parametrize("seconds", [0, -1.0, float("inf"), float("nan"), True, "9"])
 def test_limits_that_are_none(seconds: Any) -> None:
-    with pytest.raises(FieldError, match=r"silence_s: expected a number of seconds above 0, and finite"):
-        Limits(silence_s=seconds)
+    with pytest.raises(FieldError, match=r"silence_timeout: expected a number of seconds above 0, and finite"):
+        Limits(silence_timeout=seconds)
 
 
 def test_the_edges_add_where_a_mistake_stands() -> None:
@@ -77,9 +76,9 @@ def test_the_edges_add_where_a_mistake_stands() -> None:
     with pytest.raises(InputError, match=r"^t\.toml:3, column silence_timeout: expected a number of seconds above 0"):
         parse(text, "t.toml")
     with pytest.raises(InputError, match=r"^--header: expected no header TE"):
-        from_options("http://h", TargetOptions(header=["TE: x"]))
+        TargetOptions(header=["TE: x"]).target("http://h")
     with pytest.raises(InputError, match=r"^--endpoint-type: expected one of chat"):
-        from_options("http://h", TargetOptions(endpoint_type="chta"))
+        TargetOptions(endpoint_type="chta").target("http://h")
 
 
 def test_every_public_name_is_there() -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.quota import DAY, MINUTE, shortfalls, worst
+from loadgen.preflight import DAY, MINUTE, shortfalls, worst
 from reports.store import row_files
 from targets.recording import facts, recording, replay
 from targets.telemetry import readings

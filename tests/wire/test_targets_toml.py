@@ -36,7 +36,7 @@ def test_what_a_file_gives():
     assert (groq.api_key_env, groq.headers) == ("GROQ_API_KEY", (("x-team", "${TEAM}"),))
     assert (groq.extra_body, groq.price_per_hour, groq.watts) == ({"service_tier": "flex"}, 12.5, 4000.0)
     assert groq.labels == {"hardware": "GroqRack", "racks": "2"}
-    assert groq.limits.request_s == 90.0
+    assert groq.limits.request_timeout == 90.0
     assert (legs.name, legs.model, legs.protocol, legs.local_prefill_below) == ("two legs", "other", "nixl", 64)
     assert (legs.prefill, legs.decode) == (("http://10.0.0.1:8100", "http://10.0.0.2:8100"), ("http://10.0.0.3:8200",))
     assert legs.metrics == ("http://10.0.0.1:8100/metrics",)

@@ -1,5 +1,4 @@
-"""One cell of a public trace, from JSON or text, as an exact number: instants in integer nanoseconds, lengths in whole
-tokens.
+"""What a public trace's JSON or text holds, as exact numbers: instants in integer nanoseconds, lengths in whole tokens.
 
 Units met: seconds (number or text), ms, us, ns, ISO 8601 naive or with an offset, up to nine fractional digits. No
 float ever holds an instant: the 100 ns digits of the Azure traces don't survive one.
@@ -12,6 +11,9 @@ import re
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
+
+from ..errors import InputError
+from ..files import Source
 
 NANOS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -64,13 +66,10 @@ def whole(value: Any, column: str) -> int:
 
 def block_ids(value: Any, column: str) -> list[int]:
     """Block ids: a JSON array, or numbers between spaces in a CSV cell."""
-    if isinstance(value, str):
-        value = value.split()
-    if not isinstance(value, list):
-        raise BadCell(column, f"expected a list of block ids, got {shown(value)}")
-    if value and set(map(type, value)) == {int} and -(2**63) < min(value) <= max(value) < 2**63:
-        return value  # nothing to convert: the way of millions of ids
-    return [whole(block, column) for block in value]
+    ids: list[Any] = value.split() if isinstance(value, str) else listing(value, column, "a list of block ids")
+    if ids and set(map(type, ids)) == {int} and -(2**63) < min(ids) <= max(ids) < 2**63:
+        return ids  # nothing to convert: the way of millions of ids
+    return [whole(block, column) for block in ids]
 
 
 def parse(line: bytes | str) -> Any:
@@ -81,18 +80,33 @@ def parse(line: bytes | str) -> Any:
         raise BadCell("", f"not JSON: {str(error)[:80]}") from None
 
 
-def mapping(value: Any, column: str = "") -> Any:
-    """A JSON object."""
+def mapping(value: Any, column: str = "", what: str = "a JSON object") -> Any:
     if not isinstance(value, dict):
-        raise BadCell(column, f"expected a JSON object, got {shown(value)}")
+        raise BadCell(column, f"expected {what}, got {shown(value)}")
     return value
 
 
-def listing(value: Any, column: str = "") -> list[Any]:
-    """A JSON array."""
+def listing(value: Any, column: str = "", what: str = "a list") -> list[Any]:
     if not isinstance(value, list):
-        raise BadCell(column, f"expected a list, got {shown(value)}")
+        raise BadCell(column, f"expected {what}, got {shown(value)}")
     return value
+
+
+def document(source: Source, what: str) -> Any:
+    """A whole file that is one JSON object."""
+    with source.open() as stream:
+        try:
+            return mapping(parse(stream.read()))
+        except BadCell as error:
+            raise InputError(error.message, where=source.name, remedy=f"expected {what}") from None
+
+
+def keys(head: bytes) -> list[str]:
+    """The keys of a file's first line, where that is a JSON object."""
+    try:
+        return list(mapping(parse(head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0])))
+    except BadCell:
+        return []
 
 
 def shown(value: Any) -> str:

@@ -12,17 +12,15 @@ with an answer loses that answer. OpenTelemetry's spans (otel.py) have messages 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..errors import InputError
 from ..files import Source
 from ..trace import ASSUMED_TPOT, Trace
-from .cells import BadCell, parse, shown
+from .cells import listing, mapping, parse
 from .rows import Options, Rows, timed
 
 CHARS_PER_TOKEN = 4
-
 ANSWERERS = {"gpt", "assistant", "chatgpt", "bard", "bing", "model"}
 
 
@@ -30,42 +28,25 @@ def read(source: Source, options: Options) -> Trace:
     rows = Rows(source.name, options, unordered=True)
     log = Conversations()
     with source.open() as stream:
-        document = parse(stream.read())
-    if not isinstance(document, list):
-        raise InputError("expected a list of conversations", where=source.name, remedy="see docs/traces.md")
-    for number, conversation in enumerate(document, start=1):
-        try:
-            _requests(_turns(conversation), number, rows, log)
-        except BadCell as error:
-            rows.bad(None, BadCell(error.column, f"conversation {number}: {error.message}"))
+        conversations = listing(parse(stream.read()))
+    for number, conversation in enumerate(conversations, start=1):
+        with rows.checked(item=f"conversation {number}"):
+            entry = mapping(conversation, what="a conversation")
+            turns = messages(entry.get("conversations", entry.get("messages")), "conversations")
+            _add_requests(turns, number, rows, log)
     rows.notes["lengths"] = "estimated from the text"
     return timed(rows.trace("sharegpt", log.sizes), options)
 
 
-def _turns(conversation: Any) -> list[tuple[str, str]]:
-    if not isinstance(conversation, dict):
-        raise BadCell("", f"expected a conversation, got {shown(conversation)}")
-    return messages(conversation.get("conversations", conversation.get("messages")), "conversations")
-
-
-def _requests(turns: list[tuple[str, str]], session: int, rows: Rows, log: Conversations) -> None:
+def _add_requests(turns: list[tuple[str, str]], session: int, rows: Rows, log: Conversations) -> None:
     due = 0
     for position, (role, text) in enumerate(turns):
         if role not in ANSWERERS or position == 0:
             continue
-        prefix = log.prefix(turns[:position])
-        rows.add(
-            0,
-            {
-                "due": due,
-                "prompt_tokens": log.length(prefix),
-                "output_tokens": tokens(text),
-                "session": session,
-                "prefix": prefix,
-                "think": 0,
-            },
-        )
-        due += tokens(text) * ASSUMED_TPOT  # a follow-up comes when its answer would have been given
+        prefix, output = log.prefix(turns[:position]), tokens(text)
+        row = {"due": due, "prompt_tokens": log.length(prefix), "output_tokens": output, "session": session}
+        rows.add(0, {**row, "prefix": prefix, "think": 0})
+        due += output * ASSUMED_TPOT  # a follow-up comes when its answer would have been given
 
 
 class Conversations:
@@ -95,16 +76,12 @@ def tokens(text: str) -> int:
 
 def messages(value: Any, column: str) -> list[tuple[str, str]]:
     """(role, text) of a list of messages in any of the usual shapes."""
-    if not isinstance(value, list):
-        raise BadCell(column, f"expected a list of messages, got {shown(value)}")
-    return [_message(message, column) for message in value]
+    return [_message(mapping(each, column, "a message")) for each in listing(value, column, "a list of messages")]
 
 
-def _message(value: Any, column: str) -> tuple[str, str]:
-    if not isinstance(value, dict):
-        raise BadCell(column, f"expected a message, got {shown(value)}")
-    role = value.get("role", value.get("from", ""))
-    return str(role), _text(value.get("content", value.get("value", value.get("parts", ""))))
+def _message(message: Mapping[str, Any]) -> tuple[str, str]:
+    role = message.get("role", message.get("from", ""))
+    return str(role), _text(message.get("content", message.get("value", message.get("parts", ""))))
 
 
 def _text(content: Any) -> str:

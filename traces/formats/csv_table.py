@@ -1,8 +1,8 @@
 """CSV tables: by Arrow's parser as long as every cell is good, else row by row, which can say what is wrong where.
 
-Two ways lead to the same trace. The careful way alone defines what is accepted. The fast way reads millions of rows a
-second, as many as `until` asks for, and gives up, with None, at whatever isn't plain: an empty cell, a number out of
-bounds or written in words, rows out of order, blocks that contradict each other.
+Two ways lead to the same trace. The careful way (`tables`) alone defines what is accepted. The fast way reads millions
+of rows a second, as many as `until` asks for, and gives up, with None, at whatever isn't plain: an empty cell, a number
+out of bounds or written in words, rows out of order, blocks that contradict each other.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,9 @@ import pyarrow.csv
 from ..errors import InputError
 from ..files import Source
 from ..trace import Columns, Trace, build
-from .cells import LARGEST_INSTANT, LARGEST_LENGTH, NANOS, BadCell, shown
-from .columns import FAILURES, TABLES, TableFormat, add_record, format_of
-from .rows import Options, Rows, beginning, linked, timed, within
+from .cells import LARGEST_INSTANT, LARGEST_LENGTH, NANOS, BadCell
+from .rows import Options, beginning, linked, within
+from .tables import FAILURES, TABLES, TableFormat, format_of, read_rows
 
 BLOCK = 4 << 20  # bytes parsed at a time
 DECIMAL = pa.decimal128(27, 9)  # its 38 digits hold it and its nanoseconds
@@ -54,60 +55,23 @@ def read(source: Source, options: Options) -> Trace:
         if b"\0" in source.head:
             raise InputError("not a trace of a known format", where=source.name, remedy="see docs/traces.md")
         raise InputError("no header line", where=source.name, line=1, remedy="is it a CSV trace?")
-    table = format_of(columns)
-    if table is None:
-        raise unknown_columns(source.name, columns)
+    table = format_of(columns, source.name)
     return read_fast(source, columns, table, options) or read_carefully(source, columns, table, options)
 
 
-def unknown_columns(where: str, columns: list[str]) -> InputError:
-    """What is missing for the table that comes closest."""
-
-    def missing(table: TableFormat) -> list[str]:
-        required = (table.time, table.prompt, table.output, *sorted(table.needs))
-        return [column for column in required if column and column not in columns]
-
-    nearest = min((table for table in TABLES if table.time), key=lambda table: len(missing(table)))
-    lacking = missing(nearest)
-    return InputError(
-        f"expected column {lacking[0]!r} of the {nearest.name} format, columns {', '.join(map(shown, columns[:8]))}",
-        where=where,
-        line=1,
-        column=lacking[0],
-        remedy="rename the column, or see docs/traces.md for the formats",
-    )
-
-
 def read_carefully(source: Source, columns: list[str], table: TableFormat, options: Options) -> Trace:
-    rows = Rows(source.name, options, table.unordered, table.relative)
-    sizes: dict[int, int] = {}
-    lines = source.lines()
-    next(lines)
-    for number, line in lines:
+    def record(line: bytes) -> dict[str, str]:
         try:
             cells = _cells(line.decode())
-            if len(cells) != len(columns):
-                raise BadCell("", f"expected {len(columns)} cells, got {len(cells)}")
         except UnicodeDecodeError:
-            rows.bad(number, BadCell("", "not UTF-8 text"))
+            raise BadCell("", "not UTF-8 text") from None
         except csv.Error as error:
-            rows.bad(number, BadCell("", f"not CSV: {error}"))
-        except BadCell as error:
-            rows.bad(number, error)
-        else:
-            add_record(rows, number, dict(zip(columns, cells, strict=True)), table, sizes)
-        if rows.full:
-            break
-    trace = rows.trace(table.name, block_sizes(sizes, table))
-    return trace if table.time else timed(trace, options)
+            raise BadCell("", f"not CSV: {error}") from None
+        if len(cells) != len(columns):
+            raise BadCell("", f"expected {len(columns)} cells, got {len(cells)}")
+        return dict(zip(columns, cells, strict=True))
 
-
-def block_sizes(sizes: dict[int, int], table: TableFormat) -> int | dict[int, int]:
-    """One number where all blocks are equally long."""
-    distinct = set(sizes.values())
-    if len(distinct) > 1:
-        return sizes
-    return distinct.pop() if distinct else table.block_tokens
+    return read_rows(source, table, options, islice(source.lines(), 1, None), record)
 
 
 def _cells(line: str) -> list[str]:

@@ -13,12 +13,11 @@ from typing import Any
 
 from ..files import Source
 from ..trace import Trace
-from .cells import BadCell, instant, length, listing, mapping, parse, shown
+from .cells import BadCell, document, instant, length, listing, mapping, parse, shown
 from .conversations import Conversations, messages, tokens
-from .jsonl import object_or_refuse
 from .rows import Options, Row, Rows
 
-KEYS = ((b"spans",), (b"resourceSpans",))
+KEYS = (b"spans", b"resourceSpans")  # by either of which a file is known
 SESSION = ("gen_ai.conversation.id", "session.id", "exgentic.session.id")
 PROMPT = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
 OUTPUT = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
@@ -31,13 +30,11 @@ def read(sources: list[Source], options: Options) -> Trace:
     log = Conversations()
     calls: list[Row] = []
     for source in sources:
-        for number, span in enumerate(_spans(object_or_refuse(source, "spans")), start=1):
-            try:
+        for number, span in enumerate(_spans(document(source, "spans")), start=1):
+            with rows.checked(where=source.name, item=f"span {number}"):
                 attributes = _attributes(span)
                 if attributes.keys() & {*PROMPT, *PROMPT_MESSAGES}:
                     calls.append(_call(span, attributes, log, rows, source.name))
-            except BadCell as error:
-                rows.bad(None, BadCell(error.column, f"span {number}: {error.message}"), source.name)
     for key, row in enumerate(_linked(calls)):
         rows.add(0, row, key)
     return rows.trace("otel", log.sizes)
@@ -85,10 +82,9 @@ def _messages(value: Any) -> list[tuple[str, str]]:
     return messages(value, "messages") if isinstance(value, list) else [("", shown(value))]
 
 
-def _spans(document: Mapping[str, Any]) -> Iterator[Any]:
-    if "spans" in document:
-        yield from listing(document["spans"])
-    for resource in listing(document.get("resourceSpans", [])):
+def _spans(log: Mapping[str, Any]) -> Iterator[Any]:
+    yield from listing(log.get("spans", []))
+    for resource in listing(log.get("resourceSpans", [])):
         for scope in listing(mapping(resource).get("scopeSpans", [])):
             yield from listing(mapping(scope).get("spans", []))
 

@@ -7,12 +7,12 @@ sorted. Alone, without its tables, the request file still gives instants, length
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..files import Source
 from ..trace import Trace
-from .cells import BadCell, block_ids, instant, length, mapping, parse, shown, whole
-from .jsonl import keys
+from .cells import BadCell, block_ids, instant, keys, length, mapping, parse, shown, whole
 from .rows import Options, Row, Rows
 
 PARTS = ("sys_prompt", "passages_ids", "history", "web_search", "user_input")
@@ -28,7 +28,7 @@ def is_chunks(columns: list[str]) -> bool:
 
 
 def read(sources: list[Source], options: Options) -> Trace:
-    described = [(source, keys(source.head) or []) for source in sources]
+    described = [(source, keys(source.head)) for source in sources]
     requests = next(source for source, columns in described if is_requests(columns))
     rows = Rows(requests.name, options, unordered=True)
     sizes: dict[int, int] = {}
@@ -36,10 +36,8 @@ def read(sources: list[Source], options: Options) -> Trace:
         if is_chunks(columns):
             _chunks(source, columns[0], rows, sizes)
     for number, line in requests.lines():
-        try:
-            rows.add(number, _row(parse(line), sizes))
-        except BadCell as error:
-            rows.bad(number, error)
+        with rows.checked(number):
+            rows.add(number, _row(mapping(parse(line)), sizes))
     if not sizes:
         rows.notes["chunk tables"] = "not there: prompts share nothing"
     return rows.trace("ragpulse", sizes)
@@ -47,15 +45,12 @@ def read(sources: list[Source], options: Options) -> Trace:
 
 def _chunks(source: Source, column: str, rows: Rows, sizes: dict[int, int]) -> None:
     for number, line in source.lines():
-        try:
+        with rows.checked(number, where=source.name):
             record = mapping(parse(line))
             sizes[whole(record.get(column), column)] = length(record.get(LENGTH), LENGTH)
-        except BadCell as error:
-            rows.bad(number, error, where=source.name)
 
 
-def _row(record: Any, sizes: dict[int, int]) -> Row:
-    record = mapping(record)
+def _row(record: Mapping[str, Any], sizes: dict[int, int]) -> Row:
     row: Row = {
         "due": instant(record.get("timestamp"), "s", "timestamp"),
         "prompt_tokens": length(record.get("input_length"), "input_length", least=1),

@@ -10,7 +10,8 @@ At the end stands what is done about instants that a log lacks: `spread` for coa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -87,14 +88,21 @@ class Rows:
             values.append(row.get(name))
         self._keys.append(len(self._keys) if key is None else key)
 
-    def bad(self, line: int | None, error: BadCell, where: str = "") -> None:
+    @contextmanager
+    def checked(self, line: int | None = None, *, where: str = "", item: str = "") -> Iterator[None]:
+        """A row (or an `item` of a document) is refused, or counted, where its cells can't be used."""
+        try:
+            yield
+        except BadCell as error:
+            self.bad(line, error, where, item)
+
+    def bad(self, line: int | None, error: BadCell, where: str = "", item: str = "") -> None:
         """Refuse a row that can't be used, or count it."""
+        message, column = f"{item}: {error.message}" if item else error.message, error.column
         if not self.options.skip_bad_rows:
             remedy = error.remedy or "correct it, or pass --skip-bad-rows"
-            raise InputError(
-                error.message, where=where or self.where, line=line, column=error.column or None, remedy=remedy
-            )
-        self._bad[f"{error.column}: {error.message}" if len(self._bad) < SHOWN_REASONS else "other reasons"] += 1
+            raise InputError(message, where=where or self.where, line=line, column=column or None, remedy=remedy)
+        self._bad[f"{column}: {message}" if len(self._bad) < SHOWN_REASONS else "other reasons"] += 1
 
     def count(self, note: str) -> None:
         """A row left out, or changed, by the format's own rules."""
@@ -117,12 +125,9 @@ class Rows:
 
     def _out_of_order(self, line: int, column: str) -> None:
         if not self.options.skip_bad_rows:
+            remedy = "sort the file by time, or pass --skip-bad-rows to have it sorted"
             raise InputError(
-                "earlier than the row before it",
-                where=self.where,
-                line=line,
-                column=column,
-                remedy="sort the file by time, or pass --skip-bad-rows to have it sorted",
+                "earlier than the row before it", where=self.where, line=line, column=column, remedy=remedy
             )
         self.count("rows out of order, sorted")
 
@@ -237,7 +242,5 @@ def spread(trace: Trace, seed: int) -> Trace:
 
 def timed(trace: Trace, options: Options) -> Trace:
     """A trace of a format without instants, as Poisson arrivals."""
-    paced = within(pace(trace, ASSUMED_RATE, seed=options.seed), options)
-    return replace(
-        paced, notes={**trace.notes, "no arrival times": f"Poisson at {ASSUMED_RATE:g}/s, seed {options.seed}"}
-    )
+    notes = {**trace.notes, "no arrival times": f"Poisson at {ASSUMED_RATE:g}/s, seed {options.seed}"}
+    return replace(within(pace(trace, ASSUMED_RATE, seed=options.seed), options), notes=notes)

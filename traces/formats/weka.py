@@ -14,8 +14,7 @@ from typing import Any
 
 from ..files import Source
 from ..trace import Trace
-from .cells import BadCell, block_ids, instant, length, listing, shown
-from .jsonl import object_or_refuse
+from .cells import BadCell, block_ids, document, instant, length, listing, shown
 from .rows import Options, Row, Rows
 
 KEYS = (b"block_size", b"hash_id_scope", b"requests")  # by which a session is known
@@ -23,19 +22,16 @@ SESSION_BITS = 32  # block ids of session k are k << 32 | local id
 
 
 def read(sources: list[Source], options: Options) -> Trace:
-    rows = Rows(sources[0].name if len(sources) == 1 else str(len(sources)) + " sessions", options, unordered=True)
+    rows = Rows(sources[0].name if len(sources) == 1 else f"{len(sources)} sessions", options, unordered=True)
     sizes: set[int] = set()
     for number, source in enumerate(sources):
-        document = object_or_refuse(source, "a session with requests")
-        try:
-            size = length(document.get("block_size"), "block_size", least=1)
+        session = document(source, "a session with requests")
+        with rows.checked(where=source.name):
+            size = length(session.get("block_size"), "block_size", least=1)
             if sizes and size not in sizes:
                 raise BadCell("block_size", f"expected {min(sizes)} as in the other sessions, got {size}")
-            offset = 0 if document.get("hash_id_scope") == "global" else number << SESSION_BITS
-            _session(document.get("requests"), rows, source.name, number, offset)
-        except BadCell as error:
-            rows.bad(None, error, where=source.name)
-        else:
+            offset = 0 if session.get("hash_id_scope") == "global" else number << SESSION_BITS
+            _session(session.get("requests"), rows, source.name, number, offset)
             sizes.add(size)
     return rows.trace("weka", max(sizes, default=0))
 
@@ -44,39 +40,27 @@ def _session(requests: Any, rows: Rows, where: str, session: int, offset: int) -
     """The main agent's turns in a row, each sub-agent's in a row of its own."""
     answered: list[tuple[int, int]] = []  # (when the main agent's turn was answered, its row's key)
     for number, request in enumerate(listing(requests, "requests"), start=1):
-        try:
-            kind = _field(request, "type")
-            if kind == "subagent":
-                begun = instant(request.get("t"), "s", "t") - instant(request.get("duration_ms"), "ms", "duration_ms")
-                _sub_agent(request, rows, where, session, offset, max(0, begun), answered)
-            else:
-                row = _row(request, session, offset, 0, answered[-1][1] if answered else None)
-                answered.append((row["due"] + _service(request), len(rows)))
-                rows.add(number, row)
-        except BadCell as error:
-            rows.bad(None, BadCell(error.column, f"request {number}: {error.message}"), where)
+        with rows.checked(where=where, item=f"request {number}"):
+            if _field(request, "type") == "subagent":
+                _sub_agent(request, rows, where, session, offset, answered)
+                continue
+            row = _row(request, session, offset, 0, answered[-1][1] if answered else None)
+            answered.append((row["due"] + instant(request.get("api_time", 0), "s", "api_time"), len(rows)))
+            rows.add(number, row)
 
 
 def _sub_agent(
-    agent: Mapping[str, Any],
-    rows: Rows,
-    where: str,
-    session: int,
-    offset: int,
-    begun: int,
-    answered: list[tuple[int, int]],
+    agent: Mapping[str, Any], rows: Rows, where: str, session: int, offset: int, answered: list[tuple[int, int]]
 ) -> None:
-    born = next(((when, key) for when, key in reversed(answered) if when <= begun), None)
-    parent = born[1] if born else None
+    begun = max(0, instant(agent.get("t"), "s", "t") - instant(agent.get("duration_ms"), "ms", "duration_ms"))
+    born, parent = next(((when, key) for when, key in reversed(answered) if when <= begun), (begun, None))
     for number, request in enumerate(listing(agent.get("requests"), "requests"), start=1):
-        try:
+        with rows.checked(where=where, item=f"sub-agent's request {number}"):
             row = _row(request, session, offset, begun, parent)
             if number == 1:
-                row["think"] = begun - born[0] if born else 0
+                row["think"] = begun - born
             parent = len(rows)
             rows.add(number, row)
-        except BadCell as error:
-            rows.bad(None, BadCell(error.column, f"sub-agent's request {number}: {error.message}"), where)
 
 
 def _row(request: Any, session: int, offset: int, begun: int, parent: int | None) -> Row:
@@ -90,10 +74,6 @@ def _row(request: Any, session: int, offset: int, begun: int, parent: int | None
         "parent": parent,
         "think": instant(request.get("think_time", 0), "s", "think_time"),
     }
-
-
-def _service(request: Mapping[str, Any]) -> int:
-    return instant(request.get("api_time", 0), "s", "api_time")
 
 
 def _field(request: Any, name: str) -> Any:

@@ -1,21 +1,29 @@
-"""The public formats that are tables: which columns mean what, and in which unit. A format is a row of `TABLES`.
+"""The public formats that are tables, in JSON lines or CSV: which columns mean what, and in which unit. A format is a
+row of `TABLES`.
 
 A format fits a table that has its `time`, `prompt` and `output` columns and everything in `needs`; the first that
 fits is taken, so more particular formats come first. Schemas and their quirks: docs/traces.md.
+
+Here tables are read row by row, which can say what is wrong where, and which alone defines what is accepted.
+`csv_table` has a faster way. Numbers with a fraction are read as decimals, so that no digit is lost.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .cells import BadCell, block_ids, instant, length, whole
-from .rows import Row, Rows
+from ..errors import InputError
+from ..files import Source
+from ..trace import Trace
+from .cells import BadCell, block_ids, instant, keys, length, mapping, parse, shown, whole
+from .rows import Options, Row, Rows, spread, timed
 
 FAILURES = "failed requests left out"
+Line = tuple[int, bytes]  # numbered from 1
 NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
 
 
@@ -45,9 +53,9 @@ class TableFormat:
     unordered: bool = False
     drop_failures: bool = False  # rows without tokens are failures that the publisher logged
 
-    def fits(self, columns: Collection[str]) -> bool:
-        required = {self.prompt, self.output, *self.needs} | ({self.time} if self.time else set())
-        return required <= set(columns)
+    @property
+    def required(self) -> list[str]:
+        return [column for column in (self.time, self.prompt, self.output, *sorted(self.needs)) if column]
 
     @property
     def columns(self) -> list[str]:
@@ -104,20 +112,55 @@ TABLES = (
 )  # fmt: skip
 
 
-def format_of(columns: Collection[str]) -> TableFormat | None:
-    return next((table for table in TABLES if table.fits(columns)), None)
+def format_of(columns: list[str], where: str) -> TableFormat:
+    """The first format that fits. Raises InputError with what is missing for the one that comes closest."""
+    lacking = [(table, [column for column in table.required if column not in columns]) for table in TABLES]
+    for table, missing in lacking:
+        if not missing:
+            return table
+    nearest, missing = min((pair for pair in lacking if pair[0].time), key=lambda pair: len(pair[1]))
+    raise InputError(
+        f"expected column {missing[0]!r} of the {nearest.name} format, columns {', '.join(map(shown, columns[:8]))}",
+        where=where,
+        line=1,
+        column=missing[0],
+        remedy="rename the column, or see docs/traces.md for the formats",
+    )
 
 
-def add_record(rows: Rows, line: int, record: Mapping[str, Any], table: TableFormat, sizes: dict[int, int]) -> None:
-    """One record of a table into `rows`, or refused. `sizes` gathers block lengths where the format gives them."""
-    try:
-        if table.drop_failures and 0 in (whole(record.get(name), name) for name in (table.prompt, table.output)):
-            rows.count(FAILURES)
-            return
-        row = _row(record, table, sizes)
-    except BadCell as error:
-        rows.bad(line, error)
+def read_json_lines(source: Source, options: Options) -> Trace:
+    return read_rows(source, format_of(keys(source.head), source.name), options, source.lines(), parse)
+
+
+def read_rows(
+    source: Source,
+    table: TableFormat,
+    options: Options,
+    lines: Iterable[tuple[int, bytes]],
+    record: Callable[[bytes], Any],
+) -> Trace:
+    """A table's trace from its numbered lines, of which `record` makes a mapping or raises BadCell."""
+    rows = Rows(source.name, options, table.unordered, table.relative)
+    sizes: dict[int, int] = {}  # of blocks, where the format gives them
+    for number, line in lines:
+        try:
+            _add(rows, number, mapping(record(line)), table, sizes)
+        except BadCell as error:
+            rows.bad(number, error)
+        if rows.full:
+            break
+    uniform = set(sizes.values()) or {table.block_tokens}
+    trace = rows.trace(table.name, sizes if len(uniform) > 1 else uniform.pop())
+    if not table.time:
+        return timed(trace, options)
+    return spread(trace, options.seed) if table.ticks and not options.keep_ticks else trace
+
+
+def _add(rows: Rows, line: int, record: Mapping[str, Any], table: TableFormat, sizes: dict[int, int]) -> None:
+    if table.drop_failures and 0 in (whole(record.get(name), name) for name in (table.prompt, table.output)):
+        rows.count(FAILURES)
         return
+    row = _row(record, table, sizes)
     key = record.get(table.key) if table.key else row.get("index")
     rows.add(line, row, key if isinstance(key, int | str) else None, table.time or "")
 
