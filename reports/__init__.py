@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .analysis.comparison import Comparison as Comparison
     from .analysis.comparison import compare as compare
     from .analysis.gates import Gate as Gate
-    from .analysis.result import Result as Result
+    from .analysis.results import Result as Result
     from .analysis.summary import Summary as Summary
     from .analysis.summary import summarise as summarise
     from .analysis.validity import Validity as Validity
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "analysis.comparison": ("Comparison", "compare"),
     "analysis.gates": ("Gate",),
-    "analysis.result": ("Result",),
+    "analysis.results": ("Result",),
     "analysis.summary": ("Summary", "summarise"),
     "analysis.validity": ("Validity",),
     "analysis.verdicts": ("Verdict", "judge"),

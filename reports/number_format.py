@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .analysis.quantiles import Quantile
-    from .analysis.result import Counts
+    from .analysis.results import Counts
 
 LONG = 9.9995  # seconds from which on they aren't called milliseconds
 

@@ -1,7 +1,7 @@
 """`Call`: one request made ready to be sent. `Exchange`: the raw facts of one call, and the durations that follow.
 
 Instants are integer nanoseconds from the run's start (`targets.clock.Clock`), None where never reached; durations are
-float seconds, derived here and nowhere stored. `reports.analysis.durations` has the same definitions over columns, and
+float seconds, derived here and nowhere stored. `reports.store.durations` has the same definitions over columns, and
 a test holds the two equal. Definitions: docs/metrics.md.
 """
 

@@ -34,14 +34,14 @@ def report(
     from reports import open_run
     from reports.analysis.gates import parse_goodput
     from reports.analysis.summary import save
-    from reports.render import csv_export, html, text
+    from reports.render import html, text
 
     objectives = parse_goodput([goodput]) if goodput else None
     runs = [open_run(folder) for folder in run]
     summaries = [save(recorded, objectives) for recorded in runs]
     page = html.page(runs, summaries, out)
     if csv is not None:
-        csv_export.write_csv(runs, csv)
+        text.write_csv(runs, csv)
     if json:
         o.print_json(summaries[0] if len(summaries) == 1 else summaries)
         return

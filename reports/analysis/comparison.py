@@ -21,9 +21,9 @@ import pandas as pd
 
 from traces.errors import InputError
 
+from ..store.durations import HEADLINES
 from ..store.run_folder import Key, Run
-from . import quantiles, slices
-from .durations import HEADLINES
+from . import quantiles, samples
 from .quantiles import Values, finite
 
 SAME_LENGTH = 0.10  # the largest difference of median given lengths at which whole requests are comparable
@@ -265,9 +265,9 @@ def _quotient(base: float, other: float) -> float:
 
 def _bucketed(pairs: pd.DataFrame, name: str, values: pd.Series[float], metric: str) -> Iterator[Bucket]:
     """The median ratio at matched lengths: the bucket is the request's, the same on both sides."""
-    for number, part in pairs.groupby(slices.bucket(values, name)):
+    for number, part in pairs.groupby(samples.bucket(values, name)):
         ordered = ratios(part, metric)
-        label, bounds = slices.label(name, int(number)), _bounds(ordered)
+        label, bounds = samples.label(name, int(number)), _bounds(ordered)
         if bounds is None:
             yield Bucket(label, len(ordered), metric)
         else:

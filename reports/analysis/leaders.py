@@ -16,8 +16,8 @@ from itertools import combinations, pairwise
 from math import exp, inf, isfinite, log
 
 from .. import number_format
+from ..store.durations import HEADLINES
 from .comparison import Comparison
-from .durations import HEADLINES
 from .quantiles import Quantile
 from .summary import Summary
 

@@ -1,28 +1,38 @@
 """The samples of a run, built once: summary, gates, comparison, report and the points of a sweep read the same ones.
 
 A sample is what one target answered in one load step: its rows, the sorted durations of each metric, and the counts
-and rates that follow from them.
+and rates that follow from them. Its slices, by requests in flight at send, prompt length and output length, are
+marginal, never crossed: cells would be empty.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from math import nan
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from traces.request import NS_PER_S
 
-from ..store.digests import UNADJUSTED
+from ..store.digests import METRICS, UNADJUSTED, Digests
+from ..store.durations import BRACKETS, DURATIONS
 from ..store.run_folder import Key, Run
 from . import quantiles
-from .durations import BRACKETS, DURATIONS
-from .quantiles import Quantile, Values
+from .quantiles import Quantile, Values, finite
 from .throughput import Throughput, meets, rates
 
-CLIENTS_OWN = ("lateness", "client_lag")  # metrics of every counted request, answered or not
+QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 NOTHING = np.array([], np.float64)
+# By what requests are sliced: lower edges of the buckets, the last of which is open.
+SLICES: dict[str, tuple[int, ...]] = {
+    "in_flight": (1, 2, 3, 5, 9, 17, 33, 65, 129, 257, 513, 1025),
+    "prompt_tokens": (0, 128, 512, 1024, 2048, 4096, 8192, 16384, 32768, 131072),
+    "output_count": (0, 16, 64, 128, 256, 512, 1024, 2048, 4096),
+}
+SLICED = ("ttft", "ttft_from_due", "tpot", "e2e")
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,16 @@ class Sample:
     @property
     def answered(self) -> pd.DataFrame:
         return self.rows[self.rows["counted"] & self.rows["ok"]]
+
+    @property
+    def brackets(self) -> dict[str, tuple[float, float]]:
+        """ "ttft p50" -> the answered requests' quantile at both ends of their first and last tokens' brackets."""
+        return {
+            f"{name} {label}": (quantiles.at(self.values[low], q), quantiles.at(self.values[high], q))
+            for name, low, high in (("ttft", "ttft_low", "ttft"), ("tpot", "tpot_low", "tpot_high"))
+            for q, label in ((0.5, "p50"), (0.99, "p99"))
+            if len(self.values[low])
+        }
 
     def failed_in(self, metric: str) -> int:
         """Requests that count as infinitely slow in this metric: none where every counted request has a value, and none
@@ -115,6 +135,105 @@ def sample(
 def _values(counted: pd.DataFrame, answered: pd.DataFrame) -> dict[str, Values]:
     values = {}
     for name in (*DURATIONS, *BRACKETS):
-        column = (counted if name in CLIENTS_OWN else answered)[name].to_numpy()
+        column = (counted if name in UNADJUSTED else answered)[name].to_numpy()
         values[name] = np.sort(column[np.isfinite(column)])
     return values
+
+
+@dataclass(frozen=True, slots=True)
+class DigestedQuantile(Quantile):
+    """Beside the exact quantile the t-digest's, of the values alone, and how far it is off (0.01: 1 % too high)."""
+
+    digest: float | None
+    digest_error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """`n` values, and `failed` requests that rank as infinitely slow in the quantiles; the rest is of the values."""
+
+    n: int
+    failed: int
+    mean: float | None
+    min: float | None
+    max: float | None
+    quantiles: tuple[Quantile, ...]
+
+    def at(self, q: float) -> Quantile:
+        return next(quantile for quantile in self.quantiles if quantile.q == q)
+
+
+def metric(sample: Sample, name: str, digests: Digests) -> Metric:
+    values = sample.values[name]
+    rows = [sample.quantile(name, q) for q in QUANTILES]
+    if name == "itl":  # gaps of one request depend on each other: no interval from them
+        rows = [replace(row, low=nan, high=nan) for row in rows]
+    if name in METRICS:
+        rows = [_digested(row, digests.quantile(sample.target, sample.step, name, row.q)) for row in rows]
+    return Metric(
+        n=len(values),
+        failed=sample.failed_in(name),
+        mean=finite(float(values.mean())) if len(values) else None,
+        min=float(values[0]) if len(values) else None,
+        max=float(values[-1]) if len(values) else None,
+        quantiles=tuple(rows),
+    )
+
+
+def _digested(quantile: Quantile, digest: float) -> DigestedQuantile:
+    exact = finite(quantile.answered)
+    error = digest / exact - 1 if exact and finite(digest) is not None else None
+    return DigestedQuantile(**asdict(quantile), digest=finite(digest), digest_error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The requests of one bucket, from `low` on; p50 and p99 of each metric (s), failures as in all quantiles."""
+
+    bucket: str
+    low: int
+    n: int
+    failed: int
+    ttft: tuple[Quantile, ...]
+    ttft_from_due: tuple[Quantile, ...]
+    tpot: tuple[Quantile, ...]
+    e2e: tuple[Quantile, ...]
+
+    def p50(self, metric: str) -> Quantile:
+        return cast("tuple[Quantile, ...]", getattr(self, metric))[0]
+
+
+def bucket(values: pd.Series[float], name: str) -> pd.Series[float]:
+    """The number of each value's bucket; nan stays nan."""
+    edges = np.array(SLICES[name], np.float64)
+    numbers = pd.Series(np.searchsorted(edges, values.to_numpy(np.float64), side="right") - 1.0, index=values.index)
+    return numbers.where(values.notna())
+
+
+def label(name: str, number: int) -> str:
+    """`3-4`, `2`, `1025+`."""
+    edges = SLICES[name]
+    low = edges[number]
+    if number + 1 == len(edges):
+        return f"{low:,}+"
+    high = edges[number + 1] - 1
+    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
+
+
+def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
+    """One slice for each bucket that has requests.
+
+    Output length is what was given, so a failed request has none: that table shows answered requests only.
+    """
+    rows = counted[counted["ok"]] if name == "output_count" else counted
+    return [_slice(part, name, int(number)) for number, part in rows.groupby(bucket(rows[name], name))]
+
+
+def _slice(part: pd.DataFrame, name: str, number: int) -> Slice:
+    answered = part[part["ok"]]
+    failed = len(part) - len(answered)
+    values = {metric: np.sort(answered[metric].dropna().to_numpy()) for metric in SLICED}
+    figures = {
+        metric: tuple(quantiles.quantile(ordered, q, failed) for q in (0.5, 0.99)) for metric, ordered in values.items()
+    }
+    return Slice(label(name, number), SLICES[name][number], len(part), failed, **figures)

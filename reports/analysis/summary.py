@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import orjson
 
@@ -16,25 +17,24 @@ from ..store.run_folder import Key, Run
 from . import comparison, quantiles, validity
 from .comparison import Comparison
 from .gates import parse_goodput
-from .measuring import brackets, measure
-from .result import Result
+from .results import Result, measure
 from .samples import Sample, samples_of
 from .validity import Conduct, Evidence, Validity
 
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunIdentity:
-    """Which run this is, from its run.json."""
+    """Which run this is, from its run.json where it has one."""
 
-    created: str | None
-    version: str | None
-    seed: int | None
-    salt: str | None
-    order: str | None
-    ended: str | None
-    argv: list[str] | None
+    created: str | None = None
+    version: str | None = None
+    seed: int | None = None
+    salt: str | None = None
+    order: str | None = None
+    ended: str | None = None
+    argv: list[str] | None = None
     name: str
     folder: str
 
@@ -56,6 +56,7 @@ class Summary:
     results: list[Result]
     comparison: list[Comparison]
     _samples: dict[Key, Sample]  # JSON leaves out what begins with an underscore
+    _digests: Digests
 
     @property
     def samples(self) -> dict[Key, Sample]:
@@ -73,13 +74,17 @@ class Summary:
     def to_json(self) -> bytes:
         return orjson.dumps(self, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
 
+    def save(self, folder: Path) -> None:
+        """Writes summary.json, and digests.json where the workers left none that fits."""
+        if self._digests.origin == "rows":
+            self._digests.save(folder / "digests.json")
+        write_whole(folder / "summary.json", self.to_json())
+
 
 def save(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
-    """`summarise`, and writes the run's summary.json, and digests.json where its workers left none that fits."""
-    summary, digests = _summarise(run, objectives)
-    if digests.origin == "rows":
-        digests.save(run.folder / "digests.json")
-    write_whole(run.folder / "summary.json", summary.to_json())
+    """`summarise`, and writes the summary into the run's folder."""
+    summary = summarise(run, objectives)
+    summary.save(run.folder)
     return summary
 
 
@@ -88,37 +93,33 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
 
     Raises InputError where run.json's objectives can't be read.
     """
-    return _summarise(run, objectives)[0]
-
-
-def _summarise(run: Run, objectives: Mapping[str, float] | None) -> tuple[Summary, Digests]:
     limits = dict(objectives) if objectives is not None else parse_goodput(run.facts.goodput)
-    parts = samples_of(run, limits)
-    digests = _digests(run, parts)
-    summary = Summary(
+    samples = samples_of(run, limits)
+    digests = _digests(run, samples)
+    results = [measure(run, sample, digests, limits) for sample in samples.values()]
+    evidence = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
+    return Summary(
         format=FORMAT,
         run=_identity(run),
-        validity=validity.judge([_evidence(sample) for sample in parts.values()], _conduct(run)),
+        validity=validity.judge(evidence, _conduct(run)),
         objectives=limits,
         digests=f"from the {digests.origin}",
-        results=[measure(run, sample, digests, limits) for sample in parts.values()],
-        comparison=comparison.of_groups({key: sample.rows for key, sample in parts.items()}),
-        _samples=parts,
+        results=results,
+        comparison=comparison.of_groups({key: sample.rows for key, sample in samples.items()}),
+        _samples=samples,
+        _digests=digests,
     )
-    return summary, digests
 
 
 def _identity(run: Run) -> RunIdentity:
-    facts, folder = run.facts, str(run.folder)
+    facts, identity = run.facts, RunIdentity(name=run.name, folder=str(run.folder))
     if not facts.created:  # a run without run.json
-        return RunIdentity(None, None, None, None, None, None, None, run.name, folder)
-    argv = list(facts.argv) or None
-    return RunIdentity(
-        facts.created, facts.version, facts.seed, facts.salt, facts.order, facts.ended, argv, run.name, folder
-    )
+        return identity
+    known = {name: getattr(facts, name) for name in ("created", "version", "seed", "salt", "order", "ended")}
+    return replace(identity, argv=list(facts.argv) or None, **known)
 
 
-def _digests(run: Run, parts: Mapping[Key, Sample]) -> Digests:
+def _digests(run: Run, samples: Mapping[Key, Sample]) -> Digests:
     """The digests that travelled through Locust where they hold every row, else new ones of the rows."""
     path = run.folder / "digests.json"
     if path.exists():
@@ -127,10 +128,10 @@ def _digests(run: Run, parts: Mapping[Key, Sample]) -> Digests:
         except InputError:  # the rows are the truth; a damaged digest doesn't stop a report
             stored = Digests()
         recorded = {key: (group.counted, group.failed) for key, group in stored.groups.items()}
-        if recorded == {key: (sample.n, sample.failed) for key, sample in parts.items() if sample.n}:
+        if recorded == {key: (sample.n, sample.failed) for key, sample in samples.items() if sample.n}:
             return stored
     digests = Digests("rows")
-    for key, sample in parts.items():
+    for key, sample in samples.items():
         if sample.n:
             digests.count(*key, sample.n, sample.failed)
             for metric in METRICS:
@@ -138,18 +139,17 @@ def _digests(run: Run, parts: Mapping[Key, Sample]) -> Digests:
     return digests
 
 
-def _evidence(sample: Sample) -> Evidence:
+def _evidence(sample: Sample, result: Result) -> Evidence:
     counted, late = sample.counted, sample.values["lateness"]
-    read = counted[counted["reads"] > 0]
     own_faults = counted.loc[counted["outcome"] == Outcome.INTERNAL_ERROR.value, "error"]
     return Evidence(
         target=sample.target,
         step=sample.step,
         counted=sample.n,
-        brackets=brackets(sample),
+        brackets=result.client.brackets,
         lateness_p99=quantiles.at(late, 0.99) if len(late) else None,
         mean_gap=sample.window_s / sample.n if sample.n else None,
-        unstamped_share=float((read["unstamped"] > 0).mean()) if len(read) else 0.0,
+        unstamped_share=result.client.unstamped or 0.0,
         internal_errors=len(own_faults),
         fault=str(own_faults.mode().iloc[0]) if len(own_faults) else "",
         stepped=int(counted["stepped"].sum()),

@@ -1,4 +1,12 @@
-"""What arrived inside the window: requests and tokens per second, what met the objectives, and what tokens cost."""
+"""What arrived inside the window (requests and tokens per second, what met the objectives, what tokens cost), and
+whether the backlog grows through it: then the percentiles depend on how long the run was.
+
+Backlog at an instant: requests that were due and are not over. In a steady state it goes up and down with the arrivals;
+when more comes than can be served it rises on and on, and so does the time that a token takes, from the request's due
+instant to its end. Over the thirds of the window the first must rise by more than chance, the second steadily: a trace
+whose rate rises gives the first without the second, as does one whose answers grow longer (therefore time per token,
+not per request).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +19,10 @@ import pandas as pd
 from traces.request import NS_PER_S
 
 from .gates import OBJECTIVES
+from .quantiles import Values
+
+GROWTH = 1.3  # a third's median time per token over the third's before
+LEAST = 20  # requests in the window, below which nothing is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +74,40 @@ def costs(
         return None
     cost = {}
     if price_per_hour:
-        cost["per_million_tokens"] = float(price_per_hour) / 3600 / tokens_per_s * 1e6
+        cost["per_million_tokens"] = price_per_hour / 3600 / tokens_per_s * 1e6
         if good_tokens_per_s:
-            cost["per_million_good_tokens"] = float(price_per_hour) / 3600 / good_tokens_per_s * 1e6
+            cost["per_million_good_tokens"] = price_per_hour / 3600 / good_tokens_per_s * 1e6
     if watts:
-        cost["joules_per_token"] = float(watts) / tokens_per_s
+        cost["joules_per_token"] = watts / tokens_per_s
     return cost
+
+
+def backlog(rows: pd.DataFrame, instants: Values) -> Values:
+    """Requests that were due at each instant (ns, sorted) and not yet over."""
+    due = np.sort(rows["due"].to_numpy())
+    done = rows["done"].to_numpy()
+    done = np.sort(done[np.isfinite(done)])
+    begun, over = (np.searchsorted(ends, instants, side="right") for ends in (due, done))
+    return np.asarray(begun - over, np.float64)
+
+
+def overloaded(rows: pd.DataFrame, window: tuple[float, float]) -> bool:
+    """Did the backlog grow through the window? `rows` of one target in one step, warm-up included; window in ns."""
+    begin, end = window
+    counted = rows[rows["counted"]]
+    if end <= begin or len(counted) < LEAST:
+        return False
+    edges = np.linspace(begin, end, 4)
+    levels = [float(backlog(rows, np.linspace(edges[i], edges[i + 1], 50)).mean()) for i in range(3)]
+    tokens = np.maximum(counted["output_tokens"], 1)
+    took = np.where(counted["ok"], (counted["done"] - counted["due"]) / tokens, np.inf)
+    third = np.clip(np.searchsorted(edges, counted["due"].to_numpy(), side="right") - 1, 0, 2)
+    times = [_median(took[third == i]) for i in range(3)]
+    noise = 3 * np.sqrt(max(levels[0], 1.0))  # Poisson: what chance alone moves a steady backlog by
+    slower = times[1] >= GROWTH * times[0] and times[2] >= GROWTH * times[1]
+    return bool(levels[2] - levels[0] > noise and slower)
+
+
+def _median(values: Values) -> float:
+    # By rank, because failures are inf and a mean of two infinities is none.
+    return float(np.sort(values)[len(values) // 2]) if len(values) else 0.0

@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from targets.telemetry.readings import Reading
 
-from ..analysis import leaders, server_metrics, slices, time_account
-from ..analysis.durations import HEADLINES
+from ..analysis import leaders, phases, samples
 from ..analysis.quantiles import Quantile, Values
 from ..analysis.summary import Summary
+from ..store.durations import HEADLINES
 from ..store.run_folder import Run
 from . import plots
 from .plots import Curves
@@ -46,7 +46,7 @@ class Figures:
         self.cdfs = [self._cdfs(number, step) for number, step in enumerate(summary.steps)]
         self.load = list(self._load())
         accounts = [(numbers[result.target], result.phases) for result in summary.results]
-        self.phases = self._plot("phases", PHASES_CAPTION, plots.phases, accounts, time_account.ALL)
+        self.phases = self._plot("phases", PHASES_CAPTION, plots.phases, accounts, phases.ALL)
         windows = sorted({sample.window for sample in summary.samples.values()})
         caption = "Over the whole run, warm-up included."
         self.timeline = self._plot("timeline", caption, plots.timeline, run.rows, numbers, windows)
@@ -97,7 +97,7 @@ class Figures:
             yield self._plot("steps", caption, plots.by_step, len(steps), medians, places)
         rows = self._run.rows[self._run.rows["counted"]]
         tables = {
-            self._numbers[str(target)]: slices.table(part, "in_flight")
+            self._numbers[str(target)]: samples.slices(part, "in_flight")
             for target, part in rows.groupby("target", observed=True)
         }
         caption = (
@@ -122,11 +122,9 @@ class Figures:
         return self._plot("trace", caption, plots.trace, counts, step_s, prompts, outputs)
 
     def _servers(self, readings: Sequence[Reading]) -> Iterator[Plot]:
-        gauges = server_metrics.series(readings)
+        gauges = phases.series(readings)
         if gauges:
             targets = self._run.facts.targets
-            series = [
-                (self._numbers.get(server_metrics.owner(targets, url), 0), of_url) for url, of_url in gauges.items()
-            ]
+            series = [(self._numbers.get(phases.owner(targets, url), 0), of_url) for url, of_url in gauges.items()]
             caption = "Read from the servers' metrics every second, a line a URL in its target's colour."
-            yield self._plot("servers", caption, plots.servers, series, server_metrics.SHOWN)
+            yield self._plot("servers", caption, plots.servers, series, phases.GAUGES)

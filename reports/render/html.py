@@ -15,12 +15,11 @@ from traces.files import write_whole
 from traces.typed_json import to_plain
 
 from .. import number_format
-from ..analysis import comparison, leaders, quantiles, server_metrics, time_account, verdicts
-from ..analysis.measuring import SERVER
-from ..analysis.result import Result
-from ..analysis.slices import Slice
+from ..analysis import comparison, leaders, phases, quantiles, verdicts
+from ..analysis.phases import SERVER, Part
+from ..analysis.results import Result
+from ..analysis.samples import Slice
 from ..analysis.summary import Summary
-from ..analysis.time_account import Part
 from ..store.run_folder import Run
 from . import findings, pages
 from .figures import Figures
@@ -94,7 +93,7 @@ class Section:
 
     def __init__(self, run: Run, summary: Summary, numbers: Mapping[str, int], slug: str) -> None:
         facts, results = run.facts, summary.results
-        readings = server_metrics.readings(run.folder)
+        readings = phases.readings(run.folder)
         self.summary = summary
         self.simulated = facts.simulated
         self.trace = (facts.trace.name or facts.trace.source) if facts.trace else ""
@@ -108,13 +107,13 @@ class Section:
         self.verdicts = verdicts.judge(summary, facts.slo)
         self.steps = [(step, summary.of_step(step)) for step in summary.steps]
         self.comparison = list(findings.comparison_rows(summary.comparison))
-        self.parts = [name for name in time_account.ALL if any(_part(result, name) for result in results)]
+        self.parts = [name for name in phases.ALL if any(_part(result, name) for result in results)]
         self.costs = [result for result in results if result.cost]
         self.slices = [(heading, list(_matched(summary, name))) for name, heading in SLICES]
         self.server = [name for name in SERVER if any(result.server[name] for result in results)]
-        self.server_phases = server_metrics.phase_means(run, readings)
-        self.round_trips = server_metrics.round_trips(run, readings)
-        self.failed_readings = server_metrics.failures(readings)
+        self.server_phases = phases.phase_means(run, readings)
+        self.round_trips = phases.round_trips(run, readings)
+        self.failed_readings = phases.failures(readings)
         self.plots = Figures(run, summary, readings, numbers, slug)
         self.workers = _workers(run)
         self.profile = list(_profile(run))

@@ -14,11 +14,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from traces.request import NS_PER_S
 
-from ..analysis import overload, slices
-from ..analysis.durations import HEADLINES
+from ..analysis import samples, throughput
+from ..analysis.phases import Part
 from ..analysis.quantiles import Quantile, Values
-from ..analysis.slices import Slice
-from ..analysis.time_account import Part
+from ..analysis.samples import Slice
+from ..store.durations import HEADLINES
 from .pages import BAD, GRID, INK, drawing, line, placeholder, stroke
 
 MARKERS = "osD^vPX*"
@@ -111,7 +111,7 @@ def bounded(median: Quantile) -> bool:
 
 def _sliced(axes: Axes, rows: Sequence[Slice], metric: str, target: int) -> None:
     """Points only where the sample bounds the median."""
-    edges = [*slices.SLICES["in_flight"], 2 * slices.SLICES["in_flight"][-1]]
+    edges = [*samples.SLICES["in_flight"], 2 * samples.SLICES["in_flight"][-1]]
     points = [(row.low, row.p50(metric)) for row in rows if bounded(row.p50(metric)) and row.p50(metric).value]
     if not points:
         return
@@ -166,7 +166,7 @@ def timeline(
         changes = np.unique(part[["due", "done"]].to_numpy(np.float64))  # nan where a request was never over
         at = edges * NS_PER_S if len(part) > POINTS else changes[np.isfinite(changes)]
         open_.step(
-            at / NS_PER_S, overload.backlog(part, at), where="post", **stroke(numbers[str(target)]), linewidth=1.4
+            at / NS_PER_S, throughput.backlog(part, at), where="post", **stroke(numbers[str(target)]), linewidth=1.4
         )
         failed = part.loc[~part["ok"]]
         counts, _ = np.histogram(failed["done"].fillna(failed["due"]) / NS_PER_S, edges)

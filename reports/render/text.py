@@ -1,8 +1,10 @@
-"""The summary on a terminal: one table that a person reads in ten seconds, and what stands behind it."""
+"""The summary on a terminal: one table that a person reads in ten seconds, and what stands behind it; and every
+request's figures as CSV, for a spreadsheet or somebody else's plots."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -10,15 +12,18 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from traces.request import NS_PER_S
+
 from .. import number_format
 from ..analysis import leaders
 from ..analysis.comparison import Comparison
-from ..analysis.durations import HEADLINES
 from ..analysis.leaders import Lead
-from ..analysis.result import Result
+from ..analysis.results import Result
 from ..analysis.summary import Summary
 from ..analysis.validity import Status, Validity
 from ..analysis.verdicts import Decision, Verdict
+from ..store.durations import DURATIONS, HEADLINES
+from ..store.run_folder import Run
 from . import findings
 
 COLUMNS = (("ttft", 0.5), ("ttft", 0.99), ("tpot", 0.5), ("tpot", 0.99), ("e2e", 0.5))
@@ -30,6 +35,11 @@ UNDER = {"TTFT p50": "prefill", "TTFT p99": "prefill", "TPOT p50": "decode", "TP
          "goodput": "/s"}  # fmt: skip
 INTERVALS = "intervals"
 EXPENDABLE = ("tokens/s", "E2E p50", INTERVALS, "goodput", "n", "TTFT p99", "TPOT p99")  # the first first
+CSV_COLUMNS = (
+    "target", "step", "index", "attempt", "counted", "outcome", "status", "prompt_tokens", "output_tokens",
+    "usage_prompt", "output_count", "token_source", "usage_cached", "in_flight", *DURATIONS,
+    "server_queue", "server_prefill", "server_transfer", "server_decode", "error",
+)  # fmt: skip
 Cell = tuple[Text, Text]  # a figure, and what stands beneath it: its interval, or the samples that it lacks
 STATUS_STYLE = {Status.VALID: "green", Status.SUSPECT: "yellow", Status.INVALID: "bold red"}
 DECISION_STYLE = {
@@ -226,3 +236,20 @@ def print_comparison(comparisons: Sequence[Comparison], console: Console) -> Non
     for metric in HEADLINES:
         for flip in leaders.flips_of_pairs(comparisons, metric):
             console.print(Text(printable(findings.flip_sentence(metric, flip))))
+
+
+def write_csv(runs: Sequence[Run], path: Path | str) -> None:
+    """One line an exchange, warm-up included, with the run's name first. Seconds, empty where undefined; `due` is
+    counted from the run's start."""
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        for number, run in enumerate(runs):
+            rows = run.rows[list(CSV_COLUMNS)].copy()
+            rows.insert(0, "run", run.name)
+            rows.insert(3, "due", run.rows["due"] / NS_PER_S)
+            rows["error"] = rows["error"].astype("str").map(_inert)
+            rows.to_csv(file, index=False, header=number == 0, float_format="%.9g")
+
+
+def _inert(text: str) -> str:
+    """A server's text that a spreadsheet would take for a formula is only text."""
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

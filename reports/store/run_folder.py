@@ -12,9 +12,8 @@ import pyarrow as pa
 
 from traces.errors import InputError
 
-from ..analysis import durations
-from ..analysis.quantiles import Values
-from . import row_files, run_json
+from . import durations, row_files, run_json
+from .durations import Array
 from .run_json import RunFacts, StepFacts
 
 Key = tuple[str, str]  # target, step
@@ -28,7 +27,7 @@ class Run:
     folder: Path
     facts: RunFacts
     rows: pd.DataFrame
-    gaps: dict[Key, Values] = field(default_factory=dict)
+    gaps: dict[Key, Array] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()  # names of row files that couldn't be read
 
     @property
@@ -84,7 +83,7 @@ def open_run(folder: Path | str) -> Run:
     if not folder.is_dir():
         raise InputError("no such run", where=str(folder), remedy="give a folder under runs/")
     frames: list[pd.DataFrame] = []
-    gaps: dict[Key, list[Values]] = {}
+    gaps: dict[Key, list[Array]] = {}
     damaged: dict[str, InputError] = {}
     for part, table in durations.frames(folder, damaged):
         frames.append(part)
@@ -98,13 +97,13 @@ def open_run(folder: Path | str) -> Run:
     return Run(folder, facts, rows, gaps_of, tuple(damaged))
 
 
-def _sorted(parts: list[Values]) -> Values:
+def _sorted(parts: list[Array]) -> Array:
     whole = np.concatenate(parts)
     whole.sort()  # in place: a long run has hundreds of millions of gaps
     return whole
 
 
-def _add_gaps(gaps: dict[Key, list[Values]], part: pd.DataFrame, values: Values, owner: Values) -> None:
+def _add_gaps(gaps: dict[Key, list[Array]], part: pd.DataFrame, values: Array, owner: Array) -> None:
     good = (part["ok"] & part["counted"]).to_numpy()
     numbers = part.groupby(["target", "step"], observed=True).ngroup().to_numpy()
     for key, rows in part.groupby(["target", "step"], observed=True):

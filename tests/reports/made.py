@@ -19,10 +19,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from reports.analysis import durations
 from reports.analysis.summary import Summary, save
 from reports.render import html
-from reports.store import row_files, run_folder
+from reports.store import durations, row_files, run_folder
 from reports.store.digests import Digests
 from targets.exchange import Exchange, Outcome
 from tests.exchanges import make_exchange

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports.analysis import durations
-from reports.store import row_files
+from reports.store import durations, row_files
 from targets.exchange import Exchange, Outcome
 from tests.exchanges import make_exchange
 from tests.reports import made

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from reports.analysis import durations, gates, quantiles, validity
+from reports.analysis import gates, quantiles, validity
+from reports.store import durations
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 WORDS = re.sub(r"[*\s]+", " ", PAGE)

@@ -6,9 +6,10 @@ from array import array
 
 import pytest
 
-from reports.analysis import durations, time_account
+from reports.analysis import phases
+from reports.analysis.phases import ABSENT, BY_SERVER, MEASURED, REST, Part
 from reports.analysis.throughput import costs
-from reports.analysis.time_account import ABSENT, BY_SERVER, MEASURED, REST, Part
+from reports.store import durations
 from targets.exchange import Exchange, Outcome
 from tests.exchanges import make_exchange
 from tests.reports import made
@@ -17,7 +18,7 @@ MS = made.MS
 
 
 def account(rows: list[Exchange]) -> dict[str, Part]:
-    return {part.phase: part for part in time_account.account(durations.of_exchanges(rows))}
+    return {part.phase: part for part in phases.account(durations.of_exchanges(rows))}
 
 
 def test_parts_add_up_to_the_whole_request_from_due() -> None:
@@ -96,7 +97,7 @@ def test_legs_sent_at_once_have_no_hand_over() -> None:
         for first, done in ((100, 50), (60, 62))
     ]
     told = account(rows)
-    assert (told["hand-over"].standing, told["hand-over"].mean) == (time_account.TOGETHER, None)
+    assert (told["hand-over"].standing, told["hand-over"].mean) == (phases.TOGETHER, None)
     assert told["prefill"].mean == pytest.approx((0.048 + 0.060) / 2)
     assert told["decode leg to first token"].mean == pytest.approx((0.050 + 0) / 2)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports.analysis import server_metrics
+from reports.analysis import phases
 from reports.store import run_folder
 from reports.store.run_json import TargetFacts
 from targets.telemetry.readings import Reading
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_account(folder: Path) -> None:
     run = run_folder.open_run(folder)
-    ttft, queue = server_metrics.phase_means(run, server_metrics.readings(folder))
+    ttft, queue = phases.phase_means(run, phases.readings(folder))
     assert (ttft.target, ttft.phase, ttft.n) == ("h100", "ttft", 200)
     assert ttft.mean == pytest.approx(0.03)
     assert ttft.client == pytest.approx(np.nanmean(run.rows["ttft"]))
@@ -43,8 +43,8 @@ def test_the_account(folder: Path) -> None:
 
 
 def test_the_timeline_and_the_page(folder: Path) -> None:
-    (gauges,) = server_metrics.series(server_metrics.readings(folder)).values()
-    assert list(gauges) == list(server_metrics.SHOWN)
+    (gauges,) = phases.series(phases.readings(folder)).values()
+    assert list(gauges) == list(phases.GAUGES)
     assert gauges["kv_use"][1].max() == 0.5
     seen = Seen(made.page([folder]).read_text())
     assert ("figure", {"id": "run0-servers"}) in seen.tags
@@ -57,8 +57,8 @@ def test_round_trips(folder: Path) -> None:
     run = run_folder.open_run(folder)
     (target,) = run.facts.targets
     run.facts = replace(run.facts, targets=(replace(target, url="https://far/v1/"),))
-    (row,) = server_metrics.round_trips(run, far)
-    assert row == server_metrics.RoundTrip("https://far/v1", "h100", 0.01, pytest.approx(0.03), None)
+    (row,) = phases.round_trips(run, far)
+    assert row == phases.RoundTrip("https://far/v1", "h100", 0.01, pytest.approx(0.03), None)
 
 
 def test_whose_a_url_is() -> None:
@@ -67,8 +67,8 @@ def test_whose_a_url_is() -> None:
         TargetFacts(name="b", url="http://a:10/", endpoint_type="chat"),
     ]
     urls = ("http://m/metrics", "http://a:1/metrics", "http://a:10/metrics", "http://c/metrics")
-    assert [server_metrics.owner(targets, url) for url in urls] == ["a", "a", "b", ""]
+    assert [phases.owner(targets, url) for url in urls] == ["a", "a", "b", ""]
 
 
 def test_without_metrics_nothing_is_said(tmp_path: Path) -> None:
-    assert server_metrics.readings(tmp_path) == []
+    assert phases.readings(tmp_path) == []

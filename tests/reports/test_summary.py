@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.analysis import durations, overload
-from reports.analysis.measuring import SERVER
-from reports.analysis.result import ErrorCount, Length, Result
+from reports.analysis import throughput
+from reports.analysis.phases import SERVER
+from reports.analysis.results import ErrorCount, Length, Result
 from reports.analysis.summary import Summary, save
 from reports.analysis.throughput import meets
 from reports.analysis.verdicts import exit_code, judge
 from reports.render import findings
-from reports.store import row_files, run_folder
+from reports.store import durations, row_files, run_folder
 from targets.exchange import Exchange, Outcome
 from tests.exchanges import make_exchange
 from tests.reports import made
@@ -187,7 +187,7 @@ def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
     for row in rows[:20]:
         row.outcome, row.done = Outcome.OK, row.due + 1000
     frame = pd.DataFrame(durations.with_durations(durations.flatten(row_files.table(rows))))
-    assert overload.grows(frame, (0, 60 * made.S))
+    assert throughput.overloaded(frame, (0, 60 * made.S))
 
 
 @pytest.mark.parametrize(

@@ -1,95 +1,207 @@
-"""Computes the `Result` of a sample: counts, metrics, lengths, and what the server and the client reported. Pure."""
+"""What one target did in one load step, as numbers: the entries of summary.json's "results". Durations in seconds.
+
+Counted requests only, prefill's figures and decode's side by side and never averaged together, every quantile with its
+interval and the samples it needs. Each dataclass here is a JSON object of the same fields; `measure` computes them from
+a sample. docs/metrics.md defines each figure for readers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from math import nan
+from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from targets.exchange import Outcome
 from traces.request import NS_PER_S
 
-from ..store.digests import METRICS, Digests
+from ..store.digests import Digests
+from ..store.durations import DURATIONS
 from ..store.run_folder import Run
-from . import overload, quantiles, slices, time_account
-from .durations import DURATIONS
-from .quantiles import Quantile, Values, finite
-from .result import (
-    Cached,
-    ClientState,
-    Counts,
-    DigestedQuantile,
-    ErrorCount,
-    Goodput,
-    InFlight,
-    Length,
-    Lengths,
-    Metric,
-    Reference,
-    Result,
-    ServerFigure,
-)  # fmt: skip
-from .samples import Sample
-from .throughput import costs
+from ..store.run_json import StepFacts
+from . import phases, quantiles, samples, throughput
+from .phases import Part, ServerFigure
+from .quantiles import Quantile, finite
+from .samples import Metric, Sample, Slice
+from .throughput import Throughput
 
 CHARACTERS = 4  # of a reference token, where no tokenizer is at hand
-QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
-SERVER = ("server_queue", "server_prefill", "server_transfer", "server_decode", "server_ttft", "server_total")
 ERRORS = 10  # texts that are listed, the most frequent first
 ERROR_LENGTH = 300  # characters of each
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Requests and tries: one row is one try, `requests` are the different ones, `admitted` is the share of them that
+    was not refused for its rate at every try. `whole`: answers that did not stream; `at_once`: streams whose tokens,
+    more than one, all came in one read, which say nothing of prefill apart from decode."""
+
+    planned: int | None
+    unsent: int
+    recorded: int
+    warmup: int
+    counted: int
+    ok: int
+    failed: int
+    requests: int
+    admitted: float | None
+    outcomes: dict[str, int]
+    whole: int
+    at_once: int
+    retried: int
+
+
+@dataclass(frozen=True, slots=True)
+class Goodput:
+    """Requests that met every objective (metric -> seconds)."""
+
+    objectives: dict[str, float]
+    good: int
+    share: float | None
+    requests_per_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """Tokens that the trace asked for, against those that the server gave: medians and sums."""
+
+    asked_p50: float | None
+    given_p50: float | None
+    asked: int | None
+    given: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """TPOT per reference token: vendors' tokens differ, text doesn't."""
+
+    unit: str
+    tpot_p50: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Comparing E2E stands on the equality of what was asked and given."""
+
+    prompt: Length
+    output: Length
+    reference: Reference | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """The share of prompt tokens that the server reports as cached (by so many requests), and what the trace's own
+    prefixes allow."""
+
+    reported: float | None
+    requests: int
+    trace_allows: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientState:
+    """The client's condition: "ttft p50" -> both ends of its bracket (s), and shares of inexact instants."""
+
+    brackets: dict[str, tuple[float, float]]
+    shared_first_reads: float | None
+    unstamped: float | None
+    reused_connections: float | None
+    max_lag: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """The target's requests in flight when one was sent, itself included."""
+
+    mean: float | None = None
+    p50: float | None = None
+    max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCount:
+    """A server wrote these texts, so they are cut and must be escaped."""
+
+    outcome: str
+    error: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One target in one load step. `window` in seconds from the run's start; `server`: None for what it doesn't report;
+    `cost`: see `throughput.costs`; `vllm`: the keys of vLLM's benchmark."""
+
+    target: str
+    step: str
+    load: str
+    window: tuple[float, float]
+    counts: Counts
+    metrics: dict[str, Metric]
+    throughput: Throughput
+    goodput: Goodput | None
+    lengths: Lengths
+    tokens_from: dict[str, int]
+    cached: Cached
+    phases: list[Part]
+    server: dict[str, ServerFigure | None]
+    cost: dict[str, float] | None
+    overloaded: bool
+    client: ClientState
+    in_flight: InFlight
+    slices: dict[str, list[Slice]]
+    errors: list[ErrorCount]
+    vllm: dict[str, float | None]
+
+    def quantile(self, metric: str, q: float) -> Quantile:
+        return self.metrics[metric].at(q)
 
 
 def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str, float]) -> Result:
     """`objectives`: those that the sample was made with."""
     counted, answered = sample.counted, sample.answered
     step = run.step((sample.target, sample.step))
+    tokens_per_s = sample.throughput.output_tokens_per_s
     target = next((target for target in run.facts.targets if target.name == sample.target), None)
     return Result(
         target=sample.target,
         step=sample.step,
         load=step.load if step else "",
         window=(sample.window[0] / NS_PER_S, sample.window[1] / NS_PER_S),
-        counts=_counts(
-            sample,
-            counted,
-            step.planned.get(sample.target) if step else None,
-            step.unsent.get(sample.target, 0) if step else 0,
-        ),
-        metrics={name: _metric(name, sample, digests) for name in (*DURATIONS, "itl")},
+        counts=_counts(sample, counted, step),
+        metrics={name: samples.metric(sample, name, digests) for name in (*DURATIONS, "itl")},
         throughput=sample.throughput,
         goodput=_goodput(sample, objectives),
-        lengths=_lengths(answered),
+        lengths=Lengths(
+            prompt=_length(answered["prompt_tokens"], answered["usage_prompt"].dropna()),
+            output=_length(answered["output_tokens"], answered["output_count"]),
+            reference=_reference(answered),
+        ),
         tokens_from={str(name): int(n) for name, n in answered["token_source"].value_counts().items() if n},
         cached=_cached(answered, run),
-        phases=time_account.account(answered),
-        server={name: _server_figure(answered[name]) for name in SERVER}
-        | {"ttft_difference": _server_figure(answered["ttft"] - answered["server_ttft"])},
-        cost=costs(
-            target.price_per_hour if target else None,
-            target.watts if target else None,
-            sample.throughput.output_tokens_per_s,
-            sample.good_tokens_per_s,
-        ),
-        overloaded=overload.grows(sample.rows, sample.window),
+        phases=phases.account(answered),
+        server=phases.server_figures(answered),
+        cost=throughput.costs(target.price_per_hour, target.watts, tokens_per_s, sample.good_tokens_per_s)
+        if target
+        else None,
+        overloaded=throughput.overloaded(sample.rows, sample.window),
         client=_client(sample, counted),
         in_flight=_in_flight(counted),
-        slices={name: slices.table(counted, name) for name in slices.SLICES},
+        slices={name: samples.slices(counted, name) for name in samples.SLICES},
         errors=_errors(counted),
         vllm=_vllm(sample, answered),
     )
 
 
-def _counts(sample: Sample, counted: pd.DataFrame, planned: int | None, unsent: int) -> Counts:
+def _counts(sample: Sample, counted: pd.DataFrame, step: StepFacts | None) -> Counts:
     outcomes = {str(name): int(n) for name, n in counted["outcome"].value_counts().items() if n}
     requests = int(counted["index"].nunique())
     admitted = int(counted.loc[counted["outcome"] != Outcome.RATE_LIMITED.value, "index"].nunique())
     in_one_read = (counted["reads"] == 1) & (counted["output_count"] > 1)
     return Counts(
-        planned=planned,
-        unsent=unsent,
+        planned=step.planned.get(sample.target) if step else None,
+        unsent=step.unsent.get(sample.target, 0) if step else 0,
         recorded=len(sample.rows),
         warmup=len(sample.rows) - sample.n,
         counted=sample.n,
@@ -104,42 +216,10 @@ def _counts(sample: Sample, counted: pd.DataFrame, planned: int | None, unsent: 
     )
 
 
-def _metric(name: str, sample: Sample, digests: Digests) -> Metric:
-    values = sample.values[name]
-    rows = [sample.quantile(name, q) for q in QUANTILES]
-    if name == "itl":  # gaps of one request depend on each other: no interval from them
-        rows = [replace(row, low=nan, high=nan) for row in rows]
-    if name in METRICS:
-        rows = [_digested(row, digests.quantile(sample.target, sample.step, name, row.q)) for row in rows]
-    return Metric(
-        n=len(values),
-        failed=sample.failed_in(name),
-        mean=finite(float(values.mean())) if len(values) else None,
-        min=float(values[0]) if len(values) else None,
-        max=float(values[-1]) if len(values) else None,
-        quantiles=tuple(rows),
-    )
-
-
-def _digested(quantile: Quantile, digest: float) -> DigestedQuantile:
-    exact = finite(quantile.answered)
-    error = digest / exact - 1 if exact and finite(digest) is not None else None
-    values = {field.name: getattr(quantile, field.name) for field in fields(quantile)}
-    return DigestedQuantile(**values, digest=finite(digest), digest_error=error)
-
-
 def _goodput(sample: Sample, objectives: Mapping[str, float]) -> Goodput | None:
     if sample.good is None:
         return None
     return Goodput(dict(objectives), sample.good, sample.good / sample.n if sample.n else None, sample.goodput)
-
-
-def _lengths(answered: pd.DataFrame) -> Lengths:
-    return Lengths(
-        prompt=_length(answered["prompt_tokens"], answered["usage_prompt"].dropna()),
-        output=_length(answered["output_tokens"], answered["output_count"]),
-        reference=_reference(answered),
-    )
 
 
 def _length(asked: pd.Series[float], given: pd.Series[float]) -> Length:
@@ -181,18 +261,10 @@ def _cached(answered: pd.DataFrame, run: Run) -> Cached:
     return Cached(reported, len(known), prefix.hit_share if prefix else None)
 
 
-def _server_figure(column: pd.Series[float]) -> ServerFigure | None:
-    """None where the server reports none."""
-    values: Values = np.sort(column.dropna().to_numpy(np.float64))
-    if not len(values):
-        return None
-    return ServerFigure(len(values), float(values.mean()), quantiles.at(values, 0.5), quantiles.at(values, 0.99))
-
-
 def _client(sample: Sample, counted: pd.DataFrame) -> ClientState:
     read = counted[counted["reads"] > 0]
     return ClientState(
-        brackets=brackets(sample),
+        brackets=sample.brackets,
         shared_first_reads=float((read["first_events"] > 1).mean()) if len(read) else None,
         unstamped=float((read["unstamped"] > 0).mean()) if len(read) else None,
         reused_connections=float(counted["reused"].mean()) if len(counted) else None,
@@ -200,20 +272,10 @@ def _client(sample: Sample, counted: pd.DataFrame) -> ClientState:
     )
 
 
-def brackets(sample: Sample) -> dict[str, tuple[float, float]]:
-    """ "ttft p50" -> the quantile of the answered requests at both ends of their first and last tokens' brackets."""
-    ends = {}
-    for name, low, high in (("ttft", "ttft_low", "ttft"), ("tpot", "tpot_low", "tpot_high")):
-        if len(sample.values[low]):
-            for q, label in ((0.5, "p50"), (0.99, "p99")):
-                ends[f"{name} {label}"] = quantiles.at(sample.values[low], q), quantiles.at(sample.values[high], q)
-    return ends
-
-
 def _in_flight(counted: pd.DataFrame) -> InFlight:
     levels = counted["in_flight"].dropna()
     if not len(levels):
-        return InFlight(None, None, None)
+        return InFlight()
     return InFlight(float(levels.mean()), float(levels.median()), int(levels.max()))
 
 

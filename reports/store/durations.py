@@ -21,7 +21,7 @@ from targets.exchange import Exchange, Outcome
 from traces.errors import InputError
 from traces.request import NS_PER_S
 
-from ..store import row_files
+from . import row_files
 
 Array = np.ndarray[Any, Any]
 Columns = dict[str, Any]  # numpy arrays by name, texts as pandas categories
