@@ -83,20 +83,8 @@ class Stream:
     """One connection; one request at a time."""
 
     __slots__ = (
-        "due",
-        "event",
-        "first",
-        "gap",
-        "incoming",
-        "last",
-        "late",
-        "left",
-        "outgoing",
-        "record",
-        "request_size",
-        "sock",
-        "step",
-        "tail",
+        "due", "event", "first", "gap", "incoming", "last", "late", "left", "outgoing", "record", "request_size",
+        "sock", "step", "tail",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
@@ -305,9 +293,8 @@ class Truth:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m targets.reference_server", description="a server of known emission instants"
-    )
+    description = "a server of known emission instants"
+    parser = argparse.ArgumentParser(prog="python -m targets.reference_server", description=description)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--no-log", action="store_true", help="for endless runs: keep no record of requests")

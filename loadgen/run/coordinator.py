@@ -21,7 +21,7 @@ from gevent.queue import Empty, Queue
 from reports.store.digests import Digests
 from reports.store.run_json import WorkerFacts
 from targets.clock import realtime_ns
-from targets.telemetry.scraper import Scraper
+from targets.scraper import Scraper
 from traces.errors import InputError
 from traces.request import NS_PER_S
 

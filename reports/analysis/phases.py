@@ -10,7 +10,7 @@ hand-over, and of the decode leg only what comes after prefill counts. A prompt 
 nothing on prefill's leg.
 
 Beside it stands what the servers' own `/metrics` reported during the run: metrics.jsonl
-(`targets.telemetry.readings`) has a reading a second of each URL. Queue depth, running requests and KV use become a
+(`targets.telemetry`) has a reading a second of each URL. Queue depth, running requests and KV use become a
 timeline; the phase histograms, read before and after, give the server's mean of each phase over the whole run, warm-up
 included, and the client's mean is taken over the same.
 """
@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from targets.telemetry import readings as telemetry
-from targets.telemetry.readings import Reading
+from targets import telemetry
+from targets.telemetry import Reading
 from traces.request import NS_PER_S
 
 from .. import number_format

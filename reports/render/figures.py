@@ -9,7 +9,7 @@ from typing import Concatenate, ParamSpec
 import numpy as np
 from markupsafe import Markup
 
-from targets.telemetry.readings import Reading
+from targets.telemetry import Reading
 
 from ..analysis import leaders, phases, samples
 from ..analysis.quantiles import Quantile, Values

@@ -128,10 +128,6 @@ def _nccl_prefill(body: Body, pair: Pair) -> Leg:
     return one_token(body), _nccl_id(pair)
 
 
-def _nccl_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
-    return body, _nccl_id(pair)
-
-
 def _mooncake_prefill(body: Body, pair: Pair) -> Leg:
     params = {"do_remote_decode": True, "do_remote_prefill": False, "transfer_id": f"xfer-{pair.id}"}
     # The engine in decode's body is the one of rank 0.
@@ -156,17 +152,9 @@ def _lmcache_prefill(body: Body, pair: Pair) -> Leg:
     return {**one_token(body), "kv_transfer_params": {"ret_first_tok": True, "disagg_spec": receiver}}, _same_id(pair)
 
 
-def _lmcache_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
-    return body, _same_id(pair)
-
-
 def _sglang(body: Body, pair: Pair) -> Leg:
     host, port = pair.bootstrap
     return {**body, "bootstrap_host": host, "bootstrap_port": port, "bootstrap_room": pair.number}, []
-
-
-def _sglang_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
-    return _sglang(body, pair)
 
 
 def _trtllm_prefill(body: Body, pair: Pair) -> Leg:
@@ -192,9 +180,9 @@ def _trtllm_decode(body: Body, pair: Pair, answer: Body | None) -> Leg | None:
 
 PROTOCOLS = {
     "nixl": Protocol(_nixl_prefill, _nixl_decode),
-    "p2p-nccl": Protocol(_nccl_prefill, _nccl_decode),
+    "p2p-nccl": Protocol(_nccl_prefill, lambda body, pair, _: (body, _nccl_id(pair))),
     "mooncake": Protocol(_mooncake_prefill, _mooncake_decode, concurrent=True),
-    "lmcache": Protocol(_lmcache_prefill, _lmcache_decode),
-    "sglang": Protocol(_sglang, _sglang_decode, concurrent=True),
+    "lmcache": Protocol(_lmcache_prefill, lambda body, pair, _: (body, _same_id(pair))),
+    "sglang": Protocol(_sglang, lambda body, pair, _: _sglang(body, pair), concurrent=True),
     "trtllm": Protocol(_trtllm_prefill, _trtllm_decode),
 }

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from targets import telemetry
 from targets.exchange import Outcome
 from targets.target import Target
-from targets.telemetry import prometheus
 from tests.exchanges import make_call
 
 from .servers import dynamo
@@ -99,7 +99,7 @@ def test_end_to_end_is_what_disaggregated_dynamo_says(namespace, disaggregated):
 
     def ttft():
         text = namespace.run(sys.executable, "-c", GET, f"{disaggregated}/metrics").decode()
-        ttft = prometheus.histograms(prometheus.parse(text)).get("ttft")
+        ttft = telemetry.histograms(telemetry.parse(text)).get("ttft")
         return (ttft.sum, ttft.count) if ttft else (0.0, 0)  # seconds together, and of how many
 
     def difference():
@@ -155,7 +155,7 @@ def test_each_is_probed_and_its_metrics_are_read(namespace, aggregated, llamacpp
     assert "yes llama" in said and "reports prefill, decode" in said
     urls = (aggregated, llamacpp)
     texts = [namespace.run(sys.executable, "-c", GET, f"{url}/metrics").decode() for url in urls]
-    samples = [prometheus.parse(text) for text in texts]
-    seconds = prometheus.histograms(samples[0])
+    samples = [telemetry.parse(text) for text in texts]
+    seconds = telemetry.histograms(samples[0])
     assert seconds["ttft"].count >= 1 and seconds["e2e"].count >= 1
-    assert all({"running", "waiting"} <= prometheus.gauges(each).keys() for each in samples)
+    assert all({"running", "waiting"} <= telemetry.gauges(each).keys() for each in samples)

@@ -12,7 +12,7 @@ import pytest
 from reports.analysis import phases
 from reports.store import run_folder
 from reports.store.run_json import TargetFacts
-from targets.telemetry.readings import Reading
+from targets.telemetry import Reading
 from tests.reports import made
 from tests.reports.test_html import Seen
 

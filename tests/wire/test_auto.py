@@ -27,7 +27,7 @@ NO_EOS = ("", ["ignore_eos"], refuses("Unsupported parameter: 'ignore_eos'"))
         ([(CHAT, ["nvext"], refuses("unknown field nvext")), (CHAT, [], GOOD)], "chat", 2, ""),
         ([(GROQ, [], stream(*words(x_groq=TIMES)))], "groq", 3, ""),
         ([NO_EOS, (GROQ, [], stream(*words(x_groq=TIMES)))], "groq", 2, ""),
-        ([(MESSAGES, [], ANTHROPIC)], "anthropic", 9, ""),
+        ([(MESSAGES, [], ANTHROPIC)], "anthropic", len(CANDIDATES), ""),
         # A refused field ends the search: it isn't Groq because Groq's request leaves that field out.
         ([NO_EOS, (CHAT, [], GOOD), (GROQ, [], GOOD)], "chat", 2, "ignore_eos = false"),
         ([("", ["max_tokens"], refuses("no 'max_tokens' here")), (GROQ, [], GOOD)], "chat", 2, "max_completion_tokens"),
@@ -49,8 +49,8 @@ NO_EOS = ("", ["ignore_eos"], refuses("Unsupported parameter: 'ignore_eos'"))
         ([("", [], (200, None))], "auto", 1, "didn't answer in time"),
         ([("", [], refuses("bad key", 401))], "auto", 1, "asks for another key (HTTP 401: bad key)"),
         # Else the most telling answer is reported, not the first.
-        ([("/generate", [], refuses("the model is loading", 503))], "auto", 9, "the model is loading"),
-        ([], "auto", 9, "HTTP 404: no such page"),
+        ([("/generate", [], refuses("the model is loading", 503))], "auto", len(CANDIDATES), "the model is loading"),
+        ([], "auto", len(CANDIDATES), "HTTP 404: no such page"),
     ],
 )
 def test_what_is_found(rules, kind, asked, says):

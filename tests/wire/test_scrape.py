@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from targets.client.blocking import get
 from targets.client.http import HttpError
 from targets.clock import Clock
+from targets.scraper import LARGEST, Look, Scraper, looks_at
 from targets.target import Target
-from targets.telemetry.prometheus import Histogram, parse
-from targets.telemetry.readings import FILE, Reading, means, read, round_trips
-from targets.telemetry.scraper import LARGEST, Look, Scraper, looks_at
+from targets.telemetry import FILE, Histogram, Reading, means, parse, read, round_trips
 from traces.errors import InputError
 
 VLLM = """\

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from loadgen.preflight import DAY, MINUTE, shortfalls, worst
 from reports.store import row_files
+from targets import telemetry
 from targets.recording import facts, recording, replay
-from targets.telemetry import readings
 from targets.wire import WIRES
 from tests.targets.scripted import Scripted, good
 from traces.synthesis.workload import synthesise
@@ -254,7 +254,7 @@ def test_a_bakeoff_of_a_front_door_two_legs_and_a_format_of_ones_own(tmp_path):
     assert all(row["prefill_sent"] < row["prefill_done"] <= row["decode_sent"] for row in of["legs"])
     assert all(row["usage_output"] is None and row["server_ttft"] is None for row in of["own"])
     assert "hand-over" in (tmp_path / "run" / "report.html").read_text()
-    metrics = readings.read(tmp_path / "run" / readings.FILE)
+    metrics = telemetry.read(tmp_path / "run" / telemetry.FILE)
     assert {reading.when for reading in metrics} == {"before", "during", "after"}
 
 

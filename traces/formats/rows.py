@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..errors import InputError
-from ..trace import NS_PER_S, Columns, Notes, Trace, build
+from ..trace import NS_PER_S, Columns, Notes, Trace, build, chain_starts
 from ..transforms import pace
 from .cells import LARGEST_LENGTH, BadCell
 
@@ -73,8 +73,8 @@ class Rows:
             return False
         return bool(self._last - self._first_due() > until)
 
-    def add(self, line: int, row: Row, key: Hashable = None, time_column: str = "due") -> None:
-        """One good row; `key` names it for its children's `parent`."""
+    def add(self, line: int | None, row: Row, key: Hashable = None, time_column: str = "due") -> None:
+        """One good row, of a line where the file has lines; `key` names it for its children's `parent`."""
         due = row["due"]
         if self._last is not None and due < self._last:
             self._sorted = False
@@ -123,7 +123,7 @@ class Rows:
     def _first_due(self) -> int:
         return beginning(self._first or 0, self.relative)
 
-    def _out_of_order(self, line: int, column: str) -> None:
+    def _out_of_order(self, line: int | None, column: str) -> None:
         if not self.options.skip_bad_rows:
             remedy = "sort the file by time, or pass --skip-bad-rows to have it sorted"
             raise InputError(
@@ -178,19 +178,12 @@ def link(columns: Columns, parents: list[int], service: list[int] | None) -> Non
     if "think" not in columns:
         answered = np.array(service, np.int64)[parent] if service else 0
         columns["think"] = np.where(parent >= 0, np.maximum(0, due - due[parent] - answered), 0)
-    if "session" not in columns or "turn" not in columns:
-        for name, values in zip(("session", "turn"), _chains(parent.tolist()), strict=True):
-            columns.setdefault(name, values)
-
-
-def _chains(parents: list[int]) -> tuple[list[int], list[int]]:
-    """For each row, the row with which its chain of parents began, and how far back that is."""
-    root: list[int] = []
-    depth: list[int] = []
-    for row, parent in enumerate(parents):
-        root.append(root[parent] if parent >= 0 else row)
-        depth.append(depth[parent] + 1 if parent >= 0 else 0)
-    return root, depth
+    if "session" not in columns:
+        columns["session"] = chain_starts(parent)
+    if "turn" not in columns:
+        columns["turn"] = depth = [0] * len(parent)
+        for row in np.flatnonzero(parent >= 0).tolist():
+            depth[row] = depth[parent[row]] + 1
 
 
 def predecessors(sessions: list[int]) -> list[int]:

@@ -46,7 +46,7 @@ def _session(requests: Any, rows: Rows, where: str, session: int, offset: int) -
                 continue
             row = _row(request, session, offset, 0, answered[-1][1] if answered else None)
             answered.append((row["due"] + instant(request.get("api_time", 0), "s", "api_time"), len(rows)))
-            rows.add(number, row)
+            rows.add(None, row)
 
 
 def _sub_agent(
@@ -60,7 +60,7 @@ def _sub_agent(
             if number == 1:
                 row["think"] = begun - born
             parent = len(rows)
-            rows.add(number, row)
+            rows.add(None, row)
 
 
 def _row(request: Any, session: int, offset: int, begun: int, parent: int | None) -> Row:

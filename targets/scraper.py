@@ -1,8 +1,8 @@
 """Reads what the servers say of themselves while the load runs: `/metrics`, every second, into metrics.jsonl.
 
-The reading is off the client's critical path, in a process of its own: `python -m targets.telemetry.scraper`, started
+The reading is off the client's critical path, in a process of its own: `python -m targets.scraper`, started
 and ended by `Scraper`. It reads each URL once before the load, every second during it and once after, with a thread for
-each URL, and writes a line for each reading (readings.py). For each target that is not on this machine it measures the
+each URL, and writes a line for each reading (telemetry.py). For each target that is not on this machine it measures the
 network's round trip, too. Prefill and decode workers stay apart, because each has its URL.
 """
 
@@ -24,14 +24,14 @@ from typing import IO
 from traces.errors import InputError
 from traces.request import NS_PER_S
 
-from ..address import resolve
-from ..client.blocking import get
-from ..client.http import HttpError
-from ..clock import Clock, monotonic_ns
-from ..rules import loopback, port, split
-from ..target import Target
-from ..wire import lenient
-from .readings import AFTER, BEFORE, DURING, FILE, Reading
+from .address import resolve
+from .client.blocking import get
+from .client.http import HttpError
+from .clock import Clock, monotonic_ns
+from .rules import loopback, port, split
+from .target import Target
+from .telemetry import AFTER, BEFORE, DURING, FILE, Reading
+from .wire import lenient
 
 EVERY = 1.0  # seconds
 PATIENCE = 2.0  # seconds that one reading may take
@@ -43,7 +43,7 @@ class Scraper:
 
     def __init__(self, targets: Iterable[Target], folder: Path, origin: int) -> None:
         """`origin` is the run's start, nanoseconds since the epoch (`Clock.origin`)."""
-        command = [sys.executable, "-P", "-m", "targets.telemetry.scraper"]
+        command = [sys.executable, "-P", "-m", "targets.scraper"]
         command += ["--out", str(folder / FILE), "--origin", str(origin)]
         looks = [json.dumps(asdict(look)) for look in looks_at(targets)]
         self._process = None
@@ -135,7 +135,7 @@ class _Log:
 
 def main() -> None:
     """Reads until standard input ends: when the run does, or when the process that started this one is gone."""
-    parser = argparse.ArgumentParser(prog="python -m targets.telemetry.scraper")
+    parser = argparse.ArgumentParser(prog="python -m targets.scraper")
     parser.add_argument("looks", nargs="+", help="each a Look as JSON")
     parser.add_argument("--out", required=True)
     parser.add_argument("--origin", type=int)
