@@ -13,8 +13,7 @@ from traces.errors import InputError, RunFailed
 
 from ..load import Load
 from ..options import RunOptions, TargetOptions
-from ..run import spawn
-from ..run.spawn import Workers
+from ..processes import Workers, become_locust
 from . import options as o
 
 
@@ -45,9 +44,9 @@ def replay(
     from .. import replays
 
     if workers.worker:
-        spawn.become_locust(None, workers, ctx.args)
+        become_locust(None, workers, ctx.args)
     folder = replays.prepare(trace, options.target(url), load, run, workers.count)
-    spawn.become_locust(folder, workers, ctx.args)
+    become_locust(folder, workers, ctx.args)
 
 
 Targets = Annotated[
@@ -99,7 +98,7 @@ def bakeoff(
         base = bakeoffs.demonstration_load(o.given(ctx, Load), own_trace=bool(trace))
         model = options.model or bakeoffs.MODEL
         folder = bakeoffs.prepare_demonstration(workload, base, ladder, run, workers.count, model=model)
-    spawn.become_locust(folder, workers, ctx.args)
+    become_locust(folder, workers, ctx.args)
 
 
 def _factors(text: str) -> list[float]:
