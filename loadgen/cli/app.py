@@ -15,9 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from traces.errors import InputError
-
-from ..run.finish import INCOMPLETE, UNUSABLE
+from traces.errors import INCOMPLETE, UNUSABLE, InputError
 
 RUN, PLAN, REPORT, CHECK = "Replay", "Traces and simulation", "Results", "The tool itself"
 

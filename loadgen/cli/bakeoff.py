@@ -9,7 +9,7 @@ import typer
 
 from ..load import Load
 from ..options import RunOptions, TargetOptions
-from ..run.spawn import Workers
+from ..processes import Workers
 from . import options as o
 
 Targets = Annotated[
@@ -62,8 +62,7 @@ def bakeoff(
 
         phaseload bakeoff azure-code --targets targets.toml --duration 120 --steps 1,2,4 --slo "gpu: ttft p99 < 1s"
     """
-    from .. import bakeoffs
-    from ..run import spawn
+    from .. import bakeoffs, processes
 
     ladder = bakeoffs.Ladder(_factors(steps) if steps else None, step_duration, order)
     workload = trace or bakeoffs.WORKLOAD
@@ -74,7 +73,7 @@ def bakeoff(
         base = bakeoffs.demonstration_load(o.given(ctx, Load), own_trace=bool(trace))
         model = options.model or bakeoffs.MODEL
         folder = bakeoffs.prepare_demonstration(workload, base, ladder, run, workers.count, model=model)
-    spawn.become_locust(folder, workers, ctx.args)
+    processes.become_locust(folder, workers, ctx.args)
 
 
 def _factors(text: str) -> list[float]:

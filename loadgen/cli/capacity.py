@@ -10,7 +10,7 @@ import typer
 
 from ..load import Load
 from ..options import RunOptions, TargetOptions
-from ..run.spawn import Workers
+from ..processes import Workers
 from . import options as o
 from .replay import replay
 

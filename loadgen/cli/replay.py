@@ -6,7 +6,7 @@ import typer
 
 from ..load import Load
 from ..options import RunOptions, TargetOptions
-from ..run.spawn import Workers
+from ..processes import Workers
 from . import options as o
 
 
@@ -34,10 +34,9 @@ def replay(
 
         phaseload replay chats.jsonl --url https://api.groq.com --endpoint-type groq --api-key-env GROQ_API_KEY -m m
     """
-    from .. import replays
-    from ..run import spawn
+    from .. import processes, replays
 
     if workers.worker:
-        spawn.become_locust(None, workers, ctx.args)
+        processes.become_locust(None, workers, ctx.args)
     target = options.target(url)
-    spawn.become_locust(replays.prepare(trace, target, load, run, workers.count), workers, ctx.args)
+    processes.become_locust(replays.prepare(trace, target, load, run, workers.count), workers, ctx.args)

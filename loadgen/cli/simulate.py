@@ -65,7 +65,7 @@ def simulate(
     shared = pairs(setting or [], "--set")
     targets = simulation.named([SimulatedTarget.parse(text, settings=shared) for text in target or []])
     if not sweep:
-        from ..run.finish import conclude
+        from ..replays import conclude
 
         sys.exit(conclude(simulation.record_run(trace, targets, load, run, model=model)))
     from rich.console import Console
