@@ -13,13 +13,15 @@ def main(paths: list[str]) -> None:
     trace = synthesise("azure-conv", duration=60)
     writer = Prompts(trace)
     texts = [writer.text(request) for request in trace]
-    wanted = trace.column("prompt_tokens").sum()
+    expected = trace.column("prompt_tokens").sum()
     for path in paths:
         count = counter(path)
-        found = sum(map(count, texts))
+        counted = sum(map(count, texts))
         exact = Prompts(trace, tokenizer=path)
         off = [count(exact.text(request)) - request.prompt_tokens for request in trace]
-        print(f"{path}: {found / wanted - 1:+.2%} estimated; fitted, {sum(map(bool, off))} of {len(off)} prompts off")
+        print(
+            f"{path}: {counted / expected - 1:+.2%} estimated; fitted, {sum(map(bool, off))} of {len(off)} prompts off"
+        )
 
 
 if __name__ == "__main__":

@@ -80,16 +80,10 @@ def weka(rng: random.Random) -> list[str]:
 
 
 def otel(rng: random.Random) -> list[str]:
-    told = {"gen_ai.input.messages": [{"role": "user", "content": "hello"}], "gen_ai.usage.output_tokens": 5}
-    spans = [
-        {
-            "trace_id": "t",
-            "start_time": f"2026-01-01T00:00:{n:02}.5",
-            "end_time": f"2026-01-01T00:00:{n:02}.9",
-            "attributes": told,
-        }
-        for n in range(ROWS)
-    ]
+    attributes = {"gen_ai.input.messages": [{"role": "user", "content": "hello"}], "gen_ai.usage.output_tokens": 5}
+    seconds = [f"2026-01-01T00:00:{n:02}" for n in range(ROWS)]
+    span = {"trace_id": "t", "attributes": attributes}
+    spans = [{**span, "start_time": f"{second}.5", "end_time": f"{second}.9"} for second in seconds]
     return [json.dumps({"spans": spans}, indent=0)]
 
 
@@ -153,9 +147,8 @@ def run(rows: int, seed: int) -> Iterator[str]:
                     trace = open_trace(str(path), skip_bad_rows=skip)
                     assert len(list(trace)) == len(trace) > 0
                     assert trace.column("prompt_tokens").min() >= 1 and trace.column("output_tokens").min() >= 0
-                    assert (
-                        trace.column("due").min() >= 0 and (trace.column("due")[1:] >= trace.column("due")[:-1]).all()
-                    )
+                    due = trace.column("due")
+                    assert due.min() >= 0 and (due[1:] >= due[:-1]).all()
                     yield "read"
                 except InputError as error:
                     assert "\n" not in str(error) and len(str(error)) < 2000, str(error)[:2000]
@@ -167,9 +160,9 @@ def run(rows: int, seed: int) -> Iterator[str]:
 
 def main() -> int:
     begun = time.perf_counter()
-    found = Counter(run(MUTATIONS, seed=0))
-    for message, count in found.most_common(12):
+    endings = Counter(run(MUTATIONS, seed=0))
+    for message, count in endings.most_common(12):
         print(f"{count:>8}  {message}")
     took = time.perf_counter() - begun
-    print(f"{MUTATIONS:,} mutated rows, {sum(found.values()):,} readings, {took:.0f} s: no traceback")
+    print(f"{MUTATIONS:,} mutated rows, {sum(endings.values()):,} readings, {took:.0f} s: no traceback")
     return 0

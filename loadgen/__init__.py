@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from .certificate import Certificate, certify
     from .load import Load
     from .plan import Plan
+    from .processes import Workers
     from .replays import replay
     from .run.locust_user import TraceUser
-    from .run.spawn import Workers
     from .simulation.run import simulate
     from .simulation.sweep import sweep
 
@@ -40,7 +40,7 @@ _HOMES = {
     "Load": "load",
     "Plan": "plan",
     "TraceUser": "run.locust_user",
-    "Workers": "run.spawn",
+    "Workers": "processes",
     "bakeoff": "bakeoffs",
     "capacity": "capacities",
     "certify": "certificate",

@@ -15,14 +15,13 @@ from targets.target import Target
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
+from . import endpoints, preflight, replays
 from . import plan as plans
-from . import preflight, replays
+from .endpoints import Embedded
 from .load import Load
 from .options import RunKeywords, RunOptions
 from .plan import Plan, Step
-from .run import endpoints
-from .run.endpoints import Embedded
-from .run.spawn import Workers
+from .processes import Workers
 
 if TYPE_CHECKING:
     from reports.store.run_folder import Run

@@ -17,8 +17,8 @@ from traces.trace import Trace
 from . import preflight
 from .load import Load
 from .options import RunKeywords, RunOptions
+from .processes import LocustProcess, Workers
 from .replays import new_folder, prepare, run_report
-from .run.spawn import LocustProcess, Workers
 
 STEP = Load(duration=30.0, warmup=5.0)
 MARGIN = 1.2  # requests beyond what a quantile needs: arrivals are random

@@ -10,6 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from traces.errors import InputError, check_factor
+from traces.request import NS_PER_S
 
 if TYPE_CHECKING:
     from traces.trace import Trace
@@ -117,8 +118,6 @@ class Load:
 
     def _check(self, trace: Trace, name: str) -> None:
         """Refuses what would stall, or send without counting anything."""
-        from traces.trace import NS_PER_S
-
         if len(trace) > MOST:
             raise InputError(f"{len(trace):,} requests", where=name, remedy=f"at most {MOST:,}: give --duration")
         lengths = trace.column("prompt_tokens")

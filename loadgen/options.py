@@ -1,7 +1,7 @@
 """What a user may ask for beside the load; each field is an option of that name, with its default.
 
-`cli.options.taking` makes a command take all of them at once. `--help` reads them: what is heavy (`Target`, with numpy)
-is imported when a target is made.
+`cli.options.taking` makes a command take all of them at once. `--help` reads them, so `Target` and what
+it needs are imported when a target is made.
 """
 
 from __future__ import annotations

@@ -106,36 +106,21 @@ def cut(plan: Plan, seconds: float) -> Plan:
     return replace(plan, steps=(replace(step, window_s=min(window, step.window_s or window)),))
 
 
-def dumps(plan: Plan) -> bytes:
-    """The plan as JSON, for `loads` of this version."""
-    return to_json(plan)
-
-
-def loads(data: bytes | str) -> Plan:
-    """The plan that `dumps` wrote. InputError for anything else."""
-    return from_json(Plan, data, FILE)
-
-
 def save(plan: Plan, traces: Mapping[str, Trace], folder: Path) -> None:
-    """Writes plan.json, custom formats in it, and the arms' requests into the run's folder. Raises InputError."""
+    """Writes plan.json, with all that targets need on another machine, and the arms' requests. Raises InputError."""
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     for file, trace in traces.items():
         pack(trace, folder / file)
-    (folder / FILE).write_bytes(dumps(_self_contained(plan)))
-
-
-def _self_contained(plan: Plan) -> Plan:
-    """The plan with all that its targets need on another machine."""
-
-    def contained(step: Step) -> Step:
-        return replace(step, arms=tuple(replace(arm, target=arm.target.carried()) for arm in step.arms))
-
-    return replace(plan, steps=tuple(map(contained, plan.steps)))
+    steps = [
+        replace(step, arms=tuple(replace(arm, target=arm.target.carried()) for arm in step.arms)) for step in plan.steps
+    ]
+    (folder / FILE).write_bytes(to_json(replace(plan, steps=tuple(steps))))
 
 
 def load(folder: Path) -> Plan:
+    """The plan that `save` wrote. Raises InputError for anything else."""
     try:
-        return loads((folder / FILE).read_bytes())
+        return from_json(Plan, (folder / FILE).read_bytes(), FILE)
     except OSError as problem:
         raise InputError(str(problem), where=str(folder)) from None
 
@@ -151,15 +136,9 @@ def step_of(file: str, name: str, load: Load, targets: Sequence[Target], trace: 
 def trace_facts(trace: Trace) -> TraceFacts:
     """What run.json holds of a trace."""
     return TraceFacts(
-        name=trace.name,
-        source=trace.source,
-        fingerprint=trace.fingerprint(),
-        requests=len(trace),
-        span_s=trace.span / NS_PER_S,
-        transforms=tuple(trace.transforms),
-        notes=dict(trace.notes),
-        profile=describe(trace),
-    )
+        trace.name, trace.source, trace.fingerprint(), len(trace), trace.span / NS_PER_S, tuple(trace.transforms),
+        describe(trace), dict(trace.notes),
+    )  # fmt: skip
 
 
 def step_file(step: int) -> str:

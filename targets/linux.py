@@ -1,6 +1,6 @@
 """What Linux does for a client and servers that must be exact to microseconds: a timer at an absolute instant, the
-receive time and the segments of a read, and writes that nothing holds back. Where a system lacks one of them, it is
-counted as missing or left out, but for `Timerfd`, which raises OSError.
+receive time and the segments of a read, writes that nothing holds back, and the end of a process with its parent's.
+Where a system lacks one of them, it is counted as missing or left out, but for `Timerfd`, which raises OSError.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import _socket
 import ctypes
 import os
+import signal
 import socket
 import struct
 import sys
@@ -112,3 +113,12 @@ def send_unpaced(sock: socket.socket) -> None:
     socket hands it on to those accepted."""
     with suppress(OSError, AttributeError):  # a kernel that has no other; not TCP, not Linux
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may be
+
+
+def die_with_parent() -> None:
+    """Asks the kernel for a SIGTERM to this process when its parent ends, however it ends."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -17,7 +17,7 @@ def test_its_links_lead_somewhere(link: str) -> None:
 
 
 def test_its_commands_exist() -> None:
-    known = {name for name, _ in COMMANDS}
+    known = {name for name, *_ in COMMANDS}
     used = set(re.findall(r"phaseload ([a-z]+)\b", "\n".join(re.findall(r"^    .*$", README, re.MULTILINE))))
     assert used
     assert used <= known

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .corpus import Corpus
     from .errors import InputError, PhaseloadError, RunFailed
+    from .formats.own import write
     from .prompts import Prompts
     from .reading import open_trace
     from .request import Request
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .synthesis.workload import Workload, synthesise
     from .trace import Trace, build
     from .transforms import cap_context, clip, limit, merge, only, pace, repeat, scale_rate, speedup
-    from .writing import write
 
 __all__ = [
     "Corpus", "InputError", "PhaseloadError", "Prompts", "Request", "RunFailed", "Statistics", "Trace", "Workload",
@@ -41,7 +41,7 @@ _HOMES = {
     "request": ("Request",),
     "trace": ("Trace", "build"),
     "transforms": ("cap_context", "clip", "limit", "merge", "only", "pace", "repeat", "scale_rate", "speedup"),
-    "writing": ("write",),
+    "formats.own": ("write",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 from math import inf
 
+OK, FAILED, UNUSABLE, INCOMPLETE = 0, 1, 2, 3  # exit codes of the command line
+
 
 class PhaseloadError(Exception):
     """The base of the exceptions that phaseload raises on purpose."""
 
 
 class RunFailed(PhaseloadError):
-    """A run without usable results: the command line exits with `code` (2: unusable input, 3: no verdict). `report` is
-    what the run printed, as far as it came."""
+    """A run without usable results: the command line exits with `code`. `report` is what the run printed, as far as it
+    came."""
 
-    def __init__(self, message: str, *, code: int = 3, report: str = "") -> None:
+    def __init__(self, message: str, *, code: int = INCOMPLETE, report: str = "") -> None:
         self.code, self.report = code, report
         super().__init__(message)
 

@@ -8,6 +8,7 @@ row is bad), so standard input is first copied to an unnamed temporary file.
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -20,7 +21,8 @@ import pyarrow as pa
 
 from .errors import InputError
 
-MAGIC: dict[bytes, Any] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+BUFFER = 1 << 20
 HEAD = 65536  # bytes by which a format is recognised
 LINE_LIMIT = 64 << 20  # bytes; a longer line is no row of a trace
 
@@ -38,7 +40,10 @@ class Source:
         """The decompressed bytes from their start. Damaged or unreadable files raise InputError."""
         try:
             with self._raw() as raw:
-                yield _decompressed(raw)
+                start = raw.read(4)
+                raw.seek(0)
+                codec = next((codec for magic, codec in MAGIC.items() if start.startswith(magic)), None)
+                yield raw if codec is None else _decompressed(raw, codec)
         except FileNotFoundError:
             raise InputError("no such file", where=self.name, remedy="check the path") from None
         except OSError as error:
@@ -56,14 +61,11 @@ class Source:
                 if stripped := line.strip():
                     yield number, stripped.removeprefix(b"\xef\xbb\xbf")
 
-    @contextmanager
-    def _raw(self) -> Iterator[IO[bytes]]:
+    def _raw(self) -> io.BufferedReader:
         if isinstance(self._file, Path):
-            with self._file.open("rb") as raw:
-                yield raw
-        else:
-            self._file.seek(0)
-            yield self._file
+            return io.BufferedReader(io.FileIO(self._file), BUFFER)
+        self._file.seek(0)
+        return io.BufferedReader(io.FileIO(os.dup(self._file.fileno())), BUFFER)
 
 
 def sources(name: str) -> list[Source]:
@@ -79,34 +81,9 @@ def sources(name: str) -> list[Source]:
     return [Source(str(p), p) for p in files]
 
 
-def _decompressed(raw: IO[bytes]) -> io.BufferedReader:
-    start = raw.read(4)
-    raw.seek(0)
-    for magic, codec in MAGIC.items():
-        if start.startswith(magic):
-            # BufferedReader closes what it wraps; Arrow's stream has read, readinto and close, all that it needs.
-            return io.BufferedReader(
-                cast(Any, pa.CompressedInputStream(pa.PythonFile(_Unclosed(raw), "r"), codec)), 1 << 20
-            )
-    return io.BufferedReader(cast(Any, _Unclosed(raw)), 1 << 20)
-
-
-class _Unclosed(io.RawIOBase):
-    """A file that stays open when this is closed."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._inner = file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._inner.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def read(self, size: int | None = -1) -> bytes:
-        return self._inner.read(-1 if size is None else size)
+def _decompressed(raw: io.BufferedReader, codec: str) -> io.BufferedReader:
+    """Arrow's stream has read, readinto and close, all that a BufferedReader needs."""
+    return io.BufferedReader(cast(Any, pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)), BUFFER)
 
 
 def _spooled(stream: IO[bytes]) -> IO[bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .errors import InputError
 from .files import Source, sources
-from .formats import conversations, csv_table, otel, parquet, ragpulse, servegen, tables, weka
+from .formats import conversations, csv_table, own, ragpulse, servegen, tables, weka
 from .formats.cells import BadCell, keys
 from .formats.rows import Options
 from .synthesis.workload import WORKLOADS, synthesise
@@ -55,18 +55,18 @@ def _of_files(files: list[Source], options: Options, where: str) -> Trace:
         return weka.read(files, options)
     if servegen.is_set(files):
         return servegen.read(files, options)
-    if any(all(_has_keys(source, (key,)) for source in files) for key in otel.KEYS):
-        return otel.read(files, options)
+    if any(all(_has_keys(source, (key,)) for source in files) for key in conversations.SPAN_KEYS):
+        return conversations.read_spans(files, options)
     if len(files) > 1:
         raise InputError("a folder of several files of no known format", where=where, remedy="name one file")
     return _of_file(files[0], options)
 
 
 def _of_file(source: Source, options: Options) -> Trace:
-    if source.head.startswith(parquet.MAGIC):
-        return parquet.read(source, options)
+    if source.head.startswith(own.MAGIC):
+        return own.read_parquet(source, options)
     if source.head.lstrip().startswith(b"["):
-        return conversations.read(source, options)
+        return conversations.read_sharegpt(source, options)
     if source.head.lstrip().startswith(b"{"):
         return tables.read_json_lines(source, options)
     return csv_table.read(source, options)

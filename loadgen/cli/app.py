@@ -1,5 +1,5 @@
-"""The command line: `phaseload`, or `python -m loadgen`. One file a command beside this one, each of which parses its
-options, calls the library and prints."""
+"""The command line: `phaseload`, or `python -m loadgen`. The commands stand in the files beside this one: each parses
+its options, calls the library and prints."""
 
 from __future__ import annotations
 
@@ -15,28 +15,25 @@ from typing import Annotated, Any
 
 import typer
 
-from traces.errors import InputError
-
-from ..run.finish import INCOMPLETE, UNUSABLE
+from traces.errors import INCOMPLETE, UNUSABLE, InputError
 
 RUN, PLAN, REPORT, CHECK = "Replay", "Traces and simulation", "Results", "The tool itself"
 
-# (module beside this one, which has a function or a Typer app of that name; group): the order of the help.
+# Name, module beside this one, and group in the help: a function or a Typer app of that name. The order of the help.
 COMMANDS = (
-    ("replay", RUN),
-    ("bakeoff", RUN),
-    ("capacity", RUN),
-    ("targets", RUN),
-    ("record", RUN),
-    ("trace", PLAN),
-    ("simulate", PLAN),
-    ("serve", PLAN),
-    ("report", REPORT),
-    ("gate", REPORT),
-    ("compare", REPORT),
-    ("certify", CHECK),
+    ("replay", "runs", RUN),
+    ("bakeoff", "runs", RUN),
+    ("capacity", "runs", RUN),
+    ("targets", "servers", RUN),
+    ("record", "servers", RUN),
+    ("trace", "trace", PLAN),
+    ("simulate", "simulated", PLAN),
+    ("serve", "simulated", PLAN),
+    ("report", "results", REPORT),
+    ("gate", "results", REPORT),
+    ("compare", "results", REPORT),
+    ("certify", "certify", CHECK),
 )
-
 ROOMS = ("loadgen", "reports", "targets", "traces")
 
 # They pass on the arguments that they don't know: to Locust, to a replay, as more objectives.
@@ -69,8 +66,8 @@ def options(
 
 def commands() -> Iterator[tuple[str, str, Any]]:
     """Name, group, and function (or Typer app) of each command."""
-    for name, group in COMMANDS:
-        yield name, group, getattr(import_module(f"loadgen.cli.{name}"), name)
+    for name, module, group in COMMANDS:
+        yield name, group, getattr(import_module(f"loadgen.cli.{module}"), name)
 
 
 def program() -> typer.Typer:

@@ -1,16 +1,16 @@
 """The options that commands share: name, help and panel of each stand here once.
 
-`taking` gives a command whole groups of options: `Load`, the dataclasses of `loadgen.options`, `Workers`. Each field is
-an option with the field's type and default:
+`taking` gives a command whole groups of options, which are dataclasses: `Load`, those of `loadgen.options`, `Workers`.
+Each field is an option with the field's type and default:
 
-    @o.taking(load=Load)
+    @o.taking()
     def replay(url: o.Url = None, *, load: Load) -> None: ...
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, Field, fields
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any, cast, get_type_hints
@@ -22,8 +22,9 @@ TARGET, LOAD, ANSWERS, OUTCOME, LOCUST = "Target", "Load", "Answers", "Verdict a
 Command = Callable[..., None]
 
 
-def _option(panel: str, text: str, *names: str) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel)
+def option(panel: str, text: str, *names: str, metavar: str | None = None) -> Any:
+    """An option in that panel of the help; its own name unless others are given."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar)
 
 
 Trace = Annotated[
@@ -32,58 +33,58 @@ Trace = Annotated[
         help="A file or folder of any known format, or a bundled workload such as azure-conv.", show_default=False
     ),
 ]
-Url = Annotated[str | None, _option(TARGET, "Base URL of the endpoint.")]
+Url = Annotated[str | None, option(TARGET, "Base URL of the endpoint.")]
 
 # By the fields of the groups.
 OPTIONS: dict[str, Any] = {
-    "model": _option(TARGET, "Model name to ask for.", "--model", "-m"),
-    "endpoint_type": _option(TARGET, "Wire format: chat, groq, dynamo, ..., a TOML file of your own, or auto."),
-    "api_key_env": _option(TARGET, "Name of the environment variable that holds the API key."),
-    "api_key_file": _option(TARGET, "File that holds the API key."),
-    "header": _option(TARGET, "KEY:VALUE, repeatable; ${VAR} comes from the environment.", "--header", "-H"),
-    "insecure": _option(TARGET, "Don't verify certificates.", "--insecure"),
-    "ca_file": _option(TARGET, "CA certificates to trust."),
-    "connect_timeout": _option(TARGET, "Seconds that a connection may take."),
-    "first_token_timeout": _option(TARGET, "Seconds until the first token."),
-    "silence_timeout": _option(TARGET, "Seconds between tokens."),
-    "request_timeout": _option(TARGET, "Seconds of a whole request."),
-    "speedup": _option(LOAD, "Time of the trace runs so many times as fast."),
-    "request_rate": _option(LOAD, "Requests per second, instead of the trace's instants (or inf)."),
-    "burstiness": _option(LOAD, "Shape of --request-rate's gaps: 1 Poisson, less is burstier."),
-    "concurrency": _option(LOAD, "A fixed number of requests in flight, instead of instants."),
-    "duration": _option(LOAD, "Seconds of counted arrivals; they follow the warm-up."),
-    "warmup": _option(LOAD, "Seconds whose requests are sent, not counted."),
-    "drain_timeout": _option(LOAD, "Seconds that the last answers may take; then they are cut."),
-    "request_count": _option(LOAD, "At most so many requests.", "--request-count", "-n"),
-    "max_context": _option(LOAD, "Cut lengths to a model's context (tokens)."),
-    "open_loop": _option(LOAD, "Send later turns by their timestamps, too.", "--open-loop"),
-    "retries": _option(LOAD, "Tries after a refused, limited or failed one; each is a row."),
-    "leave": _option(LOAD, "Share of users who leave in mid-answer (0 to 1)."),
-    "skip_bad_rows": _option(LOAD, "Count unusable rows instead of refusing them.", "--skip-bad-rows"),
-    "keep_ticks": _option(LOAD, "Leave a coarse clock's ticks as they are.", "--keep-ticks"),
-    "seed": _option(LOAD, "Of every random draw."),
-    "salt": _option(LOAD, "Keeps prompts out of caches of earlier runs: auto, none, or a text."),
-    "wait_ready": _option(TARGET, "Wait so long for the endpoint to accept connections (90s, 10m)."),
-    "probe": _option(TARGET, "Look at each endpoint with one request before the run.", "--probe/--no-probe"),
-    "out": _option(OUTCOME, "Folder of the run (runs/NAME-TIME unless given)."),
-    "report": _option(OUTCOME, "Write report.html (or later: phaseload report).", "--report/--no-report"),
-    "json": _option(OUTCOME, "Print the summary as JSON on stdout.", "--json"),
-    "prompts": _option(ANSWERS, "A JSONL file of your own texts: prompts take their words from it."),
-    "tokenizer": _option(ANSWERS, "A tokenizer.json: prompts exact in its tokens, answers counted in them."),
-    "token_ids": _option(ANSWERS, "Send prompts as token ids below this (completions endpoints)."),
-    "ignore_eos": _option(ANSWERS, "Ask for answers of exactly the trace's length.", "--ignore-eos/--heed-eos"),
-    "extra_body": _option(ANSWERS, "JSON object merged into each request."),
-    "slo": _option(OUTCOME, 'A gate, repeatable: "ttft p99 < 800ms".'),
-    "goodput": _option(OUTCOME, 'Objectives in ms, repeatable: "ttft:800 tpot:40".'),
-    "processes": _option(LOCUST, "Worker processes on this machine."),
-    "master": _option(LOCUST, "Lead workers of other machines.", "--master"),
-    "expect_workers": _option(LOCUST, "Workers that a master waits for."),
-    "master_bind_host": _option(LOCUST, "Address at which a master listens."),
-    "master_bind_port": _option(LOCUST, "Port at which a master listens."),
-    "worker": _option(LOCUST, "Work for a master; it has the plan.", "--worker"),
-    "master_host": _option(LOCUST, "The worker's master."),
-    "master_port": _option(LOCUST, "Its port."),
-    "web_port": _option(LOCUST, "Wait to be started from Locust's web page at this port."),
+    "model": option(TARGET, "Model name to ask for.", "--model", "-m"),
+    "endpoint_type": option(TARGET, "Wire format: chat, groq, dynamo, ..., a TOML file of your own, or auto."),
+    "api_key_env": option(TARGET, "Name of the environment variable that holds the API key."),
+    "api_key_file": option(TARGET, "File that holds the API key."),
+    "header": option(TARGET, "KEY:VALUE, repeatable; ${VAR} comes from the environment.", "--header", "-H"),
+    "insecure": option(TARGET, "Don't verify certificates.", "--insecure"),
+    "ca_file": option(TARGET, "CA certificates to trust."),
+    "connect_timeout": option(TARGET, "Seconds that a connection may take."),
+    "first_token_timeout": option(TARGET, "Seconds until the first token."),
+    "silence_timeout": option(TARGET, "Seconds between tokens."),
+    "request_timeout": option(TARGET, "Seconds of a whole request."),
+    "speedup": option(LOAD, "Time of the trace runs so many times as fast."),
+    "request_rate": option(LOAD, "Requests per second, instead of the trace's instants (or inf)."),
+    "burstiness": option(LOAD, "Shape of --request-rate's gaps: 1 Poisson, less is burstier."),
+    "concurrency": option(LOAD, "A fixed number of requests in flight, instead of instants."),
+    "duration": option(LOAD, "Seconds of counted arrivals; they follow the warm-up."),
+    "warmup": option(LOAD, "Seconds whose requests are sent, not counted."),
+    "drain_timeout": option(LOAD, "Seconds that the last answers may take; then they are cut."),
+    "request_count": option(LOAD, "At most so many requests.", "--request-count", "-n"),
+    "max_context": option(LOAD, "Cut lengths to a model's context (tokens)."),
+    "open_loop": option(LOAD, "Send later turns by their timestamps, too.", "--open-loop"),
+    "retries": option(LOAD, "Tries after a refused, limited or failed one; each is a row."),
+    "leave": option(LOAD, "Share of users who leave in mid-answer (0 to 1)."),
+    "skip_bad_rows": option(LOAD, "Count unusable rows instead of refusing them.", "--skip-bad-rows"),
+    "keep_ticks": option(LOAD, "Leave a coarse clock's ticks as they are.", "--keep-ticks"),
+    "seed": option(LOAD, "Of every random draw."),
+    "salt": option(LOAD, "Keeps prompts out of caches of earlier runs: auto, none, or a text."),
+    "wait_ready": option(TARGET, "Wait so long for the endpoint to accept connections (90s, 10m)."),
+    "probe": option(TARGET, "Look at each endpoint with one request before the run.", "--probe/--no-probe"),
+    "out": option(OUTCOME, "Folder of the run (runs/NAME-TIME unless given)."),
+    "report": option(OUTCOME, "Write report.html (or later: phaseload report).", "--report/--no-report"),
+    "json": option(OUTCOME, "Print the summary as JSON on stdout.", "--json"),
+    "prompts": option(ANSWERS, "A JSONL file of your own texts: prompts take their words from it."),
+    "tokenizer": option(ANSWERS, "A tokenizer.json: prompts exact in its tokens, answers counted in them."),
+    "token_ids": option(ANSWERS, "Send prompts as token ids below this (completions endpoints)."),
+    "ignore_eos": option(ANSWERS, "Ask for answers of exactly the trace's length.", "--ignore-eos/--heed-eos"),
+    "extra_body": option(ANSWERS, "JSON object merged into each request."),
+    "slo": option(OUTCOME, 'A gate, repeatable: "ttft p99 < 800ms".'),
+    "goodput": option(OUTCOME, 'Objectives in ms, repeatable: "ttft:800 tpot:40".'),
+    "processes": option(LOCUST, "Worker processes on this machine."),
+    "master": option(LOCUST, "Lead workers of other machines.", "--master"),
+    "expect_workers": option(LOCUST, "Workers that a master waits for."),
+    "master_bind_host": option(LOCUST, "Address at which a master listens."),
+    "master_bind_port": option(LOCUST, "Port at which a master listens."),
+    "worker": option(LOCUST, "Work for a master; it has the plan.", "--worker"),
+    "master_host": option(LOCUST, "The worker's master."),
+    "master_port": option(LOCUST, "Its port."),
+    "web_port": option(LOCUST, "Wait to be started from Locust's web page at this port."),
 }
 REMOTE = (
     "master", "expect_workers", "master_bind_host", "master_bind_port", "worker", "master_host", "master_port",
@@ -97,25 +98,30 @@ def print_json(facts: Any) -> None:
     typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
 
 
-def taking(*, omit: Iterable[str] = (), **groups: type) -> Callable[[Command], Command]:
-    """Makes a command take each group as one argument: its fields are options, but for those of `omit` and those that
-    the command declares itself."""
+def taking(*, omit: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Makes the fields of a command's dataclasses its options, but for those of `omit` and those that the command
+    declares itself."""
 
     def decorate(command: Command) -> Command:
         own = signature(command, eval_str=True).parameters
-        chosen = {group: [f for f in fields(kind) if f.name not in {*omit, *own}] for group, kind in groups.items()}
+        kinds: dict[str, Any] = {
+            name: parameter.annotation for name, parameter in own.items() if is_dataclass(parameter.annotation)
+        }
+        groups = {
+            name: [field for field in fields(kind) if field.name not in {*omit, *own}] for name, kind in kinds.items()
+        }
         listed: list[Parameter] = []
         for name, parameter in own.items():
             if name in groups:
-                hints = get_type_hints(groups[name])
-                listed += [_parameter(field, hints[field.name]) for field in chosen[name]]
+                hints = get_type_hints(kinds[name])
+                listed += [_parameter(field, hints[field.name]) for field in groups[name]]
             else:
                 listed.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
 
         def run(**given: Any) -> None:
             made = {
-                group: groups[group](**{f.name: given.pop(f.name, _default(f)) for f in chosen[group]})
-                for group in groups
+                name: kinds[name](**{field.name: given.pop(field.name, _default(field)) for field in group})
+                for name, group in groups.items()
             }
             command(**given, **made)
 

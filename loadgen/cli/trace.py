@@ -82,8 +82,8 @@ def convert(
     """
     from traces import transforms
     from traces.errors import InputError
+    from traces.formats.own import write
     from traces.reading import open_trace
-    from traces.writing import write
 
     parts = [
         open_trace(name, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=end) for name in source
@@ -151,9 +151,9 @@ def synth(
         phaseload trace synth azure-conv --rate 20 --duration 600 --seed 1 -o conv20.parquet
     """
     from reports.render.trace_view import trace_text
+    from traces.formats.own import write
     from traces.statistics import describe
     from traces.synthesis.workload import WORKLOADS, load, synthesise
-    from traces.writing import write
 
     if list_ or not name:
         for workload in WORKLOADS:

@@ -11,15 +11,15 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import gevent
-from fastdigest import TDigest
 from gevent.event import Event
 from gevent.queue import Empty, Queue
 
 from reports.store.digests import Digests
+from reports.store.run_json import WorkerFacts
 from targets.clock import realtime_ns
 from targets.scraper import Scraper
 from traces.errors import InputError
@@ -28,9 +28,8 @@ from traces.request import NS_PER_S
 from .. import plan as plans
 from ..plan import Plan
 from . import messages
-from .link import PIECE, boot_id
-from .messages import Final, FromCoordinator, LaneProgress, Message, decode, encode
-from .record import Record, WorkerEnd
+from .messages import PIECE, Final, FromCoordinator, LaneProgress, Message, boot_id, decode, encode
+from .record import Record
 
 LEAD = 300_000_000  # nanoseconds from the announcement of a step to its first instant
 CLAIM = 30.0  # seconds that a worker has to claim its part
@@ -58,25 +57,13 @@ class WorkerState:
     def pending(self) -> bool:
         return self.final is None and not self.lost
 
-
-@dataclass
-class TargetProgress:
-    """Requests of one target so far, and the digests of its TTFT and TPOT (seconds), all workers together."""
-
-    sent: int = 0
-    in_flight: int = 0
-    done: int = 0
-    failed: int = 0
-    ttft: TDigest = field(default_factory=TDigest)
-    tpot: TDigest = field(default_factory=TDigest)
-
-    def add(self, lane: LaneProgress) -> None:
-        self.sent += lane.sent
-        self.in_flight += lane.in_flight
-        self.done += lane.done
-        self.failed += lane.failed
-        self.ttft += TDigest.from_dict(lane.ttft)
-        self.tpot += TDigest.from_dict(lane.tpot)
+    def facts(self) -> WorkerFacts:
+        if self.final is not None:
+            return replace(self.final.worker, lost=self.lost or None)
+        return WorkerFacts(
+            number=self.number, pid=self.pid, host=self.host, rows=0, lost=self.lost, clock_offset_s=None,
+            diagnostics=None,
+        )  # fmt: skip
 
 
 class Coordinator:
@@ -116,14 +103,6 @@ class Coordinator:
             self._send_all(messages.Finish())
             self.over.wait()
 
-    def progress(self) -> dict[str, TargetProgress]:
-        """By target."""
-        total: dict[str, TargetProgress] = {}
-        for worker in self.workers.values():
-            for target, lane in worker.lanes.items():
-                total.setdefault(target, TargetProgress()).add(lane)
-        return total
-
     # The coordinator's greenlet.
 
     def _coordinate(self) -> None:
@@ -134,8 +113,8 @@ class Coordinator:
                 self._advance()
             if self._scraper is not None:
                 self._scraper.stop()
-            ends = [WorkerEnd(w.number, w.pid, w.host, w.final, w.lost) for w in self.workers.values()]
-            self.record.complete(ends, self.digests, self.interrupted)
+            workers = [worker.facts() for worker in self.workers.values()]
+            self.record.complete(workers, self.digests, self.interrupted)
         except Exception:
             log.exception("the run could not be completed")
             self.record.fail()
@@ -224,7 +203,7 @@ class Coordinator:
             case messages.Over():
                 worker.over = message.step
                 self.record.unsent(message.step, message.unsent)
-            case messages.ProgressUpdate():
+            case messages.Progress():
                 worker.lanes = message.lanes
             case messages.Rows():
                 self._write_rows(worker, message)
@@ -242,15 +221,8 @@ class Coordinator:
             self._send(messages.Refused("it has its part already"), worker.client)
             return
         worker.pid, worker.host = claim.pid, claim.host
-        assignment = messages.Assignment(
-            part=worker.number,
-            of=len(self.workers),
-            plan=plans.dumps(self.plan),
-            salt=self.record.salt,
-            folder=str(self.folder.resolve()),
-            secret=self._secret,
-            boot=boot_id(),
-        )
+        part, folder = (worker.number, len(self.workers)), str(self.folder.resolve())
+        assignment = messages.Assignment(*part, self.plan, self.record.salt, folder, self._secret, boot_id())
         self._send(assignment, worker.client)
         if self.interrupted:
             self._send(messages.Finish(), worker.client)

@@ -11,8 +11,8 @@ is none of its business. So a run has one user in each worker process (held by `
 process's `Worker`. The `Coordinator` lives where Locust's own decisions are made: in the master, or in the only process
 of a local run. Both are wired up when Locust fires `init`, in every mode alike.
 
-A process that the library started (`spawn.LocustProcess`) stays for as many runs as its caller has. To Locust it is one
-test, whose users stay too: for each run there is a new coordinator, and each process's user then holds a new worker.
+A process that the library started (`processes.LocustProcess`) stays for as many runs as its caller has. To Locust it is
+one test, whose users stay too: for each run there is a new coordinator, and each process's user holds a new worker.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +38,16 @@ from locust.exception import StopUser
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
 from targets.exchange import Exchange
-from traces.errors import InputError
+from targets.linux import die_with_parent
+from traces.errors import INCOMPLETE, OK, UNUSABLE, InputError
 
 from .. import plan as plans
 from ..plan import Plan
-from ..replays import numbered, prepare
+from ..processes import CHANNEL, RUN
+from ..replays import conclude, numbered, prepare
 from . import user_options
 from .coordinator import Coordinator
-from .endpoints import die_with_parent
-from .finish import INCOMPLETE, OK, UNUSABLE, conclude
 from .progress import Progress
-from .spawn import CHANNEL, RUN
 from .worker import Worker
 
 UP, DOWN = "phaseload_up", "phaseload_down"  # Locust's message types: to the coordinator, to a worker
@@ -67,7 +67,7 @@ class TraceUser(User):  # type: ignore[misc]
 
     @task  # type: ignore[untyped-decorator]
     def replay(self) -> None:
-        for worker in wiring_of(self.environment).runs():
+        for worker in self.environment.phaseload.runs():
             self.worker = worker
             worker.done.wait()
         while True:  # the shape ends the run; a task that returned would be run again
@@ -102,7 +102,7 @@ class Wiring:
             os.close(int(os.environ[CHANNEL]))  # the caller must see when the leading process ends
         if not isinstance(self.runner, MasterRunner):
             self.runner.register_message(DOWN, self._to_worker)
-            self.runner.register_message(NEXT, self._on_next)
+            self.runner.register_message(NEXT, lambda **_: self.next_run.set())
             if self.forked:
                 die_with_parent()  # or it would go on sending for a minute after its master was killed
         environment.events.quitting.add_listener(self._quitting)
@@ -112,13 +112,10 @@ class Wiring:
 
     def _lead(self) -> None:
         self.runner.register_message(UP, self._to_coordinator)
-        shape = ReplayShape(self.user, self._worker_count, self._is_over)
-        shape.runner = self.runner
-        self.environment.shape_class = shape
-        hooks = self.environment.events
-        hooks.test_start.add_listener(self._begin)
-        hooks.test_stopping.add_listener(self._end)
-        hooks.test_stop.add_listener(self._conclude)
+        self.environment.shape_class = ReplayShape(self)
+        self.environment.events.test_start.add_listener(self._begin)
+        self.environment.events.test_stopping.add_listener(self._end)
+        self.environment.events.test_stop.add_listener(self._conclude)
 
     # The worker's side.
 
@@ -131,20 +128,13 @@ class Wiring:
             self.next_run.clear()
             yield self._claim()
 
-    def _on_next(self, environment: Any, msg: Any) -> None:
-        self.next_run.set()
-
     def _claim(self) -> Worker:
         """This process's worker, for the one user that may have it."""
         if self.worker is not None and not self.worker.done.is_set():
             log.error("a second user in this process is refused: its share of the trace would be sent twice")
             raise StopUser
-        self.worker = Worker(self._post, self._fire)
-        self.worker.start()
+        self.worker = Worker(partial(self.runner.send_message, UP), self._fire)
         return self.worker
-
-    def _post(self, message: dict[str, object]) -> None:
-        self.runner.send_message(UP, message)
 
     def _to_worker(self, environment: Any, msg: Any) -> None:
         if self.worker is not None:
@@ -153,22 +143,17 @@ class Wiring:
     def _fire(self, exchange: Exchange) -> None:
         """Locust's own tables: the whole exchange, and TTFT and TPOT as rows of their own (milliseconds)."""
         error = None if exchange.ok else f"{exchange.outcome} {exchange.status or ''}".strip()
-        rows = (("POST", exchange.e2e), ("TTFT", exchange.ttft), ("TPOT", exchange.tpot))
-        for kind, seconds in rows:
-            if seconds is None and error is None:
-                continue  # an answer of one token has no TPOT
-            self.environment.events.request.fire(
-                request_type=kind,
-                name=exchange.target,
-                response_time=None if seconds is None else seconds * 1e3,
-                response_length=exchange.bytes_received,
-                exception=error,
-                context={},
-            )
+        facts = {
+            "name": exchange.target, "response_length": exchange.bytes_received, "exception": error, "context": {},
+        }  # fmt: skip
+        for kind, seconds in (("POST", exchange.e2e), ("TTFT", exchange.ttft), ("TPOT", exchange.tpot)):
+            if seconds is not None or error is not None:  # an answer of one token has no TPOT
+                milliseconds = None if seconds is None else seconds * 1e3
+                self.environment.events.request.fire(request_type=kind, response_time=milliseconds, **facts)
 
     # The coordinator's side.
 
-    def _worker_count(self) -> int:
+    def worker_count(self) -> int:
         if self.coordinator is not None and not self.coordinator.over.is_set():
             return len(self.coordinator.workers)
         return len(self._clients())
@@ -184,7 +169,7 @@ class Wiring:
             return True
         return client in self.runner.clients and self.runner.clients[client].state != STATE_MISSING
 
-    def _is_over(self) -> bool:
+    def is_over(self) -> bool:
         if self.serving:
             return self.exit_code is not None
         return self.exit_code == UNUSABLE or (self.coordinator is not None and self.coordinator.over.is_set())
@@ -194,9 +179,6 @@ class Wiring:
             self.early.append(msg)  # while the run is planned
         else:
             self.coordinator.deliver(msg.node_id, msg.data)
-
-    def _send(self, message: dict[str, object], client: str) -> None:
-        self.runner.send_message(DOWN, message, client)
 
     def _begin(self, **_: Any) -> None:
         """Locust starts: by the command line, by the button of the web page, or for a caller's runs."""
@@ -220,7 +202,7 @@ class Wiring:
         self._coordinate(folder, plan)
 
     def _serve(self) -> None:
-        """Records a caller's runs, one after the other, until the caller has no more; see `spawn.LocustProcess`."""
+        """Records a caller's runs, one after the other, until the caller has no more; see `processes.LocustProcess`."""
         folders: Queue[Path | None] = Queue()
         channel = socket.socket(fileno=int(os.environ[CHANNEL]))
         gevent.spawn(self._listen, channel, folders)
@@ -254,19 +236,18 @@ class Wiring:
         return ""
 
     def _coordinate(self, folder: Path, plan: Plan) -> Coordinator:
-        self.coordinator = Coordinator(folder, plan, self._clients(), self._send, self._alive)
-        while self.early:
-            msg = self.early.pop(0)
+        send = partial(self.runner.send_message, DOWN)
+        self.coordinator = Coordinator(folder, plan, self._clients(), send, self._alive)
+        for msg in self.early:
             self.coordinator.deliver(msg.node_id, msg.data)
+        self.early.clear()
         self.progress = Progress(self.coordinator)
-        self.progress.start()
         return self.coordinator
 
     def _run_folder(self) -> Path:
         """The planned folder for the first run, a copy of its plan for each later one."""
         if self.folder is None:
-            target = self.options.target(self.environment.host)
-            options = self.options
+            options, target = self.options, self.options.target(self.environment.host)
             self.folder = prepare(options.trace, target, options.load, options.run, len(self._clients()))
         if not (self.folder / "run.json").exists():
             return self.folder
@@ -350,13 +331,6 @@ def _kill(code: int) -> None:
     os._exit(code)
 
 
-_wirings: dict[int, Wiring] = {}
-
-
-def wiring_of(environment: Any) -> Wiring:
-    return _wirings[id(environment)]
-
-
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def wire(environment: Any, **_: Any) -> None:
     """Ties this process in, if its Locust file has a TraceUser."""
@@ -365,23 +339,23 @@ def wire(environment: Any, **_: Any) -> None:
         if len(users) > 1:
             raise InputError("only one TraceUser can run at a time", where=", ".join(user.__name__ for user in users))
         if users:
-            _wirings[id(environment)] = Wiring(environment, users[0])
+            environment.phaseload = Wiring(environment, users[0])
     except InputError as error:
         sys.stderr.write(f"phaseload: {error}\n")
         sys.exit(UNUSABLE)
 
 
 class ReplayShape(LoadTestShape):  # type: ignore[misc]
-    """`workers()` says how many processes take part, `over()` whether the run has ended."""
+    """A user in each process that takes part, until the run has ended."""
 
     abstract = True
 
-    def __init__(self, user: type[User], workers: Callable[[], int], over: Callable[[], bool]) -> None:
+    def __init__(self, wiring: Wiring) -> None:
         super().__init__()
-        self._user, self._workers, self._over = user, workers, over
+        self.runner, self._wiring = wiring.runner, wiring
 
     def tick(self) -> tuple[int, float, list[type[User]] | None] | None:
-        if self._over():
+        if self._wiring.is_over():
             return None
-        workers = self._workers()
-        return workers, max(1, workers), [self._user]
+        workers = self._wiring.worker_count()
+        return workers, max(1, workers), [self._wiring.user]

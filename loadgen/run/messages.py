@@ -1,29 +1,48 @@
-"""What coordinator and workers send each other, a frozen dataclass a message; `worker` explains when each is sent.
+"""What coordinator and workers send each other, a frozen dataclass a message, and a worker's end of the link.
 
 `encode` gives a message as the dict that goes through Locust's own channel (msgpack, or as it is in a local run),
-`decode` the message again. Instants are nanoseconds: `origin` and `now` of CLOCK_REALTIME, others from the run's start.
+`decode` the message again; `worker` explains when each is sent. Instants are nanoseconds: `origin` and `now` of
+CLOCK_REALTIME, others from the run's start.
+
+Locust's channel may lose a message when a worker reconnects, so what must arrive is sent again until it is
+acknowledged. Files travel in pieces, and only between machines: on one machine all use the run's folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar, get_args
 
-from reports.store.digests import DigestState, GroupDigests
-from targets.client.diagnostics import Diagnostics
+from gevent.queue import Empty, Queue
+
+from reports.store.digests import DigestState, MetricDigest
+from reports.store.run_json import WorkerFacts
+from targets.clock import monotonic_ns, realtime_ns
 from traces.errors import InputError
 from traces.typed_json import from_plain, to_plain
+
+from ..plan import Plan
+
+PIECE = 512 * 1024  # bytes of a file in one message
+PATIENCE_S = 3.0  # until a message that must arrive is sent again
+TRIES = 10
+PINGS = 8
 
 # From a worker.
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A process asks for its part of the run. `boot`: see `link.boot_id`."""
+    """A process asks for its part of the run."""
 
     pid: int
     host: str
-    boot: str
+    boot: str  # see `boot_id`
 
 
 @dataclass(frozen=True)
@@ -46,15 +65,15 @@ class Ready:
 
 @dataclass(frozen=True)
 class Over:
-    """The worker has finished a step. `unsent`: planned requests of each target that weren't due before its end."""
+    """The worker has finished a step."""
 
     step: int
-    unsent: dict[str, int]
+    unsent: dict[str, int]  # planned requests of each target that weren't due before the step's end
 
 
 @dataclass(frozen=True)
 class LaneProgress:
-    """Requests of one target in one worker so far; `ttft` and `tpot` are t-digests."""
+    """Requests of one target in one worker so far."""
 
     sent: int
     in_flight: int
@@ -65,7 +84,7 @@ class LaneProgress:
 
 
 @dataclass(frozen=True)
-class ProgressUpdate:
+class Progress:
     lanes: dict[str, LaneProgress]  # by target
 
 
@@ -81,15 +100,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Final:
-    """A worker's totals; `early`: it was stopped before the plan's end. Sent again until it is acknowledged."""
+    """What a worker did; `early`: it was stopped before the plan's end. Sent again until it is acknowledged."""
 
-    rows: int
+    worker: WorkerFacts
     early: bool
-    digests: tuple[GroupDigests, ...]
-    counts: dict[str, int]
-    diagnostics: Diagnostics | None
-    clock_offset_s: float
-    clock_offset_error_s: float
+    digests: tuple[MetricDigest, ...]
     sequence: int = 0
 
 
@@ -108,7 +123,7 @@ class Assignment:
 
     part: int
     of: int
-    plan: bytes  # plan.json
+    plan: Plan
     salt: str
     folder: str
     secret: str
@@ -153,21 +168,16 @@ class Finish:
     """The run ends early."""
 
 
-FromWorker = Claim | Ping | Fetch | Ready | Over | ProgressUpdate | Rows | Final | Failed
+FromWorker = Claim | Ping | Fetch | Ready | Over | Progress | Rows | Final | Failed
 FromCoordinator = Assignment | Refused | Pong | Piece | Go | Ack | Finish
 Message = FromWorker | FromCoordinator
 
-KINDS: dict[str, type[Message]] = {
-    "claim": Claim, "ping": Ping, "fetch": Fetch, "ready": Ready, "over": Over, "progress": ProgressUpdate,
-    "rows": Rows, "final": Final, "failed": Failed,
-    "assignment": Assignment, "refused": Refused, "pong": Pong, "piece": Piece, "go": Go, "ack": Ack, "finish": Finish,
-}  # fmt: skip
-_NAMES = {kind: name for name, kind in KINDS.items()}
+KINDS: dict[str, type[Message]] = {kind.__name__.lower(): kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> dict[str, object]:
     """The message as a dict of plain values and bytes."""
-    return {"kind": _NAMES[type(message)], **to_plain(message)}
+    return {"kind": type(message).__name__.lower(), **to_plain(message)}
 
 
 def decode(raw: Mapping[str, object]) -> Message:
@@ -176,5 +186,141 @@ def decode(raw: Mapping[str, object]) -> Message:
     name = str(fields.pop("kind", None))
     if name not in KINDS:
         raise InputError("this version doesn't know such a message", where=repr(name))
-    message: Message = from_plain(KINDS[name], fields, f"message {name!r}")
-    return message
+    return from_plain(KINDS[name], fields, f"message {name!r}")
+
+
+M = TypeVar("M", bound=Message)
+
+
+class RefusedError(Exception):
+    """The coordinator has no part of the run for this process."""
+
+
+class Link:
+    """`send(dict)` puts a message on Locust's channel."""
+
+    def __init__(self, send: Callable[[dict[str, object]], None]) -> None:
+        self.finishing = False  # the run ends early: nothing but acknowledgements is waited for
+        self._send = send
+        self._inbox: Queue[Message | InputError] = Queue()
+        self._sequence = 0
+
+    def deliver(self, raw: Mapping[str, object]) -> Message | None:
+        """Takes in what the coordinator sent, and returns it. Never blocks."""
+        try:
+            message: Message | InputError = decode(raw)
+        except InputError as error:
+            message = error
+        self._inbox.put(message)
+        return None if isinstance(message, InputError) else message
+
+    def finish(self) -> None:
+        """Ends all waiting. Never blocks."""
+        self.finishing = True
+        self._inbox.put(Finish())
+
+    def post(self, message: FromWorker) -> None:
+        self._send(encode(message))
+
+    def claim(self) -> Assignment:
+        """This process's part of the run. Raises RefusedError where there is none."""
+        self.post(Claim(os.getpid(), platform.node(), boot_id()))
+        while True:
+            message = self._next(None)
+            if isinstance(message, Assignment):
+                return message
+            if isinstance(message, Refused):
+                raise RefusedError(message.why)
+            if self.finishing:
+                raise RefusedError("the run has ended")
+
+    def expect(self, kind: type[M], timeout: float | None = None, **values: object) -> M | None:
+        """The next message of that kind with those values; None when the run is to finish or the time (s) is over.
+        Other messages are dropped."""
+        limit = None if timeout is None else time.monotonic() + timeout
+        while not self.finishing or kind is Ack:
+            try:
+                message = self._next(None if limit is None else max(0.0, limit - time.monotonic()))
+            except Empty:
+                return None
+            if isinstance(message, kind) and all(getattr(message, name) == values[name] for name in values):
+                return message
+        return None
+
+    def _next(self, timeout: float | None) -> Message:
+        message = self._inbox.get(timeout=timeout)
+        if isinstance(message, InputError):
+            raise message
+        return message
+
+    def post_surely(self, message: Rows | Final) -> bool:
+        """Numbers the message and sends it until it is acknowledged. False where it never was."""
+        self._sequence += 1
+        numbered = replace(message, sequence=self._sequence)
+        for _ in range(TRIES):
+            self.post(numbered)
+            if self.expect(Ack, PATIENCE_S, sequence=self._sequence) is not None:
+                return True
+        return False
+
+    def clock_offset(self, boot: str) -> tuple[int, int]:
+        """(this clock - the coordinator's, its error bound), ns: from the fastest of a few round trips.
+
+        `boot`: the coordinator's boot_id; on one machine the clock is the same one: offset and error are 0.
+        """
+        if boot == boot_id():
+            return 0, 0
+        trips: list[tuple[int, int]] = []  # duration, offset
+        for number in range(PINGS):
+            sent = monotonic_ns()
+            self.post(Ping(number))
+            pong = self.expect(Pong, PATIENCE_S, number=number)
+            if pong is not None:
+                trip = monotonic_ns() - sent
+                trips.append((trip, realtime_ns() - trip // 2 - pong.now))
+        if not trips:
+            raise InputError("the master doesn't answer", remedy="check the network between master and workers")
+        trip, offset = min(trips)
+        return offset, trip // 2
+
+    def fetch(self, file: str, folder: Path) -> Path:
+        """A file of the run's folder, as a file of this machine: fetched into `folder` where it isn't there."""
+        path = folder / file
+        if path.exists():
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as out:
+            more = True
+            while more:
+                self.post(Fetch(file, out.tell()))
+                piece = self.expect(Piece, PATIENCE_S * TRIES, file=file, at=out.tell())
+                if piece is None:
+                    raise InputError("the master didn't send the trace", where=file)
+                out.write(piece.data)
+                more = piece.more
+        partial.rename(path)
+        return path
+
+    def send_rows(self, path: Path) -> None:
+        """A row file, in pieces."""
+        with path.open("rb") as source:
+            while data := source.read(PIECE):
+                at = source.tell() - len(data)
+                self.post_surely(Rows(path.name, at, data))
+
+
+def is_shared(assignment: Assignment) -> bool:
+    """Is the run's folder this machine's as well? A secret in it proves it."""
+    try:
+        return (Path(assignment.folder) / ".shared").read_text() == assignment.secret
+    except OSError:
+        return False
+
+
+def boot_id() -> str:
+    """Names this machine since its last start: processes with the same one share a clock."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return f"{platform.node()}-{os.getppid()}"

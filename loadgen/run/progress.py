@@ -11,23 +11,22 @@ import sys
 import gevent
 from fastdigest import TDigest
 
-from .coordinator import Coordinator, TargetProgress
+from reports.store.digests import DigestState
+
+from .coordinator import Coordinator
+from .messages import LaneProgress
 
 PERIOD = 0.5  # seconds
 CLEAR, UP = "\x1b[J", "\x1b[{}A"
 
 
 class Progress:
-    """Shows a coordinator's progress on stderr until it is stopped."""
+    """Shows a coordinator's progress on stderr from now on, until it is stopped."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
         self._shown = 0  # lines on the terminal
-        self._greenlet: gevent.Greenlet[..., None] | None = None
-
-    def start(self) -> None:
-        if sys.stderr.isatty():
-            self._greenlet = gevent.spawn(self._show)
+        self._greenlet = gevent.spawn(self._show) if sys.stderr.isatty() else None
 
     def stop(self) -> None:
         if self._greenlet is not None:
@@ -54,19 +53,24 @@ def lines(coordinator: Coordinator) -> list[str]:
     step = coordinator.plan.steps[coordinator.step]
     planned = {arm.target.name: arm.requests for arm in step.arms}
     width = max(len("target"), *map(len, planned))
-    progress = coordinator.progress()
+    workers = coordinator.workers.values()
     head = f"{'target':{width}}         sent  in flight    done  failed    TTFT p50    TPOT p50"
     title = f"{coordinator.plan.name}: {step.name}, {step.load}"
-    targets = [_line(name, width, of, progress[name]) for name, of in planned.items() if name in progress]
-    lost = [f"worker {w.number} is lost: {w.lost}; the run is invalid" for w in coordinator.workers.values() if w.lost]
+    lanes = {name: [worker.lanes[name] for worker in workers if name in worker.lanes] for name in planned}
+    targets = [f"{name:{width}}{_totals(lanes[name], of)}" for name, of in planned.items() if lanes[name]]
+    lost = [f"worker {each.number} is lost: {each.lost}; the run is invalid" for each in workers if each.lost]
     return [title, head, *targets, *lost]
 
 
-def _line(name: str, width: int, planned: int, progress: TargetProgress) -> str:
-    sent = f"{progress.sent}/{planned}"
-    counts = f"{sent:>13} {progress.in_flight:10} {progress.done:7} {progress.failed:7}"
-    return f"{name:{width}}{counts} {_milliseconds(progress.ttft)} {_milliseconds(progress.tpot)}"
+def _totals(lanes: list[LaneProgress], planned: int) -> str:
+    """The columns of one target, all workers together."""
+    sent, in_flight, done, failed = (
+        sum(getattr(lane, count) for lane in lanes) for count in ("sent", "in_flight", "done", "failed")
+    )
+    medians = f"{_median([lane.ttft for lane in lanes])} {_median([lane.tpot for lane in lanes])}"
+    return f"{f'{sent}/{planned}':>13} {in_flight:10} {done:7} {failed:7} {medians}"
 
 
-def _milliseconds(digest: TDigest) -> str:
+def _median(digests: list[DigestState]) -> str:
+    digest = sum((TDigest.from_dict(state) for state in digests), TDigest())
     return f"{'-':>11}" if digest.is_empty() else f"{digest.quantile(0.5) * 1e3:8.1f} ms"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,20 +21,8 @@ from traces.transforms import part_of
 from .. import plan as plans
 from ..certificate import machine_facts, versions
 from ..plan import Plan
-from .messages import Final
 
 LISTED = 1000  # missing requests that are named by index; all of them are counted
-
-
-@dataclass(frozen=True)
-class WorkerEnd:
-    """How a worker ended: `final` None: it handed nothing over; `lost`: why it is gone, or ""."""
-
-    number: int
-    pid: int
-    host: str
-    final: Final | None
-    lost: str
 
 
 class Record:
@@ -43,48 +31,22 @@ class Record:
     def __init__(self, folder: Path, plan: Plan, workers: int) -> None:
         self.folder, self.plan, self.workers = folder, plan, workers
         self.salt = f"{plan.name}-{secrets.token_hex(4)}" if plan.salt == "auto" else plan.salt
+        targets = tuple(run_json.target_facts(target, plan.embedded.get(target.name)) for target in plan.targets)
         self.facts = RunFacts(
-            name=folder.name,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            version=version("phaseload"),
-            seed=plan.seed,
-            salt=self.salt,
-            prompts=plan.prompts,
-            slo=plan.slo,
-            goodput=plan.goodput,
-            argv=plan.argv,
-            order=plan.order,
-            json=plan.json,
-            report=plan.report,
-            closing=plan.closing,
-            trace=plan.trace,
-            targets=tuple(run_json.target_facts(target, plan.embedded.get(target.name)) for target in plan.targets),
-            steps=(),
-            workers=(),
-            ended="running",
-            machine=machine_facts(),
-            versions=versions(),
-        )
+            name=folder.name, created=datetime.now(UTC).isoformat(timespec="seconds"), version=version("phaseload"),
+            seed=plan.seed, salt=self.salt, prompts=plan.prompts, slo=plan.slo, goodput=plan.goodput, argv=plan.argv,
+            order=plan.order, json=plan.json, report=plan.report, closing=plan.closing, trace=plan.trace,
+            targets=targets, steps=(), workers=(), ended="running", machine=machine_facts(), versions=versions(),
+        )  # fmt: skip
         self._steps: list[StepFacts] = []
         self._write()
 
     def step_started(self, number: int, start: int, origin: int) -> None:
         """`origin`: the run's start, nanoseconds of CLOCK_REALTIME."""
         step = self.plan.steps[number]
-        planned: Counter[str] = Counter()
-        for arm in step.arms:
-            planned[arm.target.name] += arm.requests
-        started = StepFacts(
-            name=step.name,
-            load=step.load,
-            start=start,
-            window=(start + step.warmup_ns, None if step.end_ns is None else start + step.end_ns),
-            end=None,
-            warmup_s=step.warmup_s,
-            drain_s=step.drain_s,
-            planned=dict(planned),
-        )
-        self._steps.append(started)
+        window = (start + step.warmup_ns, None if step.end_ns is None else start + step.end_ns)
+        planned = {arm.target.name: arm.requests for arm in step.arms}
+        self._steps.append(StepFacts(step.name, step.load, start, window, None, step.warmup_s, step.drain_s, planned))
         self._write(clock=ClockFacts(origin))
 
     def unsent(self, number: int, counts: Mapping[str, int]) -> None:
@@ -101,16 +63,14 @@ class Record:
             self._steps[number] = replace(step, end=at, window=(begin, end or at))
             self._write()
 
-    def complete(self, workers: Sequence[WorkerEnd], digests: Digests, interrupted: bool) -> None:
-        rows = {worker.number: self._rows_of(worker.number) for worker in workers}
-        workers = [replace(worker, lost=worker.lost or _rows_gone(worker, rows[worker.number])) for worker in workers]
+    def complete(self, workers: Iterable[WorkerFacts], digests: Digests, interrupted: bool) -> None:
+        workers = tuple(map(self._checked, workers))
         missing, indices = self._missing([worker.number for worker in workers if worker.lost or interrupted])
         lost = any(worker.lost for worker in workers)
         digests.save(self.folder / "digests.json")
-        finals = [worker.final for worker in workers if worker.final is not None]
-        beyond = [final.diagnostics.beyond_certificate for final in finals if final.diagnostics is not None]
+        beyond = (each.diagnostics.beyond_certificate for each in workers if each.diagnostics is not None)
         self._write(
-            workers=tuple(_worker_facts(worker, rows[worker.number]) for worker in workers),
+            workers=workers,
             certificate_exceeded=next(filter(None, beyond), ""),
             missing=missing,
             missing_requests=tuple(indices),
@@ -125,9 +85,14 @@ class Record:
         self.facts = replace(self.facts, steps=tuple(self._steps), **changes)
         run_json.write(self.folder, self.facts)
 
-    def _rows_of(self, worker: int) -> int:
-        files = (self.folder / plans.ROWS).glob(f"{worker}-*.parquet")
-        return sum(pq.read_metadata(path).num_rows for path in files)
+    def _row_files(self, worker: int) -> Iterator[Path]:
+        return (self.folder / plans.ROWS).glob(f"{worker}-*.parquet")
+
+    def _checked(self, worker: WorkerFacts) -> WorkerFacts:
+        """The worker with as many rows as its files hold: it is lost where they are fewer than it has written."""
+        rows = sum(pq.read_metadata(path).num_rows for path in self._row_files(worker.number))
+        gone = worker.rows - rows
+        return replace(worker, rows=rows, lost=worker.lost or (f"{gone} of its rows are gone" if gone > 0 else None))
 
     def _missing(self, workers: Sequence[int]) -> tuple[dict[str, int], list[int]]:
         """What these workers were planned to send and didn't report: by target, and some of them by index."""
@@ -145,26 +110,6 @@ class Record:
         return dict(counts), indices
 
     def _recorded(self, worker: int) -> Iterator[tuple[str, str, int]]:
-        for path in (self.folder / plans.ROWS).glob(f"{worker}-*.parquet"):
+        for path in self._row_files(worker):
             rows = pq.read_table(path, columns=["step", "target", "index"])
             yield from zip(*(rows[name].to_pylist() for name in ("step", "target", "index")), strict=True)
-
-
-def _rows_gone(worker: WorkerEnd, written: int) -> str:
-    gone = 0 if worker.final is None else worker.final.rows - written
-    return f"{gone} of its rows are gone" if gone > 0 else ""
-
-
-def _worker_facts(worker: WorkerEnd, rows: int) -> WorkerFacts:
-    final = worker.final
-    return WorkerFacts(
-        number=worker.number,
-        pid=worker.pid,
-        host=worker.host,
-        rows=rows,
-        lost=worker.lost or None,
-        clock_offset_s=None if final is None else final.clock_offset_s,
-        clock_offset_error_s=None if final is None else final.clock_offset_error_s,
-        counts={} if final is None else final.counts,
-        diagnostics=None if final is None else final.diagnostics,
-    )

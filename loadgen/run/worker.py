@@ -16,6 +16,9 @@ are handed over. It exchanges a few small messages with the coordinator (see `me
 from __future__ import annotations
 
 import gc
+import logging
+import os
+import platform
 import sys
 import tempfile
 from collections import Counter, defaultdict
@@ -25,9 +28,11 @@ from pathlib import Path
 import gevent
 from fastdigest import TDigest
 from gevent.event import Event
+from gevent.queue import Queue
 
 from reports.store.digests import Digests
 from reports.store.row_files import Writer
+from reports.store.run_json import WorkerFacts
 from targets.client.diagnostics import Diagnostics
 from targets.client.http_client import diagnostics
 from targets.clock import Clock
@@ -38,22 +43,23 @@ from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.request import NS_PER_S
 from traces.transforms import part_of
+from traces.words import counter
 
 from .. import certificate
 from .. import plan as plans
 from ..plan import Arm, Plan, Step
-from . import link
+from . import messages
 from .dispatcher import Dispatcher, Lane
-from .link import Link, RefusedError
-from .messages import Assignment, Failed, Final, Finish, Go, LaneProgress, Over, ProgressUpdate, Ready
+from .messages import Assignment, Failed, Final, Finish, Go, LaneProgress, Link, Over, Progress, Ready, RefusedError
 from .prompt_buffer import PromptBuffer
 from .schedule import Schedule, share
-from .token_counting import TokenCounting
 
 FLUSH = 2.0  # seconds between flushes: what kill -9 loses at most
 PROGRESS = 1.0
 SWITCH = 1e-4  # seconds that a thread which writes rows may keep the interpreter from the dispatcher
 LIVE_CENTROIDS = 50
+
+log = logging.getLogger("phaseload")
 
 
 class Worker:
@@ -72,9 +78,6 @@ class Worker:
         self._counts: Counter[str] = Counter()
         self._diagnostics: Diagnostics | None = None
         self._writer: Writer | None = None
-        self._greenlet: gevent.Greenlet[..., None] | None = None
-
-    def start(self) -> None:
         self._greenlet = gevent.spawn(self._run)
 
     def deliver(self, raw: Mapping[str, object]) -> None:
@@ -104,19 +107,19 @@ class Worker:
     def _work(self) -> None:
         sys.setswitchinterval(SWITCH)
         assignment = self._link.claim()
-        plan = plans.loads(assignment.plan)
+        plan = assignment.plan
         self._corpus = None if plan.prompts is None else corpora.expected(plan.prompts)
         self._offset, error = self._link.clock_offset(assignment.boot)
         with tempfile.TemporaryDirectory(prefix="phaseload-") as spare:
-            shared = link.is_shared(assignment)
+            shared = messages.is_shared(assignment)
             self._folder = Path(assignment.folder) if shared else Path(spare)
             self._writer = Writer(self._folder, assignment.part)
-            flusher = gevent.spawn(self._flush_often)
+            flusher = gevent.spawn(_often, FLUSH, self._flush)
             for number, step in enumerate(plan.steps):
                 if not self._link.finishing:
                     self._step(plan, number, step, assignment)
             flusher.kill()
-            self._hand_over(self._offset / NS_PER_S, error / NS_PER_S, shared=shared)
+            self._hand_over(assignment.part, error, shared=shared)
 
     def _step(self, plan: Plan, number: int, step: Step, assignment: Assignment) -> None:
         prepared = [self._prepare(plan, step, arm, assignment) for arm in step.arms]
@@ -134,7 +137,7 @@ class Worker:
         counting = None if plan.tokenizer is None else TokenCounting(plan.tokenizer, self._record)
         record = self._record if counting is None else counting.put
         self._dispatcher = Dispatcher(step, self._lanes, clock, go.start, record, plan.seed)
-        reporter = gevent.spawn(self._report_often)
+        reporter = gevent.spawn(_often, PROGRESS, self._report)
         for lane in self._lanes:
             lane.prompts.start(self._dispatcher.idle)
         if self._link.finishing:
@@ -179,48 +182,64 @@ class Worker:
 
     # Rows and progress, while it runs.
 
-    def _flush_often(self) -> None:
-        while True:
-            gevent.sleep(FLUSH)
-            self._flush()
-
     def _flush(self) -> None:
         assert self._writer is not None
         gevent.get_hub().threadpool.apply(self._writer.flush)
 
-    def _report_often(self) -> None:
-        while True:
-            gevent.sleep(PROGRESS)
-            self._report()
-
     def _report(self) -> None:
-        lanes = {
-            lane.arm.target.name: LaneProgress(
-                sent=lane.schedule.sent,
-                in_flight=lane.schedule.in_flight,
-                done=lane.done,
-                failed=lane.failed,
-                **{metric: digest.to_dict() for metric, digest in self._live[lane.arm.target.name].items()},
-            )
-            for lane in self._lanes
-        }
-        self._link.post(ProgressUpdate(lanes))
+        lanes = {}
+        for lane in self._lanes:
+            live = {metric: digest.to_dict() for metric, digest in self._live[lane.arm.target.name].items()}
+            sent, in_flight = lane.schedule.sent, lane.schedule.in_flight
+            lanes[lane.arm.target.name] = LaneProgress(sent, in_flight, lane.done, lane.failed, **live)
+        self._link.post(Progress(lanes))
 
-    def _hand_over(self, clock_offset_s: float, clock_offset_error_s: float, *, shared: bool) -> None:
+    def _hand_over(self, number: int, offset_error: int, *, shared: bool) -> None:
         assert self._writer is not None
         self._flush()
-        rows = self._writer.rows
         if not shared:
             for path in sorted((self._folder / plans.ROWS).glob("*.parquet")):
                 self._link.send_rows(path)
-        self._link.post_surely(
-            Final(
-                rows=rows,
-                early=self._link.finishing,
-                digests=self._digests.state(),
-                counts=dict(self._counts),
-                diagnostics=self._diagnostics,
-                clock_offset_s=clock_offset_s,
-                clock_offset_error_s=clock_offset_error_s,
-            )
-        )
+        facts = WorkerFacts(
+            number=number, pid=os.getpid(), host=platform.node(), rows=self._writer.rows, lost=None,
+            clock_offset_s=self._offset / NS_PER_S, clock_offset_error_s=offset_error / NS_PER_S,
+            counts=dict(self._counts), diagnostics=self._diagnostics,
+        )  # fmt: skip
+        self._link.post_surely(Final(facts, self._link.finishing, self._digests.state()))
+
+
+def _often(period_s: float, act: Callable[[], None]) -> None:
+    while True:
+        gevent.sleep(period_s)
+        act()
+
+
+class TokenCounting:
+    """Answers' tokens by a local tokenizer.json, in a native thread, before their rows are recorded.
+
+    Vendors count tokens each in their own way, and some don't count: what this counts is the same for all targets. An
+    exchange that is over waits here while others go on; the text is forgotten once it is counted. `record(exchange)` is
+    called for each exchange that was put, in their order.
+    """
+
+    def __init__(self, tokenizer: str, record: Callable[[Exchange], None]) -> None:
+        self._count, self._record = counter(tokenizer), record
+        self._queue: Queue[Exchange | None] = Queue()
+        self._greenlet = gevent.spawn(self._work)
+        self.put = self._queue.put
+
+    def close(self) -> None:
+        """Returns when all are counted and recorded."""
+        self._queue.put(None)
+        self._greenlet.join()
+
+    def _work(self) -> None:
+        pool = gevent.get_hub().threadpool
+        while (exchange := self._queue.get()) is not None:
+            text = exchange.take_text()
+            if text is not None:
+                try:
+                    exchange.tokenizer_output = pool.apply(self._count, (text,))
+                except Exception:  # a text that the tokenizer can't take must not cost the row
+                    log.exception("the answer of request %d was not counted", exchange.index)
+            self._record(exchange)

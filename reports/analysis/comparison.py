@@ -136,12 +136,9 @@ def of_runs(before: Run, after: Run) -> list[Comparison]:
         keys = [(a, b) for a in first for b in second if a[1] == b[1]]
     if not keys:
         raise InputError("the runs have no target and load step in common", where=f"{before.folder} and {after.folder}")
-    names = _names(before, after)
+    differ = before.name != after.name
+    names = (before.name, after.name) if differ else (str(before.folder), str(after.folder))
     return [of_pair(first[a], second[b], f"{a[0]} ({names[0]})", f"{b[0]} ({names[1]})", a[1]) for a, b in keys]
-
-
-def _names(before: Run, after: Run) -> tuple[str, str]:
-    return (before.name, after.name) if before.name != after.name else (str(before.folder), str(after.folder))
 
 
 def of_pair(base: pd.DataFrame, other: pd.DataFrame, base_name: str, other_name: str, step: str) -> Comparison:
@@ -192,8 +189,7 @@ def ratios(pairs: pd.DataFrame, metric: str) -> Values:
 def _ratio(pairs: pd.DataFrame, metric: str, base: str, other: str) -> Ratio | None:
     """None where too few pairs have the metric to bound the median."""
     ordered = ratios(pairs, metric)
-    bounds = _bounds(ordered)
-    if bounds is None:
+    if (bounds := _bounds(ordered)) is None:
         return None
     low, high = bounds
     return Ratio(

@@ -74,10 +74,11 @@ def parse(text: str) -> Gate:
             raise _nonsense(text, at, expected)
         return value, at
 
-    name, at = take("word", "a metric: " + ", ".join(UNITS))
+    metrics = "a metric: " + ", ".join(UNITS)
+    name, at = take("word", metrics)
     metric = ALIASES.get(name.lower(), name.lower())
     if metric not in UNITS:
-        raise _nonsense(text, at, "a metric: " + ", ".join(UNITS))
+        raise _nonsense(text, at, metrics)
     statistic = ""
     if metric in LATENCIES:
         statistic, at = take("word", "a statistic: p50, p99, p99.9, mean or max")

@@ -71,21 +71,14 @@ def decide(gates: Iterable[Gate], samples: Mapping[Key, Sample], reasons: Sequen
     invalid, no target that it concerns passes or fails. InputError where a gate concerns none."""
     verdicts = []
     for gate in gates:
-        concerned = [sample for sample in samples.values() if _concerns(gate, sample)]
+        concerned = [s for s in samples.values() if gate.target in ("", s.target) and gate.step in ("", s.step)]
         if not concerned:
             there = ", ".join(f"{target}@{step}" if step else target for target, step in samples)
             raise InputError("no such target or step in this run", where=gate.text, remedy=f"there are {there}")
         verdicts += [verdict(gate, sample) for sample in concerned]
     blamed = {reason.target for reason in reasons if reason.status is Status.INVALID}
     whole = not blamed <= {target for target, _ in samples}  # no target is named, or one that left no rows to judge
-    return [
-        replace(decided, decision=Decision.INVALID) if whole or decided.target in blamed else decided
-        for decided in verdicts
-    ]
-
-
-def _concerns(gate: Gate, sample: Sample) -> bool:
-    return gate.target in ("", sample.target) and gate.step in ("", sample.step)
+    return [replace(v, decision=Decision.INVALID) if whole or v.target in blamed else v for v in verdicts]
 
 
 def exit_code(verdicts: Sequence[Verdict], status: Status) -> int:
@@ -109,11 +102,9 @@ def verdict(gate: Gate, sample: Sample) -> Verdict:
     if gate.metric == "goodput":
         if sample.good is None:
             raise no_objectives(gate)
-        return (
-            _share(gate, sample, sample.good)
-            if gate.unit == "%"
-            else _plain(gate, sample, sample.goodput or 0.0, sample.n)
-        )
+        if gate.unit == "%":
+            return _share(gate, sample, sample.good)
+        return _plain(gate, sample, sample.goodput or 0.0, sample.n)
     return _quantile(gate, sample, gate.q) if gate.q is not None else _moment(gate, sample)
 
 

@@ -11,7 +11,7 @@ from ..analysis.comparison import Comparison, Interval
 from ..analysis.leaders import LEAST, Flip, crossovers, flips_of_leads, leads, listed
 from ..analysis.results import Counts, Result
 from ..analysis.summary import Summary
-from ..analysis.validity import Status, Validity
+from ..analysis.validity import Reason, Status, Validity
 from ..analysis.verdicts import Verdict
 from ..store.durations import HEADLINES
 
@@ -35,14 +35,12 @@ def alarms(summary: Summary) -> Iterator[str]:
         if result.counts.counted and not result.counts.ok:
             first = result.errors[0]
             error = f"{first.outcome}: {first.error}" if first.error else first.outcome
-            yield f"{_where(result)}: every request failed, {result.counts.counted:,} of them; {error}"
+            yield f"{where(result)}: every request failed, {result.counts.counted:,} of them; {error}"
 
 
-def notes(summary: Summary) -> Iterator[str]:
+def notes(summary: Summary) -> list[str]:
     """What a reader must know before he quotes a figure."""
-    for result in summary.results:
-        for note in _notes(result):
-            yield f"{_where(result)}: {note}"
+    return [f"{where(result)}: {note}" for result in summary.results for note in _notes(result)]
 
 
 def _notes(result: Result) -> Iterator[str]:
@@ -88,8 +86,9 @@ def _refusals(counts: Counts) -> str:
     )
 
 
-def _where(result: Result) -> str:
-    return result.target + (f" at {result.step}" if result.step else "")
+def where(about: Result | Reason | Verdict) -> str:
+    """Target and step, as far as there are such."""
+    return " at ".join(part for part in (about.target, about.step) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +107,7 @@ def causes(validity: Validity) -> list[Cause]:
     for reason in validity.reasons:
         about = reason.text.partition(":")[0] if reason.target else reason.text
         cause = Cause(reason.status, reason.affects, reason.remedy, [])
-        where = " at ".join(part for part in (reason.target, reason.step) if part)
-        every.setdefault((reason.status, reason.remedy, about), cause).where.append((where, reason.text))
+        every.setdefault((reason.status, reason.remedy, about), cause).where.append((where(reason), reason.text))
     return list(every.values())
 
 
@@ -139,8 +137,7 @@ def _alone(result: Result) -> str:
         p50, p99 = (result.quantile(metric, q) for q in (0.5, 0.99))
         more = f", p99 {number_format.duration(p99)}" if p99.enough else ""
         figures.append(f"{phase} {metric.upper()} p50 {number_format.duration(p50)}{more}")
-    where = " at ".join(part for part in (result.target, result.step) if part)
-    return f"{where}: {'; '.join(figures)}."
+    return f"{where(result)}: {'; '.join(figures)}."
 
 
 COMPARISON_HEADINGS = ("pair", "load", "phase", "pairs", "faster, median of ratios", "requests won", "faster at p99")

@@ -22,7 +22,6 @@ from .. import number_format
 
 INK, GRID, BAD = "#0a0b01", "#0a0b02", "#0a0b03"
 COLOURS = 8  # CSS variables --t0 ... --t7; further targets begin again, with other line styles
-MARKERS = "osD^vPX*"
 LINES: Any = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))  # so that curves that coincide are both seen
 STYLE: Any = {
     "svg.fonttype": "none",

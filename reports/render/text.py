@@ -213,9 +213,8 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
 
 def _verdict(verdict: Verdict) -> Text:
     """The same as a sentence, for a console without room for the table."""
-    where = " at ".join(part for part in (verdict.target, verdict.step) if part)
     parts = [findings.figure(verdict), findings.bounds(verdict), verdict.note or f"n={verdict.n:,}"]
-    sentence = f" {verdict.gate.text}, {where}: {', '.join(part for part in parts if part)}"
+    sentence = f" {verdict.gate.text}, {findings.where(verdict)}: {', '.join(part for part in parts if part)}"
     return Text.assemble((str(verdict.decision), DECISION_STYLE[verdict.decision]), printable(sentence))
 
 

@@ -14,6 +14,7 @@ Pandas is never imported here: workers keep digests.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, nan
@@ -48,27 +49,16 @@ class Group:
 
 
 @dataclass(frozen=True)
-class GroupDigests:
-    """A Group as a worker hands it over; `digests` by metric."""
-
-    target: str
-    step: str
-    counted: int
-    failed: int
-    digests: dict[str, DigestState]
-
-
-@dataclass(frozen=True)
-class StoredDigest:
-    """One digest of digests.json, which is a dict that the `tdigest` package reads (`update_from_dict`)."""
+class MetricDigest:
+    """One digest as digests.json and a worker's message hold it, with its Group's counts."""
 
     target: str
     step: str
     counted: int
     failed: int
     metric: str
-    unit: str
     digest: DigestState
+    unit: str = "s"
 
 
 @dataclass(frozen=True)
@@ -76,21 +66,21 @@ class DigestsFile:
     """digests.json. `origin`: see `Digests`."""
 
     origin: Origin = field(metadata=named("from"))
-    digests: tuple[StoredDigest, ...]
+    digests: tuple[MetricDigest, ...]
 
 
 class Digests:
     """t-digests by (target, step), each with the seven METRICS."""
 
     def __init__(self, origin: Origin = "workers") -> None:
-        self.groups: dict[tuple[str, str], Group] = {}
+        self.groups: defaultdict[tuple[str, str], Group] = defaultdict(Group)
         self.origin = origin  # "workers": merged from theirs; "rows": computed from the result files
 
     def add(self, exchange: Exchange) -> None:
         """Takes a finished exchange's figures; those outside the window are left out."""
         if not exchange.call.counted:
             return
-        group = self._group(exchange.target, exchange.step)
+        group = self.groups[exchange.target, exchange.step]
         group.counted += 1
         group.failed += not exchange.ok
         if exchange.stepped:  # its instants can't be compared
@@ -110,10 +100,10 @@ class Digests:
     def add_values(self, target: str, step: str, metric: str, values: np.ndarray[Any, np.dtype[np.float64]]) -> None:
         """Takes many values of one metric at once (seconds, all finite); counts are the caller's: see `count`."""
         if len(values):
-            _extend(self._group(target, step).digests[metric], values)
+            _extend(self.groups[target, step].digests[metric], values)
 
     def count(self, target: str, step: str, counted: int, failed: int) -> None:
-        group = self._group(target, step)
+        group = self.groups[target, step]
         group.counted += counted
         group.failed += failed
 
@@ -124,58 +114,40 @@ class Digests:
             return nan
         return float(group.digests[metric].quantile(q))
 
-    def state(self) -> tuple[GroupDigests, ...]:
-        """All of it, for a message (at most about 46 kB a digest). State, not increments: whoever collects keeps the
+    def state(self) -> tuple[MetricDigest, ...]:
+        """All digests that hold a value (at most about 46 kB each). State, not increments: whoever collects keeps the
         latest of each worker and merges those."""
         return tuple(
-            GroupDigests(target, step, group.counted, group.failed, {name: d.to_dict() for name, d in _filled(group)})
-            for (target, step), group in self.groups.items()
-        )
-
-    def merge(self, state: Sequence[GroupDigests]) -> None:
-        """Adds another worker's `state()`."""
-        for part in state:
-            self.count(part.target, part.step, part.counted, part.failed)
-            group = self._group(part.target, part.step)
-            for name, digest in part.digests.items():
-                group.digests[name] += TDigest.from_dict(digest)
-
-    def save(self, path: Path | str) -> None:
-        """Writes digests.json."""
-        digests = tuple(
-            StoredDigest(target, step, group.counted, group.failed, name, "s", digest.to_dict())
+            MetricDigest(target, step, group.counted, group.failed, name, digest.to_dict())
             for (target, step), group in sorted(self.groups.items())
-            for name, digest in _filled(group)
+            for name, digest in group.digests.items()
+            if not digest.is_empty()
         )
-        write_whole(Path(path), to_json(DigestsFile(self.origin, digests), indent=False))
+
+    def merge(self, state: Sequence[MetricDigest]) -> None:
+        """Adds another worker's `state()`."""
+        for key, counts in {(each.target, each.step): (each.counted, each.failed) for each in state}.items():
+            self.count(*key, *counts)
+        for each in state:
+            self.groups[each.target, each.step].digests[each.metric] += TDigest.from_dict(each.digest)
+
+    def save(self, path: Path) -> None:
+        """Writes digests.json."""
+        write_whole(path, to_json(DigestsFile(self.origin, self.state()), indent=False))
 
     @classmethod
-    def load(cls, path: Path | str) -> Digests:
+    def load(cls, path: Path) -> Digests:
         """Reads what `save` wrote. InputError for anything else."""
         try:
-            stored = from_json(DigestsFile, Path(path).read_bytes(), str(path))
+            stored = from_json(DigestsFile, path.read_bytes(), str(path))
             digests = cls(stored.origin)
-            for row in stored.digests:
-                group = digests._group(row.target, row.step)
-                group.counted, group.failed = row.counted, row.failed
-                group.digests[row.metric] = TDigest.from_dict(row.digest)
+            digests.merge(stored.digests)
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise InputError(f"not readable as digests: {problem}", where=str(path)) from None
         return digests
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self.groups)
-
-    def _group(self, target: str, step: str) -> Group:
-        key = (target, step)
-        if key not in self.groups:
-            self.groups[key] = Group()
-        return self.groups[key]
-
-
-def _filled(group: Group) -> Iterator[tuple[str, TDigest]]:
-    """The digests that hold a value."""
-    return ((name, digest) for name, digest in group.digests.items() if not digest.is_empty())
 
 
 def _update(digest: TDigest, value: float | None) -> None:

@@ -15,7 +15,7 @@ import itertools
 import os
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
@@ -125,8 +125,8 @@ def _column(values: list[Any], column: pa.Field[Any]) -> pa.Array[Any]:
     present = np.array([value is not None for value in values])
     valid = _bits(present) if column.nullable else None
     if pa.types.is_string(column.type):
-        ends, text = _joined([b"" if value is None else str(value).encode("utf-8", "replace") for value in values])
-        return pa.Array.from_buffers(column.type, len(values), [valid, ends, text])
+        texts = [b"" if value is None else str(value).encode("utf-8", "replace") for value in values]
+        return pa.Array.from_buffers(column.type, len(values), [valid, _ends(texts), pa.py_buffer(b"".join(texts))])
     if pa.types.is_boolean(column.type):
         return pa.Array.from_buffers(column.type, len(values), [valid, _bits(np.array(values, np.bool_))])
     number = np.int64 if pa.types.is_integer(column.type) else np.float64
@@ -135,32 +135,27 @@ def _column(values: list[Any], column: pa.Field[Any]) -> pa.Array[Any]:
         packed = np.array(numbers, number)
     except OverflowError:  # a server's number may be anything; one row must not hold up the others
         packed = np.array([max(-_LARGEST, min(_LARGEST, value)) for value in numbers], number)
-    return pa.Array.from_buffers(column.type, len(values), [valid, _buffer(packed)])
-
-
-def _buffer(values: Any) -> pa.Buffer:
-    return pa.py_buffer(values)
+    return pa.Array.from_buffers(column.type, len(values), [valid, pa.py_buffer(packed)])
 
 
 def _bits(flags: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Buffer:
-    return _buffer(np.packbits(flags, bitorder="little"))
+    return pa.py_buffer(np.packbits(flags, bitorder="little"))
 
 
-def _joined(parts: Sequence[bytes]) -> tuple[pa.Buffer, pa.Buffer]:
-    """The ends of the parts in their concatenation, and the concatenation."""
+def _ends(parts: Sequence[Sized]) -> pa.Buffer:
+    """The ends of the parts in their concatenation."""
     ends = np.zeros(len(parts) + 1, np.int32)
     np.cumsum([len(part) for part in parts], out=ends[1:])
-    return _buffer(ends), pa.py_buffer(b"".join(parts))
+    return pa.py_buffer(ends)
 
 
 def _lists(values: list[array[int]]) -> pa.Array[Any]:
     """Token lists without a Python object for each token."""
-    flat, ends = array("q"), np.zeros(len(values) + 1, np.int32)
+    flat = array("q")
     for value in values:
         flat.extend(value if value.typecode == "q" else array("q", value))
-    np.cumsum([len(value) for value in values], out=ends[1:])
     tokens = pa.Array.from_buffers(pa.int64(), len(flat), [None, pa.py_buffer(flat)])
-    return pa.Array.from_buffers(_LIST, len(values), [None, _buffer(ends)], children=[tokens])
+    return pa.Array.from_buffers(_LIST, len(values), [None, _ends(values)], children=[tokens])
 
 
 def files(run: Path | str) -> list[Path]:
@@ -168,9 +163,8 @@ def files(run: Path | str) -> list[Path]:
     folder = Path(run) / FOLDER
     paths = sorted(folder.glob("*.parquet"))
     if not paths:
-        raise InputError(
-            "no recorded exchanges here", where=str(folder), remedy="give a run folder that `phaseload replay` wrote"
-        )
+        remedy = "give a run folder that `phaseload replay` wrote"
+        raise InputError("no recorded exchanges here", where=str(folder), remedy=remedy)
     return paths
 
 

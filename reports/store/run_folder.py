@@ -53,10 +53,10 @@ class Run:
 
     def groups(self) -> Iterator[tuple[Key, pd.DataFrame]]:
         """Rows of each target in each step: targets in run.json's order, steps in the order of their first arrival."""
-        order = [target.name for target in self.facts.targets]
+        order = {target.name: place for place, target in enumerate(self.facts.targets)}
         first = self.rows.groupby(["target", "step"], observed=True)["due"].min()
         steps = list(dict.fromkeys(first.sort_values(kind="stable").index.get_level_values("step")))
-        keys = sorted(first.index, key=lambda key: (_place(order, key[0]), key[0], steps.index(key[1])))
+        keys = sorted(first.index, key=lambda key: (order.get(key[0], len(order)), key[0], steps.index(key[1])))
         parts = dict(tuple(self.rows.groupby(["target", "step"], observed=True)))
         for key in keys:
             yield (str(key[0]), str(key[1])), parts[key]
@@ -74,10 +74,6 @@ class Run:
             return float(step.window[0]), float(step.window[1])
         due = rows.loc[rows["counted"], "due"]
         return (float(due.min()), float(due.max())) if len(due) else (0.0, 0.0)
-
-
-def _place(order: list[str], target: str) -> int:
-    return order.index(target) if target in order else len(order)
 
 
 def open_run(folder: Path | str) -> Run:

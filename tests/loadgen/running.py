@@ -21,8 +21,8 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from loadgen import processes
 from loadgen.cli import app as program
-from loadgen.run import spawn
 from reports.store import row_files
 
 
@@ -210,7 +210,7 @@ def refused(patch: pytest.MonkeyPatch, cwd: Path, *arguments: str | Path) -> int
         raise AssertionError("the run was started")
 
     patch.chdir(cwd)
-    patch.setattr(spawn, "become_locust", started)
+    patch.setattr(processes, "become_locust", started)
     patch.setattr(sys, "argv", ["phaseload", *command(*arguments)[4:]])
     with pytest.raises(SystemExit) as ended:
         program.main()
@@ -241,7 +241,7 @@ def running(*arguments: str | Path, cwd: Path, argv: list[str] | None = None) ->
 def locust_children() -> list[psutil.Process]:
     """Processes of Locust that this one has started, forked workers too."""
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.is_running() and "loadgen.run" in _command_line(child)]
+    return [child for child in children if child.is_running() and "loadgen.run.locustfile" in _command_line(child)]
 
 
 def _command_line(process: psutil.Process) -> list[str]:

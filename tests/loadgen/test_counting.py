@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.run.token_counting import TokenCounting
+from loadgen.run.worker import TokenCounting
 from targets import exchange as exchanges
 from targets.exchange import Exchange
 from tests.exchanges import make_exchange

@@ -136,8 +136,8 @@ def test_workers_without_the_masters_folder_send_their_rows(tmp_path: Path) -> N
         sys.executable,
         "-P",
         "-c",
-        "import sys, loadgen.run.link as link; link.is_shared = lambda _: False; link.boot_id = lambda: 'elsewhere'\n"
-        "import loadgen.run.__main__ as l; l.main()",
+        "import sys, loadgen.run.messages as m; m.is_shared = lambda _: False; m.boot_id = lambda: 'elsewhere'\n"
+        "import loadgen.run.locustfile as l; l.main()",
         "-f",
         str(Path(sys.modules["reports"].__file__ or "").parent.parent / "loadgen" / "run" / "locustfile.py"),
         "--worker",

@@ -7,10 +7,13 @@ from dataclasses import fields
 import pytest
 from fastdigest import TDigest
 
+from loadgen.plan import Arm, Plan, Step
 from loadgen.run import messages
-from loadgen.run.messages import Final, Go, LaneProgress, ProgressUpdate, Rows, decode, encode
-from reports.store.digests import GroupDigests
+from loadgen.run.messages import Assignment, Final, Go, LaneProgress, Progress, Rows, decode, encode
+from reports.store.digests import MetricDigest
+from reports.store.run_json import WorkerFacts
 from targets.client.diagnostics import ClockStep, Diagnostics
+from targets.target import Target
 from tests.reports import made
 from traces.errors import InputError
 
@@ -22,10 +25,9 @@ SHAPES = {
     "over": "step: int, unsent: dict[str, int]",
     "progress": "lanes: dict[str, LaneProgress]",
     "rows": "file: str, at: int, data: bytes, sequence: int",
-    "final": "rows: int, early: bool, digests: tuple[GroupDigests, ...], counts: dict[str, int], "
-    "diagnostics: Diagnostics | None, clock_offset_s: float, clock_offset_error_s: float, sequence: int",
+    "final": "worker: WorkerFacts, early: bool, digests: tuple[MetricDigest, ...], sequence: int",
     "failed": "error: str",
-    "assignment": "part: int, of: int, plan: bytes, salt: str, folder: str, secret: str, boot: str",
+    "assignment": "part: int, of: int, plan: Plan, salt: str, folder: str, secret: str, boot: str",
     "refused": "why: str",
     "pong": "number: int, now: int",
     "piece": "file: str, at: int, data: bytes, more: bool",
@@ -35,7 +37,9 @@ SHAPES = {
 }
 INNER = {
     LaneProgress: "sent: int, in_flight: int, done: int, failed: int, ttft: DigestState, tpot: DigestState",
-    GroupDigests: "target: str, step: str, counted: int, failed: int, digests: dict[str, DigestState]",
+    MetricDigest: "target: str, step: str, counted: int, failed: int, metric: str, digest: DigestState, unit: str",
+    WorkerFacts: "number: int, pid: int, host: str, rows: int, lost: str | None, clock_offset_s: float | None, "
+    "clock_offset_error_s: float | None, counts: dict[str, int], diagnostics: Diagnostics | None",
 }
 
 
@@ -53,13 +57,20 @@ def some() -> list[messages.Message]:
     digest.update(0.25)
     step = ClockStep(1.0, 0.5)
     diagnostics = Diagnostics(**made.DIAGNOSTICS, cpu_s=1, clock_steps=(step,))  # type: ignore[arg-type]
-    groups = (GroupDigests("a", "1x", 3, 1, {"ttft": digest.to_dict()}),)
+    digests = (MetricDigest("a", "1x", 3, 1, "ttft", digest.to_dict()),)
+    worker = WorkerFacts(
+        number=1, pid=2, host="h", rows=3, lost=None, clock_offset_s=0.0, clock_offset_error_s=0.0, counts={"done": 3},
+        diagnostics=diagnostics,
+    )  # fmt: skip
+    nothing = WorkerFacts(number=0, pid=2, host="h", rows=0, lost=None, clock_offset_s=0.001, diagnostics=None)
+    plan = Plan("p", (Step("base", (Arm(Target("a", "http://h"), "f", 3, 2),), warmup_s=1.0),), slo=("ttft p50 < 1s",))
     return [
         Go(0, 1_795_224_600_000_000_000, 0),
         Rows("0-00000.parquet", 512, b"\x00PAR1", 4),
-        ProgressUpdate({"a": LaneProgress(3, 1, 2, 0, digest.to_dict(), digest.to_dict())}),
-        Final(3, False, groups, {"done": 3}, diagnostics, 0.0, 0.0, 5),
-        Final(0, True, (), {}, None, 0.001, 0.0),
+        Progress({"a": LaneProgress(3, 1, 2, 0, digest.to_dict(), digest.to_dict())}),
+        Final(worker, False, digests, 5),
+        Final(nothing, True, ()),
+        Assignment(0, 2, plan, "salt", "/runs/r", "secret", "boot"),
     ]
 
 

@@ -20,7 +20,7 @@ from loadgen.cli import app as program
 from loadgen.options import TargetOptions
 from loadgen.plan import Arm, Plan, Step
 from loadgen.run import progress
-from loadgen.run.coordinator import TargetProgress
+from loadgen.run.messages import LaneProgress
 from targets.client import http_client
 from targets.target import TIMEOUTS, Limits, Target
 from traces.errors import InputError
@@ -139,10 +139,13 @@ def test_too_few_open_files_are_said(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def test_live_lines() -> None:
-    values = TDigest.from_values([0.01, 0.02, 0.03])
-    so_far = TargetProgress(sent=7, in_flight=2, done=5, failed=1, ttft=values, tpot=TDigest(50))
-    worker = SimpleNamespace(number=1, lost="its process is gone")
-    coordinator: Any = SimpleNamespace(plan=plan(), step=0, workers={"a": worker}, progress=lambda: {"gpu": so_far})
+    some = LaneProgress(3, 2, 1, 1, TDigest.from_values([0.03]).to_dict(), TDigest(50).to_dict())
+    others = LaneProgress(4, 0, 4, 0, TDigest.from_values([0.01, 0.02]).to_dict(), TDigest(50).to_dict())
+    workers = {
+        "a": SimpleNamespace(number=1, lost="its process is gone", lanes={"gpu": some}),
+        "b": SimpleNamespace(number=2, lost="", lanes={"gpu": others}),
+    }
+    coordinator: Any = SimpleNamespace(plan=plan(), step=0, workers=workers)
     assert progress.lines(coordinator) == [
         "p: base, 5/s",
         "target         sent  in flight    done  failed    TTFT p50    TPOT p50",
@@ -150,4 +153,4 @@ def test_live_lines() -> None:
         "worker 1 is lost: its process is gone; the run is invalid",
     ]
     coordinator.step = -1
-    assert progress.lines(coordinator) == ["p: preparing prompts for 1 worker(s)"]
+    assert progress.lines(coordinator) == ["p: preparing prompts for 2 worker(s)"]

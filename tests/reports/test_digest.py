@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tdigest import TDigest as OtherReader
 
-from reports.store.digests import CENTROIDS, METRICS, Digests, GroupDigests
+from reports.store.digests import CENTROIDS, METRICS, Digests, MetricDigest
 from targets.exchange import Exchange, Outcome
 from tests.exchanges import make_exchange
 from tests.reports import made
@@ -49,7 +49,7 @@ def test_two_workers_merged_are_the_exact_quantiles() -> None:
 class Handed:
     """As a message carries them."""
 
-    digests: tuple[GroupDigests, ...]
+    digests: tuple[MetricDigest, ...]
 
 
 def test_the_wire_form_is_bounded_and_near() -> None:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from bench.traces_fuzz import run
 from traces.errors import InputError
+from traces.formats.own import write
 from traces.reading import open_trace
 from traces.synthesis.workload import synthesise
-from traces.writing import write
 
 
 @pytest.mark.parametrize("seed", [101, 102])

@@ -6,10 +6,10 @@ import tarfile
 import pytest
 
 from tests.public_traces import FOLDER, needs_public_traces, public_trace
+from traces.formats.own import write
 from traces.reading import open_trace
 from traces.statistics import describe, prefix_reuse
 from traces.trace import Trace
-from traces.writing import write
 
 pytestmark = needs_public_traces
 

@@ -10,9 +10,9 @@ import pytest
 from traces.errors import InputError
 from traces.formats import weka
 from traces.formats.conversations import tokens
+from traces.formats.own import write
 from traces.reading import open_trace
 from traces.request import NS_PER_S
-from traces.writing import write
 
 
 def written(folder: Path, name: str, content: str | bytes | list | dict) -> str:

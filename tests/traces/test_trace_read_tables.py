@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from traces.errors import InputError
 from traces.files import Source
-from traces.formats import csv_table, parquet
+from traces.formats import csv_table
 from traces.formats.cells import NANOS
+from traces.formats.own import write
 from traces.formats.rows import Options, beginning
 from traces.formats.tables import format_of
 from traces.reading import open_trace
@@ -145,7 +146,7 @@ def test_parquet_gives_the_same_rows_back(tmp_path):
         block_tokens={1: 4, 2: 5, 3: 6},
         notes={"skipped rows": 1},
     ).noted("speed 2")
-    parquet.write(trace, tmp_path / "t.parquet")
+    write(trace, str(tmp_path / "t.parquet"))
     again = open_trace(str(tmp_path / "t.parquet"))
     assert list(again) == list(trace) and again.fingerprint() == trace.fingerprint()
     assert (again.name, again.block_tokens, again.transforms) == ("mine", {1: 4, 2: 5, 3: 6}, ("speed 2",))

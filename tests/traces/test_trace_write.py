@@ -11,13 +11,13 @@ from reports.render.trace_view import duration, plot_trace, spark, trace_text
 from traces.errors import InputError
 from traces.files import Source
 from traces.formats import csv_table
+from traces.formats.own import write
 from traces.formats.rows import Options
 from traces.formats.tables import format_of
 from traces.reading import open_trace
 from traces.statistics import describe
 from traces.synthesis.workload import synthesise
 from traces.trace import Trace, build
-from traces.writing import write
 
 ENDINGS = ("parquet", "jsonl", "csv", "jsonl.gz", "csv.zst")
 

@@ -80,28 +80,27 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
+class _NotPlain(Exception):
+    """The careful way has to look."""
+
+
 def read_fast(source: Source, columns: list[str], table: TableFormat, options: Options) -> Trace | None:
     """None where the careful way has to look."""
-    fields = _fields(table, columns)
-    if fields is None:
-        return None
     parts: list[Columns] = []
     try:
+        fields = _fields(table, columns)
         with source.open() as stream:
             first = None
             for batch in _batches(_Decimal(stream), source, table, fields):
                 part = _part(batch, table, fields)
-                if part is None:
-                    return None
                 first = beginning(int(part["due"][0]), table.relative) if first is None else first
                 parts.append(part)
                 if options.until_ns is not None and part["due"][-1] - first > options.until_ns:
                     break
-    except (pa.ArrowInvalid, pa.ArrowKeyError):
+        joined = {name: _joined([part.pop(name) for part in parts]) for name in fields if parts}
+        return _ordered(joined, source, table, options)
+    except (pa.ArrowInvalid, pa.ArrowKeyError, _NotPlain):
         return None
-    if not parts:
-        return None
-    return _ordered({name: _joined([part.pop(name) for part in parts]) for name in fields}, source, table, options)
 
 
 class _Decimal(io.RawIOBase):
@@ -117,17 +116,19 @@ class _Decimal(io.RawIOBase):
         header, self._header = self._header, b""
         data = self._stream.read(size)
         if b"x" in data or b"X" in data or ((b"e" in data or b"E" in data) and EXPONENT.search(data)):
-            raise pa.ArrowInvalid("no decimal numbers")
+            raise pa.ArrowInvalid("no decimal numbers")  # through Arrow, which calls this
         return header + data
 
 
-def _fields(table: TableFormat, columns: list[str]) -> dict[str, str] | None:
-    """The table's columns by our names, or None for tables that hold more than numbers."""
+def _fields(table: TableFormat, columns: list[str]) -> dict[str, str]:
+    """The columns of a table of numbers by our names."""
     used = {"due": table.time, "prompt_tokens": table.prompt, "output_tokens": table.output}
     used |= {name: column for name, column, _ in table.optional} | {"sizes": table.sizes}
     fields = {name: column for name, column in used.items() if column in columns}
     odd = "service" in fields or table.key in columns or ("prefix" in fields) != ("sizes" in fields)
-    return None if "due" not in fields or odd or len(set(columns)) < len(columns) else fields
+    if "due" not in fields or odd or len(set(columns)) < len(columns):
+        raise _NotPlain
+    return fields
 
 
 def _batches(stream: Any, source: Source, table: TableFormat, fields: dict[str, str]) -> Any:
@@ -143,10 +144,10 @@ def _batches(stream: Any, source: Source, table: TableFormat, fields: dict[str, 
     )
 
 
-def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> Columns | None:
-    """A batch by our names, or None if a cell is missing, out of bounds or no plain number."""
+def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> Columns:
+    """A batch by our names, where no cell is missing, out of bounds or no plain number."""
     if not batch.num_rows or any(column.null_count for column in batch.columns):
-        return None
+        raise _NotPlain
     part = {}
     for name, cells in zip(fields, batch.columns, strict=True):
         if name in ("prefix", "sizes"):
@@ -155,9 +156,9 @@ def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> Columns | N
         values = _nanos(cells, table.unit if name == "due" else table.think_unit) if name in TIMES else cells.to_numpy()
         low, high = BOUNDS.get(name, (-(2**63), 2**63 - 1))
         if values.min() < (low and low - table.drop_failures) or values.max() > high:
-            return None
+            raise _NotPlain
         part[name] = values
-    return None if any(values is None for values in part.values()) else part
+    return part
 
 
 def _nanos(cells: Any, unit: str) -> Any:
@@ -170,7 +171,7 @@ def _nanos(cells: Any, unit: str) -> Any:
 def _blocks(cells: Any) -> Any:
     """Numbers between spaces, as an array of lists."""
     if not pc.all(pc.match_substring_regex(cells, NUMBERS)).as_py():
-        return None
+        raise _NotPlain
     split = pc.split_pattern(cells, " ")  # of an empty cell: one empty text
     counts = np.where(pc.equal(cells, ""), 0, pc.list_value_length(split))
     numbers = pc.list_flatten(split)
@@ -182,19 +183,17 @@ def _joined(parts: list[Any]) -> Any:
     return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else pa.chunked_array(parts)
 
 
-def _ordered(columns: Columns, source: Source, table: TableFormat, options: Options) -> Trace | None:
-    """The trace of columns in order, or None if they aren't, or contradict each other."""
-    if (np.diff(columns["due"]) < 0).any():
-        return None
+def _ordered(columns: Columns, source: Source, table: TableFormat, options: Options) -> Trace:
+    """The trace of columns that are in order and don't contradict each other."""
+    if not columns or (np.diff(columns["due"]) < 0).any():
+        raise _NotPlain
     notes = {}
     if table.drop_failures and not (answered := (columns["prompt_tokens"] > 0) & (columns["output_tokens"] > 0)).all():
         columns = {name: values[answered] for name, values in columns.items()}
         notes[FAILURES] = int(len(answered) - answered.sum())
-        if not len(columns["due"]):
-            return None
+        if not answered.any():
+            raise _NotPlain
     sizes = _sizes(columns["prefix"], columns.pop("sizes")) if "prefix" in columns else 0
-    if sizes is None:
-        return None
     if not sizes:
         columns.pop("prefix", None)
     columns["due"] = columns["due"] - beginning(int(columns["due"][0]), table.relative)
@@ -205,14 +204,15 @@ def _ordered(columns: Columns, source: Source, table: TableFormat, options: Opti
     return within(build(columns, name=table.name, block_tokens=sizes, source=source.name, notes=notes), options)
 
 
-def _sizes(prefix: Any, tokens: Any) -> int | dict[int, int] | None:
-    """Tokens of a block, by block where they differ; 0 for no blocks, None for blocks that aren't always as long."""
-    if not pc.all(pc.equal(pc.list_value_length(prefix), pc.list_value_length(tokens))).as_py():
-        return None
+def _sizes(prefix: Any, tokens: Any) -> int | dict[int, int]:
+    """Tokens of a block, by block where they differ; 0 for no blocks. A block is always as long."""
     ids, each = pc.list_flatten(prefix).to_numpy(), pc.list_flatten(tokens).to_numpy()
+    paired = pc.all(pc.equal(pc.list_value_length(prefix), pc.list_value_length(tokens))).as_py()
+    if not paired or each.min(initial=1) < 1:
+        raise _NotPlain
     if len(each) == 0 or each.min() == each.max():
-        return int(each.max(initial=0)) if each.min(initial=1) > 0 else None
+        return int(each.max(initial=0))
     blocks, first, where = np.unique(ids, return_index=True, return_inverse=True)
-    if each.min() < 1 or (each[first][where] != each).any():
-        return None
+    if (each[first][where] != each).any():
+        raise _NotPlain
     return dict(zip(blocks.tolist(), each[first].tolist(), strict=True))

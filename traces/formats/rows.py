@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..errors import InputError
-from ..trace import NS_PER_S, Columns, Notes, Trace, build
+from ..trace import NS_PER_S, Columns, Notes, Trace, build, chain_starts
 from ..transforms import pace
 from .cells import LARGEST_LENGTH, BadCell
 
@@ -178,19 +178,12 @@ def link(columns: Columns, parents: list[int], service: list[int] | None) -> Non
     if "think" not in columns:
         answered = np.array(service, np.int64)[parent] if service else 0
         columns["think"] = np.where(parent >= 0, np.maximum(0, due - due[parent] - answered), 0)
-    if "session" not in columns or "turn" not in columns:
-        for name, values in zip(("session", "turn"), _chains(parent.tolist()), strict=True):
-            columns.setdefault(name, values)
-
-
-def _chains(parents: list[int]) -> tuple[list[int], list[int]]:
-    """For each row, the row with which its chain of parents began, and how far back that is."""
-    root: list[int] = []
-    depth: list[int] = []
-    for row, parent in enumerate(parents):
-        root.append(root[parent] if parent >= 0 else row)
-        depth.append(depth[parent] + 1 if parent >= 0 else 0)
-    return root, depth
+    if "session" not in columns:
+        columns["session"] = chain_starts(parent)
+    if "turn" not in columns:
+        columns["turn"] = depth = [0] * len(parent)
+        for row in np.flatnonzero(parent >= 0).tolist():
+            depth[row] = depth[parent[row]] + 1
 
 
 def predecessors(sessions: list[int]) -> list[int]:

@@ -58,13 +58,9 @@ class TableFormat:
         return [column for column in (self.time, self.prompt, self.output, *sorted(self.needs)) if column]
 
     @property
-    def columns(self) -> list[str]:
+    def columns(self) -> set[str | None]:
         """Every column that it can use."""
-        named = (
-            self.time, self.prompt, self.output, self.session, self.turn, self.prefix, self.sizes, self.index,
-            self.parent, self.key, self.think, self.service,
-        )  # fmt: skip
-        return [column for column in named if column]
+        return {*self.required, *(column for _, column, _ in self.optional), self.sizes, self.key}
 
     @cached_property
     def optional(self) -> list[tuple[str, str, Callable[[Any, str], Any]]]:

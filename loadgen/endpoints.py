@@ -7,27 +7,23 @@ so that Ctrl-C ends the run and not the servers that it is measuring.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import DEVNULL, STDOUT, Popen
 
 from reports.store.run_json import EmbeddedFacts
+from targets.linux import die_with_parent
 from targets.simulated.build import build
 from targets.simulated.profiles import load
 from targets.target import Target
 from traces.errors import InputError
 
-PR_SET_PDEATHSIG = 1
 START_S = 30.0  # that an endpoint may take to accept connections
-
-_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -49,40 +45,25 @@ def start(endpoints: Sequence[Embedded], model: str, folder: Path, servers: Exit
     """Starts all of them side by side; their logs go into `folder`. They end with this process, or with `servers`.
     Raises InputError where one doesn't come up."""
     folder.mkdir(parents=True, exist_ok=True)
-    processes = [_spawn(endpoint, model, folder) for endpoint in endpoints]
+    started = [(each, log := folder / f"{each.name}.log", _spawn(each, model, log)) for each in endpoints]
     if servers is not None:
-        for process in processes:
+        for _, _, process in started:
             servers.callback(process.wait)
             servers.callback(process.terminate)
-    pairs = zip(endpoints, processes, strict=True)
-    return [_ready(endpoint, process, _log(folder, endpoint), model) for endpoint, process in pairs]
+    return [_ready(endpoint, process, log, model) for endpoint, log, process in started]
 
 
-def _log(folder: Path, endpoint: Embedded) -> Path:
-    return folder / f"{endpoint.name}.log"
-
-
-def _spawn(endpoint: Embedded, model: str, folder: Path) -> subprocess.Popen[bytes]:
+def _spawn(endpoint: Embedded, model: str, path: Path) -> Popen[bytes]:
     command = [sys.executable, "-P", "-m", "targets.simulated", endpoint.profile, "--model", model]
     for key, value in endpoint.settings.items():
         command += ["--set", f"{key}={value}"]
-    with _log(folder, endpoint).open("wb") as log:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
+    with path.open("wb") as log:
+        return Popen(
+            command, stdin=DEVNULL, stdout=log, stderr=STDOUT, start_new_session=True, preexec_fn=die_with_parent
         )
 
 
-def die_with_parent() -> None:
-    """Asks the kernel for a SIGTERM when the parent ends."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _ready(endpoint: Embedded, process: subprocess.Popen[bytes], log: Path, model: str) -> Target:
+def _ready(endpoint: Embedded, process: Popen[bytes], log: Path, model: str) -> Target:
     limit = time.monotonic() + START_S
     while time.monotonic() < limit:
         for line in log.read_text(errors="replace").splitlines():
@@ -97,11 +78,5 @@ def _ready(endpoint: Embedded, process: subprocess.Popen[bytes], log: Path, mode
 
 def _target(endpoint: Embedded, url: str, model: str) -> Target:
     built = build(endpoint.profile, model=model, settings=endpoint.settings)
-    return Target(
-        name=endpoint.name,
-        url=url,
-        model=model,
-        endpoint_type=endpoint.endpoint_type,
-        price_per_hour=built.price,
-        watts=built.watts,
-    )
+    kind = endpoint.endpoint_type
+    return Target(endpoint.name, url, model, kind, price_per_hour=built.price, watts=built.watts)

@@ -1,21 +1,25 @@
-"""`phaseload simulate`: a trace through simulated endpoints in virtual time, and grids of such runs."""
+"""Simulated endpoints: `phaseload simulate` in virtual time, `phaseload serve` as a server."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
+
+from targets.simulated.server.options import Options
+from traces.errors import InputError
 
 from ..load import Load
 from ..options import RunOptions
 from . import options as o
 
 SIMULATED = "Simulated endpoints"
+AXIS = "An axis of a grid: speedup=0.5..8, pool=1,2,4, link.bandwidth=1..50:6 (points, 8 unless given)."
 
 
 @o.taking(
-    load=Load, run=RunOptions,
     omit=(
         "concurrency", "drain_timeout", "open_loop", "retries", "leave", "keep_ticks", "prompts", "tokenizer",
         "token_ids", "salt", "wait_ready", "probe", "report",
@@ -24,22 +28,12 @@ SIMULATED = "Simulated endpoints"
 def simulate(
     *,
     trace: o.Trace = "",
-    target: Annotated[
-        list[str] | None, typer.Option(help="[NAME=]PROFILE[,KEY=VALUE...], repeatable.", rich_help_panel=SIMULATED)
-    ] = None,
+    target: Annotated[list[str] | None, o.option(SIMULATED, "[NAME=]PROFILE[,KEY=VALUE...], repeatable.")] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Model whose sizes set the speed.")] = "llama2-7b",
     setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting of all targets.", rich_help_panel=SIMULATED),
+        list[str] | None, o.option(SIMULATED, "A setting of all targets.", "--set", metavar="KEY=VALUE")
     ] = None,
-    sweep: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUES",
-            help="An axis of a grid: speedup=0.5..8, pool=1,2,4, link.bandwidth=1..50:6 (points, 8 unless given).",
-            rich_help_panel=SIMULATED,
-        ),
-    ] = None,
+    sweep: Annotated[list[str] | None, o.option(SIMULATED, AXIS, metavar="KEY=VALUES")] = None,
     load: Load,
     run: RunOptions,
 ) -> None:
@@ -65,7 +59,7 @@ def simulate(
     shared = pairs(setting or [], "--set")
     targets = simulation.named([SimulatedTarget.parse(text, settings=shared) for text in target or []])
     if not sweep:
-        from ..run.finish import conclude
+        from ..replays import conclude
 
         sys.exit(conclude(simulation.record_run(trace, targets, load, run, model=model)))
     from rich.console import Console
@@ -80,3 +74,44 @@ def simulate(
     planning_page.print_points(planning, console)
     console.print(f"report: {planning.folder / planning_page.FILE}", markup=False, highlight=False)
     sys.exit(grids.outcome_code(planning))
+
+
+@o.taking()
+def serve(
+    name: Annotated[str, typer.Argument(help="Profile or composition (see --list), or the path of a TOML file.")] = "",
+    port: Annotated[int, typer.Option(help="Port, 0 for any free one.")] = 8000,
+    *,
+    options: Options,
+    list_: Annotated[bool, typer.Option("--list", help="Show profiles with their standing, models, settings.")] = False,
+    figures: Annotated[bool, typer.Option(help="With NAME: show each figure with its standing and source.")] = False,
+) -> None:
+    """Serve a simulated endpoint: the OpenAI and Groq APIs at the speed of the named hardware.
+
+    Examples:
+
+        phaseload serve --list
+
+        phaseload serve h100 --model llama3-8b
+
+        phaseload serve groqrack --pool 7 --limit-tokens 100000
+
+        phaseload serve a100-40g --set policy=prefill-first --set engine=trtllm
+
+        phaseload serve disaggregated --pool 1:6 --set link.bandwidth=11.5
+
+        phaseload serve h100 --fault stall=0.01,reset=0.01
+
+        phaseload serve h100 --leg sglang:prefill
+    """
+
+    if list_ or figures:
+        from targets.simulated.profiles import load
+        from targets.simulated.settings import catalogue
+
+        typer.echo(load(name).sheet() if figures else catalogue())
+        return
+    if not name:
+        raise InputError("which endpoint?", remedy="phaseload serve NAME; `phaseload serve --list` shows them")
+    from targets.simulated.__main__ import run
+
+    run(replace(options, name=name, port=port))

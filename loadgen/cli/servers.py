@@ -1,17 +1,71 @@
-"""`phaseload record`: one answer of a live server, as a table that is a test."""
+"""A look at live servers: `phaseload targets check` and `phaseload record`."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from traces.errors import InputError
+
+from ..load import Load
 from ..options import TargetOptions
 from . import options as o
 
+targets = typer.Typer(help="Look at the targets of a targets.toml.", no_args_is_help=True)
 
-@o.taking(options=TargetOptions, omit=("ignore_eos",))
+
+@targets.callback()
+def _several() -> None:
+    """Look at the targets of a targets.toml."""
+
+
+@targets.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A targets.toml.")],
+    trace: Annotated[
+        str | None, typer.Option(help="Compare each target's request and token limits with this trace.")
+    ] = None,
+    speedup: Annotated[float, typer.Option(help="As the replay will have it.")] = 1.0,
+    duration: Annotated[float | None, typer.Option(help="Seconds of the trace that will be replayed.")] = None,
+) -> None:
+    """Send one request to each target: is its URL right, its key, its model; does it stream and count tokens?
+
+    Exit code 0: every target can be used, and admits the trace's worst minute; 1: at least one doesn't; 2: the file
+    has a mistake, which is named with its line.
+
+    Examples:
+
+        phaseload targets check targets.toml
+
+        phaseload targets check targets.toml --trace azure-conv --speedup 2 --duration 600
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    from targets.targets_toml import load
+
+    from .. import preflight
+
+    targets = load(file)
+    requests = None if trace is None else Load(speedup=speedup, duration=duration).requests(trace)
+    console, unusable = Console(highlight=False), 0
+    for answer in preflight.look(targets, requests):
+        target, ttft = answer.target, answer.exchange.ttft
+        unusable += bool(answer.problems)
+        verdict = "[red]no[/red] " if answer.problems else "[green]yes[/green]"
+        first = "" if ttft is None else f"  TTFT {ttft * 1e3:,.0f} ms"
+        place = f"{escape(target.url)} ({target.endpoint_type})"
+        console.print(f"{verdict} [bold]{escape(target.name)}[/bold]  {place}{first}", soft_wrap=True)
+        for line in (*answer.problems, *answer.notes):
+            console.print(f"    {escape(line)}", soft_wrap=True)
+    raise typer.Exit(1 if unusable else 0)
+
+
+@o.taking(omit=("ignore_eos",))
 def record(
     url: Annotated[str, typer.Argument(help="Base URL of the endpoint.")],
     *,
@@ -33,7 +87,6 @@ def record(
 
         phaseload record https://api.groq.com --endpoint-type groq --api-key-env GROQ_API_KEY -m m --out groq.toml
     """
-    import sys
 
     from targets import recording
 
@@ -56,9 +109,6 @@ def record(
 
 def _text(file: Path) -> str:
     """What the file has so far. Raises InputError where no more can be written: before anything is sent."""
-    import os
-
-    from traces.errors import InputError
 
     if not file.exists():
         if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):

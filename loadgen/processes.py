@@ -1,7 +1,7 @@
 """Locust's command line for a run, and the two ways into it: this process becomes Locust, or starts one.
 
 The command line becomes Locust, so that signals, the terminal and the exit code are Locust's own. The library starts
-a `LocustProcess`, which stays for as many runs as the caller has. Both run `python -m loadgen.run` in a fresh
+a `LocustProcess`, which stays for as many runs as the caller has. Both run `loadgen.run.locustfile` in a fresh
 interpreter; `loadgen.run.locust_user` reads the two environment variables below.
 """
 
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Self
 
-from traces.errors import InputError, RunFailed
+from traces.errors import UNUSABLE, InputError, RunFailed
 
-HERE = Path(__file__).parent
+LOCUSTFILE = Path(__file__).parent / "run" / "locustfile.py"
 RUN = "PHASELOAD_RUN"  # the folder of the planned run
 CHANNEL = "PHASELOAD_CHANNEL"  # the file descriptor on which a `LocustProcess` gets the folders of its runs
 FAREWELL_S = 30.0  # that a process may take to end
@@ -89,7 +89,7 @@ def become_locust(folder: Path | None, workers: Workers, extra: Sequence[str] = 
 
 
 def _command(workers: Workers, extra: Sequence[str] = ()) -> list[str]:
-    command = [sys.executable, "-P", "-m", "loadgen.run", "-f", str(HERE / "locustfile.py")]
+    command = [sys.executable, "-P", "-m", "loadgen.run.locustfile", "-f", str(LOCUSTFILE)]
     if not extra:
         command.append("--skip-log-setup")  # Locust's tables only where its own options ask for them
     return [*command, *workers.arguments(), *extra]
@@ -152,7 +152,7 @@ class LocustProcess:
         if not reply.endswith("\n"):
             raise RunFailed(f"Locust's process ended without a run: {self._last_words()}")
         if reply != "\n":
-            raise RunFailed(reply.strip(), code=2)
+            raise RunFailed(reply.strip(), code=UNUSABLE)
 
     def _reply(self) -> str:
         try:

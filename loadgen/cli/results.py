@@ -1,0 +1,141 @@
+"""What a recorded run meant: `phaseload report`, `gate` and `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from traces.errors import InputError
+
+from . import options as o
+
+
+def report(
+    run: Annotated[list[Path], typer.Argument(help="Run folders; several are compared in one report.")],
+    out: Annotated[Path | None, typer.Option(help="The page's path; report.html in the first run else.")] = None,
+    goodput: Annotated[str | None, typer.Option(help="ttft:800,tpot:40 (ms): other objectives than the run's.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Also write every request's figures as CSV to this path.")] = None,
+) -> None:
+    """Rebuild summary.json and report.html from a run's files alone, and print the verdict table.
+
+    Examples:
+
+        phaseload report runs/azure-conv-1
+
+        phaseload report runs/before runs/after --out compare.html
+
+        phaseload report runs/azure-conv-1 --json | jq '.results[].vllm.p99_ttft_ms'
+
+        phaseload report runs/azure-conv-1 --csv requests.csv
+    """
+    from rich.console import Console
+
+    from reports import open_run
+    from reports.analysis.gates import parse_goodput
+    from reports.analysis.summary import save
+    from reports.render import html, text
+
+    objectives = parse_goodput([goodput]) if goodput else None
+    runs = [open_run(folder) for folder in run]
+    summaries = [save(recorded, objectives) for recorded in runs]
+    page = html.page(runs, summaries, out)
+    if csv is not None:
+        text.write_csv(runs, csv)
+    if json:
+        o.print_json(summaries[0] if len(summaries) == 1 else summaries)
+        return
+    console = Console()
+    for summary in summaries:
+        text.print_summary(summary, console)
+    console.print(f"report: {page}", soft_wrap=True, markup=False, highlight=False)
+
+
+def gate(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    slo: Annotated[
+        list[str] | None, typer.Option(metavar="GATE", help='"ttft p99 < 800ms"; repeatable. The run\'s own else.')
+    ] = None,
+    goodput: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC:MS", help="ttft:800 tpot:40, for gates on goodput.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print validity and verdicts as JSON and nothing else.")] = False,
+) -> None:
+    """Ask a recorded run whether it meets its SLOs. Exit code 0: every gate passed; 1: one failed; 2: not a gate;
+    3: can't be decided, because the run is invalid or its sample too small.
+
+    A gate is [TARGET][@STEP]: METRIC [pNN | mean | max] < NUMBER UNIT. Metrics: ttft, ttft_from_due, tpot, itl, e2e,
+    longest_stall, lateness, connect (us, ms, s), errors (%), goodput (/s, %), requests and tokens (/s).
+
+    Examples:
+
+        phaseload gate runs/azure-conv-1 --slo "ttft p99 < 800ms" --slo "tpot p99 < 40ms" --slo "errors < 1%"
+
+        phaseload gate runs/azure-conv-1 --goodput ttft:800 tpot:40 --slo "goodput > 95%"
+
+        phaseload gate runs/bakeoff-1 --slo "groqrack@1x: tpot p50 < 6ms"
+    """
+    from rich.console import Console
+
+    from reports import judge, open_run, summarise
+    from reports.analysis.gates import parse_goodput
+    from reports.analysis.verdicts import exit_code
+    from reports.render import text
+
+    recorded = open_run(run)
+    gates = slo or recorded.facts.slo
+    if not gates:
+        raise InputError("no gate to ask", where=str(run), remedy='add --slo "ttft p99 < 800ms"')
+    objectives = [*(goodput or []), *context.args]
+    summary = summarise(recorded, parse_goodput(objectives) if objectives else None)
+    verdicts = judge(summary, gates)
+    code = exit_code(verdicts, summary.validity.status)
+    if json:
+        o.print_json({"exit_code": code, "validity": summary.validity, "verdicts": [v.as_json() for v in verdicts]})
+    else:
+        console = Console()
+        text.print_verdicts(verdicts, console)
+        console.print(text.validity_line(summary.validity), soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def compare(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    other: Annotated[
+        Path | None, typer.Argument(help="A later run of the same trace; without it: RUN's targets.")
+    ] = None,
+    base: Annotated[str, typer.Option(metavar="TARGET", help="Compare with this target of RUN only.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON and nothing else.")] = False,
+) -> None:
+    """Compare endpoints request by request: median ratios of TTFT, TPOT and E2E with 95 % intervals, and ratios of p99.
+
+    Requests are paired by their place in the trace, so their lengths cancel. A ratio is OTHER / BASE.
+
+    Examples:
+
+        phaseload compare runs/bakeoff-1
+
+        phaseload compare runs/bakeoff-1 --base h100
+
+        phaseload compare runs/before runs/after --json
+    """
+    from rich.console import Console
+
+    import reports
+    from reports.render import text
+
+    runs = [reports.open_run(folder) for folder in (run, other) if folder is not None]
+    for recorded in runs:
+        if recorded.damaged or recorded.lacking:
+            warning = f"{recorded.folder}: row files are gone or unreadable; only the rows that are left are compared"
+            Console(stderr=True).print(warning, soft_wrap=True, markup=False, highlight=False)
+    comparisons = reports.compare(runs[0], *runs[1:], base=base)
+    if not comparisons:
+        raise InputError("one target only: nothing to compare", where=str(run), remedy="give a second run")
+    if json:
+        o.print_json(comparisons)
+    else:
+        text.print_comparison(comparisons, Console())
