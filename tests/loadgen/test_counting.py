@@ -33,7 +33,7 @@ def test_answers_are_counted_by_the_local_tokenizer(tmp_path: Path, tokenizer: s
     table = rows(tmp_path / "r")
     assert set(table["outcome"].to_pylist()) == {"ok"}, done.stderr
     assert table["tokenizer_output"].to_pylist() == [8] * 6, done.stderr  # w0 w1 w2 w3
-    assert set(table["chars"].to_pylist()) == {12} and set(map(len, table["token_at"].to_pylist())) == {4}
+    assert set(table["chars"].to_pylist()) == {12} and set(map(sum, table["token_events"].to_pylist())) == {4}
     assert set(table["usage_output"].to_pylist()) == ({None} if manner == "silent" else {4})
 
 
