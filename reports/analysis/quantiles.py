@@ -1,33 +1,54 @@
-"""Exact quantiles with their intervals, failures taken as +inf, and how many samples a quantile needs.
+"""Exact quantiles, failures taken as +inf, and how sure they are where requests share a queue. Pure.
 
-The quantile is the linear interpolation between order statistics (numpy's default, and what vLLM prints). With
-failures, `n` is the number of requests and `n_ok` of those with a value: the adjusted quantile is the values'
-quantile(q * n / n_ok), and unbounded (inf) above n_ok / n.
+Theory of operation. The quantile is the linear interpolation between order statistics (numpy's default, and what vLLM
+prints). With failures, `n` is the number of requests and `n_ok` of those with a value: the adjusted quantile is the
+values' quantile(q * n / n_ok), and unbounded (inf) above n_ok / n.
 
-The interval is distribution-free: the number of samples below the true q-quantile is binomial(n, q), so ranks l <= u
-with P(l <= B < u) >= 95 % bound it by the order statistics X(l) and X(u) (David and Nagaraja, Order Statistics, 7.1).
-Such ranks exist only where 1 - q^n - (1 - q)^n >= 95 %: p50 needs 6 samples, p95 59, p99 299, p99.9 2,995.
+Were the requests independent, the number of samples below the true q-quantile would be binomial(n, q), and ranks l <= u
+with P(l <= B < u) >= 95 % would bound it by the order statistics X(l) and X(u) (David and Nagaraja, Order Statistics,
+7.1); such ranks exist only where 1 - q^n - (1 - q)^n >= 95 %: p50 needs 6 samples, p95 59, p99 299, p99.9 2,995. But a
+slow second makes all of its requests slow, and that interval is then far too narrow. So the window is cut into BATCHES
+parts of equal length in time, and the scatter *between* them says how far the figure may move (batch means of the
+indicator `value <= quantile`: Meketon and Schmeiser 1984; Muñoz 2010):
+
+    d_j = (requests of batch j at or below the quantile) - q * (requests of batch j)
+    se  = sqrt(m / (m - 1) * sum d_j^2) / n           the standard error of the share q
+    q -+ t(m - 1) * se, never narrower than binomial   the shares whose order statistics are the interval
+    effective = q (1 - q) / se^2                       the number of independent requests that the sample is worth
+
+There is no interval where the upper share reaches 1, where fewer than BEYOND effective requests lie beyond the
+quantile, or where the batches rise or fall. An interval says what this window's load would give in the long run, not
+what another day brings: near saturation it is the calm windows that have intervals (docs/metrics.md has the table).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil, inf, isfinite, lgamma, log, nan
+from math import ceil, floor, inf, isfinite, lgamma, log, nan, sqrt
 from typing import Any
 
 import numpy as np
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
+Counts = np.ndarray[Any, np.dtype[np.int64]]
 CONFIDENCE = 0.95
+BATCHES = 10
+BEYOND = 5  # effective requests beyond a quantile, below which nothing is known of it
+TREND = 3.355  # Student's t(8), two-sided 1 %: the slope over the batches beyond which a window drifts
+T = 2.2622  # Student's t(BATCHES - 1): 95 % lie within +-T
+T_ONE_SIDED = 1.8331  # 95 % lie below
+POWER = 0.8416  # the normal quantile of 80 %: `more_s` of a gate decides it in so many cases
 
 
 @dataclass(frozen=True, slots=True)
 class Quantile:
     """One quantile of `n` requests (or values), of those without a value too.
 
-    `value`, `low` and `high` are inf where failures leave them unbounded, and nan where there are none. `answered` is
-    the quantile of the values alone. Where n < needs (not `enough`) the sample can't bound it: print no bare number.
+    `value`, `low` and `high` are inf where failures leave them unbounded. `low` and `high` are nan where there is no
+    interval: the sample is too small (n < needs, not `enough`: print no bare number), `drifting`, or `more_s` further
+    seconds of the same load would be needed. `answered` is the quantile of the values alone; `effective` the number of
+    independent requests that the sample is worth, nan where batches aren't known.
     """
 
     q: float
@@ -39,10 +60,84 @@ class Quantile:
     n: int
     needs: int
     enough: bool
+    effective: float = nan
+    drifting: bool = False
+    more_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """One metric's values in a window of `seconds`, sorted, and the batch (0 to BATCHES - 1) in which each request was
+    due; `failed`: requests without a value, by batch. Failures rank last."""
+
+    values: Values
+    batch: np.ndarray[Any, np.dtype[np.uint8]]
+    failed: Counts
+    seconds: float
+
+    @classmethod
+    def of(cls, values: Values, batch: np.ndarray[Any, np.dtype[np.uint8]], failed: Counts, seconds: float) -> Ordered:
+        """From values in any order; those that aren't finite are left out."""
+        kept = np.isfinite(values)
+        order = np.argsort(values[kept], kind="stable")
+        return cls(values[kept][order], batch[kept][order], failed, seconds)
+
+    @property
+    def n(self) -> int:
+        return len(self.values) + int(self.failed.sum())
+
+    @property
+    def sizes(self) -> Counts:
+        """Requests by batch."""
+        return _by_batch(self.batch) + self.failed
+
+    def beyond(self, limit: float, *, inclusive: bool) -> Counts:
+        """Requests by batch whose value is above the limit (`inclusive`: or equal to it), failures among them."""
+        first = np.searchsorted(self.values, limit, side="left" if inclusive else "right")
+        return _by_batch(self.batch[first:]) + self.failed
+
+    def excess(self, q: float) -> Values:
+        """How many more requests than q of its own each batch has below the q-quantile. Values that equal the quantile
+        are shared out, so that the sum is 0 and a constant has no scatter."""
+        x = self.values[int(q * self.n)] if int(q * self.n) < len(self.values) else inf
+        first, last = np.searchsorted(self.values, x, side="left"), np.searchsorted(self.values, x, side="right")
+        equal = _by_batch(self.batch[first:last]) if x < inf else self.failed
+        share = (q * self.n - first) / max(1, int(equal.sum()))
+        return _by_batch(self.batch[:first]) + share * equal - q * self.sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The share of `n` requests that do something (exceed a limit, fail), with one-sided 95 % bounds on either side:
+    `low` > p says that the endpoint's share is above p, `high` < p that it is below."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    effective: float
+
+    def more_s(self, limit: float, seconds: float) -> float:
+        """Further seconds of the same load after which a share of `limit` is told from the one seen, in 80 % of cases:
+        the sample size of a one-sided test of a share. inf where they are equal."""
+        if self.value == limit or not self.n:
+            return inf
+        spread = T_ONE_SIDED * sqrt(limit * (1 - limit)) + POWER * sqrt(self.value * (1 - self.value))
+        return max(0.0, seconds * ((spread / (limit - self.value)) ** 2 / self.effective - 1))
 
 
 def finite(value: float) -> float | None:
     return float(value) if isfinite(value) else None
+
+
+def batch_of(due: Counts, window: tuple[float, float]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The batch of each due instant (ns) of a window [begin, end) in the same ns."""
+    begin, end = window
+    return np.clip((due - begin) * (BATCHES / max(1.0, end - begin)), 0, BATCHES - 1).astype(np.uint8)
+
+
+def _by_batch(batch: np.ndarray[Any, np.dtype[np.uint8]]) -> Counts:
+    return np.bincount(batch, minlength=BATCHES)
 
 
 @lru_cache
@@ -58,7 +153,7 @@ def needed(q: float) -> int:
 
 @lru_cache(maxsize=4096)
 def ranks(n: int, q: float) -> tuple[int, int] | None:
-    """Ranks (from 1) of the order statistics that bound the q-quantile of n samples; None where none do.
+    """Ranks (from 1) of the order statistics that bound the q-quantile of n independent samples; None where none do.
 
     Tails are equal (2.5 %) where they can be; near the ends of the sample the one rank that is left takes what it needs
     and the other tail gets the rest.
@@ -97,14 +192,72 @@ def at(values: Values, q: float) -> float:
     return float(values[below] + (values[above] - values[below]) * (position - below))
 
 
-def quantile(values: Values, q: float, failed: int = 0) -> Quantile:
-    """The adjusted q-quantile of sorted, finite `values` beside `failed` requests that have none."""
+def plain(values: Values, q: float, failed: int = 0) -> Quantile:
+    """The adjusted q-quantile of sorted, finite `values` beside `failed` requests that have none; without an interval,
+    for values that don't belong to requests of a window."""
     n = len(values) + failed
-    share = q * n / len(values) if len(values) else inf
-    value = at(values, share) if n else nan
-    bounds = ranks(n, q)
-    low, high = (nan, nan) if bounds is None else (_ranked(values, bounds[0]), _ranked(values, bounds[1]))
-    return Quantile(q, value, value == inf, low, high, at(values, q), n, needed(q), n >= needed(q))
+    value = at(values, q * n / len(values) if len(values) else inf) if n else nan
+    return Quantile(q, value, value == inf, nan, nan, at(values, q), n, needed(q), n >= needed(q))
+
+
+def quantile(ordered: Ordered, q: float) -> Quantile:
+    """The adjusted q-quantile of a window's requests with its interval."""
+    values, n = ordered.values, ordered.n
+    figure = plain(values, q, n - len(values))
+    independent = ranks(n, q)
+    if independent is None:
+        return figure
+    d, tail = ordered.excess(q), min(q, 1 - q)
+    half = T * _standard_error(d, n)
+    effective = _effective(half / T, q, n)
+    if effective * tail < BEYOND or half >= tail:
+        more = max(BEYOND / (effective * tail), (half / tail) ** 2) - 1
+        return replace(figure, effective=effective, more_s=ordered.seconds * max(more, 0.02))
+    if _drifts(d / np.maximum(ordered.sizes, 1)):
+        return replace(figure, effective=effective, drifting=True)
+    low, high = min(independent[0], floor(n * (q - half))), max(independent[1], ceil(n * (q + half)))
+    return replace(figure, low=_ranked(values, max(1, low)), high=_ranked(values, high), effective=effective)
+
+
+def share(events: Counts, sizes: Counts, latencies: Ordered) -> Share:
+    """The share of requests with an event, both counted by batch: Wilson's bounds (1927), with Student's t in place of
+    the normal quantile and the effective sample in place of n.
+
+    Few events tell little about how they cluster: where there are fewer than BEYOND, the clustering of the largest
+    `latencies` stands in for theirs.
+    """
+    n, happened = int(sizes.sum()), int(events.sum())
+    if not n:
+        return Share(nan, 0.0, 1.0, 0, 0.0)
+    p = happened / n
+    effective = [_effective(_standard_error(events - p * sizes, n), p, n)]
+    if min(happened, n - happened) < BEYOND:
+        effective += [_effective(_standard_error(latencies.excess(q), latencies.n), q, n) for q in (0.9, 0.99)]
+    return Share(p, *_wilson(p, min(effective)), n, min(effective))
+
+
+def _standard_error(d: Values, n: int) -> float:
+    """Of a share of n requests, from the batches' deviations from it."""
+    return sqrt(BATCHES / (BATCHES - 1) * float(np.sum(d**2))) / n if n else 0.0
+
+
+def _effective(se: float, p: float, n: int) -> float:
+    """Independent requests that have this standard error of a share p; n at most."""
+    return min(float(n), p * (1 - p) / se**2) if se and 0 < p < 1 else float(n)
+
+
+def _drifts(levels: Values) -> bool:
+    """Does a straight line through the batches' levels have a slope? A two-sided t test at 1 % (TREND)."""
+    if not levels.std():
+        return False
+    r = float(np.corrcoef(np.arange(BATCHES), levels)[0, 1])
+    return abs(r) * sqrt((BATCHES - 2) / max(1e-12, 1 - r * r)) > TREND
+
+
+def _wilson(p: float, n: float) -> tuple[float, float]:
+    t2 = T_ONE_SIDED**2
+    centre, width = p + t2 / (2 * n), T_ONE_SIDED * sqrt(p * (1 - p) / n + t2 / (4 * n * n))
+    return max(0.0, (centre - width) / (1 + t2 / n)), min(1.0, (centre + width) / (1 + t2 / n))
 
 
 def _ranked(values: Values, rank: int) -> float:
