@@ -17,8 +17,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .connecting import Client, connect
-    from .exchange import Call, Exchange, Outcome
+    from .client.disaggregated import connect
+    from .exchange import Call, Client, Exchange, Outcome
     from .probing import Probe, probe
     from .rules import Limits
     from .target import Target
@@ -30,13 +30,13 @@ __all__ = [
 
 _HOMES = {
     "Call": "exchange.Call",
-    "Client": "connecting.Client",
+    "Client": "exchange.Client",
     "Exchange": "exchange.Exchange",
     "Limits": "rules.Limits",
     "Outcome": "exchange.Outcome",
     "Probe": "probing.Probe",
     "Target": "target.Target",
-    "connect": "connecting.connect",
+    "connect": "client.disaggregated.connect",
     "load_targets": "targets_toml.load",
     "probe": "probing.probe",
 }
