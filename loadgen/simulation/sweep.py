@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reports.analysis.gates import Gate, parse, parse_goodput
+from reports.analysis.gates import Gate, exit_code, parse, parse_goodput, verdict
+from reports.analysis.results import costs
 from reports.analysis.samples import Sample, sample
-from reports.analysis.throughput import costs
 from reports.analysis.validity import Status
-from reports.analysis.verdicts import exit_code, verdict
 from reports.store import durations
 from reports.store.planning import Planning, Point, Quantiles, Value
 from targets.simulated import analysis
