@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .processes import Workers
     from .replays import replay
     from .run.locust_user import TraceUser
-    from .simulation.run import simulate
-    from .simulation.sweep import sweep
+    from .simulations import simulate
+    from .sweeps import sweep
 
 __all__ = [
     "CapacityResult", "Certificate", "Load", "Plan", "TraceUser", "Workers",
@@ -45,8 +45,8 @@ _HOMES = {
     "capacity": "capacities",
     "certify": "certificate",
     "replay": "replays",
-    "simulate": "simulation.run",
-    "sweep": "simulation.sweep",
+    "simulate": "simulations",
+    "sweep": "sweeps",
 }
 
 
