@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .processes import Workers
     from .replays import replay
     from .run.locust_user import TraceUser
-    from .simulation.run import simulate
-    from .simulation.sweep import sweep
+    from .simulations import simulate
+    from .sweeps import sweep
 
 __all__ = [
     "CapacityResult", "Certificate", "Load", "Plan", "TraceUser", "Workers",
@@ -46,7 +46,7 @@ __getattr__, __dir__ = lazy(
         "processes": "Workers",
         "replays": "replay",
         "run.locust_user": "TraceUser",
-        "simulation.run": "simulate",
-        "simulation.sweep": "sweep",
+        "simulations": "simulate",
+        "sweeps": "sweep",
     },
 )
