@@ -46,11 +46,11 @@ def check(
     from rich.console import Console
     from rich.markup import escape
 
-    from targets.targets_toml import load
+    from targets.targets_toml import load_targets
 
     from .. import preflight
 
-    targets = load(file)
+    targets = load_targets(file)
     requests = None if trace is None else Load(speedup=speedup, duration=duration).requests(trace)
     console, unusable = Console(highlight=False), 0
     for answer in preflight.look(targets, requests):

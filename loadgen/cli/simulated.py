@@ -54,26 +54,26 @@ def simulate(
     from targets.simulated.build import SimulatedTarget
     from targets.simulated.settings import pairs
 
-    from ..simulation import run as simulation
+    from .. import simulations
 
     shared = pairs(setting or [], "--set")
-    targets = simulation.named([SimulatedTarget.parse(text, settings=shared) for text in target or []])
+    targets = simulations.named([SimulatedTarget.parse(text, settings=shared) for text in target or []])
     if not sweep:
         from ..replays import conclude
 
-        sys.exit(conclude(simulation.record_run(trace, targets, load, run, model=model)))
+        sys.exit(conclude(simulations.record_run(trace, targets, load, run, model=model)))
     from rich.console import Console
 
     from reports.render import planning_page
 
-    from ..simulation import sweep as grids
+    from .. import sweeps
 
-    axes = dict(grids.axis(text) for text in sweep)
-    planning = grids.sweep(trace, targets, axes, load, model=model, slo=run.slo, goodput=run.goodput, out=run.out)
+    axes = dict(sweeps.axis(text) for text in sweep)
+    planning = sweeps.sweep(trace, targets, axes, load, model=model, slo=run.slo, goodput=run.goodput, out=run.out)
     console = Console(soft_wrap=True)
     planning_page.print_points(planning, console)
     console.print(f"report: {planning.folder / planning_page.FILE}", markup=False, highlight=False)
-    sys.exit(grids.outcome_code(planning))
+    sys.exit(sweeps.outcome_code(planning))
 
 
 @o.taking()

@@ -127,13 +127,10 @@ class Loop:
             listener.stepped()
 
     def diagnostics(self) -> Diagnostics:
+        unstamped = self.reads_unstamped
         return Diagnostics(
             **{count: getattr(self, count) for count in COUNTS},
-            time_source="mixed"
-            if 0 < self.reads_unstamped < self.reads
-            else "user"
-            if self.reads_unstamped
-            else "kernel",
+            time_source="kernel" if not unstamped else "user" if unstamped == self.reads else "mixed",
             most_tokens_per_s=self._busiest(clock.monotonic_ns()),
             longest_stall_s=self.longest_stall / NS_PER_S,
             cpu_s=(clock.cpu_ns() - self._cpu) / NS_PER_S,
