@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .bakeoffs import bakeoff
     from .capacities import CapacityResult, capacity
     from .certificate import Certificate, certify
-    from .load import Load
+    from .options import Load
     from .plan import Plan
     from .processes import Workers
     from .replays import replay
@@ -37,7 +37,7 @@ __all__ = [
 _HOMES = {
     "CapacityResult": "capacities",
     "Certificate": "certificate",
-    "Load": "load",
+    "Load": "options",
     "Plan": "plan",
     "TraceUser": "run.locust_user",
     "Workers": "processes",
