@@ -184,9 +184,9 @@ class TargetOptions:
 
     def targets(self, named: Sequence[str], file: Path | None) -> list[Target]:
         """The targets of --target NAME=URL and of --targets FILE. Raises InputError."""
-        from targets.targets_toml import load
+        from targets.targets_toml import load_targets
 
-        targets = load(file) if file is not None else []
+        targets = load_targets(file) if file is not None else []
         for text in named:
             name, equals, url = text.partition("=")
             if not equals or not name.strip():

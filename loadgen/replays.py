@@ -184,7 +184,8 @@ def conclude(folder: Path, console: Console | None = None) -> int:
     """Writes summary.json and report.html, prints them and the gates' verdicts, returns the exit code."""
     from rich.console import Console
 
-    from reports.analysis.verdicts import exit_code, judge
+    from reports.analysis.gates import exit_code
+    from reports.analysis.summary import judge
     from reports.render import text
     from reports.store import run_json
 

@@ -50,11 +50,11 @@ def check(
     from rich.console import Console
     from rich.markup import escape
 
-    from targets.targets_toml import load
+    from targets.targets_toml import load_targets
 
     from .. import preflight
 
-    targets = load(file)
+    targets = load_targets(file)
     requests = None if trace is None else Load(speedup=speedup, duration=duration).requests(trace)
     console, unusable = Console(highlight=False), 0
     for answer, problems in preflight.look(targets, requests):
@@ -160,26 +160,26 @@ def simulate(
     from targets.simulated.build import SimulatedTarget
     from targets.simulated.settings import pairs
 
-    from ..simulation import run as simulation
+    from .. import simulations
 
     shared = pairs(setting or [], "--set")
-    targets = simulation.named([SimulatedTarget.parse(text, settings=shared) for text in target or []])
+    targets = simulations.named([SimulatedTarget.parse(text, settings=shared) for text in target or []])
     if not sweep:
         from ..replays import conclude
 
-        sys.exit(conclude(simulation.record_run(trace, targets, load, run, model=model)))
+        sys.exit(conclude(simulations.record_run(trace, targets, load, run, model=model)))
     from rich.console import Console
 
     from reports.render import planning_page
 
-    from ..simulation import sweep as grids
+    from .. import sweeps
 
-    axes = dict(grids.axis(text) for text in sweep)
-    planning = grids.sweep(trace, targets, axes, load, model=model, slo=run.slo, goodput=run.goodput, out=run.out)
+    axes = dict(sweeps.axis(text) for text in sweep)
+    planning = sweeps.sweep(trace, targets, axes, load, model=model, slo=run.slo, goodput=run.goodput, out=run.out)
     console = Console(soft_wrap=True)
     planning_page.print_points(planning, console)
     console.print(f"report: {planning.folder / planning_page.FILE}", markup=False, highlight=False)
-    sys.exit(grids.outcome_code(planning))
+    sys.exit(sweeps.outcome_code(planning))
 
 
 @o.taking()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.cli import servers as command
-from loadgen.simulation.sweep import axis
+from loadgen.sweeps import axis
 from reports.render.planning_page import ratio
 from targets.simulated import analysis
 from targets.simulated.build import build
