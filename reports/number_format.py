@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite, isinf, isnan
+from math import ceil, floor, isfinite, isinf, isnan
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,8 +33,13 @@ def quantile(row: Quantile) -> str:
 
 
 def lacking(row: Quantile) -> str:
-    """Why a quantile isn't printed: n=41 < 299, the samples there are and those it needs."""
-    return "" if row.enough else f"n={row.n:,} < {row.needs:,}"
+    """Why a quantile isn't printed, or has no interval: `n=41 < 299`, the samples there are and those it needs; `worth
+    61 < 507`, the independent requests that they are worth; `drifting`."""
+    if not row.enough:
+        return f"n={row.n:,} < {row.needs:,}"
+    if row.effective < row.effective_needed:
+        return f"worth {floor(row.effective):,} < {ceil(row.effective_needed):,}"
+    return "drifting" if row.drifting else ""
 
 
 def duration(row: Quantile) -> str:
@@ -45,8 +50,8 @@ def duration(row: Quantile) -> str:
 
 
 def interval(row: Quantile) -> str:
-    """The 95 % interval, empty where there is none."""
-    return span(row.low, row.high) if row.enough and isfinite(row.low) else ""
+    """The 95 % interval, empty where there is none, or no steady figure that it could hold."""
+    return span(row.low, row.high) if isfinite(row.low) and not row.drifting else ""
 
 
 def span(low: float, high: float, unit: bool = False) -> str:

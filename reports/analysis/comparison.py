@@ -1,10 +1,10 @@
 """Paired comparison: the same request on two endpoints, and what the ratio of its two durations says.
 
 Every request of a trace goes to each target, so the lengths, which differ far more from request to request than the
-targets do, cancel in the ratio. The median ratio has its distribution-free interval (order statistics: the inversion of
-the sign test), and takes failures as they are: a request that only one endpoint answered is won by that one without
-bound. The ratio of the p99s is not a quantile of ratios; its interval comes from a paired bootstrap, seeded, over
-blocks of neighbouring requests, because neighbours wait in the same queue and are not independent.
+targets do, cancel in the ratio. Neighbours wait in the same queue and are not independent: the median ratio has its
+interval from the batches of the window (`quantiles`). It takes failures as they are: a request that only one endpoint
+answered is won by that one without bound. The ratio of the p99s is not a quantile of ratios; its interval comes from a
+paired bootstrap, seeded, over blocks of neighbouring requests.
 
 A ratio is other / base: below 1 the other is faster. A metric is won only where the interval excludes 1.
 """
@@ -20,11 +20,12 @@ import numpy as np
 import pandas as pd
 
 from traces.errors import InputError
+from traces.request import NS_PER_S
 
 from ..store.durations import HEADLINES
 from ..store.run_folder import Key, Run
 from . import quantiles, samples
-from .quantiles import Values, finite
+from .quantiles import BATCHES, Ordered, Values, batch_of, finite
 
 SAME_LENGTH = 0.10  # the largest difference of median given lengths at which whole requests are comparable
 RESAMPLES = 1000
@@ -39,6 +40,13 @@ class Interval:
     value: float | None
     low: float | None
     high: float | None
+
+    @property
+    def side(self) -> int:
+        """1 where the interval lies above 1 (the base is faster), -1 below, 0 where it holds both."""
+        if self.low is None or (self.low >= 1 and self.high != 1):
+            return 1
+        return -1 if self.high is not None and self.high <= 1 and self.low < 1 else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +152,8 @@ def of_runs(before: Run, after: Run) -> list[Comparison]:
 def of_pair(base: pd.DataFrame, other: pd.DataFrame, base_name: str, other_name: str, step: str) -> Comparison:
     """The rows of two targets in one step; ratios are other / base."""
     pairs = paired(base, other)
-    lengths = _lengths(pairs)
+    lengths, due = _lengths(pairs), pairs["due_base"]
+    window = (int(due.min()), int(due.max()) + 1) if len(pairs) else (0, 1)
     shown = [metric for metric in HEADLINES if metric != "e2e" or lengths.comparable]
     return Comparison(
         base=base_name,
@@ -154,9 +163,9 @@ def of_pair(base: pd.DataFrame, other: pd.DataFrame, base_name: str, other_name:
         base_failed=int((~pairs["ok_base"]).sum()),
         other_failed=int((~pairs["ok_other"]).sum()),
         lengths=lengths,
-        metrics={m: _ratio(pairs, m, base_name, other_name) if m in shown else None for m in HEADLINES},
-        by_prompt=list(_bucketed(pairs, "prompt_tokens", pairs["prompt_tokens_base"], "ttft")),
-        by_output=list(_bucketed(pairs, "output_count", pairs["output_tokens_base"], "e2e"))
+        metrics={m: _ratio(pairs, m, base_name, other_name, window) if m in shown else None for m in HEADLINES},
+        by_prompt=list(_bucketed(pairs, "prompt_tokens", pairs["prompt_tokens_base"], "ttft", window)),
+        by_output=list(_bucketed(pairs, "output_count", pairs["output_tokens_base"], "e2e", window))
         if lengths.comparable
         else [],
     )
@@ -176,42 +185,50 @@ def _lengths(pairs: pd.DataFrame) -> GivenLengths:
     return GivenLengths(base, other, bool(len(both)) and abs(other - base) <= SAME_LENGTH * max(base, other))
 
 
-def ratios(pairs: pd.DataFrame, metric: str) -> Values:
-    """other / base, sorted: inf where only the base answered, 0 where only the other did; nothing where neither did, or
-    where a duration is undefined (TPOT of a single token)."""
+def ratios(pairs: pd.DataFrame, metric: str, window: tuple[float, float]) -> Ordered:
+    """other / base of each pair, and how many only the other answered: their ratio is 0, and without bound where only
+    the base answered. Nothing where neither did, or where a duration is undefined (TPOT of a single token)."""
     base = np.where(pairs["ok_base"], pairs[f"{metric}_base"], np.inf)
     other = np.where(pairs["ok_other"], pairs[f"{metric}_other"], np.inf)
     with np.errstate(invalid="ignore", divide="ignore"):
         quotients = other / base  # inf / inf is nan: neither answered
-    return np.sort(quotients[~np.isnan(quotients)])
+    batch = batch_of(pairs["due_base"].to_numpy(), window)
+    lost = np.bincount(batch[np.isposinf(quotients)], minlength=BATCHES)
+    return Ordered.of(quotients, batch, lost, (window[1] - window[0]) / NS_PER_S)
 
 
-def _ratio(pairs: pd.DataFrame, metric: str, base: str, other: str) -> Ratio | None:
+def _ratio(pairs: pd.DataFrame, metric: str, base: str, other: str, window: tuple[float, float]) -> Ratio | None:
     """None where too few pairs have the metric to bound the median."""
-    ordered = ratios(pairs, metric)
-    if (bounds := _bounds(ordered)) is None:
+    quotients = ratios(pairs, metric, window)
+    if quotients.n < quantiles.needed(0.5):
         return None
-    low, high = bounds
+    median = _median(quotients)
     return Ratio(
-        n=len(ordered),
-        median=_interval(_median(ordered), low, high),
-        base_won=float((ordered > 1).mean()),
-        other_won=float((ordered < 1).mean()),
-        winner=other if high < 1 else base if low > 1 else None,
+        n=quotients.n,
+        median=median,
+        base_won=float(quotients.beyond(1.0, inclusive=False).sum() / quotients.n),
+        other_won=1 - float(quotients.beyond(1.0, inclusive=True).sum() / quotients.n),
+        winner={-1: other, 1: base}.get(median.side),
         p99=_p99(pairs, metric),
     )
 
 
-def _median(ordered: Values) -> float:
-    """The upper median by rank where the two middle ones can't be averaged."""
+def _median(quotients: Ordered) -> Interval:
+    """The median ratio with its interval; where the pairs give none, on which side of 1 it lies, if they show that."""
+    median = quantiles.quantile(quotients, 0.5)
+    low, high = median.low, median.high
+    if isnan(low):
+        above = quantiles.share(quotients.beyond(1.0, inclusive=False), quotients.sizes)
+        below = quantiles.share(quotients.sizes - quotients.beyond(1.0, inclusive=True), quotients.sizes)
+        low, high = float(above.low > 0.5), 1.0 if below.low > 0.5 else inf
+    return _interval(_middle(quotients), low, high)
+
+
+def _middle(quotients: Ordered) -> float:
+    """The median; the upper one of the two middle ones where they can't be averaged."""
+    ordered = np.append(quotients.values, np.full(int(quotients.failed.sum()), inf))
     middle = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
     return float(sum(middle) / 2) if isfinite(middle[1]) else float(middle[1])
-
-
-def _bounds(ordered: Values) -> tuple[float, float] | None:
-    """The 95 % interval of the median; None where too few values bound it."""
-    ranks = quantiles.ranks(len(ordered), 0.5)
-    return None if ranks is None else (float(ordered[ranks[0] - 1]), float(ordered[ranks[1] - 1]))
 
 
 def _interval(value: float, low: float, high: float) -> Interval:
@@ -259,12 +276,13 @@ def _quotient(base: float, other: float) -> float:
     return other / base if base > 0 else float("nan")
 
 
-def _bucketed(pairs: pd.DataFrame, name: str, values: pd.Series[float], metric: str) -> Iterator[Bucket]:
+def _bucketed(
+    pairs: pd.DataFrame, name: str, values: pd.Series[float], metric: str, window: tuple[float, float]
+) -> Iterator[Bucket]:
     """The median ratio at matched lengths: the bucket is the request's, the same on both sides."""
     for number, part in pairs.groupby(samples.bucket(values, name)):
-        ordered = ratios(part, metric)
-        label, bounds = samples.label(name, int(number)), _bounds(ordered)
-        if bounds is None:
-            yield Bucket(label, len(ordered), metric)
+        quotients, label = ratios(part, metric, window), samples.label(name, int(number))
+        if quotients.n < quantiles.needed(0.5):
+            yield Bucket(label, quotients.n, metric)
         else:
-            yield BoundedBucket(label, len(ordered), metric, _interval(_median(ordered), *bounds))
+            yield BoundedBucket(label, quotients.n, metric, _median(quotients))

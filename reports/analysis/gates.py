@@ -4,8 +4,11 @@
 
 TARGET and STEP narrow a gate; without them it holds for each target in each load step. Latencies need a statistic and
 a unit (us, ms, s); `errors` is a share (%), `goodput` a rate (/s) or a share (%), `requests` and `tokens` are rates
-(/s). A quantile takes failures as +inf. Exit codes: 0 all passed, 1 one failed, 2 not a gate, 3 can't be decided (run
-invalid, or too few samples to bound the quantile). No pandas here: gates are checked before a run is begun.
+(/s). "ttft p99 < 800ms" asks whether fewer than 1 % of the requests, failures included, take 800 ms or longer: it
+passes where the upper one-sided 95 % bound of that share (`quantiles.share`) is below 1 %, fails where the lower one is
+above, and else there is no verdict. Shares are decided likewise; rates, means and maxima have no bounds and are
+compared as they are. Exit codes: 0 all passed, 1 one failed, 2 not a gate, 3 no verdict (or the run is invalid). No
+pandas here: gates are checked before a run is begun.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from typing import TYPE_CHECKING
 
 from traces.errors import InputError
 
-from .quantiles import finite
+from . import quantiles
+from .quantiles import Share, finite
 from .validity import Reason, Status
 
 if TYPE_CHECKING:
@@ -154,14 +158,15 @@ def _no_objectives(gate: Gate) -> InputError:
 class Decision(StrEnum):
     PASS = "pass"  # noqa: S105 - a verdict
     FAIL = "fail"
-    TOO_FEW = "too few samples"
+    NO_VERDICT = "no verdict"
     INVALID = "invalid"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A gate's answer for one target in one step. `figure` (s, 1/s or a share) and the ends of its 95 % interval may be
-    inf (unbounded); None where there are none. `n`: the samples behind it."""
+    inf (unbounded); None where there are none. `n`: the samples behind it; `more_s`: further seconds of the same load
+    that would decide it (inf: the figure is at the limit)."""
 
     gate: Gate
     target: str
@@ -172,6 +177,7 @@ class Verdict:
     low: float | None = None
     high: float | None = None
     note: str = ""
+    more_s: float | None = None
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -180,6 +186,7 @@ class Verdict:
             "low": None if self.low is None else finite(self.low),
             "high": None if self.high is None else finite(self.high),
             "limit": self.gate.limit, "op": self.gate.op, "n": self.n, "note": self.note,
+            "more_s": None if self.more_s is None else finite(self.more_s),
         }  # fmt: skip
 
 
@@ -210,46 +217,72 @@ def exit_code(verdicts: Sequence[Verdict], status: Status) -> int:
 
 def verdict(gate: Gate, sample: Sample) -> Verdict:
     """On one target in one step. InputError where a gate on goodput has no objectives."""
-    if gate.metric in LATENCIES:
-        return _moment(gate, sample) if gate.q is None else _quantile(gate, sample, gate.q)
     if gate.metric == "goodput" and sample.good is None:
         raise _no_objectives(gate)
+    if not sample.n:
+        return Verdict(gate, sample.target, sample.step, Decision.NO_VERDICT, None, 0, note="no counted requests")
+    if gate.metric in LATENCIES:
+        return _moment(gate, sample) if gate.q is None else _quantile(gate, sample, gate.q)
     if gate.unit == "%":
-        part = sample.failed if gate.metric == "errors" else sample.good or 0
-        return _plain(gate, sample, part / sample.n if sample.n else 0.0, sample.n, f"{part} of {sample.n}")
+        return _share(gate, sample)
     throughput = sample.throughput
     rates = {"requests": throughput.requests_per_s, "tokens": throughput.output_tokens_per_s, "goodput": sample.goodput}
     return _plain(gate, sample, rates[gate.metric] or 0.0, sample.n)
 
 
 def _quantile(gate: Gate, sample: Sample, q: float) -> Verdict:
+    """A quantile keeps the limit where the share of requests beyond it is small enough: that share has bounds."""
     quantile = sample.quantile(gate.metric, q)
-    if not quantile.enough or isnan(quantile.value):
-        return _too_few(gate, sample, quantile.n, f"n={quantile.n}, needs {quantile.needs}")
-    note = ""
-    if quantile.unbounded:
-        note = f"{sample.failed_in(gate.metric)} of {quantile.n} failed: no bound"
-    elif gate.holds(quantile.low) != gate.holds(quantile.high):
-        note = "the limit lies inside the 95 % interval"
-    return replace(_plain(gate, sample, quantile.value, quantile.n, note), low=quantile.low, high=quantile.high)
+    figure = None if not quantile.enough or isnan(quantile.value) else quantile.value
+    low, high = (None, None) if isnan(quantile.low) else (quantile.low, quantile.high)
+    verdict = Verdict(gate, sample.target, sample.step, Decision.NO_VERDICT, figure, quantile.n, low, high)
+    if not quantile.enough:
+        return replace(verdict, note=f"n={quantile.n}, needs {quantile.needs}")
+    if gate.metric == "itl":
+        return replace(_plain(gate, sample, quantile.value, quantile.n), note="of this run: gaps have no interval")
+    ordered, below = sample.ordered[gate.metric], gate.op.startswith("<")
+    beyond = ordered.beyond(gate.limit, inclusive=gate.op in ("<", ">="))
+    share = quantiles.share(beyond, ordered.sizes, ordered)
+    note = f"{sample.failed_in(gate.metric)} of {quantile.n} failed: no bound" if quantile.unbounded else ""
+    return _decided(replace(verdict, note=note), share, 1 - q, sample, small=below)
+
+
+def _share(gate: Gate, sample: Sample) -> Verdict:
+    e2e = sample.ordered["e2e"]
+    part = e2e.failed if gate.metric == "errors" or sample.good_in is None else sample.good_in
+    share = quantiles.share(part, sample.sizes, None if gate.metric == "errors" else e2e)
+    note = f"{int(part.sum())} of {sample.n}"
+    verdict = Verdict(
+        gate, sample.target, sample.step, Decision.NO_VERDICT, share.value, sample.n, share.low, share.high, note
+    )
+    return _decided(verdict, share, gate.limit, sample, small=gate.op.startswith("<"))
+
+
+def _decided(verdict: Verdict, share: Share, limit: float, sample: Sample, *, small: bool) -> Verdict:
+    """PASS or FAIL where a one-sided 95 % bound of the share is on that side of the limit, `small`: the share should be
+    below it; else NO VERDICT and the seconds that would decide it."""
+    if share.high < limit or share.low > limit:
+        decision = Decision.PASS if (share.high < limit) == small else Decision.FAIL
+        return replace(verdict, decision=decision)
+    more = share.more_s(limit, sample.window_s)
+    further = f"{more:,.0f} s" if more < 120 else f"{more / 60:,.0f} minutes"
+    remedy = f"{further} more of this load should decide it" if more < inf else "the figure is at the limit"
+    note = f"n={share.n:,}, worth {share.effective:,.0f}: {remedy}"
+    return replace(verdict, note="; ".join(filter(None, (verdict.note, note))), more_s=more)
 
 
 def _moment(gate: Gate, sample: Sample) -> Verdict:
     """Mean and max have no adjusted form: of the answered requests, and the note says how many failed."""
     values, failed = sample.values[gate.metric], sample.failed_in(gate.metric)
     if len(values) < 2:
-        return _too_few(gate, sample, len(values), f"n={len(values)}, needs 2")
+        note = f"n={len(values)}, needs 2"
+        return Verdict(gate, sample.target, sample.step, Decision.NO_VERDICT, None, len(values), note=note)
     figure = float(values[-1] if gate.statistic == "max" else values.mean())
     note = f"{failed} failed, not in the {gate.statistic}" if failed else ""
     return _plain(gate, sample, figure, len(values), note)
 
 
 def _plain(gate: Gate, sample: Sample, figure: float, n: int, note: str = "") -> Verdict:
-    if n == 0:
-        return _too_few(gate, sample, 0, "no counted requests")
+    """Of this run as it was, without an interval."""
     decision = Decision.PASS if gate.holds(figure) else Decision.FAIL
     return Verdict(gate, sample.target, sample.step, decision, figure, n, note=note)
-
-
-def _too_few(gate: Gate, sample: Sample, n: int, note: str) -> Verdict:
-    return Verdict(gate, sample.target, sample.step, Decision.TOO_FEW, None, n, note=note)

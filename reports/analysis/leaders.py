@@ -102,9 +102,7 @@ def matrix(summary: Summary) -> list[tuple[str, list[Lead]]]:
 
 def lead(step: str, metric: str, medians: Mapping[str, Quantile], pairs: Sequence[Comparison]) -> Lead:
     """`medians`: target -> its p50; `pairs`: the comparisons of that step."""
-    failed = tuple(
-        name for name, median in medians.items() if median.unbounded or (median.enough and not isfinite(median.high))
-    )
+    failed = tuple(name for name, median in medians.items() if median.unbounded or median.high == inf)
     pairs = _among(set(medians) - set(failed), pairs)
     faults = {(pair.base, pair.other): fault for pair in pairs if (fault := _fault(pair, metric))}
     aside = _aside(faults)

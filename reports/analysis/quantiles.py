@@ -16,9 +16,10 @@ indicator `value <= quantile`: Meketon and Schmeiser 1984; Muñoz 2010):
     q -+ t(m - 1) * se, never narrower than binomial   the shares whose order statistics are the interval
     effective = q (1 - q) / se^2                       the number of independent requests that the sample is worth
 
-There is no interval where the upper share reaches 1, where fewer than BEYOND effective requests lie beyond the
-quantile, or where the batches rise or fall. An interval says what this window's load would give in the long run, not
-what another day brings: near saturation it is the calm windows that have intervals (docs/metrics.md has the table).
+There is no interval where the upper share reaches 1, or where fewer than BEYOND effective requests lie beyond the
+quantile; none is printed where the batches rise or fall. An interval says what this window's load would give in the
+long run, not what another day brings: near saturation it is the calm windows that have intervals (docs/metrics.md has
+the table).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 
 Values = np.ndarray[Any, np.dtype[np.float64]]
+Batch = np.ndarray[Any, np.dtype[np.uint8]]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 CONFIDENCE = 0.95
 BATCHES = 10
@@ -46,9 +48,10 @@ class Quantile:
     """One quantile of `n` requests (or values), of those without a value too.
 
     `value`, `low` and `high` are inf where failures leave them unbounded. `low` and `high` are nan where there is no
-    interval: the sample is too small (n < needs, not `enough`: print no bare number), `drifting`, or `more_s` further
-    seconds of the same load would be needed. `answered` is the quantile of the values alone; `effective` the number of
-    independent requests that the sample is worth, nan where batches aren't known.
+    interval: the sample is too small (n < needs, not `enough`: print no bare number), or `more_s` further seconds of
+    the same load would be needed. Where the batches rise or fall (`drifting`) they bound no steady figure: print none.
+    `answered` is the quantile of the values alone; `effective` the number of independent requests that the sample is
+    worth, nan where batches aren't known.
     """
 
     q: float
@@ -60,9 +63,16 @@ class Quantile:
     n: int
     needs: int
     enough: bool
-    effective: float = nan
-    drifting: bool = False
-    more_s: float = 0.0
+    effective: float
+    drifting: bool
+    more_s: float
+
+    @property
+    def effective_needed(self) -> float:
+        """The smallest effective sample that has an interval: BEYOND lie beyond the quantile and the upper share is
+        below 1. p50 needs 10, p90 50, p99 507, p99.9 5,112."""
+        tail = min(self.q, 1 - self.q)
+        return max(BEYOND, T**2 * (1 - tail)) / tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +81,12 @@ class Ordered:
     due; `failed`: requests without a value, by batch. Failures rank last."""
 
     values: Values
-    batch: np.ndarray[Any, np.dtype[np.uint8]]
+    batch: Batch
     failed: Counts
     seconds: float
 
     @classmethod
-    def of(cls, values: Values, batch: np.ndarray[Any, np.dtype[np.uint8]], failed: Counts, seconds: float) -> Ordered:
+    def of(cls, values: Values, batch: Batch, failed: Counts, seconds: float) -> Ordered:
         """From values in any order; those that aren't finite are left out."""
         kept = np.isfinite(values)
         order = np.argsort(values[kept], kind="stable")
@@ -103,7 +113,8 @@ class Ordered:
         first, last = np.searchsorted(self.values, x, side="left"), np.searchsorted(self.values, x, side="right")
         equal = _by_batch(self.batch[first:last]) if x < inf else self.failed
         share = (q * self.n - first) / max(1, int(equal.sum()))
-        return _by_batch(self.batch[:first]) + share * equal - q * self.sizes
+        d: Values = _by_batch(self.batch[:first]) + share * equal - q * self.sizes
+        return d
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +141,14 @@ def finite(value: float) -> float | None:
     return float(value) if isfinite(value) else None
 
 
-def batch_of(due: Counts, window: tuple[float, float]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def batch_of(due: Counts, window: tuple[float, float]) -> Batch:
     """The batch of each due instant (ns) of a window [begin, end) in the same ns."""
     begin, end = window
-    return np.clip((due - begin) * (BATCHES / max(1.0, end - begin)), 0, BATCHES - 1).astype(np.uint8)
+    batch: Batch = np.clip((due - begin) * (BATCHES / max(1.0, end - begin)), 0, BATCHES - 1).astype(np.uint8)
+    return batch
 
 
-def _by_batch(batch: np.ndarray[Any, np.dtype[np.uint8]]) -> Counts:
+def _by_batch(batch: Batch) -> Counts:
     return np.bincount(batch, minlength=BATCHES)
 
 
@@ -197,7 +209,7 @@ def plain(values: Values, q: float, failed: int = 0) -> Quantile:
     for values that don't belong to requests of a window."""
     n = len(values) + failed
     value = at(values, q * n / len(values) if len(values) else inf) if n else nan
-    return Quantile(q, value, value == inf, nan, nan, at(values, q), n, needed(q), n >= needed(q))
+    return Quantile(q, value, value == inf, nan, nan, at(values, q), n, needed(q), n >= needed(q), nan, False, 0.0)
 
 
 def quantile(ordered: Ordered, q: float) -> Quantile:
@@ -207,31 +219,34 @@ def quantile(ordered: Ordered, q: float) -> Quantile:
     independent = ranks(n, q)
     if independent is None:
         return figure
-    d, tail = ordered.excess(q), min(q, 1 - q)
+    d = ordered.excess(q)
     half = T * _standard_error(d, n)
     effective = _effective(half / T, q, n)
-    if effective * tail < BEYOND or half >= tail:
-        more = max(BEYOND / (effective * tail), (half / tail) ** 2) - 1
-        return replace(figure, effective=effective, more_s=ordered.seconds * max(more, 0.02))
-    if _drifts(d / np.maximum(ordered.sizes, 1)):
-        return replace(figure, effective=effective, drifting=True)
+    if effective < (least := figure.effective_needed):
+        return replace(figure, effective=effective, more_s=ordered.seconds * (least / effective - 1))
     low, high = min(independent[0], floor(n * (q - half))), max(independent[1], ceil(n * (q + half)))
-    return replace(figure, low=_ranked(values, max(1, low)), high=_ranked(values, high), effective=effective)
+    return replace(
+        figure,
+        low=_ranked(values, max(1, low)),
+        high=_ranked(values, high),
+        effective=effective,
+        drifting=_drifts(d / np.maximum(ordered.sizes, 1)),
+    )
 
 
-def share(events: Counts, sizes: Counts, latencies: Ordered) -> Share:
+def share(events: Counts, sizes: Counts, latencies: Ordered | None = None) -> Share:
     """The share of requests with an event, both counted by batch: Wilson's bounds (1927), with Student's t in place of
     the normal quantile and the effective sample in place of n.
 
     Few events tell little about how they cluster: where there are fewer than BEYOND, the clustering of the largest
-    `latencies` stands in for theirs.
+    `latencies`, where what happens has to do with these, stands in for theirs.
     """
     n, happened = int(sizes.sum()), int(events.sum())
     if not n:
         return Share(nan, 0.0, 1.0, 0, 0.0)
     p = happened / n
     effective = [_effective(_standard_error(events - p * sizes, n), p, n)]
-    if min(happened, n - happened) < BEYOND:
+    if latencies and min(happened, n - happened) < BEYOND:
         effective += [_effective(_standard_error(latencies.excess(q), latencies.n), q, n) for q in (0.9, 0.99)]
     return Share(p, *_wilson(p, min(effective)), n, min(effective))
 

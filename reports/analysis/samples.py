@@ -13,9 +13,9 @@ whose answers grow longer (therefore time per token, not per request).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from math import nan
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -27,7 +27,7 @@ from ..store.digests import METRICS, UNADJUSTED, Digests
 from ..store.durations import BRACKETS, DURATIONS
 from ..store.run_folder import Key, Run
 from . import quantiles
-from .quantiles import Quantile, Values, finite
+from .quantiles import BATCHES, Counts, Ordered, Quantile, Values, batch_of, finite
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 NOTHING = np.array([], np.float64)
@@ -55,8 +55,9 @@ class Sample:
     """One target in one load step.
 
     `n` requests were counted (due inside the window), of which `failed` have no latency; `good` met every objective
-    (None without objectives). `values`: metric -> sorted, finite seconds of the answered requests (lateness and client
-    lag: of all counted ones; "itl": of the gaps between reads). `window` is in ns from the run's start.
+    (None without objectives). `ordered`: metric -> seconds of the answered requests (lateness and client lag: of all
+    counted ones) and the batches of the window that they belong to; `gaps`: sorted seconds between reads, which belong
+    to no request. `sizes`, `good_in`: counted and good requests by batch. `window` is in ns from the run's start.
     """
 
     target: str
@@ -64,11 +65,19 @@ class Sample:
     n: int
     failed: int
     window: tuple[float, float]
-    values: Mapping[str, Values]
+    ordered: Mapping[str, Ordered]
+    gaps: Values
+    sizes: Counts
     throughput: Throughput
     good: int | None = None
+    good_in: Counts | None = None
     good_tokens_per_s: float | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)  # warm-up included
+
+    @cached_property
+    def values(self) -> dict[str, Values]:
+        """Metric -> sorted, finite seconds; "itl": of the gaps."""
+        return {name: ordered.values for name, ordered in self.ordered.items()} | {"itl": self.gaps}
 
     @property
     def window_s(self) -> float:
@@ -103,8 +112,10 @@ class Sample:
         return 0 if metric in UNADJUSTED else self.failed
 
     def quantile(self, metric: str, q: float) -> Quantile:
-        """Failures rank as infinitely slow."""
-        return quantiles.quantile(self.values[metric], q, self.failed_in(metric))
+        """Failures rank as infinitely slow. Gaps of one request depend on each other: no interval from them."""
+        if metric == "itl":
+            return quantiles.plain(self.gaps, q)
+        return quantiles.quantile(self.ordered[metric], q)
 
 
 def samples_of(run: Run, objectives: Mapping[str, float]) -> dict[Key, Sample]:
@@ -123,18 +134,30 @@ def sample(
     `durations.joined`; `window`: ns from the run's start; `gaps`: sorted ITL in seconds, where they were kept."""
     counted = rows[rows["counted"]]
     answered = counted[counted["ok"]]
-    values = {"itl": gaps}
-    for name in (*DURATIONS, *BRACKETS):
-        column = (counted if name in UNADJUSTED else answered)[name].to_numpy()
-        values[name] = np.sort(column[np.isfinite(column)])
+    ordered = _ordered(counted, (*DURATIONS, *BRACKETS), window)
+    batch, ok = batch_of(counted["due"].to_numpy(), window), counted["ok"].to_numpy()
+    sizes, failed = np.bincount(batch, minlength=BATCHES), int((~ok).sum())
     throughput, tokens = rates(rows, window), answered["output_count"]
-    result = Sample(target, step, len(counted), len(counted) - len(answered), window, values, throughput, rows=rows)
+    result = Sample(target, step, len(counted), failed, window, ordered, gaps, sizes, throughput, rows=rows)
     if not objectives:
         return result
     good = meets(answered, objectives)
     share = float(tokens[good].sum() / tokens.sum()) if tokens.sum() else None
     good_tokens_per_s = None if share is None else throughput.output_tokens_per_s * share
-    return replace(result, good=int(good.sum()), good_tokens_per_s=good_tokens_per_s)
+    good_in = np.bincount(batch[ok][good.to_numpy()], minlength=BATCHES)
+    return replace(result, good=int(good.sum()), good_in=good_in, good_tokens_per_s=good_tokens_per_s)
+
+
+def _ordered(counted: pd.DataFrame, metrics: Iterable[str], window: tuple[float, float]) -> dict[str, Ordered]:
+    """Failed requests have no latency; the client's own durations are taken from all of them."""
+    batch, ok = batch_of(counted["due"].to_numpy(), window), counted["ok"].to_numpy()
+    failed, seconds = np.bincount(batch[~ok], minlength=BATCHES), (window[1] - window[0]) / NS_PER_S
+    return {
+        name: Ordered.of(counted[name].to_numpy(), batch, np.zeros_like(failed), seconds)
+        if name in UNADJUSTED
+        else Ordered.of(counted[name].to_numpy()[ok], batch[ok], failed, seconds)
+        for name in metrics
+    }
 
 
 def rates(rows: pd.DataFrame, window: tuple[float, float]) -> Throughput:
@@ -219,8 +242,6 @@ class Metric:
 def metric(sample: Sample, name: str, digests: Digests) -> Metric:
     values = sample.values[name]
     rows = [sample.quantile(name, q) for q in QUANTILES]
-    if name == "itl":  # gaps of one request depend on each other: no interval from them
-        rows = [replace(row, low=nan, high=nan) for row in rows]
     if name in METRICS:
         rows = [_digested(row, digests.quantile(sample.target, sample.step, name, row.q)) for row in rows]
     return Metric(
@@ -283,10 +304,7 @@ def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
 
 
 def _slice(part: pd.DataFrame, name: str, number: int) -> Slice:
-    answered = part[part["ok"]]
-    failed = len(part) - len(answered)
-    values = {metric: np.sort(answered[metric].dropna().to_numpy()) for metric in SLICED}
-    figures = {
-        metric: tuple(quantiles.quantile(ordered, q, failed) for q in (0.5, 0.99)) for metric, ordered in values.items()
-    }
-    return Slice(label(name, number), SLICES[name][number], len(part), failed, **figures)
+    due = part["due"]  # a bucket of requests in flight may hold a part of the window only: its batches are of that part
+    ordered = _ordered(part, SLICED, (int(due.min()), int(due.max()) + 1))
+    figures = {metric: tuple(quantiles.quantile(ordered[metric], q) for q in (0.5, 0.99)) for metric in SLICED}
+    return Slice(label(name, number), SLICES[name][number], len(part), int((~part["ok"]).sum()), **figures)

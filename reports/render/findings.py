@@ -26,7 +26,7 @@ def is_best(summary: Summary, result: Result, metric: str, q: float) -> bool:
     others = [other.quantile(metric, q) for other in summary.of_step(result.step) if other.target != result.target]
     bounded = [other.low for other in others if other.enough]
     least = max(best.high, LEAST * best.value)
-    return bool(bounded) and all(not isfinite(low) or low > least for low in bounded)
+    return bool(bounded) and all(low > least for low in bounded)
 
 
 def alarms(summary: Summary) -> Iterator[str]:
@@ -168,9 +168,9 @@ def _why_no_ratio(pair: Comparison, metric: str) -> str:
 
 def faster(pair: Comparison, ratio: Interval) -> str:
     """From the winner's side, so that a factor is above 1: `groqrack 2.11x (2.06-2.11)`."""
-    if ratio.low is None or ratio.low > 1:
+    if ratio.side > 0:
         return f"{pair.base} {_spread(ratio)}"
-    if ratio.high is not None and ratio.high < 1:
+    if ratio.side < 0:
         return f"{pair.other} {_spread(Interval(_inverse(ratio.value), _inverse(ratio.high), _inverse(ratio.low)))}"
     return f"no clear difference ({_ends(ratio)})"
 
@@ -202,7 +202,9 @@ def figure(verdict: Verdict) -> str:
 
 
 def bounds(verdict: Verdict) -> str:
-    """A verdict's interval; only latencies have one."""
+    """A verdict's interval: a latency's, or the one-sided bounds of a share."""
     if verdict.low is None or verdict.high is None:
         return ""
+    if verdict.gate.unit == "%":
+        return f"{number_format.share(verdict.low)}–{number_format.share(verdict.high)}"
     return number_format.span(verdict.low, verdict.high, unit=True)

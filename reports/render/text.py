@@ -43,7 +43,7 @@ CSV_COLUMNS = (
 Cell = tuple[Text, Text]  # a figure, and what stands beneath it: its interval, or the samples that it lacks
 STATUS_STYLE = {Status.VALID: "green", Status.SUSPECT: "yellow", Status.INVALID: "bold red"}
 DECISION_STYLE = {
-    Decision.PASS: "green", Decision.FAIL: "bold red", Decision.TOO_FEW: "yellow", Decision.INVALID: "bold red"
+    Decision.PASS: "green", Decision.FAIL: "bold red", Decision.NO_VERDICT: "yellow", Decision.INVALID: "bold red"
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from reports.analysis import gates
 from reports.analysis.gates import Decision, Verdict
+from reports.analysis.quantiles import BATCHES, Ordered
 from reports.analysis.samples import Sample, Throughput
 from reports.analysis.validity import Reason, Status
 from tests.reports import made
@@ -83,10 +85,15 @@ def test_objectives() -> None:
 
 
 def sample(values: Any, failed: int = 0, good: int | None = None, target: str = "t", step: str = "") -> Sample:
-    ordered = np.sort(np.asarray(values, float))
+    """Requests that come evenly: each batch of the window has its part of the values and of the failures."""
+    spread = lambda n: (np.arange(n) % BATCHES).astype(np.uint8)  # noqa: E731
+    counts = lambda n: np.bincount(spread(n), minlength=BATCHES)  # noqa: E731
+    ordered, n = Ordered.of(np.asarray(values, float), spread(len(values)), counts(failed), 10.0), len(values) + failed
+    own = dataclasses.replace(ordered, failed=counts(0))
     return Sample(
-        target=target, step=step, n=len(ordered) + failed, failed=failed, window=(0, 10 * made.S), good=good,
-        throughput=Throughput(4.0, 400.0), values=dict.fromkeys(gates.LATENCIES, ordered),
+        target=target, step=step, n=n, failed=failed, window=(0, 10 * made.S), gaps=ordered.values, sizes=counts(n),
+        ordered=dict.fromkeys(gates.LATENCIES, ordered) | {"lateness": own}, throughput=Throughput(4.0, 400.0),
+        good=good, good_in=None if good is None else counts(good),
     )  # fmt: skip
 
 
@@ -98,29 +105,39 @@ def decide(run: dict[tuple[str, str], Sample], *texts: str, reasons: Sequence[Re
     return gates.decide([gates.parse(text) for text in texts], run, reasons)
 
 
-EVEN = np.linspace(0.001, 0.4, 400)
+EVEN = np.linspace(0.0001, 0.4, 4000)
 
 
 @pytest.mark.parametrize(
     ("text", "given_", "decision", "figure"),
     [
-        ("ttft p99 < 400ms", sample(EVEN), Decision.PASS, 0.39601),
-        ("ttft p99 < 396ms", sample(EVEN), Decision.FAIL, 0.39601),
-        ("ttft p99 > 396ms", sample(EVEN), Decision.PASS, 0.39601),
-        ("ttft p99 < 1s", sample(EVEN[:298]), Decision.TOO_FEW, None),
-        ("ttft p50 < 1s", sample(EVEN[:5]), Decision.TOO_FEW, None),
-        ("ttft p50 < 1s", sample([]), Decision.TOO_FEW, None),
-        ("ttft p99 < 1h".replace("1h", "99s"), sample(EVEN, failed=8), Decision.FAIL, math.inf),
+        ("ttft p99 < 400ms", sample(EVEN), Decision.PASS, 0.396001),
+        ("ttft p99 < 390ms", sample(EVEN), Decision.FAIL, 0.396001),
+        ("ttft p99 < 396ms", sample(EVEN), Decision.NO_VERDICT, 0.396001),
+        ("ttft p99 > 390ms", sample(EVEN), Decision.PASS, 0.396001),
+        ("ttft p99 > 400ms", sample(EVEN), Decision.FAIL, 0.396001),
+        ("ttft p99 < 1s", sample(EVEN[:298]), Decision.NO_VERDICT, None),
+        ("ttft p99 < 1s", sample(EVEN[:299]), Decision.NO_VERDICT, 0.029602),
+        ("ttft p99 < 1s", sample(EVEN[:400]), Decision.PASS, 0.039601),
+        ("ttft p50 < 1s", sample(EVEN[:5]), Decision.NO_VERDICT, None),
+        ("ttft p50 < 1s", sample([]), Decision.NO_VERDICT, None),
+        ("ttft p99 < 99s", sample(EVEN, failed=80), Decision.FAIL, math.inf),
+        ("ttft p99 < 99s", sample(EVEN, failed=44), Decision.NO_VERDICT, math.inf),
         ("ttft p50 < 1s", sample([], failed=9), Decision.FAIL, math.inf),
-        ("lateness p99 < 1s", sample(EVEN, failed=8), Decision.PASS, 0.39601),
-        ("tpot mean < 1s", sample(EVEN, failed=8), Decision.PASS, 0.2005),
+        ("lateness p99 < 1s", sample(EVEN, failed=80), Decision.PASS, 0.396001),
+        ("tpot mean < 1s", sample(EVEN, failed=80), Decision.PASS, 0.20005),
         ("tpot max <= 400ms", sample(EVEN), Decision.PASS, 0.4),
-        ("errors < 2%", sample(EVEN, failed=8), Decision.PASS, 8 / 408),
-        ("errors < 1%", sample(EVEN, failed=8), Decision.FAIL, 8 / 408),
-        ("errors < 1%", sample([]), Decision.TOO_FEW, None),
+        ("errors < 3%", sample(EVEN, failed=80), Decision.PASS, 80 / 4080),
+        ("errors < 1%", sample(EVEN, failed=80), Decision.FAIL, 80 / 4080),
+        ("errors < 2%", sample(EVEN, failed=80), Decision.NO_VERDICT, 80 / 4080),
+        ("errors < 1%", sample(EVEN[:300]), Decision.NO_VERDICT, 0.0),
+        ("errors < 1%", sample(EVEN[:400]), Decision.PASS, 0.0),
+        ("errors < 1%", sample([]), Decision.NO_VERDICT, None),
         ("goodput > 5/s", sample(EVEN, good=49), Decision.FAIL, 4.9),
         ("goodput > 5/s", sample(EVEN, good=51), Decision.PASS, 5.1),
-        ("goodput > 90%", sample(EVEN, good=400), Decision.PASS, 1.0),
+        ("goodput > 90%", sample(EVEN, good=4000), Decision.PASS, 1.0),
+        ("goodput > 90%", sample(EVEN, good=3000), Decision.FAIL, 0.75),
+        ("goodput > 90%", sample(EVEN, good=3600), Decision.NO_VERDICT, 0.9),
         ("requests > 5/s", sample(EVEN), Decision.FAIL, 4.0),
         ("tokens > 60/min", sample(EVEN), Decision.PASS, 400.0),
     ],
@@ -193,7 +210,7 @@ def test_exit_codes() -> None:
     def code(*texts: str, status: Status = Status.VALID) -> int:
         return gates.exit_code(decide(run, *texts, reasons=[because(status)]), status)
 
-    good, bad, thin = "ttft p99 < 1s", "ttft p99 < 1ms", "ttft p99.9 < 1s"
+    good, bad, thin = "ttft p99 < 1s", "ttft p99 < 1ms", "ttft p99.99 < 1s"
     assert [code(good), code(bad), code(thin), code(good, bad), code(bad, thin), code(good, thin)] == [0, 1, 3, 1, 1, 3]
     assert [code(good, status=Status.SUSPECT), code(good, status=Status.INVALID), code(bad, status=Status.INVALID)] == [
         0,
@@ -204,7 +221,7 @@ def test_exit_codes() -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made.run(tmp_path_factory.mktemp("gates") / "run", (made.GPU,), seconds=45)
+    return made.run(tmp_path_factory.mktemp("gates") / "run", (made.GPU,), seconds=75)
 
 
 @pytest.mark.parametrize(

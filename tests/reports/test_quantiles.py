@@ -54,20 +54,12 @@ def test_just_enough_samples_give_one_sided_intervals_that_still_cover(q: float)
         assert covered(n, q, low, high) >= 0.95 - 1e-9, n
 
 
-def test_the_interval_holds_the_truth_19_times_of_20() -> None:
-    rng, truth, held = np.random.default_rng(3), math.exp(2.326347874 * 0.8), 0
-    for _ in range(400):
-        found = quantiles.quantile(np.sort(rng.lognormal(0, 0.8, 600)), 0.99)
-        held += found.low <= truth <= found.high
-    assert held >= 0.93 * 400
-
-
 def test_failures_push_the_quantile_up_and_then_out() -> None:
     values = np.arange(1.0, 91.0)
-    assert quantiles.quantile(values, 0.5, failed=10).value == pytest.approx(np.quantile(values, 0.5 * 100 / 90))
-    assert quantiles.quantile(values, 0.5, failed=10).answered == pytest.approx(45.5)
-    assert quantiles.quantile(values, 0.9, failed=10).value == 90
-    beyond = quantiles.quantile(values, 0.91, failed=10)
+    assert quantiles.plain(values, 0.5, failed=10).value == pytest.approx(np.quantile(values, 0.5 * 100 / 90))
+    assert quantiles.plain(values, 0.5, failed=10).answered == pytest.approx(45.5)
+    assert quantiles.plain(values, 0.9, failed=10).value == 90
+    beyond = quantiles.plain(values, 0.91, failed=10)
     assert beyond.value == math.inf
     stored = orjson.loads(orjson.dumps(beyond))
     assert stored["value"] is None
@@ -78,17 +70,14 @@ def test_failures_push_the_quantile_up_and_then_out() -> None:
 @given(st.lists(st.floats(0, 1e6), max_size=400), st.integers(0, 300), st.sampled_from([0.5, 0.9, 0.99]))
 def test_an_endpoint_cant_improve_by_failing(values: list[float], failed: int, q: float) -> None:
     ordered = np.sort(np.array(values, float))
-    found = quantiles.quantile(ordered, q, failed)
+    found = quantiles.plain(ordered, q, failed)
     if len(ordered) > 1 and found.n < len(ordered) * (len(ordered) - 1):
         # The slowest request failed instead: no quantile gets better for it by more than the step to its neighbour.
-        worse = quantiles.quantile(ordered[:-1], q, failed + 1)
+        worse = quantiles.plain(ordered[:-1], q, failed + 1)
         position = q * found.n * (len(ordered) - 1) / len(ordered)
         assert worse.value >= ordered[min(max(int(position) - 1, 0), len(ordered) - 2)]
-    if found.enough and not math.isnan(found.value):
-        assert found.low <= found.value * (1 + 1e-9) or found.value == math.inf
-        assert found.value <= found.high * (1 + 1e-9) or found.high == math.inf
 
 
 def test_nothing_at_all() -> None:
-    assert math.isnan(quantiles.quantile(np.array([]), 0.5).value)
-    assert quantiles.quantile(np.array([]), 0.5, failed=3).value == math.inf
+    assert math.isnan(quantiles.plain(np.array([]), 0.5).value)
+    assert quantiles.plain(np.array([]), 0.5, failed=3).value == math.inf

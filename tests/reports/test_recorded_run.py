@@ -51,8 +51,11 @@ def test_its_summary_has_the_same_figures(folder: Path) -> None:
     save(open_run(folder))
     after = json.loads((folder / "summary.json").read_text())
     figures, expected = dict(leaves(after)), dict(leaves(before))
-    assert figures.keys() == expected.keys()
-    assert {path: (figures[path], value) for path, value in expected.items() if not same(figures[path], value)} == {}
+    judged = ("low", "high", "effective", "drifting", "more_s", "winner")  # how sure a figure is, is today's to say
+    new = {path for path in figures.keys() - expected.keys() if path.rpartition("/")[2] not in judged}
+    kept = {path: value for path, value in expected.items() if path.rpartition("/")[2] not in judged}
+    assert not new
+    assert {path: (figures[path], value) for path, value in kept.items() if not same(figures[path], value)} == {}
 
 
 def same(figure: Any, other: Any) -> bool:
@@ -79,7 +82,7 @@ def test_it_is_judged_as_it_was(folder: Path) -> None:
     summary = summarise(run)
     verdicts = judge(summary, run.facts.slo)
     assert [(verdict.target, verdict.step, str(verdict.decision)) for verdict in verdicts] == [
-        ("gpu", "base", "pass"), ("gpu", "2x", "pass"), ("lpu", "base", "pass"), ("lpu", "2x", "fail"),
+        ("gpu", "base", "pass"), ("gpu", "2x", "pass"), ("lpu", "base", "no verdict"), ("lpu", "2x", "no verdict"),
         ("gpu", "base", "pass"), ("gpu", "2x", "pass"), ("lpu", "base", "pass"), ("lpu", "2x", "pass"),
     ]  # fmt: skip
     assert exit_code(verdicts, summary.validity.status) == 1

@@ -100,15 +100,15 @@ def test_gates_on_a_narrow_terminal_are_sentences(read_back: Run) -> None:
     out = io.StringIO()
     text.print_verdicts(judged, Console(file=out, width=60, force_terminal=True, color_system=None))
     assert out.getvalue().splitlines() == [
-        "pass h100@1x: ttft p99 < 800ms, h100 at 1x: 167 ms, 164 ms–∞, the limit lies inside the 95 % interval",
-        "too few samples h100@1x: e2e p99.9 < 9s, h100 at 1x: -, n=514, needs 2995",
+        "no verdict h100@1x: ttft p99 < 800ms, h100 at 1x: 167 ms, n=514, worth 491: 29 s more of this load should decide it",
+        "no verdict h100@1x: e2e p99.9 < 9s, h100 at 1x: -, n=514, needs 2995",
     ]
 
 
 def median(value: float | None, high: float | None = 0.0) -> Quantile:
     """The p50 of a target; None is unbounded."""
     low, high = (inf if bound is None else bound for bound in (value, value if high == 0.0 else high))
-    return Quantile(0.5, low, value is None, low, high, low, 40, 6, True)
+    return Quantile(0.5, low, value is None, low, high, low, 40, 6, True, 40.0, False, 0.0)
 
 
 def ratio(value: float, low: float | None = None, high: float | None = None) -> Interval:
