@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Unpack
 
 from reports.store.run_json import EmbeddedFacts
 from targets.target import Target
-from traces import corpus as corpora
 from traces.errors import INCOMPLETE, UNUSABLE, InputError, RunFailed
 from traces.trace import Trace
+from traces.words import Corpus
 
 from . import plan as plans
 from . import preflight, secrets
@@ -93,7 +93,7 @@ def plan_of(
     embedded: Mapping[str, EmbeddedFacts] | None = None,
 ) -> Plan:
     """A plan of these steps, the first of which sends `requests`."""
-    corpus = None if options.prompts is None else corpora.read(options.prompts)
+    corpus = None if options.prompts is None else Corpus.read(options.prompts)
     if corpus is not None and options.tokenizer is None:
         corpus.check_words()
     return Plan(

@@ -13,17 +13,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .corpus import Corpus
     from .errors import InputError, PhaseloadError, RunFailed
+    from .fitting import fit
     from .formats.own import write
     from .prompts import Prompts
     from .reading import open_trace
     from .request import Request
     from .statistics import Statistics, describe
-    from .synthesis.fit import fit
-    from .synthesis.workload import Workload, synthesise
     from .trace import Trace, build
     from .transforms import cap_context, clip, limit, merge, only, pace, repeat, scale_rate, speedup
+    from .words import Corpus
+    from .workload import Workload, synthesise
 
 __all__ = [
     "Corpus", "InputError", "PhaseloadError", "Prompts", "Request", "RunFailed", "Statistics", "Trace", "Workload",
@@ -32,16 +32,16 @@ __all__ = [
 ]  # fmt: skip
 _HOMES = {
     "errors": ("InputError", "PhaseloadError", "RunFailed"),
-    "corpus": ("Corpus",),
     "prompts": ("Prompts",),
     "reading": ("open_trace",),
     "statistics": ("Statistics", "describe"),
-    "synthesis.fit": ("fit",),
-    "synthesis.workload": ("Workload", "synthesise"),
+    "fitting": ("fit",),
+    "workload": ("Workload", "synthesise"),
     "request": ("Request",),
     "trace": ("Trace", "build"),
     "transforms": ("cap_context", "clip", "limit", "merge", "only", "pace", "repeat", "scale_rate", "speedup"),
     "formats.own": ("write",),
+    "words": ("Corpus",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

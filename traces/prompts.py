@@ -27,9 +27,8 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from .corpus import Corpus
 from .trace import Request, Trace
-from .words import Fitted, counter, words
+from .words import Corpus, Fitted, counter, words
 
 ENDING = "Write a very long and detailed answer to this."
 REACH = 6  # characters of a corpus that are counted for a token of the length

@@ -153,7 +153,7 @@ def synth(
     from reports.render.trace_view import trace_text
     from traces.formats.own import write
     from traces.statistics import describe
-    from traces.synthesis.workload import WORKLOADS, load, synthesise
+    from traces.workload import WORKLOADS, load, synthesise
 
     if list_ or not name:
         for workload in WORKLOADS:
@@ -188,9 +188,9 @@ def fit(
     from rich.table import Table
 
     from traces.errors import InputError
+    from traces.fitting import closeness
+    from traces.fitting import fit as fitted
     from traces.reading import open_trace
-    from traces.synthesis.fit import closeness
-    from traces.synthesis.fit import fit as fitted
     from traces.typed_json import to_json
 
     real = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)

@@ -38,12 +38,11 @@ from targets.client.http_client import diagnostics
 from targets.clock import Clock
 from targets.connecting import connect
 from targets.exchange import Exchange
-from traces import corpus as corpora
 from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.request import NS_PER_S
 from traces.transforms import part_of
-from traces.words import counter
+from traces.words import Corpus, counter
 
 from .. import certificate
 from .. import plan as plans
@@ -108,7 +107,7 @@ class Worker:
         sys.setswitchinterval(SWITCH)
         assignment = self._link.claim()
         plan = assignment.plan
-        self._corpus = None if plan.prompts is None else corpora.expected(plan.prompts)
+        self._corpus = None if plan.prompts is None else Corpus.expected(plan.prompts)
         self._offset, error = self._link.clock_offset(assignment.boot)
         with tempfile.TemporaryDirectory(prefix="phaseload-") as spare:
             shared = messages.is_shared(assignment)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from traces.errors import InputError
-from traces.formats import weka
-from traces.formats.conversations import tokens
+from traces.formats.conversations import SESSION_BITS, tokens
 from traces.formats.own import write
 from traces.reading import open_trace
 from traces.request import NS_PER_S
@@ -148,7 +147,7 @@ def test_weka_blocks_are_local_to_their_session(tmp_path):
     assert len(trace) == 8 and sorted(set(trace.column("session").tolist())) == [0, 1]
     by_session = [{block for r in trace if r.session == session for block in r.prefix} for session in (0, 1)]
     assert not by_session[0] & by_session[1]
-    assert 1 << weka.SESSION_BITS | 8 in by_session[1]
+    assert 1 << SESSION_BITS | 8 in by_session[1]
 
 
 def span(name: str, start: str, end: str, messages: list, answer: str, **more) -> dict:

@@ -13,6 +13,12 @@ call is a span with `gen_ai.*` messages or token counts; agents' and tools' span
 record who waited for whom, but a call that started after another of its session had ended could have: so a call's
 parent is the one in its session that ended last before it started, and the time between is its think time. Parallel
 calls then share a parent. Lengths are `gen_ai.usage.*` where logged, else estimated from the text.
+
+Weka's agentic coding sessions have lengths and block ids instead of text: one JSON file a session, each on its own
+clock from 0; read together they start together. A turn comes `think_time` after the one before was answered (`api_time`). A sub-agent's entry stands at its *end*:
+it began `duration_ms` earlier, its turns count from there, and it runs beside its parent, waiting only for the turn
+it was born from. Block ids are local to the session (64 tokens, whole blocks only), so they are numbered anew
+across sessions.
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ from typing import Any
 
 from ..files import Source
 from ..trace import ASSUMED_TPOT, Trace
-from .cells import BadCell, document, instant, length, listing, mapping, parse, shown
+from .cells import BadCell, block_ids, document, instant, length, listing, mapping, parse, shown
 from .rows import Options, Row, Rows, timed
 
 CHARS_PER_TOKEN = 4
@@ -33,6 +39,8 @@ SESSION = ("gen_ai.conversation.id", "session.id", "exgentic.session.id")
 PROMPT = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
 OUTPUT = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
 PROMPT_MESSAGES = ("gen_ai.input.messages", "gen_ai.prompt")
+WEKA_KEYS = (b"block_size", b"hash_id_scope", b"requests")  # by which a session is known
+SESSION_BITS = 32  # block ids of session k are k << 32 | local id
 ANSWERED = ("gen_ai.output.messages", "gen_ai.output.text", "gen_ai.completion")
 
 
@@ -187,3 +195,64 @@ def _time(span: Mapping[str, Any], iso: str, nanos: str) -> int:
 
 def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((attributes[name] for name in names if attributes.get(name) is not None), None)
+
+
+def read_weka(sources: list[Source], options: Options) -> Trace:
+    rows = Rows(sources[0].name if len(sources) == 1 else f"{len(sources)} sessions", options, unordered=True)
+    sizes: set[int] = set()
+    for number, source in enumerate(sources):
+        session = document(source, "a session with requests")
+        with rows.checked(where=source.name):
+            size = length(session.get("block_size"), "block_size", least=1)
+            if sizes and size not in sizes:
+                raise BadCell("block_size", f"expected {min(sizes)} as in the other sessions, got {size}")
+            offset = 0 if session.get("hash_id_scope") == "global" else number << SESSION_BITS
+            _weka_session(session.get("requests"), rows, source.name, number, offset)
+            sizes.add(size)
+    return rows.trace("weka", max(sizes, default=0))
+
+
+def _weka_session(requests: Any, rows: Rows, where: str, session: int, offset: int) -> None:
+    """The main agent's turns in a row, each sub-agent's in a row of its own."""
+    answered: list[tuple[int, int]] = []  # (when the main agent's turn was answered, its row's key)
+    for number, request in enumerate(listing(requests, "requests"), start=1):
+        with rows.checked(where=where, item=f"request {number}"):
+            if _field(request, "type") == "subagent":
+                _sub_agent(request, rows, where, session, offset, answered)
+                continue
+            row = _turn(request, session, offset, 0, answered[-1][1] if answered else None)
+            answered.append((row["due"] + instant(request.get("api_time", 0), "s", "api_time"), len(rows)))
+            rows.add(None, row)
+
+
+def _sub_agent(
+    agent: Mapping[str, Any], rows: Rows, where: str, session: int, offset: int, answered: list[tuple[int, int]]
+) -> None:
+    begun = max(0, instant(agent.get("t"), "s", "t") - instant(agent.get("duration_ms"), "ms", "duration_ms"))
+    born, parent = next(((when, key) for when, key in reversed(answered) if when <= begun), (begun, None))
+    for number, request in enumerate(listing(agent.get("requests"), "requests"), start=1):
+        with rows.checked(where=where, item=f"sub-agent's request {number}"):
+            row = _turn(request, session, offset, begun, parent)
+            if number == 1:
+                row["think"] = begun - born
+            parent = len(rows)
+            rows.add(None, row)
+
+
+def _turn(request: Any, session: int, offset: int, begun: int, parent: int | None) -> Row:
+    ids = block_ids(_field(request, "hash_ids"), "hash_ids")
+    return {
+        "due": begun + instant(request.get("t"), "s", "t"),
+        "prompt_tokens": length(request.get("in"), "in", least=1),
+        "output_tokens": length(request.get("out"), "out"),
+        "session": session,
+        "prefix": [offset + block for block in ids],
+        "parent": parent,
+        "think": instant(request.get("think_time", 0), "s", "think_time"),
+    }
+
+
+def _field(request: Any, name: str) -> Any:
+    if not isinstance(request, dict) or name not in request:
+        raise BadCell(name, f"missing in {shown(request)}")
+    return request[name]

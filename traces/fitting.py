@@ -7,7 +7,7 @@ bursty they are,
 - a renewal process of constant or gamma gaps, if the counts of one vary as those seen do over windows of 1 to 120 s;
 - else a Cox process: a `rhythm` of the slow changes that the trace shows (steps of 5 minutes and more), and one or
   two `wander`s that explain what variance of counts the rhythm leaves over windows of 1 to 120 s (least squares on
-  the log of `traces.synthesis.arrivals`' formula, over a grid of decay times).
+  the log of `traces.distributions`' formula, over a grid of decay times).
 """
 
 from __future__ import annotations
@@ -20,13 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
-from ..statistics import dispersion, prefix_entries, spearman, window_counts
-from ..trace import NS_PER_S, Floats, Trace, Whole, chain_starts
-from .arrivals import Bursts, Process, Rhythm, Wander, arrivals
-from .lengths import Lengths
-from .sessions import Continued, Grown, Openings
-from .workload import Workload, synthesise
+from .distributions import Bursts, Lengths, Process, Rhythm, Wander, arrivals
+from .errors import InputError
+from .statistics import dispersion, prefix_entries, spearman, window_counts
+from .trace import NS_PER_S, Floats, Trace, Whole, chain_starts
+from .workload import Continued, Grown, Openings, Workload, synthesise
 
 PROBABILITIES = np.unique([0, 0.002, 0.005, 0.01, *np.linspace(0.02, 0.98, 57), 0.99, 0.995, 0.999, 1])
 WINDOWS = (1, 2, 5, 10, 20, 30, 60, 120)  # seconds
