@@ -126,7 +126,7 @@ class Load:
             message = f"request {index} has a prompt of {longest:,} tokens"
             raise InputError(message, where=name, remedy="--max-context cuts it")
         waits = self.concurrency is not None or (
-            trace.has_sessions and not self.open_loop
+            trace.has("session") and not self.open_loop
         )  # else the instants are known
         end = int(trace.column("due")[-1])
         if not waits and end < self.warmup * NS_PER_S:

@@ -30,26 +30,18 @@ __all__ = [
     "build", "cap_context", "clip", "describe", "fit", "limit", "merge", "only", "open_trace", "pace",
     "repeat", "scale_rate", "speedup", "synthesise", "write",
 ]  # fmt: skip
-_HOMES = {
-    "errors": ("InputError", "PhaseloadError", "RunFailed"),
-    "prompts": ("Prompts",),
-    "reading": ("open_trace",),
-    "statistics": ("Statistics", "describe"),
-    "fitting": ("fit",),
-    "workload": ("Workload", "synthesise"),
-    "request": ("Request",),
-    "trace": ("Trace", "build"),
-    "transforms": ("cap_context", "clip", "limit", "merge", "only", "pace", "repeat", "scale_rate", "speedup"),
-    "formats.own": ("write",),
-    "words": ("Corpus",),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_HOMES = {  # the module of each name; transforms of those that aren't here
+    "InputError": "errors", "PhaseloadError": "errors", "RunFailed": "errors", "fit": "fitting", "write": "formats.own",
+    "Prompts": "prompts", "open_trace": "reading", "Request": "request", "Statistics": "statistics",
+    "describe": "statistics", "Trace": "trace", "build": "trace", "Corpus": "words", "Workload": "workload",
+    "synthesise": "workload",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    value = globals()[name] = getattr(import_module(f".{_HOMES.get(name, 'transforms')}", __name__), name)
     return value
 
 

@@ -33,13 +33,12 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .trace import Floats, Whole
+from .trace import LONGEST, Floats, Whole
 from .typed_json import LEFT_OUT
 
 STEPS_PER_TAU = 64  # of a wander's path; between steps it is a line
 DRIFT_DECAY = 0.95  # from one gap of a burst to the next
-MOST = 2**31 - 1  # tokens; as a trace's columns hold them
-MOST_MS = 2**42  # whose nanoseconds are an int64
+LONGEST_MS = 2**42  # whose nanoseconds are an int64
 
 _Z = np.linspace(-8.5, 8.5, 8501)
 _PHI = np.array([0.5 * math.erfc(-z / math.sqrt(2)) for z in _Z])
@@ -216,7 +215,7 @@ def pairs(count: int, rho: float, seed: tuple[int, ...]) -> tuple[Floats, Floats
     return phi(first), phi(rho * first + math.sqrt(1 - rho * rho) * second)
 
 
-def quantile(lengths: Lengths, uniform: Floats, least: int, most: int = MOST) -> Whole:
+def quantile(lengths: Lengths, uniform: Floats, least: int, most: int = LONGEST) -> Whole:
     """The distribution's quantiles at `uniform`, as tokens or ms, none below `least`. InputError beyond 0 to `most`."""
     rounded = np.rint(inverse(lengths, uniform))
     if not ((rounded >= 0) & (rounded <= most)).all():  # NaN neither
@@ -234,7 +233,7 @@ def inverse(lengths: Lengths, uniform: Floats) -> Any:
             raise InputError("a quantile is below 0 or no number", where="workload", remedy="see docs/traces.md")
         return np.exp(np.interp(uniform, p, np.log(np.maximum(q, 0.5))))
     if lengths.mixture is not None:
-        return np.minimum(_mixture(np.array(lengths.mixture), uniform), MOST if lengths.max is None else lengths.max)
+        return np.minimum(_mixture(np.array(lengths.mixture), uniform), LONGEST if lengths.max is None else lengths.max)
     if lengths.values is not None:
         tokens, weight = np.array(sorted(lengths.values)).T
         return tokens[np.searchsorted(np.cumsum(weight) / weight.sum(), uniform).clip(max=len(tokens) - 1)]

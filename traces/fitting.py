@@ -58,7 +58,7 @@ def fit(trace: Trace) -> Workload:
 
 def _with_sessions(workload: Workload, trace: Trace) -> Workload:
     """With how requests follow each other, as logged or else as prefixes show."""
-    if not trace.has_prefixes and not trace.has_sessions:
+    if not trace.has("prefix") and not trace.has("session"):
         return workload
     parent, common, nest = _followed(trace)
     rows = np.flatnonzero(parent >= 0)
@@ -104,7 +104,7 @@ def _growing(workload: Workload, trace: Trace, parent: Whole, size: int) -> Work
     """Agents: long sessions whose every turn carries the ones before. Sessions start as a Poisson process."""
     prompt, session = trace.column("prompt_tokens"), trace.column("session")
     later = np.flatnonzero(parent >= 0)
-    chain = session[session >= 0] if trace.has_sessions else chain_starts(parent)
+    chain = session[session >= 0] if trace.has("session") else chain_starts(parent)
     turns = np.unique(chain, return_counts=True)[1]
     sessions = Grown(
         turns=table(turns),

@@ -1,5 +1,5 @@
-"""The words of prompts: English-looking ones, `words(key, count)`, or a user's own texts, a `Corpus`; and `Fitted`, which
-makes either as long in tokens as wanted, for a user who gives the model's `tokenizer.json` (needs `tokenizers`).
+"""The words of prompts: English-looking ones, `words(key, count)`, or a user's own texts, a `Corpus`. For a user who
+gives the model's `tokenizer.json` (which needs the `tokenizers` package), `Fitted` makes either as long in tokens.
 
 Theory of operation. Simulated endpoints count whitespace-delimited words, real ones the tokens of a BPE vocabulary,
 and a prompt must have the trace's length for both. So every word here is a short common one, which with its leading
@@ -195,11 +195,8 @@ class Corpus:
         """Refuses texts whose words are no measure of length."""
         mean = sum(self._lengths) / sum(self._sizes)
         if mean > LONGEST_WORD:
-            raise InputError(
-                f"its words have {mean:.0f} characters on average, so words can't measure prompts",
-                where=self.where,
-                remedy="give the model's tokenizer.json: --tokenizer",
-            )
+            problem = f"its words have {mean:.0f} characters on average, so words can't measure prompts"
+            raise InputError(problem, where=self.where, remedy="give the model's tokenizer.json: --tokenizer")
 
 
 def _text(line: bytes, where: str, number: int) -> str:

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .distributions import MOST, MOST_MS, Lengths, Process, arrivals, pairs, quantile
+from .distributions import LONGEST_MS, Lengths, Process, arrivals, pairs, quantile
 from .errors import InputError
-from .trace import ASSUMED_TPOT, NS_PER_MS, NS_PER_S, SCHEMA, Columns, Trace, Whole, build, in_order
+from .trace import ASSUMED_TPOT, LONGEST, NS_PER_MS, NS_PER_S, SCHEMA, Columns, Trace, Whole, build, in_order
 from .typed_json import LEFT_OUT, from_plain, named
 
 FOLDER = Path(__file__).parent / "workloads"
@@ -68,7 +68,7 @@ class Grown:
     growth: Lengths
     think_ms: Lengths
     block_tokens: int
-    most: int = MOST
+    most: int = LONGEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ def continued(sessions: Continued, due: Whole, prompt: Whole, output: Whole, rng
     rows = len(due)
     rank = np.argsort(np.argsort(prompt, kind="stable")) / max(1, rows - 1)  # the longer, the likelier a continuation
     wish = rng.random(rows) < 2 * sessions.share * rank
-    target = due - quantile(sessions.gap_ms, rng.random(rows), 1, MOST_MS) * NS_PER_MS
+    target = due - quantile(sessions.gap_ms, rng.random(rows), 1, LONGEST_MS) * NS_PER_MS
     near = np.searchsorted(due, target)
     parent, session, turn = [-1] * rows, list(range(rows)), [0] * rows
     taken = [False] * rows
@@ -239,12 +239,8 @@ def _session(
     """The turns of a session, as (due, prompt, output, think, blocks); its blocks count from `fresh`."""
     size, most = sessions.block_tokens, sessions.most
     turns = int(min(MAX_TURNS, quantile(sessions.turns, rng.random(1), 1)[0]))
-    prompts, outputs, growth, thinks = (
-        quantile(source, rng.random(turns), 0, bound).tolist()
-        for source, bound in (
-            (lengths[0], MOST), (lengths[1], MOST), (sessions.growth, MOST), (sessions.think_ms, MOST_MS)
-        )
-    )  # fmt: skip
+    prompts, outputs, growth = (quantile(each, rng.random(turns), 0).tolist() for each in (*lengths, sessions.growth))
+    thinks = quantile(sessions.think_ms, rng.random(turns), 0, LONGEST_MS).tolist()
     due, length, blocks = start, 0, range(fresh, fresh)
     for turn in range(turns):
         think = thinks[turn] * NS_PER_MS if turn else 0
@@ -262,5 +258,5 @@ def run_up(sessions: Grown, output: Lengths) -> float:
     """Seconds before the trace's start from which sessions must have begun for it to start in full swing: four mean
     lifetimes."""
     even = (np.arange(1000) + 0.5) / 1000
-    think, tokens = quantile(sessions.think_ms, even, 0, MOST_MS).mean(), quantile(output, even, 1).mean()
+    think, tokens = quantile(sessions.think_ms, even, 0, LONGEST_MS).mean(), quantile(output, even, 1).mean()
     return 4 * sessions.mean_turns * (float(think) / 1e3 + float(tokens) * ASSUMED_TPOT / NS_PER_S)

@@ -155,7 +155,8 @@ def test_the_words_are_the_same_in_another_process_with_another_hash_seed(tmp_pa
         "import sys; from traces.words import Corpus; from traces.prompts import Prompts;"
         "from traces.trace import build;"
         "t = build({'due': [0], 'prompt_tokens': [300], 'output_tokens': [1], 'prefix': [[7]]}, block_tokens=64);"
-        "c = Corpus.read(sys.argv[1]); print(c.fingerprint, ascii(Prompts(t, seed=5, salt='s', corpus=c).text(next(iter(t)))))"
+        "c = Corpus.read(sys.argv[1]);"
+        "print(c.fingerprint, ascii(Prompts(t, seed=5, salt='s', corpus=c).text(next(iter(t)))))"
     )
     told = {
         subprocess.run(

@@ -111,7 +111,7 @@ def test_ragpulse_puts_chunks_in_the_prompts_order_and_rows_in_times(tmp_path):
 def test_ragpulse_without_its_tables_has_no_prefixes_and_an_unknown_chunk_is_refused(tmp_path):
     folder = Path(ragpulse(tmp_path / "rag"))
     alone = open_trace(str(folder / "0_trace.jsonl"))
-    assert not alone.has_prefixes and alone.has_sessions and "not there" in alone.notes["chunk tables"]
+    assert not alone.has("prefix") and alone.has("session") and "not there" in alone.notes["chunk tables"]
     (folder / "2_passages.jsonl").unlink()
     with pytest.raises(InputError, match=r"0_trace\.jsonl:2, column hash_ids: chunk 2 is in none"):
         open_trace(str(folder))

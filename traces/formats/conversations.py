@@ -15,10 +15,10 @@ parent is the one in its session that ended last before it started, and the time
 calls then share a parent. Lengths are `gen_ai.usage.*` where logged, else estimated from the text.
 
 Weka's agentic coding sessions have lengths and block ids instead of text: one JSON file a session, each on its own
-clock from 0; read together they start together. A turn comes `think_time` after the one before was answered (`api_time`). A sub-agent's entry stands at its *end*:
-it began `duration_ms` earlier, its turns count from there, and it runs beside its parent, waiting only for the turn
-it was born from. Block ids are local to the session (64 tokens, whole blocks only), so they are numbered anew
-across sessions.
+clock from 0; read together they start together. A turn comes `think_time` after the one before was answered
+(`api_time`). A sub-agent's entry stands at its *end*: it began `duration_ms` earlier, its turns count from there, and
+it runs beside its parent, waiting only for the turn it was born from. Block ids are local to the session (64 tokens,
+whole blocks only), so they are numbered anew across sessions.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ..trace import ASSUMED_TPOT, Trace
 from .cells import BadCell, block_ids, document, instant, length, listing, mapping, parse, shown
 from .rows import Options, Row, Rows, timed
 
+Sizes = dict[int, int]  # tokens by block id
 CHARS_PER_TOKEN = 4
 ANSWERERS = {"gpt", "assistant", "chatgpt", "bard", "bing", "model"}
 SPAN_KEYS = (b"spans", b"resourceSpans")  # by either of which a file is known
@@ -45,48 +46,37 @@ ANSWERED = ("gen_ai.output.messages", "gen_ai.output.text", "gen_ai.completion")
 
 
 def read_sharegpt(source: Source, options: Options) -> Trace:
-    rows = Rows(source.name, options, unordered=True)
-    log = Conversations()
+    rows, sizes = Rows(source.name, options, unordered=True), Sizes()
     with source.open() as stream:
         conversations = listing(parse(stream.read()))
     for number, conversation in enumerate(conversations, start=1):
         with rows.checked(item=f"conversation {number}"):
             entry = mapping(conversation, what="a conversation")
             turns = messages(entry.get("conversations", entry.get("messages")), "conversations")
-            _add_requests(turns, number, rows, log)
+            _add_requests(turns, number, rows, sizes)
     rows.notes["lengths"] = "estimated from the text"
-    return timed(rows.trace("sharegpt", log.sizes), options)
+    return timed(rows.trace("sharegpt", sizes), options)
 
 
-def _add_requests(turns: list[tuple[str, str]], session: int, rows: Rows, log: Conversations) -> None:
+def _add_requests(turns: list[tuple[str, str]], session: int, rows: Rows, sizes: Sizes) -> None:
     due = 0
     for position, (role, text) in enumerate(turns):
         if role not in ANSWERERS or position == 0:
             continue
-        prefix, output = log.prefix(turns[:position]), tokens(text)
-        row = {"due": due, "prompt_tokens": log.length(prefix), "output_tokens": output, "session": session}
+        (prefix, prompt), output = _prefix(turns[:position], sizes), tokens(text)
+        row = {"due": due, "prompt_tokens": prompt, "output_tokens": output, "session": session}
         rows.add(None, {**row, "prefix": prefix, "think": 0})
         due += output * ASSUMED_TPOT  # a follow-up comes when its answer would have been given
 
 
-class Conversations:
-    """Messages met so far: `sizes` is tokens by block id."""
-
-    def __init__(self) -> None:
-        self.sizes: dict[int, int] = {}
-
-    def prefix(self, messages: Iterable[tuple[str, str]]) -> tuple[int, ...]:
-        """Block ids of (role, text) messages."""
-        ids = []
-        for role, text in messages:
-            digest = hashlib.blake2b(f"{role}\0{text}".encode(errors="replace"), digest_size=8).digest()
-            block = int.from_bytes(digest, "big") >> 1
-            self.sizes[block] = tokens(text)
-            ids.append(block)
-        return tuple(ids)
-
-    def length(self, prefix: Iterable[int]) -> int:
-        return sum(self.sizes[block] for block in prefix)
+def _prefix(messages: Iterable[tuple[str, str]], sizes: Sizes) -> tuple[list[int], int]:
+    """Block ids of (role, text) messages, whose `sizes` it notes, and how many tokens they are."""
+    ids = []
+    for role, text in messages:
+        digest = hashlib.blake2b(f"{role}\0{text}".encode(errors="replace"), digest_size=8).digest()
+        ids.append(int.from_bytes(digest, "big") >> 1)
+        sizes[ids[-1]] = tokens(text)
+    return ids, sum(sizes[block] for block in ids)
 
 
 def tokens(text: str) -> int:
@@ -114,18 +104,17 @@ def _text(content: Any) -> str:
 
 
 def read_spans(sources: list[Source], options: Options) -> Trace:
-    rows = Rows(sources[0].name, options, unordered=True)
-    log = Conversations()
+    rows, sizes = Rows(sources[0].name, options, unordered=True), Sizes()
     calls: list[Row] = []
     for source in sources:
         for number, span in enumerate(_spans(document(source, "spans")), start=1):
             with rows.checked(where=source.name, item=f"span {number}"):
                 attributes = _attributes(span)
                 if attributes.keys() & {*PROMPT, *PROMPT_MESSAGES}:
-                    calls.append(_call(span, attributes, log, rows, source.name))
+                    calls.append(_call(span, attributes, sizes, rows, source.name))
     for key, row in enumerate(_linked(calls)):
         rows.add(None, row, key)
-    return rows.trace("otel", log.sizes)
+    return rows.trace("otel", sizes)
 
 
 def _linked(calls: list[Row]) -> list[Row]:
@@ -140,9 +129,8 @@ def _linked(calls: list[Row]) -> list[Row]:
     return calls
 
 
-def _call(span: Any, attributes: Mapping[str, Any], log: Conversations, rows: Rows, where: str) -> Row:
-    prompt_messages = _logged(_first(attributes, PROMPT_MESSAGES))
-    prefix = log.prefix(prompt_messages)
+def _call(span: Any, attributes: Mapping[str, Any], sizes: Sizes, rows: Rows, where: str) -> Row:
+    prefix, estimated = _prefix(_logged(_first(attributes, PROMPT_MESSAGES)), sizes)
     prompt, output = _first(attributes, PROMPT), _first(attributes, OUTPUT)
     if prompt is None or output is None:
         rows.count("calls with lengths estimated from their text")
@@ -151,7 +139,7 @@ def _call(span: Any, attributes: Mapping[str, Any], log: Conversations, rows: Ro
     return {
         "due": _time(span, "start_time", "startTimeUnixNano"),
         "end": _time(span, "end_time", "endTimeUnixNano"),
-        "prompt_tokens": length(log.length(prefix) if prompt is None else prompt, PROMPT[0], least=1),
+        "prompt_tokens": length(estimated if prompt is None else prompt, PROMPT[0], least=1),
         "output_tokens": length(tokens(answer) if output is None else output, OUTPUT[0]),
         "session": f"{where} {shown(session)}" if session is None else shown(session),
         "prefix": prefix,

@@ -24,8 +24,8 @@ import numpy as np
 from ..distributions import Process, renewal
 from ..errors import InputError
 from ..files import Source
-from ..trace import NS_PER_S, Floats, Notes, Trace, build
-from .cells import LARGEST_LENGTH, BadCell, shown
+from ..trace import LONGEST, NS_PER_S, Floats, Notes, Trace, build
+from .cells import BadCell, shown
 from .rows import Options, within
 
 NAME = re.compile(r"chunk-(\d+)-(trace\.csv|dataset\.json)")
@@ -157,7 +157,7 @@ def _lengths(document: dict[str, dict[str, str]]) -> Iterator[tuple[float, tuple
 def _table_of(text: str) -> Table:
     """Values are Python dicts written as text."""
     pairs = np.array([(float(tokens), float(weight)) for tokens, weight in PAIR.findall(text)]).reshape(-1, 2)
-    tokens, weight = pairs[(pairs[:, 0] >= 1) & (pairs[:, 0] <= LARGEST_LENGTH) & (pairs[:, 1] > 0)].T
+    tokens, weight = pairs[(pairs[:, 0] >= 1) & (pairs[:, 0] <= LONGEST) & (pairs[:, 1] > 0)].T
     order = np.argsort(tokens)
     return np.rint(tokens[order]), np.cumsum(weight[order]) / max(float(weight.sum()), 1e-300)
 

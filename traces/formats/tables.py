@@ -131,11 +131,7 @@ def read_json_lines(source: Source, options: Options) -> Trace:
 
 
 def read_rows(
-    source: Source,
-    table: TableFormat,
-    options: Options,
-    lines: Iterable[tuple[int, bytes]],
-    record: Callable[[bytes], Any],
+    source: Source, table: TableFormat, options: Options, lines: Iterable[Line], record: Callable[[bytes], Any]
 ) -> Trace:
     """A table's trace from its numbered lines, of which `record` makes a mapping or raises BadCell."""
     rows = Rows(source.name, options, table.unordered, table.relative)
