@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from . import rules
-from .rules import PORTS, FieldError, Limits, split
+from .rules import PORTS, TIMEOUTS, FieldError, Limits, split
 from .wire import WIRES, Wire, custom
 from .wire.protocols import PORT_LABELS, PROTOCOLS
 
@@ -108,6 +108,13 @@ class Target:
         flat = asdict(self)
         limits: dict[str, float] = flat.pop("limits")
         return flat | limits
+
+    @classmethod
+    def from_json(cls, flat: Mapping[str, Any]) -> Target:
+        """The target that `to_json` wrote. Raises FieldError, and TypeError for a field that no target has."""
+        limits = {name: flat[name] for name in TIMEOUTS if name in flat}
+        given = {name: value for name, value in flat.items() if value != [] and name not in limits}
+        return cls(**given, limits=Limits(**limits))
 
 
 # Checks of single fields: each returns the value as a Target holds it; a ValueError says what was expected.

@@ -9,8 +9,9 @@ Instants and gaps in a `Trace` are integer nanoseconds from its start; durations
 What can't be used raises `InputError`, with file, line and remedy. Nothing is imported before it is used (PEP 562).
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from .importing import lazy
 
 if TYPE_CHECKING:
     from .errors import InputError, PhaseloadError, RunFailed
@@ -30,20 +31,9 @@ __all__ = [
     "build", "cap_context", "clip", "describe", "fit", "limit", "merge", "only", "open_trace", "pace",
     "repeat", "scale_rate", "speedup", "synthesise", "write",
 ]  # fmt: skip
-_HOMES = {  # the module of each name; transforms of those that aren't here
-    "InputError": "errors", "PhaseloadError": "errors", "RunFailed": "errors", "fit": "fitting", "write": "formats.own",
-    "Prompts": "prompts", "open_trace": "reading", "Request": "request", "Statistics": "statistics",
-    "describe": "statistics", "Trace": "trace", "build": "trace", "Corpus": "words", "Workload": "workload",
-    "synthesise": "workload",
-}  # fmt: skip
-
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_HOMES.get(name, 'transforms')}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(__name__, {
+    "errors": "InputError PhaseloadError RunFailed", "fitting": "fit", "formats.own": "write", "prompts": "Prompts",
+    "reading": "open_trace", "request": "Request", "statistics": "Statistics describe", "trace": "Trace build",
+    "transforms": "cap_context clip limit merge only pace repeat scale_rate speedup", "words": "Corpus",
+    "workload": "Workload synthesise",
+})  # fmt: skip

@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from traces.errors import InputError
@@ -110,18 +109,13 @@ def _filled(template: Any, words: Json) -> Any:
     return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], m[0])), template)
 
 
-def load(path: str | Path) -> Wire:
-    """The format of a file. Raises InputError."""
-    return parse(read(path), str(path))
-
-
-def read(path: str | Path) -> Json:
-    """The file's tables. Raises InputError."""
-    return toml(read_text(path), str(path))
+def read(path: str) -> Json:
+    """The tables of a format's file. Raises InputError."""
+    return toml(read_text(path), path)
 
 
 def parse(tables: Json, where: str) -> Wire:
-    """The same from the file's tables."""
+    """The format of a file's tables. Raises InputError."""
     for key in tables:
         if key not in ("path", "headers", "body", "answer"):
             raise InputError("unknown key", where=where, column=key, remedy="known: path, headers, body, answer")
