@@ -64,9 +64,8 @@ class Workers:
         """Locust's own options for them."""
         if self.worker:
             return ["--worker", "--master-host", self.master_host, "--master-port", str(self.master_port)]
-        arguments = (
-            ["--headless"] if self.web_port is None else ["--web-host", "127.0.0.1", "--web-port", str(self.web_port)]
-        )
+        web_page = ["--web-host", "127.0.0.1", "--web-port", str(self.web_port)]
+        arguments = ["--headless"] if self.web_port is None else web_page
         if self.processes is not None and self.processes > 1:
             port = str(free_port())
             arguments += ["--processes", str(self.processes), "--master-bind-host", "127.0.0.1"]
