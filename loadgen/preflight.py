@@ -106,9 +106,7 @@ def settled(targets: Sequence[Target], patience: str | None) -> list[Target]:
 def probe(targets: Sequence[Target]) -> None:
     """One request to each target. Raises InputError where every request would fail; what else there is to know goes to
     stderr."""
-    from targets.probing import probe
-
-    for answer in probe(targets):
+    for answer, _ in look(targets):
         if answer.hopeless:
             raise InputError(answer.problem, where=answer.target.name, remedy="--no-probe starts all the same")
         for line in (answer.problem, *answer.notes):

@@ -79,9 +79,7 @@ class Workers:
 def become_locust(folder: Path | None, workers: Workers, extra: Sequence[str] = ()) -> NoReturn:
     """Replaces this process by Locust, for the run planned in `folder` (None: for a worker of another machine's run).
     `extra` goes to Locust as it is."""
-    environment = dict(os.environ)
-    if folder is not None:
-        environment[RUN] = str(folder)
+    environment = os.environ if folder is None else {**os.environ, RUN: str(folder)}
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, _command(workers, extra), environment)
