@@ -77,8 +77,8 @@ def seconds(text: str, option: str) -> float:
 
 def check_keys(targets: Sequence[Target]) -> None:
     """Names, keys and certificates of the targets are looked at now, not when the load begins. Raises InputError."""
+    from targets import connect
     from targets.clock import Clock
-    from targets.connecting import connect
 
     for target in targets:
         connect(target, Clock()).close()
