@@ -80,7 +80,7 @@ class Wiring:
         self.worker: Worker | None = None
         self.coordinator: Coordinator | None = None
         self.inbox: Inbox = Queue()  # of the coordinator, also while it plans its run
-        self.progress: Progress | None = None
+        self.progress: Progress  # the coordinator's
         self.exit_code: int | None = None
         self.stopping = False
         self.terminals = [fd for fd in (1, 2) if os.isatty(fd)]
@@ -133,9 +133,8 @@ class Wiring:
     def _fire(self, exchange: Exchange) -> None:
         """Locust's own tables: the whole exchange, and TTFT and TPOT as rows of their own (milliseconds)."""
         error = None if exchange.ok else f"{exchange.outcome} {exchange.status or ''}".strip()
-        facts = {
-            "name": exchange.target, "response_length": exchange.bytes_received, "exception": error, "context": {},
-        }  # fmt: skip
+        length = exchange.bytes_received
+        facts = {"name": exchange.target, "response_length": length, "exception": error, "context": {}}
         for kind, seconds in (("POST", exchange.e2e), ("TTFT", exchange.ttft), ("TPOT", exchange.tpot)):
             if seconds is not None or error is not None:  # an answer of one token has no TPOT
                 milliseconds = None if seconds is None else seconds * 1e3
@@ -219,7 +218,7 @@ class Wiring:
         for client in self._clients():
             self.runner.send_message(NEXT, None, client)
         coordinator.over.wait()
-        self._stop_progress()
+        self.progress.stop()
         return ""
 
     def _coordinate(self, folder: Path, plan: Plan) -> Coordinator:
@@ -249,13 +248,9 @@ class Wiring:
         if self.coordinator is None or self.exit_code is not None or self.serving:
             return
         self.exit_code = INCOMPLETE  # in case what follows fails
-        self._stop_progress()
+        self.progress.stop()
         self.exit_code = conclude(self.coordinator.folder)
         self.coordinator = None
-
-    def _stop_progress(self) -> None:
-        if self.progress is not None:
-            self.progress.stop()
 
     # The end of the process.
 
@@ -336,10 +331,8 @@ class ReplayShape(LoadTestShape):  # type: ignore[misc]
 
     def __init__(self, wiring: Wiring) -> None:
         super().__init__()
-        self.runner, self._wiring = wiring.runner, wiring
+        self._wiring = wiring
 
-    def tick(self) -> tuple[int, float, list[type[User]] | None] | None:
-        if self._wiring.is_over():
-            return None
+    def tick(self) -> tuple[int, float, list[type[User]]] | None:
         workers = self._wiring.worker_count()
-        return workers, max(1, workers), [self._wiring.user]
+        return None if self._wiring.is_over() else (workers, max(1, workers), [self._wiring.user])
