@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reports.analysis.gates import Gate, parse, parse_goodput
+from reports.analysis.gates import Gate, exit_code, parse, parse_goodput, verdict
+from reports.analysis.results import costs
 from reports.analysis.samples import Sample, sample
-from reports.analysis.throughput import costs
 from reports.analysis.validity import Status
-from reports.analysis.verdicts import exit_code, verdict
 from reports.store import durations
 from reports.store.planning import Planning, Point, Quantiles, Value
 from targets.simulated import analysis
@@ -30,7 +29,7 @@ from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Request, Trace
 
-from .load import Load
+from .options import Load
 from .replays import name_of, new_folder
 from .simulations import STEP, Targets, named, window
 

@@ -16,8 +16,7 @@ from targets.target import Target
 from traces.errors import InputError
 from traces.trace import Trace
 
-from ..load import Load
-from ..options import RunOptions, TargetOptions
+from ..options import Load, RunOptions, TargetOptions
 
 LOAD, RUN, TARGET, REST = ({field.name for field in fields(each)} for each in (Load, RunOptions, TargetOptions, Target))
 RUN -= {"json"}
