@@ -133,9 +133,8 @@ def new_folder(name: str, out: str | Path | None = None) -> Path:
         return numbered(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            "holds something already", where=str(folder), remedy="runs are never overwritten: name another"
-        )
+        remedy = "runs are never overwritten: name another"
+        raise InputError("holds something already", where=str(folder), remedy=remedy)
     return _made(folder, exist_ok=True)
 
 
