@@ -186,7 +186,7 @@ def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
             for i in range(60)]  # fmt: skip
     for row in rows[:20]:
         row.outcome, row.done = Outcome.OK, row.due + 1000
-    frame = pd.DataFrame(durations.with_durations(durations.flatten(row_files.table(rows))))
+    frame = pd.DataFrame(durations.columns_of(row_files.table(rows)))
     assert samples.overloaded(frame, (0, 60 * made.S))
 
 
