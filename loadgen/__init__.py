@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .bakeoffs import bakeoff
     from .capacities import CapacityResult, capacity
     from .certificate import Certificate, certify
-    from .load import Load
+    from .options import Load
     from .plan import Plan
     from .processes import Workers
     from .replays import replay
@@ -41,7 +41,7 @@ __getattr__, __dir__ = lazy(
         "bakeoffs": "bakeoff",
         "capacities": "CapacityResult capacity",
         "certificate": "Certificate certify",
-        "load": "Load",
+        "options": "Load",
         "plan": "Plan",
         "processes": "Workers",
         "replays": "replay",

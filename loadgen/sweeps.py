@@ -29,7 +29,7 @@ from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Request, Trace
 
-from .load import Load
+from .options import Load
 from .replays import name_of, new_folder
 from .simulations import STEP, Targets, named, window
 

@@ -35,9 +35,8 @@ from traces.errors import InputError
 from traces.request import NS_PER_S, Request
 
 from .client import loop
-from .client.disaggregated import PREFILL
+from .client.disaggregated import PREFILL, connect
 from .clock import Clock
-from .connecting import connect
 from .exchange import Call, Exchange, Outcome
 from .target import AUTO, Target
 from .wire import WIRES, headers

@@ -31,11 +31,11 @@ from traces.errors import InputError
 from traces.request import NS_PER_S, Request
 
 from .client.blocking import Within, exchange
+from .client.disaggregated import connect
 from .client.http import HttpError
 from .client.http_client import HttpClient
 from .client.sse import Decoder, SseError
 from .clock import Clock, monotonic_ns
-from .connecting import connect
 from .exchange import Call, Exchange, Outcome
 from .rules import Limits
 from .target import Target

@@ -153,7 +153,7 @@ def _custom(name: str, file: str, source: _Source) -> str:
     path = (Path(source.where).parent / file).resolve()
     if not path.is_file():
         raise source.mistake(name, "type", f"no such file: {path}", "a custom format's file is looked for beside this")
-    custom.load(str(path))
+    custom.parse(custom.read(str(path)), str(path))
     return str(path)
 
 

@@ -15,8 +15,7 @@ from typing import Any
 import gevent
 
 from targets.clock import Clock, monotonic_ns
-from targets.connecting import Client
-from targets.exchange import Call, Exchange, Outcome
+from targets.exchange import Call, Client, Exchange, Outcome
 from targets.linux import Timerfd
 from traces.request import NS_PER_S
 

@@ -92,10 +92,11 @@ class Digests:
             for metric in ("ttft", "ttft_from_due", "tpot", "e2e"):
                 _update(digests[metric], getattr(exchange, metric))
             if len(exchange.token_at) > 1:
-                digests["itl"].batch_update(np.diff(np.frombuffer(exchange.token_at, np.int64)) / NS_PER_S)
+                gaps: Any = np.diff(np.frombuffer(exchange.token_at, np.int64)) / NS_PER_S
+                digests["itl"].batch_update(gaps)
 
-    def add_values(self, target: str, step: str, metric: str, values: np.ndarray[Any, np.dtype[np.float64]]) -> None:
-        """Takes many values of one metric at once (seconds, all finite); counts are the caller's: see `count`."""
+    def add_values(self, target: str, step: str, metric: str, values: Any) -> None:
+        """Takes an array of one metric (seconds, all finite); counts are the caller's: see `count`."""
         if len(values):
             self.groups[target, step].digests[metric].batch_update(values)
 

@@ -129,24 +129,18 @@ def _filled(template: Any, words: Json) -> Any:
     return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], m[0])), template)
 
 
-def load(path: str | Path) -> Wire:
-    """The format of a file. Raises InputError."""
-    return parse(read(path), str(path))
-
-
-def read(path: str | Path) -> Json:
-    """The file's tables. Raises InputError."""
-    where = str(path)
+def read(path: str) -> Json:
+    """The tables of a format's file. Raises InputError."""
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't be read: {getattr(error, 'strerror', None) or 'not UTF-8'}", where=where) from None
+        raise InputError(f"can't be read: {getattr(error, 'strerror', None) or 'not UTF-8'}", where=path) from None
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"not TOML: {error}", where=where) from None
+        raise InputError(f"not TOML: {error}", where=path) from None
 
 
 def parse(tables: Json, where: str) -> Wire:
-    """The same from the file's tables."""
+    """The format of a file's tables. Raises InputError."""
     for key in tables:
         if key not in ("path", "headers", "body", "answer"):
             raise InputError("unknown key", where=where, column=key, remedy="known: path, headers, body, answer")

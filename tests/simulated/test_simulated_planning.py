@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.cli import simulated as command
+from loadgen.cli import servers as command
 from loadgen.sweeps import axis
 from reports.render.planning_page import ratio
 from targets.simulated import analysis
