@@ -28,8 +28,7 @@ def note(headers: Mapping[str, str], exchange: Exchange, received: float | None 
     exchange.request_id = _one_of(REQUEST_IDS, headers) or exchange.request_id
     exchange.region = _one_of(REGIONS, headers) or exchange.region
     exchange.retry_after = retry_after(headers, received)
-    kept = {key: lenient.line(value, 64) for key, value in headers.items() if key.startswith(RATE_LIMITS)}
-    if kept:
+    if kept := {key: lenient.line(value, 64) for key, value in headers.items() if key.startswith(RATE_LIMITS)}:
         exchange.ratelimit = orjson.dumps(dict(sorted(kept.items())[:KEPT])).decode()
 
 
@@ -57,10 +56,6 @@ def retry_after(headers: Mapping[str, str], received: float | None = None) -> fl
 def limits(headers: Mapping[str, str]) -> dict[str, int]:
     """The limits that an answer names: {"requests": 14400, "tokens": 18000, ...}; how long a period each one counts
     for is the vendor's: a minute, but for Groq's requests, which are counted by the day."""
-    named = {}
-    for kind in ("requests", "tokens", "input-tokens", "output-tokens"):
-        for form in LIMITS:
-            value = headers.get(form.format(kind), "")
-            if re.fullmatch(r"[0-9]{1,15}", value):
-                named[kind] = int(value)
-    return named
+    kinds = ("requests", "tokens", "input-tokens", "output-tokens")
+    named = [(kind, headers.get(form.format(kind), "")) for kind in kinds for form in LIMITS]
+    return {kind: int(value) for kind, value in named if re.fullmatch(r"[0-9]{1,15}", value)}

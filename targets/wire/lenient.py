@@ -107,8 +107,8 @@ def line(value: str, limit: int = MESSAGE_LIMIT) -> str:
     return joined if len(joined) <= limit else joined[: limit - 1] + "…"
 
 
-def quote(body: bytes, limit: int = MESSAGE_LIMIT) -> str:
-    return line(body[: 4 * limit].decode("utf-8", "replace"), limit)
+def quote(body: bytes) -> str:
+    return line(body[: 4 * MESSAGE_LIMIT].decode("utf-8", "replace"))
 
 
 def complaint(value: object) -> str:
