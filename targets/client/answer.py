@@ -11,7 +11,7 @@ from collections.abc import Callable
 from traces.trace import NS_PER_S
 
 from ..exchange import Exchange, Outcome
-from ..wire import RATE_LIMIT_STATUSES, Reader, Wire, WireError, headers, lenient
+from ..wire import RATE_LIMIT_STATUSES, Reader, Wire, WireError, lenient
 from .fast_path import Frame, learn
 from .http import HttpError, Response
 from .sse import Decoder, Event, SseError
@@ -123,7 +123,7 @@ class Answer:
         """The headers are there: which kind of answer is it?"""
         exchange, response = self._exchange, self._response
         exchange.status, exchange.headers_at = response.status, stamp - self.origin
-        headers.note(response.headers, exchange, stamp / NS_PER_S)
+        lenient.note_headers(response.headers, exchange, stamp / NS_PER_S)
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not 200 <= response.status < 300:
             self._receive = self._collect_error

@@ -1,23 +1,5 @@
-"""A user's own wire format, described in a small TOML file: `type = "mine.toml"`.
-
-    path = "/generate"
-    [headers]
-    x-tenant = "load-test"
-    [body]                           # sent as JSON; these words in braces are filled in, alone with their own type
-    text = "{prompt}"                # {prompt} {messages} {model} {prompt_tokens} {output_tokens}
-    max_new = "{output_tokens}"
-    [answer]                         # where things are found in each event: names and list positions, joined by dots
-    text = "choices.0.text"          # required
-    tokens = "n_new"                 # tokens in this event; where it isn't there an event with text counts as one
-    cumulative = false               # true: text and tokens repeat what came before
-    end = "[DONE]"                   # data of the last event, or
-    ended = "final"                  # what is true in it; with neither the end of the body ends the answer
-    prompt_tokens = "usage.in"
-    output_tokens = "usage.out"
-    finish_reason = "reason"
-    error = "error"                  # what is there in an event that reports a failure
-
-A mistake raises InputError with the file and the key.
+"""A user's own wire format, described in a small TOML file: `type = "mine.toml"`. docs/protocols.md, "A format of your
+own", shows every key; a mistake raises InputError with the file and the key.
 """
 
 from __future__ import annotations

@@ -2,15 +2,8 @@
 
 The client plays the proxy: it sends the prompt to a prefill server, which computes its KV cache and one token, then (or
 at once, where the protocol rendezvouses by itself) to a decode server, which fetches the cache and streams the answer.
-A leg is (body, headers); `body` is the chat or completions body that a one-leg exchange would have sent.
-
-    name        order       what ties the legs together
-    nixl        sequential  prefill's kv_transfer_params, verbatim, in decode's body
-    p2p-nccl    sequential  X-Request-Id with both sides' ZMQ addresses
-    mooncake    concurrent  a transfer id; decode pulls from prefill's bootstrap server
-    lmcache     sequential  the receiver's ports in prefill's kv_transfer_params
-    sglang      concurrent  the same bootstrap host, port and room in both bodies
-    trtllm      sequential  prefill's disaggregated_params, as generation_only, and its prompt's token ids, in decode's
+A leg is (body, headers); `body` is the chat or completions body that a one-leg exchange would have sent. What ties the
+legs together in each protocol: docs/protocols.md, "Two legs".
 
 Sources (2026): vllm tests/v1/kv_connector/nixl_integration/toy_proxy_server.py,
 examples/online_serving/disaggregated_serving_p2p_nccl_xpyd/disagg_proxy_p2p_nccl_xpyd.py and
