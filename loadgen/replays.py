@@ -127,8 +127,8 @@ def name_of(trace: Trace | str) -> str:
 
 
 def new_folder(name: str, out: str | Path | None = None) -> Path:
-    """A run's folder, made now: `out`, or runs/<name>-<time>. Raises InputError where it holds something already (no
-    run is ever overwritten) or can't be made."""
+    """A run's folder, made now: `out`, or runs/<name>-<time>. Raises InputError where it holds something already or
+    can't be made."""
     if out is None:
         return numbered(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder = Path(out)

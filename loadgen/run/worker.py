@@ -48,9 +48,8 @@ from .. import certificate
 from .. import plan as plans
 from ..plan import Arm, Plan, Step
 from . import messages
-from .dispatcher import Dispatcher, Lane
+from .dispatcher import Dispatcher, Lane, PromptBuffer
 from .messages import Assignment, Failed, Final, Finish, Go, LaneProgress, Link, Over, Progress, Ready, RefusedError
-from .prompt_buffer import PromptBuffer
 from .schedule import Schedule, share
 
 FLUSH = 2.0  # seconds between flushes: what kill -9 loses at most
