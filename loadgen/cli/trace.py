@@ -148,7 +148,7 @@ def synth(
         phaseload trace synth azure-conv --rate 20 --duration 600 --seed 1 -o conv20.parquet
     """
     from reports.render.trace_view import trace_text
-    from traces.synthesis.workload import WORKLOADS, load
+    from traces.workload import WORKLOADS, load
 
     if list_ or not name:
         for workload in WORKLOADS:
@@ -179,7 +179,7 @@ def fit(
     from rich.console import Console
     from rich.table import Table
 
-    from traces.synthesis.fit import closeness
+    from traces.fitting import closeness
     from traces.typed_json import to_json
 
     real = traces.open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)

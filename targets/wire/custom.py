@@ -1,17 +1,15 @@
-"""A user's own wire format, described in a small TOML file: `type = "mine.toml"`. docs/protocols.md, "A format of your
-own", shows every key; a mistake raises InputError with the file and the key.
-"""
+"""A user's own wire format, described in a small TOML file: `type = "mine.toml"`. docs/protocols.md shows one with all
+keys. A mistake raises InputError with the file and the key."""
 
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass, fields
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from traces.errors import InputError
+from traces.files import read_text, toml
 
 from ..exchange import Call, Exchange, Outcome
 from ..rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header
@@ -113,12 +111,7 @@ def _filled(template: Any, words: Json) -> Any:
 
 def read(path: str) -> Json:
     """The tables of a format's file. Raises InputError."""
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't be read: {getattr(error, 'strerror', None) or 'not UTF-8'}", where=path) from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"not TOML: {error}", where=path) from None
+    return toml(read_text(path), path)
 
 
 def parse(tables: Json, where: str) -> Wire:
