@@ -34,16 +34,14 @@ from reports.store.digests import Digests
 from reports.store.row_files import Writer
 from reports.store.run_json import WorkerFacts
 from targets import connect
-from targets.client.diagnostics import Diagnostics
 from targets.client.http_client import diagnostics
 from targets.clock import Clock
-from targets.exchange import Exchange
-from traces import corpus as corpora
+from targets.exchange import Diagnostics, Exchange
 from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.request import NS_PER_S
 from traces.transforms import part_of
-from traces.words import counter
+from traces.words import Corpus, counter
 
 from .. import certificate
 from .. import plan as plans
@@ -107,7 +105,7 @@ class Worker:
         sys.setswitchinterval(SWITCH)
         assignment = self._link.claim()
         plan = assignment.plan
-        self._corpus = None if plan.prompts is None else corpora.expected(plan.prompts)
+        self._corpus = None if plan.prompts is None else Corpus.expected(plan.prompts)
         self._offset, error = self._link.clock_offset(assignment.boot)
         with tempfile.TemporaryDirectory(prefix="phaseload-") as spare:
             shared = messages.is_shared(assignment)

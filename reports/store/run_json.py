@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from targets.client.diagnostics import Diagnostics
+from targets.exchange import Diagnostics
 from targets.target import Target
-from traces.corpus import CorpusFacts
 from traces.errors import InputError
 from traces.files import write_whole
 from traces.statistics import Statistics
 from traces.typed_json import EMPTY, LEFT_OUT, from_json, from_plain, named, to_json
+from traces.words import CorpusFacts
 
 FILE = "run.json"
 

@@ -99,10 +99,7 @@ class Connection(Transport):
         flight.exchange.reused = True
         flight.exchange.connected = realtime_ns() - self.origin
         self.loop.connections_reused += 1
-        try:
-            self._send()
-        except Exception as error:
-            self._fault(error)
+        self._guarded(self._send)
 
     def _begin(self, flight: Flight) -> None:
         self._bytes = self._lag = self._unstamped = 0

@@ -26,13 +26,12 @@ from traces.request import NS_PER_S
 from .. import clock as clocks
 from ..address import RequestHead, address, tls_context
 from ..clock import Clock
-from ..exchange import Call, Exchange, Outcome
+from ..exchange import Call, Diagnostics, Exchange, Outcome
 from ..target import Target
 from ..wire import Wire
 from . import loop
 from .connection import Connection, Flight
 from .deadlines import Deadlines
-from .diagnostics import Diagnostics
 
 log = logging.getLogger(__name__)
 

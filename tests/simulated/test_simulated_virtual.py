@@ -16,7 +16,7 @@ from tests.public_traces import public_trace
 from traces.errors import InputError
 from traces.reading import open_trace
 from traces.request import Request
-from traces.synthesis.workload import synthesise
+from traces.workload import synthesise
 
 SECOND = 1_000_000_000
 
