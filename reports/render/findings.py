@@ -168,9 +168,9 @@ def _why_no_ratio(pair: Comparison, metric: str) -> str:
 
 def faster(pair: Comparison, ratio: Interval) -> str:
     """From the winner's side, so that a factor is above 1: `groqrack 2.11x (2.06-2.11)`."""
-    if ratio.low is None or ratio.low > 1:
+    if ratio.faster > 0:
         return f"{pair.base} {_spread(ratio)}"
-    if ratio.high is not None and ratio.high < 1:
+    if ratio.faster < 0:
         return f"{pair.other} {_spread(Interval(_inverse(ratio.value), _inverse(ratio.high), _inverse(ratio.low)))}"
     return f"no clear difference ({_ends(ratio)})"
 
