@@ -37,7 +37,7 @@ from .client.disaggregated import PREFILL, connect
 from .clock import Clock
 from .exchange import Call, Exchange, Outcome
 from .target import AUTO, Target
-from .wire import WIRES, headers
+from .wire import WIRES, lenient
 
 PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
 TOKENS = 16
@@ -255,7 +255,7 @@ def _notes(target: Target, exchange: Exchange) -> Iterator[str]:
     reported = [phase for phase in PHASES if getattr(exchange, f"server_{phase}") is not None]
     yield f"reports {', '.join(reported)}" if reported else "reports no phases of its own"
     limits = orjson.loads(exchange.ratelimit) if exchange.ratelimit else {}
-    if named := headers.limits(limits):
+    if named := lenient.rate_limits(limits):
         yield "limits: " + ", ".join(f"{limit} {kind}" for kind, limit in named.items())
 
 

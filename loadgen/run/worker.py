@@ -34,10 +34,9 @@ from reports.store.digests import Digests
 from reports.store.row_files import Writer
 from reports.store.run_json import WorkerFacts
 from targets import connect
-from targets.client.diagnostics import Diagnostics
 from targets.client.http_client import diagnostics
 from targets.clock import Clock
-from targets.exchange import Exchange
+from targets.exchange import Diagnostics, Exchange
 from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.request import NS_PER_S

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from targets.client.diagnostics import Diagnostics
+from targets.exchange import Diagnostics
 from targets.target import Target
 from traces.errors import InputError
 from traces.files import write_whole
