@@ -203,7 +203,7 @@ def within(trace: Trace, options: Options) -> Trace:
 
 
 def spread(trace: Trace, seed: int) -> Trace:
-    """A trace whose timestamps sit on coarse ticks, as Mooncake's do, spread evenly inside them (docs/traces.md says why);
+    """A trace whose timestamps sit on coarse ticks, as Mooncake's do, spread evenly inside them (docs/traces.md: why);
     any other as it is. The order stays."""
     due = trace.column("due")
     ticks, where, rows = np.unique(due, return_inverse=True, return_counts=True)
