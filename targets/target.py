@@ -20,14 +20,8 @@ AUTO = "auto"  # an endpoint type that is found out before the run
 
 
 @dataclass(frozen=True)
-class Target:
-    """An endpoint, JSON-able without secrets: keys are named by variable or file, never held. Raises FieldError.
-
-    `name`: the model's last part, else host and port, where none is given. `url`: scheme, host, port and an optional
-    path prefix (a trailing /v1 is understood). `prefill`, `decode` and `protocol` are given together: two legs that the
-    client drives, at the pools' URLs; `url` is then decode's first unless given. A URL, pair list or table may be
-    given as text, list and mapping: it is held as declared.
-    """
+class TargetFields:
+    """What a user names, and a run remembers, of a target: JSON-able, without secrets."""
 
     name: str = ""
     url: str = ""
@@ -40,7 +34,6 @@ class Target:
     ignore_eos: bool | None = None  # None: as the endpoint type allows
     insecure: bool = False  # certificates aren't verified
     ca_file: str | None = None
-    limits: Limits = field(default_factory=Limits)
     prefill: tuple[str, ...] = ()
     decode: tuple[str, ...] = ()
     protocol: str | None = None  # a key of targets.wire.protocols.PROTOCOLS
@@ -50,6 +43,19 @@ class Target:
     price_per_hour: float | None = None
     watts: float | None = None
     format: dict[str, Any] = field(default_factory=dict)  # a custom format's tables, once a plan carries them
+
+
+@dataclass(frozen=True)
+class Target(TargetFields):
+    """An endpoint, JSON-able without secrets: keys are named by variable or file, never held. Raises FieldError.
+
+    `name`: the model's last part, else host and port, where none is given. `url`: scheme, host, port and an optional
+    path prefix (a trailing /v1 is understood). `prefill`, `decode` and `protocol` are given together: two legs that the
+    client drives, at the pools' URLs; `url` is then decode's first unless given. A URL, pair list or table may be
+    given as text, list and mapping: it is held as declared.
+    """
+
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         for name, check in CHECKS.items():
