@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from reports.store.run_json import EmbeddedFacts
-from targets.simulated.sizing import pool
+from targets.simulated.analysis import pool
 from targets.target import Target
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
