@@ -21,8 +21,9 @@ from reports.analysis.gates import Gate, exit_code, parse, parse_goodput, verdic
 from reports.analysis.results import costs
 from reports.analysis.samples import Sample, sample
 from reports.analysis.validity import Status
+from reports.render import planning_page
+from reports.render.planning_page import Planning, Point, Quantiles, Value
 from reports.store import durations
-from reports.store.planning import Planning, Point, Quantiles, Value
 from targets.simulated import analysis
 from targets.simulated.build import Endpoint, SimulatedTarget
 from targets.simulated.engine.disaggregation import Disaggregated
@@ -135,8 +136,6 @@ def sweep(
 
     The other arguments are `simulate`'s. Raises InputError, for what a point can't answer too.
     """
-    from reports.render import planning_page  # matplotlib takes half a second
-
     targets, load = named(targets), load or Load()
     question = Question(model, load, parse_goodput(list(goodput)), [parse(text) for text in slo])
     _check_answerable(question, [target.name for target in targets])

@@ -77,11 +77,14 @@ class Client(Protocol):
     what is still open as cut, and returns when all exchanges are handed back.
     """
 
-    def start(self, call: Call, done: Callable[[Exchange], None]) -> None: ...
+    def start(self, call: Call, done: Done) -> None: ...
 
     def stop(self, outcome: Outcome) -> None: ...
 
     def close(self) -> None: ...
+
+
+Done = Callable[["Exchange"], None]
 
 
 @dataclass(slots=True)
@@ -187,11 +190,6 @@ class Exchange:
     @property
     def last_token(self) -> int | None:
         return self.token_at[-1] if self.token_at else None
-
-    @property
-    def first_shared(self) -> bool:
-        """Did other token-bearing events share the first token's read? Then its instant is only an upper bound."""
-        return bool(self.token_events) and self.token_events[0] > 1
 
     @property
     def output_count(self) -> int:

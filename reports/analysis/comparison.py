@@ -45,6 +45,12 @@ class Interval:
         """1 where the interval says that the base is, -1 where the other is, 0 where it holds 1."""
         return 1 if self.low is None or self.low > 1 else -1 if self.high is not None and self.high < 1 else 0
 
+    @property
+    def inverse(self) -> Interval:
+        """base / other: what was unbounded becomes 0, and 0 unbounded."""
+        ends = (self.value, self.high, self.low)
+        return Interval(*(0.0 if end is None else 1 / end if end else None for end in ends))
+
 
 @dataclass(frozen=True, slots=True)
 class Ratio:

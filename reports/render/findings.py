@@ -9,7 +9,7 @@ from math import isfinite
 from .. import number_format
 from ..analysis.comparison import Comparison, Interval
 from ..analysis.gates import Verdict
-from ..analysis.leaders import LEAST, Flip, crossovers, flips_of_leads, leads, listed
+from ..analysis.leaders import LEAST, Flip, crossovers, flips, leads, listed
 from ..analysis.results import Counts, Result
 from ..analysis.summary import Summary
 from ..analysis.validity import Reason, Status, Validity
@@ -122,7 +122,7 @@ def sentences(summary: Summary) -> list[str]:
         return [_alone(result) for result in summary.results]
     lines = []
     for metric, phase in HEADLINES.items():
-        lines += [flip_sentence(metric, flip) for flip in flips_of_leads(leads(summary, metric))]
+        lines += [flip_sentence(metric, flip) for flip in flips(leads(summary, metric))]
         lines += [
             f"{phase.capitalize()}: {leader}'s lead over {follower} is gone at about {at:.0f} requests in flight."
             for leader, follower, at in crossovers(summary, metric)
@@ -171,13 +171,8 @@ def faster(pair: Comparison, ratio: Interval) -> str:
     if ratio.faster > 0:
         return f"{pair.base} {_spread(ratio)}"
     if ratio.faster < 0:
-        return f"{pair.other} {_spread(Interval(_inverse(ratio.value), _inverse(ratio.high), _inverse(ratio.low)))}"
+        return f"{pair.other} {_spread(ratio.inverse)}"
     return f"no clear difference ({_ends(ratio)})"
-
-
-def _inverse(value: float | None) -> float | None:
-    """What was unbounded becomes 0, and 0 unbounded."""
-    return 0.0 if value is None else 1 / value if value else None
 
 
 def _spread(interval: Interval) -> str:

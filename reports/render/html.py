@@ -282,7 +282,7 @@ class Figures:
         summary, steps = self._summary, self._summary.steps
         if len(steps) > 1:
             medians = {metric: self._medians(metric) for metric in HEADLINES}
-            flips = {metric: leaders.flips_of_leads(leaders.leads(summary, metric)) for metric in HEADLINES}
+            flips = {metric: leaders.flips(leaders.leads(summary, metric)) for metric in HEADLINES}
             places = {metric: [steps.index(flip.step) for flip in of_metric] for metric, of_metric in flips.items()}
             loads = [", ".join(part for part in (step, summary.of_step(step)[0].load) if part) for step in steps]
             named = "; ".join(f"step {number + 1}: {load}" for number, load in enumerate(loads))

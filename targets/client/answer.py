@@ -11,7 +11,7 @@ from collections.abc import Callable
 from traces.trace import NS_PER_S
 
 from ..exchange import Exchange, Outcome
-from ..wire import RATE_LIMIT_STATUSES, Reader, Wire, WireError, lenient
+from ..wire import RATE_LIMIT_STATUSES, Reader, WireError, lenient
 from .fast_path import Frame, learn
 from .http import HttpError, Response
 from .sse import Decoder, Event, SseError
@@ -29,12 +29,12 @@ class Answer:
 
     __slots__ = (
         "_body", "_decoder", "_enough", "_exchange", "_frame", "_in_step", "_lessons", "_note_at", "_note_events",
-        "_reader", "_receive", "_response", "_size", "_wire", "fast", "finished_at", "first_after", "last_after",
-        "origin", "tokens",
+        "_reader", "_receive", "_response", "_size", "fast", "finished_at", "first_after", "last_after", "origin",
+        "tokens",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, wire: Wire, reader: Reader, origin: int) -> None:
-        self._exchange, self._wire, self._reader, self.origin = exchange, wire, reader, origin
+    def __init__(self, exchange: Exchange, reader: Reader, origin: int) -> None:
+        self._exchange, self._reader, self.origin = exchange, reader, origin
         self._enough = EVENT_COUNT_LIMIT if exchange.call.leave_after is None else exchange.call.leave_after
         self._response, self._decoder = Response(), Decoder()
         self._receive: Callable[[bytes, int, int], End | None] | None = None
@@ -43,8 +43,7 @@ class Answer:
         self._note_at, self._note_events = exchange.token_at.append, exchange.token_events.append
         self._frame: Frame | None = None
         self._in_step = False  # the last read was parsed in full and fitted the frame, or went by it
-        known = type(reader) is wire.reader and exchange.text is None
-        self._lessons = LESSONS if known else 0
+        self._lessons = LESSONS if exchange.text is None else 0
         self.fast = 0  # reads that went by the frame
         self.tokens = 0  # token-bearing events so far
         self.finished_at: int | None = None  # when the terminator came

@@ -115,10 +115,6 @@ def _nccl_id(pair: Pair) -> list[tuple[str, str]]:
     return [("X-Request-Id", f"___prefill_addr_{prefill}___decode_addr_{decode}_{pair.id}")]
 
 
-def _nccl_prefill(body: Json, pair: Pair) -> Leg:
-    return one_token(body), _nccl_id(pair)
-
-
 def _mooncake_prefill(body: Json, pair: Pair) -> Leg:
     params = {"do_remote_decode": True, "do_remote_prefill": False, "transfer_id": f"xfer-{pair.id}"}
     # The engine in decode's body is the one of rank 0.
@@ -171,7 +167,9 @@ def _trtllm_decode(body: Json, pair: Pair, answer: Json | None) -> Leg | None:
 
 PROTOCOLS = {
     "nixl": Protocol(_nixl_prefill, _nixl_decode),
-    "p2p-nccl": Protocol(_nccl_prefill, lambda body, pair, _: (body, _nccl_id(pair))),
+    "p2p-nccl": Protocol(
+        lambda body, pair: (one_token(body), _nccl_id(pair)), lambda body, pair, _: (body, _nccl_id(pair))
+    ),
     "mooncake": Protocol(_mooncake_prefill, _mooncake_decode, concurrent=True),
     "lmcache": Protocol(_lmcache_prefill, lambda body, pair, _: (body, _same_id(pair))),
     "sglang": Protocol(_sglang, lambda body, pair, _: _sglang(body, pair), concurrent=True),
