@@ -8,11 +8,11 @@ from math import isfinite
 
 from .. import number_format
 from ..analysis.comparison import Comparison, Interval
-from ..analysis.leaders import LEAST, Flip, crossovers, flips_of_leads, leads, listed
+from ..analysis.gates import Verdict
+from ..analysis.leaders import LEAST, Flip, crossovers, flips, leads, listed
 from ..analysis.results import Counts, Result
 from ..analysis.summary import Summary
 from ..analysis.validity import Reason, Status, Validity
-from ..analysis.verdicts import Verdict
 from ..store.durations import HEADLINES
 
 ODD = 0.01  # the share of answers from which on an oddity of theirs is mentioned
@@ -122,7 +122,7 @@ def sentences(summary: Summary) -> list[str]:
         return [_alone(result) for result in summary.results]
     lines = []
     for metric, phase in HEADLINES.items():
-        lines += [flip_sentence(metric, flip) for flip in flips_of_leads(leads(summary, metric))]
+        lines += [flip_sentence(metric, flip) for flip in flips(leads(summary, metric))]
         lines += [
             f"{phase.capitalize()}: {leader}'s lead over {follower} is gone at about {at:.0f} requests in flight."
             for leader, follower, at in crossovers(summary, metric)
@@ -168,16 +168,11 @@ def _why_no_ratio(pair: Comparison, metric: str) -> str:
 
 def faster(pair: Comparison, ratio: Interval) -> str:
     """From the winner's side, so that a factor is above 1: `groqrack 2.11x (2.06-2.11)`."""
-    if ratio.low is None or ratio.low > 1:
+    if ratio.faster > 0:
         return f"{pair.base} {_spread(ratio)}"
-    if ratio.high is not None and ratio.high < 1:
-        return f"{pair.other} {_spread(Interval(_inverse(ratio.value), _inverse(ratio.high), _inverse(ratio.low)))}"
+    if ratio.faster < 0:
+        return f"{pair.other} {_spread(ratio.inverse)}"
     return f"no clear difference ({_ends(ratio)})"
-
-
-def _inverse(value: float | None) -> float | None:
-    """What was unbounded becomes 0, and 0 unbounded."""
-    return 0.0 if value is None else 1 / value if value else None
 
 
 def _spread(interval: Interval) -> str:

@@ -20,12 +20,12 @@ from traces.files import write_whole
 from traces.typed_json import to_plain
 
 from .. import number_format
-from ..analysis import comparison, leaders, phases, quantiles, samples, verdicts
+from ..analysis import comparison, leaders, phases, quantiles, samples
 from ..analysis.phases import SERVER, Part
 from ..analysis.quantiles import Quantile, Values
 from ..analysis.results import Result
 from ..analysis.samples import Slice
-from ..analysis.summary import Summary
+from ..analysis.summary import Summary, judge
 from ..store.durations import HEADLINES
 from ..store.run_folder import Run
 from . import findings, pages, plots
@@ -116,7 +116,7 @@ class Section:
         self.notes = findings.notes(summary)
         self.targets = [name for name in numbers if any(result.target == name for result in results)]
         self.standing = _standing(run, numbers)
-        self.verdicts = verdicts.judge(summary, facts.slo)
+        self.verdicts = judge(summary, facts.slo)
         self.steps = [(step, summary.of_step(step)) for step in summary.steps]
         self.comparison = list(findings.comparison_rows(summary.comparison))
         self.parts = [name for name in phases.ALL if any(_part(result, name) for result in results)]
@@ -282,7 +282,7 @@ class Figures:
         summary, steps = self._summary, self._summary.steps
         if len(steps) > 1:
             medians = {metric: self._medians(metric) for metric in HEADLINES}
-            flips = {metric: leaders.flips_of_leads(leaders.leads(summary, metric)) for metric in HEADLINES}
+            flips = {metric: leaders.flips(leaders.leads(summary, metric)) for metric in HEADLINES}
             places = {metric: [steps.index(flip.step) for flip in of_metric] for metric, of_metric in flips.items()}
             loads = [", ".join(part for part in (step, summary.of_step(step)[0].load) if part) for step in steps]
             named = "; ".join(f"step {number + 1}: {load}" for number, load in enumerate(loads))

@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from traces.request import NS_PER_S
 
-from ..analysis import samples, throughput
+from ..analysis import samples
 from ..analysis.phases import Part
 from ..analysis.quantiles import Quantile, Values
 from ..analysis.samples import Slice
@@ -166,7 +166,7 @@ def timeline(
         changes = np.unique(part[["due", "done"]].to_numpy(np.float64))  # nan where a request was never over
         at = edges * NS_PER_S if len(part) > POINTS else changes[np.isfinite(changes)]
         open_.step(
-            at / NS_PER_S, throughput.backlog(part, at), where="post", **stroke(numbers[str(target)]), linewidth=1.4
+            at / NS_PER_S, samples.backlog(part, at), where="post", **stroke(numbers[str(target)]), linewidth=1.4
         )
         failed = part.loc[~part["ok"]]
         counts, _ = np.histogram(failed["done"].fillna(failed["due"]) / NS_PER_S, edges)
