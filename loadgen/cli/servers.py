@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from targets.simulated.server.options import Options
+from targets.simulated.settings import Options
 from traces.errors import InputError
 
 from ..options import Load, RunOptions, TargetOptions
