@@ -21,7 +21,7 @@ from traces.statistics import describe
 from traces.trace import NS_PER_S, Trace, unpacked
 from traces.typed_json import from_json, to_json
 
-from .load import Load
+from .options import Load
 
 FILE = "plan.json"
 FOLDER = "plan"

@@ -1,4 +1,4 @@
-"""The client against the known-truth server: one load, each side in a process of its own, and how far they differ.
+"""The client against the reference server: one load, each side in a process of its own, and how far they differ.
 
 `measure` is what `phaseload certify` and the benchmarks are made of; `python -m loadgen.selftest LOAD` is the client's
 side. LOAD is a `ClientLoad` as JSON, with the server's "url".
@@ -59,17 +59,13 @@ class Figures:
 
 
 def measure(
-    load: ClientLoad,
-    *,
-    client: Sequence[str] = CLIENT,
-    tls: tuple[str, str] | None = None,
-    cores: tuple[int, int] | None = None,
-    ahead: bool = False,
-) -> Figures:
+    load: ClientLoad, *, client: Sequence[str] = CLIENT, tls: tuple[str, str] | None = None,
+    cores: tuple[int, int] | None = None, ahead: bool = False,
+) -> Figures:  # fmt: skip
     """One client against a fresh server, pinned to these cores (the first, the last).
 
-    `ahead` keeps the machine's other work out of them, as far as the user may: for what the client can do, not for
-    what it will do here (that is `phaseload certify`'s question).
+    `tls`: files of a certificate and its key. `ahead` keeps the machine's other work out of the cores, as far as the
+    user may: for what the client can do, not for what it will do here (that is `phaseload certify`'s question).
     """
     cores = cores or (min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0)))
     gap = 1 / load.rate
@@ -77,15 +73,8 @@ def measure(
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "truth.jsonl"
-        command = [
-            sys.executable,
-            "-m",
-            "targets.reference_server",
-            "--log",
-            str(log),
-            *(("--tls", *tls) if tls else ()),
-        ]
-        server = pinned(command, cores[1], ahead=ahead)
+        command = [sys.executable, "-m", "targets.reference_server", "--log", str(log)]
+        server = pinned([*command, "--tls", *tls] if tls else command, cores[1], ahead=ahead)
         try:
             assert server.stdout is not None
             url = json.loads(server.stdout.readline())["url"]
@@ -206,9 +195,8 @@ def main() -> None:
                 send(stream, turn + 1)
 
         now = clock.now()
-        client.start(
-            Call(request=Request(next(numbers), now, 1, load["tokens"]), target="truth", due=now, prompt=key), done
-        )
+        request = Request(next(numbers), now, 1, load["tokens"])
+        client.start(Call(request=request, target="truth", due=now, prompt=key), done)
 
     began, waited = clock.now(), kept_waiting()
     for stream in range(load["streams"]):

@@ -41,7 +41,7 @@ from .target import LEGS, ONLY_LEGS, Target
 from .wire import custom
 
 
-def load(path: str | Path) -> list[Target]:
+def load_targets(path: str | Path) -> list[Target]:
     """The targets of a file, in its order. Raises InputError."""
     where = str(path)
     try:

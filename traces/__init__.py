@@ -9,8 +9,9 @@ Instants and gaps in a `Trace` are integer nanoseconds from its start; durations
 What can't be used raises `InputError`, with file, line and remedy. Nothing is imported before it is used (PEP 562).
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from .importing import lazy
 
 if TYPE_CHECKING:
     from .corpus import Corpus
@@ -30,28 +31,19 @@ __all__ = [
     "build", "cap_context", "clip", "describe", "fit", "limit", "merge", "only", "open_trace", "pace",
     "repeat", "scale_rate", "speedup", "synthesise", "write",
 ]  # fmt: skip
-_HOMES = {
-    "errors": ("InputError", "PhaseloadError", "RunFailed"),
-    "corpus": ("Corpus",),
-    "prompts": ("Prompts",),
-    "reading": ("open_trace",),
-    "statistics": ("Statistics", "describe"),
-    "synthesis.fit": ("fit",),
-    "synthesis.workload": ("Workload", "synthesise"),
-    "request": ("Request",),
-    "trace": ("Trace", "build"),
-    "transforms": ("cap_context", "clip", "limit", "merge", "only", "pace", "repeat", "scale_rate", "speedup"),
-    "formats.own": ("write",),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "corpus": "Corpus",
+        "errors": "InputError PhaseloadError RunFailed",
+        "formats.own": "write",
+        "prompts": "Prompts",
+        "reading": "open_trace",
+        "request": "Request",
+        "statistics": "Statistics describe",
+        "synthesis.fit": "fit",
+        "synthesis.workload": "Workload synthesise",
+        "trace": "Trace build",
+        "transforms": "cap_context clip limit merge only pace repeat scale_rate speedup",
+    },
+)

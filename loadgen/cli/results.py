@@ -81,8 +81,7 @@ def gate(
     from rich.console import Console
 
     from reports import judge, open_run, summarise
-    from reports.analysis.gates import parse_goodput
-    from reports.analysis.verdicts import exit_code
+    from reports.analysis.gates import exit_code, parse_goodput
     from reports.render import text
 
     recorded = open_run(run)

@@ -15,8 +15,7 @@ from targets.target import Target
 from traces.errors import InputError
 from traces.trace import Trace
 
-from ..load import Load
-from ..options import RunOptions, TargetOptions
+from ..options import Load, RunOptions, TargetOptions
 
 
 def _names(group: type) -> set[str]:

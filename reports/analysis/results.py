@@ -19,11 +19,10 @@ from ..store.digests import Digests
 from ..store.durations import DURATIONS
 from ..store.run_folder import Run
 from ..store.run_json import StepFacts
-from . import phases, quantiles, samples, throughput
+from . import phases, quantiles, samples
 from .phases import Part, ServerFigure
 from .quantiles import Quantile, finite
-from .samples import Metric, Sample, Slice
-from .throughput import Throughput
+from .samples import Metric, Sample, Slice, Throughput
 
 CHARACTERS = 4  # of a reference token, where no tokenizer is at hand
 ERRORS = 10  # texts that are listed, the most frequent first
@@ -131,7 +130,7 @@ class ErrorCount:
 @dataclass(frozen=True, slots=True)
 class Result:
     """One target in one load step. `window` in seconds from the run's start; `server`: None for what it doesn't report;
-    `cost`: see `throughput.costs`; `vllm`: the keys of vLLM's benchmark."""
+    `cost`: see `costs`; `vllm`: the keys of vLLM's benchmark."""
 
     target: str
     step: str
@@ -182,10 +181,8 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         cached=_cached(answered, run),
         phases=phases.account(answered),
         server=phases.server_figures(answered),
-        cost=throughput.costs(target.price_per_hour, target.watts, tokens_per_s, sample.good_tokens_per_s)
-        if target
-        else None,
-        overloaded=throughput.overloaded(sample.rows, sample.window),
+        cost=costs(target.price_per_hour, target.watts, tokens_per_s, sample.good_tokens_per_s) if target else None,
+        overloaded=samples.overloaded(sample.rows, sample.window),
         client=_client(sample, counted),
         in_flight=_in_flight(counted),
         slices={name: samples.slices(counted, name) for name in samples.SLICES},
@@ -313,3 +310,23 @@ def _vllm(sample: Sample, answered: pd.DataFrame) -> dict[str, float | None]:
         for q, label in ((0.5, "p50"), (0.9, "p90"), (0.95, "p95"), (0.99, "p99")):
             flat[f"{label}_{name}_ms"] = finite(quantiles.at(values, q) * 1e3)
     return flat
+
+
+def costs(
+    price_per_hour: float | None, watts: float | None, tokens_per_s: float, good_tokens_per_s: float | None
+) -> dict[str, float] | None:
+    """What a million output tokens cost at this load, and joules per token; None without a price, watts or tokens.
+
+    Price and watts are of the whole target, whatever number of machines stands behind its address. The good tokens are
+    those of requests that met every objective.
+    """
+    if (not price_per_hour and not watts) or tokens_per_s <= 0:
+        return None
+    cost = {}
+    if price_per_hour:
+        cost["per_million_tokens"] = price_per_hour / 3600 / tokens_per_s * 1e6
+        if good_tokens_per_s:
+            cost["per_million_good_tokens"] = price_per_hour / 3600 / good_tokens_per_s * 1e6
+    if watts:
+        cost["joules_per_token"] = watts / tokens_per_s
+    return cost

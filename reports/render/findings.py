@@ -7,12 +7,12 @@ from math import inf, isfinite
 
 from .. import number_format
 from ..analysis.comparison import Comparison, Interval
+from ..analysis.gates import Verdict
 from ..analysis.leaders import LEAST, Flip, crossovers, flips_of_leads, leads, listed
 from ..analysis.quantiles import Quantile
 from ..analysis.results import Counts, Result
 from ..analysis.summary import Summary
 from ..analysis.validity import Reason, Validity
-from ..analysis.verdicts import Verdict
 from ..store.durations import HEADLINES
 
 ODD = 0.01  # the share of answers from which on an oddity of theirs is mentioned

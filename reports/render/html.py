@@ -20,10 +20,10 @@ from traces.files import write_whole
 from traces.typed_json import to_plain
 
 from .. import number_format
-from ..analysis import comparison, leaders, phases, quantiles, verdicts
+from ..analysis import comparison, leaders, phases, quantiles
 from ..analysis.results import Result
 from ..analysis.samples import Slice
-from ..analysis.summary import Summary
+from ..analysis.summary import Summary, judge
 from ..store.run_folder import Run
 from . import findings, plots
 
@@ -113,7 +113,7 @@ class Section:
         self.sentences = findings.sentences(summary)
         self.notes = findings.notes(summary)
         self.targets = _standing(run, [name for name in numbers if any(result.target == name for result in results)])
-        self.verdicts = verdicts.judge(summary, facts.slo)
+        self.verdicts = judge(summary, facts.slo)
         self.steps = [(step, summary.of_step(step)) for step in steps]
         self.several = len(steps) > 1
         self.comparison = list(findings.comparison_rows(summary.comparison))

@@ -16,11 +16,11 @@ from traces.request import NS_PER_S
 from .. import number_format
 from ..analysis import leaders
 from ..analysis.comparison import Comparison
+from ..analysis.gates import Decision, Verdict
 from ..analysis.leaders import Lead
 from ..analysis.results import Result
 from ..analysis.summary import Summary
 from ..analysis.validity import Status, Validity
-from ..analysis.verdicts import Decision, Verdict
 from ..store.durations import DURATIONS, HEADLINES
 from ..store.run_folder import Run
 from . import findings

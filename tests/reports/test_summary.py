@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.analysis import throughput
+from reports.analysis import samples
+from reports.analysis.gates import exit_code
 from reports.analysis.phases import SERVER
 from reports.analysis.results import ErrorCount, Length, Result
-from reports.analysis.summary import Summary, save
-from reports.analysis.throughput import meets
-from reports.analysis.verdicts import exit_code, judge
+from reports.analysis.samples import meets
+from reports.analysis.summary import Summary, judge, save
 from reports.render import findings
 from reports.store import durations, row_files, run_folder
 from targets.exchange import Exchange, Outcome
@@ -187,7 +187,7 @@ def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
     for row in rows[:20]:
         row.outcome, row.done = Outcome.OK, row.due + 1000
     frame = pd.DataFrame(durations.with_durations(durations.flatten(row_files.table(rows))))
-    assert throughput.overloaded(frame, (0, 60 * made.S))
+    assert samples.overloaded(frame, (0, 60 * made.S))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from reports.analysis import leaders, verdicts
+from reports.analysis import leaders, summary
 from reports.analysis.comparison import Comparison, GivenLengths, Interval, Ratio
 from reports.analysis.quantiles import Quantile
 from reports.analysis.summary import Summary, summarise
@@ -88,14 +88,14 @@ def test_one_target_invalid(tmp_path: Path) -> None:
 
 def test_gates(read_back: Run) -> None:
     slos = ["ttft p99 < 800ms", "@1x: tpot p99 < 5ms", "errors < 1%", "goodput > 8/s", "h100@1x: e2e p99.9 < 9s"]
-    judged = verdicts.judge(summarise(read_back, {"ttft": 0.8}), slos)
+    judged = summary.judge(summarise(read_back, {"ttft": 0.8}), slos)
     out = io.StringIO()
     text.print_verdicts(judged, Console(file=out, width=130))
     same("gates.txt", out.getvalue())
 
 
 def test_gates_on_a_narrow_terminal_are_sentences(read_back: Run) -> None:
-    judged = verdicts.judge(read_back, ["h100@1x: ttft p99 < 800ms", "h100@1x: e2e p99.9 < 9s"])
+    judged = summary.judge(read_back, ["h100@1x: ttft p99 < 800ms", "h100@1x: e2e p99.9 < 9s"])
     out = io.StringIO()
     text.print_verdicts(judged, Console(file=out, width=60, force_terminal=True, color_system=None))
     assert out.getvalue().splitlines() == [

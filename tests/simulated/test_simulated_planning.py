@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.cli import simulated as command
-from loadgen.simulation.sweep import axis
+from loadgen.cli import servers as command
+from loadgen.sweeps import axis
 from reports.render.planning_page import ratio
 from targets.simulated import analysis
 from targets.simulated.build import build

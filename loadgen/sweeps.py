@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reports.analysis.gates import Gate, parse, parse_goodput
+from reports.analysis.gates import Gate, exit_code, parse, parse_goodput, verdict
+from reports.analysis.results import costs
 from reports.analysis.samples import Sample, sample
-from reports.analysis.throughput import costs
 from reports.analysis.validity import Status
-from reports.analysis.verdicts import exit_code, verdict
 from reports.store import durations
 from reports.store.planning import Planning, Point, Quantiles, Value
 from targets.simulated import analysis
@@ -30,10 +29,9 @@ from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Request, Trace
 
-from ..load import Load
-from ..replays import name_of, new_folder
-from . import run
-from .run import STEP, Targets
+from .options import Load
+from .replays import name_of, new_folder
+from .simulations import STEP, Targets, named, window
 
 LOADS = ("speedup", "request_rate")  # axes that change the load; all others are settings of the targets
 COUNTS = ("pool", "tp", "max_batch", "chunk", "drafted", "local_below")
@@ -139,7 +137,7 @@ def sweep(
     """
     from reports.render import planning_page  # matplotlib takes half a second
 
-    targets, load = run.named(targets), load or Load()
+    targets, load = named(targets), load or Load()
     question = Question(model, load, parse_goodput(list(goodput)), [parse(text) for text in slo])
     _check_answerable(question, [target.name for target in targets])
     combinations = list(_combinations(targets, axes, model))
@@ -148,21 +146,17 @@ def sweep(
     _WORKLOADS.clear()
     for loads in sorted({combination.loads for combination in combinations}):
         requests = _at(load, dict(loads)).requests(trace)
-        _WORKLOADS[loads] = Workload(list(requests), requests.block_tokens, run.window(load, requests))
+        _WORKLOADS[loads] = Workload(list(requests), requests.block_tokens, window(load, requests))
     folder = new_folder(f"simulate-{name_of(trace)}", out)
     typical = _WORKLOADS[min(_WORKLOADS)].requests
     planning = Planning(
-        folder=folder,
-        model=model,
-        trace=trace if isinstance(trace, str) else trace.name,
-        goodput=list(goodput),
-        slo=list(slo),
-        axes={key: list(values) for key, values in axes.items()},
+        folder=folder, model=model, trace=trace if isinstance(trace, str) else trace.name, goodput=list(goodput),
+        slo=list(slo), axes={key: list(values) for key, values in axes.items()},
         points=_simulated(combinations, question),
         targets=[analysis.hardware(target, model, typical) for target in targets],
         crossovers=list(analysis.crossovers(targets, model, typical)),
         hybrids=[hybrid for target in targets if (hybrid := analysis.hybrid(target, model, typical))],
-    )
+    )  # fmt: skip
     planning.save()
     planning_page.write(planning)
     return planning
@@ -241,13 +235,9 @@ def _measure(question: Question, combination: Combination) -> tuple[int, Point]:
     workload, name = _WORKLOADS[combination.loads], combination.target.name
     endpoint = _set(combination.target, combination.values).build(question.model, question.load.seed)
     exchanges = simulate(
-        endpoint,
-        workload.requests,
-        target=name,
-        step=STEP,
-        warmup=workload.window[0],
+        endpoint, workload.requests, target=name, step=STEP, warmup=workload.window[0],
         block_tokens=workload.block_tokens,
-    )
+    )  # fmt: skip
     frame = durations.of_exchanges(exchanges, durations.SOURCES)
     answers = sample(name, STEP, frame, workload.window, question.objectives)
     return combination.number, _point(question, combination, workload.rate, endpoint, answers)
@@ -260,33 +250,20 @@ def _point(question: Question, combination: Combination, rate: float, endpoint: 
     tokens_per_s = answers.throughput.output_tokens_per_s
     good_tokens_per_s = tokens_per_s if answers.good is None else answers.good_tokens_per_s
     cost = costs(endpoint.price, endpoint.watts, tokens_per_s, good_tokens_per_s) or {}
+    ttft, tpot, e2e = (
+        Quantiles(answers.quantile(metric, 0.5).value, answers.quantile(metric, 0.99).value)
+        for metric in ("ttft", "tpot", "e2e")
+    )
     return Point(
-        target=answers.target,
-        values=dict(combination.values),
-        rate=rate,
-        requests=answers.n,
-        failed=answers.failed,
-        goodput=met / answers.n if answers.n else None,
-        units=endpoint.units,
-        ttft=_quantiles(answers, "ttft"),
-        tpot=_quantiles(answers, "tpot"),
-        e2e=_quantiles(answers, "e2e"),
-        queue_mean=_mean(answered["server_queue"]),
-        prefill_mean=_mean(answered["server_prefill"]),
-        transfer_mean=_mean(answered["server_transfer"].fillna(0.0)),
-        decode_mean=_mean(answered["server_decode"]),
-        tokens_per_s=tokens_per_s,
-        in_flight=_in_flight(answers),
-        dollars_per_mtok=cost.get("per_million_tokens"),
-        dollars_per_good_mtok=cost.get("per_million_good_tokens"),
-        joules_per_token=cost.get("joules_per_token"),
+        target=answers.target, values=dict(combination.values), rate=rate, requests=answers.n, failed=answers.failed,
+        goodput=met / answers.n if answers.n else None, units=endpoint.units, ttft=ttft, tpot=tpot, e2e=e2e,
+        queue_mean=_mean(answered["server_queue"]), prefill_mean=_mean(answered["server_prefill"]),
+        transfer_mean=_mean(answered["server_transfer"].fillna(0.0)), decode_mean=_mean(answered["server_decode"]),
+        tokens_per_s=tokens_per_s, in_flight=_in_flight(answers), dollars_per_mtok=cost.get("per_million_tokens"),
+        dollars_per_good_mtok=cost.get("per_million_good_tokens"), joules_per_token=cost.get("joules_per_token"),
         slo=OUTCOMES[exit_code(verdicts, Status.VALID)] if verdicts else None,
         gates=[verdict.as_json() for verdict in verdicts],
-    )
-
-
-def _quantiles(answers: Sample, metric: str) -> Quantiles:
-    return Quantiles(answers.quantile(metric, 0.5).value, answers.quantile(metric, 0.99).value)
+    )  # fmt: skip
 
 
 def _mean(values: pd.Series[float]) -> float | None:

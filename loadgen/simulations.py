@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,17 +12,17 @@ from reports.store import run_json
 from reports.store.row_files import Writer
 from reports.store.run_folder import Run
 from reports.store.run_json import ClockFacts, RunFacts, StepFacts, TargetFacts
+from targets.exchange import Exchange
 from targets.simulated import virtual
 from targets.simulated.build import Endpoint, SimulatedTarget
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
-from .. import secrets
-from ..certificate import machine_facts
-from ..load import Load
-from ..options import RunOptions
-from ..plan import trace_facts
-from ..replays import name_of, new_folder, reported
+from . import secrets
+from .certificate import machine_facts
+from .options import Load, RunOptions
+from .plan import trace_facts
+from .replays import name_of, new_folder, reported
 
 STEP = "simulate"
 FLUSH = 5_000  # rows of a result file
@@ -60,9 +60,9 @@ def named(targets: Targets) -> list[SimulatedTarget]:
     """The targets, each of another name. Raises InputError."""
     if isinstance(targets, Mapping):
         targets = [SimulatedTarget.parse(text, name=name) for name, text in targets.items()]
-    names = [target.name for target in targets]
-    if not names:
+    if not targets:
         raise InputError("is missing", where="--target", remedy="a profile; `phaseload serve --list` shows them")
+    names = [target.name for target in targets]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two targets are called {min(twice)}", remedy="--target NAME=PROFILE")
     return list(targets)
@@ -78,37 +78,21 @@ def record_run(
     folder = new_folder(f"simulate-{name_of(trace)}", options.out)
     last, (warmup, end) = 0, window(load, requests)
     for number, (target, endpoint) in enumerate(zip(targets, endpoints, strict=True)):
-        last = max(last, _record(Writer(folder, number), target.name, endpoint, requests, warmup))
+        exchanges = virtual.simulate(
+            endpoint, requests, target=target.name, step=STEP, warmup=warmup, block_tokens=requests.block_tokens
+        )
+        last = max(last, _record(Writer(folder, number), exchanges))
+    step = StepFacts(
+        STEP, load.describe(), 0, (warmup, end), last, load.warmup, (last - end) / NS_PER_S,
+        planned={target.name: len(requests) for target in targets},
+    )  # fmt: skip
     facts = RunFacts(
-        name=folder.name,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        version=version("phaseload"),
-        seed=load.seed,
-        salt="none",
-        slo=tuple(options.slo),
-        goodput=tuple(options.goodput),
-        argv=tuple(secrets.argv()),
-        json=options.json,
-        simulated=True,
-        trace=trace_facts(requests),
-        targets=tuple(_target(*pair, model) for pair in zip(targets, endpoints, strict=True)),
-        steps=(
-            StepFacts(
-                name=STEP,
-                load=load.describe(),
-                start=0,
-                window=(warmup, end),
-                end=last,
-                warmup_s=load.warmup,
-                drain_s=(last - end) / NS_PER_S,
-                planned={target.name: len(requests) for target in targets},
-            ),
-        ),
-        workers=(),
-        ended="completed",
-        clock=ClockFacts(0),
-        machine=machine_facts(),
-    )
+        name=folder.name, created=datetime.now(UTC).isoformat(timespec="seconds"), version=version("phaseload"),
+        seed=load.seed, salt="none", slo=tuple(options.slo), goodput=tuple(options.goodput),
+        argv=tuple(secrets.argv()), json=options.json, simulated=True, trace=trace_facts(requests),
+        targets=tuple(_facts(*pair, model) for pair in zip(targets, endpoints, strict=True)), steps=(step,),
+        workers=(), ended="completed", clock=ClockFacts(0), machine=machine_facts(),
+    )  # fmt: skip
     run_json.write(folder, facts)
     return folder
 
@@ -118,12 +102,10 @@ def window(load: Load, requests: Trace) -> tuple[int, int]:
     return round(load.warmup * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else requests.span
 
 
-def _record(writer: Writer, target: str, endpoint: Endpoint, requests: Trace, warmup: int) -> int:
-    """Writes the rows of one endpoint; returns its last instant, in ns."""
+def _record(writer: Writer, exchanges: Iterable[Exchange]) -> int:
+    """Writes them as rows; returns their last instant, in ns."""
     last = 0
-    for exchange in virtual.simulate(
-        endpoint, requests, target=target, step=STEP, warmup=warmup, block_tokens=requests.block_tokens
-    ):
+    for exchange in exchanges:
         last = max(last, exchange.done or 0)
         writer.append(exchange)
         if len(writer) >= FLUSH:
@@ -132,16 +114,9 @@ def _record(writer: Writer, target: str, endpoint: Endpoint, requests: Trace, wa
     return last
 
 
-def _target(target: SimulatedTarget, endpoint: Endpoint, model: str) -> TargetFacts:
+def _facts(target: SimulatedTarget, endpoint: Endpoint, model: str) -> TargetFacts:
     return TargetFacts(
-        name=target.name,
-        model=model,
-        endpoint_type="simulated in virtual time",
-        embedded=True,
-        description=f"simulated: {endpoint.profile.description}; {model}",
-        standing=endpoint.profile.standing,
-        settings=dict(target.settings),
-        units=endpoint.units,
-        price_per_hour=endpoint.price,
-        watts=endpoint.watts,
-    )
+        name=target.name, model=model, endpoint_type="simulated in virtual time", embedded=True,
+        description=f"simulated: {endpoint.profile.description}; {model}", standing=endpoint.profile.standing,
+        settings=dict(target.settings), units=endpoint.units, price_per_hour=endpoint.price, watts=endpoint.watts,
+    )  # fmt: skip
