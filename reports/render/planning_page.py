@@ -107,8 +107,7 @@ def _against(figure: Figure, planning: Planning, axis: str, numbers: Numbers) ->
     for axes, (metric, title) in zip(figure.subplots(1, 2), METRICS.items(), strict=True):
         for target, lines in _lines(planning, axis).items():
             for points in lines[:LINES]:
-                # A dollar sign would begin a formula.
-                x = [str(point.values[axis]).replace("$", r"\$") if words else point.values[axis] for point in points]
+                x = [point.values[axis] for point in points]
                 for q, style in QUANTILES.items():
                     y = np.array([_at(point, metric, q) for point in points]) * 1e3
                     y[~np.isfinite(y)] = np.nan

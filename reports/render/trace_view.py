@@ -3,7 +3,6 @@ picture, PNG, SVG or a self-contained HTML page (arrivals, gaps, lengths, prompt
 
 from __future__ import annotations
 
-import html
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
 from traces.errors import InputError
 from traces.statistics import Statistics
@@ -97,9 +97,11 @@ def plot_trace(trace: Trace, statistics: Statistics, path: str) -> None:
     figure = draw(trace, statistics)
     try:
         if ending == ".html":
-            svg = io.StringIO()
-            figure.savefig(svg, format="svg")
-            Path(path).write_text(page(trace, statistics, svg.getvalue()))
+            from .html import render
+
+            figure.savefig(picture := io.StringIO(), format="svg")
+            svg = Markup("<svg" + picture.getvalue().partition("<svg")[2])  # matplotlib escapes its texts
+            Path(path).write_text(render("trace.html.j2", name=trace.name, text=trace_text(trace, statistics), svg=svg))
         else:
             figure.savefig(path, dpi=150)
     except OSError as error:
@@ -147,14 +149,3 @@ def _draw_gaps(axes: Axes, trace: Trace) -> None:
         grid = np.geomspace(max(1e-6, float(gaps[gaps > 0][0])), gaps[-1], 200)
         axes.plot(grid, 1 - np.exp(-grid / gaps.mean()), color=SOFT, linestyle="--", label="Poisson")
         axes.legend()
-
-
-def page(trace: Trace, statistics: Statistics, svg: str) -> str:
-    """One HTML file that needs nothing else."""
-    name, text = html.escape(trace.name), html.escape(trace_text(trace, statistics))
-    drawing = svg[svg.index("<svg") :]
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
-        "<style>body{font:15px system-ui;max-width:72rem;margin:2rem auto;padding:0 1rem}pre{overflow-x:auto}"
-        f"svg{{max-width:100%;height:auto}}</style><h1>{name}</h1><pre>{text}</pre>{drawing}</html>\n"
-    )
