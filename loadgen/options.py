@@ -131,7 +131,7 @@ class Load:
             message = f"request {index} has a prompt of {longest:,} tokens"
             raise InputError(message, where=name, remedy="--max-context cuts it")
         # The instants are known of requests that wait for no other one.
-        waits = self.concurrency is not None or (trace.has_sessions and not self.open_loop)
+        waits = self.concurrency is not None or (trace.has("session") and not self.open_loop)
         end = int(trace.column("due")[-1])
         if not waits and end < self.warmup * NS_PER_S:
             message = f"the trace ends at {end / NS_PER_S:g} s, before the warm-up does ({self.warmup:g} s)"

@@ -34,7 +34,9 @@ PERIODS = {("groq", "requests"): DAY}
 
 def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
     """A gate that can't be read, or prompts that can't be made, must not come to light after the run."""
-    check_gates(options)
+    from reports.analysis.gates import check
+
+    check(options.slo, options.goodput)
     if options.tokenizer is not None:
         from traces.words import counter
 
@@ -49,12 +51,6 @@ def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
     if any(kind != "completions" for kind in endpoint_types):
         remedy = "--endpoint-type completions"
         raise InputError("only completions endpoints take ids", where="--token-ids", remedy=remedy)
-
-
-def check_gates(options: RunOptions) -> None:
-    from reports.analysis.gates import check
-
-    check(options.slo, options.goodput)
 
 
 def check(
@@ -81,8 +77,8 @@ def seconds(text: str, option: str) -> float:
 
 def check_keys(targets: Sequence[Target]) -> None:
     """Names, keys and certificates of the targets are looked at now, not when the load begins. Raises InputError."""
+    from targets import connect
     from targets.clock import Clock
-    from targets.connecting import connect
 
     for target in targets:
         connect(target, Clock()).close()
@@ -110,9 +106,7 @@ def settled(targets: Sequence[Target], patience: str | None) -> list[Target]:
 def probe(targets: Sequence[Target]) -> None:
     """One request to each target. Raises InputError where every request would fail; what else there is to know goes to
     stderr."""
-    from targets.probing import probe
-
-    for answer in probe(targets):
+    for answer, _ in look(targets):
         if answer.hopeless:
             raise InputError(answer.problem, where=answer.target.name, remedy="--no-probe starts all the same")
         for line in (answer.problem, *answer.notes):

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from traces.importing import lazy
 
 if TYPE_CHECKING:
-    from .connecting import Client, connect
-    from .exchange import Call, Exchange, Outcome
+    from .client.disaggregated import connect
+    from .exchange import Call, Client, Exchange, Outcome
     from .probing import Probe, probe
     from .rules import Limits
     from .target import Target
@@ -32,8 +32,8 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "connecting": "Client connect",
-        "exchange": "Call Exchange Outcome",
+        "client.disaggregated": "connect",
+        "exchange": "Call Client Exchange Outcome",
         "probing": "Probe probe",
         "rules": "Limits",
         "target": "Target",

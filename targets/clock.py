@@ -31,10 +31,6 @@ class Clock:
     def now(self) -> int:
         return realtime_ns() - self.origin
 
-    def at(self, realtime: int) -> int:
-        """A kernel timestamp (nanoseconds since the epoch) as an instant of this run."""
-        return realtime - self.origin
-
     def monotonic(self, instant: int) -> int:
         """The instant on CLOCK_MONOTONIC, for a timer that a clock step must not move."""
         return instant + self.origin - self._offset

@@ -1,4 +1,5 @@
-"""`Call`: one request made ready to be sent. `Exchange`: the raw facts of one call, and the durations that follow.
+"""`Call`: one request made ready to be sent. `Client`: what sends it. `Exchange`: the raw facts of one call, and the
+durations that follow.
 
 Instants are integer nanoseconds from the run's start (`targets.clock.Clock`), None where never reached; durations are
 float seconds, derived here and nowhere stored. `reports.store.durations` has the same definitions over columns, and
@@ -8,9 +9,10 @@ a test holds the two equal. Definitions: docs/metrics.md.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from traces.request import NS_PER_S, Request
 
@@ -64,6 +66,21 @@ class Call:
     def max_tokens(self) -> int:
         """Length of the answer to ask for: servers refuse to give none."""
         return max(1, self.request.output_tokens)
+
+
+class Client(Protocol):
+    """What sends calls to a target. It starts exchanges and hands each one back, once, when it is over.
+
+    `start` never blocks and never raises for the endpoint's sake: `done` is called exactly once for each call, from
+    an ordinary greenlet, with the finished Exchange. `stop` ends what is open with the given outcome. `close` ends
+    what is still open as cut, and returns when all exchanges are handed back.
+    """
+
+    def start(self, call: Call, done: Callable[[Exchange], None]) -> None: ...
+
+    def stop(self, outcome: Outcome) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -185,12 +202,6 @@ class Exchange:
         return sum(self.token_events)
 
     @property
-    def token_source(self) -> str:
-        if self.usage_output is not None:
-            return "usage"
-        return "tokenizer" if self.tokenizer_output is not None else "chunks"
-
-    @property
     def lateness(self) -> float | None:
         return _span(self.due, self.started)
 
@@ -219,10 +230,6 @@ class Exchange:
         """ITL: one gap for each token-bearing read after the first."""
         for before, after in zip(self.token_at, self.token_at[1:], strict=False):
             yield (after - before) / NS_PER_S
-
-    @property
-    def longest_stall(self) -> float | None:
-        return max(self.gaps(), default=None)
 
 
 def _span(start: int | None, end: int | None) -> float | None:

@@ -35,9 +35,8 @@ from traces.errors import InputError
 from traces.request import NS_PER_S, Request
 
 from .client import loop
-from .client.disaggregated import PREFILL
+from .client.disaggregated import PREFILL, connect
 from .clock import Clock
-from .connecting import connect
 from .exchange import Call, Exchange, Outcome
 from .target import AUTO, Target
 from .wire import WIRES, headers
@@ -107,8 +106,8 @@ def probe_known(targets: Sequence[Target]) -> list[Probe]:
     target streams."""
     servers = [list(_servers(target)) for target in targets]
     answers = iter(Pool(AT_ONCE).map(_probe, chain.from_iterable(servers)))
-    of_targets = [list(islice(answers, len(each))) for each in servers]
-    return [_of_all(target, [_surely(p) for p in each]) for target, each in zip(targets, of_targets, strict=True)]
+    surely = (_probe(answer.target) if _unsure(answer.exchange) else answer for answer in answers)
+    return [_of_all(target, list(islice(surely, len(each)))) for target, each in zip(targets, servers, strict=True)]
 
 
 def _servers(target: Target) -> Iterator[Target]:
@@ -119,10 +118,6 @@ def _servers(target: Target) -> Iterator[Target]:
     for number in range(max(len(target.prefill), len(target.decode))):
         prefill, decode = (pool[number % len(pool)] for pool in (target.prefill, target.decode))
         yield replace(target, url=decode, prefill=(prefill,), decode=(decode,), local_prefill_below=0)
-
-
-def _surely(answer: Probe) -> Probe:
-    return _probe(answer.target) if _unsure(answer.exchange) else answer
 
 
 def _of_all(target: Target, answers: Sequence[Probe]) -> Probe:
@@ -290,7 +285,8 @@ def left(answer: Probe, kinds: Sequence[str]) -> Sequence[str]:
         return ()
     if exchange.status in (401, 403):
         keyed = target.api_key_env or target.api_key_file
-        return [kind for kind in kinds if keyed and _key_header(kind) != _key_header(target.endpoint_type)]
+        own = WIRES[target.endpoint_type].key_header
+        return [kind for kind in kinds if keyed and WIRES[kind].key_header != own]
     return [kind for kind in kinds if not _refused(exchange) or kind == "groq"]
 
 
@@ -322,7 +318,3 @@ def _kind(answer: Probe) -> str:
     one_leg = answer.target.protocol is None  # of two we name the workers ourselves
     nvext = exchange.server_total is not None or (one_leg and exchange.prefill_worker is not None)
     return "chat" if kind == "dynamo" and not nvext else kind
-
-
-def _key_header(kind: str) -> str:
-    return WIRES[kind].key_header

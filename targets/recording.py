@@ -1,18 +1,8 @@
 """Recorded answers: one exchange as a TOML table, read again through the wire format that it belongs to.
 
-`phaseload record` writes such a table from a live server; beside documented ones in `tests/wire/exchanges/` it is
-a test that the same bytes, whole or split anywhere, always give the same facts:
-
-    [name]
-    source = "llama.cpp b11549, 2026-11-21"
-    status = 200
-    headers = { content-type = "text/event-stream" }
-    body = '''
-    data: {"choices": ...}
-    '''
-    facts = { outcome = "ok", tokens = [1, 1], usage_output = 2 }
-
-A body that is not UTF-8 is kept as `body_base64`.
+`phaseload record` writes such a table from a live server; beside documented ones in `tests/wire/exchanges/` it is a
+test that the same bytes, whole or split anywhere, always give the same facts. It has the keys source, status, headers,
+body (`body_base64` where that is not UTF-8) and facts.
 """
 
 from __future__ import annotations
@@ -21,21 +11,22 @@ import base64
 import dataclasses
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any
 
 from traces.errors import InputError
+from traces.files import toml
 from traces.request import NS_PER_S, Request
 
 from .client.blocking import Within, exchange
+from .client.disaggregated import connect
 from .client.http import HttpError
 from .client.http_client import HttpClient
 from .client.sse import Decoder, SseError
 from .clock import Clock, monotonic_ns
-from .connecting import connect
 from .exchange import Call, Exchange, Outcome
 from .rules import Limits
 from .target import Target
@@ -73,14 +64,8 @@ def recording(table: Mapping[str, Any]) -> Recording:
 
 def free_name(name: str, text: str, where: str) -> str:
     """The name, with a number where the text of a file has such a table already. Raises InputError."""
-    try:
-        taken = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"not TOML: {error}", where=where, remedy="record into another file") from None
-    free, number = name, 1
-    while free in taken:
-        free, number = f"{name}-{number + 1}", number + 1
-    return free
+    taken = toml(text, where, "record into another file")
+    return next(free for free in chain([name], (f"{name}-{number}" for number in count(2))) if free not in taken)
 
 
 def replay(wire: Wire, answer: Recording, pieces: Iterable[bytes] | None = None) -> Exchange:
@@ -155,12 +140,8 @@ class _WithinLimits(Within):
 
     def __init__(self, limits: Limits, wire: Wire) -> None:
         super().__init__(limits.request_timeout)
-        self._limits, self._reader, self._decoder, self._exchange = (
-            limits,
-            wire.reader(),
-            Decoder(),
-            dataclasses.replace(EMPTY),
-        )
+        self._limits, self._reader, self._decoder = limits, wire.reader(), Decoder()
+        self._exchange = dataclasses.replace(EMPTY)
         self._wait(limits.connect_timeout, "no connection")
 
     def _wait(self, seconds: float, without: str) -> None:

@@ -52,11 +52,11 @@ class Target:
     format: dict[str, Any] = field(default_factory=dict)  # a custom format's tables, once a plan carries them
 
     def __post_init__(self) -> None:
-        for name, value in [(f.name, getattr(self, f.name)) for f in fields(self)]:
-            if name not in CHECKS or value == DEFAULTS[name]:
-                continue
+        for name, check in CHECKS.items():
+            value = getattr(self, name)
             try:
-                self._set(name, CHECKS[name](value))
+                if value != DEFAULTS[name]:
+                    self._set(name, check(value))
             except ValueError as error:
                 secret = name in ("headers", "extra_body") or "@" in str(value)
                 raise self._mistake(name, f"expected {error}" + ("" if secret else f", got {value!r}")) from None
@@ -104,17 +104,16 @@ class Target:
         return replace(self, format=tables)
 
     def to_json(self) -> dict[str, Any]:
-        """The target as plan.json and run.json have it: flat, with the limits side by side with the rest."""
-        flat: dict[str, Any] = {}
-        for name, value in asdict(self).items():
-            flat |= value if name == "limits" else {name: value}
-        return flat
+        """The target as run.json has it: flat, with the limits side by side with the rest."""
+        flat = asdict(self)
+        limits: dict[str, float] = flat.pop("limits")
+        return flat | limits
 
     @classmethod
     def from_json(cls, flat: Mapping[str, Any]) -> Target:
         """The target that `to_json` wrote. Raises FieldError, and TypeError for a field that no target has."""
-        given = {name: value for name, value in flat.items() if value != []}
-        limits = {name: given.pop(name) for name in TIMEOUTS if name in given}
+        limits = {name: flat[name] for name in TIMEOUTS if name in flat}
+        given = {name: value for name, value in flat.items() if value != [] and name not in limits}
         return cls(**given, limits=Limits(**limits))
 
 
@@ -220,25 +219,9 @@ def _protocol(value: Any) -> str:
 LEGS = ("prefill", "decode", "protocol")
 ONLY_LEGS = "only a target with two legs has this"
 CHECKS: dict[str, Callable[[Any], object]] = {
-    "name": _text,
-    "url": _url,
-    "model": _text,
-    "endpoint_type": _type,
-    "api_key_env": _text,
-    "api_key_file": _text,
-    "headers": _headers,
-    "extra_body": _body,
-    "ignore_eos": _flag,
-    "insecure": _flag,
-    "ca_file": _text,
-    "prefill": _urls,
-    "decode": _urls,
-    "protocol": _protocol,
-    "local_prefill_below": _count,
-    "metrics": _metrics,
-    "labels": _labels,
-    "price_per_hour": _number,
-    "watts": _number,
-    "format": _table,
-}
+    **dict.fromkeys(("name", "model", "api_key_env", "api_key_file", "ca_file"), _text),
+    "url": _url, "prefill": _urls, "decode": _urls, "metrics": _metrics, "endpoint_type": _type, "protocol": _protocol,
+    "headers": _headers, "extra_body": _body, "ignore_eos": _flag, "insecure": _flag, "labels": _labels,
+    "local_prefill_below": _count, "price_per_hour": _number, "watts": _number, "format": _table,
+}  # fmt: skip
 DEFAULTS = {f.name: f.default for f in fields(Target)}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from .errors import InputError
 from .files import Source, sources
-from .formats import conversations, csv_table, own, ragpulse, servegen, tables, weka
+from .formats import conversations, csv_table, own, servegen, tables
 from .formats.cells import BadCell, keys
 from .formats.rows import Options
-from .synthesis.workload import WORKLOADS, synthesise
 from .trace import LATEST, NS_PER_S, Trace
+from .workload import WORKLOADS, synthesise
 
 
 def open_trace(
@@ -49,10 +49,10 @@ def _of_files(files: list[Source], options: Options, where: str) -> Trace:
     """By the format that the files' first bytes show; more particular formats are tried first."""
     if not any(source.head.strip() for source in files):
         raise InputError("is empty", where=where, remedy="expected a trace")
-    if any(ragpulse.is_requests(keys(source.head)) for source in files):
-        return ragpulse.read(files, options)
-    if all(_has_keys(source, weka.KEYS) for source in files):
-        return weka.read(files, options)
+    if any(tables.is_ragpulse(keys(source.head)) for source in files):
+        return tables.read_ragpulse(files, options)
+    if all(_has_keys(source, conversations.WEKA_KEYS) for source in files):
+        return conversations.read_weka(files, options)
     if servegen.is_set(files):
         return servegen.read(files, options)
     if any(all(_has_keys(source, (key,)) for source in files) for key in conversations.SPAN_KEYS):

@@ -102,8 +102,8 @@ def describe(trace: Trace) -> Statistics:
         prompt_tokens=_spread(prompt),
         output_tokens=_spread(output),
         spearman=spearman(prompt, output),
-        sessions=_sessions(trace) if trace.has_sessions else None,
-        prefix=prefix_reuse(trace) if trace.has_prefixes else None,
+        sessions=_sessions(trace) if trace.has("session") else None,
+        prefix=prefix_reuse(trace) if trace.has("prefix") else None,
         timeline=_timeline(due, span),
     )
 

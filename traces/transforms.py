@@ -19,6 +19,8 @@ import pyarrow as pa
 from .errors import InputError, check_factor
 from .trace import DEFAULTS, LATEST, NS_PER_S, Trace, Whole, build, chain_starts, in_order
 
+Range = tuple[int | None, int | None]  # lowest and highest, None: open
+
 
 def clip(trace: Trace, start: float = 0.0, end: float | None = None) -> Trace:
     """Requests due in [start, end) seconds from the trace's start, which becomes `start`."""
@@ -41,15 +43,9 @@ def limit(trace: Trace, requests: int) -> Trace:
     return _orphaned(trace[:requests]).noted(f"limit {requests}")
 
 
-def only(
-    trace: Trace,
-    *,
-    prompt: tuple[int | None, int | None] = (None, None),
-    output: tuple[int | None, int | None] = (None, None),
-) -> Trace:
+def only(trace: Trace, *, prompt: Range = (None, None), output: Range = (None, None)) -> Trace:
     """Requests whose lengths lie in the given ranges (tokens, ends included, None: open)."""
-    kept = np.ones(len(trace), bool)
-    words = []
+    kept, words = np.ones(len(trace), bool), []
     for name, (low, high) in (("prompt", prompt), ("output", output)):
         if low is None and high is None:
             continue
@@ -141,10 +137,9 @@ def repeat(trace: Trace, times: int) -> Trace:
     if times < 1:
         raise InputError(f"expected at least 1, got {times}", where="repeat")
     lap = trace.span + trace.span // max(1, len(trace) - 1)
-    copies = [
-        copy.with_columns(due=copy.column("due") + number * lap) for number, copy in enumerate(_copies(trace, times))
-    ]
-    return _together(copies).noted(f"repeat {times}")
+    laps = enumerate(_copies(trace, times))
+    moved = [copy.with_columns(due=copy.column("due") + number * lap) for number, copy in laps]
+    return _together(moved).noted(f"repeat {times}")
 
 
 def scale_rate(trace: Trace, factor: float, seed: int = 0) -> Trace:
@@ -158,9 +153,7 @@ def scale_rate(trace: Trace, factor: float, seed: int = 0) -> Trace:
     last = copies.pop()
     if factor > whole:
         copies.append(_thinned(last if whole else trace, factor - whole, rng))
-    if len(copies) == 1 and not whole:
-        return copies[0].noted(f"rate x {factor:g}")
-    return _together(copies).noted(f"rate x {factor:g}")
+    return (_together(copies) if whole else copies[0]).noted(f"rate x {factor:g}")
 
 
 def _faster(nanos: Whole, factor: float) -> Whole:
@@ -194,7 +187,7 @@ def _turned(trace: Trace, rng: np.random.Generator) -> Trace:
     due = trace.column("due") + rng.integers(0, lap)
     early = due >= lap
     turned = trace.with_columns(due=due % lap)
-    if trace.has_sessions:
+    if trace.has("session"):
         session = trace.column("session")
         turned = turned.with_columns(session=np.where(early & (session >= 0), session + session.max() + 1, session))
     if trace.has("parent"):
@@ -228,7 +221,7 @@ def _private(trace: Trace) -> npt.NDArray[np.bool_]:
 
 def _blocks_from(trace: Trace, base: int, chosen: npt.NDArray[np.bool_] | None) -> Trace:
     """Blocks numbered from `base`: those `chosen` (a flag for each prefix entry), or all."""
-    if not trace.has_prefixes:
+    if not trace.has("prefix"):
         return trace
     offsets, ids = trace.prefixes()
     known, ranks = np.unique(ids, return_inverse=True)
@@ -243,7 +236,7 @@ def _blocks_from(trace: Trace, base: int, chosen: npt.NDArray[np.bool_] | None) 
 
 
 def _together(traces: list[Trace]) -> Trace:
-    """One trace of all requests, by due; indices, parents and sessions numbered anew."""
+    """One trace of all requests, by due; indices, parents and sessions numbered anew, the rest the first one's."""
     optional = [name for name in (*DEFAULTS, "prefix") if any(trace.has(name) for trace in traces)]
     columns: dict[str, list[Any]] = {name: [] for name in ("due", "prompt_tokens", "output_tokens", *optional)}
     rows = sessions = 0
@@ -263,16 +256,12 @@ def _together(traces: list[Trace]) -> Trace:
                 parts.append(trace.column(name))
         rows += len(trace)
     joined = {name: pa.concat_arrays(p) if name == "prefix" else np.concatenate(p) for name, p in columns.items()}
-    first = traces[0]
-    whole = build(
-        in_order(joined), name=first.name, block_tokens=_sizes(traces), source=first.source, notes=first.notes
-    )
-    return replace(whole, transforms=first.transforms)
+    return replace(traces[0], table=build(in_order(joined)).table, block_tokens=_sizes(traces))
 
 
 def _sizes(traces: list[Trace]) -> int | dict[int, int]:
-    sizes = {trace.block_tokens for trace in traces if isinstance(trace.block_tokens, int) and trace.has_prefixes}
-    if all(isinstance(trace.block_tokens, int) or not trace.has_prefixes for trace in traces) and len(sizes) <= 1:
+    sizes = {trace.block_tokens for trace in traces if isinstance(trace.block_tokens, int) and trace.has("prefix")}
+    if all(isinstance(trace.block_tokens, int) or not trace.has("prefix") for trace in traces) and len(sizes) <= 1:
         return sizes.pop() if sizes else 0
     named: dict[int, int] = {}
     for trace in traces:

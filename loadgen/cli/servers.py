@@ -19,12 +19,8 @@ from . import options as o
 SIMULATED = "Simulated endpoints"
 AXIS = "An axis of a grid: speedup=0.5..8, pool=1,2,4, link.bandwidth=1..50:6 (points, 8 unless given)."
 
-targets = typer.Typer(help="Look at the targets of a targets.toml.", no_args_is_help=True)
-
-
-@targets.callback()
-def _several() -> None:
-    """Look at the targets of a targets.toml."""
+# Without a callback its only command would lose its name.
+targets = typer.Typer(help="Look at the targets of a targets.toml.", no_args_is_help=True, callback=lambda: None)
 
 
 @targets.command()

@@ -6,6 +6,7 @@ in a header moves into the environment of each worker.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -17,13 +18,9 @@ from traces.trace import Trace
 
 from ..options import Load, RunOptions, TargetOptions
 
-
-def _names(group: type) -> set[str]:
-    return {f.name for f in fields(group)}
-
-
-LOAD, RUN, TARGET = _names(Load), _names(RunOptions) - {"json"}, _names(TargetOptions)
-REST = _names(Target) - TARGET  # what targets.toml has and no option
+LOAD, RUN, TARGET, REST = ({field.name for field in fields(each)} for each in (Load, RunOptions, TargetOptions, Target))
+RUN -= {"json"}
+REST -= TARGET  # what targets.toml has and no option
 KNOWN = {"trace", "url", "host", *LOAD, *RUN, *TARGET, *REST}
 
 
@@ -50,10 +47,8 @@ class UserOptions:
 def read(user: type, base: type, locusts: Collection[str]) -> UserOptions:
     """The options that a class has below `base`. `locusts`: names of Locust's own attributes, which pass, as methods,
     properties and what starts with an underscore do. Raises InputError, for a name that nobody knows too."""
-    classes = user.__mro__[: user.__mro__.index(base)]
-    given: dict[str, Any] = {}
-    for each in reversed(classes):
-        given |= {name: value for name, value in vars(each).items() if _is_option(name, value, locusts)}
+    attributes = ChainMap(*(dict(vars(each)) for each in user.__mro__[: user.__mro__.index(base)]))
+    given = {name: value for name, value in attributes.items() if _is_option(name, value, locusts)}
     for name in given.keys() - KNOWN:
         near = get_close_matches(name, KNOWN, 1)
         remedy = f"did you mean {near[0]}?" if near else "an option of `phaseload replay`, with underscores"
@@ -65,15 +60,10 @@ def read(user: type, base: type, locusts: Collection[str]) -> UserOptions:
     endpoint, rest = of(TARGET), {"name": user.__name__, **of(REST - {"url"})}
     if not isinstance(endpoint.get("extra_body", ""), str):
         rest["extra_body"] = endpoint.pop("extra_body")
-    return UserOptions(
-        user.__name__,
-        given.get("trace", ""),
-        given.get("url") or given.get("host") or "",
-        Load(**of(LOAD)),
-        RunOptions(**of(RUN)),
-        TargetOptions(**endpoint),
-        {name: tuple(value) if isinstance(value, list) else value for name, value in rest.items()},
-    )
+    rest = {name: tuple(value) if isinstance(value, list) else value for name, value in rest.items()}
+    url = given.get("url") or given.get("host") or ""
+    load, run = Load(**of(LOAD)), RunOptions(**of(RUN))
+    return UserOptions(user.__name__, given.get("trace", ""), url, load, run, TargetOptions(**endpoint), rest)
 
 
 def _is_option(name: str, value: object, locusts: Collection[str]) -> bool:

@@ -33,25 +33,23 @@ from gevent.queue import Queue
 from reports.store.digests import Digests
 from reports.store.row_files import Writer
 from reports.store.run_json import WorkerFacts
+from targets import connect
 from targets.client.diagnostics import Diagnostics
 from targets.client.http_client import diagnostics
 from targets.clock import Clock
-from targets.connecting import connect
 from targets.exchange import Exchange
-from traces import corpus as corpora
 from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.request import NS_PER_S
 from traces.transforms import part_of
-from traces.words import counter
+from traces.words import Corpus, counter
 
 from .. import certificate
 from .. import plan as plans
 from ..plan import Arm, Plan, Step
 from . import messages
-from .dispatcher import Dispatcher, Lane
+from .dispatcher import Dispatcher, Lane, PromptBuffer
 from .messages import Assignment, Failed, Final, Finish, Go, LaneProgress, Link, Over, Progress, Ready, RefusedError
-from .prompt_buffer import PromptBuffer
 from .schedule import Schedule, share
 
 FLUSH = 2.0  # seconds between flushes: what kill -9 loses at most
@@ -108,7 +106,7 @@ class Worker:
         sys.setswitchinterval(SWITCH)
         assignment = self._link.claim()
         plan = assignment.plan
-        self._corpus = None if plan.prompts is None else corpora.expected(plan.prompts)
+        self._corpus = None if plan.prompts is None else Corpus.expected(plan.prompts)
         self._offset, error = self._link.clock_offset(assignment.boot)
         with tempfile.TemporaryDirectory(prefix="phaseload-") as spare:
             shared = messages.is_shared(assignment)

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from targets.client.diagnostics import Diagnostics
 from targets.target import Target
-from traces.corpus import CorpusFacts
 from traces.errors import InputError
 from traces.files import write_whole
 from traces.statistics import Statistics
 from traces.typed_json import EMPTY, LEFT_OUT, from_json, from_plain, named, to_json
+from traces.words import CorpusFacts
 
 FILE = "run.json"
 

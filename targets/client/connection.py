@@ -57,23 +57,17 @@ class Owner(Route, Protocol):
     wire: Wire
 
     @property
-    def origin(self) -> int:
-        """The run's start on CLOCK_REALTIME, ns."""
+    def origin(self) -> int: ...  # the run's start on CLOCK_REALTIME, ns
 
-    def watch(self, connection: Connection, limit: int) -> None:
-        """Calls `look` when that instant has come."""
+    def watch(self, connection: Connection, limit: int) -> None: ...  # `look` is wanted at that instant
 
-    def over(self, flight: Flight, outcome: Outcome, error: str) -> None:
-        """The exchange has ended."""
+    def over(self, flight: Flight, outcome: Outcome, error: str) -> None: ...
 
-    def again(self, flight: Flight) -> None:
-        """The request must be sent again, on another connection."""
+    def again(self, flight: Flight) -> None: ...  # the request must be sent again, on another connection
 
-    def idle(self, connection: Connection) -> None:
-        """The connection is free for another exchange."""
+    def idle(self, connection: Connection) -> None: ...  # free for another exchange
 
-    def gone(self, connection: Connection) -> None:
-        """The connection is closed."""
+    def gone(self, connection: Connection) -> None: ...  # closed
 
 
 class Connection(Transport):
@@ -104,7 +98,7 @@ class Connection(Transport):
         self._begin(flight)
         flight.exchange.reused = True
         flight.exchange.connected = realtime_ns() - self.origin
-        self.loop.reused += 1
+        self.loop.connections_reused += 1
         try:
             self._send()
         except Exception as error:
@@ -261,10 +255,7 @@ class Connection(Transport):
     def stop(self, outcome: Outcome, error: str) -> None:
         """Ends the flight from outside, and closes."""
         if self.flight is None:
-            return self.close()
-        self._finish(outcome, error)
-
-    def _failed(self, outcome: Outcome, error: str) -> None:
+            self.close()
         self._finish(outcome, error)
 
     def _finish(self, outcome: Outcome, error: str, stamp: int | None = None) -> None:
@@ -273,8 +264,12 @@ class Connection(Transport):
             return
         exchange, self.flight = flight.exchange, None
         exchange.done = (realtime_ns() if stamp is None else stamp) - self.origin
-        self._account(exchange)
+        exchange.bytes_received += self._bytes
+        exchange.max_lag = max(exchange.max_lag, self._lag)
+        exchange.unstamped += self._unstamped
         answer = self._answer
+        self.loop.reads_fast += answer.fast
+        self.loop.reads_unstamped += self._unstamped
         if exchange.token_at:
             exchange.first_after = min(answer.first_after - self.origin, exchange.token_at[0])
             exchange.last_after = min(answer.last_after - self.origin, exchange.token_at[-1])
@@ -286,14 +281,6 @@ class Connection(Transport):
             self.close()
         self.owner.over(flight, outcome, error)
 
-    def _account(self, exchange: Exchange) -> None:
-        answer, loop = self._answer, self.loop
-        exchange.bytes_received += self._bytes
-        exchange.max_lag = max(exchange.max_lag, self._lag)
-        exchange.unstamped += self._unstamped
-        loop.fast += answer.fast
-        loop.unstamped += self._unstamped
-
     def close(self) -> None:
         """Closes the socket; the flight, if there is one, is the caller's."""
         if self.state != CLOSED:
@@ -304,7 +291,7 @@ class Connection(Transport):
 
     def _fault(self, error: BaseException) -> None:
         """A fault of ours: the exchange ends as internal_error, the connection is not used again."""
-        self.loop.faults += 1
+        self.loop.internal_faults += 1
         flight, self.flight = self.flight, None
         try:
             self.close()

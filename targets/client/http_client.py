@@ -14,24 +14,25 @@ import logging
 import resource
 import ssl
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
 import gevent
 from gevent.queue import SimpleQueue
 
 from traces.errors import InputError
+from traces.request import NS_PER_S
 
 from .. import clock as clocks
-from ..address import address
+from ..address import RequestHead, address, tls_context
 from ..clock import Clock
 from ..exchange import Call, Exchange, Outcome
 from ..target import Target
 from ..wire import Wire
-from . import loop, tls
+from . import loop
 from .connection import Connection, Flight
-from .deadlines import Deadlines, shortest
+from .deadlines import Deadlines
 from .diagnostics import Diagnostics
-from .head import RequestHead
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,7 @@ Headers = list[tuple[str, str]]
 class HttpClient:
     """The `Client` of every endpoint that takes one HTTP request an exchange. Raises InputError when made.
 
-    `wire` is a wire format (targets/wire/interface.py) instead of the target's own; `keep_text`: the
-    exchanges keep their answers' text.
+    `wire`: a wire format instead of the target's own; `keep_text`: exchanges keep their answers' text.
     """
 
     def __init__(self, target: Target, clock: Clock, wire: Wire | None = None, *, keep_text: bool = False) -> None:
@@ -52,12 +52,12 @@ class HttpClient:
         self.wire = wire or target.wire_format()
         self.address = address(target.url)
         self.preferred = 0
-        self.tls = _context(target) if self.address.scheme == "https" else None
+        self.tls = self._context() if self.address.scheme == "https" else None
         self.head = RequestHead(target, self.address, self.wire.key_header)
         self.limits = target.limits
         self.loop = loop.current()
         self.loop.listeners[self] = None
-        self._shortest = shortest(self.limits)
+        self._shortest = round(min(astuple(self.limits)) * NS_PER_S)
         self._deadlines: Deadlines[Connection] = Deadlines(clocks.monotonic_ns())
         self._busy: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
@@ -68,10 +68,6 @@ class HttpClient:
     @property
     def origin(self) -> int:
         return self.clock.origin
-
-    @property
-    def in_flight(self) -> int:
-        return len(self._busy)
 
     # The `Client` protocol.
 
@@ -156,6 +152,13 @@ class HttpClient:
 
     # Inside.
 
+    def _context(self) -> ssl.SSLContext:
+        target = self.target
+        try:
+            return tls_context(insecure=target.insecure, ca_file=target.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise InputError(f"can't be used as CA file: {error}", where=target.ca_file or target.name) from None
+
     def _carry(self, flight: Flight) -> None:
         while self._idle:
             connection, _ = self._idle.popitem()  # the one used last: the least likely to be closed by the server
@@ -178,12 +181,13 @@ class HttpClient:
 
     def _watch_new(self, connection: Connection) -> None:
         self._busy.add(connection)
-        self.loop.opened_stream()
+        self.loop.streams += 1
+        self.loop.most_streams = max(self.loop.most_streams, self.loop.streams)
         self._deadlines.put(connection, clocks.monotonic_ns() + self._shortest // len(self.address.sockaddrs))
 
     def _stillborn(self, exchange: Exchange, done: Done, error: Exception) -> None:
         exchange.done = self.clock.now()
-        self.loop.faults += 1
+        self.loop.internal_faults += 1
         self.over(Flight(exchange, b"", None, done), Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
     def _deliver(self) -> None:
@@ -196,7 +200,7 @@ class HttpClient:
             try:
                 flight.done(flight.exchange)
             except Exception:
-                self.loop.faults += 1
+                self.loop.internal_faults += 1
                 log.exception("the callback of request %d failed", flight.exchange.index)
             if not self._over.empty():  # a burst of answers must not hold up what is due
                 gevent.sleep(0)
@@ -217,10 +221,3 @@ def raise_open_files() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
-
-
-def _context(target: Target) -> ssl.SSLContext:
-    try:
-        return tls.context(insecure=target.insecure, ca_file=target.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise InputError(f"can't be used as CA file: {error}", where=target.ca_file or target.name) from None

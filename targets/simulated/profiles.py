@@ -5,7 +5,6 @@ measured, fitted, vendor, derived or assumed. A user's own profile is the path o
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from traces.errors import InputError
+from traces.files import read_text, toml
 
 from .engine.roofline import Model
 
@@ -140,10 +140,7 @@ def _one_of(path: Path, name: str, value: Any, allowed: tuple[str, ...]) -> str:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(str(error), where=str(path)) from None
+    return toml(read_text(path), str(path))
 
 
 @cache

@@ -41,6 +41,14 @@ def load(event: bytes | bytearray | memoryview) -> Json:
     return value
 
 
+def sound(event: bytes | memoryview) -> Json:
+    """The same, of an event or an answer that reports no failure: else raises WireError with what it reports."""
+    data = load(event)
+    if data.get("error"):
+        raise failure(data)
+    return data
+
+
 def mapping(value: object) -> Json:
     return value if isinstance(value, dict) else {}
 
@@ -78,8 +86,7 @@ def count(value: object) -> int | None:
 
 
 def total(value: object) -> int | None:
-    """A count of the tokens given. 0 counts as none: where tokens came it is wrong, and where none came none are
-    counted anyway."""
+    """A count of the tokens given. 0 counts as none: where tokens came it is wrong, else none are counted anyway."""
     return count(value) or None
 
 

@@ -44,7 +44,7 @@ def home(tmp_path: Any, monkeypatch: Any) -> None:
     ],
 )
 def test_what_is_safe(more: dict[str, Any], expected: bool) -> None:
-    assert certificate.is_safe(figures(**more)) is expected
+    assert (certificate.verdict(figures(**more), planned=5000) == "safe") is expected
 
 
 @pytest.mark.parametrize(

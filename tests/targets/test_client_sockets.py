@@ -17,9 +17,9 @@ from typing import Any
 import gevent
 import pytest
 
+from targets import connect
 from targets.client.http_client import HttpClient, diagnostics
 from targets.clock import Clock
-from targets.connecting import connect
 from targets.exchange import Call, Exchange, Outcome
 from targets.recording import fetch
 from targets.target import Limits, Target
@@ -469,7 +469,7 @@ def test_stop_ends_what_is_open(serve: Serve, caller: Any) -> None:
     gevent.sleep(0.05)
     one.target.stop(Outcome.CUT)
     assert [(e.outcome, e.error) for e in one.wait()] == [(Outcome.CUT, "the run ended first")] * 3
-    assert one.target.in_flight == 0
+    assert not one.target._busy
 
 
 def test_close_hands_back_what_is_open(serve: Serve, caller: Any) -> None:
@@ -588,7 +588,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 import gevent
 from targets.client.http_client import HttpClient
 from targets.clock import Clock
-from targets.connecting import connect
+from targets import connect
 from targets.exchange import Call
 from targets.target import Target
 from traces.request import Request

@@ -20,8 +20,8 @@ import pyarrow.csv
 
 from ..errors import InputError
 from ..files import Source
-from ..trace import Columns, Trace, build
-from .cells import LARGEST_INSTANT, LARGEST_LENGTH, NANOS, BadCell
+from ..trace import LATEST, LONGEST, Columns, Trace, build
+from .cells import NANOS, BadCell
 from .rows import Options, beginning, linked, within
 from .tables import FAILURES, TABLES, TableFormat, format_of, read_rows
 
@@ -30,13 +30,9 @@ DECIMAL = pa.decimal128(27, 9)  # its 38 digits hold it and its nanoseconds
 NUMBERS = "^(-?[0-9]{1,18}( -?[0-9]{1,18})*)?$"
 EXPONENT = re.compile(rb"(?:^|[0-9.])[eE][-+]?(?:[0-9]{3}|[0-9]{0,2}$)")  # of three digits, or cut by a read's end
 TIMES = ("due", "think")
-BOUNDS = {
-    **dict.fromkeys(TIMES, (-LARGEST_INSTANT, LARGEST_INSTANT)),
-    "prompt_tokens": (1, LARGEST_LENGTH),
-    "output_tokens": (0, LARGEST_LENGTH),
-    "session": (-1, LARGEST_LENGTH),
-    "turn": (0, LARGEST_LENGTH),
-}
+BOUNDS = dict.fromkeys(TIMES, (-LATEST, LATEST)) | {
+    "prompt_tokens": (1, LONGEST), "output_tokens": (0, LONGEST), "session": (-1, LONGEST), "turn": (0, LONGEST),
+}  # fmt: skip
 
 
 def header(head: bytes) -> list[str] | None:

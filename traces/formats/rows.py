@@ -18,9 +18,9 @@ from typing import Any, cast
 import numpy as np
 
 from ..errors import InputError
-from ..trace import NS_PER_S, Columns, Notes, Trace, build, chain_starts
+from ..trace import LONGEST, NS_PER_S, Columns, Notes, Trace, build, chain_starts
 from ..transforms import pace
-from .cells import LARGEST_LENGTH, BadCell
+from .cells import BadCell
 
 SHOWN_REASONS = 5
 YEAR = 366 * 86400 * NS_PER_S
@@ -198,7 +198,7 @@ def predecessors(sessions: list[int]) -> list[int]:
 
 def numbered(keys: list[Hashable]) -> list[int]:
     """Session keys as numbers: as they are if they all are small ones, else by first appearance. None is no session."""
-    if all(key is None or (isinstance(key, int) and -1 <= key <= LARGEST_LENGTH) for key in keys):
+    if all(key is None or (isinstance(key, int) and -1 <= key <= LONGEST) for key in keys):
         return [-1 if key is None else cast(int, key) for key in keys]
     seen: dict[Hashable, int] = {}
     return [-1 if key is None or key == -1 else seen.setdefault(key, len(seen)) for key in keys]
