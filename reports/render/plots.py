@@ -111,7 +111,7 @@ def log_axis(axes: Axes, which: Literal["x", "y"], label: Callable[[float], str]
         axes.set_ylim(low / 2, 2 * low)  # or a level line would be all there is to see
     low, high = axis.get_view_interval()
     span = high / max(low, 1e-12)
-    steps = (1, 1.5, 2, 3, 4, 5, 7) if span < 8 else (1, 2, 5) if span < 50 else (1,)
+    steps = (1, 1.5, 2, 3, 4, 5, 7) if span < 8 else (1, 2, 5) if span < 300 else (1,)
     axis.set_major_locator(LogLocator(subs=steps, numticks=12))
     axis.set_major_formatter(lambda value, _: label(value))
     axis.set_minor_formatter(NullFormatter())
