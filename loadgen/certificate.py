@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from reports.store.run_json import MachineFacts
-from targets.client.diagnostics import Certified, Diagnostics, SafeLoad
+from targets.exchange import Certified, Diagnostics, SafeLoad
 from traces.errors import InputError
 from traces.typed_json import from_json, to_json
 

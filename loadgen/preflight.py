@@ -118,12 +118,12 @@ def look(targets: Sequence[Target], requests: Trace | None = None) -> Iterator[t
     """What one request to each target shows, and why the target can't be used for a load (nothing: it can). With
     `requests`, they are compared with the limits that its answer names."""
     from targets.probing import probe
-    from targets.wire.headers import limits
+    from targets.wire.lenient import rate_limits
 
     for answer in probe(targets):
         problems = [answer.problem] if answer.problem else []
         if not problems and requests is not None and answer.exchange.ratelimit:
-            named = limits(orjson.loads(answer.exchange.ratelimit))
+            named = rate_limits(orjson.loads(answer.exchange.ratelimit))
             problems = list(shortfalls(named, requests, answer.target.endpoint_type))
         yield answer, problems
 

@@ -13,11 +13,9 @@ Tokens that one read brought may have come one by one while this process was bus
 came between the last poll before the read and the read. Only where this is short is the server to blame; else it is
 probed once more, with nobody beside it, and what is still unsure is a note, no reason not to start.
 
-`type = "auto"`: which endpoint type does a target answer to? One short request a type, until an answer settles it.
-Dynamo's request goes first: what answers it with `nvext` is Dynamo, what takes it at all speaks chat. `left` gives what
-an answer leaves to be tried: nothing, where it holds for every type (a rate limit, nobody there, a hang) or where its
-wire format was recognised, however it ended; after a refused field only Groq, which has it under another name; after a
-refused key only those types that send it another way.
+`type = "auto"`: which endpoint type does a target answer to? One short request a type, until an answer settles it
+(docs/protocols.md, "The probe"). Dynamo's request goes first: what answers it with `nvext` is Dynamo, what takes it at
+all speaks chat. `left` gives what an answer leaves to be tried.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ from .client.disaggregated import PREFILL, connect
 from .clock import Clock
 from .exchange import Call, Exchange, Outcome
 from .target import AUTO, Target
-from .wire import WIRES, headers
+from .wire import WIRES, lenient
 
 PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
 TOKENS = 16
@@ -257,7 +255,7 @@ def _notes(target: Target, exchange: Exchange) -> Iterator[str]:
     reported = [phase for phase in PHASES if getattr(exchange, f"server_{phase}") is not None]
     yield f"reports {', '.join(reported)}" if reported else "reports no phases of its own"
     limits = orjson.loads(exchange.ratelimit) if exchange.ratelimit else {}
-    if named := headers.limits(limits):
+    if named := lenient.rate_limits(limits):
         yield "limits: " + ", ".join(f"{limit} {kind}" for kind, limit in named.items())
 
 
@@ -279,7 +277,8 @@ def settle(target: Target, ask: Callable[[Target], Probe] = lambda target: probe
 
 
 def left(answer: Probe, kinds: Sequence[str]) -> Sequence[str]:
-    """Of the types that weren't tried yet, those that an answer leaves possible."""
+    """Of the types that weren't tried yet, those that an answer leaves possible: none, where it holds for every type (a
+    rate limit, nobody there, a hang) or its wire format was recognised, however it ended."""
     target, exchange = answer.target, answer.exchange
     if answer.ok or _recognised(exchange) or exchange.status is None or exchange.outcome in FOR_ALL:
         return ()

@@ -31,8 +31,7 @@ from .exchange import Call, Exchange, Outcome
 from .rules import Limits
 from .target import Target
 from .wire import RATE_LIMIT_STATUSES, Reader, Wire, WireError
-from .wire import headers as wire_headers
-from .wire.lenient import complaint_in
+from .wire.lenient import complaint_in, note_headers
 
 EMPTY = Exchange(Call(request=Request(0, 0, 0, 0), target="", due=0))
 KEPT_HEADERS = re.compile(r"content-type|date|retry-after.*|(x-|anthropic-)?ratelimit-.*|.*request-id|.*region")
@@ -72,7 +71,7 @@ def replay(wire: Wire, answer: Recording, pieces: Iterable[bytes] | None = None)
     """The exchange that an answer makes, read in these pieces (default: whole). `token_events` has an entry for each
     event with tokens, and it has their counts; there are no instants."""
     exchange = dataclasses.replace(EMPTY, status=answer.status)
-    wire_headers.note(answer.headers, exchange)
+    note_headers(answer.headers, exchange)
     exchange.token_events = type(EMPTY.token_events)("i")
     if answer.status != 200:
         limited = answer.status in RATE_LIMIT_STATUSES

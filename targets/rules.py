@@ -73,15 +73,18 @@ def split(url: str) -> SplitResult:
         known = parts.scheme in PORTS and parts.hostname and parts.port != 0
     except ValueError:  # a port that is none
         known, parts = False, urlsplit("")
-    if not known and not (parts.scheme == "unix" and not parts.netloc and parts.path.strip("/")):
-        raise ValueError("a URL such as http://host:8000, https://host or unix:///path/of/socket")
-    if parts.username or parts.password:
-        raise ValueError("a URL without a user or password in it")
-    if parts.query or parts.fragment:
-        raise ValueError("a URL without ? or #")
-    if any(c.isspace() or not c.isprintable() for c in url):
-        raise ValueError("a URL without spaces or control characters")
+    a_socket = parts.scheme == "unix" and not parts.netloc and parts.path.strip("/")
+    expect(known or a_socket, "a URL such as http://host:8000, https://host or unix:///path/of/socket")
+    expect(not (parts.username or parts.password), "a URL without a user or password in it")
+    expect(not (parts.query or parts.fragment), "a URL without ? or #")
+    expect(not any(c.isspace() or not c.isprintable() for c in url), "a URL without spaces or control characters")
     return parts
+
+
+def expect(holds: object, what: str) -> None:
+    """Raises ValueError, which says what was expected, unless it holds."""
+    if not holds:
+        raise ValueError(what)
 
 
 def port(parts: SplitResult) -> int:

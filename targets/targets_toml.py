@@ -75,7 +75,7 @@ def _head(line: str) -> tuple[str, ...]:
 
 
 def _targets(name: str, table: dict[str, Any], defaults: dict[str, Any], source: _Source) -> list[Target]:
-    """A table's target, or one for each pair of its servers."""
+    """A table's target, or one for each pair of its servers: `name/i+j`, counted from 1 in the file's order."""
     values = {**defaults, **table}
     for key in values:
         if key in SECRETS:
@@ -93,7 +93,13 @@ def _targets(name: str, table: dict[str, Any], defaults: dict[str, Any], source:
     if not legs and "every_pair" in table:
         raise source.mistake(name, "every_pair", ONLY_LEGS, "give prefill, decode, protocol")
     target = _target(name, values, source)
-    return _pairs(target) if pairs else [target]
+    if not pairs:
+        return [target]
+    pools = product(enumerate(target.prefill, 1), enumerate(target.decode, 1))
+    return [
+        dataclasses.replace(target, name=f"{name}/{i}+{j}", url=decode, prefill=(prefill,), decode=(decode,))
+        for (i, prefill), (j, decode) in pools
+    ]
 
 
 def _target(name: str, values: dict[str, Any], source: _Source) -> Target:
@@ -123,15 +129,6 @@ def _custom(name: str, file: str, source: _Source) -> str:
         raise source.mistake(name, "type", f"no such file: {path}", "a custom format's file is looked for beside this")
     custom.parse(custom.read(str(path)), str(path))
     return str(path)
-
-
-def _pairs(target: Target) -> list[Target]:
-    """A target for each pair of hardware: `name/i+j`, counted from 1 in the file's order."""
-    pools = product(enumerate(target.prefill, 1), enumerate(target.decode, 1))
-    return [
-        dataclasses.replace(target, name=f"{target.name}/{i}+{j}", url=decode, prefill=(prefill,), decode=(decode,))
-        for (i, prefill), (j, decode) in pools
-    ]
 
 
 LEGS_ONLY = {"every_pair", "local_prefill_below"}

@@ -18,7 +18,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -46,7 +46,9 @@ class Source:
                 start = raw.read(4)
                 raw.seek(0)
                 codec = next((codec for magic, codec in MAGIC.items() if start.startswith(magic)), None)
-                yield raw if codec is None else _decompressed(raw, codec)
+                # Arrow's stream has read, readinto and close, all that a BufferedReader needs
+                plain: Any = codec and pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)
+                yield io.BufferedReader(plain, BUFFER) if codec else raw
         except FileNotFoundError:
             raise InputError("no such file", where=self.name, remedy="check the path") from None
         except OSError as error:
@@ -84,11 +86,6 @@ def sources(name: str) -> list[Source]:
     if not files:
         raise InputError("the folder holds no files", where=name, remedy="name a trace file")
     return [Source(str(p), p) for p in files]
-
-
-def _decompressed(raw: io.BufferedReader, codec: str) -> io.BufferedReader:
-    """Arrow's stream has read, readinto and close, all that a BufferedReader needs."""
-    return io.BufferedReader(cast(Any, pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)), BUFFER)
 
 
 def read_text(path: str | Path) -> str:

@@ -10,13 +10,8 @@ Keys are BLAKE2b of seed and salt, so a text is the same in every process and on
 other salt. Where a trace has sessions but no blocks, a later turn carries its parents' messages and answers as
 `history`.
 
-Words come from `traces.words`, or from a corpus of the user's. With a corpus, too, what the trace doesn't share
-begins differently, but for the salt "": then its texts are sent as they are, and requests (and blocks of different
-ids) that start at the same text begin alike, which a prefix cache will find.
-
-Lengths: exact in whitespace-delimited words, which simulated endpoints count; exact as token ids; exact in tokens
-with a `tokenizer.json`; otherwise about 3 % above for a large BPE vocabulary (`traces.words`), and what its
-language makes of words for a corpus.
+Words come from `traces.words`, or from a corpus of the user's. With a corpus, too, what the trace doesn't share begins
+differently, but for the salt "": then its texts are sent as they are. How exact lengths are: docs/traces.md.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from .errors import InputError
 from .files import Source, sources
 from .formats import conversations, csv_table, own, servegen, tables
-from .formats.cells import BadCell, keys
+from .formats.cells import BadCell, keys, parse
 from .formats.rows import Options
 from .trace import LATEST, NS_PER_S, Trace
 from .workload import WORKLOADS, synthesise
@@ -68,7 +68,8 @@ def _of_file(source: Source, options: Options) -> Trace:
     if source.head.lstrip().startswith(b"["):
         return conversations.read_sharegpt(source, options)
     if source.head.lstrip().startswith(b"{"):
-        return tables.read_json_lines(source, options)
+        table = tables.format_of(keys(source.head), source.name)
+        return tables.read_rows(source, table, options, source.lines(), parse)
     return csv_table.read(source, options)
 
 

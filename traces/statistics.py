@@ -98,13 +98,13 @@ def describe(trace: Trace) -> Statistics:
         requests=len(trace),
         span_s=span,
         rate=len(trace) / span if span else None,
-        arrivals=_arrivals(due, span),
+        arrivals=_arrivals(due) if span else None,
         prompt_tokens=_spread(prompt),
         output_tokens=_spread(output),
         spearman=spearman(prompt, output),
         sessions=_sessions(trace) if trace.has("session") else None,
         prefix=prefix_reuse(trace) if trace.has("prefix") else None,
-        timeline=_timeline(due, span),
+        timeline=_timeline(due, span / TIMELINE_BINS) if span else None,
     )
 
 
@@ -178,9 +178,7 @@ def _running(values: npt.NDArray[Any], offsets: Whole, rows: Whole) -> npt.NDArr
     return np.asarray(sums[1:] - sums[offsets[rows]])
 
 
-def _arrivals(due: Floats, span: float) -> Arrivals | None:
-    if not span:
-        return None
+def _arrivals(due: Floats) -> Arrivals:
     gaps, peaks = np.diff(due), {}
     for window in (1, 10):
         counts = window_counts(due, window)
@@ -215,10 +213,7 @@ def _sessions(trace: Trace) -> Sessions:
     )
 
 
-def _timeline(due: Floats, span: float) -> Timeline | None:
-    if not span:
-        return None
-    step = span / TIMELINE_BINS
+def _timeline(due: Floats, step: float) -> Timeline:
     counts = np.bincount(((due - due[0]) / step).astype(np.int64).clip(max=TIMELINE_BINS - 1), minlength=TIMELINE_BINS)
     return Timeline(step, counts.tolist())
 

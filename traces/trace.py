@@ -40,19 +40,14 @@ BATCH = 8192  # rows turned into Python objects at a time
 
 @dataclass(frozen=True)
 class Trace:
-    """`table` has columns of `SCHEMA`, sorted by `due` (ns from the trace's start).
-
-    block_tokens  tokens of a prefix block: one number, or a number by block id (0: no prefixes)
-    source        where it came from, as the user named it; `transforms` what was done to it since, in words
-    notes         what its reader noticed (rows skipped, reordered, spread), JSON-able, for the run's record
-    """
+    """`table` has columns of `SCHEMA`, sorted by `due` (ns from the trace's start)."""
 
     table: pa.Table
     name: str = "trace"
-    block_tokens: int | Mapping[int, int] = 0
-    source: str = ""
-    transforms: tuple[str, ...] = ()
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    block_tokens: int | Mapping[int, int] = 0  # of a prefix block: one number, or a number by block id (0: no prefixes)
+    source: str = ""  # where it came from, as the user named it
+    transforms: tuple[str, ...] = ()  # what was done to it since, in words
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what its reader noticed, JSON-able, for the run's record
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

@@ -1,9 +1,8 @@
 """Shapes: pure functions from traces to a Trace, each noted in `Trace.transforms`.
 
 Requests keep their `index` through every shape that only leaves some out, so their prompts stay the same. Shapes that
-add requests (merge, repeat, scale_rate) number requests anew and keep sessions apart. There a copy of a request belongs
-to another user: blocks of text that several sessions shared (a system prompt) stay shared with the copy, and private
-blocks become new ones. Otherwise a prefix cache would hit what no real cache could.
+add requests (merge, repeat, scale_rate) number requests anew and keep sessions apart. A copy of a request belongs to
+another user: what several sessions shared stays shared, private blocks become new ones, which no cache has.
 """
 
 from __future__ import annotations

@@ -12,10 +12,9 @@ output can be extended, so that a shorter text with the same key is the beginnin
 sentence and not by the word is what makes 2,000 words cost about 10 us.
 
 A passage of a corpus, which is a shared block or a request's own part, starts at the beginning of the text that its key
-draws and goes on with the texts after it, from the last to the first again, until it is long enough; white space inside
-a text stays. Before it stands one word made from its key. A corpus is finite, so without that word requests that draw
-the same text would begin alike, and a prefix cache would hit where the trace shares nothing. It has 40 bits: where two
-passages collide, they must draw the same text as well to share more than that word.
+draws and goes on with the texts after it, from the last to the first again, until it is long enough. Before it stands
+one word made from its key (docs/traces.md says why) of 40 bits: where two passages collide, they must draw the same
+text as well to share more than that word.
 
 Text comes by the word or the character, so for a count of tokens it is fitted: it is cut where the count is reached or
 nearly so, and what is then missing is filled with words that are one token. Counts are of text that follows a space;
@@ -174,7 +173,8 @@ class Corpus:
     def words(self, key: bytes, count: int, *, named: bool = True) -> str:
         """`count` whitespace-delimited words; a shorter passage of the same key is the beginning of a longer one.
         `named`: the first word is made from the key."""
-        return self._passage(key, count - named, self._sizes, _head, named and count > 0)
+        first = lambda text, left: text[: len(text) - len(text.split(None, left)[left])].rstrip()  # noqa: E731
+        return self._passage(key, count - named, self._sizes, first, named and count > 0)
 
     def characters(self, key: bytes, count: int, *, named: bool = True) -> str:
         """The same passage by the character: `count` of them after the first word."""
@@ -230,11 +230,6 @@ def _pieces(content: Any) -> Iterator[str]:
         yield content
     elif isinstance(content, list):
         yield from (part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
-
-
-def _head(text: str, count: int) -> str:
-    """The text's first `count` words, of more."""
-    return text[: len(text) - len(text.split(None, count)[count])].rstrip()
 
 
 def counter(path: str) -> Callable[[str], int]:

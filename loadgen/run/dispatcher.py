@@ -136,7 +136,7 @@ class Lane:
     arm: Arm
     schedule: Schedule
     prompts: PromptBuffer
-    client: Client
+    client: Client = field(init=False)
     done: int = 0
     failed: int = 0
     retrying: dict[int, gevent.Greenlet[..., None]] = field(default_factory=dict)

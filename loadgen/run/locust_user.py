@@ -36,10 +36,10 @@ from targets.linux import die_with_parent
 from traces.errors import INCOMPLETE, OK, UNUSABLE, InputError
 
 from .. import plan as plans
+from ..options import user_options
 from ..plan import Plan
 from ..processes import CHANNEL, RUN
 from ..replays import conclude, numbered, prepare
-from . import user_options
 from .coordinator import Coordinator, Inbox
 from .progress import Progress
 from .worker import Worker
@@ -76,7 +76,7 @@ class Wiring:
 
     def __init__(self, environment: Any, user: type[TraceUser]) -> None:
         self.environment, self.runner, self.user = environment, environment.runner, user
-        self.options = user_options.read(user, TraceUser, dir(User))
+        self.options = user_options(user, TraceUser, dir(User))
         self.worker: Worker | None = None
         self.coordinator: Coordinator | None = None
         self.inbox: Inbox = Queue()  # of the coordinator, also while it plans its run

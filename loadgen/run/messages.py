@@ -193,10 +193,6 @@ def decode(raw: Mapping[str, object]) -> Message:
 M = TypeVar("M", bound=Message)
 
 
-class RefusedError(Exception):
-    """The coordinator has no part of the run for this process."""
-
-
 class Link:
     """`send(dict)` puts a message on Locust's channel."""
 
@@ -225,16 +221,16 @@ class Link:
         self._send(encode(message))
 
     def claim(self) -> Assignment:
-        """This process's part of the run. Raises RefusedError where there is none."""
+        """This process's part of the run. Raises InputError where there is none."""
         self.post(Claim(os.getpid(), platform.node(), boot_id()))
         while True:
             message = self._next()
             if isinstance(message, Assignment):
                 return message
             if isinstance(message, Refused):
-                raise RefusedError(message.why)
+                raise InputError(message.why)
             if self.finishing:
-                raise RefusedError("the run has ended")
+                raise InputError("the run has ended")
 
     def expect(self, kind: type[M], timeout_s: float | None = None, **values: object) -> M | None:
         """The next message of that kind with those values; None when the run is to finish or the time is over. Other

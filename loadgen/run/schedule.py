@@ -55,12 +55,9 @@ class Schedule:
         if not closed:
             return iter(trace)
         present = set(trace.column("index").tolist())
-        roots = []
+        roots: list[Request] = []
         for request in trace:
-            if request.parent in present:
-                self._children[request.parent].append(request)
-            else:
-                roots.append(request)
+            (self._children[request.parent] if request.parent in present else roots).append(request)
         return iter(roots)
 
     @property

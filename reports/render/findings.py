@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import inf, isfinite
+from math import isfinite
 
 from .. import number_format
 from ..analysis.comparison import Comparison, Interval
 from ..analysis.gates import Verdict
-from ..analysis.leaders import LEAST, Flip, crossovers, flips_of_leads, leads, listed
+from ..analysis.leaders import LEAST, Flip, crossovers, flips, leads, listed
 from ..analysis.quantiles import Quantile
 from ..analysis.results import Counts, Result
 from ..analysis.summary import Summary
@@ -147,7 +147,7 @@ def sentences(summary: Summary) -> list[str]:
         return [_alone(result) for result in summary.results]
     lines = []
     for metric, phase in HEADLINES.items():
-        lines += [flip_sentence(metric, flip) for flip in flips_of_leads(leads(summary, metric))]
+        lines += [flip_sentence(metric, flip) for flip in flips(leads(summary, metric))]
         lines += [
             f"{phase.capitalize()}: {leader}'s lead over {follower} is gone at about {at:.0f} requests in flight."
             for leader, follower, at in crossovers(summary, metric)
@@ -198,13 +198,11 @@ def _why_no_ratio(pair: Comparison, metric: str) -> str:
 
 def faster(pair: Comparison, ratio: Interval) -> str:
     """From the winner's side, so that a factor is above 1: `groqrack 2.11x (2.06–2.11)`."""
-    value, low, high = (inf if end is None else end for end in (ratio.value, ratio.low, ratio.high))
-    winner = pair.base if low > 1 else pair.other if high < 1 else ""
-    if high < 1:
-        value, low, high = (1 / end if end else inf for end in (value, high, low))
-    ends = f"({_factor(low)}–{_factor(high)})"
-    return f"{winner} {_factor(value)}x {ends}" if winner else f"no clear difference {ends}"
+    winner = {1: pair.base, 0: "", -1: pair.other}[ratio.faster]
+    shown = ratio.inverse if ratio.faster < 0 else ratio
+    ends = f"({_factor(shown.low)}–{_factor(shown.high)})"
+    return f"{winner} {_factor(shown.value)}x {ends}" if winner else f"no clear difference {ends}"
 
 
-def _factor(value: float) -> str:
-    return "∞" if value == inf else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def _factor(value: float | None) -> str:
+    return "∞" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,23 +1,25 @@
-"""planning.html: a grid of simulations, to be read before any hardware is bought. One self-contained page, no script.
+"""A grid of simulations, to be read before any hardware is bought: planning.json, point by point with what holds of its
+targets whatever the load, and planning.html, one self-contained page, no script. Seconds, and rates a second.
 
-Every figure was computed by the engine (`reports.store.planning` has them); this draws it.
+Every figure was computed by the engine; this keeps and draws it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import orjson
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from rich.console import Console
 
-from targets.simulated.analysis import Hybrid
+from targets.simulated.analysis import Crossover, Hardware, Hybrid
 
 from .. import number_format
-from ..store.planning import Planning, Point, Value
 from .html import render
 from .plots import GRID, Numbers, Plot, colour, drawing, log_axis
 from .text import grid, widen
@@ -28,6 +30,74 @@ QUANTILES = {"p50": "-", "p99": "--"}  # and how their lines look
 LINES = 8  # of one target in a plot; a larger grid is read from its table
 WIDE = 150  # columns of a file or a pipe
 SHOWN = 400  # rows of the table; planning.json has all
+
+
+Value = float | str  # of an axis
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Failed requests rank as infinitely slow: inf where they leave a quantile unbounded; nan where nothing counted."""
+
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One target at one combination of the axes' values.
+
+    rate       requests offered a second; `requests` of them counted, `failed` of those without an answer
+    goodput    share of the counted requests that met every objective; without objectives, that were answered
+    units      GPUs and racks
+    *_mean     of the answered requests; None without one
+    in_flight  requests in the endpoint, on average (Little's law)
+    slo        "met", "missed" or "undecided" by the gates that concern the target; None without one
+    gates      their verdicts, as summary.json has them
+    """
+
+    target: str
+    values: Mapping[str, Value]
+    rate: float
+    requests: int
+    failed: int
+    goodput: float | None
+    units: int
+    ttft: Quantiles
+    tpot: Quantiles
+    e2e: Quantiles
+    queue_mean: float | None
+    prefill_mean: float | None
+    transfer_mean: float | None
+    decode_mean: float | None
+    tokens_per_s: float
+    in_flight: float
+    dollars_per_mtok: float | None
+    dollars_per_good_mtok: float | None
+    joules_per_token: float | None
+    slo: str | None
+    gates: list[dict[str, object]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planning:
+    """A whole grid, in a folder of its own. `axes`: name -> values; `goodput` and `slo` as the user gave them."""
+
+    folder: Path
+    model: str
+    trace: str
+    goodput: list[str]
+    slo: list[str]
+    axes: Mapping[str, list[Value]]
+    points: list[Point]
+    targets: list[Hardware]
+    crossovers: list[Crossover]
+    hybrids: list[Hybrid]
+
+    def save(self) -> None:
+        """Writes planning.json, with null for what is unbounded or undefined."""
+        facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "folder"}
+        (self.folder / "planning.json").write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
 
 
 def write(planning: Planning) -> Path:

@@ -245,7 +245,7 @@ def by_step(figure: Figure, summary: Summary, numbers: Numbers) -> str:
             medians = [(steps.index(r.step), r.quantile(metric, 0.5)) for r in summary.results if r.target == target]
             points = [(x, median.value) for x, median in medians if bounded(median)]
             axes.plot(*np.array(points).reshape(-1, 2).T, marker=MARKERS[number % len(MARKERS)], **stroke(number))
-        for flip in leaders.flips_of_leads(leaders.leads(summary, metric)):
+        for flip in leaders.flips(leaders.leads(summary, metric)):
             where = steps.index(flip.step) - 0.5
             axes.axvline(where, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
             axes.annotate("lead lost", (where, 0.02), xycoords=("data", "axes fraction"), color=BAD,

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -30,7 +29,7 @@ import orjson
 from traces.errors import InputError
 
 from ..clock import Clock
-from ..exchange import Call, Client, Exchange, Outcome
+from ..exchange import Call, Client, Done, Exchange, Outcome
 from ..target import Target
 from ..wire import Reader, WireError, lenient, openai
 from ..wire.interface import Json
@@ -39,7 +38,6 @@ from .blocking import get
 from .http import HttpError
 from .http_client import HttpClient
 
-Done = Callable[[Exchange], None]
 PREFILL = "prefill: "  # begins the error of an exchange that failed for its prefill leg
 
 

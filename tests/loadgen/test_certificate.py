@@ -10,7 +10,7 @@ import pytest
 from loadgen import certificate
 from loadgen.certificate import Certificate, CertifiedStep
 from loadgen.selftest import Figures
-from targets.client.diagnostics import Diagnostics, SafeLoad
+from targets.exchange import Diagnostics, SafeLoad
 from tests.reports import made
 
 

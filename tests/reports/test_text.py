@@ -190,7 +190,7 @@ def test_an_odd_target_stands_aside() -> None:
 def test_leads(summed: Summary) -> None:
     lines = [f"{phase}: {lead.step}: {lead}" for phase, leads in leaders.matrix(summed) for lead in leads]
     same("leads.txt", "\n".join([*lines, *findings.sentences(summed)]))
-    (flip,) = leaders.flips_of_leads(leaders.leads(summed, "e2e"))
+    (flip,) = leaders.flips(leaders.leads(summed, "e2e"))
     assert flip.winners == ("h100",)
 
 

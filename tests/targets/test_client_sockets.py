@@ -436,7 +436,8 @@ def broken_body(call: Call, target: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("change", [{"reader": Broken}, {"body": broken_body}])
 def test_a_fault_of_ours_ends_the_exchange_and_not_the_program(serve: Serve, change: Any) -> None:
     over: list[Exchange] = []
-    target = HttpClient(Target("t", serve().url, "m"), Clock(), wire=replace(WIRES["chat"], **change))
+    target = HttpClient(Target("t", serve().url, "m"), Clock())
+    target.wire = replace(WIRES["chat"], **change)
     for index in range(3):
         target.start(make_call(index, 0, "x", 1, 1), over.append)
     with gevent.Timeout(5):

@@ -9,10 +9,9 @@ ShareGPT is a JSON list of conversations without instants: `conversations[{from,
 with an answer loses that answer.
 
 OpenTelemetry's spans of generative AI come as collectors' files (`spans`) or as OTLP JSON (`resourceSpans`). A model
-call is a span with `gen_ai.*` messages or token counts; agents' and tools' spans are left out. Traces of spans don't
-record who waited for whom, but a call that started after another of its session had ended could have: so a call's
-parent is the one in its session that ended last before it started, and the time between is its think time. Parallel
-calls then share a parent. Lengths are `gen_ai.usage.*` where logged, else estimated from the text.
+call is a span with `gen_ai.*` messages or token counts; agents' and tools' spans are left out. Spans don't say who
+waited for whom: a call's parent is the one in its session that ended last before it started, and the time between is
+its think time. Parallel calls then share a parent. Lengths are `gen_ai.usage.*` where logged, else estimated.
 
 Weka's agentic coding sessions have lengths and block ids instead of text: one JSON file a session, each on its own
 clock from 0; read together they start together. A turn comes `think_time` after the one before was answered

@@ -1,11 +1,10 @@
 """ServeGen client sets: not a log but a generator. A service is its clients superposed, and a few of them carry
 the bursts.
 
-A folder or tar file with, for each client N, `chunk-N-trace.csv` (no header; rows of window start s, requests/s,
-CV, law of the gaps, shape, scale) and `chunk-N-dataset.json` ({window start: {input_tokens, output_tokens:
-"{tokens: probability}"}}). Each client is a renewal process in operational time (`traces.distributions`): gaps of
-mean 1 under its window's law, carried over window ends, so that bursty clients keep their rate. Seeded; ends after
-`until` or two million requests.
+A folder or tar file with, for each client N, `chunk-N-trace.csv` (no header; rows of window start s, requests/s, CV,
+law of the gaps, shape, scale) and `chunk-N-dataset.json` ({window start: {input_tokens, output_tokens: "{tokens:
+share}"}}). Each client is a renewal process in operational time (`traces.distributions`): gaps of mean 1 under its
+window's law, carried over window ends, so that bursty clients keep their rate.
 """
 
 from __future__ import annotations

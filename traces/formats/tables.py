@@ -126,10 +126,6 @@ def format_of(columns: list[str], where: str) -> TableFormat:
     )
 
 
-def read_json_lines(source: Source, options: Options) -> Trace:
-    return read_rows(source, format_of(keys(source.head), source.name), options, source.lines(), parse)
-
-
 def read_rows(
     source: Source, table: TableFormat, options: Options, lines: Iterable[Line], record: Callable[[bytes], Any]
 ) -> Trace:
@@ -198,17 +194,13 @@ def is_ragpulse(columns: list[str]) -> bool:
     return {"timestamp", "input_length", "output_length", "hash_ids", "session_id"} <= set(columns)
 
 
-def _is_chunks(columns: list[str]) -> bool:
-    return len(columns) == 2 and columns[0].endswith("_id") and columns[1] == LENGTH
-
-
 def read_ragpulse(sources: list[Source], options: Options) -> Trace:
     described = [(source, keys(source.head)) for source in sources]
     requests = next(source for source, columns in described if is_ragpulse(columns))
     rows = Rows(requests.name, options, unordered=True)
     sizes: dict[int, int] = {}
     for source, columns in described:
-        if _is_chunks(columns):
+        if columns[1:] == [LENGTH] and columns[0].endswith("_id"):
             _chunks(source, columns[0], rows, sizes)
     for number, line in requests.lines():
         with rows.checked(number):
