@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from reports.store.run_json import EmbeddedFacts
 from targets.linux import die_with_parent
+from targets.simulated.analysis import pool
 from targets.simulated.build import build
 from targets.simulated.profiles import load as load_profile
-from targets.simulated.sizing import pool
 from targets.target import Target
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
@@ -211,9 +211,8 @@ def start(endpoints: Sequence[Embedded], model: str, folder: Path, servers: Exit
 
 
 def _spawn(endpoint: Embedded, model: str, path: Path) -> Popen[bytes]:
-    command = [sys.executable, "-P", "-m", "targets.simulated", endpoint.profile, "--model", model]
-    for key, value in endpoint.settings.items():
-        command += ["--set", f"{key}={value}"]
+    settings = [f"--set={key}={value}" for key, value in endpoint.settings.items()]
+    command = [sys.executable, "-P", "-m", "targets.simulated", endpoint.profile, "--model", model, *settings]
     with path.open("wb") as log:
         return Popen(
             command, stdin=DEVNULL, stdout=log, stderr=STDOUT, start_new_session=True, preexec_fn=die_with_parent

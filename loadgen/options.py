@@ -7,9 +7,11 @@ trace is opened or a target made.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -131,7 +133,7 @@ class Load:
             message = f"request {index} has a prompt of {longest:,} tokens"
             raise InputError(message, where=name, remedy="--max-context cuts it")
         # The instants are known of requests that wait for no other one.
-        waits = self.concurrency is not None or (trace.has_sessions and not self.open_loop)
+        waits = self.concurrency is not None or (trace.has("session") and not self.open_loop)
         end = int(trace.column("due")[-1])
         if not waits and end < self.warmup * NS_PER_S:
             message = f"the trace ends at {end / NS_PER_S:g} s, before the warm-up does ({self.warmup:g} s)"
@@ -252,3 +254,58 @@ class RunKeywords(TypedDict, total=False):
     probe: bool
     out: str | Path | None
     report: bool
+
+
+@dataclass(frozen=True)
+class UserOptions:
+    """What the attributes of a `TraceUser` in a user's own Locust file ask for. `url` may be empty: Locust's --host is
+    the other way to give it; `more`: fields of the target that targets.toml has and no option."""
+
+    name: str
+    trace: Trace | str
+    url: str
+    load: Load
+    run: RunOptions
+    endpoint: TargetOptions
+    more: Mapping[str, Any]
+
+    def target(self, host: str | None) -> Target:
+        """The target, at the class's URL or Locust's --host. Raises InputError."""
+        url = self.url or host
+        if not self.trace or not url:
+            raise InputError("needs a trace and a URL", where=self.name, remedy='trace = "FILE", url = "http://..."')
+        return replace(self.endpoint.target(url, self.name), **self.more)
+
+
+def attribute_names() -> tuple[set[str], set[str], set[str], set[str]]:
+    """What a `TraceUser` may have beside trace, url and host: of its load, its run, its target, and more of that."""
+    from targets.target import Target
+
+    load, run, endpoint, target = (
+        {field.name for field in fields(each)} for each in (Load, RunOptions, TargetOptions, Target)
+    )
+    return load, run - {"json"}, endpoint, target - endpoint - {"url"}
+
+
+def user_options(user: type, base: type, locusts: Collection[str]) -> UserOptions:
+    """The options that a class has below `base`. `locusts`: names of Locust's own attributes, which pass, as methods,
+    properties and what starts with an underscore do. Raises InputError, for a name that nobody knows too."""
+    groups = attribute_names()
+    known = {"trace", "url", "host"}.union(*groups)
+    attributes = ChainMap(*(dict(vars(each)) for each in user.__mro__[: user.__mro__.index(base)]))
+    given = {
+        name: value
+        for name, value in attributes.items()
+        if not (name.startswith("_") or callable(value) or isinstance(value, property | classmethod | staticmethod))
+        and (name in known or name not in locusts)
+    }
+    for name in given.keys() - known:
+        near = get_close_matches(name, known, 1)
+        remedy = f"did you mean {near[0]}?" if near else "an option of `phaseload replay`, with underscores"
+        raise InputError(f"no option of a replay: {name}", where=user.__name__, remedy=remedy)
+    load, run, endpoint, more = ({name: given[name] for name in names & given.keys()} for names in groups)
+    more = {name: tuple(value) if isinstance(value, list) else value for name, value in more.items()}
+    if not isinstance(endpoint.get("extra_body", ""), str):
+        more["extra_body"] = endpoint.pop("extra_body")
+    trace, url = given.get("trace", ""), given.get("url") or given.get("host") or ""
+    return UserOptions(user.__name__, trace, url, Load(**load), RunOptions(**run), TargetOptions(**endpoint), more)

@@ -34,7 +34,9 @@ PERIODS = {("groq", "requests"): DAY}
 
 def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
     """A gate that can't be read, or prompts that can't be made, must not come to light after the run."""
-    check_gates(options)
+    from reports.analysis.gates import check
+
+    check(options.slo, options.goodput)
     if options.tokenizer is not None:
         from traces.words import counter
 
@@ -49,12 +51,6 @@ def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
     if any(kind != "completions" for kind in endpoint_types):
         remedy = "--endpoint-type completions"
         raise InputError("only completions endpoints take ids", where="--token-ids", remedy=remedy)
-
-
-def check_gates(options: RunOptions) -> None:
-    from reports.analysis.gates import check
-
-    check(options.slo, options.goodput)
 
 
 def check(
@@ -110,9 +106,7 @@ def settled(targets: Sequence[Target], patience: str | None) -> list[Target]:
 def probe(targets: Sequence[Target]) -> None:
     """One request to each target. Raises InputError where every request would fail; what else there is to know goes to
     stderr."""
-    from targets.probing import probe
-
-    for answer in probe(targets):
+    for answer, _ in look(targets):
         if answer.hopeless:
             raise InputError(answer.problem, where=answer.target.name, remedy="--no-probe starts all the same")
         for line in (answer.problem, *answer.notes):
@@ -124,12 +118,12 @@ def look(targets: Sequence[Target], requests: Trace | None = None) -> Iterator[t
     """What one request to each target shows, and why the target can't be used for a load (nothing: it can). With
     `requests`, they are compared with the limits that its answer names."""
     from targets.probing import probe
-    from targets.wire.headers import limits
+    from targets.wire.lenient import rate_limits
 
     for answer in probe(targets):
         problems = [answer.problem] if answer.problem else []
         if not problems and requests is not None and answer.exchange.ratelimit:
-            named = limits(orjson.loads(answer.exchange.ratelimit))
+            named = rate_limits(orjson.loads(answer.exchange.ratelimit))
             problems = list(shortfalls(named, requests, answer.target.endpoint_type))
         yield answer, problems
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Unpack
 
 from reports.store.run_json import EmbeddedFacts
 from targets.target import Target
-from traces import corpus as corpora
 from traces.errors import INCOMPLETE, UNUSABLE, InputError, RunFailed
 from traces.trace import Trace
+from traces.words import Corpus
 
 from . import plan as plans
 from . import preflight, secrets
@@ -100,7 +100,7 @@ def planned(
 ) -> tuple[Plan, dict[str, Trace]]:
     """The plan of a run, whose load steps have these names, and its requests by file. `order`: a step has all targets
     ("parallel"), or each target has a step of its own ("sequential")."""
-    corpus = None if options.prompts is None else corpora.read(options.prompts)
+    corpus = None if options.prompts is None else Corpus.read(options.prompts)
     if corpus is not None and options.tokenizer is None:
         corpus.check_words()
     groups = [targets] if order == "parallel" else [[target] for target in targets]
@@ -127,8 +127,8 @@ def name_of(trace: Trace | str) -> str:
 
 
 def new_folder(name: str, out: str | Path | None = None) -> Path:
-    """A run's folder, made now: `out`, or runs/<name>-<time>. Raises InputError where it holds something already (no
-    run is ever overwritten) or can't be made."""
+    """A run's folder, made now: `out`, or runs/<name>-<time>. Raises InputError where it holds something already or
+    can't be made."""
     if out is None:
         return numbered(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder = Path(out)

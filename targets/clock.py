@@ -47,14 +47,11 @@ class Clock:
 
 def apart(realtime: Read = realtime_ns, monotonic: Read = monotonic_ns) -> int:
     """CLOCK_REALTIME less CLOCK_MONOTONIC: the best of a few tries, for we may be preempted between two reads."""
-    width, difference = None, 0
-    for _ in range(5):
+    tries: list[tuple[int, int]] = []  # width, and the difference
+    while len(tries) < 5 and not (tries and tries[-1][0] < 5_000):
         before, now, after = monotonic(), realtime(), monotonic()
-        if width is None or after - before < width:
-            width, difference = after - before, now - (before + after) // 2
-        if width < 5_000:
-            break
-    return difference
+        tries.append((after - before, now - (before + after) // 2))
+    return min(tries)[1]
 
 
 class Steps:

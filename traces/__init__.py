@@ -14,36 +14,26 @@ from typing import TYPE_CHECKING
 from .importing import lazy
 
 if TYPE_CHECKING:
-    from .corpus import Corpus
     from .errors import InputError, PhaseloadError, RunFailed
+    from .fitting import fit
     from .formats.own import write
     from .prompts import Prompts
     from .reading import open_trace
     from .request import Request
     from .statistics import Statistics, describe
-    from .synthesis.fit import fit
-    from .synthesis.workload import Workload, synthesise
     from .trace import Trace, build
     from .transforms import cap_context, clip, limit, merge, only, pace, repeat, scale_rate, speedup
+    from .words import Corpus
+    from .workload import Workload, synthesise
 
 __all__ = [
     "Corpus", "InputError", "PhaseloadError", "Prompts", "Request", "RunFailed", "Statistics", "Trace", "Workload",
     "build", "cap_context", "clip", "describe", "fit", "limit", "merge", "only", "open_trace", "pace",
     "repeat", "scale_rate", "speedup", "synthesise", "write",
 ]  # fmt: skip
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "corpus": "Corpus",
-        "errors": "InputError PhaseloadError RunFailed",
-        "formats.own": "write",
-        "prompts": "Prompts",
-        "reading": "open_trace",
-        "request": "Request",
-        "statistics": "Statistics describe",
-        "synthesis.fit": "fit",
-        "synthesis.workload": "Workload synthesise",
-        "trace": "Trace build",
-        "transforms": "cap_context clip limit merge only pace repeat scale_rate speedup",
-    },
-)
+__getattr__, __dir__ = lazy(__name__, {
+    "errors": "InputError PhaseloadError RunFailed", "fitting": "fit", "formats.own": "write", "prompts": "Prompts",
+    "reading": "open_trace", "request": "Request", "statistics": "Statistics describe", "trace": "Trace build",
+    "transforms": "cap_context clip limit merge only pace repeat scale_rate speedup", "words": "Corpus",
+    "workload": "Workload synthesise",
+})  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from targets.simulated.server.options import Options
+from targets.simulated.settings import Options
 from traces.errors import InputError
 
 from ..options import Load, RunOptions, TargetOptions
@@ -19,12 +19,8 @@ from . import options as o
 SIMULATED = "Simulated endpoints"
 AXIS = "An axis of a grid: speedup=0.5..8, pool=1,2,4, link.bandwidth=1..50:6 (points, 8 unless given)."
 
-targets = typer.Typer(help="Look at the targets of a targets.toml.", no_args_is_help=True)
-
-
-@targets.callback()
-def _several() -> None:
-    """Look at the targets of a targets.toml."""
+# Without a callback its only command would lose its name.
+targets = typer.Typer(help="Look at the targets of a targets.toml.", no_args_is_help=True, callback=lambda: None)
 
 
 @targets.command()
@@ -91,7 +87,6 @@ def record(
 
         phaseload record https://api.groq.com --endpoint-type groq --api-key-env GROQ_API_KEY -m m --out groq.toml
     """
-
     from targets import recording
 
     from .. import preflight
@@ -113,7 +108,6 @@ def record(
 
 def _text(file: Path) -> str:
     """What the file has so far. Raises InputError where no more can be written: before anything is sent."""
-
     if not file.exists():
         if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
             raise InputError(f"can't be written: {file.parent} is no folder to write to", where="--out")
@@ -209,7 +203,6 @@ def serve(
 
         phaseload serve h100 --leg sglang:prefill
     """
-
     if list_ or figures:
         from targets.simulated.profiles import load
         from targets.simulated.settings import catalogue

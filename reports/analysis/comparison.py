@@ -17,6 +17,7 @@ from itertools import combinations
 from math import inf, isfinite, isnan
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from traces.errors import InputError
@@ -42,11 +43,17 @@ class Interval:
     high: float | None
 
     @property
-    def side(self) -> int:
-        """1 where the interval lies above 1 (the base is faster), -1 below, 0 where it holds both."""
+    def faster(self) -> int:
+        """1 where the interval says that the base is, -1 where the other is, 0 where it holds 1."""
         if self.low is None or (self.low >= 1 and self.high != 1):
             return 1
         return -1 if self.high is not None and self.high <= 1 and self.low < 1 else 0
+
+    @property
+    def inverse(self) -> Interval:
+        """base / other: what was unbounded becomes 0, and 0 unbounded."""
+        ends = (self.value, self.high, self.low)
+        return Interval(*(0.0 if end is None else 1 / end if end else None for end in ends))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,30 +138,31 @@ def of_groups(groups: Mapping[Key, pd.DataFrame], base: str = "") -> list[Compar
 def of_runs(before: Run, after: Run) -> list[Comparison]:
     """The same target and step in two runs of one trace and, where they took their words from one, of one corpus;
     runs of a single target each are paired whatever its name."""
-    for fact, differing in (
-        ("trace", "replayed different traces"),
-        ("prompts", "took their prompts from different texts"),
-    ):
+    where = f"{before.folder} and {after.folder}"
+    differing = {"trace": "replayed different traces", "prompts": "took their prompts from different texts"}
+    for fact, what in differing.items():
         prints = [getattr(getattr(run.facts, fact), "fingerprint", None) for run in (before, after)]
         if prints[0] != prints[1]:
-            raise InputError(f"the runs {differing}: there are no pairs", where=f"{before.folder} and {after.folder}")
+            raise InputError(f"the runs {what}: there are no pairs", where=where)
     first, second = dict(before.groups()), dict(after.groups())
     keys: list[tuple[Key, Key]] = [(key, key) for key in first if key in second]
     if not keys and len({target for target, _ in first}) == len({target for target, _ in second}) == 1:
         keys = [(a, b) for a in first for b in second if a[1] == b[1]]
     if not keys:
-        raise InputError("the runs have no target and load step in common", where=f"{before.folder} and {after.folder}")
-    differ = before.name != after.name
-    names = (before.name, after.name) if differ else (str(before.folder), str(after.folder))
+        raise InputError("the runs have no target and load step in common", where=where)
+    names = (before.name, after.name)
+    if before.name == after.name:
+        names = (str(before.folder), str(after.folder))
     return [of_pair(first[a], second[b], f"{a[0]} ({names[0]})", f"{b[0]} ({names[1]})", a[1]) for a, b in keys]
 
 
 def of_pair(base: pd.DataFrame, other: pd.DataFrame, base_name: str, other_name: str, step: str) -> Comparison:
     """The rows of two targets in one step; ratios are other / base."""
-    pairs = paired(base, other)
+    pairs = _paired(base, other)
     lengths, due = _lengths(pairs), pairs["due_base"]
     window = (int(due.min()), int(due.max()) + 1) if len(pairs) else (0, 1)
-    shown = [metric for metric in HEADLINES if metric != "e2e" or lengths.comparable]
+    hidden = () if lengths.comparable else ("e2e",)
+    by_output = () if hidden else _bucketed(pairs, "output_count", pairs["output_tokens_base"], "e2e", window)
     return Comparison(
         base=base_name,
         other=other_name,
@@ -163,15 +171,13 @@ def of_pair(base: pd.DataFrame, other: pd.DataFrame, base_name: str, other_name:
         base_failed=int((~pairs["ok_base"]).sum()),
         other_failed=int((~pairs["ok_other"]).sum()),
         lengths=lengths,
-        metrics={m: _ratio(pairs, m, base_name, other_name, window) if m in shown else None for m in HEADLINES},
+        metrics={m: None if m in hidden else _ratio(pairs, m, base_name, other_name, window) for m in HEADLINES},
         by_prompt=list(_bucketed(pairs, "prompt_tokens", pairs["prompt_tokens_base"], "ttft", window)),
-        by_output=list(_bucketed(pairs, "output_count", pairs["output_tokens_base"], "e2e", window))
-        if lengths.comparable
-        else [],
+        by_output=list(by_output),
     )
 
 
-def paired(base: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+def _paired(base: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """One row for each request that is counted on both sides (its first try), in order of due."""
     columns = ["index", "due", "ok", "prompt_tokens", "output_tokens", "output_count", *HEADLINES]
     sides = [rows.loc[rows["counted"] & (rows["attempt"] == 1), columns] for rows in (base, other)]
@@ -185,14 +191,21 @@ def _lengths(pairs: pd.DataFrame) -> GivenLengths:
     return GivenLengths(base, other, bool(len(both)) and abs(other - base) <= SAME_LENGTH * max(base, other))
 
 
+def _sides(pairs: pd.DataFrame, metric: str) -> tuple[Values, Values, npt.NDArray[np.bool_]]:
+    """Both sides' durations, failures inf, of the pairs that have one, and which these are: TPOT of a single token is
+    undefined."""
+    base, other = (np.where(pairs[f"ok_{side}"], pairs[f"{metric}_{side}"], np.inf) for side in ("base", "other"))
+    defined = ~(np.isnan(base) | np.isnan(other))
+    return base[defined], other[defined], defined
+
+
 def ratios(pairs: pd.DataFrame, metric: str, window: tuple[float, float]) -> Ordered:
-    """other / base of each pair, and how many only the other answered: their ratio is 0, and without bound where only
-    the base answered. Nothing where neither did, or where a duration is undefined (TPOT of a single token)."""
-    base = np.where(pairs["ok_base"], pairs[f"{metric}_base"], np.inf)
-    other = np.where(pairs["ok_other"], pairs[f"{metric}_other"], np.inf)
+    """other / base of each pair: without bound where only the base answered, 0 where only the other did; nothing where
+    neither did."""
+    base, other, defined = _sides(pairs, metric)
     with np.errstate(invalid="ignore", divide="ignore"):
         quotients = other / base  # inf / inf is nan: neither answered
-    batch = batch_of(pairs["due_base"].to_numpy(), window)
+    batch = batch_of(pairs["due_base"].to_numpy()[defined], window)
     lost = np.bincount(batch[np.isposinf(quotients)], minlength=BATCHES)
     return Ordered.of(quotients, batch, lost, (window[1] - window[0]) / NS_PER_S)
 
@@ -208,7 +221,7 @@ def _ratio(pairs: pd.DataFrame, metric: str, base: str, other: str, window: tupl
         median=median,
         base_won=float(quotients.beyond(1.0, inclusive=False).sum() / quotients.n),
         other_won=1 - float(quotients.beyond(1.0, inclusive=True).sum() / quotients.n),
-        winner={-1: other, 1: base}.get(median.side),
+        winner={1: base, 0: None, -1: other}[median.faster],
         p99=_p99(pairs, metric),
     )
 
@@ -221,7 +234,7 @@ def _median(quotients: Ordered) -> Interval:
         above = quantiles.share(quotients.beyond(1.0, inclusive=False), quotients.sizes)
         below = quantiles.share(quotients.sizes - quotients.beyond(1.0, inclusive=True), quotients.sizes)
         low, high = float(above.low > 0.5), 1.0 if below.low > 0.5 else inf
-    return _interval(_middle(quotients), low, high)
+    return Interval(finite(_middle(quotients)), finite(low), finite(high))
 
 
 def _middle(quotients: Ordered) -> float:
@@ -231,20 +244,14 @@ def _middle(quotients: Ordered) -> float:
     return float(sum(middle) / 2) if isfinite(middle[1]) else float(middle[1])
 
 
-def _interval(value: float, low: float, high: float) -> Interval:
-    return Interval(finite(value), finite(low), finite(high))
-
-
 def _p99(pairs: pd.DataFrame, metric: str) -> Interval | None:
     """The ratio of the two p99s with its bootstrap interval; None where a sample can't bound a p99."""
-    sides = [np.where(pairs[f"ok_{side}"], pairs[f"{metric}_{side}"], np.inf) for side in ("base", "other")]
-    defined = ~(np.isnan(sides[0]) | np.isnan(sides[1]))
-    base, other = sides[0][defined], sides[1][defined]
+    base, other, _ = _sides(pairs, metric)
     if len(base) < quantiles.needed(0.99):
         return None
-    ends = bootstrap(base, other, 0.99)
+    low, high = bootstrap(base, other, 0.99)
     measured = _quotient(_at(base, 0.99), _at(other, 0.99))
-    return None if isnan(measured) else _interval(measured, *ends)
+    return None if isnan(measured) else Interval(finite(measured), finite(low), finite(high))
 
 
 def bootstrap(base: Values, other: Values, q: float, seed: int = SEED) -> tuple[float, float]:
@@ -280,8 +287,8 @@ def _bucketed(
     pairs: pd.DataFrame, name: str, values: pd.Series[float], metric: str, window: tuple[float, float]
 ) -> Iterator[Bucket]:
     """The median ratio at matched lengths: the bucket is the request's, the same on both sides."""
-    for number, part in pairs.groupby(samples.bucket(values, name)):
-        quotients, label = ratios(part, metric, window), samples.label(name, int(number))
+    for low, part in pairs.groupby(samples.bucket(values, name), observed=True):
+        quotients, label = ratios(part, metric, window), samples.label(name, int(low))
         if quotients.n < quantiles.needed(0.5):
             yield Bucket(label, quotients.n, metric)
         else:

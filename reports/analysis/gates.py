@@ -78,9 +78,10 @@ _TOKEN = re.compile(
 
 def parse(text: str) -> Gate:
     """Reads a gate. InputError with a caret under the place that can't be read."""
-    target, step, start = _qualifier(text)
+    head, colon, _ = text.rpartition(":")
+    target, _, step = head.partition("@")
     tokens = [(match.lastgroup or "", match.group(match.lastgroup or 0), match.start(match.lastgroup or 0))
-              for match in _TOKEN.finditer(text, start)]  # fmt: skip
+              for match in _TOKEN.finditer(text, len(head + colon))]  # fmt: skip
     end = ("end", "", len(text.rstrip()))
 
     def take(kind: str, expected: str) -> tuple[str, int]:
@@ -109,16 +110,8 @@ def parse(text: str) -> Gate:
         raise _nonsense(text, at, units)
     if tokens:
         raise _nonsense(text, tokens[0][2], "nothing more")
-    return Gate(text.strip(), metric, statistic, op, float(limit) * UNITS[metric][unit], unit, target, step)
-
-
-def _qualifier(text: str) -> tuple[str, str, int]:
-    """TARGET@STEP before the last colon, and where the rest begins."""
-    head, colon, _ = text.rpartition(":")
-    if not colon:
-        return "", "", 0
-    target, _, step = head.strip().partition("@")
-    return target.strip(), step.strip(), len(head) + 1
+    scaled = float(limit) * UNITS[metric][unit]
+    return Gate(text.strip(), metric, statistic, op, scaled, unit, target.strip(), step.strip())
 
 
 def _nonsense(text: str, at: int, expected: str) -> InputError:
@@ -182,11 +175,9 @@ class Verdict:
     def as_json(self) -> dict[str, object]:
         return {
             "gate": self.gate.text, "target": self.target, "step": self.step, "result": str(self.decision),
-            "figure": None if self.figure is None else finite(self.figure), "unbounded": self.figure == inf,
-            "low": None if self.low is None else finite(self.low),
-            "high": None if self.high is None else finite(self.high),
-            "limit": self.gate.limit, "op": self.gate.op, "n": self.n, "note": self.note,
-            "more_s": None if self.more_s is None else finite(self.more_s),
+            "figure": finite(self.figure), "unbounded": self.figure == inf, "low": finite(self.low),
+            "high": finite(self.high), "limit": self.gate.limit, "op": self.gate.op, "n": self.n, "note": self.note,
+            "more_s": finite(self.more_s),
         }  # fmt: skip
 
 
@@ -220,69 +211,64 @@ def verdict(gate: Gate, sample: Sample) -> Verdict:
     if gate.metric == "goodput" and sample.good is None:
         raise _no_objectives(gate)
     if not sample.n:
-        return Verdict(gate, sample.target, sample.step, Decision.NO_VERDICT, None, 0, note="no counted requests")
+        return _verdict(gate, sample, None, 0, "no counted requests")
     if gate.metric in LATENCIES:
         return _moment(gate, sample) if gate.q is None else _quantile(gate, sample, gate.q)
     if gate.unit == "%":
         return _share(gate, sample)
     throughput = sample.throughput
     rates = {"requests": throughput.requests_per_s, "tokens": throughput.output_tokens_per_s, "goodput": sample.goodput}
-    return _plain(gate, sample, rates[gate.metric] or 0.0, sample.n)
+    return _verdict(gate, sample, rates[gate.metric] or 0.0, sample.n)
 
 
 def _quantile(gate: Gate, sample: Sample, q: float) -> Verdict:
     """A quantile keeps the limit where the share of requests beyond it is small enough: that share has bounds."""
-    quantile = sample.quantile(gate.metric, q)
-    figure = None if not quantile.enough or isnan(quantile.value) else quantile.value
-    low, high = (None, None) if isnan(quantile.low) else (quantile.low, quantile.high)
-    verdict = Verdict(gate, sample.target, sample.step, Decision.NO_VERDICT, figure, quantile.n, low, high)
-    if not quantile.enough:
-        return replace(verdict, note=f"n={quantile.n}, needs {quantile.needs}")
+    row = sample.quantile(gate.metric, q)
+    if not row.enough or isnan(row.value):
+        return _verdict(gate, sample, None, row.n, f"n={row.n}, needs {row.needs}")
     if gate.metric == "itl":
-        return replace(_plain(gate, sample, quantile.value, quantile.n), note="of this run: gaps have no interval")
-    ordered, below = sample.ordered[gate.metric], gate.op.startswith("<")
-    beyond = ordered.beyond(gate.limit, inclusive=gate.op in ("<", ">="))
-    share = quantiles.share(beyond, ordered.sizes, ordered)
-    note = f"{sample.failed_in(gate.metric)} of {quantile.n} failed: no bound" if quantile.unbounded else ""
-    return _decided(replace(verdict, note=note), share, 1 - q, sample, small=below)
+        return _verdict(gate, sample, row.value, row.n, "of this run: gaps have no interval")
+    ordered = sample.ordered[gate.metric]
+    share = quantiles.share(ordered.beyond(gate.limit, inclusive=gate.op in ("<", ">=")), ordered.sizes, ordered)
+    note = f"{sample.failed_in(gate.metric)} of {row.n} failed: no bound" if row.unbounded else ""
+    interval = () if isnan(row.low) else (row.low, row.high)
+    return _decided(_verdict(gate, sample, row.value, row.n, note, *interval), share, 1 - q, sample.window_s)
 
 
 def _share(gate: Gate, sample: Sample) -> Verdict:
     e2e = sample.ordered["e2e"]
     part = e2e.failed if gate.metric == "errors" or sample.good_in is None else sample.good_in
     share = quantiles.share(part, sample.sizes, None if gate.metric == "errors" else e2e)
-    note = f"{int(part.sum())} of {sample.n}"
-    verdict = Verdict(
-        gate, sample.target, sample.step, Decision.NO_VERDICT, share.value, sample.n, share.low, share.high, note
-    )
-    return _decided(verdict, share, gate.limit, sample, small=gate.op.startswith("<"))
+    verdict = _verdict(gate, sample, share.value, sample.n, f"{part.sum()} of {sample.n}", share.low, share.high)
+    return _decided(verdict, share, gate.limit, sample.window_s)
 
 
-def _decided(verdict: Verdict, share: Share, limit: float, sample: Sample, *, small: bool) -> Verdict:
-    """PASS or FAIL where a one-sided 95 % bound of the share is on that side of the limit, `small`: the share should be
-    below it; else NO VERDICT and the seconds that would decide it."""
+def _decided(verdict: Verdict, share: Share, limit: float, seconds: float) -> Verdict:
+    """PASS or FAIL where a one-sided 95 % bound of the share is on that side of the limit; else NO VERDICT, and the
+    further seconds that should decide it."""
     if share.high < limit or share.low > limit:
-        decision = Decision.PASS if (share.high < limit) == small else Decision.FAIL
-        return replace(verdict, decision=decision)
-    more = share.more_s(limit, sample.window_s)
+        small = verdict.gate.op.startswith("<")
+        return replace(verdict, decision=Decision.PASS if (share.high < limit) == small else Decision.FAIL)
+    more = share.more_s(limit, seconds)
     further = f"{more:,.0f} s" if more < 120 else f"{more / 60:,.0f} minutes"
     remedy = f"{further} more of this load should decide it" if more < inf else "the figure is at the limit"
     note = f"n={share.n:,}, worth {share.effective:,.0f}: {remedy}"
-    return replace(verdict, note="; ".join(filter(None, (verdict.note, note))), more_s=more)
+    note = "; ".join(filter(None, (verdict.note, note)))
+    return replace(verdict, decision=Decision.NO_VERDICT, note=note, more_s=more)
 
 
 def _moment(gate: Gate, sample: Sample) -> Verdict:
     """Mean and max have no adjusted form: of the answered requests, and the note says how many failed."""
     values, failed = sample.values[gate.metric], sample.failed_in(gate.metric)
     if len(values) < 2:
-        note = f"n={len(values)}, needs 2"
-        return Verdict(gate, sample.target, sample.step, Decision.NO_VERDICT, None, len(values), note=note)
+        return _verdict(gate, sample, None, len(values), f"n={len(values)}, needs 2")
     figure = float(values[-1] if gate.statistic == "max" else values.mean())
     note = f"{failed} failed, not in the {gate.statistic}" if failed else ""
-    return _plain(gate, sample, figure, len(values), note)
+    return _verdict(gate, sample, figure, len(values), note)
 
 
-def _plain(gate: Gate, sample: Sample, figure: float, n: int, note: str = "") -> Verdict:
-    """Of this run as it was, without an interval."""
-    decision = Decision.PASS if gate.holds(figure) else Decision.FAIL
-    return Verdict(gate, sample.target, sample.step, decision, figure, n, note=note)
+def _verdict(gate: Gate, sample: Sample, figure: float | None, n: int, note: str = "", *interval: float) -> Verdict:
+    """Of this run as it was."""
+    decision = Decision.NO_VERDICT if figure is None else Decision.PASS if gate.holds(figure) else Decision.FAIL
+    low, high = interval or (None, None)
+    return Verdict(gate, sample.target, sample.step, decision, figure, n, low, high, note)

@@ -137,8 +137,8 @@ class Share:
         return max(0.0, seconds * ((spread / (limit - self.value)) ** 2 / self.effective - 1))
 
 
-def finite(value: float) -> float | None:
-    return float(value) if isfinite(value) else None
+def finite(value: float | None) -> float | None:
+    return float(value) if value is not None and isfinite(value) else None
 
 
 def batch_of(due: Counts, window: tuple[float, float]) -> Batch:

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import cast
+from math import inf
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -277,21 +278,15 @@ class Slice:
         return cast("tuple[Quantile, ...]", getattr(self, metric))[0]
 
 
-def bucket(values: pd.Series[float], name: str) -> pd.Series[float]:
-    """The number of each value's bucket; nan stays nan."""
-    edges = np.array(SLICES[name], np.float64)
-    numbers = pd.Series(np.searchsorted(edges, values.to_numpy(np.float64), side="right") - 1.0, index=values.index)
-    return numbers.where(values.notna())
+def bucket(values: pd.Series[float], name: str) -> pd.Series[Any]:
+    """The lower edge of each value's bucket; nan stays nan."""
+    return pd.cut(values, [*SLICES[name], inf], right=False, labels=list(SLICES[name]))
 
 
-def label(name: str, number: int) -> str:
+def label(name: str, low: int) -> str:
     """`3-4`, `2`, `1025+`."""
-    edges = SLICES[name]
-    low = edges[number]
-    if number + 1 == len(edges):
-        return f"{low:,}+"
-    high = edges[number + 1] - 1
-    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
+    high = next((edge - 1 for edge in SLICES[name] if edge > low), None)
+    return f"{low:,}+" if high is None else f"{low:,}" if low == high else f"{low:,}-{high:,}"
 
 
 def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
@@ -300,11 +295,11 @@ def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
     Output length is what was given, so a failed request has none: that table shows answered requests only.
     """
     rows = counted[counted["ok"]] if name == "output_count" else counted
-    return [_slice(part, name, int(number)) for number, part in rows.groupby(bucket(rows[name], name))]
+    return [_slice(part, name, int(low)) for low, part in rows.groupby(bucket(rows[name], name), observed=True)]
 
 
-def _slice(part: pd.DataFrame, name: str, number: int) -> Slice:
+def _slice(part: pd.DataFrame, name: str, low: int) -> Slice:
     due = part["due"]  # a bucket of requests in flight may hold a part of the window only: its batches are of that part
     ordered = _ordered(part, SLICED, (int(due.min()), int(due.max()) + 1))
     figures = {metric: tuple(quantiles.quantile(ordered[metric], q) for q in (0.5, 0.99)) for metric in SLICED}
-    return Slice(label(name, number), SLICES[name][number], len(part), int((~part["ok"]).sum()), **figures)
+    return Slice(label(name, low), low, len(part), int((~part["ok"]).sum()), **figures)

@@ -95,9 +95,7 @@ class Deadlines(Generic[Key]):
         else:
             ticks = [tick for tick in range(self._next, last + 1) if tick in self._ticks]
         self._next = max(self._next, last + 1)
-        keys: list[Key] = []
-        for tick in ticks:
-            keys.extend(self._ticks.pop(tick))
+        keys = [key for tick in ticks for key in self._ticks.pop(tick)]
         for key in keys:
             del self._at[key]
         return keys

@@ -13,9 +13,7 @@ from __future__ import annotations
 import logging
 import resource
 import ssl
-from collections.abc import Callable
 from dataclasses import astuple
-from typing import Any
 
 import gevent
 from gevent.queue import SimpleQueue
@@ -26,30 +24,25 @@ from traces.request import NS_PER_S
 from .. import clock as clocks
 from ..address import RequestHead, address, tls_context
 from ..clock import Clock
-from ..exchange import Call, Exchange, Outcome
+from ..exchange import Call, Diagnostics, Done, Exchange, Outcome
 from ..target import Target
-from ..wire import Wire
+from ..wire import Reader
 from . import loop
 from .connection import Connection, Flight
 from .deadlines import Deadlines
-from .diagnostics import Diagnostics
 
 log = logging.getLogger(__name__)
 
-Done = Callable[[Exchange], None]
 Headers = list[tuple[str, str]]
 
 
 class HttpClient:
-    """The `Client` of every endpoint that takes one HTTP request an exchange. Raises InputError when made.
+    """The `Client` of every endpoint that takes one HTTP request an exchange. Raises InputError when made."""
 
-    `wire`: a wire format instead of the target's own; `keep_text`: exchanges keep their answers' text.
-    """
-
-    def __init__(self, target: Target, clock: Clock, wire: Wire | None = None, *, keep_text: bool = False) -> None:
+    def __init__(self, target: Target, clock: Clock, *, keep_text: bool = False) -> None:
         raise_open_files()
         self.target, self.clock, self.keep_text = target, clock, keep_text
-        self.wire = wire or target.wire_format()
+        self.wire = target.wire_format()
         self.address = address(target.url)
         self.preferred = 0
         self.tls = self._context() if self.address.scheme == "https" else None
@@ -65,10 +58,6 @@ class HttpClient:
         self._courier = gevent.spawn(self._deliver)
         self._closed = False
 
-    @property
-    def origin(self) -> int:
-        return self.clock.origin
-
     # The `Client` protocol.
 
     def start(self, call: Call, done: Done) -> None:
@@ -80,7 +69,7 @@ class HttpClient:
             return self._stillborn(exchange, done, error)
         self.post(exchange, path, headers, body, reader, done)
 
-    def post(self, exchange: Exchange, path: str, headers: Headers, body: bytes, reader: Any, done: Done) -> None:
+    def post(self, exchange: Exchange, path: str, headers: Headers, body: bytes, reader: Reader, done: Done) -> None:
         """Sends one request whose body is ready; `reader` reads the answer. For clients of several exchanges a call."""
         if exchange.started is None:
             exchange.started = self.clock.now()
@@ -188,7 +177,7 @@ class HttpClient:
     def _stillborn(self, exchange: Exchange, done: Done, error: Exception) -> None:
         exchange.done = self.clock.now()
         self.loop.internal_faults += 1
-        self.over(Flight(exchange, b"", None, done), Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+        self.over(Flight(exchange, b"", Reader(), done), Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
     def _deliver(self) -> None:
         while True:

@@ -26,8 +26,8 @@ import gevent
 from traces.request import NS_PER_S
 
 from .. import clock
+from ..exchange import ClockStep, Diagnostics
 from ..linux import CANCEL_ON_SET, CLOCK_REALTIME, Timerfd, stamp_reads
-from .diagnostics import ClockStep, Diagnostics
 
 TICK_S = 0.05
 OFTEN_S = 0.001  # between polls where brackets must be narrow

@@ -66,17 +66,15 @@ class Transport:
     def connect(self) -> None:
         """Starts connecting to the next address that was not tried; fails when there is none."""
         addresses = self._route.address.sockaddrs
-        problem: OSError | None = None
-        while self._tried < len(addresses):
+        while True:
             self._address_number = (self._route.preferred + self._tried) % len(addresses)
             self._tried += 1
             try:
                 return self._open(*addresses[self._address_number])
             except OSError as error:
-                problem = error
                 self._release()
-        assert problem is not None
-        self._refused(problem)
+                if not self.addresses_left:
+                    return self._refused(error)
 
     @property
     def addresses_left(self) -> bool:
@@ -227,11 +225,10 @@ class Transport:
     def _guarded(self, callback: Callable[[], None]) -> None:
         try:
             callback()
-        except Exception as error:
-            self._fault(error)
         except BaseException as error:
             self._fault(error)
-            raise
+            if not isinstance(error, Exception):
+                raise
 
     # The subclass's.
 

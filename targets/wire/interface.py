@@ -1,7 +1,7 @@
 """What a wire format is: the request's body out, events in. Pure: no socket, no loop, no clock.
 
 Each format is a `Wire`. Facts in headers (request id, rate limits, retry-after) are read by
-`headers.note`, an error's answer by `lenient.complaint_in`, for every answer of any format.
+`lenient.note_headers`, an error's answer by `lenient.complaint_in`, for every answer of any format.
 Everything a server sends is hostile: bounded and never trusted to have the right type.
 """
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports import number_format
+from reports.render import findings
 from reports.analysis.quantiles import BATCHES, Ordered, Quantile, at, batch_of, needed, quantile, ranks, share
 
 SECONDS = 600.0
@@ -75,8 +75,8 @@ def test_failures_are_infinite_and_so_is_what_they_reach() -> None:
 def test_batches_that_rise_are_drifting() -> None:
     values = np.random.default_rng(5).lognormal(size=2000) * np.linspace(1, 3, 2000)
     drifting, steady = (quantile(window(v), 0.5) for v in (values, np.random.default_rng(5).permutation(values)))
-    assert drifting.drifting and not number_format.interval(drifting)
-    assert not steady.drifting and number_format.interval(steady)
+    assert drifting.drifting and not findings.interval(drifting)
+    assert not steady.drifting and findings.interval(steady)
 
 
 def test_a_constant_is_certain() -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from reports import number_format
 from reports.analysis import leaders, summary
 from reports.analysis.comparison import Comparison, GivenLengths, Interval, Ratio
 from reports.analysis.quantiles import Quantile
@@ -100,7 +99,8 @@ def test_gates_on_a_narrow_terminal_are_sentences(read_back: Run) -> None:
     out = io.StringIO()
     text.print_verdicts(judged, Console(file=out, width=60, force_terminal=True, color_system=None))
     assert out.getvalue().splitlines() == [
-        "no verdict h100@1x: ttft p99 < 800ms, h100 at 1x: 167 ms, n=514, worth 491: 29 s more of this load should decide it",
+        "no verdict h100@1x: ttft p99 < 800ms, h100 at 1x: 167 ms, "
+        "n=514, worth 491: 29 s more of this load should decide it",
         "no verdict h100@1x: e2e p99.9 < 9s, h100 at 1x: -, n=514, needs 2995",
     ]
 
@@ -191,7 +191,7 @@ def test_an_odd_target_stands_aside() -> None:
 def test_leads(summed: Summary) -> None:
     lines = [f"{phase}: {lead.step}: {lead}" for phase, leads in leaders.matrix(summed) for lead in leads]
     same("leads.txt", "\n".join([*lines, *findings.sentences(summed)]))
-    (flip,) = leaders.flips_of_leads(leaders.leads(summed, "e2e"))
+    (flip,) = leaders.flips(leaders.leads(summed, "e2e"))
     assert flip.winners == ("h100",)
 
 
@@ -218,4 +218,4 @@ def test_refusals_are_told_apart_from_failures(summed: Summary) -> None:
 )
 def test_failures(summed: Summary, failed: int, refused: int, said: str) -> None:
     outcomes = {"rate_limited": refused} if refused else {}
-    assert number_format.failures(replace(summed.results[0].counts, failed=failed, outcomes=outcomes)) == said
+    assert findings.failures(replace(summed.results[0].counts, failed=failed, outcomes=outcomes)) == said

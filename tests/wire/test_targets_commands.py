@@ -20,7 +20,7 @@ from targets import telemetry
 from targets.recording import facts, recording, replay
 from targets.wire import WIRES
 from tests.targets.scripted import Scripted, good
-from traces.synthesis.workload import synthesise
+from traces.workload import synthesise
 
 
 def phaseload(*words, **environment):
