@@ -251,8 +251,8 @@ def _decided(verdict: Verdict, share: Share, limit: float, seconds: float) -> Ve
         return replace(verdict, decision=Decision.PASS if (share.high < limit) == small else Decision.FAIL)
     more = share.more_s(limit, seconds)
     further = f"{more:,.0f} s" if more < 120 else f"{more / 60:,.0f} minutes"
-    remedy = f"{further} more of this load should decide it" if more < inf else "the figure is at the limit"
-    note = f"n={share.n:,}, worth {share.effective:,.0f}: {remedy}"
+    remedy = f"run about {further} more, or longer" if more < inf else "the limit is too near to tell"
+    note = f"worth {share.effective:,.0f}: {remedy}"
     note = "; ".join(filter(None, (verdict.note, note)))
     return replace(verdict, decision=Decision.NO_VERDICT, note=note, more_s=more)
 

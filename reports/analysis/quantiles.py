@@ -40,7 +40,7 @@ BEYOND = 5  # effective requests beyond a quantile, below which nothing is known
 TREND = 3.355  # Student's t(8), two-sided 1 %: the slope over the batches beyond which a window drifts
 T = 2.2622  # Student's t(BATCHES - 1): 95 % lie within +-T
 T_ONE_SIDED = 1.8331  # 95 % lie below
-POWER = 0.8416  # the normal quantile of 80 %: `more_s` of a gate decides it in so many cases
+POWER = 0.8416  # the normal quantile of 80 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +129,15 @@ class Share:
     effective: float
 
     def more_s(self, limit: float, seconds: float) -> float:
-        """Further seconds of the same load after which a share of `limit` is told from the one seen, in 80 % of cases:
-        the sample size of a one-sided test of a share. inf where they are equal."""
-        if self.value == limit or not self.n:
+        """Further seconds of the same load after which the share would be told from `limit`: the sample size of a
+        one-sided test with a power of 80 %, for the share nearest to the limit that the sample makes likely (one-sided
+        80 %). inf where even that is beyond the limit."""
+        low, high = _wilson(self.value, self.effective, POWER) if self.n else (0.0, 1.0)
+        likely = high if self.value < limit else low
+        if not self.n or (likely < limit) != (self.value < limit) or likely == limit:
             return inf
-        spread = T_ONE_SIDED * sqrt(limit * (1 - limit)) + POWER * sqrt(self.value * (1 - self.value))
-        return max(0.0, seconds * ((spread / (limit - self.value)) ** 2 / self.effective - 1))
+        spread = T_ONE_SIDED * sqrt(limit * (1 - limit)) + POWER * sqrt(likely * (1 - likely))
+        return max(0.0, seconds * ((spread / (limit - likely)) ** 2 / self.effective - 1))
 
 
 def finite(value: float | None) -> float | None:
@@ -248,7 +251,7 @@ def share(events: Counts, sizes: Counts, latencies: Ordered | None = None) -> Sh
     effective = [_effective(_standard_error(events - p * sizes, n), p, n)]
     if latencies and min(happened, n - happened) < BEYOND:
         effective += [_effective(_standard_error(latencies.excess(q), latencies.n), q, n) for q in (0.9, 0.99)]
-    return Share(p, *_wilson(p, min(effective)), n, min(effective))
+    return Share(p, *_wilson(p, min(effective), T_ONE_SIDED), n, min(effective))
 
 
 def _standard_error(d: Values, n: int) -> float:
@@ -269,10 +272,9 @@ def _drifts(levels: Values) -> bool:
     return abs(r) * sqrt((BATCHES - 2) / max(1e-12, 1 - r * r)) > TREND
 
 
-def _wilson(p: float, n: float) -> tuple[float, float]:
-    t2 = T_ONE_SIDED**2
-    centre, width = p + t2 / (2 * n), T_ONE_SIDED * sqrt(p * (1 - p) / n + t2 / (4 * n * n))
-    return max(0.0, (centre - width) / (1 + t2 / n)), min(1.0, (centre + width) / (1 + t2 / n))
+def _wilson(p: float, n: float, t: float) -> tuple[float, float]:
+    centre, width = p + t * t / (2 * n), t * sqrt(p * (1 - p) / n + t * t / (4 * n * n))
+    return max(0.0, (centre - width) / (1 + t * t / n)), min(1.0, (centre + width) / (1 + t * t / n))
 
 
 def _ranked(values: Values, rank: int) -> float:

@@ -125,12 +125,12 @@ def test_clustered_events_widen_a_shares_bounds() -> None:
 def test_the_time_that_an_undecided_share_asks_for_decides_it() -> None:
     rng, decided, asked = np.random.default_rng(8), 0, 0
     for _ in range(400):
-        first = share(rng.binomial(60, 0.008, BATCHES), np.full(BATCHES, 60))
-        if first.high < 0.01 or first.low > 0.01 or not first.value < 0.01:
-            continue
+        first = share(rng.binomial(60, 0.005, BATCHES), np.full(BATCHES, 60))
         more = first.more_s(0.01, SECONDS)
+        if first.high < 0.01 or first.low > 0.01 or more == inf:
+            continue
         size = round(60 * (1 + more / SECONDS))
-        again = share(rng.binomial(size, first.value, BATCHES), np.full(BATCHES, size))
-        asked, decided = asked + 1, decided + (again.high < 0.01)
+        again = share(rng.binomial(size, 0.005, BATCHES), np.full(BATCHES, size))
+        asked, decided = asked + 1, decided + (again.high < 0.01 or again.low > 0.01)
     assert asked > 50
-    assert decided / asked > 0.75
+    assert decided / asked > 0.8
