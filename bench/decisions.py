@@ -117,8 +117,8 @@ def table(cell: Cell, windows: list[Window], q: float, seconds: float) -> bool:
     right = {beside: np.mean([verdict not in ("none", wrong[beside]) for verdict in verdicts[beside]])
              for beside in BESIDE}  # fmt: skip
     print(
-        f"{cell.endpoint:12}{cell.use:4.0%} {cell.arrivals:8}{seconds:4} s  p{q * 100:<4g}{len(printed) / len(windows):7.0%}"
-        f"{covered if printed else float('nan'):9.0%}{before:13.0%}{worth:8.0%}   "
+        f"{cell.endpoint:12}{cell.use:4.0%} {cell.arrivals:8}{seconds:4} s  p{q * 100:<4g}"
+        f"{len(printed) / len(windows):7.0%}{covered if printed else float('nan'):9.0%}{before:13.0%}{worth:8.0%}   "
         + "  ".join(f"{right[beside]:4.0%} ({false[beside]:.0%})" for beside in BESIDE),
         flush=True,
     )
@@ -142,8 +142,8 @@ def main() -> bool:
     print(
         f"{options.seeds} seeds a cell from {FIRST_SEED}; gates: right verdicts (false ones) at "
         f"{', '.join(f'{beside:g}' for beside in BESIDE)} of the truth\n"
-        f"{'endpoint':12}{'use':>4} {'arrivals':8}{'window':>6}  {'TTFT':<5}{'printed':>7}{'hold':>9}{'independent':>13}"
-        f"{'worth':>8}   gates"
+        f"{'endpoint':12}{'use':>4} {'arrivals':8}{'window':>6}  {'TTFT':<5}{'printed':>7}{'hold':>9}"
+        f"{'independent':>13}{'worth':>8}   gates"
     )
     missed = False
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
