@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from traces.prompts import Prompts
-from traces.synthesis.workload import synthesise
 from traces.words import counter
+from traces.workload import synthesise
 
 
 def main(paths: list[str]) -> None:

@@ -12,12 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from textwrap import wrap
 
+from traces.distributions import Lengths, Process
+from traces.fitting import fit
 from traces.reading import open_trace
-from traces.synthesis.arrivals import Process
-from traces.synthesis.fit import fit
-from traces.synthesis.lengths import Lengths
-from traces.synthesis.workload import FOLDER, Workload
 from traces.typed_json import to_plain
+from traces.workload import FOLDER, Workload
 
 AZURE = "Azure LLM inference traces 2023 (Azure/AzurePublicDataset, CC-BY-4.0)"
 FITTED = {

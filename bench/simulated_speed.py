@@ -16,7 +16,7 @@ from targets.simulated.build import build
 from targets.simulated.virtual import simulate
 from traces.reading import open_trace
 from traces.request import Request
-from traces.synthesis.workload import synthesise
+from traces.workload import synthesise
 
 PUBLIC = Path(os.environ.get("PHASELOAD_TRACES", "")) / "AzureLLMInferenceTrace_conv.csv"
 HOUR_S, MILLION_S, SWEEP_S, GROWTH_MB = 0.5, 30.0, 20.0, 50.0

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from traces import words
-from traces.corpus import Corpus
 from traces.prompts import Prompts
 from traces.reading import open_trace
 from traces.request import Request
-from traces.synthesis.workload import synthesise
+from traces.words import Corpus
+from traces.workload import synthesise
 
 ROWS = 16_800_000
 WEEK = 7 * 86400.0

@@ -13,14 +13,15 @@ Each name is imported when it is first used: `import loadgen` costs next to noth
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from traces.importing import lazy
 
 if TYPE_CHECKING:
     from .bakeoffs import bakeoff
     from .capacities import CapacityResult, capacity
     from .certificate import Certificate, certify
-    from .load import Load
+    from .options import Load
     from .plan import Plan
     from .processes import Workers
     from .replays import replay
@@ -34,28 +35,18 @@ __all__ = [
 ]  # fmt: skip
 
 # The modules have other names than the functions: a submodule would hide a function of its name.
-_HOMES = {
-    "CapacityResult": "capacities",
-    "Certificate": "certificate",
-    "Load": "load",
-    "Plan": "plan",
-    "TraceUser": "run.locust_user",
-    "Workers": "processes",
-    "bakeoff": "bakeoffs",
-    "capacity": "capacities",
-    "certify": "certificate",
-    "replay": "replays",
-    "simulate": "simulations",
-    "sweep": "sweeps",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "bakeoffs": "bakeoff",
+        "capacities": "CapacityResult capacity",
+        "certificate": "Certificate certify",
+        "options": "Load",
+        "plan": "Plan",
+        "processes": "Workers",
+        "replays": "replay",
+        "run.locust_user": "TraceUser",
+        "simulations": "simulate",
+        "sweeps": "sweep",
+    },
+)

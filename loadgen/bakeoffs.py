@@ -1,26 +1,36 @@
-"""Bake-offs: the same requests to several targets, step by step; and the demonstration on simulated endpoints."""
+"""Bake-offs: the same requests to several targets, step by step; and the demonstration on simulated endpoints.
+
+Embedded endpoints are fresh interpreters of their own, and never outlive this process. They must not be forked:
+Locust's monkey-patch would be inherited. The kernel sends each one a signal when its parent dies (PR_SET_PDEATHSIG), so
+it ends with the run however that ends, kill -9 included; and each is a session of its own, so that Ctrl-C ends the run
+and not the servers that it is measuring.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
+from subprocess import DEVNULL, STDOUT, Popen
 from typing import TYPE_CHECKING, Any, Unpack
 
 from reports.store.run_json import EmbeddedFacts
-from targets.simulated.sizing import pool
+from targets.linux import die_with_parent
+from targets.simulated.analysis import pool
+from targets.simulated.build import build
+from targets.simulated.profiles import load as load_profile
 from targets.target import Target
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
-from . import endpoints, preflight, replays
 from . import plan as plans
-from .endpoints import Embedded
-from .load import Load
-from .options import RunKeywords, RunOptions
-from .plan import Plan, Step
+from . import preflight, replays
+from .options import Load, RunKeywords, RunOptions
 from .processes import Workers
 
 if TYPE_CHECKING:
@@ -35,6 +45,24 @@ MODEL = "llama2-7b"
 CONTEXT = 4096
 USE = 0.6  # of each pool at the base rate
 SAMPLED = 2000  # requests from which the pools' sizes are computed
+
+START_S = 30.0  # that an endpoint may take to accept connections
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A simulated endpoint of a bake-off. `profile` and `settings` as `phaseload serve` takes them."""
+
+    name: str
+    profile: str
+    endpoint_type: str = "chat"
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def facts(self, model: str) -> EmbeddedFacts:
+        profile = load_profile(self.profile)
+        pool = self.settings.get("pool", "1")
+        return EmbeddedFacts(f"simulated: {profile.description}; {model}; pool {pool}", profile.standing)
+
 
 # The three ways of serving that the paper compares (docs/design.md).
 THREE = (
@@ -65,16 +93,8 @@ class Ladder:
         factors = self.factors if self.factors is not None else (1.0,)
         if not factors or any(not 0 < factor < inf for factor in factors):
             raise InputError(f"expected positive factors such as 1,2,4, got {list(factors)}", where="--steps")
-        if len(set(factors)) < len(factors):
+        if len({f"{factor:g}" for factor in factors}) < len(factors):  # as the steps' names have them
             raise InputError(f"a factor comes twice in {list(factors)}", where="--steps")
-
-
-@dataclass(frozen=True)
-class LoadStep:
-    """A load step: its name in the report and its load."""
-
-    name: str
-    load: Load
 
 
 def bakeoff(
@@ -111,22 +131,11 @@ def bakeoff(
 
 
 def prepare(
-    trace: Trace | str,
-    targets: Sequence[Target],
-    load: Load,
-    ladder: Ladder,
-    options: RunOptions,
-    workers: int,
+    trace: Trace | str, targets: Sequence[Target], load: Load, ladder: Ladder, options: RunOptions, workers: int
 ) -> Path:
-    """Plans a bake-off of the user's targets, looks at them, and saves the plan in the run's folder: returned."""
-    preflight.check_options(options, [target.endpoint_type for target in targets])
-    targets = preflight.settled(targets, options.wait_ready)
+    """Plans a bake-off of the user's targets: see `replays.prepare_run`."""
     loads = steps_of(load, ladder.factors or (1.0,), ladder.step_s)
-    plan, traces = planned(trace, loads, targets, options, order=ladder.order or "sequential")
-    preflight.check(plan, workers, targets, options.wait_ready, options.probe)
-    folder = replays.new_folder(plan.name, options.out)
-    plans.save(plan, traces, folder)
-    return folder
+    return replays.prepare_run("bakeoff", trace, loads, targets, options, workers, order=ladder.order or "sequential")
 
 
 def prepare_demonstration(
@@ -142,13 +151,13 @@ def prepare_demonstration(
     """Starts the simulated endpoints and plans a bake-off of them. They end with this process, or with `servers`."""
     preflight.check_options(options, [endpoint.endpoint_type for endpoint in THREE])
     loads = steps_of(load, ladder.factors or DEMO_FACTORS, ladder.step_s or DEMO_STEP_S)
-    field = sized(THREE, trace, load)
+    endpoints = sized(THREE, trace, load)
     folder = replays.new_folder("bakeoff", options.out)
-    targets = endpoints.start(field, model, folder / "endpoints", servers)
-    about = {endpoint.name: endpoint.facts(model) for endpoint in field}
-    plan, traces = planned(
-        trace, loads, targets, options, order=ladder.order or "parallel", embedded=about, closing=DEMONSTRATION
-    )
+    plan, traces = replays.planned(
+        "bakeoff", trace, loads, start(endpoints, model, folder / "endpoints", servers), options,
+        order=ladder.order or "parallel", closing=DEMONSTRATION,
+        embedded={endpoint.name: endpoint.facts(model) for endpoint in endpoints},
+    )  # fmt: skip
     preflight.check(plan, workers)
     plans.save(plan, traces, folder)
     return folder
@@ -160,12 +169,12 @@ def demonstration_load(given: Mapping[str, Any], *, own_trace: bool) -> Load:
     return replace(base, **given)
 
 
-def steps_of(load: Load, factors: Sequence[float], step_s: float | None) -> list[LoadStep]:
-    """The base load and its multiples; `step_s`: the window of all but the base."""
-    return [
-        LoadStep("base" if factor == 1 else f"{factor:g}x", load if factor == 1 else _faster(load, factor, step_s))
+def steps_of(load: Load, factors: Sequence[float], step_s: float | None) -> dict[str, Load]:
+    """The base load and its multiples, by name; `step_s`: the window of all but the base."""
+    return {
+        "base" if factor == 1 else f"{factor:g}x": load if factor == 1 else _faster(load, factor, step_s)
         for factor in factors
-    ]
+    }
 
 
 def _faster(load: Load, factor: float, step_s: float | None) -> Load:
@@ -177,45 +186,49 @@ def _faster(load: Load, factor: float, step_s: float | None) -> Load:
     return replace(faster, speedup=load.speedup * factor)
 
 
-def planned(
-    trace: Trace | str,
-    loads: Sequence[LoadStep],
-    targets: Sequence[Target],
-    options: RunOptions,
-    *,
-    order: str,
-    closing: str = "",
-    embedded: Mapping[str, EmbeddedFacts] | None = None,
-) -> tuple[Plan, dict[str, Trace]]:
-    """The plan of a bake-off and its requests by file. `order`: a step has all targets ("parallel"), or each target has
-    a step of its own ("sequential")."""
-    steps: list[Step] = []
-    traces: dict[str, Trace] = {}
-    for number, step in enumerate(loads):
-        file = plans.step_file(number)
-        traces[file] = step.load.requests(trace)
-        groups = [targets] if order == "parallel" else [[target] for target in targets]
-        steps += [plans.step_of(file, step.name, step.load, group, traces[file]) for group in groups]
-    first = traces[plans.step_file(0)]
-    seed = loads[0].load.seed
-    plan = replays.plan_of("bakeoff", steps, first, seed, options, order=order, closing=closing, embedded=embedded)
-    return plan, traces
-
-
 def sized(endpoints: Sequence[Embedded], trace: Trace | str, load: Load, model: str = MODEL) -> list[Embedded]:
     """The endpoints with pools that the load uses to about USE."""
     requests = load.requests(trace)
-    rate = load.request_rate
-    if rate is None:
-        rate = len(requests) * NS_PER_S / max(requests.span, NS_PER_S)
+    rate = load.request_rate or len(requests) * NS_PER_S / max(requests.span, NS_PER_S)
     sample = list(requests[:SAMPLED])
-    return [
-        replace(
-            endpoint,
-            settings={
-                **endpoint.settings,
-                "pool": pool(endpoint.profile, sample, rate, use=USE, model=model, settings=endpoint.settings),
-            },
+
+    def size(endpoint: Embedded) -> str:
+        return pool(endpoint.profile, sample, rate, use=USE, model=model, settings=endpoint.settings)
+
+    return [replace(each, settings={**each.settings, "pool": size(each)}) for each in endpoints]
+
+
+def start(endpoints: Sequence[Embedded], model: str, folder: Path, servers: ExitStack | None = None) -> list[Target]:
+    """Starts all of them side by side; their logs go into `folder`. They end with this process, or with `servers`.
+    Raises InputError where one doesn't come up."""
+    folder.mkdir(parents=True, exist_ok=True)
+    started = [(each, log := folder / f"{each.name}.log", _spawn(each, model, log)) for each in endpoints]
+    if servers is not None:
+        for _, _, process in started:
+            servers.callback(process.wait)
+            servers.callback(process.terminate)
+    return [_ready(endpoint, process, log, model) for endpoint, log, process in started]
+
+
+def _spawn(endpoint: Embedded, model: str, path: Path) -> Popen[bytes]:
+    settings = [f"--set={key}={value}" for key, value in endpoint.settings.items()]
+    command = [sys.executable, "-P", "-m", "targets.simulated", endpoint.profile, "--model", model, *settings]
+    with path.open("wb") as log:
+        return Popen(
+            command, stdin=DEVNULL, stdout=log, stderr=STDOUT, start_new_session=True, preexec_fn=die_with_parent
         )
-        for endpoint in endpoints
-    ]
+
+
+def _ready(endpoint: Embedded, process: Popen[bytes], log: Path, model: str) -> Target:
+    limit = time.monotonic() + START_S
+    while time.monotonic() < limit:
+        for line in log.read_text(errors="replace").splitlines():
+            if line.startswith("{") and line.endswith("}"):
+                url, kind = str(json.loads(line)["url"]), endpoint.endpoint_type
+                built = build(endpoint.profile, model=model, settings=endpoint.settings)
+                return Target(endpoint.name, url, model, kind, price_per_hour=built.price, watts=built.watts)
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    last_line = (log.read_text(errors="replace").strip().splitlines() or ["its log is empty"])[-1]
+    raise InputError(f"the embedded endpoint didn't start: {last_line}", where=endpoint.name)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from io import StringIO
 from math import sqrt
 from pathlib import Path
 from typing import Unpack
+
+from rich.console import Console
 
 from reports.analysis.gates import parse
 from reports.analysis.quantiles import needed
@@ -15,36 +18,12 @@ from traces.errors import InputError, RunFailed
 from traces.trace import Trace
 
 from . import preflight
-from .load import Load
-from .options import RunKeywords, RunOptions
+from .options import Load, RunKeywords, RunOptions
 from .processes import LocustProcess, Workers
-from .replays import new_folder, prepare, run_report
+from .replays import conclude, new_folder, prepare
 
 STEP = Load(duration=30.0, warmup=5.0)
 MARGIN = 1.2  # requests beyond what a quantile needs: arrivals are random
-
-
-@dataclass(frozen=True, slots=True)
-class Bracket:
-    """`holds`: the highest rate seen to hold (0: none); `fails`: the lowest above it seen to fail (None: none was).
-    Requests a second."""
-
-    holds: float
-    fails: float | None
-
-
-@dataclass(frozen=True)
-class Range:
-    """Where the search goes: from `lowest`, never above `highest` (requests/s), until the answer is within `precision`
-    (0.1: 10 %). Raises InputError."""
-
-    lowest: float = 1.0
-    highest: float = 1000.0
-    precision: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.lowest <= self.highest or not self.precision > 0:
-            raise InputError("expected 0 < --from <= --to, and a --precision above 0", where="capacity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +37,12 @@ class CapacityStep:
 
 @dataclass(frozen=True, slots=True)
 class CapacityResult:
-    """The answer, and the steps that led to it in the order in which they ran."""
+    """`rate`: the highest seen to hold (0: none); `fails`: the lowest above it seen to fail (None: none was); both in
+    requests a second. `steps`: what led to it, in the order in which they ran."""
 
-    bracket: Bracket
+    rate: float
+    fails: float | None
     steps: tuple[CapacityStep, ...]
-
-    @property
-    def rate(self) -> float:
-        """The highest rate seen to hold, requests a second; 0 where none was."""
-        return self.bracket.holds
 
 
 def capacity(
@@ -74,9 +50,9 @@ def capacity(
     target: Target,
     load: Load = STEP,
     *,
-    lowest: float = Range.lowest,
-    highest: float = Range.highest,
-    precision: float = Range.precision,
+    lowest: float = 1.0,
+    highest: float = 1000.0,
+    precision: float = 0.1,
     workers: Workers | None = None,
     on_step: Callable[[CapacityStep], None] | None = None,
     **options: Unpack[RunKeywords],
@@ -91,15 +67,16 @@ def capacity(
 
     Raises InputError before anything is sent, RunFailed for a step without a verdict.
     """
-    kept, within = RunOptions(**options), Range(lowest, highest, precision)
-    return find(trace, target, load, within, kept, workers or Workers(), on_step)
+    kept = RunOptions(**options)
+    return find(trace, target, load, (lowest, highest), precision, kept, workers or Workers(), on_step)
 
 
 def find(
     trace: Trace | str,
     target: Target,
     load: Load,
-    within: Range,
+    rates: tuple[float, float],
+    precision: float,
     options: RunOptions,
     workers: Workers,
     on_step: Callable[[CapacityStep], None] | None = None,
@@ -107,12 +84,15 @@ def find(
     *,
     shown: bool = False,
 ) -> CapacityResult:
-    """`capacity`, with options for Locust itself; `shown`: its warnings and live lines go to stderr."""
+    """`capacity` between two rates, with options for Locust itself; `shown`: its warnings and live lines go to
+    stderr."""
+    if not 0 < rates[0] <= rates[1] or not precision > 0:
+        raise InputError("expected 0 < --from <= --to, and a --precision above 0", where="capacity")
     if not " ".join(options.slo):
         raise InputError("is missing", where="--slo", remedy='for example --slo "ttft p99 < 800ms"')
     if not trace:
         raise InputError("is missing", where="TRACE", remedy="a file, or a bundled workload such as azure-conv")
-    preflight.check_gates(options)
+    preflight.check_options(options, [target.endpoint_type])
     folder = new_folder("capacity", options.out)
     quantiles = [q for gate in options.slo if (q := parse(gate).q) is not None]
     requests = max(map(needed, quantiles), default=1)
@@ -121,22 +101,27 @@ def find(
 
         def holds(rate: float) -> bool:
             paced = replace(load, request_rate=rate, duration=seconds(rate, load.duration or 30.0, requests))
-            run = prepare(trace, target, paced, replace(options, out=folder / f"{rate:.3g}"), workers.count)
+            kept = replace(options, out=folder / f"{rate:.3g}")
+            run = prepare(trace, target, paced, kept, workers.count)
             locust.record(run)
-            code, report = run_report(run)
+            report = StringIO()
+            code = conclude(run, Console(file=report, soft_wrap=True))
             if code not in (0, 1):
-                raise RunFailed(f"no verdict at {rate:.3g} requests/s: see {run}", code=code, report=report)
+                raise RunFailed(f"no verdict at {rate:.3g} requests/s: see {run}", code=code, report=report.getvalue())
             steps.append(CapacityStep(rate, code == 0, run))
             if on_step is not None:
                 on_step(steps[-1])
             return code == 0
 
-        bracket = search(holds, within.lowest, within.highest, within.precision)
-    return CapacityResult(bracket, tuple(steps))
+        rate, fails = search(holds, *rates, precision)
+    return CapacityResult(rate, fails, tuple(steps))
 
 
-def search(holds: Callable[[float], bool], first: float, highest: float, precision: float = 0.1) -> Bracket:
-    """Doubles the rate from `first` until the gates fail, then halves the interval, in the logarithm.
+def search(
+    holds: Callable[[float], bool], first: float, highest: float, precision: float = 0.1
+) -> tuple[float, float | None]:
+    """Doubles the rate from `first` until the gates fail, then halves the interval, in the logarithm. Gives `rate` and
+    `fails` of the result.
 
     Ends when the two rates are within `precision` (0.1: 10 %) of each other, or at `highest`. A first rate that fails
     is halved until one holds, five times at most.
@@ -156,7 +141,7 @@ def search(holds: Callable[[float], bool], first: float, highest: float, precisi
     while good and bad is not None and bad > good * (1 + precision):
         middle = sqrt(good * bad)
         good, bad = (middle, bad) if holds(middle) else (good, middle)
-    return Bracket(good, bad)
+    return good, bad
 
 
 def seconds(rate: float, duration: float, requests: int) -> float:

@@ -1,7 +1,7 @@
 """The certificate: how much load one process of this machine measures truly, and whether a run went beyond that.
 
-`certify` measures it, against a server whose emission instants are known (`loadgen.selftest`); later runs cite it. One
-JSON file in the user's state folder ($XDG_STATE_HOME or ~/.local/state, phaseload/certificate.json): a `Certificate`.
+`certify` measures it, against a server whose emission instants are known (`loadgen.selftest`); later runs cite it. It
+is one JSON file in the user's state folder ($XDG_STATE_HOME or ~/.local/state, phaseload/certificate.json).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from reports.store.run_json import MachineFacts
-from targets.client.diagnostics import Certified, Diagnostics, SafeLoad
+from targets.exchange import Certified, Diagnostics, SafeLoad
 from traces.errors import InputError
 from traces.typed_json import from_json, to_json
 
@@ -77,7 +77,7 @@ def certify(*, quick: bool = False, on_step: Callable[[str], None] | None = None
     """Measures the client on this machine, in about a minute (`quick`: 15 s), and saves the certificate if some load
     is safe and the machine was idle enough for the first step. `on_step` gets each load, in words, before it is
     measured. Raises RunFailed."""
-    steps = tuple(measured(QUICK if quick else STEPS, on_step or (lambda _: None)))
+    steps = tuple(_measured(QUICK if quick else STEPS, on_step or (lambda _: None)))
     safe = () if steps[0].verdict == BUSY else allowed(steps)
     certificate = Certificate(datetime.now(UTC).isoformat(timespec="seconds"), machine(), steps, safe)
     if safe:
@@ -85,39 +85,31 @@ def certify(*, quick: bool = False, on_step: Callable[[str], None] | None = None
     return certificate
 
 
-def measured(loads: Sequence[ClientLoad], on_step: Callable[[str], None]) -> Iterator[CertifiedStep]:
+def _measured(loads: Sequence[ClientLoad], on_step: Callable[[str], None]) -> Iterator[CertifiedStep]:
     """Each load with its figures and verdict, until two in a row aren't safe: more will not be better. A busy machine
     ends nothing for a while: it may be idle again."""
     unsafe, began = 0, time.monotonic()
     for load in loads:
         if time.monotonic() - began > PATIENCE_S:
             return
-        words = f"{load.streams:,} streams x {load.rate:g}/s"
-        on_step(words)
-        step = _measured(load)
-        if step.verdict != SAFE:
-            on_step(f"{words}, once more")
-            step = _measured(load)
-        yield step
-        unsafe = 0 if step.verdict in (SAFE, BUSY) else unsafe + 1
+        planned = load.streams * load.rate
+        for again in ("", ", once more"):
+            on_step(f"{load.streams:,} streams x {load.rate:g}/s{again}")
+            figures = selftest.measure(load)
+            if (outcome := verdict(figures, planned)) == SAFE:
+                break
+        yield CertifiedStep(**vars(figures), streams=load.streams, asked=planned, verdict=outcome)
+        unsafe = 0 if outcome in (SAFE, BUSY) else unsafe + 1
         if unsafe == 2:
             return
-
-
-def _measured(load: ClientLoad) -> CertifiedStep:
-    figures, planned = selftest.measure(load), load.streams * load.rate
-    return CertifiedStep(**vars(figures), streams=load.streams, asked=planned, verdict=verdict(figures, planned))
-
-
-def is_safe(figures: Figures) -> bool:
-    return not figures.failed and figures.ttft[1] <= TTFT_S and figures.tpot[1] <= TPOT_S and figures.shared <= SHARED
 
 
 def verdict(figures: Figures, planned: float) -> str:
     """SAFE, or why not: the client's core was full (LIMIT), the server could give no more of the `planned` chunks/s, or
     others had the machine: a client that had time left and was late all the same didn't have its core when it needed
     it."""
-    if is_safe(figures):
+    exact = figures.ttft[1] <= TTFT_S and figures.tpot[1] <= TPOT_S and figures.shared <= SHARED
+    if exact and not figures.failed:
         return SAFE
     if figures.core >= FULL:
         return LIMIT
@@ -146,13 +138,8 @@ def machine() -> Machine:
 
 def machine_facts() -> MachineFacts:
     """What run.json holds of it."""
-    return MachineFacts(
-        host=platform.node(),
-        system=f"{platform.system()} {platform.release()}",
-        cpu=cpu(),
-        cores=os.cpu_count(),
-        usable_cores=len(os.sched_getaffinity(0)),
-    )
+    system, usable_cores = f"{platform.system()} {platform.release()}", len(os.sched_getaffinity(0))
+    return MachineFacts(platform.node(), system, cpu(), os.cpu_count(), usable_cores)
 
 
 def versions() -> dict[str, str]:

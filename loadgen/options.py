@@ -1,25 +1,143 @@
-"""What a user may ask for beside the load; each field is an option of that name, with its default.
+"""What a user may ask for: the load, the target, the run. Each field is an option of that name, with its default.
 
-`cli.options.taking` makes a command take all of them at once. `--help` reads them, so `Target` and what
-it needs are imported when a target is made.
+`cli.options.taking` makes a command take all of them at once. `--help` reads them: what is heavy is imported when a
+trace is opened or a target made.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from targets.rules import FieldError, Limits
-from traces.errors import InputError
+from traces.errors import InputError, check_factor
+from traces.request import NS_PER_S
 
 from .secrets import sheltered
 
 if TYPE_CHECKING:
     from targets.target import Target
+    from traces.trace import Trace
+
+LONGEST = 10_000_000  # tokens of a prompt; more is a slip of the keyboard
+MOST = 50_000_000  # requests of a step, too
+FASTEST = 1_000_000.0  # requests/s
+
+
+@dataclass(frozen=True)
+class Load:
+    """How a trace is paced and cut: durations in seconds, rates in requests a second. Raises InputError."""
+
+    speedup: float = 1.0
+    request_rate: float | None = None
+    burstiness: float = 1.0
+    concurrency: int | None = None
+    duration: float | None = None
+    warmup: float = 0.0
+    drain_timeout: float = 60.0
+    request_count: int | None = None
+    max_context: int | None = None
+    open_loop: bool = False
+    retries: int = 0
+    leave: float = 0.0
+    skip_bad_rows: bool = False
+    keep_ticks: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for option, value in (("--duration", self.duration), ("--drain-timeout", self.drain_timeout)):
+            if value is not None and not 0 < value < inf:
+                raise InputError(f"must be positive and finite, not {value:g} s", where=option)
+        if not 0 <= self.warmup < inf:
+            raise InputError(f"must not be negative, and finite, but is {self.warmup:g} s", where="--warmup")
+        check_factor(self.speedup, "--speedup")
+        if self.request_rate is not None and FASTEST < self.request_rate < inf:
+            message = f"at most {FASTEST:,.0f} requests/s, not {self.request_rate:g}"
+            raise InputError(message, where="--request-rate", remedy="inf sends all at once")
+        for option, count, least in (
+            ("--concurrency", self.concurrency, 1),
+            ("--request-count", self.request_count, 1),
+            ("--max-context", self.max_context, 2),
+            ("--retries", self.retries, 0),
+            ("--seed", self.seed, 0),
+        ):
+            if count is not None and count < least:
+                raise InputError(f"must be at least {least}, not {count}", where=option)
+        if self.concurrency is not None and self.request_rate is not None:
+            raise InputError("can't be combined with --request-rate", where="--concurrency", remedy="give one of them")
+        if not 0 <= self.leave <= 1:
+            raise InputError(f"must be a share from 0 to 1, not {self.leave:g}", where="--leave")
+
+    @property
+    def seconds(self) -> float | None:
+        """Warm-up and window together."""
+        return None if self.duration is None else self.warmup + self.duration
+
+    def describe(self) -> str:
+        """The load in a few words, for reports."""
+        if self.concurrency is not None:
+            return f"{self.concurrency} in flight"
+        if self.request_rate is not None:
+            return f"{self.request_rate:g} requests/s"
+        return "trace" if self.speedup == 1 else f"trace x {self.speedup:g}"
+
+    def requests(self, trace: Trace | str) -> Trace:
+        """The requests of one load step with their final due instants, in nanoseconds from its start; of a trace or of
+        the one of that name (see `traces.open_trace`). Raises InputError."""
+        from traces import transforms
+
+        paced = self._opened(trace) if isinstance(trace, str) else trace
+        name = trace if isinstance(trace, str) else trace.source or trace.name
+        if not len(paced):
+            raise InputError("the trace is empty", where=name)
+        if self.speedup != 1:
+            paced = transforms.speedup(paced, self.speedup)
+        if self.request_rate is not None:
+            paced = transforms.pace(paced, self.request_rate, burstiness=self.burstiness, seed=self.seed)
+        if self.seconds is not None and self.concurrency is None:
+            paced = transforms.clip(paced, 0, self.seconds)
+        if self.request_count is not None:
+            paced = transforms.limit(paced, self.request_count)
+        if self.max_context is not None:
+            paced = transforms.cap_context(paced, self.max_context)
+        if not len(paced):
+            raise InputError("no request is left to send", where=name, remedy="a longer --duration?")
+        self._check(paced, name)
+        return paced
+
+    def _opened(self, name: str) -> Trace:
+        """As much of the trace as its own instants bring into the run."""
+        from traces.reading import open_trace
+
+        if not name:
+            raise InputError("is missing", where="TRACE", remedy="a file, or a bundled workload such as azure-conv")
+        timed = self.request_rate is None and self.concurrency is None
+        until = self.seconds * self.speedup if timed and self.seconds is not None else None
+        rows = {"skip_bad_rows": self.skip_bad_rows, "keep_ticks": self.keep_ticks}
+        return open_trace(name, until=until, seed=self.seed, **rows)
+
+    def _check(self, trace: Trace, name: str) -> None:
+        """Refuses what would stall, or send without counting anything."""
+        if len(trace) > MOST:
+            raise InputError(f"{len(trace):,} requests", where=name, remedy=f"at most {MOST:,}: give --duration")
+        lengths = trace.column("prompt_tokens")
+        if (longest := int(lengths.max())) > LONGEST:
+            index = trace.column("index")[lengths.argmax()]
+            message = f"request {index} has a prompt of {longest:,} tokens"
+            raise InputError(message, where=name, remedy="--max-context cuts it")
+        # The instants are known of requests that wait for no other one.
+        waits = self.concurrency is not None or (trace.has("session") and not self.open_loop)
+        end = int(trace.column("due")[-1])
+        if not waits and end < self.warmup * NS_PER_S:
+            message = f"the trace ends at {end / NS_PER_S:g} s, before the warm-up does ({self.warmup:g} s)"
+            raise InputError(message, where="--warmup")
 
 
 @contextmanager
@@ -53,10 +171,7 @@ class TargetOptions:
 
     def __post_init__(self) -> None:
         with _at_option():
-            self._limits()
-
-    def _limits(self) -> Limits:
-        return Limits(self.connect_timeout, self.first_token_timeout, self.silence_timeout, self.request_timeout)
+            Limits(self.connect_timeout, self.first_token_timeout, self.silence_timeout, self.request_timeout)
 
     def target(self, url: str | None, name: str = "") -> Target:
         """The target at this URL. Raises InputError with the option."""
@@ -64,18 +179,16 @@ class TargetOptions:
 
         if not url:
             raise InputError("is missing", where="--url", remedy="for example --url http://127.0.0.1:8000")
-        headers, extra_body = tuple(map(_header, self.header)), _body(self.extra_body)
+        flat = {**vars(self), "headers": tuple(map(_header, self.header)), "extra_body": _body(self.extra_body)}
+        del flat["header"]
         with _at_option():
-            return Target(
-                name, url, self.model, self.endpoint_type, self.api_key_env, self.api_key_file, headers,
-                extra_body, self.ignore_eos, self.insecure, self.ca_file, self._limits(),
-            )  # fmt: skip
+            return Target.from_json({"name": name, "url": url, **flat})
 
     def targets(self, named: Sequence[str], file: Path | None) -> list[Target]:
         """The targets of --target NAME=URL and of --targets FILE. Raises InputError."""
-        from targets.targets_toml import load
+        from targets.targets_toml import load_targets
 
-        targets = load(file) if file is not None else []
+        targets = load_targets(file) if file is not None else []
         for text in named:
             name, equals, url = text.partition("=")
             if not equals or not name.strip():
@@ -141,3 +254,58 @@ class RunKeywords(TypedDict, total=False):
     probe: bool
     out: str | Path | None
     report: bool
+
+
+@dataclass(frozen=True)
+class UserOptions:
+    """What the attributes of a `TraceUser` in a user's own Locust file ask for. `url` may be empty: Locust's --host is
+    the other way to give it; `more`: fields of the target that targets.toml has and no option."""
+
+    name: str
+    trace: Trace | str
+    url: str
+    load: Load
+    run: RunOptions
+    endpoint: TargetOptions
+    more: Mapping[str, Any]
+
+    def target(self, host: str | None) -> Target:
+        """The target, at the class's URL or Locust's --host. Raises InputError."""
+        url = self.url or host
+        if not self.trace or not url:
+            raise InputError("needs a trace and a URL", where=self.name, remedy='trace = "FILE", url = "http://..."')
+        return replace(self.endpoint.target(url, self.name), **self.more)
+
+
+def attribute_names() -> tuple[set[str], set[str], set[str], set[str]]:
+    """What a `TraceUser` may have beside trace, url and host: of its load, its run, its target, and more of that."""
+    from targets.target import Target
+
+    load, run, endpoint, target = (
+        {field.name for field in fields(each)} for each in (Load, RunOptions, TargetOptions, Target)
+    )
+    return load, run - {"json"}, endpoint, target - endpoint - {"url"}
+
+
+def user_options(user: type, base: type, locusts: Collection[str]) -> UserOptions:
+    """The options that a class has below `base`. `locusts`: names of Locust's own attributes, which pass, as methods,
+    properties and what starts with an underscore do. Raises InputError, for a name that nobody knows too."""
+    groups = attribute_names()
+    known = {"trace", "url", "host"}.union(*groups)
+    attributes = ChainMap(*(dict(vars(each)) for each in user.__mro__[: user.__mro__.index(base)]))
+    given = {
+        name: value
+        for name, value in attributes.items()
+        if not (name.startswith("_") or callable(value) or isinstance(value, property | classmethod | staticmethod))
+        and (name in known or name not in locusts)
+    }
+    for name in given.keys() - known:
+        near = get_close_matches(name, known, 1)
+        remedy = f"did you mean {near[0]}?" if near else "an option of `phaseload replay`, with underscores"
+        raise InputError(f"no option of a replay: {name}", where=user.__name__, remedy=remedy)
+    load, run, endpoint, more = ({name: given[name] for name in names & given.keys()} for names in groups)
+    more = {name: tuple(value) if isinstance(value, list) else value for name, value in more.items()}
+    if not isinstance(endpoint.get("extra_body", ""), str):
+        more["extra_body"] = endpoint.pop("extra_body")
+    trace, url = given.get("trace", ""), given.get("url") or given.get("host") or ""
+    return UserOptions(user.__name__, trace, url, Load(**load), RunOptions(**run), TargetOptions(**endpoint), more)

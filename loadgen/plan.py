@@ -15,13 +15,13 @@ import pyarrow as pa
 
 from reports.store.run_json import EmbeddedFacts, TraceFacts
 from targets.target import Target
-from traces.corpus import CorpusFacts
 from traces.errors import InputError
 from traces.statistics import describe
 from traces.trace import NS_PER_S, Trace, unpacked
 from traces.typed_json import from_json, to_json
+from traces.words import CorpusFacts
 
-from .load import Load
+from .options import Load
 
 FILE = "plan.json"
 FOLDER = "plan"

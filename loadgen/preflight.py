@@ -7,20 +7,21 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from targets.exchange import Exchange
 from targets.target import AUTO, Target
 from traces.errors import InputError
 from traces.trace import Trace
 
 from .options import RunOptions
 from .plan import Plan
+
+if TYPE_CHECKING:
+    from targets.probing import Probe
 
 COMMON = 1000  # requests of an open loop that are assumed to be in flight at once
 SPARE = 200  # open files beside the connections
@@ -33,13 +34,14 @@ PERIODS = {("groq", "requests"): DAY}
 
 def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
     """A gate that can't be read, or prompts that can't be made, must not come to light after the run."""
-    check_gates(options)
+    from reports.analysis.gates import check
+
+    check(options.slo, options.goodput)
     if options.tokenizer is not None:
         from traces.words import counter
 
         counter(options.tokenizer)
-    token_ids = options.token_ids
-    if token_ids is None:
+    if (token_ids := options.token_ids) is None:
         return
     for option, value in (("--tokenizer", options.tokenizer), ("--prompts", options.prompts)):
         if value is not None:
@@ -47,33 +49,22 @@ def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
     if not 10 <= token_ids <= 10_000_000:
         raise InputError(f"expected the size of a vocabulary, got {token_ids}", where="--token-ids")
     if any(kind != "completions" for kind in endpoint_types):
-        raise InputError(
-            "only completions endpoints take ids", where="--token-ids", remedy="--endpoint-type completions"
-        )
-
-
-def check_gates(options: RunOptions) -> None:
-    from reports.analysis.gates import check
-
-    check(options.slo, options.goodput)
+        remedy = "--endpoint-type completions"
+        raise InputError("only completions endpoints take ids", where="--token-ids", remedy=remedy)
 
 
 def check(
     plan: Plan, workers: int, targets: Sequence[Target] = (), patience: str | None = None, probing: bool = False
 ) -> None:
     """What can be known before the load begins: of the plan, and of targets that aren't ours. Raises InputError."""
-    check_workers(plan, workers)
+    for arm in (arm for step in plan.steps for arm in step.arms):
+        if arm.concurrency is not None and arm.concurrency < workers:
+            raise InputError(f"{arm.concurrency} in flight can't be shared by {workers} workers", where="--concurrency")
     check_open_files(plan, workers)
     check_keys(targets)
     wait_ready(targets, patience)
     if probing:
         probe(targets)
-
-
-def check_workers(plan: Plan, workers: int) -> None:
-    for arm in (arm for step in plan.steps for arm in step.arms):
-        if arm.concurrency is not None and arm.concurrency < workers:
-            raise InputError(f"{arm.concurrency} in flight can't be shared by {workers} workers", where="--concurrency")
 
 
 def seconds(text: str, option: str) -> float:
@@ -86,8 +77,8 @@ def seconds(text: str, option: str) -> float:
 
 def check_keys(targets: Sequence[Target]) -> None:
     """Names, keys and certificates of the targets are looked at now, not when the load begins. Raises InputError."""
+    from targets import connect
     from targets.clock import Clock
-    from targets.connecting import connect
 
     for target in targets:
         connect(target, Clock()).close()
@@ -115,9 +106,7 @@ def settled(targets: Sequence[Target], patience: str | None) -> list[Target]:
 def probe(targets: Sequence[Target]) -> None:
     """One request to each target. Raises InputError where every request would fail; what else there is to know goes to
     stderr."""
-    from targets.probing import probe
-
-    for answer in probe(targets):
+    for answer, _ in look(targets):
         if answer.hopeless:
             raise InputError(answer.problem, where=answer.target.name, remedy="--no-probe starts all the same")
         for line in (answer.problem, *answer.notes):
@@ -125,27 +114,18 @@ def probe(targets: Sequence[Target]) -> None:
                 sys.stderr.write(f"{answer.target.name}: {line}\n")
 
 
-@dataclass(frozen=True)
-class Usable:
-    """What one request to a target shows: why it can't be used for a load (no problems: it can), and what else."""
-
-    target: Target
-    exchange: Exchange
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
-def look(targets: Sequence[Target], requests: Trace | None = None) -> Iterator[Usable]:
-    """Looks at each target with one request; `requests`: and compares them with the limits that its answer names."""
+def look(targets: Sequence[Target], requests: Trace | None = None) -> Iterator[tuple[Probe, list[str]]]:
+    """What one request to each target shows, and why the target can't be used for a load (nothing: it can). With
+    `requests`, they are compared with the limits that its answer names."""
     from targets.probing import probe
-    from targets.wire.headers import limits
+    from targets.wire.lenient import rate_limits
 
     for answer in probe(targets):
-        target, exchange = answer.target, answer.exchange
-        problems: tuple[str, ...] = (answer.problem,) if answer.problem else ()
-        if not problems and requests is not None and exchange.ratelimit:
-            problems = tuple(shortfalls(limits(orjson.loads(exchange.ratelimit)), requests, target.endpoint_type))
-        yield Usable(target, exchange, problems, answer.notes)
+        problems = [answer.problem] if answer.problem else []
+        if not problems and requests is not None and answer.exchange.ratelimit:
+            named = rate_limits(orjson.loads(answer.exchange.ratelimit))
+            problems = list(shortfalls(named, requests, answer.target.endpoint_type))
+        yield answer, problems
 
 
 def worst(due: npt.NDArray[np.int64], amount: npt.NDArray[np.int64], period: int) -> int:
@@ -158,16 +138,11 @@ def worst(due: npt.NDArray[np.int64], amount: npt.NDArray[np.int64], period: int
 def shortfalls(limits: Mapping[str, int], trace: Trace, endpoint_type: str) -> Iterator[str]:
     """A line for each limit that the trace's worst period exceeds."""
     due, prompt, output = (trace.column(name) for name in ("due", "prompt_tokens", "output_tokens"))
-    amounts = {
-        "requests": np.ones(len(due), np.int64),
-        "tokens": prompt + output,
-        "input-tokens": prompt,
-        "output-tokens": output,
-    }
+    ones = np.ones(len(due), np.int64)
+    amounts = {"requests": ones, "tokens": prompt + output, "input-tokens": prompt, "output-tokens": output}
     for kind, limit in limits.items():
         period = PERIODS.get((endpoint_type, kind), MINUTE)
-        needed = worst(due, amounts[kind], period)
-        if needed > limit:
+        if (needed := worst(due, amounts[kind], period)) > limit:
             name = NAMES[period]
             yield (
                 f"admits {limit:,} {kind} a {name}, the trace's worst {name} needs {needed:,}: "

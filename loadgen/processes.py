@@ -64,9 +64,8 @@ class Workers:
         """Locust's own options for them."""
         if self.worker:
             return ["--worker", "--master-host", self.master_host, "--master-port", str(self.master_port)]
-        arguments = (
-            ["--headless"] if self.web_port is None else ["--web-host", "127.0.0.1", "--web-port", str(self.web_port)]
-        )
+        web_page = ["--web-host", "127.0.0.1", "--web-port", str(self.web_port)]
+        arguments = ["--headless"] if self.web_port is None else web_page
         if self.processes is not None and self.processes > 1:
             port = str(free_port())
             arguments += ["--processes", str(self.processes), "--master-bind-host", "127.0.0.1"]
@@ -80,9 +79,7 @@ class Workers:
 def become_locust(folder: Path | None, workers: Workers, extra: Sequence[str] = ()) -> NoReturn:
     """Replaces this process by Locust, for the run planned in `folder` (None: for a worker of another machine's run).
     `extra` goes to Locust as it is."""
-    environment = dict(os.environ)
-    if folder is not None:
-        environment[RUN] = str(folder)
+    environment = os.environ if folder is None else {**os.environ, RUN: str(folder)}
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, _command(workers, extra), environment)

@@ -1,12 +1,11 @@
 """A replay: one trace against one target, from its plan to its report. Bake-offs and capacity searches use the parts.
 
-`prepare` plans it and checks what can be checked before anything is sent, Locust's processes record it
+`prepare_run` plans a run and checks what can be checked before anything is sent, Locust's processes record it
 (`processes`, `run`), and what follows is made from the files of the run's folder alone: summary, report, verdicts.
 """
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,20 +14,20 @@ from typing import TYPE_CHECKING, Unpack
 
 from reports.store.run_json import EmbeddedFacts
 from targets.target import Target
-from traces import corpus as corpora
 from traces.errors import INCOMPLETE, UNUSABLE, InputError, RunFailed
 from traces.trace import Trace
+from traces.words import Corpus
 
 from . import plan as plans
 from . import preflight, secrets
-from .load import Load
-from .options import RunKeywords, RunOptions
-from .plan import Plan, Step
+from .options import Load, RunKeywords, RunOptions
+from .plan import Plan
 from .processes import LocustProcess, Workers
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from reports.analysis.summary import Summary
     from reports.store.run_folder import Run
 
 
@@ -63,45 +62,62 @@ def recorded(folder: Path, workers: Workers) -> Run:
 
 
 def prepare(trace: Trace | str, target: Target, load: Load, options: RunOptions, workers: int) -> Path:
-    """Plans a replay for so many worker processes, looks at its target, and saves the plan in the run's folder, which
-    it returns. Raises InputError."""
-    preflight.check_options(options, [target.endpoint_type])
-    [target] = preflight.settled([target], options.wait_ready)
-    plan, traces = planned(trace, target, load, options)
-    preflight.check(plan, workers, [target], options.wait_ready, options.probe)
-    folder = new_folder(plan.name, options.out)
+    """Plans a replay: see `prepare_run`."""
+    return prepare_run(name_of(trace), trace, {"replay": load}, [target], options, workers)
+
+
+def prepare_run(
+    name: str,
+    trace: Trace | str,
+    loads: Mapping[str, Load],
+    targets: Sequence[Target],
+    options: RunOptions,
+    workers: int,
+    *,
+    order: str = "parallel",
+) -> Path:
+    """Plans a run for so many worker processes (see `planned`), looks at its targets, and saves the plan in the run's
+    folder, which it returns. Raises InputError."""
+    preflight.check_options(options, [target.endpoint_type for target in targets])
+    targets = preflight.settled(targets, options.wait_ready)
+    plan, traces = planned(name, trace, loads, targets, options, order=order)
+    preflight.check(plan, workers, targets, options.wait_ready, options.probe)
+    folder = new_folder(name, options.out)
     plans.save(plan, traces, folder)
     return folder
 
 
-def planned(trace: Trace | str, target: Target, load: Load, options: RunOptions) -> tuple[Plan, dict[str, Trace]]:
-    """The plan of a replay, one step with one target, and its requests by file."""
-    requests, file = load.requests(trace), plans.step_file(0)
-    step = plans.step_of(file, "replay", load, [target], requests)
-    return plan_of(name_of(trace), [step], requests, load.seed, options, order="parallel"), {file: requests}
-
-
-def plan_of(
+def planned(
     name: str,
-    steps: Sequence[Step],
-    requests: Trace,
-    seed: int,
+    trace: Trace | str,
+    loads: Mapping[str, Load],
+    targets: Sequence[Target],
     options: RunOptions,
     *,
-    order: str,
+    order: str = "parallel",
     closing: str = "",
     embedded: Mapping[str, EmbeddedFacts] | None = None,
-) -> Plan:
-    """A plan of these steps, the first of which sends `requests`."""
-    corpus = None if options.prompts is None else corpora.read(options.prompts)
+) -> tuple[Plan, dict[str, Trace]]:
+    """The plan of a run, whose load steps have these names, and its requests by file. `order`: a step has all targets
+    ("parallel"), or each target has a step of its own ("sequential")."""
+    corpus = None if options.prompts is None else Corpus.read(options.prompts)
     if corpus is not None and options.tokenizer is None:
         corpus.check_words()
-    return Plan(
-        name, tuple(steps), seed, options.salt, options.tokenizer, options.token_ids,
+    groups = [targets] if order == "parallel" else [[target] for target in targets]
+    traces = {plans.step_file(number): load.requests(trace) for number, load in enumerate(loads.values())}
+    steps = [
+        plans.step_of(file, step, load, group, traces[file])
+        for file, (step, load) in zip(traces, loads.items(), strict=True)
+        for group in groups
+    ]
+    first_load, first_requests = next(iter(loads.values())), next(iter(traces.values()))
+    plan = Plan(
+        name, tuple(steps), first_load.seed, options.salt, options.tokenizer, options.token_ids,
         prompts=None if corpus is None else corpus.facts(), slo=tuple(options.slo), goodput=tuple(options.goodput),
-        trace=plans.trace_facts(requests), argv=tuple(secrets.argv()), order=order, json=options.json,
+        trace=plans.trace_facts(first_requests), argv=tuple(secrets.argv()), order=order, json=options.json,
         report=options.report, closing=closing, embedded=embedded or {},
     )  # fmt: skip
+    return plan, traces
 
 
 def name_of(trace: Trace | str) -> str:
@@ -111,8 +127,8 @@ def name_of(trace: Trace | str) -> str:
 
 
 def new_folder(name: str, out: str | Path | None = None) -> Path:
-    """A run's folder, made now: `out`, or runs/<name>-<time>. Raises InputError where it holds something already (no
-    run is ever overwritten) or can't be made."""
+    """A run's folder, made now: `out`, or runs/<name>-<time>. Raises InputError where it holds something already or
+    can't be made."""
     if out is None:
         return numbered(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder = Path(out)
@@ -145,45 +161,40 @@ def _made(folder: Path, *, exist_ok: bool = False) -> Path:
 
 def reported(folder: Path) -> Run:
     """Opens a recorded run, and writes its summary and, where it is to have one, its report. Raises RunFailed."""
-    from reports.analysis.summary import save  # pandas and matplotlib take seconds, which a mere plan is spared
-    from reports.render import html
-    from reports.store.run_folder import open_run
+    from reports.render import html  # pandas and matplotlib take seconds, which a mere plan is spared
 
-    try:
-        run = open_run(folder)
-    except InputError as problem:
-        raise RunFailed(f"nothing was recorded: {problem}") from None
-    summary = save(run)
+    run, summary = _summarised(folder)
     if run.facts.report:
         html.page([run], [summary])
     return run
 
 
-def run_report(folder: Path) -> tuple[int, str]:
-    """Writes a recorded run's summary and report; gives the exit code and the text that the command line has for it."""
-    from rich.console import Console
+def _summarised(folder: Path) -> tuple[Run, Summary]:
+    from reports.analysis.summary import save
+    from reports.store.run_folder import open_run
 
-    text = io.StringIO()
-    code = conclude(folder, Console(file=text, soft_wrap=True))
-    return code, text.getvalue()
+    try:
+        run = open_run(folder)
+        return run, save(run)
+    except InputError as problem:
+        raise RunFailed(f"nothing was recorded: {problem}") from None
 
 
 def conclude(folder: Path, console: Console | None = None) -> int:
     """Writes summary.json and report.html, prints them and the gates' verdicts, returns the exit code."""
     from rich.console import Console
 
-    from reports.analysis.summary import save
-    from reports.analysis.verdicts import exit_code, judge
+    from reports.analysis.gates import exit_code
+    from reports.analysis.summary import judge
     from reports.render import text
-    from reports.store import run_folder, run_json
+    from reports.store import run_json
 
     facts = run_json.read(folder)
     console = console or Console(stderr=facts.json, soft_wrap=True)
     try:
-        run = run_folder.open_run(folder)
-        summary = save(run)
-    except InputError as error:
-        console.print(f"nothing to report: {error}", markup=False)
+        run, summary = _summarised(folder)
+    except RunFailed as problem:
+        console.print(str(problem), markup=False)
         return INCOMPLETE
     text.print_summary(summary, console)
     try:

@@ -224,7 +224,7 @@ def _row(exchange: Any, origin: int) -> dict[str, Any]:
         "last": origin + (last or 0),
         "events": sum(exchange.token_events),
         "reads": len(exchange.token_at),
-        "shared": exchange.first_shared,
+        "shared": sum(exchange.token_events[:1]) > 1,  # the first token's instant is only an upper bound
     }
 
 

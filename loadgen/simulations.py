@@ -20,8 +20,7 @@ from traces.trace import NS_PER_S, Trace
 
 from . import secrets
 from .certificate import machine_facts
-from .load import Load
-from .options import RunOptions
+from .options import Load, RunOptions
 from .plan import trace_facts
 from .replays import name_of, new_folder, reported
 

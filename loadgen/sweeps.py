@@ -12,17 +12,18 @@ from functools import partial
 from itertools import product
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from reports.analysis.gates import Gate, parse, parse_goodput
+from reports.analysis.gates import Gate, exit_code, parse, parse_goodput, verdict
+from reports.analysis.results import costs
 from reports.analysis.samples import Sample, sample
-from reports.analysis.throughput import costs
 from reports.analysis.validity import Status
-from reports.analysis.verdicts import exit_code, verdict
+from reports.render import planning_page
+from reports.render.planning_page import Planning, Point, Quantiles, Value
 from reports.store import durations
-from reports.store.planning import Planning, Point, Quantiles, Value
 from targets.simulated import analysis
 from targets.simulated.build import Endpoint, SimulatedTarget
 from targets.simulated.engine.disaggregation import Disaggregated
@@ -30,7 +31,7 @@ from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Request, Trace
 
-from .load import Load
+from .options import Load
 from .replays import name_of, new_folder
 from .simulations import STEP, Targets, named, window
 
@@ -50,7 +51,6 @@ Loads = tuple[tuple[str, float], ...]  # the values of the axes that change the 
 class Combination:
     """One combination of the axes' values, for one target."""
 
-    number: int
     target: SimulatedTarget
     values: tuple[tuple[str, Value], ...]
 
@@ -91,10 +91,10 @@ def axis(text: str) -> tuple[str, list[Value]]:
     """`KEY=A..B[:POINTS]` (evenly spaced by ratio; counts are rounded, each once) or `KEY=A,B,C`, numbers or words.
 
     Raises InputError."""
-    key, equals, values = text.partition("=")
+    key, _, values = text.partition("=")
     key = key.strip()
     mistake = InputError(f"--sweep {text}", remedy="KEY=A..B, KEY=A..B:POINTS or KEY=A,B,C, as in speedup=0.5..8")
-    if not (key and equals):
+    if not (key and values):
         raise mistake
     span = re.fullmatch(r"([^.,:]*(?:\.\d+)?)\.\.([^:]+)(?::(\d+))?", values)
     words = [value.strip() for value in values.split(",")]
@@ -136,8 +136,6 @@ def sweep(
 
     The other arguments are `simulate`'s. Raises InputError, for what a point can't answer too.
     """
-    from reports.render import planning_page  # matplotlib takes half a second
-
     targets, load = named(targets), load or Load()
     question = Question(model, load, parse_goodput(list(goodput)), [parse(text) for text in slo])
     _check_answerable(question, [target.name for target in targets])
@@ -146,7 +144,8 @@ def sweep(
         raise InputError(f"{len(combinations):,} points", where="--sweep", remedy=f"at most {LARGEST:,}")
     _WORKLOADS.clear()
     for loads in sorted({combination.loads for combination in combinations}):
-        requests = _at(load, dict(loads)).requests(trace)
+        paces: dict[str, Any] = dict(loads)
+        requests = replace(load, **paces).requests(trace)
         _WORKLOADS[loads] = Workload(list(requests), requests.block_tokens, window(load, requests))
     folder = new_folder(f"simulate-{name_of(trace)}", out)
     typical = _WORKLOADS[min(_WORKLOADS)].requests
@@ -185,14 +184,12 @@ def _check_answerable(question: Question, names: Sequence[str]) -> None:
 def _combinations(targets: Sequence[SimulatedTarget], axes: Axes, model: str) -> Iterator[Combination]:
     """Every combination for each target, of the axes that it knows."""
     used = set()
-    number = 0
     for target in targets:
         target.build(model)
         own = [key for key, values in axes.items() if key in LOADS or _knows(target, key, values, model)]
         used |= set(own)
         for values in product(*(axes[key] for key in own)):
-            yield Combination(number, target, tuple(zip(own, values, strict=True)))
-            number += 1
+            yield Combination(target, tuple(zip(own, values, strict=True)))
     if unused := set(axes) - used:
         raise InputError(f"no target has a setting {min(unused)}", where="--sweep")
 
@@ -214,11 +211,6 @@ def _set(target: SimulatedTarget, values: Sequence[tuple[str, Value]]) -> Simula
     return replace(target, settings={**target.settings, **own})
 
 
-def _at(load: Load, values: Mapping[str, float]) -> Load:
-    rate = values.get("request_rate", load.request_rate)
-    return replace(load, speedup=values.get("speedup", load.speedup), request_rate=rate)
-
-
 def _simulated(combinations: Sequence[Combination], question: Question) -> list[Point]:
     """A point for each combination, in order; with a progress bar on a terminal."""
     from rich.progress import track
@@ -226,12 +218,11 @@ def _simulated(combinations: Sequence[Combination], question: Question) -> list[
     gc.freeze()  # a collection in a worker would walk, and so copy, all the requests
     processes = min(len(os.sched_getaffinity(0)), len(combinations))
     with multiprocessing.get_context("fork").Pool(processes, gc.disable) as pool:
-        done = pool.imap_unordered(partial(_measure, question), combinations)
-        points = dict(track(done, "simulating", len(combinations), transient=True, disable=len(combinations) < 4))
-    return [points[combination.number] for combination in combinations]
+        points = pool.imap(partial(_measure, question), combinations)
+        return list(track(points, "simulating", len(combinations), transient=True, disable=len(combinations) < 4))
 
 
-def _measure(question: Question, combination: Combination) -> tuple[int, Point]:
+def _measure(question: Question, combination: Combination) -> Point:
     """One simulation, summarised as a run's rows are: exchanges, a frame of durations, a sample, figures."""
     workload, name = _WORKLOADS[combination.loads], combination.target.name
     endpoint = _set(combination.target, combination.values).build(question.model, question.load.seed)
@@ -241,7 +232,7 @@ def _measure(question: Question, combination: Combination) -> tuple[int, Point]:
     )  # fmt: skip
     frame = durations.of_exchanges(exchanges, durations.SOURCES)
     answers = sample(name, STEP, frame, workload.window, question.objectives)
-    return combination.number, _point(question, combination, workload.rate, endpoint, answers)
+    return _point(question, combination, workload.rate, endpoint, answers)
 
 
 def _point(question: Question, combination: Combination, rate: float, endpoint: Endpoint, answers: Sample) -> Point:

@@ -13,41 +13,30 @@ Durations are float seconds, instants integer nanoseconds from the run's start; 
 can't be used raises `traces.InputError`, with file, field and remedy. Nothing is imported before it is used (PEP 562).
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from traces.importing import lazy
+
 if TYPE_CHECKING:
-    from .analysis.comparison import Comparison as Comparison
-    from .analysis.comparison import compare as compare
-    from .analysis.gates import Gate as Gate
-    from .analysis.results import Result as Result
-    from .analysis.summary import Summary as Summary
-    from .analysis.summary import summarise as summarise
-    from .analysis.validity import Validity as Validity
-    from .analysis.verdicts import Verdict as Verdict
-    from .analysis.verdicts import judge as judge
-    from .store.run_folder import Run as Run
-    from .store.run_folder import open_run as open_run
+    from .analysis.comparison import Comparison, compare
+    from .analysis.gates import Gate, Verdict
+    from .analysis.results import Result
+    from .analysis.summary import Summary, judge, summarise
+    from .analysis.validity import Validity
+    from .store.run_folder import Run, open_run
 
-_HOMES = {
-    "analysis.comparison": ("Comparison", "compare"),
-    "analysis.gates": ("Gate",),
-    "analysis.results": ("Result",),
-    "analysis.summary": ("Summary", "summarise"),
-    "analysis.validity": ("Validity",),
-    "analysis.verdicts": ("Verdict", "judge"),
-    "store.run_folder": ("Run", "open_run"),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__ = [
+    "Comparison", "Gate", "Result", "Run", "Summary", "Validity", "Verdict",
+    "compare", "judge", "open_run", "summarise",
+]  # fmt: skip
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "analysis.comparison": "Comparison compare",
+        "analysis.gates": "Gate Verdict",
+        "analysis.results": "Result",
+        "analysis.summary": "Summary judge summarise",
+        "analysis.validity": "Validity",
+        "store.run_folder": "Run open_run",
+    },
+)

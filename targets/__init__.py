@@ -13,42 +13,30 @@ Each name is imported when it is first used (PEP 562), so `import targets` costs
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from traces.importing import lazy
+
 if TYPE_CHECKING:
-    from .connecting import Client, connect
-    from .exchange import Call, Exchange, Outcome
+    from .client.disaggregated import connect
+    from .exchange import Call, Client, Exchange, Outcome
     from .probing import Probe, probe
     from .rules import Limits
     from .target import Target
-    from .targets_toml import load as load_targets
+    from .targets_toml import load_targets
 
 __all__ = [
     "Call", "Client", "Exchange", "Limits", "Outcome", "Probe", "Target", "connect", "load_targets", "probe",
 ]  # fmt: skip
 
-_HOMES = {
-    "Call": "exchange.Call",
-    "Client": "connecting.Client",
-    "Exchange": "exchange.Exchange",
-    "Limits": "rules.Limits",
-    "Outcome": "exchange.Outcome",
-    "Probe": "probing.Probe",
-    "Target": "target.Target",
-    "connect": "connecting.connect",
-    "load_targets": "targets_toml.load",
-    "probe": "probing.probe",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].rpartition(".")
-    value = globals()[name] = getattr(import_module(f".{module}", __name__), attribute)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "client.disaggregated": "connect",
+        "exchange": "Call Client Exchange Outcome",
+        "probing": "Probe probe",
+        "rules": "Limits",
+        "target": "Target",
+        "targets_toml": "load_targets",
+    },
+)

@@ -31,10 +31,6 @@ class Clock:
     def now(self) -> int:
         return realtime_ns() - self.origin
 
-    def at(self, realtime: int) -> int:
-        """A kernel timestamp (nanoseconds since the epoch) as an instant of this run."""
-        return realtime - self.origin
-
     def monotonic(self, instant: int) -> int:
         """The instant on CLOCK_MONOTONIC, for a timer that a clock step must not move."""
         return instant + self.origin - self._offset
@@ -51,14 +47,11 @@ class Clock:
 
 def apart(realtime: Read = realtime_ns, monotonic: Read = monotonic_ns) -> int:
     """CLOCK_REALTIME less CLOCK_MONOTONIC: the best of a few tries, for we may be preempted between two reads."""
-    width, difference = None, 0
-    for _ in range(5):
+    tries: list[tuple[int, int]] = []  # width, and the difference
+    while len(tries) < 5 and not (tries and tries[-1][0] < 5_000):
         before, now, after = monotonic(), realtime(), monotonic()
-        if width is None or after - before < width:
-            width, difference = after - before, now - (before + after) // 2
-        if width < 5_000:
-            break
-    return difference
+        tries.append((after - before, now - (before + after) // 2))
+    return min(tries)[1]
 
 
 class Steps:

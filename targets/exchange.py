@@ -1,4 +1,5 @@
-"""`Call`: one request made ready to be sent. `Exchange`: the raw facts of one call, and the durations that follow.
+"""`Call`: one request made ready to be sent. `Client`: what sends it. `Exchange`: the raw facts of one call, and the
+durations that follow. `Diagnostics`: what a client process knows of its own quality.
 
 Instants are integer nanoseconds from the run's start (`targets.clock.Clock`), None where never reached; durations are
 float seconds, derived here and nowhere stored. `reports.store.durations` has the same definitions over columns, and
@@ -8,11 +9,13 @@ a test holds the two equal. Definitions: docs/metrics.md.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal, Protocol
 
 from traces.request import NS_PER_S, Request
+from traces.typed_json import LEFT_OUT
 
 TEXT_LIMIT = 1 << 20  # characters of an answer that are kept to be counted
 
@@ -64,6 +67,24 @@ class Call:
     def max_tokens(self) -> int:
         """Length of the answer to ask for: servers refuse to give none."""
         return max(1, self.request.output_tokens)
+
+
+class Client(Protocol):
+    """What sends calls to a target. It starts exchanges and hands each one back, once, when it is over.
+
+    `start` never blocks and never raises for the endpoint's sake: `done` is called exactly once for each call, from
+    an ordinary greenlet, with the finished Exchange. `stop` ends what is open with the given outcome. `close` ends
+    what is still open as cut, and returns when all exchanges are handed back.
+    """
+
+    def start(self, call: Call, done: Done) -> None: ...
+
+    def stop(self, outcome: Outcome) -> None: ...
+
+    def close(self) -> None: ...
+
+
+Done = Callable[["Exchange"], None]
 
 
 @dataclass(slots=True)
@@ -171,11 +192,6 @@ class Exchange:
         return self.token_at[-1] if self.token_at else None
 
     @property
-    def first_shared(self) -> bool:
-        """Did other token-bearing events share the first token's read? Then its instant is only an upper bound."""
-        return bool(self.token_events) and self.token_events[0] > 1
-
-    @property
     def output_count(self) -> int:
         """Tokens given: the server's usage, else a local tokenizer's count, else token-bearing events."""
         if self.usage_output is not None:
@@ -183,12 +199,6 @@ class Exchange:
         if self.tokenizer_output is not None:
             return self.tokenizer_output
         return sum(self.token_events)
-
-    @property
-    def token_source(self) -> str:
-        if self.usage_output is not None:
-            return "usage"
-        return "tokenizer" if self.tokenizer_output is not None else "chunks"
 
     @property
     def lateness(self) -> float | None:
@@ -220,10 +230,67 @@ class Exchange:
         for before, after in zip(self.token_at, self.token_at[1:], strict=False):
             yield (after - before) / NS_PER_S
 
-    @property
-    def longest_stall(self) -> float | None:
-        return max(self.gaps(), default=None)
-
 
 def _span(start: int | None, end: int | None) -> float | None:
     return None if start is None or end is None else (end - start) / NS_PER_S
+
+
+# What a client process knows of its own quality: `targets.client.loop` counts it, run.json keeps it.
+
+
+@dataclass(frozen=True)
+class ClockStep:
+    """The clock was set: when, in seconds of the run, and by how much."""
+
+    at_s: float
+    step_s: float
+
+
+@dataclass(frozen=True)
+class SafeLoad:
+    """A load that `phaseload certify` found to be measured truly; it covers each load that has no more of either.
+    `rate`: chunks/s."""
+
+    streams: int
+    rate: float
+
+    def covers(self, other: SafeLoad, slack: float = 1.0) -> bool:
+        return other.streams <= slack * self.streams and other.rate <= slack * self.rate
+
+    def __str__(self) -> str:
+        return f"{self.rate:,.0f} chunks/s of {self.streams:,.0f} streams"
+
+
+@dataclass(frozen=True)
+class Certified:
+    """The machine's certificate (`phaseload certify`): when it was made (ISO 8601), and the safe loads."""
+
+    created: str
+    safe: tuple[SafeLoad, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnostics:
+    """Of one process since its first client was made."""
+
+    time_source: Literal["kernel", "mixed", "user"]  # of reads' instants
+    reads: int
+    reads_unstamped: int  # without a kernel time
+    reads_fast: int  # read by `fast_path`
+    most_tokens_per_s: float  # of the busiest second
+    most_streams: int  # open at once
+    connections_opened: int
+    connections_reused: int
+    reconnected: int
+    internal_faults: int
+    stalls_over_10ms: int  # of the event loop
+    longest_stall_s: float
+    cpu_s: float
+    wall_s: float
+    open_files_limit: int
+    collections: int  # of garbage
+    collections_s: float
+    longest_collection_s: float
+    clock_steps: tuple[ClockStep, ...]
+    certificate: Certified | None = field(default=None, metadata=LEFT_OUT)
+    beyond_certificate: str | None = field(default=None, metadata=LEFT_OUT)  # why; "" for a load within it

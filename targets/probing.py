@@ -13,11 +13,9 @@ Tokens that one read brought may have come one by one while this process was bus
 came between the last poll before the read and the read. Only where this is short is the server to blame; else it is
 probed once more, with nobody beside it, and what is still unsure is a note, no reason not to start.
 
-`type = "auto"`: which endpoint type does a target answer to? One short request a type, until an answer settles it.
-Dynamo's request goes first: what answers it with `nvext` is Dynamo, what takes it at all speaks chat. `left` gives what
-an answer leaves to be tried: nothing, where it holds for every type (a rate limit, nobody there, a hang) or where its
-wire format was recognised, however it ended; after a refused field only Groq, which has it under another name; after a
-refused key only those types that send it another way.
+`type = "auto"`: which endpoint type does a target answer to? One short request a type, until an answer settles it
+(docs/protocols.md, "The probe"). Dynamo's request goes first: what answers it with `nvext` is Dynamo, what takes it at
+all speaks chat. `left` gives what an answer leaves to be tried.
 """
 
 from __future__ import annotations
@@ -35,12 +33,11 @@ from traces.errors import InputError
 from traces.request import NS_PER_S, Request
 
 from .client import loop
-from .client.disaggregated import PREFILL
+from .client.disaggregated import PREFILL, connect
 from .clock import Clock
-from .connecting import connect
 from .exchange import Call, Exchange, Outcome
 from .target import AUTO, Target
-from .wire import WIRES, headers
+from .wire import WIRES, lenient
 
 PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
 TOKENS = 16
@@ -96,19 +93,17 @@ class Probe:
 
 
 def probe(targets: Sequence[Target]) -> list[Probe]:
-    """What one request to each target shows, in their order; a type that is AUTO is found on the way. Needs gevent's
-    hub, as every client does."""
+    """What one request to each target shows, in their order; a type that is AUTO is found on the way."""
     known = iter(probe_known([target for target in targets if target.endpoint_type != AUTO]))
     return [settle(target) if target.endpoint_type == AUTO else next(known) for target in targets]
 
 
 def probe_known(targets: Sequence[Target]) -> list[Probe]:
-    """What one request to each target of a known type shows, a few at a time; one more where it is unsure whether the
-    target streams."""
+    """The same for targets of a known type, a few at a time; one more request to one that may not stream."""
     servers = [list(_servers(target)) for target in targets]
     answers = iter(Pool(AT_ONCE).map(_probe, chain.from_iterable(servers)))
-    of_targets = [list(islice(answers, len(each))) for each in servers]
-    return [_of_all(target, [_surely(p) for p in each]) for target, each in zip(targets, of_targets, strict=True)]
+    surely = (_probe(answer.target) if _unsure(answer.exchange) else answer for answer in answers)
+    return [_of_all(target, list(islice(surely, len(each)))) for target, each in zip(targets, servers, strict=True)]
 
 
 def _servers(target: Target) -> Iterator[Target]:
@@ -119,10 +114,6 @@ def _servers(target: Target) -> Iterator[Target]:
     for number in range(max(len(target.prefill), len(target.decode))):
         prefill, decode = (pool[number % len(pool)] for pool in (target.prefill, target.decode))
         yield replace(target, url=decode, prefill=(prefill,), decode=(decode,), local_prefill_below=0)
-
-
-def _surely(answer: Probe) -> Probe:
-    return _probe(answer.target) if _unsure(answer.exchange) else answer
 
 
 def _of_all(target: Target, answers: Sequence[Probe]) -> Probe:
@@ -262,7 +253,7 @@ def _notes(target: Target, exchange: Exchange) -> Iterator[str]:
     reported = [phase for phase in PHASES if getattr(exchange, f"server_{phase}") is not None]
     yield f"reports {', '.join(reported)}" if reported else "reports no phases of its own"
     limits = orjson.loads(exchange.ratelimit) if exchange.ratelimit else {}
-    if named := headers.limits(limits):
+    if named := lenient.rate_limits(limits):
         yield "limits: " + ", ".join(f"{limit} {kind}" for kind, limit in named.items())
 
 
@@ -284,13 +275,15 @@ def settle(target: Target, ask: Callable[[Target], Probe] = lambda target: probe
 
 
 def left(answer: Probe, kinds: Sequence[str]) -> Sequence[str]:
-    """Of the types that weren't tried yet, those that an answer leaves possible."""
+    """Of the types that weren't tried yet, those that an answer leaves possible: none, where it holds for every type (a
+    rate limit, nobody there, a hang) or its wire format was recognised, however it ended."""
     target, exchange = answer.target, answer.exchange
     if answer.ok or _recognised(exchange) or exchange.status is None or exchange.outcome in FOR_ALL:
         return ()
     if exchange.status in (401, 403):
         keyed = target.api_key_env or target.api_key_file
-        return [kind for kind in kinds if keyed and _key_header(kind) != _key_header(target.endpoint_type)]
+        own = WIRES[target.endpoint_type].key_header
+        return [kind for kind in kinds if keyed and WIRES[kind].key_header != own]
     return [kind for kind in kinds if not _refused(exchange) or kind == "groq"]
 
 
@@ -322,7 +315,3 @@ def _kind(answer: Probe) -> str:
     one_leg = answer.target.protocol is None  # of two we name the workers ourselves
     nvext = exchange.server_total is not None or (one_leg and exchange.prefill_worker is not None)
     return "chat" if kind == "dynamo" and not nvext else kind
-
-
-def _key_header(kind: str) -> str:
-    return WIRES[kind].key_header

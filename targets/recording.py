@@ -1,18 +1,8 @@
 """Recorded answers: one exchange as a TOML table, read again through the wire format that it belongs to.
 
-`phaseload record` writes such a table from a live server; beside documented ones in `tests/wire/exchanges/` it is
-a test that the same bytes, whole or split anywhere, always give the same facts:
-
-    [name]
-    source = "llama.cpp b11549, 2026-11-21"
-    status = 200
-    headers = { content-type = "text/event-stream" }
-    body = '''
-    data: {"choices": ...}
-    '''
-    facts = { outcome = "ok", tokens = [1, 1], usage_output = 2 }
-
-A body that is not UTF-8 is kept as `body_base64`.
+`phaseload record` writes such a table from a live server; beside documented ones in `tests/wire/exchanges/` it is a
+test that the same bytes, whole or split anywhere, always give the same facts. It has the keys source, status, headers,
+body (`body_base64` where that is not UTF-8) and facts.
 """
 
 from __future__ import annotations
@@ -21,27 +11,27 @@ import base64
 import dataclasses
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any
 
 from traces.errors import InputError
+from traces.files import toml
 from traces.request import NS_PER_S, Request
 
 from .client.blocking import Within, exchange
+from .client.disaggregated import connect
 from .client.http import HttpError
 from .client.http_client import HttpClient
 from .client.sse import Decoder, SseError
 from .clock import Clock, monotonic_ns
-from .connecting import connect
 from .exchange import Call, Exchange, Outcome
 from .rules import Limits
 from .target import Target
 from .wire import RATE_LIMIT_STATUSES, Reader, Wire, WireError
-from .wire import headers as wire_headers
-from .wire.lenient import complaint_in
+from .wire.lenient import complaint_in, note_headers
 
 EMPTY = Exchange(Call(request=Request(0, 0, 0, 0), target="", due=0))
 KEPT_HEADERS = re.compile(r"content-type|date|retry-after.*|(x-|anthropic-)?ratelimit-.*|.*request-id|.*region")
@@ -73,21 +63,15 @@ def recording(table: Mapping[str, Any]) -> Recording:
 
 def free_name(name: str, text: str, where: str) -> str:
     """The name, with a number where the text of a file has such a table already. Raises InputError."""
-    try:
-        taken = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"not TOML: {error}", where=where, remedy="record into another file") from None
-    free, number = name, 1
-    while free in taken:
-        free, number = f"{name}-{number + 1}", number + 1
-    return free
+    taken = toml(text, where, "record into another file")
+    return next(free for free in chain([name], (f"{name}-{number}" for number in count(2))) if free not in taken)
 
 
 def replay(wire: Wire, answer: Recording, pieces: Iterable[bytes] | None = None) -> Exchange:
     """The exchange that an answer makes, read in these pieces (default: whole). `token_events` has an entry for each
     event with tokens, and it has their counts; there are no instants."""
     exchange = dataclasses.replace(EMPTY, status=answer.status)
-    wire_headers.note(answer.headers, exchange)
+    note_headers(answer.headers, exchange)
     exchange.token_events = type(EMPTY.token_events)("i")
     if answer.status != 200:
         limited = answer.status in RATE_LIMIT_STATUSES
@@ -155,12 +139,8 @@ class _WithinLimits(Within):
 
     def __init__(self, limits: Limits, wire: Wire) -> None:
         super().__init__(limits.request_timeout)
-        self._limits, self._reader, self._decoder, self._exchange = (
-            limits,
-            wire.reader(),
-            Decoder(),
-            dataclasses.replace(EMPTY),
-        )
+        self._limits, self._reader, self._decoder = limits, wire.reader(), Decoder()
+        self._exchange = dataclasses.replace(EMPTY)
         self._wait(limits.connect_timeout, "no connection")
 
     def _wait(self, seconds: float, without: str) -> None:
@@ -182,13 +162,7 @@ class _WithinLimits(Within):
 def record(target: Target, prompt: str, tokens: int, source: str = "") -> tuple[Recording, Exchange]:
     """A target's answer to one prompt, and what our reader finds in it. `source`: which server it is, for the record.
     Raises InputError where there is no answer."""
-    request = Request(0, 0, len(prompt.split()), tokens)
-    wire, recording = fetch(target, Call(request=request, target=target.name, due=0, prompt=prompt), source)
-    return recording, replay(wire, recording)
-
-
-def fetch(target: Target, call: Call, source: str = "") -> tuple[Wire, Recording]:
-    """The target's wire format and what it answers. Raises InputError where there is no answer."""
+    call = Call(request=Request(0, 0, len(prompt.split()), tokens), target=target.name, due=0, prompt=prompt)
     client = connect(target, Clock())
     if not isinstance(client, HttpClient):
         raise InputError("can be recorded on one leg only", where=target.url)
@@ -204,4 +178,5 @@ def fetch(target: Target, call: Call, source: str = "") -> tuple[Wire, Recording
         client.close()
     headers = {name: client.head.clean(value) for name, value in response.headers.items()}
     answer = client.head.clean(answer.decode("latin-1")).encode("latin-1")  # each byte a character, and back
-    return client.wire, Recording(response.status, answer, headers, source)
+    recording = Recording(response.status, answer, headers, source)
+    return recording, replay(client.wire, recording)

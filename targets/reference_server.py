@@ -35,6 +35,7 @@ import socket
 import ssl
 import sys
 from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -59,6 +60,10 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def _event(data: dict[str, Any]) -> bytes:
+    return chunk(b"data: %b\n\n" % json.dumps(data, separators=(",", ":")).encode())
+
+
 def _prompt(body: dict[str, Any]) -> str:
     prompt = body["messages"][-1]["content"] if "messages" in body else body.get("prompt", "")
     return str(prompt)[:100].encode("ascii", "replace").decode().replace("\n", " ").strip()
@@ -79,22 +84,24 @@ def _pair() -> tuple[socket.socket, socket.socket]:
     return here, there
 
 
+@dataclass(slots=True, eq=False)
 class Stream:
     """One connection; one request at a time."""
 
-    __slots__ = (
-        "due", "event", "first", "gap", "incoming", "last", "late", "left", "outgoing", "record", "request_size",
-        "sock", "step", "tail",
-    )  # fmt: skip
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.incoming = b""
-        self.request_size = 0  # bytes of the whole request, 0 while its head is incomplete
-        self.outgoing = self.event = self.tail = b""
-        self.record: dict[str, Any] = {}
-        self.left = self.due = self.gap = self.first = self.last = self.late = 0
-        self.step = 1
+    sock: socket.socket
+    incoming: bytes = b""
+    request_size: int = 0  # bytes of the whole request, 0 while its head is incomplete
+    outgoing: bytes = b""
+    event: bytes = b""  # of a token
+    tail: bytes = b""  # what follows the last one
+    record: dict[str, Any] = field(default_factory=dict)
+    left: int = 0  # tokens
+    due: int = 0  # instants, ns, of the next token, of the first and of the last that were written
+    first: int = 0
+    last: int = 0
+    late: int = 0
+    gap: int = 0
+    step: int = 1
 
     def request(self) -> dict[str, Any] | None:
         """The JSON body of the request, once it is whole."""
@@ -119,7 +126,6 @@ class Stream:
 
     def begin(self, body: dict[str, Any], now: int, standing: dict[str, Any]) -> None:
         emit = {**standing, **body.get("truth", {})}
-        model = body.get("model", "truth")
         self.left = int(emit.get("tokens", body.get("max_completion_tokens", body.get("max_tokens", 16))))
         self.gap = round(emit.get("gap_s", 0.01) * 1e9)
         self.due = now + round(emit.get("ttft_s", 0.05) * 1e9)
@@ -128,16 +134,16 @@ class Stream:
         self.first = self.last = self.late = 0
         self.record = {"id": _prompt(body), "received": now, "first_due": self.due, "tokens": self.left}
         self.note()
-        start = {"id": f"truth-{self.record['id']}", "object": "chat.completion.chunk", "created": now // 10**9}
+        start = {
+            "id": f"truth-{self.record['id']}", "object": "chat.completion.chunk", "created": now // 10**9,
+            "model": body.get("model", "truth"),
+        }  # fmt: skip
         choice = {"index": 0, "delta": {"content": " word"}, "logprobs": None, "finish_reason": None}
-        event = {**start, "model": model, "choices": [choice]}
-        self.event = chunk(b"data: %b\n\n" % json.dumps(event, separators=(",", ":")).encode())
         usage = {"prompt_tokens": 1, "completion_tokens": self.left, "total_tokens": 1 + self.left}
-        last = json.dumps({**start, "model": model, "choices": [], "usage": usage}, separators=(",", ":")).encode()
-        self.tail = chunk(b"data: %b\n\n" % last) + chunk(DONE) + LAST
-        role = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-        opening = json.dumps({**start, "model": model, "choices": [role]}, separators=(",", ":")).encode()
-        self.write(HEAD + self.record["id"].encode() + b"\r\n\r\n" + chunk(b"data: %b\n\n" % opening))
+        self.event = _event(start | {"choices": [choice]})
+        self.tail = _event(start | {"choices": [], "usage": usage}) + chunk(DONE) + LAST
+        opening = _event(start | {"choices": [choice | {"delta": {"role": "assistant", "content": ""}}]})
+        self.write(HEAD + self.record["id"].encode() + b"\r\n\r\n" + opening)
 
     def write(self, data: bytes) -> None:
         if self.outgoing:
@@ -149,24 +155,18 @@ class Stream:
             sent = 0
         self.outgoing = data[sent:]
 
-    def flush(self) -> None:
-        data, self.outgoing = self.outgoing, b""
-        self.write(data)
-
     def emit(self) -> bool:
         """Writes the token that is due; is there another?"""
         if self.outgoing:
-            self.flush()
+            data, self.outgoing = self.outgoing, b""
+            self.write(data)
         if not self.left:
             self.due += 1_000_000
             return False
         self.last = now = time_ns()
         self.write(self.event)
-        if not self.first:
-            self.first = now
-        late = now - self.due
-        if late > self.late:
-            self.late = late
+        self.first = self.first or now
+        self.late = max(self.late, now - self.due)
         self.left -= 1
         self.due += self.gap
         if self.due < now:
@@ -213,15 +213,12 @@ class Truth:
                 elif fd in self.streams:
                     self._serve(self.streams[fd])
             if wait <= 0 < ahead:
-                self._keep_warm()
+                here, there = self.warm
+                here.send(WARM)
+                there.recv(len(WARM))
         for stream in self.streams.values():
             if stream.left:
                 stream.note()
-
-    def _keep_warm(self) -> None:
-        here, there = self.warm
-        here.send(WARM)
-        there.recv(len(WARM))
 
     def _line_up(self, stream: Stream) -> None:
         line = self.lines.get(stream.due)
@@ -268,11 +265,12 @@ class Truth:
         try:
             data = stream.sock.recv(1 << 18)
         except (BlockingIOError, ssl.SSLWantReadError):
-            return None
+            return
         except OSError:
             data = b""
         if not data:
-            return self._drop(stream)
+            self._drop(stream)
+            return
         stream.incoming += data
         body = stream.request()
         if body is not None:
@@ -280,7 +278,6 @@ class Truth:
             if self.logs:
                 self.log.append(stream.record)
             self._line_up(stream)
-        return None
 
     def _drop(self, stream: Stream) -> None:
         if stream.left:
@@ -293,8 +290,7 @@ class Truth:
 
 
 def main() -> None:
-    description = "a server of known emission instants"
-    parser = argparse.ArgumentParser(prog="python -m targets.reference_server", description=description)
+    parser = argparse.ArgumentParser("python -m targets.reference_server", description="known emission instants")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--no-log", action="store_true", help="for endless runs: keep no record of requests")
@@ -313,8 +309,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    scheme = "https" if context else "http"
-    url = f"{scheme}://127.0.0.1:{server.port}"
+    url = f"{'https' if context else 'http'}://127.0.0.1:{server.port}"
     sys.stdout.write(json.dumps({"ready": True, "url": url, "model": "truth", "name": "truth"}) + "\n")
     sys.stdout.flush()
     server.run()

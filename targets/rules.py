@@ -32,10 +32,8 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class FieldError(InputError):
-    """A mistake in one field of a target or of its limits; whoever read the field knows where it stands.
-
-    `target` is the target's name, where it has one by then.
-    """
+    """A mistake in one field of a target (of this name, where it has one by then) or of its limits; whoever read the
+    field knows where it stands."""
 
     def __init__(self, field: str, message: str, *, target: str = "", remedy: str = "") -> None:
         self.field = field
@@ -45,8 +43,7 @@ class FieldError(InputError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, each positive and finite; options, targets.toml, plan.json and run.json have the same names for them.
-    Raises FieldError."""
+    """Seconds, each positive and finite, by the same names in options, targets.toml and runs. Raises FieldError."""
 
     connect_timeout: float = 10.0
     first_token_timeout: float = 300.0  # from the instant at which the request is sent
@@ -64,24 +61,25 @@ TIMEOUTS = tuple(field.name for field in fields(Limits))
 
 
 def split(url: str) -> SplitResult:
-    """http://HOST:PORT/PREFIX, https://... or unix:///PATH/OF/SOCKET, taken apart.
-
-    ValueError says what was expected; it never repeats the URL, which may hold a key.
-    """
+    """http://HOST:PORT/PREFIX, https://... or unix:///PATH/OF/SOCKET, taken apart. ValueError says what was expected;
+    it never repeats the URL, which may hold a key."""
     try:
         parts = urlsplit(url)
         known = parts.scheme in PORTS and parts.hostname and parts.port != 0
     except ValueError:  # a port that is none
         known, parts = False, urlsplit("")
-    if not known and not (parts.scheme == "unix" and not parts.netloc and parts.path.strip("/")):
-        raise ValueError("a URL such as http://host:8000, https://host or unix:///path/of/socket")
-    if parts.username or parts.password:
-        raise ValueError("a URL without a user or password in it")
-    if parts.query or parts.fragment:
-        raise ValueError("a URL without ? or #")
-    if any(c.isspace() or not c.isprintable() for c in url):
-        raise ValueError("a URL without spaces or control characters")
+    a_socket = parts.scheme == "unix" and not parts.netloc and parts.path.strip("/")
+    expect(known or a_socket, "a URL such as http://host:8000, https://host or unix:///path/of/socket")
+    expect(not (parts.username or parts.password), "a URL without a user or password in it")
+    expect(not (parts.query or parts.fragment), "a URL without ? or #")
+    expect(not any(c.isspace() or not c.isprintable() for c in url), "a URL without spaces or control characters")
     return parts
+
+
+def expect(holds: object, what: str) -> None:
+    """Raises ValueError, which says what was expected, unless it holds."""
+    if not holds:
+        raise ValueError(what)
 
 
 def port(parts: SplitResult) -> int:

@@ -88,13 +88,9 @@ def looks_at(targets: Iterable[Target]) -> list[Look]:
     for target in targets:
         for url in target.metrics:
             looks.setdefault(url, Look(url, insecure=target.insecure, ca_file=target.ca_file))
-    far = {url for target in targets for url in (target.url, *target.prefill, *target.decode) if _is_far(url)}
-    return [*looks.values(), *(Look(url, round_trip=True) for url in sorted(far))]
-
-
-def _is_far(url: str) -> bool:
-    """Is there a network in between? A Unix socket has none."""
-    return not loopback(split(url).hostname or "localhost")
+    urls = {url for target in targets for url in (target.url, *target.prefill, *target.decode)}
+    far = [url for url in sorted(urls) if not loopback(split(url).hostname or "localhost")]  # a Unix socket isn't
+    return [*looks.values(), *(Look(url, round_trip=True) for url in far)]
 
 
 def _round_trip(url: str) -> float:

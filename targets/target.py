@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from . import rules
-from .rules import PORTS, TIMEOUTS, FieldError, Limits, split
+from .rules import PORTS, TIMEOUTS, FieldError, Limits, expect, split
 from .wire import WIRES, Wire, custom
 from .wire.protocols import PORT_LABELS, PROTOCOLS
 
@@ -20,14 +20,8 @@ AUTO = "auto"  # an endpoint type that is found out before the run
 
 
 @dataclass(frozen=True)
-class Target:
-    """An endpoint, JSON-able without secrets: keys are named by variable or file, never held. Raises FieldError.
-
-    `name`: the model's last part, else host and port, where none is given. `url`: scheme, host, port and an optional
-    path prefix (a trailing /v1 is understood). `prefill`, `decode` and `protocol` are given together: two legs that the
-    client drives, at the pools' URLs; `url` is then decode's first unless given. A URL, pair list or table may be
-    given as text, list and mapping: it is held as declared.
-    """
+class TargetFields:
+    """What a user names, and a run remembers, of a target: JSON-able, without secrets."""
 
     name: str = ""
     url: str = ""
@@ -40,7 +34,6 @@ class Target:
     ignore_eos: bool | None = None  # None: as the endpoint type allows
     insecure: bool = False  # certificates aren't verified
     ca_file: str | None = None
-    limits: Limits = field(default_factory=Limits)
     prefill: tuple[str, ...] = ()
     decode: tuple[str, ...] = ()
     protocol: str | None = None  # a key of targets.wire.protocols.PROTOCOLS
@@ -51,12 +44,25 @@ class Target:
     watts: float | None = None
     format: dict[str, Any] = field(default_factory=dict)  # a custom format's tables, once a plan carries them
 
+
+@dataclass(frozen=True)
+class Target(TargetFields):
+    """An endpoint, JSON-able without secrets: keys are named by variable or file, never held. Raises FieldError.
+
+    `name`: the model's last part, else host and port, where none is given. `url`: scheme, host, port and an optional
+    path prefix (a trailing /v1 is understood). `prefill`, `decode` and `protocol` are given together: two legs that the
+    client drives, at the pools' URLs; `url` is then decode's first unless given. A URL, pair list or table may be
+    given as text, list and mapping: it is held as declared.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+
     def __post_init__(self) -> None:
-        for name, value in [(f.name, getattr(self, f.name)) for f in fields(self)]:
-            if name not in CHECKS or value == DEFAULTS[name]:
-                continue
+        for name, check in CHECKS.items():
+            value = getattr(self, name)
             try:
-                self._set(name, CHECKS[name](value))
+                if value != DEFAULTS[name]:
+                    self._set(name, check(value))
             except ValueError as error:
                 secret = name in ("headers", "extra_body") or "@" in str(value)
                 raise self._mistake(name, f"expected {error}" + ("" if secret else f", got {value!r}")) from None
@@ -104,17 +110,16 @@ class Target:
         return replace(self, format=tables)
 
     def to_json(self) -> dict[str, Any]:
-        """The target as plan.json and run.json have it: flat, with the limits side by side with the rest."""
-        flat: dict[str, Any] = {}
-        for name, value in asdict(self).items():
-            flat |= value if name == "limits" else {name: value}
-        return flat
+        """The target as run.json has it: flat, with the limits side by side with the rest."""
+        flat = asdict(self)
+        limits: dict[str, float] = flat.pop("limits")
+        return flat | limits
 
     @classmethod
     def from_json(cls, flat: Mapping[str, Any]) -> Target:
         """The target that `to_json` wrote. Raises FieldError, and TypeError for a field that no target has."""
-        given = {name: value for name, value in flat.items() if value != []}
-        limits = {name: given.pop(name) for name in TIMEOUTS if name in given}
+        limits = {name: flat[name] for name in TIMEOUTS if name in flat}
+        given = {name: value for name, value in flat.items() if value != [] and name not in limits}
         return cls(**given, limits=Limits(**limits))
 
 
@@ -122,9 +127,8 @@ class Target:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ValueError("a text without control characters")
-    return value
+    expect(isinstance(value, str) and value.strip() and value.isprintable(), "a text without control characters")
+    return str(value)
 
 
 def _url(value: Any) -> str:
@@ -135,110 +139,84 @@ def _url(value: Any) -> str:
 
 def _urls(value: Any) -> tuple[str, ...]:
     values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list | tuple) or not values:
-        raise ValueError("a URL or a list of URLs")
+    expect(isinstance(values, list | tuple) and values, "a URL or a list of URLs")
     return tuple(map(_url, values))
 
 
 def _metrics(value: Any) -> tuple[str, ...]:
     urls = _urls(value)
-    if any(split(url).scheme not in PORTS for url in urls):
-        raise ValueError("a URL such as http://host:8000/metrics")
+    expect(all(split(url).scheme in PORTS for url in urls), "a URL such as http://host:8000/metrics")
     return urls
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
-        raise ValueError("a number above 0")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    expect(number and 0 < value < 1e12, "a number above 0")
     return float(value)
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError("a whole number of at least 0")
-    return value
+    expect(type(value) is int and value >= 0, "a whole number of at least 0")
+    return int(value)
 
 
 def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
+    expect(isinstance(value, bool), "true or false")
+    return bool(value)
 
 
 def _table(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError("a table")
+    expect(isinstance(value, Mapping), "a table")
     return dict(value)
 
 
 def _labels(value: Any) -> dict[str, str]:
     labels = {key: str(text) for key, text in _table(value).items()}
     for key, text in labels.items():
-        if not f"{key}{text}".isprintable():
-            raise ValueError("labels without control characters")
-        if key in PORT_LABELS and not (text.isdecimal() and 0 < int(text) < 1 << 16):
-            raise ValueError(f"{key} to be a port")
+        expect(f"{key}{text}".isprintable(), "labels without control characters")
+        expect(key not in PORT_LABELS or (text.isdecimal() and 0 < int(text) < 1 << 16), f"{key} to be a port")
     return labels
 
 
 def _headers(value: Any) -> tuple[tuple[str, str], ...]:
-    if not isinstance(value, Mapping | list | tuple):
-        raise ValueError("a table")
+    expect(isinstance(value, Mapping | list | tuple), "a table")
     pairs = tuple(value.items()) if isinstance(value, Mapping) else tuple((name, text) for name, text in value)
     for name, text in pairs:
-        if not isinstance(name, str) or not isinstance(text, str) or not rules.sendable(name, ""):
-            raise ValueError("header names with texts")
-        if not text.isprintable() or not rules.sendable(name, text):
-            raise ValueError(f"{name} without control characters and within Latin-1")
-    if (own := rules.own_header(pairs)) is not None:
-        raise ValueError(f"no header {own}: {rules.OURS_ALONE}")
-    if (secret := rules.literal_header(pairs)) is not None:
-        raise ValueError(f"{secret} to name its secret as ${{VARIABLE}}")
+        texts = isinstance(name, str) and isinstance(text, str)
+        expect(texts and rules.sendable(name, ""), "header names with texts")
+        sendable = text.isprintable() and rules.sendable(name, text)
+        expect(sendable, f"{name} without control characters and within Latin-1")
+    own, secret = rules.own_header(pairs), rules.literal_header(pairs)
+    expect(own is None, f"no header {own}: {rules.OURS_ALONE}")
+    expect(secret is None, f"{secret} to name its secret as ${{VARIABLE}}")
     return pairs
 
 
 def _body(value: Any) -> dict[str, Any]:
     body = _table(value)
-    if (key := rules.literal_field(body)) is not None:
-        raise ValueError(f"no secret such as {key}, which would be stored with the run: {rules.KEYS_ELSEWHERE}")
+    key = rules.literal_field(body)
+    expect(key is None, f"no secret such as {key}, which would be stored with the run: {rules.KEYS_ELSEWHERE}")
     return body
 
 
 def _type(value: Any) -> str:
     name = _text(value)
-    if name not in (*WIRES, AUTO) and not name.endswith(".toml"):
-        raise ValueError(f"one of {', '.join(WIRES)}, {AUTO}, or a custom format's .toml file")
+    known = name in (*WIRES, AUTO) or name.endswith(".toml")
+    expect(known, f"one of {', '.join(WIRES)}, {AUTO}, or a custom format's .toml file")
     return name
 
 
 def _protocol(value: Any) -> str:
-    if not isinstance(value, str) or value not in PROTOCOLS:
-        raise ValueError(f"one of {', '.join(PROTOCOLS)}")
-    return value
+    expect(isinstance(value, str) and value in PROTOCOLS, f"one of {', '.join(PROTOCOLS)}")
+    return str(value)
 
 
 LEGS = ("prefill", "decode", "protocol")
 ONLY_LEGS = "only a target with two legs has this"
 CHECKS: dict[str, Callable[[Any], object]] = {
-    "name": _text,
-    "url": _url,
-    "model": _text,
-    "endpoint_type": _type,
-    "api_key_env": _text,
-    "api_key_file": _text,
-    "headers": _headers,
-    "extra_body": _body,
-    "ignore_eos": _flag,
-    "insecure": _flag,
-    "ca_file": _text,
-    "prefill": _urls,
-    "decode": _urls,
-    "protocol": _protocol,
-    "local_prefill_below": _count,
-    "metrics": _metrics,
-    "labels": _labels,
-    "price_per_hour": _number,
-    "watts": _number,
-    "format": _table,
-}
+    **dict.fromkeys(("name", "model", "api_key_env", "api_key_file", "ca_file"), _text),
+    "url": _url, "prefill": _urls, "decode": _urls, "metrics": _metrics, "endpoint_type": _type, "protocol": _protocol,
+    "headers": _headers, "extra_body": _body, "ignore_eos": _flag, "insecure": _flag, "labels": _labels,
+    "local_prefill_below": _count, "price_per_hour": _number, "watts": _number, "format": _table,
+}  # fmt: skip
 DEFAULTS = {f.name: f.default for f in fields(Target)}

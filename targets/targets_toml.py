@@ -1,28 +1,5 @@
-"""targets.toml: each table is a target, its name the target's.
-
-    [defaults]                       # optional: keys for every target that doesn't give its own
-    model = "llama-3.1-8b"
-
-    [groq]
-    type = "groq"                    # a key of targets.wire.WIRES, "auto", or a custom format's TOML file ("chat")
-    url = "https://api.groq.com"
-    api_key_env = "GROQ_API_KEY"     # or api_key_file; a key itself is refused
-    headers = { x-team = "${TEAM}" }
-    extra_body = { service_tier = "on_demand" }
-    omit = ["stream_options"]        # fields that aren't sent (a null in extra_body, which TOML doesn't have)
-    price_per_hour = 12.0
-    watts = 4000
-    labels = { hardware = "GroqRack" }
-
-    [hybrid]                         # two legs that the client drives
-    prefill = ["http://10.0.0.1:8100", "http://10.0.0.2:8100"]
-    decode = "http://10.0.0.3:8200"
-    protocol = "nixl"                # a key of targets.wire.protocols.PROTOCOLS
-    every_pair = true                # a target for each (prefill, decode) pair, instead of two pools
-    metrics = ["http://10.0.0.1:8100/metrics"]
-
-A mistake raises InputError with the file, the line and the key.
-"""
+"""targets.toml: each table is a target, its name the target's; [defaults] has keys for those that don't give their own.
+docs/protocols.md shows one with every key. A mistake raises InputError with the file, the line and the key."""
 
 from __future__ import annotations
 
@@ -35,30 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from traces.errors import InputError
+from traces.files import read_text, toml
 
 from .rules import TIMEOUTS, FieldError, Limits
 from .target import LEGS, ONLY_LEGS, Target
 from .wire import custom
 
 
-def load(path: str | Path) -> list[Target]:
+def load_targets(path: str | Path) -> list[Target]:
     """The targets of a file, in its order. Raises InputError."""
-    where = str(path)
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't be read: {getattr(error, 'strerror', None) or 'not UTF-8'}", where=where) from None
-    return parse(text, where)
+    return parse(read_text(path), str(path))
 
 
 def parse(text: str, where: str = "targets.toml") -> list[Target]:
     """The same from the file's text. Pure, but for a custom format's file that a target names."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        at = re.search(r"line (\d+)", str(error))
-        raise InputError(f"not TOML: {error}", where=where, line=int(at[1]) if at else None) from None
-    source = _Source(text, where)
+    tables, source = toml(text, where), _Source(text, where)
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise source.mistake("", name, f"{name!r} stands outside a table", f"start each target with [{name}]")
@@ -107,7 +75,7 @@ def _head(line: str) -> tuple[str, ...]:
 
 
 def _targets(name: str, table: dict[str, Any], defaults: dict[str, Any], source: _Source) -> list[Target]:
-    """A table's target, or one for each pair of its servers."""
+    """A table's target, or one for each pair of its servers: `name/i+j`, counted from 1 in the file's order."""
     values = {**defaults, **table}
     for key in values:
         if key in SECRETS:
@@ -125,7 +93,13 @@ def _targets(name: str, table: dict[str, Any], defaults: dict[str, Any], source:
     if not legs and "every_pair" in table:
         raise source.mistake(name, "every_pair", ONLY_LEGS, "give prefill, decode, protocol")
     target = _target(name, values, source)
-    return _pairs(target) if pairs else [target]
+    if not pairs:
+        return [target]
+    pools = product(enumerate(target.prefill, 1), enumerate(target.decode, 1))
+    return [
+        dataclasses.replace(target, name=f"{name}/{i}+{j}", url=decode, prefill=(prefill,), decode=(decode,))
+        for (i, prefill), (j, decode) in pools
+    ]
 
 
 def _target(name: str, values: dict[str, Any], source: _Source) -> Target:
@@ -153,17 +127,8 @@ def _custom(name: str, file: str, source: _Source) -> str:
     path = (Path(source.where).parent / file).resolve()
     if not path.is_file():
         raise source.mistake(name, "type", f"no such file: {path}", "a custom format's file is looked for beside this")
-    custom.load(str(path))
+    custom.parse(custom.read(str(path)), str(path))
     return str(path)
-
-
-def _pairs(target: Target) -> list[Target]:
-    """A target for each pair of hardware: `name/i+j`, counted from 1 in the file's order."""
-    pools = product(enumerate(target.prefill, 1), enumerate(target.decode, 1))
-    return [
-        dataclasses.replace(target, name=f"{target.name}/{i}+{j}", url=decode, prefill=(prefill,), decode=(decode,))
-        for (i, prefill), (j, decode) in pools
-    ]
 
 
 LEGS_ONLY = {"every_pair", "local_prefill_below"}

@@ -3,18 +3,7 @@
 A server's Prometheus text has metrics of vLLM, SGLang, Dynamo, TGI, TensorRT-LLM or llama.cpp (2026); each of our names
 has the servers' own in the order in which they are looked for: the first that a server has counts.
 
-metrics.jsonl of a run's folder has a line for each reading of a URL, written by scraper.py:
-
-    {"at": 1000012345, "url": "...", "when": "during", "running": 12, "waiting": 3, "kv_use": 0.41,
-     "ttft": [sum of seconds, count], ...}
-
-and for each target that is not on this machine the network's round trip, as long as a TCP connect takes:
-
-    {"at": 1000012345, "url": "https://api.groq.com", "when": "during", "round_trip": 0.0123}
-
-`at` is nanoseconds from the run's start. A name that a server doesn't have is absent; a reading that failed has
-`error`. `before` and `after` also have the histograms' buckets ("ttft_buckets": [[upper bound, cumulative count],
-...]), so that quantiles of the run alone can be had.
+scraper.py writes each `Reading` into metrics.jsonl of the run's folder (docs/contracts.md).
 """
 
 from __future__ import annotations
@@ -23,7 +12,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,16 +152,14 @@ class Reading:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Reading:
         """What `to_json` gave. Raises KeyError, TypeError or ValueError for anything else."""
-        present = {name: _histogram(row, name) for name in HISTOGRAMS if name in row}
         gauges = {name: float(row[name]) for name in GAUGES if name in row}
+        histograms = {}
+        for name in filter(row.__contains__, HISTOGRAMS):
+            (total, count), pairs = row[name], row.get(f"{name}_buckets")
+            buckets = None if pairs is None else tuple((bound, within) for bound, within in pairs)
+            histograms[name] = Histogram(total, count, buckets)
         error, round_trip = row.get("error", ""), row.get("round_trip")
-        return cls(int(row["at"]), row["url"], row["when"], gauges, present, round_trip, error)
-
-
-def _histogram(row: Mapping[str, Any], name: str) -> Histogram:
-    total, count = row[name]
-    pairs = row.get(f"{name}_buckets")
-    return Histogram(total, count, None if pairs is None else tuple((bound, within) for bound, within in pairs))
+        return cls(int(row["at"]), row["url"], row["when"], gauges, histograms, round_trip, error)
 
 
 def read(path: Path) -> list[Reading]:
@@ -196,15 +183,14 @@ def means(readings: Iterable[Reading]) -> dict[str, dict[str, tuple[float, int]]
     for reading in readings:
         if reading.when != DURING and not reading.error:
             ends[reading.url][reading.when] = reading
-    return {url: dict(_means(both[BEFORE], both[AFTER])) for url, both in ends.items() if len(both) == 2}
-
-
-def _means(before: Reading, after: Reading) -> Iterator[tuple[str, tuple[float, int]]]:
-    for name, end in after.histograms.items():
-        start = before.histograms.get(name, Histogram(0.0, 0.0))
-        total, count = end.sum - start.sum, round(end.count - start.count)
-        if count > 0 and total >= 0:
-            yield name, (total / count, count)
+    means: dict[str, dict[str, tuple[float, int]]] = {}
+    for url, both in ends.items():
+        for name, end in both[AFTER].histograms.items() if len(both) == 2 else ():
+            start = both[BEFORE].histograms.get(name, Histogram(0.0, 0.0))
+            total, count = end.sum - start.sum, round(end.count - start.count)
+            if count > 0 and total >= 0:
+                means.setdefault(url, {})[name] = total / count, count
+    return means
 
 
 def round_trips(readings: Iterable[Reading]) -> dict[str, dict[str, float]]:

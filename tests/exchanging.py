@@ -7,8 +7,8 @@ from typing import Any
 
 from gevent.event import Event
 
+from targets import connect
 from targets.clock import Clock
-from targets.connecting import connect
 from targets.exchange import Call, Exchange
 from targets.target import Target
 from tests.exchanges import make_call

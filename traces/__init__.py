@@ -9,49 +9,31 @@ Instants and gaps in a `Trace` are integer nanoseconds from its start; durations
 What can't be used raises `InputError`, with file, line and remedy. Nothing is imported before it is used (PEP 562).
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .importing import lazy
+
 if TYPE_CHECKING:
-    from .corpus import Corpus
     from .errors import InputError, PhaseloadError, RunFailed
+    from .fitting import fit
     from .formats.own import write
     from .prompts import Prompts
     from .reading import open_trace
     from .request import Request
     from .statistics import Statistics, describe
-    from .synthesis.fit import fit
-    from .synthesis.workload import Workload, synthesise
     from .trace import Trace, build
     from .transforms import cap_context, clip, limit, merge, only, pace, repeat, scale_rate, speedup
+    from .words import Corpus
+    from .workload import Workload, synthesise
 
 __all__ = [
     "Corpus", "InputError", "PhaseloadError", "Prompts", "Request", "RunFailed", "Statistics", "Trace", "Workload",
     "build", "cap_context", "clip", "describe", "fit", "limit", "merge", "only", "open_trace", "pace",
     "repeat", "scale_rate", "speedup", "synthesise", "write",
 ]  # fmt: skip
-_HOMES = {
-    "errors": ("InputError", "PhaseloadError", "RunFailed"),
-    "corpus": ("Corpus",),
-    "prompts": ("Prompts",),
-    "reading": ("open_trace",),
-    "statistics": ("Statistics", "describe"),
-    "synthesis.fit": ("fit",),
-    "synthesis.workload": ("Workload", "synthesise"),
-    "request": ("Request",),
-    "trace": ("Trace", "build"),
-    "transforms": ("cap_context", "clip", "limit", "merge", "only", "pace", "repeat", "scale_rate", "speedup"),
-    "formats.own": ("write",),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(__name__, {
+    "errors": "InputError PhaseloadError RunFailed", "fitting": "fit", "formats.own": "write", "prompts": "Prompts",
+    "reading": "open_trace", "request": "Request", "statistics": "Statistics describe", "trace": "Trace build",
+    "transforms": "cap_context clip limit merge only pace repeat scale_rate speedup", "words": "Corpus",
+    "workload": "Workload synthesise",
+})  # fmt: skip

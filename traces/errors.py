@@ -9,6 +9,7 @@ A target's failure is never an exception: it is an `Outcome` in the `Exchange` (
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from math import inf
 
 OK, FAILED, UNUSABLE, INCOMPLETE = 0, 1, 2, 3  # exit codes of the command line
@@ -19,34 +20,23 @@ class PhaseloadError(Exception):
 
 
 class RunFailed(PhaseloadError):
-    """A run without usable results: the command line exits with `code`. `report` is what the run printed, as far as it
-    came."""
+    """A run without usable results: the command line exits with `code`. `report`: what the run printed till then."""
 
     def __init__(self, message: str, *, code: int = INCOMPLETE, report: str = "") -> None:
         self.code, self.report = code, report
         super().__init__(message)
 
 
+@dataclass(eq=False)
 class InputError(PhaseloadError):
-    """Input that can't be used: the command line prints it as one line and exits with code 2.
+    """Input that can't be used: the command line prints it as one line and exits with code 2."""
 
-    where   the file (or option) at fault
-    line    counts from 1
-    column  a name, or a number from 1
-    remedy  what the user can do about it
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        where: str = "",
-        line: int | None = None,
-        column: str | int | None = None,
-        remedy: str = "",
-    ) -> None:
-        self.message, self.where, self.line, self.column, self.remedy = message, where, line, column, remedy
-        super().__init__(str(self))
+    message: str
+    _: KW_ONLY
+    where: str = ""  # the file (or option) at fault
+    line: int | None = None  # counts from 1
+    column: str | int | None = None  # a name, or a number from 1
+    remedy: str = ""  # what the user can do about it
 
     def __str__(self) -> str:
         place = self.where

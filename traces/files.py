@@ -1,5 +1,6 @@
 """Bytes of files, in and out. In: `sources` of a trace, which are a file, a folder or standard input; plain, gzip or
-zstd, recognised by content. Out: `write_whole`, after which a file is there whole or not at all.
+zstd, recognised by content; a user's settings in TOML. Out: `write_whole`, after which a file is there whole or not at
+all.
 
 A `Source` can be opened again and again from its start (the fast reader of CSV hands over to the careful one when a
 row is bad), so standard input is first copied to an unnamed temporary file.
@@ -9,13 +10,15 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -43,7 +46,9 @@ class Source:
                 start = raw.read(4)
                 raw.seek(0)
                 codec = next((codec for magic, codec in MAGIC.items() if start.startswith(magic)), None)
-                yield raw if codec is None else _decompressed(raw, codec)
+                # Arrow's stream has read, readinto and close, all that a BufferedReader needs
+                plain: Any = codec and pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)
+                yield io.BufferedReader(plain, BUFFER) if codec else raw
         except FileNotFoundError:
             raise InputError("no such file", where=self.name, remedy="check the path") from None
         except OSError as error:
@@ -71,7 +76,9 @@ class Source:
 def sources(name: str) -> list[Source]:
     """The files that a user's TRACE names: `-`, one file, or all files of a folder (hidden ones left out)."""
     if name == "-":
-        return [Source("standard input", _spooled(sys.stdin.buffer))]
+        copy = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as its Source)
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+        return [Source("standard input", copy)]
     path = Path(name)
     if not path.is_dir():
         return [Source(name, path)]
@@ -81,15 +88,23 @@ def sources(name: str) -> list[Source]:
     return [Source(str(p), p) for p in files]
 
 
-def _decompressed(raw: io.BufferedReader, codec: str) -> io.BufferedReader:
-    """Arrow's stream has read, readinto and close, all that a BufferedReader needs."""
-    return io.BufferedReader(cast(Any, pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec)), BUFFER)
+def read_text(path: str | Path) -> str:
+    """A user's whole text file. Raises InputError."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"can't be read: {getattr(error, 'strerror', None) or 'not UTF-8'}"
+        raise InputError(problem, where=str(path)) from None
 
 
-def _spooled(stream: IO[bytes]) -> IO[bytes]:
-    copy = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as its Source)
-    shutil.copyfileobj(stream, copy)
-    return copy
+def toml(text: str, where: str, remedy: str = "") -> dict[str, Any]:
+    """The tables of a TOML file's text. Raises InputError with file and line."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r"line (\d+)", str(error))
+        line = int(at[1]) if at else None
+        raise InputError(f"not TOML: {error}", where=where, line=line, remedy=remedy) from None
 
 
 def write_whole(path: Path, data: bytes) -> None:

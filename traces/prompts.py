@@ -10,13 +10,8 @@ Keys are BLAKE2b of seed and salt, so a text is the same in every process and on
 other salt. Where a trace has sessions but no blocks, a later turn carries its parents' messages and answers as
 `history`.
 
-Words come from `traces.words`, or from a corpus of the user's. With a corpus, too, what the trace doesn't share
-begins differently, but for the salt "": then its texts are sent as they are, and requests (and blocks of different
-ids) that start at the same text begin alike, which a prefix cache will find.
-
-Lengths: exact in whitespace-delimited words, which simulated endpoints count; exact as token ids; exact in tokens
-with a `tokenizer.json`; otherwise about 3 % above for a large BPE vocabulary (`traces.words`), and what its
-language makes of words for a corpus.
+Words come from `traces.words`, or from a corpus of the user's. With a corpus, too, what the trace doesn't share begins
+differently, but for the salt "": then its texts are sent as they are. How exact lengths are: docs/traces.md.
 """
 
 from __future__ import annotations
@@ -27,9 +22,8 @@ from functools import lru_cache, partial
 
 import numpy as np
 
-from .corpus import Corpus
 from .trace import Request, Trace
-from .words import Fitted, counter, words
+from .words import Corpus, Fitted, counter, words
 
 ENDING = "Write a very long and detailed answer to this."
 REACH = 6  # characters of a corpus that are counted for a token of the length
@@ -53,7 +47,10 @@ class Prompts:
             self._words, self._ending = self._fitted.words, self._fitted.count(" " + ENDING)
         self._key = hashlib.blake2b(salt.encode(), key=b"phaseload prompts %d" % seed, digest_size=16).digest()
         self._blocks = trace.block_tokens
-        self._family = None if trace.has_prefixes or not trace.has("parent") else _Family(trace)
+        self._rows: dict[int, tuple[int, int, int]] = {}  # parent, prompt, output by index, where turns carry history
+        if trace.has("parent") and not trace.has("prefix"):
+            columns = (trace.column(name).tolist() for name in ("parent", "prompt_tokens", "output_tokens"))
+            self._rows = dict(zip(trace.column("index").tolist(), zip(*columns, strict=True), strict=True))
         largest = self._blocks if isinstance(self._blocks, int) else max(self._blocks.values(), default=0)
         self._whole_block = lru_cache(maxsize=max(64, CACHED_WORDS // (largest or 1)))(self._start_of_block)
 
@@ -108,31 +105,8 @@ class Prompts:
         return shared
 
     def _turns(self, request: Request) -> list[tuple[int, int, int]]:
-        """(index, own words, answer's words) of each earlier turn, oldest first."""
-        return self._family.turns(request) if self._family and request.parent >= 0 else []
-
-    def _block(self, block: int, count: int) -> str:
-        size = self._blocks if isinstance(self._blocks, int) else self._blocks[block]
-        write = self._whole_block if count == size else self._start_of_block
-        return write(block, count)
-
-    def _start_of_block(self, block: int, count: int) -> str:
-        return self._words(self._named(b"block", block), count)
-
-    def _named(self, kind: bytes, number: int) -> bytes:
-        return b"%b/%b/%d" % (self._key, kind, number)
-
-
-class _Family:
-    """Parents and lengths by index, for traces whose turns carry their history."""
-
-    def __init__(self, trace: Trace) -> None:
-        names = ("index", "parent", "prompt_tokens", "output_tokens")
-        columns = (trace.column(name).tolist() for name in names)
-        self._rows = {index: (parent, prompt, output) for index, parent, prompt, output in zip(*columns, strict=True)}
-
-    def turns(self, request: Request) -> list[tuple[int, int, int]]:
-        """Each ancestor's own message and answer, as much as fits: at least one word stays for the request itself."""
+        """(index, own words, answer's words) of each earlier turn, oldest first, as much as fits: at least one word
+        stays for the request itself."""
         line: list[int] = []
         parent = request.parent
         while parent in self._rows and len(line) < len(self._rows):
@@ -148,3 +122,14 @@ class _Family:
             turns.append((index, own, answer))
             before += own + answer
         return turns
+
+    def _block(self, block: int, count: int) -> str:
+        size = self._blocks if isinstance(self._blocks, int) else self._blocks[block]
+        write = self._whole_block if count == size else self._start_of_block
+        return write(block, count)
+
+    def _start_of_block(self, block: int, count: int) -> str:
+        return self._words(self._named(b"block", block), count)
+
+    def _named(self, kind: bytes, number: int) -> bytes:
+        return b"%b/%b/%d" % (self._key, kind, number)

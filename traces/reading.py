@@ -7,26 +7,21 @@ from pathlib import Path
 
 from .errors import InputError
 from .files import Source, sources
-from .formats import conversations, csv_table, own, ragpulse, servegen, tables, weka
-from .formats.cells import BadCell, keys
+from .formats import conversations, csv_table, own, servegen, tables
+from .formats.cells import BadCell, keys, parse
 from .formats.rows import Options
-from .synthesis.workload import WORKLOADS, synthesise
 from .trace import LATEST, NS_PER_S, Trace
+from .workload import WORKLOADS, synthesise
 
 
 def open_trace(
     name: str, *, until: float | None = None, skip_bad_rows: bool = False, keep_ticks: bool = False, seed: int = 0
 ) -> Trace:
     """A file or folder (plain, gzip or zstd), standard input (`-`), or a bundled workload; a file wins over a workload
-    of its name.
-
-    until   seconds from the trace's start, at which reading ends, so the first minute of a week costs a minute's rows;
-            without it a workload is as long as it says itself
-    seed    for what the format leaves open (where in a coarse tick a request falls; instants, where it has none)
-    keep_ticks     leave coarse timestamps on their ticks
-    skip_bad_rows  count rows that can't be used into `Trace.notes` instead of refusing them
-    Raises InputError, with file, line, column and remedy, for anything unusable.
-    """
+    of its name. `until`: seconds from the trace's start, at which reading ends, so the first minute of a week costs a
+    minute's rows (without it a workload is as long as it says itself). `skip_bad_rows` counts what can't be used into
+    `Trace.notes` instead of refusing it; `keep_ticks` leaves coarse timestamps on their ticks; `seed` is for what the
+    format leaves open. Raises InputError, with file, line, column and remedy, for anything unusable."""
     if until is not None and not 1 <= until * NS_PER_S <= LATEST:  # NaN neither
         raise InputError(f"can't be read until {until:g} s", where=name, remedy="expected seconds above 0")
     if name == "-" or Path(name).exists():
@@ -49,10 +44,10 @@ def _of_files(files: list[Source], options: Options, where: str) -> Trace:
     """By the format that the files' first bytes show; more particular formats are tried first."""
     if not any(source.head.strip() for source in files):
         raise InputError("is empty", where=where, remedy="expected a trace")
-    if any(ragpulse.is_requests(keys(source.head)) for source in files):
-        return ragpulse.read(files, options)
-    if all(_has_keys(source, weka.KEYS) for source in files):
-        return weka.read(files, options)
+    if any(tables.is_ragpulse(keys(source.head)) for source in files):
+        return tables.read_ragpulse(files, options)
+    if all(_has_keys(source, conversations.WEKA_KEYS) for source in files):
+        return conversations.read_weka(files, options)
     if servegen.is_set(files):
         return servegen.read(files, options)
     if any(all(_has_keys(source, (key,)) for source in files) for key in conversations.SPAN_KEYS):
@@ -68,7 +63,8 @@ def _of_file(source: Source, options: Options) -> Trace:
     if source.head.lstrip().startswith(b"["):
         return conversations.read_sharegpt(source, options)
     if source.head.lstrip().startswith(b"{"):
-        return tables.read_json_lines(source, options)
+        table = tables.format_of(keys(source.head), source.name)
+        return tables.read_rows(source, table, options, source.lines(), parse)
     return csv_table.read(source, options)
 
 

@@ -9,23 +9,14 @@ NS_PER_S = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One row of a trace: what a user requests, and when.
-
-    due            nanoseconds from the trace's start (exact: every unit met in public traces lands on them)
-    prompt_tokens  length of the prompt, shared prefix included
-    output_tokens  length of the answer that the trace saw
-    session, turn  session number (-1: none) and position in it, from 0
-    prefix         ids of the prompt's leading blocks; equal ids are equal text (`Trace.block_tokens` has their sizes)
-    parent, think  index of the request that must be done before this one is sent in a closed loop (-1: none), and
-                   the nanoseconds its user then thinks
-    """
+    """One row of a trace: what a user requests, and when."""
 
     index: int
-    due: int
-    prompt_tokens: int
-    output_tokens: int
-    session: int = -1
-    turn: int = 0
-    prefix: tuple[int, ...] = ()
-    parent: int = -1
-    think: int = 0
+    due: int  # ns from the trace's start (exact: every unit met in public traces lands on them)
+    prompt_tokens: int  # shared prefix included
+    output_tokens: int  # of the answer that the trace saw
+    session: int = -1  # -1: none
+    turn: int = 0  # its position in the session
+    prefix: tuple[int, ...] = ()  # ids of leading blocks; equal ids are equal text (`Trace.block_tokens`: their sizes)
+    parent: int = -1  # index of the request that must be done before this one is sent in a closed loop, -1: none
+    think: int = 0  # ns that its user then thinks

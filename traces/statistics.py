@@ -32,13 +32,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """Burstiness. `cv`: of the gaps, 1 for Poisson. `dispersion` and `peak_to_mean`: of counts in windows, by the
-    window's seconds as text; None where the trace has too few windows."""
+    """Burstiness."""
 
-    cv: float
+    cv: float  # of the gaps, 1 for Poisson
     longest_gap_s: float
-    dispersion: dict[str, float | None]
-    peak_to_mean: dict[str, float | None]
+    dispersion: dict[str, float | None]  # of counts in windows, by their seconds as text; None: too few windows
+    peak_to_mean: dict[str, float | None]  # the same
 
 
 @dataclass(frozen=True)
@@ -98,13 +97,13 @@ def describe(trace: Trace) -> Statistics:
         requests=len(trace),
         span_s=span,
         rate=len(trace) / span if span else None,
-        arrivals=_arrivals(due, span),
+        arrivals=_arrivals(due) if span else None,
         prompt_tokens=_spread(prompt),
         output_tokens=_spread(output),
         spearman=spearman(prompt, output),
-        sessions=_sessions(trace) if trace.has_sessions else None,
-        prefix=prefix_reuse(trace) if trace.has_prefixes else None,
-        timeline=_timeline(due, span),
+        sessions=_sessions(trace) if trace.has("session") else None,
+        prefix=prefix_reuse(trace) if trace.has("prefix") else None,
+        timeline=_timeline(due, span / TIMELINE_BINS) if span else None,
     )
 
 
@@ -178,9 +177,7 @@ def _running(values: npt.NDArray[Any], offsets: Whole, rows: Whole) -> npt.NDArr
     return np.asarray(sums[1:] - sums[offsets[rows]])
 
 
-def _arrivals(due: Floats, span: float) -> Arrivals | None:
-    if not span:
-        return None
+def _arrivals(due: Floats) -> Arrivals:
     gaps, peaks = np.diff(due), {}
     for window in (1, 10):
         counts = window_counts(due, window)
@@ -215,10 +212,7 @@ def _sessions(trace: Trace) -> Sessions:
     )
 
 
-def _timeline(due: Floats, span: float) -> Timeline | None:
-    if not span:
-        return None
-    step = span / TIMELINE_BINS
+def _timeline(due: Floats, step: float) -> Timeline:
     counts = np.bincount(((due - due[0]) / step).astype(np.int64).clip(max=TIMELINE_BINS - 1), minlength=TIMELINE_BINS)
     return Timeline(step, counts.tolist())
 

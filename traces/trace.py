@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,21 +24,14 @@ Columns = dict[str, Any]  # lists or arrays by column name
 Notes = dict[str, Any]  # what a reader noticed, JSON-able
 NS_PER_MS = 1_000_000
 LATEST = 2**62  # ns, of any instant: 146 years
+LONGEST = 2**31 - 1  # tokens, as the columns hold them
 ASSUMED_TPOT = 20 * NS_PER_MS  # an answer's pace, where a plan needs one; closed loops take the server's own time
 
-SCHEMA = pa.schema(
-    [
-        ("index", pa.int64()),
-        ("due", pa.int64()),
-        ("prompt_tokens", pa.int32()),
-        ("output_tokens", pa.int32()),
-        ("session", pa.int32()),
-        ("turn", pa.int32()),
-        ("prefix", pa.list_(pa.int64())),
-        ("parent", pa.int64()),
-        ("think", pa.int64()),
-    ]
-)
+SCHEMA = pa.schema({
+    "index": pa.int64(), "due": pa.int64(), "prompt_tokens": pa.int32(), "output_tokens": pa.int32(),
+    "session": pa.int32(), "turn": pa.int32(), "prefix": pa.list_(pa.int64()), "parent": pa.int64(),
+    "think": pa.int64(),
+})  # fmt: skip
 REQUIRED = ("index", "due", "prompt_tokens", "output_tokens")
 DEFAULTS = {"session": -1, "turn": 0, "parent": -1, "think": 0}
 KEY = b"phaseload"  # of a packed trace's metadata
@@ -47,19 +40,14 @@ BATCH = 8192  # rows turned into Python objects at a time
 
 @dataclass(frozen=True)
 class Trace:
-    """`table` has columns of `SCHEMA`, sorted by `due` (ns from the trace's start).
-
-    block_tokens  tokens of a prefix block: one number, or a number by block id (0: no prefixes)
-    source        where it came from, as the user named it; `transforms` what was done to it since, in words
-    notes         what its reader noticed (rows skipped, reordered, spread), JSON-able, for the run's record
-    """
+    """`table` has columns of `SCHEMA`, sorted by `due` (ns from the trace's start)."""
 
     table: pa.Table
     name: str = "trace"
-    block_tokens: int | Mapping[int, int] = 0
-    source: str = ""
-    transforms: tuple[str, ...] = ()
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    block_tokens: int | Mapping[int, int] = 0  # of a prefix block: one number, or a number by block id (0: no prefixes)
+    source: str = ""  # where it came from, as the user named it
+    transforms: tuple[str, ...] = ()  # what was done to it since, in words
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what its reader noticed, JSON-able, for the run's record
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -74,7 +62,7 @@ class Trace:
         start, stop, step = rows.indices(len(self))
         if step != 1:
             return self.take(np.arange(start, stop, step))
-        return self.with_table(self.table.slice(start, max(0, stop - start)))
+        return replace(self, table=self.table.slice(start, max(0, stop - start)))
 
     @property
     def span(self) -> int:
@@ -84,14 +72,6 @@ class Trace:
     def has(self, column: str) -> bool:
         return column in self.table.column_names
 
-    @property
-    def has_prefixes(self) -> bool:
-        return self.has("prefix")
-
-    @property
-    def has_sessions(self) -> bool:
-        return self.has("session")
-
     def column(self, name: str) -> Whole:
         """A column as numpy (all but `prefix`), with its default where the trace doesn't have it."""
         if self.has(name):
@@ -100,7 +80,7 @@ class Trace:
 
     def prefixes(self) -> tuple[Whole, Whole]:
         """(offsets, ids): row i's prefix is ids[offsets[i]:offsets[i + 1]]."""
-        if not self.has_prefixes:
+        if not self.has("prefix"):
             return np.zeros(len(self) + 1, np.int64), np.zeros(0, np.int64)
         array: Any = self.table["prefix"].combine_chunks()
         offsets = np.asarray(array.offsets.to_numpy(), np.int64)
@@ -122,8 +102,8 @@ class Trace:
 
     def take(self, rows: npt.NDArray[Any]) -> Trace:
         """The rows of a boolean mask or of ascending positions."""
-        table = self.table.filter(pa.array(rows)) if rows.dtype == bool else self.table.take(pa.array(rows))
-        return self.with_table(table)
+        chosen = pa.array(rows)
+        return replace(self, table=self.table.filter(chosen) if rows.dtype == bool else self.table.take(chosen))
 
     def with_columns(self, **columns: npt.NDArray[Any]) -> Trace:
         table = self.table
@@ -131,9 +111,6 @@ class Trace:
             array = pa.array(values, SCHEMA.field(name).type)
             at = table.schema.get_field_index(name)
             table = table.set_column(at, name, array) if at >= 0 else table.append_column(name, array)
-        return self.with_table(table)
-
-    def with_table(self, table: pa.Table) -> Trace:
         return replace(self, table=table)
 
     def noted(self, transform: str) -> Trace:
@@ -141,14 +118,9 @@ class Trace:
 
     def packed(self) -> pa.Table:
         """The rows with everything else in their metadata, as files hold a trace; `unpacked` reads it."""
-        blocks = self.block_tokens
-        about = {
-            "name": self.name,
-            "block_tokens": blocks if isinstance(blocks, int) else list(blocks.items()),
-            "source": self.source,
-            "transforms": self.transforms,
-            "notes": dict(self.notes),
-        }
+        about = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "table"}
+        if not isinstance(self.block_tokens, int):
+            about["block_tokens"] = list(self.block_tokens.items())
         return self.table.replace_schema_metadata({KEY: json.dumps(about).encode()})
 
     def fingerprint(self) -> str:
@@ -175,9 +147,8 @@ def build(
     """A Trace from arrays (numpy, Arrow or lists) by column name; `due` ascending; `index` counts rows if not given."""
     rows = len(columns["due"])
     columns = {"index": np.arange(rows, dtype=np.int64), **columns}
-    fields = [field for field in SCHEMA if field.name in columns]
-    arrays = [_array(columns[field.name], field.type) for field in fields]
-    table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+    schema = pa.schema([column for column in SCHEMA if column.name in columns])
+    table = pa.Table.from_arrays([_array(columns[column.name], column.type) for column in schema], schema=schema)
     return Trace(table, name=name, block_tokens=block_tokens, source=source, notes=notes or {})
 
 

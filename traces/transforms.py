@@ -1,9 +1,8 @@
 """Shapes: pure functions from traces to a Trace, each noted in `Trace.transforms`.
 
 Requests keep their `index` through every shape that only leaves some out, so their prompts stay the same. Shapes that
-add requests (merge, repeat, scale_rate) number requests anew and keep sessions apart. There a copy of a request belongs
-to another user: blocks of text that several sessions shared (a system prompt) stay shared with the copy, and private
-blocks become new ones. Otherwise a prefix cache would hit what no real cache could.
+add requests (merge, repeat, scale_rate) number requests anew and keep sessions apart. A copy of a request belongs to
+another user: what several sessions shared stays shared, private blocks become new ones, which no cache has.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ import pyarrow as pa
 
 from .errors import InputError, check_factor
 from .trace import DEFAULTS, LATEST, NS_PER_S, Trace, Whole, build, chain_starts, in_order
+
+Range = tuple[int | None, int | None]  # lowest and highest, None: open
 
 
 def clip(trace: Trace, start: float = 0.0, end: float | None = None) -> Trace:
@@ -41,15 +42,9 @@ def limit(trace: Trace, requests: int) -> Trace:
     return _orphaned(trace[:requests]).noted(f"limit {requests}")
 
 
-def only(
-    trace: Trace,
-    *,
-    prompt: tuple[int | None, int | None] = (None, None),
-    output: tuple[int | None, int | None] = (None, None),
-) -> Trace:
+def only(trace: Trace, *, prompt: Range = (None, None), output: Range = (None, None)) -> Trace:
     """Requests whose lengths lie in the given ranges (tokens, ends included, None: open)."""
-    kept = np.ones(len(trace), bool)
-    words = []
+    kept, words = np.ones(len(trace), bool), []
     for name, (low, high) in (("prompt", prompt), ("output", output)):
         if low is None and high is None:
             continue
@@ -69,11 +64,9 @@ def speedup(trace: Trace, factor: float) -> Trace:
 
 
 def at_rate(count: int, rate: float, burstiness: float = 1.0, seed: int = 0) -> Whole:
-    """`count` ascending due instants (ns), the first at 0, at `rate` requests per second.
-
+    """`count` ascending due instants (ns), the first at 0, at `rate` requests per second; all at 0 if it is infinite.
     Gaps are gamma-distributed, as those of `vllm bench serve --burstiness`: shape = burstiness, mean = 1 / rate; 1 is a
-    Poisson process, less is burstier, more is steadier, infinity is an even beat. An infinite rate makes all due at 0.
-    """
+    Poisson process, less is burstier, more is steadier, infinity is an even beat."""
     if not rate > 0:
         raise InputError(f"the rate must be positive, not {rate:g}", where="--request-rate")
     if not burstiness > 0:
@@ -141,10 +134,9 @@ def repeat(trace: Trace, times: int) -> Trace:
     if times < 1:
         raise InputError(f"expected at least 1, got {times}", where="repeat")
     lap = trace.span + trace.span // max(1, len(trace) - 1)
-    copies = [
-        copy.with_columns(due=copy.column("due") + number * lap) for number, copy in enumerate(_copies(trace, times))
-    ]
-    return _together(copies).noted(f"repeat {times}")
+    laps = enumerate(_copies(trace, times))
+    moved = [copy.with_columns(due=copy.column("due") + number * lap) for number, copy in laps]
+    return _together(moved).noted(f"repeat {times}")
 
 
 def scale_rate(trace: Trace, factor: float, seed: int = 0) -> Trace:
@@ -157,10 +149,9 @@ def scale_rate(trace: Trace, factor: float, seed: int = 0) -> Trace:
     copies = [copy if not number else _turned(copy, rng) for number, copy in enumerate(_copies(trace, whole + 1))]
     last = copies.pop()
     if factor > whole:
-        copies.append(_thinned(last if whole else trace, factor - whole, rng))
-    if len(copies) == 1 and not whole:
-        return copies[0].noted(f"rate x {factor:g}")
-    return _together(copies).noted(f"rate x {factor:g}")
+        owners, where = np.unique(_owners(last), return_inverse=True)  # requests without a session go by themselves
+        copies.append(last.take(rng.random(len(owners))[where] < factor - whole))
+    return (_together(copies) if whole else copies[0]).noted(f"rate x {factor:g}")
 
 
 def _faster(nanos: Whole, factor: float) -> Whole:
@@ -181,20 +172,13 @@ def _orphaned(trace: Trace) -> Trace:
     return trace.with_columns(parent=np.where(trace.parent_rows() >= 0, trace.column("parent"), -1))
 
 
-def _thinned(trace: Trace, share: float, rng: np.random.Generator) -> Trace:
-    """A random share of the sessions; requests without one go by themselves."""
-    owners, where = np.unique(_owners(trace), return_inverse=True)
-    return trace.take(rng.random(len(owners))[where] < share)
-
-
 def _turned(trace: Trace, rng: np.random.Generator) -> Trace:
-    """The trace begun at a random instant of it; what comes before follows its end. A session that the cut goes through
-    becomes two."""
+    """The trace begun at a random instant of it; what comes before follows its end. A session cut so becomes two."""
     lap = trace.span + 1
     due = trace.column("due") + rng.integers(0, lap)
     early = due >= lap
     turned = trace.with_columns(due=due % lap)
-    if trace.has_sessions:
+    if trace.has("session"):
         session = trace.column("session")
         turned = turned.with_columns(session=np.where(early & (session >= 0), session + session.max() + 1, session))
     if trace.has("parent"):
@@ -228,7 +212,7 @@ def _private(trace: Trace) -> npt.NDArray[np.bool_]:
 
 def _blocks_from(trace: Trace, base: int, chosen: npt.NDArray[np.bool_] | None) -> Trace:
     """Blocks numbered from `base`: those `chosen` (a flag for each prefix entry), or all."""
-    if not trace.has_prefixes:
+    if not trace.has("prefix"):
         return trace
     offsets, ids = trace.prefixes()
     known, ranks = np.unique(ids, return_inverse=True)
@@ -243,7 +227,7 @@ def _blocks_from(trace: Trace, base: int, chosen: npt.NDArray[np.bool_] | None) 
 
 
 def _together(traces: list[Trace]) -> Trace:
-    """One trace of all requests, by due; indices, parents and sessions numbered anew."""
+    """One trace of all requests, by due; indices, parents and sessions numbered anew, the rest the first one's."""
     optional = [name for name in (*DEFAULTS, "prefix") if any(trace.has(name) for trace in traces)]
     columns: dict[str, list[Any]] = {name: [] for name in ("due", "prompt_tokens", "output_tokens", *optional)}
     rows = sessions = 0
@@ -263,16 +247,12 @@ def _together(traces: list[Trace]) -> Trace:
                 parts.append(trace.column(name))
         rows += len(trace)
     joined = {name: pa.concat_arrays(p) if name == "prefix" else np.concatenate(p) for name, p in columns.items()}
-    first = traces[0]
-    whole = build(
-        in_order(joined), name=first.name, block_tokens=_sizes(traces), source=first.source, notes=first.notes
-    )
-    return replace(whole, transforms=first.transforms)
+    return replace(traces[0], table=build(in_order(joined)).table, block_tokens=_sizes(traces))
 
 
 def _sizes(traces: list[Trace]) -> int | dict[int, int]:
-    sizes = {trace.block_tokens for trace in traces if isinstance(trace.block_tokens, int) and trace.has_prefixes}
-    if all(isinstance(trace.block_tokens, int) or not trace.has_prefixes for trace in traces) and len(sizes) <= 1:
+    sizes = {trace.block_tokens for trace in traces if isinstance(trace.block_tokens, int) and trace.has("prefix")}
+    if all(isinstance(trace.block_tokens, int) or not trace.has("prefix") for trace in traces) and len(sizes) <= 1:
         return sizes.pop() if sizes else 0
     named: dict[int, int] = {}
     for trace in traces:

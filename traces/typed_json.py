@@ -54,7 +54,7 @@ def to_plain(value: Any) -> Any:
         kind: Any = type(value)
         return {
             key: {} if (item := getattr(value, field.name)) is None and none == "{}" else to_plain(item)
-            for key, field, none in _fields(kind)
+            for key, field, _, none in _fields(kind)
             if none != "left out" or getattr(value, field.name) != field.default
         }
     if isinstance(value, Mapping):
@@ -113,13 +113,14 @@ def _read(kind: Any, raw: Any, field: str) -> Any:
 
 
 def _record(kind: Any, raw: Any, field: str) -> Any:
-    known = {key: each for key, each, _ in _fields(kind)}
+    known = {key: (each, hint) for key, each, hint, _ in _fields(kind)}
     if unknown := set(_is(Mapping, raw, "an object", field)) - set(known):
         raise _Mistake("is unknown (written by another version?)", f"{field}.{min(unknown)}")
-    names, hints = {key: each.name for key, each in known.items()}, _hints(kind)
-    values = {names[key]: _read(hints[names[key]], item, f"{field}.{key}") for key, item in raw.items()}
-    for key, each in known.items():
-        if key not in raw and each.default is MISSING and each.default_factory is MISSING:
+    values = {}
+    for key, (each, hint) in known.items():
+        if key in raw:
+            values[each.name] = _read(hint, raw[key], f"{field}.{key}")
+        elif each.default is MISSING and each.default_factory is MISSING:
             raise _Mistake("is missing", f"{field}.{key}")
     return kind(**values)
 
@@ -149,11 +150,7 @@ def _unexpected(what: str, raw: object, field: str) -> _Mistake:
 
 
 @cache
-def _fields(kind: Any) -> list[tuple[str, Field[Any], str]]:
-    """Each field's key in JSON, the field, and how its None is written."""
-    return [(field.metadata.get("key", field.name), field, field.metadata.get("none", "")) for field in fields(kind)]
-
-
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _fields(kind: Any) -> list[tuple[str, Field[Any], Any, str]]:
+    """Each field's key in JSON, the field, its type, and how its None is written."""
+    hints = get_type_hints(kind)
+    return [(f.metadata.get("key", f.name), f, hints[f.name], f.metadata.get("none", "")) for f in fields(kind)]

@@ -27,12 +27,12 @@ COMMANDS = (
     ("targets", "servers", RUN),
     ("record", "servers", RUN),
     ("trace", "trace", PLAN),
-    ("simulate", "simulated", PLAN),
-    ("serve", "simulated", PLAN),
+    ("simulate", "servers", PLAN),
+    ("serve", "servers", PLAN),
     ("report", "results", REPORT),
     ("gate", "results", REPORT),
     ("compare", "results", REPORT),
-    ("certify", "certify", CHECK),
+    ("certify", "runs", CHECK),
 )
 ROOMS = ("loadgen", "reports", "targets", "traces")
 

@@ -9,8 +9,8 @@ Each field is an option with the field's type and default:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any, cast, get_type_hints
@@ -27,12 +27,8 @@ def option(panel: str, text: str, *names: str, metavar: str | None = None) -> An
     return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar)
 
 
-Trace = Annotated[
-    str,
-    typer.Argument(
-        help="A file or folder of any known format, or a bundled workload such as azure-conv.", show_default=False
-    ),
-]
+TRACE = "A file or folder of any known format, or a bundled workload such as azure-conv."
+Trace = Annotated[str, typer.Argument(help=TRACE, show_default=False)]
 Url = Annotated[str | None, option(TARGET, "Base URL of the endpoint.")]
 
 # By the fields of the groups.
@@ -104,26 +100,15 @@ def taking(*, omit: Collection[str] = ()) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         own = signature(command, eval_str=True).parameters
-        kinds: dict[str, Any] = {
-            name: parameter.annotation for name, parameter in own.items() if is_dataclass(parameter.annotation)
-        }
-        groups = {
-            name: [field for field in fields(kind) if field.name not in {*omit, *own}] for name, kind in kinds.items()
-        }
-        listed: list[Parameter] = []
-        for name, parameter in own.items():
-            if name in groups:
-                hints = get_type_hints(kinds[name])
-                listed += [_parameter(field, hints[field.name]) for field in groups[name]]
-            else:
-                listed.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+        kinds: dict[str, Any] = {name: each.annotation for name, each in own.items() if is_dataclass(each.annotation)}
+        groups = {name: list(_options(kind, {*omit, *own})) for name, kind in kinds.items()}
+        alone = {name: [each.replace(kind=Parameter.KEYWORD_ONLY)] for name, each in own.items()}
+        listed = [parameter for parameters in {**alone, **groups}.values() for parameter in parameters]
 
         def run(**given: Any) -> None:
-            made = {
-                name: kinds[name](**{field.name: given.pop(field.name, _default(field)) for field in group})
-                for name, group in groups.items()
-            }
-            command(**given, **made)
+            for name, group in groups.items():
+                given[name] = kinds[name](**{each.name: given.pop(each.name, each.default) for each in group})
+            command(**given)
 
         run.__signature__ = signature(command).replace(parameters=listed)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in listed}
@@ -133,26 +118,23 @@ def taking(*, omit: Collection[str] = ()) -> Callable[[Command], Command]:
     return decorate
 
 
-def _parameter(field: Field[Any], kind: Any) -> Parameter:
-    """A field that carries its own help (a simulated server's) needs no entry in OPTIONS."""
-    own = field.metadata
-    option = typer.Option(*own["flags"], help=own["help"], metavar=own["metavar"]) if own else OPTIONS[field.name]
-    default = _default(field)
-    if kind == Sequence[str]:
-        kind, default = list[str], list(default)
-    elif kind == str | Path | None:
-        kind = Path | None
-    return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+def _options(group: Any, omit: Collection[str]) -> Iterator[Parameter]:
+    """A parameter for each field. One that carries its own help (a simulated server's) needs no entry in OPTIONS."""
+    typers: dict[Any, Any] = {Sequence[str]: list[str], str | Path | None: Path | None}  # what Typer takes instead
+    for field in fields(group):
+        if field.name not in omit:
+            own, kind = field.metadata, get_type_hints(group)[field.name]
+            info = typer.Option(*own["flags"], help=own["help"], metavar=own["metavar"]) if own else OPTIONS[field.name]
+            default: Any = field.default if field.default_factory is MISSING else field.default_factory()
+            yield Parameter(
+                field.name, Parameter.KEYWORD_ONLY, annotation=Annotated[typers.get(kind, kind), info],
+                default=list(default) if kind == Sequence[str] else default,
+            )  # fmt: skip
 
 
-def _default(field: Field[Any]) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
-
-
-def given(context: typer.Context, *groups: type) -> dict[str, Any]:
-    """The fields of these groups that stood on the command line."""
-    names = [f.name for group in groups for f in fields(group)]
-    sources = {name: context.get_parameter_source(name) for name in names}
+def given(context: typer.Context, group: Any) -> dict[str, Any]:
+    """The fields of a group that stood on the command line."""
+    sources = {field.name: context.get_parameter_source(field.name) for field in fields(group)}
     return {name: context.params[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import reports
 from traces.errors import InputError
 
 from . import options as o
@@ -33,13 +34,12 @@ def report(
     """
     from rich.console import Console
 
-    from reports import open_run
     from reports.analysis.gates import parse_goodput
     from reports.analysis.summary import save
     from reports.render import html, text
 
     objectives = parse_goodput([goodput]) if goodput else None
-    runs = [open_run(folder) for folder in run]
+    runs = [reports.open_run(folder) for folder in run]
     summaries = [save(recorded, objectives) for recorded in runs]
     page = html.page(runs, summaries, out)
     if csv is not None:
@@ -80,18 +80,16 @@ def gate(
     """
     from rich.console import Console
 
-    from reports import judge, open_run, summarise
-    from reports.analysis.gates import parse_goodput
-    from reports.analysis.verdicts import exit_code
+    from reports.analysis.gates import exit_code, parse_goodput
     from reports.render import text
 
-    recorded = open_run(run)
+    recorded = reports.open_run(run)
     gates = slo or recorded.facts.slo
     if not gates:
         raise InputError("no gate to ask", where=str(run), remedy='add --slo "ttft p99 < 800ms"')
     objectives = [*(goodput or []), *context.args]
-    summary = summarise(recorded, parse_goodput(objectives) if objectives else None)
-    verdicts = judge(summary, gates)
+    summary = reports.summarise(recorded, parse_goodput(objectives) if objectives else None)
+    verdicts = reports.judge(summary, gates)
     code = exit_code(verdicts, summary.validity.status)
     if json:
         o.print_json({"exit_code": code, "validity": summary.validity, "verdicts": [v.as_json() for v in verdicts]})
@@ -124,7 +122,6 @@ def compare(
     """
     from rich.console import Console
 
-    import reports
     from reports.render import text
 
     runs = [reports.open_run(folder) for folder in (run, other) if folder is not None]

@@ -1,20 +1,23 @@
-"""What replays: `phaseload replay`, `bakeoff` and `capacity`."""
+"""What sends: `phaseload replay`, `bakeoff` and `capacity`, and `certify`, which measures the client itself."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from traces.errors import InputError, RunFailed
 
-from ..load import Load
-from ..options import RunOptions, TargetOptions
+from ..options import Load, RunOptions, TargetOptions
 from ..processes import Workers, become_locust
 from . import options as o
+
+if TYPE_CHECKING:
+    from ..certificate import CertifiedStep
 
 
 @o.taking()
@@ -49,27 +52,23 @@ def replay(
     become_locust(folder, workers, ctx.args)
 
 
-Targets = Annotated[
-    list[str] | None,
-    o.option(o.TARGET, "NAME=URL, repeatable; instead of the simulated three.", "--target", "-t"),
-]
-TargetsFile = Annotated[Path | None, o.option(o.TARGET, "A targets.toml with everything about them.", "--targets")]
-Order = Annotated[str | None, o.option(o.LOAD, "parallel (simulated ones), or sequential (yours): each alone.")]
-Steps = Annotated[str | None, o.option(o.LOAD, "Load steps as factors: 1,2,4 (simulated: 0.1,1,3).")]
-StepDuration = Annotated[float | None, o.option(o.LOAD, "Seconds of each step but the base (factor 1).")]
-
-
 @o.taking(omit=o.REMOTE)
 def bakeoff(
     ctx: typer.Context,
     *,
     trace: o.Trace = "",
-    target: Targets = None,
-    targets: TargetsFile = None,
+    target: Annotated[
+        list[str] | None, o.option(o.TARGET, "NAME=URL, repeatable; instead of the simulated three.", "--target", "-t")
+    ] = None,
+    targets: Annotated[
+        Path | None, o.option(o.TARGET, "A targets.toml with everything about them.", "--targets")
+    ] = None,
     options: TargetOptions,
-    order: Order = None,
-    steps: Steps = None,
-    step_duration: StepDuration = None,
+    order: Annotated[
+        str | None, o.option(o.LOAD, "parallel (simulated ones), or sequential (yours): each alone.")
+    ] = None,
+    steps: Annotated[str | None, o.option(o.LOAD, "Load steps as factors: 1,2,4 (simulated: 0.1,1,3).")] = None,
+    step_duration: Annotated[float | None, o.option(o.LOAD, "Seconds of each step but the base (factor 1).")] = None,
     load: Load,
     run: RunOptions,
     workers: Workers,
@@ -111,12 +110,6 @@ def _factors(text: str) -> list[float]:
 
 Group = TypeVar("Group", Load, RunOptions, TargetOptions, Workers)
 
-Lowest = Annotated[float, o.option(o.LOAD, "Rate of the first step, requests/s.", "--from")]
-Highest = Annotated[float, o.option(o.LOAD, "Rate that is never exceeded.", "--to")]
-Precision = Annotated[float, o.option(o.LOAD, "How close the answer must be: 0.1 is 10 %.")]
-SearchDuration = Annotated[float, o.option(o.LOAD, "Seconds of a step; longer where p99 needs it.", "--duration")]
-Warmup = Annotated[float, o.OPTIONS["warmup"]]
-
 
 @o.taking(
     omit=(
@@ -130,11 +123,11 @@ def capacity(
     trace: o.Trace = "",
     url: o.Url = None,
     options: TargetOptions,
-    lowest: Lowest = 1.0,
-    highest: Highest = 1000.0,
-    precision: Precision = 0.1,
-    duration: SearchDuration = 30.0,
-    warmup: Warmup = 5.0,
+    lowest: Annotated[float, o.option(o.LOAD, "Rate of the first step, requests/s.", "--from")] = 1.0,
+    highest: Annotated[float, o.option(o.LOAD, "Rate that is never exceeded.", "--to")] = 1000.0,
+    precision: Annotated[float, o.option(o.LOAD, "How close the answer must be: 0.1 is 10 %.")] = 0.1,
+    duration: Annotated[float, o.option(o.LOAD, "Seconds of a step; longer where p99 needs it.", "--duration")] = 30.0,
+    warmup: Annotated[float, o.OPTIONS["warmup"]] = 5.0,
     load: Load,
     run: RunOptions,
     workers: Workers,
@@ -155,7 +148,6 @@ def capacity(
     from .. import capacities
 
     console = Console(highlight=False)
-    within = capacities.Range(lowest, highest, precision)
     more = o.parsed(replay, ctx.args)
     load = _overridden(replace(load, duration=duration, warmup=warmup), more)
     run, options, workers = _overridden(run, more), _overridden(options, more), _overridden(workers, more)
@@ -165,12 +157,14 @@ def capacity(
         console.print(f"{step.rate:8.3g}/s  {'holds' if step.holds else 'fails'}   {step.folder}")
 
     try:
-        result = capacities.find(trace, target, load, within, run, workers, show, more.args, shown=True)
+        result = capacities.find(
+            trace, target, load, (lowest, highest), precision, run, workers, show, more.args, shown=True
+        )
     except RunFailed as failure:
         sys.stdout.write(failure.report)
         sys.stderr.write(f"phaseload: {failure}\n")
         raise typer.Exit(failure.code) from None
-    rate, fails = result.rate, result.bracket.fails
+    rate, fails = result.rate, result.fails
     beyond = "the highest rate asked for" if fails is None else f"at {fails:.3g}/s a gate fails"
     console.print(f"capacity: {rate:.3g} requests/s ({beyond})" if rate else f"no rate holds: {beyond}")
     raise typer.Exit(0 if rate else 1)
@@ -179,3 +173,83 @@ def capacity(
 def _overridden(group: Group, more: typer.Context) -> Group:
     """The group of options with what stands after `--`."""
     return replace(group, **o.given(more, type(group)))
+
+
+MEANING = {
+    "limit": "the client's core is full: this is where a process ends",
+    "server": "the server of known instants could give no more here: a client's limit lies higher",
+    "busy": "others had the machine: client or server waited for a core",
+}
+
+
+def _short(figure: float) -> str:
+    return f"{figure:.3f}" if figure < 10 else f"{figure:,.0f}"
+
+
+# The columns of a certificate: heading -> cell.
+CERTIFIED: dict[str, Callable[[CertifiedStep], str]] = {
+    "\nstreams": lambda step: f"{step.streams:,}",
+    "\nchunks/s": lambda step: f"{step.rate:,.0f}",
+    "TTFT\np50 ms": lambda step: _short(step.ttft[0] * 1e3),
+    "TTFT\np99 ms": lambda step: _short(step.ttft[1] * 1e3),
+    "TPOT\np99 us": lambda step: _short(step.tpot[1] * 1e6),
+    "us a\nchunk": lambda step: f"{step.cpu * 1e6:.1f}",
+    "core\nused": lambda step: f"{step.core:.0%}",
+    "core\nlacked": lambda step: f"{step.waited:.0%}",
+    "first\nshared": lambda step: f"{step.shared:.1%}",
+}
+
+
+def certify(
+    quick: Annotated[bool, typer.Option("--quick", help="Three steps only, about 15 s.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the certificate as JSON and nothing else.")] = False,
+) -> None:
+    """Measure the client on this machine, in about a minute: loads stepped up against a server whose emission instants
+    are known, the error of each, and the highest loads that one process measures safely. Later runs cite the
+    certificate, and a run beyond it is suspect.
+
+    Streams emit in steps, all together, as continuous batching makes them. Client and server take a core each: where
+    two aren't idle a step fails because the machine was busy, and not at the client's limit. It is tried twice, and the
+    table tells the two apart. Exit code 0: some load is safe; 1: none, or the machine was too busy to tell.
+
+    Examples:
+
+        phaseload certify
+
+        phaseload certify --quick --json
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from .. import certificate
+
+    console = Console(stderr=json, highlight=False, soft_wrap=True)
+    with console.status("") as status:
+        certified = certificate.certify(quick=quick, on_step=status.update)
+    steps = certified.steps
+    if not json:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for heading in CERTIFIED:
+            table.add_column(heading, justify="right")
+        table.add_column()
+        for step in steps:
+            table.add_row(*(figure(step) for figure in CERTIFIED.values()), step.verdict)
+        console.print("errors against the instants of the server's writes; CPU and cores of the client\n")
+        console.print(table, soft_wrap=False)
+        console.print()
+    verdicts = [step.verdict for step in steps]
+    for verdict in dict.fromkeys(verdicts):
+        if verdict in MEANING:
+            console.print(f"{verdict}: {MEANING[verdict]}")
+    if not certified.safe:
+        busy = "the machine is too busy even for the first step: nothing is certified; try again when it is idle"
+        console.print(busy if verdicts[0] == certificate.BUSY else "no load was safe: nothing is certified")
+        raise typer.Exit(1)
+    if json:
+        sys.stdout.write(certificate.path().read_text() + "\n")
+        return
+    safe_loads = certificate.in_words(certified.safe)
+    console.print(f"one process measures truly {safe_loads}; --processes N for more")
+    if verdicts[-1] == certificate.BUSY:
+        console.print("an idle machine may be safe for more: that is where it was too busy to go on")
+    console.print(f"certificate: {certificate.path()}")

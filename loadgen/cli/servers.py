@@ -1,26 +1,26 @@
-"""A look at live servers: `phaseload targets check` and `phaseload record`."""
+"""Servers: a look at live ones (`phaseload targets check`, `record`), and simulated ones (`simulate`, `serve`)."""
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from targets.simulated.settings import Options
 from traces.errors import InputError
 
-from ..load import Load
-from ..options import TargetOptions
+from ..options import Load, RunOptions, TargetOptions
 from . import options as o
 
-targets = typer.Typer(help="Look at the targets of a targets.toml.", no_args_is_help=True)
+SIMULATED = "Simulated endpoints"
+AXIS = "An axis of a grid: speedup=0.5..8, pool=1,2,4, link.bandwidth=1..50:6 (points, 8 unless given)."
 
-
-@targets.callback()
-def _several() -> None:
-    """Look at the targets of a targets.toml."""
+# Without a callback its only command would lose its name.
+targets = typer.Typer(help="Look at the targets of a targets.toml.", no_args_is_help=True, callback=lambda: None)
 
 
 @targets.command()
@@ -46,21 +46,21 @@ def check(
     from rich.console import Console
     from rich.markup import escape
 
-    from targets.targets_toml import load
+    from targets.targets_toml import load_targets
 
     from .. import preflight
 
-    targets = load(file)
+    targets = load_targets(file)
     requests = None if trace is None else Load(speedup=speedup, duration=duration).requests(trace)
     console, unusable = Console(highlight=False), 0
-    for answer in preflight.look(targets, requests):
+    for answer, problems in preflight.look(targets, requests):
         target, ttft = answer.target, answer.exchange.ttft
-        unusable += bool(answer.problems)
-        verdict = "[red]no[/red] " if answer.problems else "[green]yes[/green]"
+        unusable += bool(problems)
+        verdict = "[red]no[/red] " if problems else "[green]yes[/green]"
         first = "" if ttft is None else f"  TTFT {ttft * 1e3:,.0f} ms"
         place = f"{escape(target.url)} ({target.endpoint_type})"
         console.print(f"{verdict} [bold]{escape(target.name)}[/bold]  {place}{first}", soft_wrap=True)
-        for line in (*answer.problems, *answer.notes):
+        for line in (*problems, *answer.notes):
             console.print(f"    {escape(line)}", soft_wrap=True)
     raise typer.Exit(1 if unusable else 0)
 
@@ -87,7 +87,6 @@ def record(
 
         phaseload record https://api.groq.com --endpoint-type groq --api-key-env GROQ_API_KEY -m m --out groq.toml
     """
-
     from targets import recording
 
     from .. import preflight
@@ -109,7 +108,6 @@ def record(
 
 def _text(file: Path) -> str:
     """What the file has so far. Raises InputError where no more can be written: before anything is sent."""
-
     if not file.exists():
         if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
             raise InputError(f"can't be written: {file.parent} is no folder to write to", where="--out")
@@ -119,3 +117,100 @@ def _text(file: Path) -> str:
             return file_so_far.read()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't be appended to: {error}", where="--out") from None
+
+
+@o.taking(
+    omit=(
+        "concurrency", "drain_timeout", "open_loop", "retries", "leave", "keep_ticks", "prompts", "tokenizer",
+        "token_ids", "salt", "wait_ready", "probe", "report",
+    ),
+)  # fmt: skip
+def simulate(
+    *,
+    trace: o.Trace = "",
+    target: Annotated[list[str] | None, o.option(SIMULATED, "[NAME=]PROFILE[,KEY=VALUE...], repeatable.")] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Model whose sizes set the speed.")] = "llama2-7b",
+    setting: Annotated[
+        list[str] | None, o.option(SIMULATED, "A setting of all targets.", "--set", metavar="KEY=VALUE")
+    ] = None,
+    sweep: Annotated[list[str] | None, o.option(SIMULATED, AXIS, metavar="KEY=VALUES")] = None,
+    load: Load,
+    run: RunOptions,
+) -> None:
+    """Plan with simulated endpoints in virtual time: an hour of traffic in a second, the same report.
+
+    With --sweep, every combination is simulated on all cores, and planning.html shows TTFT, TPOT and cost against the
+    load, what a hybrid gains, and where batching overtakes. The gates of --slo judge each point; the exit code is 0
+    if at least one point meets all of them, else 1 (3 if too few requests decide it).
+
+    Examples:
+
+        phaseload simulate azure-conv --target a100,pool=4 --target groqrack,pool=14 --duration 600
+
+        phaseload simulate conv.csv --target h100 --slo "ttft p99 < 800ms" --goodput "ttft:800 tpot:40"
+
+        phaseload simulate azure-conv --duration 600 --target h100 --target h100-disagg --sweep speedup=0.5..8
+    """
+    from targets.simulated.build import SimulatedTarget
+    from targets.simulated.settings import pairs
+
+    from .. import simulations
+
+    shared = pairs(setting or [], "--set")
+    targets = simulations.named([SimulatedTarget.parse(text, settings=shared) for text in target or []])
+    if not sweep:
+        from ..replays import conclude
+
+        sys.exit(conclude(simulations.record_run(trace, targets, load, run, model=model)))
+    from rich.console import Console
+
+    from reports.render import planning_page
+
+    from .. import sweeps
+
+    axes = dict(sweeps.axis(text) for text in sweep)
+    planning = sweeps.sweep(trace, targets, axes, load, model=model, slo=run.slo, goodput=run.goodput, out=run.out)
+    console = Console(soft_wrap=True)
+    planning_page.print_points(planning, console)
+    console.print(f"report: {planning.folder / planning_page.FILE}", markup=False, highlight=False)
+    sys.exit(sweeps.outcome_code(planning))
+
+
+@o.taking()
+def serve(
+    name: Annotated[str, typer.Argument(help="Profile or composition (see --list), or the path of a TOML file.")] = "",
+    port: Annotated[int, typer.Option(help="Port, 0 for any free one.")] = 8000,
+    *,
+    options: Options,
+    list_: Annotated[bool, typer.Option("--list", help="Show profiles with their standing, models, settings.")] = False,
+    figures: Annotated[bool, typer.Option(help="With NAME: show each figure with its standing and source.")] = False,
+) -> None:
+    """Serve a simulated endpoint: the OpenAI and Groq APIs at the speed of the named hardware.
+
+    Examples:
+
+        phaseload serve --list
+
+        phaseload serve h100 --model llama3-8b
+
+        phaseload serve groqrack --pool 7 --limit-tokens 100000
+
+        phaseload serve a100-40g --set policy=prefill-first --set engine=trtllm
+
+        phaseload serve disaggregated --pool 1:6 --set link.bandwidth=11.5
+
+        phaseload serve h100 --fault stall=0.01,reset=0.01
+
+        phaseload serve h100 --leg sglang:prefill
+    """
+    if list_ or figures:
+        from targets.simulated.profiles import load
+        from targets.simulated.settings import catalogue
+
+        typer.echo(load(name).sheet() if figures else catalogue())
+        return
+    if not name:
+        raise InputError("which endpoint?", remedy="phaseload serve NAME; `phaseload serve --list` shows them")
+    from targets.simulated.__main__ import run
+
+    run(replace(options, name=name, port=port))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+import traces
+from traces.errors import InputError
 
 from .options import print_json
 
 trace = typer.Typer(no_args_is_help=True, help="Look at traces, reshape them, synthesise them, fit workloads to them.")
 
 SHAPE = "Shape, in this order"
-Source = Annotated[
-    str, typer.Argument(help="A file or folder of any known format, - for stdin, or a bundled workload.")
-]
+SOURCE = "A file or folder of any known format, - for stdin, or a bundled workload."
+Source = Annotated[str, typer.Argument(help=SOURCE)]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Count unusable rows instead of refusing them.")]
 KeepTicks = Annotated[bool, typer.Option("--keep-ticks", help="Leave coarse timestamps on their ticks.")]
 Seed = Annotated[int, typer.Option(help="Of every random draw.")]
@@ -38,12 +41,10 @@ def info(
         zcat trace.csv.gz | phaseload trace info - --json
     """
     from reports.render.trace_view import trace_text
-    from traces.reading import open_trace
-    from traces.statistics import describe
     from traces.typed_json import to_plain
 
-    shown = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=until)
-    statistics = describe(shown)
+    shown = traces.open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=until)
+    statistics = traces.describe(shown)
     if json:
         about = {"name": shown.name, "fingerprint": shown.fingerprint(), "notes": dict(shown.notes)}
         print_json(about | to_plain(statistics))
@@ -80,32 +81,30 @@ def convert(
 
         phaseload trace convert conv.csv code.csv both.jsonl.zst --end 600 --rate-scale 2 --max-context 8192
     """
-    from traces import transforms
-    from traces.errors import InputError
-    from traces.formats.own import write
-    from traces.reading import open_trace
-
-    parts = [
-        open_trace(name, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=end) for name in source
-    ]
-    shaped = parts[0] if len(parts) == 1 else transforms.merge(parts)
+    as_given = {"skip_bad_rows": skip_bad_rows, "keep_ticks": keep_ticks}
+    parts = [traces.open_trace(name, seed=seed, until=end, **as_given) for name in source]
+    shaped = parts[0] if len(parts) == 1 else traces.merge(parts)
     if start or end is not None:
-        shaped = transforms.clip(shaped, start, end)
-    shaped = transforms.only(shaped, prompt=(min_prompt, max_prompt), output=(min_output, max_output))
+        shaped = traces.clip(shaped, start, end)
+    shaped = traces.only(shaped, prompt=(min_prompt, max_prompt), output=(min_output, max_output))
     if repeat != 1:
-        shaped = transforms.repeat(shaped, repeat)
+        shaped = traces.repeat(shaped, repeat)
     if rate_scale != 1:
-        shaped = transforms.scale_rate(shaped, rate_scale, seed)
+        shaped = traces.scale_rate(shaped, rate_scale, seed)
     if speedup != 1:
-        shaped = transforms.speedup(shaped, speedup)
+        shaped = traces.speedup(shaped, speedup)
     if max_context is not None:
-        shaped = transforms.cap_context(shaped, max_context)
+        shaped = traces.cap_context(shaped, max_context)
     if limit is not None:
-        shaped = transforms.limit(shaped, limit)
+        shaped = traces.limit(shaped, limit)
     if not len(shaped):
         raise InputError("no request is left", where=", ".join(source), remedy="ask for a wider part")
-    write(shaped, out)
-    typer.echo(f"{out}: {len(shaped):,} requests in {shaped.span / 1e9:.3f} s, fingerprint {shaped.fingerprint()}")
+    _write(shaped, out)
+
+
+def _write(made: traces.Trace, out: str) -> None:
+    traces.write(made, out)
+    typer.echo(f"{out}: {len(made):,} requests in {made.span / 1e9:.3f} s, fingerprint {made.fingerprint()}")
 
 
 @trace.command()
@@ -123,11 +122,9 @@ def plot(
         phaseload trace plot azure-code azure-code.html
     """
     from reports.render.trace_view import plot_trace
-    from traces.reading import open_trace
-    from traces.statistics import describe
 
-    shown = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
-    plot_trace(shown, describe(shown), out)
+    shown = traces.open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
+    plot_trace(shown, traces.describe(shown), out)
     typer.echo(out)
 
 
@@ -151,20 +148,17 @@ def synth(
         phaseload trace synth azure-conv --rate 20 --duration 600 --seed 1 -o conv20.parquet
     """
     from reports.render.trace_view import trace_text
-    from traces.formats.own import write
-    from traces.statistics import describe
-    from traces.synthesis.workload import WORKLOADS, load, synthesise
+    from traces.workload import WORKLOADS, load
 
     if list_ or not name:
         for workload in WORKLOADS:
             typer.echo(f"{workload:<24}{load(workload).about}")
         return
-    made = synthesise(name, rate=rate, duration=duration, seed=seed)
+    made = traces.synthesise(name, rate=rate, duration=duration, seed=seed)
     if out is None:
-        typer.echo(trace_text(made, describe(made)), nl=False)
+        typer.echo(trace_text(made, traces.describe(made)), nl=False)
     else:
-        write(made, out)
-        typer.echo(f"{out}: {len(made):,} requests in {made.span / 1e9:.3f} s, fingerprint {made.fingerprint()}")
+        _write(made, out)
 
 
 @trace.command()
@@ -182,19 +176,14 @@ def fit(
 
         phaseload trace fit mine.csv -o mine.json && phaseload trace synth mine.json --rate 20
     """
-    from pathlib import Path
-
     from rich.console import Console
     from rich.table import Table
 
-    from traces.errors import InputError
-    from traces.reading import open_trace
-    from traces.synthesis.fit import closeness
-    from traces.synthesis.fit import fit as fitted
+    from traces.fitting import closeness
     from traces.typed_json import to_json
 
-    real = open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
-    workload = fitted(real)
+    real = traces.open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
+    workload = traces.fit(real)
     rows = closeness(real, workload, seeds)
     table = Table(title=f"Synthetic against {real.name}: KS distances, relative errors of the rest")
     for heading in ("", *(f"seed {number}" for number in range(seeds))):

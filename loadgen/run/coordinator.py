@@ -1,4 +1,4 @@
-"""The coordinator: gives out the parts, starts each step at one instant, gathers the results, and completes the run.
+"""The coordinator: gives out the parts, starts each step at one instant, gathers the results, and keeps run.json.
 
 It lives in Locust's master, or in the only process of a local run, and exchanges `messages` with the workers
 (worker.py explains when each is sent). Workers that are there when the run starts take part, each with one part of the
@@ -10,30 +10,41 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import gevent
+import pyarrow.parquet as pq
 from gevent.event import Event
 from gevent.queue import Empty, Queue
 
+from reports.store import run_json
 from reports.store.digests import Digests
-from reports.store.run_json import WorkerFacts
+from reports.store.run_json import ClockFacts, RunFacts, StepFacts, WorkerFacts
 from targets.clock import realtime_ns
 from targets.scraper import Scraper
 from traces.errors import InputError
 from traces.request import NS_PER_S
+from traces.transforms import part_of
 
 from .. import plan as plans
+from ..certificate import machine_facts, versions
 from ..plan import Plan
 from . import messages
-from .messages import PIECE, Final, FromCoordinator, LaneProgress, Message, boot_id, decode, encode
-from .record import Record
+from .messages import PIECE, Final, FromCoordinator, LaneProgress, boot_id, decode, encode
 
+PAUSE = 0.2  # seconds between two looks at the workers where no message comes
 LEAD = 300_000_000  # nanoseconds from the announcement of a step to its first instant
 CLAIM = 30.0  # seconds that a worker has to claim its part
 FAREWELL = 30.0  # seconds without news after which a worker that should finish is given up
+
+LISTED = 1000  # missing requests that are named by index; all of them are counted
 
 log = logging.getLogger("phaseload")
 
@@ -60,23 +71,20 @@ class WorkerState:
     def facts(self) -> WorkerFacts:
         if self.final is not None:
             return replace(self.final.worker, lost=self.lost or None)
-        return WorkerFacts(
-            number=self.number, pid=self.pid, host=self.host, rows=0, lost=self.lost, clock_offset_s=None,
-            diagnostics=None,
-        )  # fmt: skip
+        nothing: Any = {"rows": 0, "clock_offset_s": None, "diagnostics": None}
+        return WorkerFacts(number=self.number, pid=self.pid, host=self.host, lost=self.lost, **nothing)
+
+
+Inbox = Queue[tuple[str, Mapping[str, object]]]  # workers' messages: from which client, and what it sent
 
 
 class Coordinator:
     """One run. `send(message, client)` reaches a worker; `alive(client)`: does Locust still get its heartbeats?"""
 
     def __init__(
-        self,
-        folder: Path,
-        plan: Plan,
-        clients: list[str],
-        send: Callable[[dict[str, object], str], None],
-        alive: Callable[[str], bool],
-    ) -> None:
+        self, folder: Path, plan: Plan, clients: list[str], send: Callable[[dict[str, object], str], None],
+        alive: Callable[[str], bool], inbox: Inbox,
+    ) -> None:  # fmt: skip
         self.folder, self.plan = folder, plan
         self.workers = {client: WorkerState(number, client) for number, client in enumerate(clients)}
         self.over = Event()
@@ -85,16 +93,11 @@ class Coordinator:
         self.origin = 0
         self.digests = Digests()
         self._scraper: Scraper | None = None
-        self._channel, self._alive = send, alive
-        self._inbox: Queue[tuple[str, Mapping[str, object]]] = Queue()
+        self._channel, self._alive, self._inbox = send, alive, inbox
         self._secret = secrets.token_hex(16)
         (folder / ".shared").write_text(self._secret)
         self.record = Record(folder, plan, len(clients))
         self._greenlet = gevent.spawn(self._coordinate)
-
-    def deliver(self, client: str, raw: Mapping[str, object]) -> None:
-        """A worker's message. Never blocks."""
-        self._inbox.put((client, raw))
 
     def finish(self) -> None:
         """Ends the run early and waits until the workers have handed over what they have."""
@@ -108,7 +111,7 @@ class Coordinator:
     def _coordinate(self) -> None:
         try:
             while any(worker.pending for worker in self.workers.values()):
-                self._take_messages(0.2)
+                self._take_messages()
                 self._notice_losses()
                 self._advance()
             if self._scraper is not None:
@@ -122,15 +125,12 @@ class Coordinator:
             (self.folder / ".shared").unlink(missing_ok=True)
             self.over.set()
 
-    def _take_messages(self, timeout: float) -> None:
+    def _take_messages(self) -> None:
         """Takes in what has come, and waits for it a little."""
-        try:
-            client, raw = self._inbox.get(timeout=timeout)
+        with suppress(Empty):
+            self._take(*self._inbox.get(timeout=PAUSE))
             while True:
-                self._take(client, raw)
-                client, raw = self._inbox.get_nowait()
-        except Empty:
-            return
+                self._take(*self._inbox.get_nowait())
 
     def _advance(self) -> None:
         """Starts the next step once every worker is ready for it."""
@@ -186,11 +186,10 @@ class Coordinator:
             return
         worker.last_message_ns = realtime_ns()
         try:
-            self._answer(worker, decode(raw))
+            message = decode(raw)
         except InputError as error:
             self._lose(worker, f"it sent what can't be read: {error}")
-
-    def _answer(self, worker: WorkerState, message: Message) -> None:
+            return
         match message:
             case messages.Claim():
                 self._assign(worker, message)
@@ -205,11 +204,8 @@ class Coordinator:
                 self.record.unsent(message.step, message.unsent)
             case messages.Progress():
                 worker.lanes = message.lanes
-            case messages.Rows():
-                self._write_rows(worker, message)
-                self._send(messages.Ack(message.sequence), worker.client)
-            case Final():
-                self._keep_final(worker, message)
+            case messages.Rows() | Final():
+                self._keep(worker, message)
                 self._send(messages.Ack(message.sequence), worker.client)
             case messages.Failed():
                 self._lose(worker, message.error)
@@ -221,8 +217,8 @@ class Coordinator:
             self._send(messages.Refused("it has its part already"), worker.client)
             return
         worker.pid, worker.host = claim.pid, claim.host
-        part, folder = (worker.number, len(self.workers)), str(self.folder.resolve())
-        assignment = messages.Assignment(*part, self.plan, self.record.salt, folder, self._secret, boot_id())
+        of, folder, salt = len(self.workers), str(self.folder.resolve()), self.record.facts.salt
+        assignment = messages.Assignment(worker.number, of, self.plan, salt, folder, self._secret, boot_id())
         self._send(assignment, worker.client)
         if self.interrupted:
             self._send(messages.Finish(), worker.client)
@@ -238,19 +234,108 @@ class Coordinator:
             more = source.tell() < path.stat().st_size
         self._send(messages.Piece(fetch.file, fetch.at, data, more), worker.client)
 
-    def _write_rows(self, worker: WorkerState, rows: messages.Rows) -> None:
-        """A piece of a row file; a piece that comes twice is written to the same place."""
-        name = Path(rows.file).name
-        if name.startswith(f"{worker.number}-") and name.endswith(".parquet"):
-            path = self.folder / plans.ROWS / name
-            path.parent.mkdir(exist_ok=True)
-            with path.open("r+b" if path.exists() else "wb") as out:
-                out.seek(rows.at)
-                out.write(rows.data)
-
-    def _keep_final(self, worker: WorkerState, final: Final) -> None:
-        if worker.final is None:
-            worker.final = final
-            self.digests.merge(final.digests)
-            if final.early and not self.interrupted:
+    def _keep(self, worker: WorkerState, result: messages.Rows | Final) -> None:
+        """A piece of a row file (one that comes twice is written to the same place), or the totals."""
+        if isinstance(result, messages.Rows):
+            name = Path(result.file).name
+            if name.startswith(f"{worker.number}-") and name.endswith(".parquet"):
+                path = self.folder / plans.ROWS / name
+                path.parent.mkdir(exist_ok=True)
+                with path.open("r+b" if path.exists() else "wb") as out:
+                    out.seek(result.at)
+                    out.write(result.data)
+        elif worker.final is None:
+            worker.final = result
+            self.digests.merge(result.digests)
+            if result.early and not self.interrupted:
                 self._lose(worker, "it was stopped")
+
+
+class Record:
+    """The run.json of one run: what is known when it starts, each step as it starts and ends, and the run's end.
+    Instants are nanoseconds from the run's start."""
+
+    def __init__(self, folder: Path, plan: Plan, workers: int) -> None:
+        self.folder, self.plan, self.workers = folder, plan, workers
+        targets = tuple(run_json.target_facts(target, plan.embedded.get(target.name)) for target in plan.targets)
+        self.facts = RunFacts(
+            name=folder.name, created=datetime.now(UTC).isoformat(timespec="seconds"), version=version("phaseload"),
+            seed=plan.seed, salt=f"{plan.name}-{secrets.token_hex(4)}" if plan.salt == "auto" else plan.salt,
+            prompts=plan.prompts, slo=plan.slo, goodput=plan.goodput, argv=plan.argv, order=plan.order, json=plan.json,
+            report=plan.report, closing=plan.closing, trace=plan.trace, targets=targets, steps=(), workers=(),
+            ended="running", machine=machine_facts(), versions=versions(),
+        )  # fmt: skip
+        self._write()
+
+    def step_started(self, number: int, start: int, origin: int) -> None:
+        """`origin`: the run's start, nanoseconds of CLOCK_REALTIME."""
+        step = self.plan.steps[number]
+        window = (start + step.warmup_ns, None if step.end_ns is None else start + step.end_ns)
+        planned = {arm.target.name: arm.requests for arm in step.arms}
+        facts = StepFacts(step.name, step.load, start, window, None, step.warmup_s, step.drain_s, planned)
+        self._write(steps=(*self.facts.steps, facts), clock=ClockFacts(origin))
+
+    def unsent(self, number: int, counts: Mapping[str, int]) -> None:
+        """What a worker was planned to send in a step and hadn't by its end."""
+        unsent = self.facts.steps[number].unsent
+        total = {target: unsent.get(target, 0) + count for target, count in counts.items()}
+        self._change(number, unsent={**unsent, **total})
+
+    def step_over(self, number: int, at: int) -> None:
+        """Every worker that is left has finished the step. Later calls for the same step change nothing."""
+        step = self.facts.steps[number]
+        if step.end is None:
+            begin, end = step.window
+            self._change(number, end=at, window=(begin, end or at))
+
+    def complete(self, workers: Iterable[WorkerFacts], digests: Digests, interrupted: bool) -> None:
+        workers = tuple(map(self._checked, workers))
+        missing, indices = self._missing([worker.number for worker in workers if worker.lost or interrupted])
+        lost = any(worker.lost for worker in workers)
+        digests.save(self.folder / "digests.json")
+        beyond = (each.diagnostics.beyond_certificate for each in workers if each.diagnostics is not None)
+        self._write(
+            workers=workers, certificate_exceeded=next(filter(None, beyond), ""), missing=missing,
+            missing_requests=tuple(indices),
+            ended="worker_lost" if lost else "interrupted" if interrupted else "completed",
+        )  # fmt: skip
+
+    def fail(self) -> None:
+        """The run could not be completed."""
+        self._write(ended="worker_lost")
+
+    def _change(self, number: int, **changes: Any) -> None:
+        steps = list(self.facts.steps)
+        steps[number] = replace(steps[number], **changes)
+        self._write(steps=tuple(steps))
+
+    def _write(self, **changes: Any) -> None:
+        self.facts = replace(self.facts, **changes)
+        run_json.write(self.folder, self.facts)
+
+    def _row_files(self, worker: int) -> Iterator[Path]:
+        return (self.folder / plans.ROWS).glob(f"{worker}-*.parquet")
+
+    def _checked(self, worker: WorkerFacts) -> WorkerFacts:
+        """The worker with as many rows as its files hold: it is lost where they are fewer than it has written."""
+        rows = sum(pq.read_metadata(path).num_rows for path in self._row_files(worker.number))
+        gone = worker.rows - rows
+        return replace(worker, rows=rows, lost=worker.lost or (f"{gone} of its rows are gone" if gone > 0 else None))
+
+    def _missing(self, workers: Iterable[int]) -> tuple[dict[str, int], list[int]]:
+        """What these workers were planned to send and didn't report: by target, and some of them by index."""
+        counts: Counter[str] = Counter()
+        indices: list[int] = []
+        for number in workers:
+            recorded = set(self._recorded(number))
+            for step, arm in ((each, arm) for each in self.plan.steps for arm in each.arms):
+                planned = part_of(plans.unpack(self.folder / arm.file), number, self.workers).column("index").tolist()
+                absent = [index for index in planned if (step.name, arm.target.name, index) not in recorded]
+                counts[arm.target.name] += len(absent)
+                indices += absent[: LISTED - len(indices)]
+        return dict(counts), indices
+
+    def _recorded(self, worker: int) -> Iterator[tuple[str, str, int]]:
+        for path in self._row_files(worker):
+            rows = pq.read_table(path, columns=["step", "target", "index"])
+            yield from zip(*(rows[name].to_pylist() for name in ("step", "target", "index")), strict=True)

@@ -3,6 +3,10 @@
 One greenlet waits on a kernel timer that is set to the earliest due instant of all arms. Whatever changes that instant
 (an exchange that ends, the run's end) sets the timer anew, so the timer is the only thing that the dispatcher waits
 for. Instants are compared on CLOCK_MONOTONIC: a step of the wall clock must not send anything early.
+
+Prompts are ready before they are due: writing one of 100,000 tokens takes milliseconds, and a body that is written at
+the due instant makes the next request late. They are written in the order of the trace, as many as the budget holds
+before the step starts, the rest by a greenlet that works only while no request is about to be due.
 """
 
 from __future__ import annotations
@@ -10,24 +14,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 
 from targets.clock import Clock, monotonic_ns
-from targets.connecting import Client
-from targets.exchange import Call, Exchange, Outcome
+from targets.exchange import Call, Client, Exchange, Outcome
 from targets.linux import Timerfd
+from traces.prompts import Prompts
 from traces.request import NS_PER_S
+from traces.trace import Request, Trace
 
 from ..plan import Arm, Step
-from .prompt_buffer import PromptBuffer
 from .schedule import Due, Schedule, leaves_after
 
 log = logging.getLogger("phaseload")
 
 READ = 1  # an io watcher's event
 HAND_BACK_NS = 5_000_000_000  # that clients have to hand back what was cut
+BUDGET = 64_000_000  # characters held ready
+ID_SIZE = 8  # bytes of a token id in a list (small integers are shared, its body text is about as long)
+CALM = 3_000_000  # nanoseconds before the next due instant within which nothing is written
 
 
 class Timer(Timerfd):
@@ -52,6 +59,76 @@ class Timer(Timerfd):
         super().close()
 
 
+class Prompt(NamedTuple):
+    """A request's prompt and its conversation so far, as a Call has them, and what they count in the budget."""
+
+    prompt: str | list[int]
+    history: tuple[tuple[str, str], ...]
+    size: int
+
+
+class PromptBuffer:
+    """The prompts of one worker's requests of one arm: texts, or token ids below `vocabulary`."""
+
+    def __init__(self, trace: Trace, prompts: Prompts, vocabulary: int | None = None, budget: int = BUDGET) -> None:
+        self.unprepared = 0  # prompts that were not ready when they were due
+        self._prompts, self._vocabulary, self._budget = prompts, vocabulary, budget
+        self._ready: dict[int, Prompt] = {}
+        self._taken: set[int] = set()  # written on demand, before their turn came
+        self._held = 0
+        self._rows = iter(trace)
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+
+    def fill(self) -> None:
+        """Before the step: as much as the budget holds."""
+        while self._held < self._budget and self._next():
+            gevent.sleep(0)  # heartbeats must go on
+
+    def start(self, idle: Callable[[], int]) -> None:
+        """Goes on while the step runs; `idle` gives the nanoseconds that are left until something is due."""
+        self._greenlet = gevent.spawn(self._refill, idle)
+
+    def stop(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def take(self, request: Request) -> Prompt:
+        """The prompt of a request that is due, written now where it isn't ready."""
+        prompt = self._ready.pop(request.index, None)
+        if prompt is None:
+            self.unprepared += 1
+            self._taken.add(request.index)
+            return self._write(request)
+        self._held -= prompt.size
+        return prompt
+
+    def _refill(self, idle: Callable[[], int]) -> None:
+        more = True
+        while more:
+            if self._held < self._budget and idle() > CALM:
+                more = self._next()
+                gevent.sleep(0)
+            else:
+                gevent.sleep(0.002)
+
+    def _next(self) -> bool:
+        request = next(self._rows, None)
+        if request is None:
+            return False
+        if request.index in self._taken:
+            self._taken.remove(request.index)
+        else:
+            self._ready[request.index] = prompt = self._write(request)
+            self._held += prompt.size
+        return True
+
+    def _write(self, request: Request) -> Prompt:
+        if self._vocabulary is not None:
+            return Prompt(self._prompts.ids(request, self._vocabulary), (), ID_SIZE * request.prompt_tokens)
+        text, history = self._prompts.text(request), tuple(self._prompts.history(request))
+        return Prompt(text, history, len(text) + sum(len(message) for _, message in history))
+
+
 @dataclass
 class Lane:
     """An arm at work: its schedule, its prompts and its client."""
@@ -59,7 +136,7 @@ class Lane:
     arm: Arm
     schedule: Schedule
     prompts: PromptBuffer
-    client: Client
+    client: Client = field(init=False)
     done: int = 0
     failed: int = 0
     retrying: dict[int, gevent.Greenlet[..., None]] = field(default_factory=dict)
@@ -72,14 +149,9 @@ class Dispatcher:
     """
 
     def __init__(
-        self,
-        step: Step,
-        lanes: list[Lane],
-        clock: Clock,
-        start: int,
-        finished: Callable[[Exchange], None],
+        self, step: Step, lanes: list[Lane], clock: Clock, start: int, finished: Callable[[Exchange], None],
         seed: int = 0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.step, self.lanes, self.start, self.seed = step, lanes, start, seed
         self._zero = clock.monotonic(start)
         self._finished = finished
@@ -141,16 +213,12 @@ class Dispatcher:
         request, arm = due.request, lane.arm
         prompt = lane.prompts.take(request)
         call = Call(
-            request=request,
-            target=arm.target.name,
-            due=self.start + due.due,
-            prompt=prompt.prompt,
-            history=prompt.history,
-            step=self.step.name,
+            request=request, target=arm.target.name, due=self.start + due.due, prompt=prompt.prompt,
+            history=prompt.history, step=self.step.name,
             planned=None if due.planned is None else self.start + due.planned,
             counted=due.due >= self.step.warmup_ns,
             leave_after=leaves_after(self.seed, request, arm.leave) if arm.leave else None,
-        )
+        )  # fmt: skip
         self._start(lane, call)
 
     def _start(self, lane: Lane, call: Call) -> None:

@@ -1,11 +1,5 @@
 """The Locust adapter: `TraceUser`, and what ties coordinator and workers to Locust's runners and events.
 
-A Locust file of three lines replays a trace with plain `locust -f`:
-
-    from loadgen import TraceUser
-    class Replay(TraceUser):
-        trace, url, model = "conversations.csv", "http://127.0.0.1:8000", "llama-3.1-8b"
-
 Theory of operation. Locust starts and stops users, forks or connects workers, and shows its tables; what is sent when
 is none of its business. So a run has one user in each worker process (held by `ReplayShape`), and that user holds the
 process's `Worker`. The `Coordinator` lives where Locust's own decisions are made: in the master, or in the only process
@@ -42,11 +36,11 @@ from targets.linux import die_with_parent
 from traces.errors import INCOMPLETE, OK, UNUSABLE, InputError
 
 from .. import plan as plans
+from ..options import user_options
 from ..plan import Plan
 from ..processes import CHANNEL, RUN
 from ..replays import conclude, numbered, prepare
-from . import user_options
-from .coordinator import Coordinator
+from .coordinator import Coordinator, Inbox
 from .progress import Progress
 from .worker import Worker
 
@@ -70,8 +64,7 @@ class TraceUser(User):  # type: ignore[misc]
         for worker in self.environment.phaseload.runs():
             self.worker = worker
             worker.done.wait()
-        while True:  # the shape ends the run; a task that returned would be run again
-            gevent.sleep(3600)
+        Event().wait()  # the shape ends the run; a task that returned would be run again
 
     def on_stop(self) -> None:
         if self.worker is not None:
@@ -83,11 +76,11 @@ class Wiring:
 
     def __init__(self, environment: Any, user: type[TraceUser]) -> None:
         self.environment, self.runner, self.user = environment, environment.runner, user
-        self.options = user_options.read(user, TraceUser, dir(User))
+        self.options = user_options(user, TraceUser, dir(User))
         self.worker: Worker | None = None
         self.coordinator: Coordinator | None = None
-        self.early: list[Any] = []  # messages to the next coordinator
-        self.progress: Progress | None = None
+        self.inbox: Inbox = Queue()  # of the coordinator, also while it plans its run
+        self.progress: Progress  # the coordinator's
         self.exit_code: int | None = None
         self.stopping = False
         self.terminals = [fd for fd in (1, 2) if os.isatty(fd)]
@@ -122,20 +115,17 @@ class Wiring:
 
     def runs(self) -> Iterator[Worker]:
         """A worker for each run of this process: one, or as many as the caller has."""
-        if not self.serving:
-            yield self._claim()
-        while self.serving:
-            self.next_run.wait()
-            self.next_run.clear()
-            yield self._claim()
-
-    def _claim(self) -> Worker:
-        """This process's worker, for the one user that may have it."""
-        if self.worker is not None and not self.worker.done.is_set():
-            log.error("a second user in this process is refused: its share of the trace would be sent twice")
-            raise StopUser
-        self.worker = Worker(partial(self.runner.send_message, UP), self._fire)
-        return self.worker
+        more = True
+        while more:
+            if self.serving:
+                self.next_run.wait()
+                self.next_run.clear()
+            if self.worker is not None and not self.worker.done.is_set():
+                log.error("a second user in this process is refused: its share of the trace would be sent twice")
+                raise StopUser
+            self.worker = Worker(partial(self.runner.send_message, UP), self._fire)
+            yield self.worker
+            more = self.serving
 
     def _to_worker(self, environment: Any, msg: Any) -> None:
         if self.worker is not None:
@@ -144,9 +134,8 @@ class Wiring:
     def _fire(self, exchange: Exchange) -> None:
         """Locust's own tables: the whole exchange, and TTFT and TPOT as rows of their own (milliseconds)."""
         error = None if exchange.ok else f"{exchange.outcome} {exchange.status or ''}".strip()
-        facts = {
-            "name": exchange.target, "response_length": exchange.bytes_received, "exception": error, "context": {},
-        }  # fmt: skip
+        length = exchange.bytes_received
+        facts = {"name": exchange.target, "response_length": length, "exception": error, "context": {}}
         for kind, seconds in (("POST", exchange.e2e), ("TTFT", exchange.ttft), ("TPOT", exchange.tpot)):
             if seconds is not None or error is not None:  # an answer of one token has no TPOT
                 milliseconds = None if seconds is None else seconds * 1e3
@@ -175,15 +164,11 @@ class Wiring:
         return self.exit_code == UNUSABLE or (self.over is not None and self.over.wait(1.0))
 
     def _to_coordinator(self, environment: Any, msg: Any) -> None:
-        if self.coordinator is None:
-            self.early.append(msg)  # while the run is planned
-        else:
-            self.coordinator.deliver(msg.node_id, msg.data)
+        self.inbox.put((msg.node_id, msg.data))
 
     def _begin(self, **_: Any) -> None:
         """Locust starts: by the command line, by the button of the web page, or for a caller's runs."""
-        self.exit_code = None
-        self.early.clear()
+        self.exit_code, self.inbox = None, Queue()
         if self.serving:
             self.over = Event()
             gevent.spawn(self._serve, self.over)
@@ -227,6 +212,7 @@ class Wiring:
 
     def _record(self, folder: Path) -> str:
         """One run, from the plan to its files; why it can't be made, or ""."""
+        self.inbox = Queue()
         try:
             coordinator = self._coordinate(folder, plans.load(folder))
         except InputError as error:
@@ -234,15 +220,12 @@ class Wiring:
         for client in self._clients():
             self.runner.send_message(NEXT, None, client)
         coordinator.over.wait()
-        self._stop_progress()
+        self.progress.stop()
         return ""
 
     def _coordinate(self, folder: Path, plan: Plan) -> Coordinator:
         send = partial(self.runner.send_message, DOWN)
-        self.coordinator = Coordinator(folder, plan, self._clients(), send, self._alive)
-        for msg in self.early:
-            self.coordinator.deliver(msg.node_id, msg.data)
-        self.early.clear()
+        self.coordinator = Coordinator(folder, plan, self._clients(), send, self._alive, self.inbox)
         self.progress = Progress(self.coordinator)
         return self.coordinator
 
@@ -267,13 +250,9 @@ class Wiring:
         if self.coordinator is None or self.exit_code is not None or self.serving:
             return
         self.exit_code = INCOMPLETE  # in case what follows fails
-        self._stop_progress()
+        self.progress.stop()
         self.exit_code = conclude(self.coordinator.folder)
         self.coordinator = self.over = None
-
-    def _stop_progress(self) -> None:
-        if self.progress is not None:
-            self.progress.stop()
 
     # The end of the process.
 
@@ -354,10 +333,8 @@ class ReplayShape(LoadTestShape):  # type: ignore[misc]
 
     def __init__(self, wiring: Wiring) -> None:
         super().__init__()
-        self.runner, self._wiring = wiring.runner, wiring
+        self._wiring = wiring
 
-    def tick(self) -> tuple[int, float, list[type[User]] | None] | None:
-        if self._wiring.is_over():
-            return None
+    def tick(self) -> tuple[int, float, list[type[User]]] | None:
         workers = self._wiring.worker_count()
-        return workers, max(1, workers), [self._wiring.user]
+        return None if self._wiring.is_over() else (workers, max(1, workers), [self._wiring.user])

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, get_args
 
-from gevent.queue import Empty, Queue
+import gevent
+from gevent.queue import Queue
 
 from reports.store.digests import DigestState, MetricDigest
 from reports.store.run_json import WorkerFacts
@@ -192,10 +193,6 @@ def decode(raw: Mapping[str, object]) -> Message:
 M = TypeVar("M", bound=Message)
 
 
-class RefusedError(Exception):
-    """The coordinator has no part of the run for this process."""
-
-
 class Link:
     """`send(dict)` puts a message on Locust's channel."""
 
@@ -208,11 +205,12 @@ class Link:
     def deliver(self, raw: Mapping[str, object]) -> Message | None:
         """Takes in what the coordinator sent, and returns it. Never blocks."""
         try:
-            message: Message | InputError = decode(raw)
+            message = decode(raw)
         except InputError as error:
-            message = error
+            self._inbox.put(error)
+            return None
         self._inbox.put(message)
-        return None if isinstance(message, InputError) else message
+        return message
 
     def finish(self) -> None:
         """Ends all waiting. Never blocks."""
@@ -223,32 +221,29 @@ class Link:
         self._send(encode(message))
 
     def claim(self) -> Assignment:
-        """This process's part of the run. Raises RefusedError where there is none."""
+        """This process's part of the run. Raises InputError where there is none."""
         self.post(Claim(os.getpid(), platform.node(), boot_id()))
         while True:
-            message = self._next(None)
+            message = self._next()
             if isinstance(message, Assignment):
                 return message
             if isinstance(message, Refused):
-                raise RefusedError(message.why)
+                raise InputError(message.why)
             if self.finishing:
-                raise RefusedError("the run has ended")
+                raise InputError("the run has ended")
 
-    def expect(self, kind: type[M], timeout: float | None = None, **values: object) -> M | None:
-        """The next message of that kind with those values; None when the run is to finish or the time (s) is over.
-        Other messages are dropped."""
-        limit = None if timeout is None else time.monotonic() + timeout
-        while not self.finishing or kind is Ack:
-            try:
-                message = self._next(None if limit is None else max(0.0, limit - time.monotonic()))
-            except Empty:
-                return None
-            if isinstance(message, kind) and all(getattr(message, name) == values[name] for name in values):
-                return message
+    def expect(self, kind: type[M], timeout_s: float | None = None, **values: object) -> M | None:
+        """The next message of that kind with those values; None when the run is to finish or the time is over. Other
+        messages are dropped."""
+        with suppress(gevent.Timeout), gevent.Timeout(timeout_s):
+            while not self.finishing or kind is Ack:
+                message = self._next()
+                if isinstance(message, kind) and all(getattr(message, name) == values[name] for name in values):
+                    return message
         return None
 
-    def _next(self, timeout: float | None) -> Message:
-        message = self._inbox.get(timeout=timeout)
+    def _next(self) -> Message:
+        message = self._inbox.get()
         if isinstance(message, InputError):
             raise message
         return message
@@ -274,8 +269,7 @@ class Link:
         for number in range(PINGS):
             sent = monotonic_ns()
             self.post(Ping(number))
-            pong = self.expect(Pong, PATIENCE_S, number=number)
-            if pong is not None:
+            if (pong := self.expect(Pong, PATIENCE_S, number=number)) is not None:
                 trip = monotonic_ns() - sent
                 trips.append((trip, realtime_ns() - trip // 2 - pong.now))
         if not trips:

@@ -64,9 +64,8 @@ def lines(coordinator: Coordinator) -> list[str]:
 
 def _totals(lanes: list[LaneProgress], planned: int) -> str:
     """The columns of one target, all workers together."""
-    sent, in_flight, done, failed = (
-        sum(getattr(lane, count) for lane in lanes) for count in ("sent", "in_flight", "done", "failed")
-    )
+    counts = ((lane.sent, lane.in_flight, lane.done, lane.failed) for lane in lanes)
+    sent, in_flight, done, failed = map(sum, zip(*counts, strict=True))
     medians = f"{_median([lane.ttft for lane in lanes])} {_median([lane.tpot for lane in lanes])}"
     return f"{f'{sent}/{planned}':>13} {in_flight:10} {done:7} {failed:7} {medians}"
 

@@ -47,7 +47,7 @@ class Schedule:
         self._free = concurrency
         self._children: defaultdict[int, list[Request]] = defaultdict(list)
         self._waiting: list[tuple[int, int, Request]] = []  # later turns by the instant at which they may be sent
-        self._roots = self._split(trace, closed=trace.has_sessions and not open_loop)
+        self._roots = self._split(trace, closed=trace.has("session") and not open_loop)
         self._root = next(self._roots, None)
         self._freed = 0  # when the last slot became free
 
@@ -55,12 +55,9 @@ class Schedule:
         if not closed:
             return iter(trace)
         present = set(trace.column("index").tolist())
-        roots = []
+        roots: list[Request] = []
         for request in trace:
-            if request.parent in present:
-                self._children[request.parent].append(request)
-            else:
-                roots.append(request)
+            (self._children[request.parent] if request.parent in present else roots).append(request)
         return iter(roots)
 
     @property

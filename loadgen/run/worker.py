@@ -23,6 +23,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import gevent
@@ -33,25 +34,22 @@ from gevent.queue import Queue
 from reports.store.digests import Digests
 from reports.store.row_files import Writer
 from reports.store.run_json import WorkerFacts
-from targets.client.diagnostics import Diagnostics
+from targets import connect
 from targets.client.http_client import diagnostics
 from targets.clock import Clock
-from targets.connecting import connect
-from targets.exchange import Exchange
-from traces import corpus as corpora
+from targets.exchange import Diagnostics, Exchange
 from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.request import NS_PER_S
 from traces.transforms import part_of
-from traces.words import counter
+from traces.words import Corpus, counter
 
 from .. import certificate
 from .. import plan as plans
 from ..plan import Arm, Plan, Step
 from . import messages
-from .dispatcher import Dispatcher, Lane
-from .messages import Assignment, Failed, Final, Finish, Go, LaneProgress, Link, Over, Progress, Ready, RefusedError
-from .prompt_buffer import PromptBuffer
+from .dispatcher import Dispatcher, Lane, PromptBuffer
+from .messages import Assignment, Failed, Final, Finish, Go, LaneProgress, Link, Over, Progress, Ready
 from .schedule import Schedule, share
 
 FLUSH = 2.0  # seconds between flushes: what kill -9 loses at most
@@ -72,12 +70,10 @@ class Worker:
         self._dispatcher: Dispatcher | None = None
         self._lanes: list[Lane] = []
         self._digests = Digests()
-        self._live: defaultdict[str, dict[str, TDigest]] = defaultdict(
-            lambda: {metric: TDigest(LIVE_CENTROIDS) for metric in ("ttft", "tpot")}
-        )
+        self._live: defaultdict[tuple[str, str], TDigest] = defaultdict(partial(TDigest, LIVE_CENTROIDS))
         self._counts: Counter[str] = Counter()
         self._diagnostics: Diagnostics | None = None
-        self._writer: Writer | None = None
+        self._writer: Writer  # from the assignment on
         self._greenlet = gevent.spawn(self._run)
 
     def deliver(self, raw: Mapping[str, object]) -> None:
@@ -99,7 +95,7 @@ class Worker:
         except Exception as error:
             self.error = error
             self._link.post(Failed(str(error) if isinstance(error, InputError) else repr(error)))
-            if not isinstance(error, InputError | RefusedError):
+            if not isinstance(error, InputError):
                 raise
         finally:
             self.done.set()
@@ -108,7 +104,7 @@ class Worker:
         sys.setswitchinterval(SWITCH)
         assignment = self._link.claim()
         plan = assignment.plan
-        self._corpus = None if plan.prompts is None else corpora.expected(plan.prompts)
+        self._corpus = None if plan.prompts is None else Corpus.expected(plan.prompts)
         self._offset, error = self._link.clock_offset(assignment.boot)
         with tempfile.TemporaryDirectory(prefix="phaseload-") as spare:
             shared = messages.is_shared(assignment)
@@ -122,7 +118,7 @@ class Worker:
             self._hand_over(assignment.part, error, shared=shared)
 
     def _step(self, plan: Plan, number: int, step: Step, assignment: Assignment) -> None:
-        prepared = [self._prepare(plan, step, arm, assignment) for arm in step.arms]
+        lanes = [self._lane(plan, step, arm, assignment) for arm in step.arms]
         gc.collect()
         gc.freeze()
         self._link.post(Ready(number))
@@ -130,21 +126,19 @@ class Worker:
         if go is None:
             return
         clock = Clock(go.origin + self._offset)
-        self._lanes = [
-            Lane(arm, schedule, prompts, connect(arm.target, clock, keep_text=plan.tokenizer is not None))
-            for arm, (schedule, prompts) in zip(step.arms, prepared, strict=True)
-        ]
+        for lane in lanes:
+            lane.client = connect(lane.arm.target, clock, keep_text=plan.tokenizer is not None)
         counting = None if plan.tokenizer is None else TokenCounting(plan.tokenizer, self._record)
         record = self._record if counting is None else counting.put
-        self._dispatcher = Dispatcher(step, self._lanes, clock, go.start, record, plan.seed)
+        self._lanes, self._dispatcher = lanes, Dispatcher(step, lanes, clock, go.start, record, plan.seed)
         reporter = gevent.spawn(_often, PROGRESS, self._report)
-        for lane in self._lanes:
+        for lane in lanes:
             lane.prompts.start(self._dispatcher.idle)
         if self._link.finishing:
             self._dispatcher.stop()
         self._dispatcher.run()
         self._diagnostics = certificate.cite(diagnostics())
-        for lane in self._lanes:
+        for lane in lanes:
             lane.prompts.stop()
             lane.client.close()
             self._counts["unprepared"] += lane.prompts.unprepared
@@ -152,50 +146,46 @@ class Worker:
             counting.close()
         reporter.kill()
         self._report()
-        self._counts["clock_drift_ns"] = max(self._counts["clock_drift_ns"], abs(clock.drift()), key=abs)
-        unsent = {lane.arm.target.name: lane.schedule.unsent for lane in self._lanes}
+        self._counts["clock_drift_ns"] = max(self._counts["clock_drift_ns"], abs(clock.drift()))
         self._dispatcher, self._lanes = None, []
-        self._link.post(Over(number, unsent))
+        self._link.post(Over(number, {lane.arm.target.name: lane.schedule.unsent for lane in lanes}))
 
-    def _prepare(self, plan: Plan, step: Step, arm: Arm, assignment: Assignment) -> tuple[Schedule, PromptBuffer]:
+    def _lane(self, plan: Plan, step: Step, arm: Arm, assignment: Assignment) -> Lane:
+        """With its prompts ready, and as yet without a client."""
         part, of, salt = assignment.part, assignment.of, assignment.salt
         trace = part_of(plans.unpack(self._link.fetch(arm.file, self._folder)), part, of)
         slots = None if arm.concurrency is None else share(arm.concurrency, part, of)
         schedule = Schedule(trace, end=step.end_ns, concurrency=slots, open_loop=arm.open_loop)
         arm_salt = "" if salt == "none" else f"{salt}/{step.name}/{arm.target.name}"
         prompts = Prompts(trace, seed=plan.seed, salt=arm_salt, tokenizer=plan.tokenizer, corpus=self._corpus)
-        buffer = PromptBuffer(trace, prompts, plan.vocabulary)
-        buffer.fill()
-        return schedule, buffer
+        lane = Lane(arm, schedule, PromptBuffer(trace, prompts, plan.vocabulary))
+        lane.prompts.fill()
+        return lane
 
     def _record(self, exchange: Exchange) -> None:
-        assert self._writer is not None
         self._writer.append(exchange)
         self._digests.add(exchange)
         self._counts["done"] += 1
         self._counts["failed"] += not exchange.ok
-        if exchange.ok:
-            for metric, value in (("ttft", exchange.ttft), ("tpot", exchange.tpot)):
-                if value is not None:
-                    self._live[exchange.target][metric].update(value)
+        for metric, value in (("ttft", exchange.ttft), ("tpot", exchange.tpot)):
+            if exchange.ok and value is not None:
+                self._live[exchange.target, metric].update(value)
         self._fire(exchange)
 
     # Rows and progress, while it runs.
 
     def _flush(self) -> None:
-        assert self._writer is not None
         gevent.get_hub().threadpool.apply(self._writer.flush)
 
     def _report(self) -> None:
         lanes = {}
         for lane in self._lanes:
-            live = {metric: digest.to_dict() for metric, digest in self._live[lane.arm.target.name].items()}
-            sent, in_flight = lane.schedule.sent, lane.schedule.in_flight
-            lanes[lane.arm.target.name] = LaneProgress(sent, in_flight, lane.done, lane.failed, **live)
+            name, schedule = lane.arm.target.name, lane.schedule
+            medians = (self._live[name, metric].to_dict() for metric in ("ttft", "tpot"))
+            lanes[name] = LaneProgress(schedule.sent, schedule.in_flight, lane.done, lane.failed, *medians)
         self._link.post(Progress(lanes))
 
     def _hand_over(self, number: int, offset_error: int, *, shared: bool) -> None:
-        assert self._writer is not None
         self._flush()
         if not shared:
             for path in sorted((self._folder / plans.ROWS).glob("*.parquet")):

@@ -40,6 +40,17 @@ class Interval:
     low: float | None
     high: float | None
 
+    @property
+    def faster(self) -> int:
+        """1 where the interval says that the base is, -1 where the other is, 0 where it holds 1."""
+        return 1 if self.low is None or self.low > 1 else -1 if self.high is not None and self.high < 1 else 0
+
+    @property
+    def inverse(self) -> Interval:
+        """base / other: what was unbounded becomes 0, and 0 unbounded."""
+        ends = (self.value, self.high, self.low)
+        return Interval(*(0.0 if end is None else 1 / end if end else None for end in ends))
+
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
@@ -123,29 +134,30 @@ def of_groups(groups: Mapping[Key, pd.DataFrame], base: str = "") -> list[Compar
 def of_runs(before: Run, after: Run) -> list[Comparison]:
     """The same target and step in two runs of one trace and, where they took their words from one, of one corpus;
     runs of a single target each are paired whatever its name."""
-    for fact, differing in (
-        ("trace", "replayed different traces"),
-        ("prompts", "took their prompts from different texts"),
-    ):
+    where = f"{before.folder} and {after.folder}"
+    differing = {"trace": "replayed different traces", "prompts": "took their prompts from different texts"}
+    for fact, what in differing.items():
         prints = [getattr(getattr(run.facts, fact), "fingerprint", None) for run in (before, after)]
         if prints[0] != prints[1]:
-            raise InputError(f"the runs {differing}: there are no pairs", where=f"{before.folder} and {after.folder}")
+            raise InputError(f"the runs {what}: there are no pairs", where=where)
     first, second = dict(before.groups()), dict(after.groups())
     keys: list[tuple[Key, Key]] = [(key, key) for key in first if key in second]
     if not keys and len({target for target, _ in first}) == len({target for target, _ in second}) == 1:
         keys = [(a, b) for a in first for b in second if a[1] == b[1]]
     if not keys:
-        raise InputError("the runs have no target and load step in common", where=f"{before.folder} and {after.folder}")
-    differ = before.name != after.name
-    names = (before.name, after.name) if differ else (str(before.folder), str(after.folder))
+        raise InputError("the runs have no target and load step in common", where=where)
+    names = (before.name, after.name)
+    if before.name == after.name:
+        names = (str(before.folder), str(after.folder))
     return [of_pair(first[a], second[b], f"{a[0]} ({names[0]})", f"{b[0]} ({names[1]})", a[1]) for a, b in keys]
 
 
 def of_pair(base: pd.DataFrame, other: pd.DataFrame, base_name: str, other_name: str, step: str) -> Comparison:
     """The rows of two targets in one step; ratios are other / base."""
-    pairs = paired(base, other)
+    pairs = _paired(base, other)
     lengths = _lengths(pairs)
-    shown = [metric for metric in HEADLINES if metric != "e2e" or lengths.comparable]
+    hidden = () if lengths.comparable else ("e2e",)
+    by_output = () if hidden else _bucketed(pairs, "output_count", pairs["output_tokens_base"], "e2e")
     return Comparison(
         base=base_name,
         other=other_name,
@@ -154,15 +166,13 @@ def of_pair(base: pd.DataFrame, other: pd.DataFrame, base_name: str, other_name:
         base_failed=int((~pairs["ok_base"]).sum()),
         other_failed=int((~pairs["ok_other"]).sum()),
         lengths=lengths,
-        metrics={m: _ratio(pairs, m, base_name, other_name) if m in shown else None for m in HEADLINES},
+        metrics={m: None if m in hidden else _ratio(pairs, m, base_name, other_name) for m in HEADLINES},
         by_prompt=list(_bucketed(pairs, "prompt_tokens", pairs["prompt_tokens_base"], "ttft")),
-        by_output=list(_bucketed(pairs, "output_count", pairs["output_tokens_base"], "e2e"))
-        if lengths.comparable
-        else [],
+        by_output=list(by_output),
     )
 
 
-def paired(base: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+def _paired(base: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """One row for each request that is counted on both sides (its first try), in order of due."""
     columns = ["index", "due", "ok", "prompt_tokens", "output_tokens", "output_count", *HEADLINES]
     sides = [rows.loc[rows["counted"] & (rows["attempt"] == 1), columns] for rows in (base, other)]
@@ -176,11 +186,16 @@ def _lengths(pairs: pd.DataFrame) -> GivenLengths:
     return GivenLengths(base, other, bool(len(both)) and abs(other - base) <= SAME_LENGTH * max(base, other))
 
 
+def _sides(pairs: pd.DataFrame, metric: str) -> tuple[Values, Values]:
+    """Both sides' durations, failures inf, of the pairs that have one: TPOT of a single token is undefined."""
+    base, other = (np.where(pairs[f"ok_{side}"], pairs[f"{metric}_{side}"], np.inf) for side in ("base", "other"))
+    defined = ~(np.isnan(base) | np.isnan(other))
+    return base[defined], other[defined]
+
+
 def ratios(pairs: pd.DataFrame, metric: str) -> Values:
-    """other / base, sorted: inf where only the base answered, 0 where only the other did; nothing where neither did, or
-    where a duration is undefined (TPOT of a single token)."""
-    base = np.where(pairs["ok_base"], pairs[f"{metric}_base"], np.inf)
-    other = np.where(pairs["ok_other"], pairs[f"{metric}_other"], np.inf)
+    """other / base, sorted: inf where only the base answered, 0 where only the other did; nothing where neither did."""
+    base, other = _sides(pairs, metric)
     with np.errstate(invalid="ignore", divide="ignore"):
         quotients = other / base  # inf / inf is nan: neither answered
     return np.sort(quotients[~np.isnan(quotients)])
@@ -189,45 +204,37 @@ def ratios(pairs: pd.DataFrame, metric: str) -> Values:
 def _ratio(pairs: pd.DataFrame, metric: str, base: str, other: str) -> Ratio | None:
     """None where too few pairs have the metric to bound the median."""
     ordered = ratios(pairs, metric)
-    if (bounds := _bounds(ordered)) is None:
+    if (median := _median(ordered)) is None:
         return None
-    low, high = bounds
     return Ratio(
         n=len(ordered),
-        median=_interval(_median(ordered), low, high),
+        median=median,
         base_won=float((ordered > 1).mean()),
         other_won=float((ordered < 1).mean()),
-        winner=other if high < 1 else base if low > 1 else None,
+        winner={1: base, 0: None, -1: other}[median.faster],
         p99=_p99(pairs, metric),
     )
 
 
-def _median(ordered: Values) -> float:
-    """The upper median by rank where the two middle ones can't be averaged."""
-    middle = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
-    return float(sum(middle) / 2) if isfinite(middle[1]) else float(middle[1])
-
-
-def _bounds(ordered: Values) -> tuple[float, float] | None:
-    """The 95 % interval of the median; None where too few values bound it."""
+def _median(ordered: Values) -> Interval | None:
+    """With its 95 % interval; None where too few values bound it. Where the two middle ones can't be averaged, it is
+    the upper."""
     ranks = quantiles.ranks(len(ordered), 0.5)
-    return None if ranks is None else (float(ordered[ranks[0] - 1]), float(ordered[ranks[1] - 1]))
-
-
-def _interval(value: float, low: float, high: float) -> Interval:
-    return Interval(finite(value), finite(low), finite(high))
+    if ranks is None:
+        return None
+    lower, upper = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    value = (lower + upper) / 2 if isfinite(upper) else upper
+    return Interval(finite(value), finite(ordered[ranks[0] - 1]), finite(ordered[ranks[1] - 1]))
 
 
 def _p99(pairs: pd.DataFrame, metric: str) -> Interval | None:
     """The ratio of the two p99s with its bootstrap interval; None where a sample can't bound a p99."""
-    sides = [np.where(pairs[f"ok_{side}"], pairs[f"{metric}_{side}"], np.inf) for side in ("base", "other")]
-    defined = ~(np.isnan(sides[0]) | np.isnan(sides[1]))
-    base, other = sides[0][defined], sides[1][defined]
+    base, other = _sides(pairs, metric)
     if len(base) < quantiles.needed(0.99):
         return None
-    ends = bootstrap(base, other, 0.99)
+    low, high = bootstrap(base, other, 0.99)
     measured = _quotient(_at(base, 0.99), _at(other, 0.99))
-    return None if isnan(measured) else _interval(measured, *ends)
+    return None if isnan(measured) else Interval(finite(measured), finite(low), finite(high))
 
 
 def bootstrap(base: Values, other: Values, q: float, seed: int = SEED) -> tuple[float, float]:
@@ -261,10 +268,8 @@ def _quotient(base: float, other: float) -> float:
 
 def _bucketed(pairs: pd.DataFrame, name: str, values: pd.Series[float], metric: str) -> Iterator[Bucket]:
     """The median ratio at matched lengths: the bucket is the request's, the same on both sides."""
-    for number, part in pairs.groupby(samples.bucket(values, name)):
-        ordered = ratios(part, metric)
-        label, bounds = samples.label(name, int(number)), _bounds(ordered)
-        if bounds is None:
-            yield Bucket(label, len(ordered), metric)
-        else:
-            yield BoundedBucket(label, len(ordered), metric, _interval(_median(ordered), *bounds))
+    for low, part in pairs.groupby(samples.bucket(values, name), observed=True):
+        ordered, label = ratios(part, metric), samples.label(name, int(low))
+        median = _median(ordered)
+        bucket = Bucket(label, len(ordered), metric)
+        yield bucket if median is None else BoundedBucket(label, len(ordered), metric, median)

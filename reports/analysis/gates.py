@@ -1,21 +1,31 @@
-"""Gates: "ttft p99 < 800ms" as a condition on a run, and how it is written. Pure.
+"""Gates: "ttft p99 < 800ms" as a condition on a run, how it is written, and its verdicts with their exit code. Pure.
 
     [TARGET][@STEP]: METRIC [pNN | mean | max] OP NUMBER UNIT
 
 TARGET and STEP narrow a gate; without them it holds for each target in each load step. Latencies need a statistic and
 a unit (us, ms, s); `errors` is a share (%), `goodput` a rate (/s) or a share (%), `requests` and `tokens` are rates
-(/s). `reports.analysis.verdicts` decides gates.
+(/s). A quantile takes failures as +inf. Exit codes: 0 all passed, 1 one failed, 2 not a gate, 3 can't be decided (run
+invalid, or too few samples to bound the quantile). No pandas here: gates are checked before a run is begun.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from math import inf
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import inf, isnan, nan
+from typing import TYPE_CHECKING
 
 from traces.errors import InputError
+
+from .quantiles import finite
+from .validity import Reason, Status
+
+if TYPE_CHECKING:
+    from ..store.run_folder import Key
+    from .samples import Sample
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt
@@ -33,6 +43,7 @@ UNITS: dict[str, dict[str, float]] = {
 }
 ALIASES = {"e2el": "e2e", "stall": "longest_stall", "error_rate": "errors", "ttft-from-due": "ttft_from_due"}
 OBJECTIVES = ("ttft", "ttft_from_due", "tpot", "e2e", "longest_stall")
+STATISTICS = "a statistic: p50, p99, p99.9, mean or max"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +74,10 @@ _TOKEN = re.compile(
 
 def parse(text: str) -> Gate:
     """Reads a gate. InputError with a caret under the place that can't be read."""
-    target, step, start = _qualifier(text)
+    head, colon, _ = text.rpartition(":")
+    target, _, step = head.partition("@")
     tokens = [(match.lastgroup or "", match.group(match.lastgroup or 0), match.start(match.lastgroup or 0))
-              for match in _TOKEN.finditer(text, start)]  # fmt: skip
+              for match in _TOKEN.finditer(text, len(head + colon))]  # fmt: skip
     end = ("end", "", len(text.rstrip()))
 
     def take(kind: str, expected: str) -> tuple[str, int]:
@@ -81,34 +93,21 @@ def parse(text: str) -> Gate:
         raise _nonsense(text, at, metrics)
     statistic = ""
     if metric in LATENCIES:
-        statistic, at = take("word", "a statistic: p50, p99, p99.9, mean or max")
-        _check_statistic(text, statistic := statistic.lower(), at)
+        word, at = take("word", STATISTICS)
+        statistic = word.lower()
+        number = re.fullmatch(r"p(\d{1,2}(?:\.\d+)?)", statistic)
+        if statistic not in ("mean", "max") and not (number and 0 < float(number[1]) < 100):
+            raise _nonsense(text, at, STATISTICS)
     op, _ = take("op", "one of < <= > >=")
-    number, _ = take("number", "a number")
-    units = UNITS[metric]
-    unit, at = take("word", f"a unit: {', '.join(units)}")
-    if unit not in units:
-        raise _nonsense(text, at, f"a unit: {', '.join(units)}")
+    limit, _ = take("number", "a number")
+    units = f"a unit: {', '.join(UNITS[metric])}"
+    unit, at = take("word", units)
+    if unit not in UNITS[metric]:
+        raise _nonsense(text, at, units)
     if tokens:
         raise _nonsense(text, tokens[0][2], "nothing more")
-    return Gate(text.strip(), metric, statistic, op, float(number) * units[unit], unit, target, step)
-
-
-def _qualifier(text: str) -> tuple[str, str, int]:
-    """TARGET@STEP before the last colon, and where the rest begins."""
-    head, colon, _ = text.rpartition(":")
-    if not colon:
-        return "", "", 0
-    target, _, step = head.strip().partition("@")
-    return target.strip(), step.strip(), len(head) + 1
-
-
-def _check_statistic(text: str, statistic: str, at: int) -> None:
-    if statistic in ("mean", "max"):
-        return
-    number = re.fullmatch(r"p(\d{1,2}(?:\.\d+)?)", statistic)
-    if number is None or not 0 < float(number[1]) < 100:
-        raise _nonsense(text, at, "a statistic: p50, p99, p99.9, mean or max")
+    scaled = float(limit) * UNITS[metric][unit]
+    return Gate(text.strip(), metric, statistic, op, scaled, unit, target.strip(), step.strip())
 
 
 def _nonsense(text: str, at: int, expected: str) -> InputError:
@@ -125,12 +124,11 @@ def parse_goodput(objectives: Iterable[str]) -> dict[str, float]:
         if metric not in OBJECTIVES:
             raise InputError(f"{part!r} has no objective: expected one of {', '.join(OBJECTIVES)}", where="--goodput")
         try:
-            limit = float(value)
+            limits[metric] = float(value) / 1e3
         except ValueError:
-            limit = -1.0
-        if not 0 < limit < inf:
+            limits[metric] = nan
+        if not 0 < limits[metric] < inf:
             raise InputError(f"{part!r}: expected milliseconds after the colon, as in ttft:800", where="--goodput")
-        limits[metric] = limit / 1e3
     return limits
 
 
@@ -139,8 +137,107 @@ def check(slo: Sequence[str], goodput: Sequence[str]) -> None:
     objectives = parse_goodput(goodput)
     for gate in map(parse, slo):
         if gate.metric == "goodput" and not objectives:
-            raise no_objectives(gate)
+            raise _no_objectives(gate)
 
 
-def no_objectives(gate: Gate) -> InputError:
+def _no_objectives(gate: Gate) -> InputError:
     return InputError("a goodput gate needs objectives", where=gate.text, remedy="add --goodput ttft:800 tpot:40")
+
+
+class Decision(StrEnum):
+    PASS = "pass"  # noqa: S105 - a verdict
+    FAIL = "fail"
+    TOO_FEW = "too few samples"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A gate's answer for one target in one step. `figure` (s, 1/s or a share) and the ends of its 95 % interval may be
+    inf (unbounded); None where there are none. `n`: the samples behind it."""
+
+    gate: Gate
+    target: str
+    step: str
+    decision: Decision
+    figure: float | None
+    n: int
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "gate": self.gate.text, "target": self.target, "step": self.step, "result": str(self.decision),
+            "figure": finite(self.figure), "unbounded": self.figure == inf, "low": finite(self.low),
+            "high": finite(self.high), "limit": self.gate.limit, "op": self.gate.op, "n": self.n, "note": self.note,
+        }  # fmt: skip
+
+
+def decide(gates: Iterable[Gate], samples: Mapping[Key, Sample], reasons: Sequence[Reason] = ()) -> list[Verdict]:
+    """Every gate on every target and step that it concerns. `reasons` are the run's validity's: where one makes the run
+    invalid, no target that it concerns passes or fails. InputError where a gate concerns none."""
+    verdicts = []
+    for gate in gates:
+        concerned = [s for s in samples.values() if gate.target in ("", s.target) and gate.step in ("", s.step)]
+        if not concerned:
+            there = ", ".join(f"{target}@{step}" if step else target for target, step in samples)
+            raise InputError("no such target or step in this run", where=gate.text, remedy=f"there are {there}")
+        verdicts += [verdict(gate, sample) for sample in concerned]
+    blamed = {reason.target for reason in reasons if reason.status is Status.INVALID}
+    whole = not blamed <= {target for target, _ in samples}  # no target is named, or one that left no rows to judge
+    return [replace(v, decision=Decision.INVALID) if whole or v.target in blamed else v for v in verdicts]
+
+
+def exit_code(verdicts: Sequence[Verdict], status: Status) -> int:
+    """0 passed, 1 failed, 3 undecided: what is invalid decides nothing, whatever the figures are."""
+    decisions = {verdict.decision for verdict in verdicts}
+    if Decision.INVALID in decisions or (status is Status.INVALID and not verdicts):
+        return 3
+    if Decision.FAIL in decisions:
+        return 1
+    return 3 if decisions - {Decision.PASS} else 0
+
+
+def verdict(gate: Gate, sample: Sample) -> Verdict:
+    """On one target in one step. InputError where a gate on goodput has no objectives."""
+    if gate.metric in LATENCIES:
+        return _moment(gate, sample) if gate.q is None else _quantile(gate, sample, gate.q)
+    if gate.metric == "goodput" and sample.good is None:
+        raise _no_objectives(gate)
+    if not sample.n:
+        return _verdict(gate, sample, None, 0, "no counted requests")
+    if gate.unit == "%":
+        part = sample.failed if gate.metric == "errors" else sample.good or 0
+        return _verdict(gate, sample, part / sample.n, sample.n, f"{part} of {sample.n}")
+    throughput = sample.throughput
+    rates = {"requests": throughput.requests_per_s, "tokens": throughput.output_tokens_per_s, "goodput": sample.goodput}
+    return _verdict(gate, sample, rates[gate.metric] or 0.0, sample.n)
+
+
+def _quantile(gate: Gate, sample: Sample, q: float) -> Verdict:
+    row = sample.quantile(gate.metric, q)
+    if not row.enough or isnan(row.value):
+        return _verdict(gate, sample, None, row.n, f"n={row.n}, needs {row.needs}")
+    note = ""
+    if row.unbounded:
+        note = f"{sample.failed_in(gate.metric)} of {row.n} failed: no bound"
+    elif gate.holds(row.low) != gate.holds(row.high):
+        note = "the limit lies inside the 95 % interval"
+    return _verdict(gate, sample, row.value, row.n, note, row.low, row.high)
+
+
+def _moment(gate: Gate, sample: Sample) -> Verdict:
+    """Mean and max have no adjusted form: of the answered requests, and the note says how many failed."""
+    values, failed = sample.values[gate.metric], sample.failed_in(gate.metric)
+    if len(values) < 2:
+        return _verdict(gate, sample, None, len(values), f"n={len(values)}, needs 2")
+    figure = float(values[-1] if gate.statistic == "max" else values.mean())
+    note = f"{failed} failed, not in the {gate.statistic}" if failed else ""
+    return _verdict(gate, sample, figure, len(values), note)
+
+
+def _verdict(gate: Gate, sample: Sample, figure: float | None, n: int, note: str = "", *interval: float) -> Verdict:
+    decision = Decision.TOO_FEW if figure is None else Decision.PASS if gate.holds(figure) else Decision.FAIL
+    low, high = interval or (None, None)
+    return Verdict(gate, sample.target, sample.step, decision, figure, n, low, high, note)

@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from math import exp, inf, isfinite, log
+from math import exp, isfinite, log
 
 from .. import number_format
 from ..store.durations import HEADLINES
-from .comparison import Comparison
+from .comparison import Comparison, Interval
 from .quantiles import Quantile
 from .summary import Summary
 
@@ -65,10 +65,8 @@ class Lead:
         without = f" ({self.without})" if self.without else ""
         if not self.leaders:
             return f"{self.why}{without}"
-        figure = number_format.ms(self.p50, unit=True)
-        if self.behind:
-            return f"{self.names} {figure}, {self.ahead}{without}"
-        return f"{'no clear difference,' if len(self.leaders) > 1 else self.names} {figure}{without}"
+        names = self.names if self.behind or len(self.leaders) == 1 else "no clear difference,"
+        return f"{names} {number_format.ms(self.p50, unit=True)}{', ' if self.behind else ''}{self.ahead}{without}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -86,17 +84,17 @@ class Flip:
 
 def leads(summary: Summary, metric: str) -> list[Lead]:
     """One for each step in which there are two targets or more."""
-    every = []
-    for step in summary.steps:
-        medians = {result.target: result.quantile(metric, 0.5) for result in summary.of_step(step)}
-        if len(medians) > 1:
-            every.append(lead(step, metric, medians, [pair for pair in summary.comparison if pair.step == step]))
-    return every
+    medians = {s: {result.target: result.quantile(metric, 0.5) for result in summary.of_step(s)} for s in summary.steps}
+    return [
+        lead(step, metric, of_step, [pair for pair in summary.comparison if pair.step == step])
+        for step, of_step in medians.items()
+        if len(of_step) > 1
+    ]
 
 
 def matrix(summary: Summary) -> list[tuple[str, list[Lead]]]:
     """A row for each metric ("prefill TTFT") with a lead for each step; empty for a single target."""
-    rows = [(f"{phase} {metric.upper()}", leads(summary, metric)) for metric, phase in HEADLINES.items()]
+    rows = ((f"{phase} {metric.upper()}", leads(summary, metric)) for metric, phase in HEADLINES.items())
     return [row for row in rows if row[1]]
 
 
@@ -109,23 +107,23 @@ def lead(step: str, metric: str, medians: Mapping[str, Quantile], pairs: Sequenc
     faults = {(pair.base, pair.other): fault for pair in pairs if (fault := _fault(pair, metric))}
     aside = _aside(faults)
     why = next((fault for both, fault in faults.items() if set(both) & set(aside)), "")
-    values = {name: median.value for name, median in medians.items() if name not in (*failed, *aside)}
-    values = {name: value for name, value in values.items() if isfinite(value)}
-    if len(values) + len(failed) < 2 or not values:
-        return Lead(step, (), why=why if aside else "no leader", failed=failed)
-    pairs = _among(set(values), pairs)
-    beats = {(winner, loser): factor for winner, loser, factor in _beats(pairs, metric)}
+    values = {name: m.value for name, m in medians.items() if name not in (*failed, *aside) and isfinite(m.value)}
     order = sorted(values, key=lambda name: values[name])
+    if not order or len(order) + len(failed) < 2:
+        return Lead(step, (), why=why if aside else "no leader", failed=failed)
+    slower = _slower(_among(set(order), pairs), metric)
+    beats = {
+        both: ratio.value or 0.0
+        for both, ratio in slower.items()
+        if ratio.faster > 0 and (ratio.value is None or ratio.value >= LEAST)
+    }
     beaten = {loser for _, loser in beats}
     first = next((name for name in order if name not in beaten), order[0])
     behind = next((name for name in order if (first, name) in beats), "")
     leaders = [first]
     for name in order:
-        level = name not in (first, *beaten) and _level(
-            medians[first], medians[name], _most(pairs, metric, first, name)
-        )
         ahead = not behind or ((name, behind) in beats and values[name] <= values[behind])
-        if level and ahead:
+        if ahead and name not in (first, *beaten) and _level(medians[first], medians[name], slower[first, name].high):
             leaders.append(name)
     factor = min(beats[leader, behind] for leader in leaders) if behind else 0.0
     return Lead(step, tuple(leaders), values[first], behind, factor, why, aside, failed)
@@ -135,20 +133,21 @@ def _among(names: set[str], pairs: Sequence[Comparison]) -> list[Comparison]:
     return [pair for pair in pairs if {pair.base, pair.other} <= names]
 
 
-def _level(first: Quantile, other: Quantile, most: float) -> bool:
-    """Nothing tells the two medians apart: they differ by no more than `most`, or their intervals overlap."""
+def _slower(pairs: Sequence[Comparison], metric: str) -> dict[tuple[str, str], Interval]:
+    """How many times slower the second is than the first, for each pair both ways."""
+    slower: dict[tuple[str, str], Interval] = {}
+    for pair in pairs:
+        ratio = pair.metrics[metric]
+        assert ratio is not None  # pairs without one stand aside
+        slower |= {(pair.base, pair.other): ratio.median, (pair.other, pair.base): ratio.median.inverse}
+    return slower
+
+
+def _level(first: Quantile, other: Quantile, most: float | None) -> bool:
+    """Nothing tells the two medians apart: their intervals overlap, or the other is no slower than the paired interval
+    lets it be (`most` times, None without bound), or than LEAST."""
     overlap = first.enough and other.enough and other.low <= first.high
-    return overlap or other.value <= most * first.value
-
-
-def _most(pairs: Sequence[Comparison], metric: str, first: str, other: str) -> float:
-    """How many times slower than `first` the paired interval lets `other` be; LEAST at least."""
-    pair = next(pair for pair in pairs if {pair.base, pair.other} == {first, other})
-    ratio = pair.metrics[metric]
-    assert ratio is not None  # pairs without one stand aside
-    low, high = ratio.median.low, ratio.median.high
-    most = high if pair.base == first else 1 / low if low else None
-    return inf if most is None else max(LEAST, most)
+    return overlap or most is None or other.value <= max(LEAST, most) * first.value
 
 
 def _fault(pair: Comparison, metric: str) -> str:
@@ -167,28 +166,10 @@ def _aside(faults: Mapping[tuple[str, str], str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _beats(pairs: Sequence[Comparison], metric: str) -> Iterator[tuple[str, str, float]]:
-    """(winner, loser, how many times faster; 0 where the loser failed too often to say)."""
-    for pair in pairs:
-        ratio = pair.metrics[metric]
-        if ratio is None or not ratio.winner:
-            continue
-        base_won = ratio.winner == pair.base
-        median = ratio.median.value or 0.0
-        factor = median if base_won else (1 / median if median else 0.0)
-        if factor == 0 or factor >= LEAST:
-            yield ratio.winner, pair.other if base_won else pair.base, factor
-
-
-def flips(leaders: Iterable[tuple[str, tuple[str, ...]]]) -> Iterator[Flip]:
-    """(load step, who leads there) in order -> where neighbouring steps, of those with leaders, have none in common."""
-    for (_, before), (step, after) in pairwise((step, names) for step, names in leaders if names):
-        if not set(before) & set(after):
-            yield Flip(step, before, after)
-
-
-def flips_of_leads(leads: Iterable[Lead]) -> list[Flip]:
-    return list(flips((lead.step, lead.leaders) for lead in leads))
+def flips(leads: Iterable[Lead]) -> list[Flip]:
+    """In the order of load steps: where neighbouring ones, of those with leaders, have none in common."""
+    clear = pairwise(lead for lead in leads if lead.leaders)
+    return [Flip(b.step, a.leaders, b.leaders) for a, b in clear if not set(a.leaders) & set(b.leaders)]
 
 
 def flips_of_pairs(comparisons: Sequence[Comparison], metric: str) -> list[Flip]:
@@ -196,7 +177,7 @@ def flips_of_pairs(comparisons: Sequence[Comparison], metric: str) -> list[Flip]
     every: list[Flip] = []
     for both in dict.fromkeys((pair.base, pair.other) for pair in comparisons):
         ratios = [(pair.step, pair.metrics[metric]) for pair in comparisons if (pair.base, pair.other) == both]
-        every += flips((step, (ratio.winner,) if ratio and ratio.winner else ()) for step, ratio in ratios)
+        every += flips(Lead(step, (ratio.winner,)) for step, ratio in ratios if ratio and ratio.winner)
     return every
 
 

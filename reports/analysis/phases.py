@@ -54,9 +54,9 @@ class Part:
 
     phase: str
     standing: str
-    mean: float | None
-    p50: float | None
-    p99: float | None
+    mean: float | None = None
+    p50: float | None = None
+    p99: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +108,21 @@ def account(answered: pd.DataFrame) -> list[Part]:
 def _one_leg(answered: pd.DataFrame) -> Iterator[Part]:
     left = answered["ttft"] - answered["upload"].fillna(0)
     for phase, column in zip(BEFORE_FIRST, ("server_queue", "server_prefill", "server_transfer"), strict=True):
-        if _reported(answered[column]):
-            left = left - answered[column].fillna(0)
-            yield _part(phase, answered[column], BY_SERVER)
-        else:
-            yield _none(phase, ABSENT)
+        if answered[column].notna().mean() < REPORTED:
+            yield Part(phase, ABSENT)
+            continue
+        left = left - answered[column].fillna(0)
+        yield _part(phase, answered[column], BY_SERVER)
     # Two clocks and rounding can make the sum exceed TTFT by a little; a negative rest would be a guess too.
     yield _part("not attributed", left.clip(lower=0), REST)
 
 
 def _two_legs(answered: pd.DataFrame) -> Iterator[Part]:
     legs = answered["prefill_sent"].notna()
-    together = bool((answered["decode_sent"] < answered["prefill_done"]).any())
     began = answered[["prefill_done", "decode_sent"]].max(axis=1)
     yield _leg("prefill", (answered["prefill_done"] - answered["prefill_sent"]) / NS_PER_S, legs)
-    if together:
-        yield _none("hand-over", TOGETHER)
+    if (answered["decode_sent"] < answered["prefill_done"]).any():
+        yield Part("hand-over", TOGETHER)
     else:
         yield _leg("hand-over", (began - answered["prefill_done"]) / NS_PER_S, legs)
     # With both legs at once, prefill's answer may end after decode's first token.
@@ -135,23 +134,15 @@ def _leg(phase: str, took: pd.Series[float], legs: pd.Series[bool]) -> Part:
     """Prompts that went straight to decode spend nothing here, and are in the mean, so that the parts add up."""
     ran, straight = int(legs.sum()), int((~legs).sum())
     if not ran:
-        return _none(phase, STRAIGHT)
-    others = f"; {straight:,} of {len(legs):,} went straight to decode, the others' mean is "
-    standing = f"{MEASURED}{others}{number_format.ms(float(took[legs].mean()), unit=True)}" if straight else MEASURED
-    return _part(phase, took.where(legs, 0), standing)
-
-
-def _none(phase: str, standing: str) -> Part:
-    return Part(phase, standing, None, None, None)
-
-
-def _reported(column: pd.Series[float]) -> bool:
-    return bool(column.notna().mean() >= REPORTED)
+        return Part(phase, STRAIGHT)
+    mean = number_format.ms(float(took[legs].mean()), unit=True)
+    others = f"; {straight:,} of {len(legs):,} went straight to decode, the others' mean is {mean}" if straight else ""
+    return _part(phase, took.where(legs, 0), MEASURED + others)
 
 
 def _part(phase: str, column: pd.Series[float], standing: str) -> Part:
     figure = _figure(column)
-    return Part(phase, standing, figure.mean, figure.p50, figure.p99) if figure else _none(phase, standing)
+    return Part(phase, standing, figure.mean, figure.p50, figure.p99) if figure else Part(phase, standing)
 
 
 def _figure(column: pd.Series[float]) -> ServerFigure | None:
@@ -211,11 +202,8 @@ def phase_means(run: Run, readings: Sequence[Reading]) -> list[PhaseMean]:
 
 def round_trips(run: Run, readings: Sequence[Reading]) -> list[RoundTrip]:
     """One for each URL to which round trips were measured."""
-    targets = run.facts.targets
-    return [
-        RoundTrip(url, owner(targets, url), *(times.get(when) for when in ("before", "during", "after")))
-        for url, times in telemetry.round_trips(readings).items()
-    ]
+    whens, of_urls = ("before", "during", "after"), telemetry.round_trips(readings)
+    return [RoundTrip(url, owner(run.facts.targets, url), *map(of_urls[url].get, whens)) for url in of_urls]
 
 
 def failures(readings: Sequence[Reading]) -> list[tuple[str, int, str]]:

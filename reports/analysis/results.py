@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isnan
 
 import pandas as pd
 
@@ -19,11 +20,10 @@ from ..store.digests import Digests
 from ..store.durations import DURATIONS
 from ..store.run_folder import Run
 from ..store.run_json import StepFacts
-from . import phases, quantiles, samples, throughput
+from . import phases, quantiles, samples
 from .phases import Part, ServerFigure
 from .quantiles import Quantile, finite
-from .samples import Metric, Sample, Slice
-from .throughput import Throughput
+from .samples import Metric, Sample, Slice, Throughput
 
 CHARACTERS = 4  # of a reference token, where no tokenizer is at hand
 ERRORS = 10  # texts that are listed, the most frequent first
@@ -114,9 +114,9 @@ class ClientState:
 class InFlight:
     """The target's requests in flight when one was sent, itself included."""
 
-    mean: float | None = None
-    p50: float | None = None
-    max: int | None = None
+    mean: float | None
+    p50: float | None
+    max: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class ErrorCount:
 @dataclass(frozen=True, slots=True)
 class Result:
     """One target in one load step. `window` in seconds from the run's start; `server`: None for what it doesn't report;
-    `cost`: see `throughput.costs`; `vllm`: the keys of vLLM's benchmark."""
+    `cost`: see `costs`; `vllm`: the keys of vLLM's benchmark."""
 
     target: str
     step: str
@@ -162,8 +162,10 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
     """`objectives`: those that the sample was made with."""
     counted, answered = sample.counted, sample.answered
     step = run.step((sample.target, sample.step))
-    tokens_per_s = sample.throughput.output_tokens_per_s
     target = next((target for target in run.facts.targets if target.name == sample.target), None)
+    price, watts = (target.price_per_hour, target.watts) if target else (None, None)
+    share = sample.good / sample.n if sample.good is not None and sample.n else None
+    levels = counted["in_flight"].dropna()
     return Result(
         target=sample.target,
         step=sample.step,
@@ -172,22 +174,20 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         counts=_counts(sample, counted, step),
         metrics={name: samples.metric(sample, name, digests) for name in (*DURATIONS, "itl")},
         throughput=sample.throughput,
-        goodput=_goodput(sample, objectives),
+        goodput=None if sample.good is None else Goodput(dict(objectives), sample.good, share, sample.goodput),
         lengths=Lengths(
             prompt=_length(answered["prompt_tokens"], answered["usage_prompt"].dropna()),
             output=_length(answered["output_tokens"], answered["output_count"]),
             reference=_reference(answered),
         ),
-        tokens_from={str(name): int(n) for name, n in answered["token_source"].value_counts().items() if n},
+        tokens_from=_tally(answered["token_source"]),
         cached=_cached(answered, run),
         phases=phases.account(answered),
         server=phases.server_figures(answered),
-        cost=throughput.costs(target.price_per_hour, target.watts, tokens_per_s, sample.good_tokens_per_s)
-        if target
-        else None,
-        overloaded=throughput.overloaded(sample.rows, sample.window),
+        cost=costs(price, watts, sample.throughput.output_tokens_per_s, sample.good_tokens_per_s),
+        overloaded=samples.overloaded(sample.rows, sample.window),
         client=_client(sample, counted),
-        in_flight=_in_flight(counted),
+        in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max())),
         slices={name: samples.slices(counted, name) for name in samples.SLICES},
         errors=_errors(counted),
         vllm=_vllm(sample, answered),
@@ -195,9 +195,8 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
 
 
 def _counts(sample: Sample, counted: pd.DataFrame, step: StepFacts | None) -> Counts:
-    outcomes = {str(name): int(n) for name, n in counted["outcome"].value_counts().items() if n}
-    requests = int(counted["index"].nunique())
-    admitted = int(counted.loc[counted["outcome"] != Outcome.RATE_LIMITED.value, "index"].nunique())
+    requests = counted["index"].nunique()
+    admitted = counted.loc[counted["outcome"] != Outcome.RATE_LIMITED.value, "index"].nunique()
     in_one_read = (counted["reads"] == 1) & (counted["output_count"] > 1)
     return Counts(
         planned=step.planned.get(sample.target) if step else None,
@@ -209,21 +208,28 @@ def _counts(sample: Sample, counted: pd.DataFrame, step: StepFacts | None) -> Co
         failed=sample.failed,
         requests=requests,
         admitted=admitted / requests if requests else None,
-        outcomes=outcomes,
+        outcomes=_tally(counted["outcome"]),
         whole=int((counted["ok"] & counted["whole"]).sum()),
         at_once=int((counted["ok"] & ~counted["whole"] & in_one_read).sum()),
         retried=int((counted["attempt"] > 1).sum()),
     )
 
 
-def _goodput(sample: Sample, objectives: Mapping[str, float]) -> Goodput | None:
-    if sample.good is None:
-        return None
-    return Goodput(dict(objectives), sample.good, sample.good / sample.n if sample.n else None, sample.goodput)
+def _tally(texts: pd.Series[str]) -> dict[str, int]:
+    return {str(text): int(n) for text, n in texts.value_counts().items() if n}
 
 
 def _length(asked: pd.Series[float], given: pd.Series[float]) -> Length:
-    return Length(_median(asked), _median(given), _sum(asked), _sum(given))
+    return Length(finite(asked.median()), finite(given.median()), _total(asked), _total(given))
+
+
+def _total(tokens: pd.Series[float]) -> int | None:
+    return _whole(tokens.sum()) if len(tokens) else None
+
+
+def _whole(value: float) -> int | None:
+    """JSON's writer holds 64 bits, and a server may claim any number of tokens. None for nan."""
+    return None if isnan(value) else int(min(value, 2.0**62))
 
 
 def _reference(answered: pd.DataFrame) -> Reference | None:
@@ -234,23 +240,8 @@ def _reference(answered: pd.DataFrame) -> Reference | None:
     later = tokens * (1 - answered["first_tokens"] / answered["output_count"].where(answered["output_count"] > 0))
     elapsed = (answered["last_token"] - answered["first_token"]) / NS_PER_S
     tpot = (elapsed / later.where(later > 0)).where(answered["tpot"].notna()).dropna()
-    if not len(tpot):
-        return None
     unit = "token of the local tokenizer" if local else f"{CHARACTERS} characters"
-    return Reference(unit, _median(tpot), len(tpot))
-
-
-def _median(values: pd.Series[float]) -> float | None:
-    return finite(float(values.median())) if len(values) else None
-
-
-def _sum(values: pd.Series[float]) -> int | None:
-    return _whole(float(values.sum())) if len(values) else None
-
-
-def _whole(value: float) -> int:
-    """JSON's writer holds 64 bits, and a server may claim any number of tokens."""
-    return int(min(value, 2.0**62))
+    return Reference(unit, finite(tpot.median()), len(tpot)) if len(tpot) else None
 
 
 def _cached(answered: pd.DataFrame, run: Run) -> Cached:
@@ -265,29 +256,18 @@ def _client(sample: Sample, counted: pd.DataFrame) -> ClientState:
     read = counted[counted["reads"] > 0]
     return ClientState(
         brackets=sample.brackets,
-        shared_first_reads=float((read["first_events"] > 1).mean()) if len(read) else None,
-        unstamped=float((read["unstamped"] > 0).mean()) if len(read) else None,
-        reused_connections=float(counted["reused"].mean()) if len(counted) else None,
-        max_lag=finite(float(counted["max_lag"].max() / NS_PER_S)) if len(counted) else None,
+        shared_first_reads=finite((read["first_events"] > 1).mean()),
+        unstamped=finite((read["unstamped"] > 0).mean()),
+        reused_connections=finite(counted["reused"].mean()),
+        max_lag=finite(counted["max_lag"].max() / NS_PER_S),
     )
-
-
-def _in_flight(counted: pd.DataFrame) -> InFlight:
-    levels = counted["in_flight"].dropna()
-    if not len(levels):
-        return InFlight()
-    return InFlight(float(levels.mean()), float(levels.median()), int(levels.max()))
 
 
 def _errors(counted: pd.DataFrame) -> list[ErrorCount]:
     """The most frequent error texts."""
-    failed = counted[~counted["ok"]]
-    grouped = failed.groupby(["outcome", "error"], observed=True).size().reset_index(name="n")
-    most = grouped.sort_values(["n", "outcome", "error"], ascending=[False, True, True]).head(ERRORS)
-    return [
-        ErrorCount(str(outcome), str(error)[:ERROR_LENGTH], int(n))
-        for outcome, error, n in zip(most["outcome"], most["error"], most["n"], strict=True)
-    ]
+    groups = counted[~counted["ok"]].groupby(["outcome", "error"], observed=True).size().reset_index(name="n")
+    most = groups.sort_values("n", ascending=False, kind="stable").head(ERRORS)
+    return [ErrorCount(str(outcome), str(error)[:ERROR_LENGTH], int(n)) for outcome, error, n in most.to_numpy()]
 
 
 def _vllm(sample: Sample, answered: pd.DataFrame) -> dict[str, float | None]:
@@ -313,3 +293,23 @@ def _vllm(sample: Sample, answered: pd.DataFrame) -> dict[str, float | None]:
         for q, label in ((0.5, "p50"), (0.9, "p90"), (0.95, "p95"), (0.99, "p99")):
             flat[f"{label}_{name}_ms"] = finite(quantiles.at(values, q) * 1e3)
     return flat
+
+
+def costs(
+    price_per_hour: float | None, watts: float | None, tokens_per_s: float, good_tokens_per_s: float | None
+) -> dict[str, float] | None:
+    """What a million output tokens cost at this load, and joules per token; None without a price, watts or tokens.
+
+    Price and watts are of the whole target, whatever number of machines stands behind its address. The good tokens are
+    those of requests that met every objective.
+    """
+    if (not price_per_hour and not watts) or tokens_per_s <= 0:
+        return None
+    cost = {}
+    if price_per_hour:
+        cost["per_million_tokens"] = price_per_hour / 3600 / tokens_per_s * 1e6
+        if good_tokens_per_s:
+            cost["per_million_good_tokens"] = price_per_hour / 3600 / good_tokens_per_s * 1e6
+    if watts:
+        cost["joules_per_token"] = watts / tokens_per_s
+    return cost

@@ -3,14 +3,20 @@
 A sample is what one target answered in one load step: its rows, the sorted durations of each metric, and the counts
 and rates that follow from them. Its slices, by requests in flight at send, prompt length and output length, are
 marginal, never crossed: cells would be empty.
+
+Backlog at an instant: requests that were due and are not over. In a steady state it goes up and down with the arrivals;
+when more comes than can be served it rises on and on, and so does the time that a token takes, from the request's due
+instant to its end; then the percentiles depend on how long the run was. Over the thirds of the window the first must
+rise by more than chance, the second steadily: a trace whose rate rises gives the first without the second, as does one
+whose answers grow longer (therefore time per token, not per request).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from math import nan
-from typing import cast
+from math import inf, nan
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -22,7 +28,6 @@ from ..store.durations import BRACKETS, DURATIONS
 from ..store.run_folder import Key, Run
 from . import quantiles
 from .quantiles import Quantile, Values, finite
-from .throughput import Throughput, meets, rates
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 NOTHING = np.array([], np.float64)
@@ -33,6 +38,16 @@ SLICES: dict[str, tuple[int, ...]] = {
     "output_count": (0, 16, 64, 128, 256, 512, 1024, 2048, 4096),
 }
 SLICED = ("ttft", "ttft_from_due", "tpot", "e2e")
+GROWTH = 1.3  # a third's median time per token over the third's before: an overloaded target's
+LEAST = 20  # requests in the window, below which none is called overloaded
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Requests and tokens per second of the window."""
+
+    requests_per_s: float
+    output_tokens_per_s: float
 
 
 @dataclass(frozen=True)
@@ -101,43 +116,80 @@ def samples_of(run: Run, objectives: Mapping[str, float]) -> dict[Key, Sample]:
 
 
 def sample(
-    target: str,
-    step: str,
-    rows: pd.DataFrame,
-    window: tuple[float, float],
-    objectives: Mapping[str, float],
+    target: str, step: str, rows: pd.DataFrame, window: tuple[float, float], objectives: Mapping[str, float],
     gaps: Values = NOTHING,
-) -> Sample:
+) -> Sample:  # fmt: skip
     """`rows`: one target's in one step, warm-up included, with the columns of `durations.of_exchanges` or
     `durations.joined`; `window`: ns from the run's start; `gaps`: sorted ITL in seconds, where they were kept."""
     counted = rows[rows["counted"]]
     answered = counted[counted["ok"]]
-    throughput = rates(rows, window)
-    good = meets(answered, objectives) if objectives else None
-    tokens = float(answered["output_count"].sum())
-    good_tokens_per_s = None
-    if good is not None and tokens:
-        good_tokens_per_s = throughput.output_tokens_per_s * float(answered.loc[good, "output_count"].sum()) / tokens
-    return Sample(
-        target=target,
-        step=step,
-        n=len(counted),
-        failed=len(counted) - len(answered),
-        window=window,
-        values=_values(counted, answered) | {"itl": gaps},
-        throughput=throughput,
-        good=None if good is None else int(good.sum()),
-        good_tokens_per_s=good_tokens_per_s,
-        rows=rows,
-    )
-
-
-def _values(counted: pd.DataFrame, answered: pd.DataFrame) -> dict[str, Values]:
-    values = {}
+    values = {"itl": gaps}
     for name in (*DURATIONS, *BRACKETS):
         column = (counted if name in UNADJUSTED else answered)[name].to_numpy()
         values[name] = np.sort(column[np.isfinite(column)])
-    return values
+    figures = rates(rows, window)
+    result = Sample(target, step, len(counted), len(counted) - len(answered), window, values, figures, rows=rows)
+    if not objectives:
+        return result
+    good, tokens = meets(answered, objectives), answered["output_count"]
+    good_tokens = figures.output_tokens_per_s * tokens[good].sum() / tokens.sum() if tokens.sum() else None
+    return replace(result, good=int(good.sum()), good_tokens_per_s=good_tokens)
+
+
+def rates(rows: pd.DataFrame, window: tuple[float, float]) -> Throughput:
+    """What really arrived inside the window (ns), whenever its request was due: what is drained after the window must
+    not count. A stream's tokens are spread evenly from its first to its last. `rows` includes the warm-up's."""
+    begin, end = window
+    window_s = (end - begin) / NS_PER_S
+    if window_s <= 0:
+        return Throughput(0.0, 0.0)
+    first, last = rows["first_token"].to_numpy(), rows["last_token"].to_numpy()
+    inside = np.minimum(last, end) - np.maximum(first, begin)
+    length = np.maximum(last - first, 1)
+    share = np.clip(np.where(last > first, inside / length, (first >= begin) & (first < end)), 0, 1)
+    done = rows["ok"] & (rows["done"] >= begin) & (rows["done"] < end)
+    tokens = np.nansum(share * rows["output_count"].to_numpy())
+    return Throughput(float(done.sum() / window_s), float(tokens / window_s))
+
+
+def meets(answered: pd.DataFrame, objectives: Mapping[str, float]) -> pd.Series[bool]:
+    """Which answered requests met every objective (metric -> seconds). An undefined figure (TPOT of one token) violates
+    nothing; but whoever gets a whole answer and no stream waits for the first token until its end."""
+    good = pd.Series(True, index=answered.index)
+    for metric, limit in objectives.items():
+        times = answered[metric]
+        if metric in ("ttft", "ttft_from_due"):
+            times = times.fillna(answered["e2e"])
+        good &= ~(times > limit)
+    return good
+
+
+def backlog(rows: pd.DataFrame, instants: Values) -> Values:
+    """Requests that were due at each instant (ns, sorted) and not yet over."""
+    due = np.sort(rows["due"].to_numpy())
+    done = rows["done"].to_numpy()
+    done = np.sort(done[np.isfinite(done)])
+    begun, over = (np.searchsorted(ends, instants, side="right") for ends in (due, done))
+    return np.asarray(begun - over, np.float64)
+
+
+def overloaded(rows: pd.DataFrame, window: tuple[float, float]) -> bool:
+    """Did the backlog grow through the window? `rows` of one target in one step, warm-up included; window in ns."""
+    begin, end = window
+    counted = rows[rows["counted"]]
+    if end <= begin or len(counted) < LEAST:
+        return False
+    edges = np.linspace(begin, end, 4)
+    levels = [float(backlog(rows, np.linspace(edges[i], edges[i + 1], 50)).mean()) for i in range(3)]
+    tokens = np.maximum(counted["output_tokens"], 1)
+    took = np.where(counted["ok"], (counted["done"] - counted["due"]) / tokens, np.inf)
+    third = np.clip(np.searchsorted(edges, counted["due"].to_numpy(), side="right") - 1, 0, 2)
+    # The median by rank, because failures are inf and a mean of two infinities is none.
+    thirds = [np.sort(took[third == i]) for i in range(3)]
+    times = [part[len(part) // 2] if len(part) else 0.0 for part in thirds]
+    noise = 3 * np.sqrt(max(levels[0], 1.0))  # Poisson: what chance alone moves a steady backlog by
+    slower = times[1] >= GROWTH * times[0] and times[2] >= GROWTH * times[1]
+    return bool(levels[2] - levels[0] > noise and slower)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,21 +255,15 @@ class Slice:
         return cast("tuple[Quantile, ...]", getattr(self, metric))[0]
 
 
-def bucket(values: pd.Series[float], name: str) -> pd.Series[float]:
-    """The number of each value's bucket; nan stays nan."""
-    edges = np.array(SLICES[name], np.float64)
-    numbers = pd.Series(np.searchsorted(edges, values.to_numpy(np.float64), side="right") - 1.0, index=values.index)
-    return numbers.where(values.notna())
+def bucket(values: pd.Series[float], name: str) -> pd.Series[Any]:
+    """The lower edge of each value's bucket; nan stays nan."""
+    return pd.cut(values, [*SLICES[name], inf], right=False, labels=list(SLICES[name]))
 
 
-def label(name: str, number: int) -> str:
+def label(name: str, low: int) -> str:
     """`3-4`, `2`, `1025+`."""
-    edges = SLICES[name]
-    low = edges[number]
-    if number + 1 == len(edges):
-        return f"{low:,}+"
-    high = edges[number + 1] - 1
-    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
+    high = next((edge - 1 for edge in SLICES[name] if edge > low), None)
+    return f"{low:,}+" if high is None else f"{low:,}" if low == high else f"{low:,}-{high:,}"
 
 
 def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
@@ -226,14 +272,14 @@ def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
     Output length is what was given, so a failed request has none: that table shows answered requests only.
     """
     rows = counted[counted["ok"]] if name == "output_count" else counted
-    return [_slice(part, name, int(number)) for number, part in rows.groupby(bucket(rows[name], name))]
+    return [_slice(part, name, int(low)) for low, part in rows.groupby(bucket(rows[name], name), observed=True)]
 
 
-def _slice(part: pd.DataFrame, name: str, number: int) -> Slice:
+def _slice(part: pd.DataFrame, name: str, low: int) -> Slice:
     answered = part[part["ok"]]
     failed = len(part) - len(answered)
-    values = {metric: np.sort(answered[metric].dropna().to_numpy()) for metric in SLICED}
-    figures = {
-        metric: tuple(quantiles.quantile(ordered, q, failed) for q in (0.5, 0.99)) for metric, ordered in values.items()
-    }
-    return Slice(label(name, number), SLICES[name][number], len(part), failed, **figures)
+    figures = {}
+    for metric in SLICED:
+        values = np.sort(answered[metric].dropna().to_numpy())
+        figures[metric] = tuple(quantiles.quantile(values, q, failed) for q in (0.5, 0.99))
+    return Slice(label(name, low), low, len(part), failed, **figures)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -16,10 +16,10 @@ from ..store.digests import METRICS, Digests
 from ..store.run_folder import Key, Run
 from . import comparison, quantiles, validity
 from .comparison import Comparison
-from .gates import parse_goodput
+from .gates import Gate, Verdict, decide, parse, parse_goodput
 from .results import Result, measure
 from .samples import Sample, samples_of
-from .validity import Conduct, Evidence, Validity
+from .validity import Evidence, Validity
 
 FORMAT = 1
 
@@ -28,13 +28,13 @@ FORMAT = 1
 class RunIdentity:
     """Which run this is, from its run.json where it has one."""
 
-    created: str | None = None
-    version: str | None = None
-    seed: int | None = None
-    salt: str | None = None
-    order: str | None = None
-    ended: str | None = None
-    argv: list[str] | None = None
+    created: str | None
+    version: str | None
+    seed: int | None
+    salt: str | None
+    order: str | None
+    ended: str | None
+    argv: tuple[str, ...] | None
     name: str
     folder: str
 
@@ -101,7 +101,7 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
     return Summary(
         format=FORMAT,
         run=_identity(run),
-        validity=validity.judge(evidence, _conduct(run)),
+        validity=validity.judge(evidence, run),
         objectives=limits,
         digests=f"from the {digests.origin}",
         results=results,
@@ -111,12 +111,21 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
     )
 
 
+def judge(run: Run | Summary, gates: Sequence[Gate | str]) -> list[Verdict]:
+    """Each gate ("ttft p99 < 800ms") on every target and load step of the run that it concerns, in their order.
+
+    Raises InputError for what is no gate, for a target or step that the run lacks, and for a gate on goodput where the
+    run (or the summary) has no objectives.
+    """
+    parsed = [parse(gate) if isinstance(gate, str) else gate for gate in gates]
+    summary = run if isinstance(run, Summary) else summarise(run)
+    return decide(parsed, summary.samples, summary.validity.reasons)
+
+
 def _identity(run: Run) -> RunIdentity:
-    facts, identity = run.facts, RunIdentity(name=run.name, folder=str(run.folder))
-    if not facts.created:  # a run without run.json
-        return identity
-    known = {name: getattr(facts, name) for name in ("created", "version", "seed", "salt", "order", "ended")}
-    return replace(identity, argv=list(facts.argv) or None, **known)
+    known = vars(run.facts) if run.facts.created else {}  # nothing is, without a run.json
+    facts = {name: known.get(name) for name in ("created", "version", "seed", "salt", "order", "ended")}
+    return RunIdentity(**facts, argv=known.get("argv") or None, name=run.name, folder=str(run.folder))
 
 
 def _digests(run: Run, samples: Mapping[Key, Sample]) -> Digests:
@@ -154,18 +163,4 @@ def _evidence(sample: Sample, result: Result) -> Evidence:
         fault=str(own_faults.mode().iloc[0]) if len(own_faults) else "",
         stepped=int(counted["stepped"].sum()),
         duplicates=int(sample.rows.duplicated(["index", "attempt"]).sum()),
-    )
-
-
-def _conduct(run: Run) -> Conduct:
-    facts = run.facts
-    return Conduct(
-        ended=facts.ended,
-        lost_workers=[f"{worker.number} ({worker.lost})" for worker in facts.workers if worker.lost],
-        clock_offset=max((abs(worker.clock_offset_s or 0.0) for worker in facts.workers), default=0.0),
-        clock_steps=sum(len(worker.diagnostics.clock_steps) for worker in facts.workers if worker.diagnostics),
-        missing=facts.missing,
-        certificate=facts.certificate_exceeded,
-        damaged=run.damaged,
-        lacking=run.lacking,
     )

@@ -12,6 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..store.run_folder import Run
+    from ..store.run_json import RunFacts
 
 AGREE, DOUBTFUL = 0.05, 0.20  # (high - low) / high of a bracketed quantile
 LATE, LATE_SHARE = 0.010, 0.10  # seconds, share of the mean gap; twice that is doubtful
@@ -71,67 +76,50 @@ class Evidence:
     stepped: int = 0  # open while the clock was stepped: without durations
 
 
-@dataclass(frozen=True, slots=True)
-class Conduct:
-    """What run.json says about the run as a whole."""
-
-    ended: str = "completed"
-    lost_workers: Sequence[str] = ()
-    clock_offset: float = 0.0
-    clock_steps: int = 0
-    missing: Mapping[str, int] = field(default_factory=dict)  # target -> planned and never recorded
-    certificate: str = ""  # why the run is beyond what `phaseload certify` measured here
-    damaged: Sequence[str] = ()  # row files that couldn't be read
-    lacking: int = 0  # exchanges that were recorded and that no row file holds
-
-
-def judge(groups: Sequence[Evidence], conduct: Conduct) -> Validity:
+def judge(groups: Sequence[Evidence], run: Run) -> Validity:
     """The worst of all reasons is the status."""
-    reasons = [*_of_run(conduct), *_of_files(conduct)]
+    reasons = [*_of_run(run.facts), *_of_files(run)]
     if not any(group.counted for group in groups):
         text = "no verdict: no request was counted"
         reasons.append(Reason(Status.INVALID, text, remedy="a longer --duration or a shorter --warmup"))
     for group in groups:
         reasons += [*_of_brackets(group), *_of_lateness(group), *_of_rows(group)]
-    status = max((reason.status for reason in reasons), key=_ORDER.index, default=Status.VALID)
-    return Validity(status, tuple(sorted(reasons, key=lambda reason: -_ORDER.index(reason.status))))
+    reasons.sort(key=lambda reason: -_ORDER.index(reason.status))
+    return Validity(reasons[0].status if reasons else Status.VALID, tuple(reasons))
 
 
-def _of_run(conduct: Conduct) -> Iterator[Reason]:
-    if conduct.ended == "interrupted":
+def _of_run(facts: RunFacts) -> Iterator[Reason]:
+    interrupted = facts.ended == "interrupted"
+    if interrupted:
         text = "the run ended early: interrupted; its figures cover only what had been sent by then"
         yield Reason(Status.SUSPECT, text)
-    elif conduct.ended == "running":
-        yield Reason(
-            Status.INVALID, "the run never ended (killed?): what wasn't on disk is lost, nobody knows how much"
-        )
-    elif conduct.ended not in ("completed", "worker_lost"):
-        yield Reason(Status.INVALID, f"the run ended as {conduct.ended!r}")
-    if conduct.ended == "worker_lost" or conduct.lost_workers:
-        who = ", ".join(conduct.lost_workers) or "one or more"
-        yield Reason(Status.INVALID, f"worker lost in mid-run: {who}; its share of the load was not sent to the end")
-    for target, missing in conduct.missing.items():
+    if facts.ended == "running":
+        text = "the run never ended (killed?): what wasn't on disk is lost, nobody knows how much"
+        yield Reason(Status.INVALID, text)
+    lost = ", ".join(f"{worker.number} ({worker.lost})" for worker in facts.workers if worker.lost)
+    if lost or facts.ended == "worker_lost":
+        text = f"worker lost in mid-run: {lost or 'one or more'}; its share of the load was not sent to the end"
+        yield Reason(Status.INVALID, text)
+    for target, missing in facts.missing.items():
+        text = f"{missing} planned requests were {'not sent' if interrupted else 'never recorded'}"
         if missing:
-            expected = conduct.ended == "interrupted"
-            text = f"{missing} planned requests were {'not sent' if expected else 'never recorded'}"
-            yield Reason(Status.SUSPECT if expected else Status.INVALID, text, target=target)
-    if conduct.clock_steps:
-        text = f"the clock was stepped {conduct.clock_steps} times during the run"
-        yield Reason(
-            Status.SUSPECT, text, "durations across a step", "stop time synchronisation from stepping the clock"
-        )
-    if abs(conduct.clock_offset) > CLOCK_OFFSET:
-        text = f"workers' clocks differ by {conduct.clock_offset * 1e3:.1f} ms"
+            yield Reason(Status.SUSPECT if interrupted else Status.INVALID, text, target=target)
+    if steps := sum(len(worker.diagnostics.clock_steps) for worker in facts.workers if worker.diagnostics):
+        text, affects = f"the clock was stepped {steps} times during the run", "durations across a step"
+        yield Reason(Status.SUSPECT, text, affects, "stop time synchronisation from stepping the clock")
+    offset_s = max((abs(worker.clock_offset_s or 0.0) for worker in facts.workers), default=0.0)
+    if offset_s > CLOCK_OFFSET:
+        text = f"workers' clocks differ by {offset_s * 1e3:.1f} ms"
         yield Reason(Status.SUSPECT, text, "arrival instants across workers", "synchronise the workers' clocks")
-    if conduct.certificate:
-        yield Reason(Status.SUSPECT, conduct.certificate, remedy="phaseload certify")
+    if facts.certificate_exceeded:
+        yield Reason(Status.SUSPECT, facts.certificate_exceeded, remedy="phaseload certify")
 
 
-def _of_files(conduct: Conduct) -> Iterator[Reason]:
-    if conduct.damaged:
-        yield Reason(Status.INVALID, f"row files that can't be read, left out: {', '.join(conduct.damaged)}")
-    if conduct.lacking:
-        text = f"{conduct.lacking:,} exchanges that the run recorded are in no readable row file: a file is gone or cut"
+def _of_files(run: Run) -> Iterator[Reason]:
+    if run.damaged:
+        yield Reason(Status.INVALID, f"row files that can't be read, left out: {', '.join(run.damaged)}")
+    if lacking := run.lacking:
+        text = f"{lacking:,} exchanges that the run recorded are in no readable row file: a file is gone or cut"
         yield Reason(Status.INVALID, text, remedy="restore the run's exchanges/ folder")
 
 

@@ -15,7 +15,7 @@ Pandas is never imported here: workers keep digests.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite, nan
 from pathlib import Path
@@ -88,24 +88,21 @@ class Digests:
         digests = group.digests
         _update(digests["lateness"], exchange.lateness)
         _update(digests["client_lag"], None if exchange.first_lag is None else exchange.first_lag / NS_PER_S)
-        if not exchange.ok:
-            return
-        _update(digests["ttft"], exchange.ttft)
-        _update(digests["ttft_from_due"], exchange.ttft_from_due)
-        _update(digests["tpot"], exchange.tpot)
-        _update(digests["e2e"], exchange.e2e)
-        if len(exchange.token_at) > 1:
-            _extend(digests["itl"], np.diff(np.frombuffer(exchange.token_at, np.int64)) / NS_PER_S)
+        if exchange.ok:
+            for metric in ("ttft", "ttft_from_due", "tpot", "e2e"):
+                _update(digests[metric], getattr(exchange, metric))
+            if len(exchange.token_at) > 1:
+                gaps: Any = np.diff(np.frombuffer(exchange.token_at, np.int64)) / NS_PER_S
+                digests["itl"].batch_update(gaps)
 
-    def add_values(self, target: str, step: str, metric: str, values: np.ndarray[Any, np.dtype[np.float64]]) -> None:
-        """Takes many values of one metric at once (seconds, all finite); counts are the caller's: see `count`."""
+    def add_values(self, target: str, step: str, metric: str, values: Any) -> None:
+        """Takes an array of one metric (seconds, all finite); counts are the caller's: see `count`."""
         if len(values):
-            _extend(self.groups[target, step].digests[metric], values)
+            self.groups[target, step].digests[metric].batch_update(values)
 
     def count(self, target: str, step: str, counted: int, failed: int) -> None:
-        group = self.groups[target, step]
-        group.counted += counted
-        group.failed += failed
+        self.groups[target, step].counted += counted
+        self.groups[target, step].failed += failed
 
     def quantile(self, target: str, step: str, metric: str, q: float) -> float:
         """Seconds, of the values alone; nan without any."""
@@ -126,13 +123,12 @@ class Digests:
 
     def merge(self, state: Sequence[MetricDigest]) -> None:
         """Adds another worker's `state()`."""
-        for key, counts in {(each.target, each.step): (each.counted, each.failed) for each in state}.items():
-            self.count(*key, *counts)
+        for group in {(each.target, each.step, each.counted, each.failed) for each in state}:
+            self.count(*group)
         for each in state:
             self.groups[each.target, each.step].digests[each.metric] += TDigest.from_dict(each.digest)
 
     def save(self, path: Path) -> None:
-        """Writes digests.json."""
         write_whole(path, to_json(DigestsFile(self.origin, self.state()), indent=False))
 
     @classmethod
@@ -146,14 +142,7 @@ class Digests:
             raise InputError(f"not readable as digests: {problem}", where=str(path)) from None
         return digests
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self.groups)
-
 
 def _update(digest: TDigest, value: float | None) -> None:
     if value is not None and isfinite(value):  # update(inf) raises, and a digest of nan is worthless
         digest.update(value)
-
-
-def _extend(digest: TDigest, values: Any) -> None:
-    digest.batch_update(values)  # takes a numpy array as it is, whatever its stub says

@@ -1,13 +1,13 @@
 """The derived durations over columns: what `targets.exchange.Exchange` defines for one row, for many at once.
 
-`flatten` turns rows of `row_files.SCHEMA` into plain numpy columns, with each token list reduced to what the
+`columns_of` turns rows of `row_files.SCHEMA` into plain numpy columns, with each token list reduced to what the
 definitions need; a test holds every DURATIONS entry equal to Exchange's property of that name. Durations are float
 seconds, nan where undefined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -47,95 +47,45 @@ SOURCES = (
 )  # fmt: skip
 BATCH = 2_000  # exchanges that are objects at a time
 
-
-def lateness(rows: Columns) -> Array:
-    """started - due: the generator's own fault."""
-    return _span(rows["due"], rows["started"])
-
-
-def connect(rows: Columns) -> Array:
-    """connected - started: the network's and the server's; about 0 on a connection that is open already."""
-    return _span(rows["started"], rows["connected"])
-
-
-def upload(rows: Columns) -> Array:
-    return _span(rows["sent"], rows["body_sent"])
-
-
-def ttft(rows: Columns) -> Array:
-    """From just before the request's first byte was written to the arrival of the first token-bearing event; nan where
-    the answer came whole, without a first token."""
-    return _seen(rows, _span(rows["sent"], rows["first_token"]))
-
-
-def ttft_from_due(rows: Columns) -> Array:
-    """From the instant when the request should have been sent: lateness and connect are in it."""
-    return _seen(rows, _span(rows["due"], rows["first_token"]))
-
-
-def tpot(rows: Columns) -> Array:
-    """Seconds per output token after the first event; nan where there is no such token."""
-    return _per_token(rows, rows["last_token"] - rows["first_token"])
-
-
-def e2e(rows: Columns) -> Array:
-    return _span(rows["sent"], rows["last_token"])
-
-
-def longest_stall(rows: Columns) -> Array:
-    """The largest gap between two token-bearing reads."""
-    return np.asarray(rows["longest_gap"]) / NS_PER_S
-
-
-def client_lag(rows: Columns) -> Array:
-    """Read instant - kernel arrival instant of the first token: a diagnostic."""
-    return np.asarray(rows["first_lag"]) / NS_PER_S
-
-
-DURATIONS: dict[str, Callable[[Columns], Array]] = {
-    "ttft": ttft,
-    "ttft_from_due": ttft_from_due,
-    "tpot": tpot,
-    "e2e": e2e,
-    "longest_stall": longest_stall,
-    "lateness": lateness,
-    "connect": connect,
-    "upload": upload,
-    "client_lag": client_lag,
-}
+DURATIONS = ("ttft", "ttft_from_due", "tpot", "e2e", "longest_stall", "lateness", "connect", "upload", "client_lag")
+BRACKETS = ("ttft_low", "tpot_low", "tpot_high")
 
 # The metric that stands for each phase, and for the whole: what is compared, and who leads, is said of these.
 HEADLINES = {"ttft": "prefill", "tpot": "decode", "e2e": "whole request"}
 
 
-def output_count(rows: Columns) -> Array:
-    """Tokens given: the server's usage, else a local tokenizer's count, else token-bearing events."""
-    counted = np.where(np.isnan(rows["tokenizer_output"]), rows["events"], rows["tokenizer_output"])
-    return np.asarray(np.where(np.isnan(rows["usage_output"]), counted, rows["usage_output"]))
+def derived(rows: Columns) -> Columns:
+    """DURATIONS, the ends of their BRACKETS, and what they are counted by."""
+    due, started, sent, stepped = rows["due"], rows["started"], rows["sent"], rows["stepped"]
+    first, last, first_low, last_low = rows["first_token"], rows["last_token"], _low(rows, "first"), _low(rows, "last")
+    # Tokens given: the server's usage, else a local tokenizer's count, else token-bearing events.
+    usage, local = rows["usage_output"], rows["tokenizer_output"]
+    output_count = np.where(np.isnan(usage), np.where(np.isnan(local), rows["events"], local), usage)
+    source = np.where(np.isnan(usage), np.where(np.isnan(local), "chunks", "tokenizer"), "usage")
+    later = output_count - rows["first_tokens"]  # after the first event: without such a token there is no TPOT
+    later = np.where((later > 0) & (rows["reads"] >= 2), later, np.nan)
+    streamed = np.where(rows["whole"], np.nan, 1.0)  # an answer that came whole has no first token
+    spans = {
+        # From just before the request's first byte was written to the arrival of the first token-bearing event.
+        "ttft": (first - sent) * streamed,
+        "ttft_from_due": (first - due) * streamed,  # lateness and connect are in it
+        "tpot": (last - first) / later,
+        "e2e": last - sent,
+        "longest_stall": rows["longest_gap"],  # between two token-bearing reads
+        "lateness": started - due,  # the generator's own fault
+        "connect": rows["connected"] - started,  # the network's and the server's; about 0 where it was open already
+        "upload": rows["body_sent"] - sent,
+        "client_lag": rows["first_lag"],  # read instant - kernel arrival instant of the first token: a diagnostic
+        "ttft_low": (first_low - sent) * streamed,
+        "tpot_low": np.maximum(last_low - first, 0) / later,
+        "tpot_high": (last - first_low) / later,
+    }
+    # An exchange that was open while the clock was stepped has no durations: its instants can't be compared.
+    seconds = {name: np.where(stepped, np.nan, span / NS_PER_S) for name, span in spans.items()}
+    return {**seconds, "output_count": output_count, "token_source": pd.Categorical(source)}
 
 
-def token_source(rows: Columns) -> Array:
-    local = np.where(np.isnan(rows["tokenizer_output"]), "chunks", "tokenizer")
-    return np.asarray(np.where(np.isnan(rows["usage_output"]), local, "usage"))
-
-
-def ttft_low(rows: Columns) -> Array:
-    """TTFT at the lower end of its bracket; equal to `ttft` where the first token's instant is exact."""
-    return _seen(rows, _span(rows["sent"], _lower(rows, "first")))
-
-
-def tpot_low(rows: Columns) -> Array:
-    return _per_token(rows, np.maximum(_lower(rows, "last") - rows["first_token"], 0))
-
-
-def tpot_high(rows: Columns) -> Array:
-    return _per_token(rows, rows["last_token"] - _lower(rows, "first"))
-
-
-BRACKETS: dict[str, Callable[[Columns], Array]] = {"ttft_low": ttft_low, "tpot_low": tpot_low, "tpot_high": tpot_high}
-
-
-def _lower(rows: Columns, end: str) -> Array:
+def _low(rows: Columns, end: str) -> Array:
     """The earliest instant at which the token can have come: the kernel keeps only the last instant of segments that
     it merges, so a read with several token-bearing events, or without a kernel timestamp, bounds it from above only."""
     instant, after = rows[f"{end}_token"], rows[f"{end}_after"]
@@ -143,22 +93,9 @@ def _lower(rows: Columns, end: str) -> Array:
     return np.asarray(np.where(exact | np.isnan(after), instant, np.fmin(after, instant)))
 
 
-def _per_token(rows: Columns, elapsed: Array) -> Array:
-    later = output_count(rows) - rows["first_tokens"]
-    defined = (later > 0) & (rows["reads"] >= 2)
-    return np.asarray(np.divide(elapsed / NS_PER_S, later, out=np.full(len(later), np.nan), where=defined))
-
-
-def _seen(rows: Columns, times: Array) -> Array:
-    return np.where(rows["whole"], np.nan, times)
-
-
-def _span(start: Array, end: Array) -> Array:
-    return np.asarray((end - start) / NS_PER_S)
-
-
-def flatten(part: pa.Table) -> Columns:
-    """Columns of numpy arrays: numbers as float64 (nanoseconds are exact up to 104 days), texts as pandas categories.
+def columns_of(part: pa.Table) -> Columns:
+    """Columns of numpy arrays: numbers as float64 (nanoseconds are exact up to 104 days), texts as pandas categories,
+    and what follows from them.
 
     Token lists become first_token, last_token, longest_gap (ns), reads, events, first_events, last_events.
     """
@@ -171,7 +108,8 @@ def flatten(part: pa.Table) -> Columns:
             columns[name] = column.to_numpy()
         elif name not in _LISTS and not pa.types.is_string(column.type):
             columns[name] = pc.cast(column, pa.float64(), safe=False).to_numpy()
-    return columns | _reduced(part)
+    columns |= _reduced(part) | {"ok": np.asarray(columns["outcome"] == Outcome.OK.value)}
+    return columns | derived(columns)
 
 
 def _reduced(part: pa.Table) -> dict[str, Array]:
@@ -231,46 +169,31 @@ def itl(part: pa.Table) -> tuple[Array, Array]:
     return gaps / NS_PER_S, row
 
 
-def with_durations(columns: Columns) -> Columns:
-    """The columns and what follows from them. An exchange that was open while the clock was stepped has no durations:
-    its instants can't be compared."""
-    derived = {name: function(columns) for name, function in (DURATIONS | BRACKETS).items()}
-    for values in derived.values():
-        values[columns["stepped"]] = np.nan
-    counts = {"output_count": output_count(columns), "token_source": pd.Categorical(token_source(columns))}
-    return {**columns, **derived, **counts, "ok": np.asarray(columns["outcome"] == Outcome.OK.value)}
-
-
 def of_exchanges(rows: Iterable[Exchange], columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     """A frame of flat columns (SOURCES at least) and durations, a row for each exchange, in their order."""
     schema = pa.schema([row_files.SCHEMA.field(name) for name in columns])
     parts, rows = [row_files.table([], schema)], iter(rows)
     while batch := list(islice(rows, BATCH)):
         parts.append(row_files.table(batch, schema))
-    return pd.DataFrame(with_durations(flatten(pa.concat_tables(parts))))
+    return pd.DataFrame(columns_of(pa.concat_tables(parts)))
 
 
 def frames(run: Path | str, damaged: dict[str, InputError] | None = None) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
     """A frame of flat columns and durations for each of the run's files, with the rows it came from."""
     for part in row_files.batches(run, COLUMNS, damaged):
-        columns = {name: column for name, column in with_durations(flatten(part)).items() if name not in _SPENT}
+        columns = {name: column for name, column in columns_of(part).items() if name not in _SPENT}
         yield pd.DataFrame(columns), part
 
 
 def joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
     """The files' frames as one, with what only the whole can tell: `in_flight` at send."""
-    for name in (*_TEXTS, "token_source"):
-        _same_categories(parts, name)
+    for name in (*_TEXTS, "token_source"):  # the same categories everywhere, else joining makes a Python object of each
+        known = sorted({text for part in parts for text in part[name].cat.categories})
+        for part in parts:
+            part[name] = part[name].cat.set_categories(known)
     rows = pd.concat(parts, ignore_index=True)
     rows["in_flight"] = in_flight(rows)
     return rows.sort_values(["due", "target", "index"], kind="stable", ignore_index=True)
-
-
-def _same_categories(parts: list[pd.DataFrame], name: str) -> None:
-    """Gives a text column the same categories everywhere, else joining makes a Python object of each text."""
-    known = sorted({text for part in parts for text in part[name].cat.categories})
-    for part in parts:
-        part[name] = part[name].cat.set_categories(known)
 
 
 def in_flight(rows: pd.DataFrame) -> Array:

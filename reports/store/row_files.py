@@ -16,6 +16,7 @@ import os
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence, Sized
+from contextlib import suppress
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
@@ -84,7 +85,10 @@ class Writer:
 
     def flush(self) -> Path | None:
         """Writes what is pending as one new file; None where there is nothing. OSError: the rows stay pending."""
-        rows = self._drain()
+        rows = []
+        with suppress(IndexError):  # another flush was faster
+            for _ in range(len(self._pending)):
+                rows.append(self._pending.popleft())  # noqa: PERF401 - what was taken stays
         if not rows:
             return None
         path = self.folder / f"{self.worker}-{next(self._numbers):05d}.parquet"
@@ -98,20 +102,10 @@ class Writer:
         self.rows += len(rows)
         return path
 
-    def _drain(self) -> list[Exchange]:
-        rows = []
-        for _ in range(len(self._pending)):
-            try:
-                rows.append(self._pending.popleft())
-            except IndexError:  # another flush was faster
-                break
-        return rows
-
 
 def table(rows: Sequence[Exchange], schema: pa.Schema = SCHEMA) -> pa.Table:
     """The rows as an Arrow table of SCHEMA, or of some of its columns."""
-    columns = [_column(list(map(_VALUES[column.name], rows)), column) for column in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
+    return pa.Table.from_arrays([_column(list(map(_VALUES[each.name], rows)), each) for each in schema], schema=schema)
 
 
 # Arrays are made from buffers, because the first call of `pa.array` imports pandas (0.5 s and 40 MB a worker).
@@ -120,9 +114,9 @@ def table(rows: Sequence[Exchange], schema: pa.Schema = SCHEMA) -> pa.Table:
 def _column(values: list[Any], column: pa.Field[Any]) -> pa.Array[Any]:
     if pa.types.is_list(column.type):
         return _lists(values)
-    if column.nullable and not any(value is not None for value in values):
-        return pa.nulls(len(values), column.type)
     present = np.array([value is not None for value in values])
+    if column.nullable and not present.any():
+        return pa.nulls(len(values), column.type)
     valid = _bits(present) if column.nullable else None
     if pa.types.is_string(column.type):
         texts = [b"" if value is None else str(value).encode("utf-8", "replace") for value in values]
@@ -169,40 +163,31 @@ def files(run: Path | str) -> list[Path]:
 
 
 def batches(
-    run: Path | str, columns: list[str] | None = None, damaged: dict[str, InputError] | None = None
+    run: Path | str, columns: Sequence[str] = SCHEMA.names, damaged: dict[str, InputError] | None = None
 ) -> Iterator[pa.Table]:
     """One table for each file: a long run's token lists need not fit into memory together. InputError for a file that
     can't be read; where `damaged` is given, it takes file name and error instead, and the other files are read."""
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
     for path in files(run):
         try:
-            part = _checked(_read(path, columns), path, columns)
+            yield _read(path, schema)
         except InputError as error:
             if damaged is None:
                 raise
             damaged[path.name] = error
-        else:
-            yield part
 
 
-def _read(path: Path, columns: list[str] | None) -> pa.Table:
+def _read(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         there = pq.read_schema(path).names
-        return pq.read_table(path, columns=None if columns is None else [name for name in columns if name in there])
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as problem:
-        raise InputError(f"not a readable Parquet file: {problem}", where=str(path)) from None
+        if absent := [name for name in schema.names if name not in there]:
+            remedy = "written by another version?"
+            raise InputError("column is missing", where=str(path), column=absent[0], remedy=remedy)
+        return pq.read_table(path, columns=schema.names).select(schema.names).cast(schema)
+    except (pa.ArrowException, OSError, ValueError) as problem:
+        raise InputError(f"not a readable Parquet file of exchanges: {problem}", where=str(path)) from None
 
 
-def _checked(part: pa.Table, path: Path, columns: list[str] | None) -> pa.Table:
-    schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
-    absent = [name for name in schema.names if name not in part.schema.names]
-    if absent:
-        raise InputError("column is missing", where=str(path), column=absent[0], remedy="written by another version?")
-    try:
-        return part.select(schema.names).cast(schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as problem:
-        raise InputError(f"not a table of exchanges: {problem}", where=str(path)) from None
-
-
-def read(run: Path | str, columns: list[str] | None = None) -> pa.Table:
+def read(run: Path | str, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
     """All rows of a run, in the order of its files."""
     return pa.concat_tables(list(batches(run, columns)))

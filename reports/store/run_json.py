@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from targets.client.diagnostics import Diagnostics
-from targets.target import Target
-from traces.corpus import CorpusFacts
+from targets.exchange import Diagnostics
+from targets.target import Target, TargetFields
 from traces.errors import InputError
 from traces.files import write_whole
 from traces.statistics import Statistics
 from traces.typed_json import EMPTY, LEFT_OUT, from_json, from_plain, named, to_json
+from traces.words import CorpusFacts
 
 FILE = "run.json"
 
@@ -46,33 +46,13 @@ class EmbeddedFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetFacts:
-    """A target as it was configured, flat, without secrets; the last five fields are of simulated ones."""
+class TargetFacts(TargetFields):
+    """A target as it was configured, flat; the last five fields are of simulated ones, which have no `url`."""
 
-    name: str
-    url: str = ""  # a target in virtual time has none
-    model: str = ""
-    endpoint_type: str
-    api_key_env: str | None = None
-    api_key_file: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-    extra_body: dict[str, Any] = field(default_factory=dict)
-    ignore_eos: bool | None = None
-    insecure: bool = False
-    ca_file: str | None = None
     connect_timeout: float | None = field(default=None, metadata=LEFT_OUT)  # seconds
     first_token_timeout: float | None = field(default=None, metadata=LEFT_OUT)
     silence_timeout: float | None = field(default=None, metadata=LEFT_OUT)
     request_timeout: float | None = field(default=None, metadata=LEFT_OUT)
-    prefill: tuple[str, ...] = ()
-    decode: tuple[str, ...] = ()
-    protocol: str | None = None
-    local_prefill_below: int = 0
-    metrics: tuple[str, ...] = ()
-    labels: dict[str, str] = field(default_factory=dict)
-    price_per_hour: float | None = None
-    watts: float | None = None
-    format: dict[str, Any] = field(default_factory=dict)
     embedded: bool = field(default=False, metadata=LEFT_OUT)
     description: str = field(default="", metadata=LEFT_OUT)
     standing: str = field(default="", metadata=LEFT_OUT)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from traces.trace import NS_PER_S
 
 from ..exchange import Exchange, Outcome
-from ..wire import RATE_LIMIT_STATUSES, Reader, Wire, WireError, headers, lenient
+from ..wire import RATE_LIMIT_STATUSES, Reader, WireError, lenient
 from .fast_path import Frame, learn
 from .http import HttpError, Response
 from .sse import Decoder, Event, SseError
@@ -29,12 +29,12 @@ class Answer:
 
     __slots__ = (
         "_body", "_decoder", "_enough", "_exchange", "_frame", "_in_step", "_lessons", "_note_at", "_note_events",
-        "_reader", "_receive", "_response", "_size", "_wire", "fast", "finished_at", "first_after", "last_after",
-        "origin", "tokens",
+        "_reader", "_receive", "_response", "_size", "fast", "finished_at", "first_after", "last_after", "origin",
+        "tokens",
     )  # fmt: skip
 
-    def __init__(self, exchange: Exchange, wire: Wire, reader: Reader, origin: int) -> None:
-        self._exchange, self._wire, self._reader, self.origin = exchange, wire, reader, origin
+    def __init__(self, exchange: Exchange, reader: Reader, origin: int) -> None:
+        self._exchange, self._reader, self.origin = exchange, reader, origin
         self._enough = EVENT_COUNT_LIMIT if exchange.call.leave_after is None else exchange.call.leave_after
         self._response, self._decoder = Response(), Decoder()
         self._receive: Callable[[bytes, int, int], End | None] | None = None
@@ -43,8 +43,7 @@ class Answer:
         self._note_at, self._note_events = exchange.token_at.append, exchange.token_events.append
         self._frame: Frame | None = None
         self._in_step = False  # the last read was parsed in full and fitted the frame, or went by it
-        known = type(reader) is wire.reader and exchange.text is None
-        self._lessons = LESSONS if known else 0
+        self._lessons = LESSONS if exchange.text is None else 0
         self.fast = 0  # reads that went by the frame
         self.tokens = 0  # token-bearing events so far
         self.finished_at: int | None = None  # when the terminator came
@@ -92,10 +91,8 @@ class Answer:
             body = response.feed(data)
             if exchange.status is None and response.headers_done:
                 self._head(stamp)
-            if body and self._receive is not None:
-                end = self._receive(body, stamp, before)
-                if end is not None:
-                    return end
+            if body and self._receive is not None and (end := self._receive(body, stamp, before)) is not None:
+                return end
         except (HttpError, SseError) as error:
             return Outcome.MALFORMED, str(error), stamp
         except WireError as error:
@@ -125,7 +122,7 @@ class Answer:
         """The headers are there: which kind of answer is it?"""
         exchange, response = self._exchange, self._response
         exchange.status, exchange.headers_at = response.status, stamp - self.origin
-        headers.note(response.headers, exchange, stamp / NS_PER_S)
+        lenient.note_headers(response.headers, exchange, stamp / NS_PER_S)
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if not 200 <= response.status < 300:
             self._receive = self._collect_error
@@ -140,7 +137,6 @@ class Answer:
         self._events(self._decoder.feed(body), stamp, before)
 
     def _events(self, events: list[Event], stamp: int, before: int) -> None:
-        exchange, reader = self._exchange, self._reader
         bearing = 0
         try:
             for event, name in events:
@@ -148,12 +144,11 @@ class Answer:
                     continue
                 if self.finished_at is not None:  # nothing counts after the terminator
                     break
-                count = self._count(event, name)
-                if count:
+                if count := self._count(event, name):
                     if not (self.tokens or bearing):
-                        exchange.first_tokens = count
+                        self._exchange.first_tokens = count
                     bearing += 1
-                if reader.finished and self.finished_at is None:
+                if self._reader.finished:
                     self.finished_at = stamp - self.origin
         finally:
             if bearing:
@@ -162,12 +157,11 @@ class Answer:
     def _count(self, event: bytes | memoryview, name: str) -> int:
         """The event's tokens. An `event: error` holds the server's complaint, whatever its form."""
         try:
-            count: int = self._reader.feed(event, name, self._exchange)
+            return self._reader.feed(event, name, self._exchange)
         except WireError as error:
             if name == "error" and error.outcome is Outcome.MALFORMED:
                 raise WireError(lenient.complaint_in(bytes(event)), Outcome.HTTP_ERROR) from None
             raise
-        return count
 
     def _note_tokens(self, bearing: int, stamp: int, before: int) -> None:
         if not self.tokens:
@@ -188,8 +182,6 @@ class Answer:
         self._body.append(body)
         return self.failure(stamp) if self._size > ERROR_LIMIT else None
 
-    # The end.
-
     def _complete(self, stamp: int, before: int) -> End:
         """The answer's last byte is there."""
         exchange = self._exchange
@@ -202,8 +194,7 @@ class Answer:
                 return Outcome.TRUNCATED, "the compressed body ended before its end", stamp
             if self._receive == self._collect_answer:
                 exchange.whole = True
-                count = self._reader.answer(b"".join(self._body), exchange)
-                if count:
+                if count := self._reader.answer(b"".join(self._body), exchange):
                     exchange.first_tokens = count
                     self._note_tokens(1, stamp, before)
             else:
@@ -226,8 +217,7 @@ class Answer:
         if 300 <= status < 400:
             to = lenient.line(response.headers.get("location", "nowhere"), 200)
             return Outcome.HTTP_ERROR, f"{status}: redirects are not followed (to {to})", stamp
-        body = b"".join(self._body)[:ERROR_LIMIT]
-        complaint = lenient.complaint_in(body)
+        complaint = lenient.complaint_in(b"".join(self._body)[:ERROR_LIMIT])
         outcome = Outcome.RATE_LIMITED if status in RATE_LIMIT_STATUSES else Outcome.HTTP_ERROR
         return outcome, f"{status}: {complaint}", stamp
 

@@ -15,17 +15,16 @@ from urllib.parse import urljoin, urlsplit
 
 from traces.trace import NS_PER_S
 
-from ..address import Address, address
+from ..address import Address, address, tls_context
 from ..clock import monotonic_ns
 from ..wire import lenient
-from . import tls
 from .http import HttpError, Response
 
 LARGEST = 16 << 20  # bytes of one answer
 REDIRECTS = 3
 PIECE = 1 << 16
 
-_context = lru_cache(tls.context)
+_context = lru_cache(tls_context)
 
 
 class Within:
@@ -131,8 +130,7 @@ def _first_open(where: Address, within: Within) -> socket.socket:
 
 
 def _tunnel(where: Address, sock: socket.socket, within: Within) -> None:
-    key = f"Proxy-Authorization: {where.proxy_key}\r\n" if where.proxy_key else ""
-    sock.sendall(f"CONNECT {where.authority} HTTP/1.1\r\nHost: {where.authority}\r\n{key}\r\n".encode())
+    sock.sendall(where.connect())
     response = Response()
     while not response.headers_done and (data := _hurry(sock, within).recv(1)):  # what follows is the target's
         response.feed(data)

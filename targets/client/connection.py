@@ -21,17 +21,16 @@ it ends as internal_error instead.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from traces.request import NS_PER_S
 
-from ..clock import realtime_ns
-from ..exchange import Exchange, Outcome
+from ..clock import Clock, realtime_ns
+from ..exchange import Done, Exchange, Outcome
 from ..linux import ANCILLARY, timespec
 from ..rules import Limits
-from ..wire import Wire
+from ..wire import Reader
 from .answer import Answer
 from .deadlines import LINGER_NS, Deadline, next_deadline, request_end
 from .transport import CLOSED, OPEN, SHAKING, TUNNELLING, Route, Transport, tls_reason
@@ -46,34 +45,25 @@ class Flight:
 
     exchange: Exchange
     payload: bytes
-    reader: Any
-    done: Callable[[Exchange], None]
+    reader: Reader
+    done: Done
 
 
 class Owner(Route, Protocol):
     """What a connection needs of the client that it belongs to, and what it reports to it."""
 
     limits: Limits
-    wire: Wire
+    clock: Clock
 
-    @property
-    def origin(self) -> int:
-        """The run's start on CLOCK_REALTIME, ns."""
+    def watch(self, connection: Connection, limit: int) -> None: ...  # `look` is wanted at that instant
 
-    def watch(self, connection: Connection, limit: int) -> None:
-        """Calls `look` when that instant has come."""
+    def over(self, flight: Flight, outcome: Outcome, error: str) -> None: ...
 
-    def over(self, flight: Flight, outcome: Outcome, error: str) -> None:
-        """The exchange has ended."""
+    def again(self, flight: Flight) -> None: ...  # the request must be sent again, on another connection
 
-    def again(self, flight: Flight) -> None:
-        """The request must be sent again, on another connection."""
+    def idle(self, connection: Connection) -> None: ...  # free for another exchange
 
-    def idle(self, connection: Connection) -> None:
-        """The connection is free for another exchange."""
-
-    def gone(self, connection: Connection) -> None:
-        """The connection is closed."""
+    def gone(self, connection: Connection) -> None: ...  # closed
 
 
 class Connection(Transport):
@@ -85,7 +75,7 @@ class Connection(Transport):
 
     def __init__(self, owner: Owner, flight: Flight) -> None:
         super().__init__(owner)
-        self.owner, self.origin = owner, owner.origin
+        self.owner, self.origin = owner, owner.clock.origin
         self.flight: Flight | None = flight
         self._reads = self._earlier = 0  # reads, and bytes of earlier flights
         self._begin(flight)
@@ -99,21 +89,18 @@ class Connection(Transport):
 
     def take(self, flight: Flight) -> None:
         """Carries another flight on this open connection."""
-        self.flight, self.origin = flight, self.owner.origin
+        self.flight, self.origin = flight, self.owner.clock.origin
         self._earlier += self._bytes
         self._begin(flight)
         flight.exchange.reused = True
         flight.exchange.connected = realtime_ns() - self.origin
-        self.loop.reused += 1
-        try:
-            self._send()
-        except Exception as error:
-            self._fault(error)
+        self.loop.connections_reused += 1
+        self._guarded(self._send)
 
     def _begin(self, flight: Flight) -> None:
         self._bytes = self._lag = self._unstamped = 0
         self._stepped: int | None = None
-        self._answer = Answer(flight.exchange, self.owner.wire, flight.reader, self.origin)
+        self._answer = Answer(flight.exchange, flight.reader, self.origin)
 
     def _send(self) -> None:
         assert self.flight is not None
@@ -127,9 +114,8 @@ class Connection(Transport):
         self._write(payload)
 
     def _flushed(self) -> None:
-        exchange = self.flight.exchange if self.flight is not None else None
-        if exchange is not None and exchange.sent is not None and exchange.body_sent is None:
-            exchange.body_sent = realtime_ns() - self.origin
+        if self.flight is not None and self.flight.exchange.sent is not None:  # `sent` comes after the handshake
+            self.flight.exchange.body_sent = self.flight.exchange.body_sent or realtime_ns() - self.origin
 
     # Receiving.
 
@@ -154,11 +140,10 @@ class Connection(Transport):
             self.loop.reads += 1
             if self._tls is not None or not self._quickly(data, stamp):
                 self._received(data, stamp, now - stamp)
-        except Exception as error:
+        except BaseException as error:  # Ctrl-C may land here, too: the exchange must not hang for it
             self._fault(error)
-        except BaseException as error:  # Ctrl-C may land here: the exchange must not hang for it
-            self._fault(error)
-            raise
+            if not isinstance(error, Exception):
+                raise
 
     def _quickly(self, data: bytes, stamp: int) -> bool:
         """Did the read bring tokens like the one before, and nothing else? Nearly all do."""
@@ -256,15 +241,12 @@ class Connection(Transport):
         if self.flight is not None:
             self.flight.exchange.stepped = True
             self._stepped = now
-            self.origin = self._answer.origin = self.owner.origin
+            self.origin = self._answer.origin = self.owner.clock.origin
 
     def stop(self, outcome: Outcome, error: str) -> None:
         """Ends the flight from outside, and closes."""
         if self.flight is None:
-            return self.close()
-        self._finish(outcome, error)
-
-    def _failed(self, outcome: Outcome, error: str) -> None:
+            self.close()
         self._finish(outcome, error)
 
     def _finish(self, outcome: Outcome, error: str, stamp: int | None = None) -> None:
@@ -273,8 +255,12 @@ class Connection(Transport):
             return
         exchange, self.flight = flight.exchange, None
         exchange.done = (realtime_ns() if stamp is None else stamp) - self.origin
-        self._account(exchange)
+        exchange.bytes_received += self._bytes
+        exchange.max_lag = max(exchange.max_lag, self._lag)
+        exchange.unstamped += self._unstamped
         answer = self._answer
+        self.loop.reads_fast += answer.fast
+        self.loop.reads_unstamped += self._unstamped
         if exchange.token_at:
             exchange.first_after = min(answer.first_after - self.origin, exchange.token_at[0])
             exchange.last_after = min(answer.last_after - self.origin, exchange.token_at[-1])
@@ -286,14 +272,6 @@ class Connection(Transport):
             self.close()
         self.owner.over(flight, outcome, error)
 
-    def _account(self, exchange: Exchange) -> None:
-        answer, loop = self._answer, self.loop
-        exchange.bytes_received += self._bytes
-        exchange.max_lag = max(exchange.max_lag, self._lag)
-        exchange.unstamped += self._unstamped
-        loop.fast += answer.fast
-        loop.unstamped += self._unstamped
-
     def close(self) -> None:
         """Closes the socket; the flight, if there is one, is the caller's."""
         if self.state != CLOSED:
@@ -304,7 +282,7 @@ class Connection(Transport):
 
     def _fault(self, error: BaseException) -> None:
         """A fault of ours: the exchange ends as internal_error, the connection is not used again."""
-        self.loop.faults += 1
+        self.loop.internal_faults += 1
         flight, self.flight = self.flight, None
         try:
             self.close()

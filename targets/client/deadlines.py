@@ -7,7 +7,6 @@ its next look is put later. Ten thousand quiet streams cost nothing between two 
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from typing import Generic, NamedTuple, TypeVar
 
 from traces.request import NS_PER_S
@@ -59,12 +58,6 @@ def request_end(exchange: Exchange, limits: Limits, stepped: int | None) -> int:
     return _after(exchange.started or 0, limits.request_timeout, stepped)
 
 
-def shortest(limits: Limits) -> int:
-    """The shortest limit, nanoseconds."""
-    limits_s: tuple[float, ...] = astuple(limits)
-    return round(min(limits_s) * NS_PER_S)
-
-
 def _after(instant: int, seconds: float, stepped: int | None) -> int:
     return (instant if stepped is None else max(instant, stepped)) + round(seconds * NS_PER_S)
 
@@ -78,9 +71,6 @@ class Deadlines(Generic[Key]):
         self._ticks: dict[int, set[Key]] = {}
         self._at: dict[Key, int] = {}
         self._next = now // TICK_NS
-
-    def __len__(self) -> int:
-        return len(self._at)
 
     def put(self, key: Key, instant: int) -> None:
         """Look at `key` in the first tick that begins after `instant`."""
@@ -105,9 +95,7 @@ class Deadlines(Generic[Key]):
         else:
             ticks = [tick for tick in range(self._next, last + 1) if tick in self._ticks]
         self._next = max(self._next, last + 1)
-        keys: list[Key] = []
-        for tick in ticks:
-            keys.extend(self._ticks.pop(tick))
+        keys = [key for tick in ticks for key in self._ticks.pop(tick)]
         for key in keys:
             del self._at[key]
         return keys

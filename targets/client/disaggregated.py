@@ -1,4 +1,5 @@
 """`DisaggregatedClient`: a disaggregated exchange that the client drives itself, prefill first or both legs at once.
+`connect`: the client of a target, on one leg or two.
 
 Theory of operation. Each server of the two pools has an `HttpClient`: both legs are timed like any exchange. The
 prefill leg has an Exchange of its own, of which three instants and the cached tokens are kept; the decode leg runs on
@@ -19,9 +20,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 from urllib.parse import urlsplit
 
 import gevent
@@ -30,25 +29,30 @@ import orjson
 from traces.errors import InputError
 
 from ..clock import Clock
-from ..exchange import Call, Exchange, Outcome
+from ..exchange import Call, Client, Done, Exchange, Outcome
 from ..target import Target
 from ..wire import Reader, WireError, lenient, openai
+from ..wire.interface import Json
 from ..wire.protocols import PROTOCOLS, Leg, Pair
 from .blocking import get
 from .http import HttpError
 from .http_client import HttpClient
 
-Done = Callable[[Exchange], None]
 PREFILL = "prefill: "  # begins the error of an exchange that failed for its prefill leg
+
+
+def connect(target: Target, clock: Clock, *, keep_text: bool = False) -> Client:
+    """The client of a target: for two legs or for one, with a known wire format or a user's own. Raises InputError.
+
+    `keep_text`: exchanges keep their answers' text until it is taken (`Exchange.take_text`)."""
+    return (HttpClient if target.protocol is None else DisaggregatedClient)(target, clock, keep_text=keep_text)
 
 
 class DisaggregatedClient:
     """The `Client` of a prefill pool and a decode pool. Raises InputError when made."""
 
     def __init__(self, target: Target, clock: Clock, *, keep_text: bool = False) -> None:
-        if target.protocol not in PROTOCOLS or not target.prefill or not target.decode:
-            remedy = f"one of {', '.join(PROTOCOLS)}"
-            raise InputError("two legs need prefill, decode and a protocol", where=target.name, remedy=remedy)
+        assert target.protocol is not None
         self.target, self.clock, self.keep_text = target, clock, keep_text
         self.protocol = PROTOCOLS[target.protocol]
         self.prefill = [HttpClient(replace(target, url=url), clock) for url in target.prefill]
@@ -63,11 +67,9 @@ class DisaggregatedClient:
             return self._start_locally(call, done)
         number, self._prefilled = self._prefilled, self._prefilled + 1
         turn = number % len(self.prefill)
-        decode = self.decode[(number + number // self._in_step) % len(self.decode)]
         engine = self._engines[turn] if self._engines else ""
-        prefill = self.prefill[turn]
-        pair = Pair(prefill.target.url, decode.target.url, uuid.uuid4().hex, engine, self.target.labels)
-        legs = TwoLegs(self, call, done, pair, prefill, decode)
+        decode = self.decode[(number + number // self._in_step) % len(self.decode)]
+        legs = TwoLegs(self, call, done, self.prefill[turn], decode, engine)
         try:
             legs.start()
         except Exception as error:
@@ -102,32 +104,32 @@ class TwoLegs:
     """One exchange on its two legs."""
 
     def __init__(
-        self, owner: DisaggregatedClient, call: Call, done: Done, pair: Pair, prefill: HttpClient, decode: HttpClient
+        self, owner: DisaggregatedClient, call: Call, done: Done, prefill: HttpClient, decode: HttpClient, engine: str
     ) -> None:
-        self.owner, self.done, self.pair = owner, done, pair
-        self.prefill, self.decode = prefill, decode
+        self.owner, self.done, self.prefill, self.decode = owner, done, prefill, decode
+        self.pair = Pair(prefill.target.url, decode.target.url, uuid.uuid4().hex, engine, owner.target.labels)
         self.stopped: Outcome | None = None
         self.exchange = Exchange(call, started=owner.clock.now(), text=[] if owner.keep_text else None)
-        self.exchange.prefill_worker = urlsplit(pair.prefill).netloc
-        self.exchange.decode_worker = urlsplit(pair.decode).netloc
+        self.exchange.prefill_worker = urlsplit(self.pair.prefill).netloc
+        self.exchange.decode_worker = urlsplit(self.pair.decode).netloc
         self.first = Exchange(replace(call, leave_after=None))  # the prefill leg
         self.answer = PrefillReader()
         self._waiting_for = 2 if owner.protocol.concurrent else 1
+        self._body: Json = {}
 
     def start(self) -> None:
         self.owner._handing.add(self)
-        self._path, self._headers, body = self.decode.wire.request(self.exchange.call, self.decode.target)
-        self.body: dict[str, Any] = orjson.loads(body)
+        self._body = self.decode.wire.body(self.exchange.call, self.decode.target)
         concurrent = self.owner.protocol.concurrent
-        leg = self.owner.protocol.prefill(self.body, self.pair)
-        after = self._one_over if concurrent else self._prefilled
-        self._post(self.prefill, self.first, leg, self.answer, after)
+        leg = self.owner.protocol.prefill(self._body, self.pair)
+        self._post(self.prefill, self.first, leg, self.answer, self._one_over if concurrent else self._prefilled)
         if concurrent:
             self._decode(None)
 
-    def _post(self, client: HttpClient, exchange: Exchange, leg: Leg, reader: Any, done: Done) -> None:
-        body, headers = leg
-        client.post(exchange, self._path, [*self._headers, *headers], orjson.dumps(body), reader, done)
+    def _post(self, client: HttpClient, exchange: Exchange, leg: Leg, reader: Reader, done: Done) -> None:
+        wire, (body, headers) = client.wire, leg
+        path, standing = wire.path_for(client.target), wire.headers
+        client.post(exchange, path, [*standing, *headers], orjson.dumps(body), reader, done)
 
     def _prefilled(self, first: Exchange) -> None:
         """The prefill leg is over, and the decode leg may go out."""
@@ -146,13 +148,12 @@ class TwoLegs:
     def fail(self, error: Exception) -> None:
         self._finish(Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
-    def _decode(self, prefilled: dict[str, Any] | None) -> None:
-        leg = self.owner.protocol.decode(self.body, self.pair, prefilled)
+    def _decode(self, prefilled: Json | None) -> None:
+        leg = self.owner.protocol.decode(self._body, self.pair, prefilled)
         if leg is None:
-            self._answered_by_prefill()
-        else:
-            self.owner._handing.discard(self)
-            self._post(self.decode, self.exchange, leg, self.decode.wire.reader(), self._one_over)
+            return self._answered_by_prefill()
+        self.owner._handing.discard(self)
+        return self._post(self.decode, self.exchange, leg, self.decode.wire.reader(), self._one_over)
 
     def _one_over(self, _: Exchange) -> None:
         """A concurrent prefill leg must be over, too, before its instants are known."""
@@ -172,7 +173,7 @@ class TwoLegs:
     def _answered_by_prefill(self) -> None:
         """TensorRT-LLM's context server finished the request: its one token is the answer."""
         exchange, first = self.exchange, self.first
-        openai.note(self.answer.body, lenient.first(self.answer.body.get("choices")), exchange)
+        openai.note(self.answer.body, lenient.mappings(self.answer.body.get("choices")), exchange)
         exchange.status, exchange.headers_at, exchange.done = first.status, first.headers_at, first.done
         assert first.done is not None
         exchange.token_at.append(first.done)
@@ -201,7 +202,7 @@ class PrefillReader(Reader):
     """Reads prefill's answer: a whole JSON object, or (SGLang) a stream that nobody needs."""
 
     def __init__(self) -> None:
-        self.body: dict[str, Any] = {}
+        self.body: Json = {}
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         if event == openai.DONE:
@@ -210,15 +211,13 @@ class PrefillReader(Reader):
         data = lenient.load(event)
         if data.get("error") or name == "error":
             raise lenient.failure(data)
-        openai.note(data, {}, exchange)
+        openai.note(data, [], exchange)
         exchange.usage_cached = lenient.count(lenient.mapping(data.get("meta_info")).get("cached_tokens"))
         return 1
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
-        self.body = lenient.load(body)
-        if self.body.get("error"):
-            raise lenient.failure(self.body)
-        openai.note(self.body, {}, exchange)
+        self.body = lenient.sound(body)
+        openai.note(self.body, [], exchange)
         self.finished = True
         return 1
 

@@ -103,7 +103,7 @@ def _proven(before: bytes, text: bytes, after: bytes, reader: Reader) -> bool:
     """Does a reader that has read the event count any other text there as one token and its characters, no more?"""
     exchange, decoder = Exchange(NO_CALL), Decoder()
     decoder.feed(b"\n")  # in mid-stream, where a byte order mark is none
-    known: Any = None
+    states: list[Any] = []
     for probe in (text, *PROBES):
         exchange.chars = 0
         try:
@@ -112,9 +112,5 @@ def _proven(before: bytes, text: bytes, after: bytes, reader: Reader) -> bool:
                 return False
         except (WireError, UnicodeDecodeError):
             return False
-        state = dict(vars(reader)), _facts(exchange)
-        if known is None:
-            known = state
-        elif state != known:
-            return False
-    return True
+        states.append((dict(vars(reader)), _facts(exchange)))
+    return all(state == states[0] for state in states)

@@ -48,7 +48,9 @@ class Response:
     def feed(self, data: bytes) -> bytes:
         """The body's bytes in `data`, decompressed. Raises HttpError."""
         if not self.headers_done:
-            self._grow(len(data))
+            self._head_size += len(data)
+            if self._head_size > HEAD_LIMIT:
+                raise HttpError(f"more than {HEAD_LIMIT} bytes of headers")
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -59,10 +61,9 @@ class Response:
             if not self.complete:
                 raise HttpError(f"not HTTP/1.1: {error or type(error).__name__}") from None
             self.excess = True
-        pieces = self._body
-        if not pieces:
+        if not self._body:
             return b""
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
         return body if self.plain else self._decompress(body)
 
@@ -108,11 +109,6 @@ class Response:
             body = inflate.unused_data
         return out
 
-    def _grow(self, size: int) -> None:
-        self._head_size += size
-        if self._head_size > HEAD_LIMIT and not self.headers_done:
-            raise HttpError(f"more than {HEAD_LIMIT} bytes of headers")
-
     def close(self) -> None:
         """Breaks the cycle with the parser, so that no collector is needed."""
         self._parser = None
@@ -120,8 +116,7 @@ class Response:
     # llhttp's callbacks.
 
     def on_message_begin(self) -> None:
-        if self.complete:
-            self.excess = True
+        self.excess = self.excess or self.complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.headers_done:  # a trailer: nothing of ours is in it

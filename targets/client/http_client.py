@@ -13,65 +13,50 @@ from __future__ import annotations
 import logging
 import resource
 import ssl
-from collections.abc import Callable
-from typing import Any
+from dataclasses import astuple
 
 import gevent
 from gevent.queue import SimpleQueue
 
 from traces.errors import InputError
+from traces.request import NS_PER_S
 
 from .. import clock as clocks
-from ..address import address
+from ..address import RequestHead, address, tls_context
 from ..clock import Clock
-from ..exchange import Call, Exchange, Outcome
+from ..exchange import Call, Diagnostics, Done, Exchange, Outcome
 from ..target import Target
-from ..wire import Wire
-from . import loop, tls
+from ..wire import Reader
+from . import loop
 from .connection import Connection, Flight
-from .deadlines import Deadlines, shortest
-from .diagnostics import Diagnostics
-from .head import RequestHead
+from .deadlines import Deadlines
 
 log = logging.getLogger(__name__)
 
-Done = Callable[[Exchange], None]
 Headers = list[tuple[str, str]]
 
 
 class HttpClient:
-    """The `Client` of every endpoint that takes one HTTP request an exchange. Raises InputError when made.
+    """The `Client` of every endpoint that takes one HTTP request an exchange. Raises InputError when made."""
 
-    `wire` is a wire format (targets/wire/interface.py) instead of the target's own; `keep_text`: the
-    exchanges keep their answers' text.
-    """
-
-    def __init__(self, target: Target, clock: Clock, wire: Wire | None = None, *, keep_text: bool = False) -> None:
+    def __init__(self, target: Target, clock: Clock, *, keep_text: bool = False) -> None:
         raise_open_files()
         self.target, self.clock, self.keep_text = target, clock, keep_text
-        self.wire = wire or target.wire_format()
+        self.wire = target.wire_format()
         self.address = address(target.url)
         self.preferred = 0
-        self.tls = _context(target) if self.address.scheme == "https" else None
+        self.tls = self._context() if self.address.scheme == "https" else None
         self.head = RequestHead(target, self.address, self.wire.key_header)
         self.limits = target.limits
         self.loop = loop.current()
         self.loop.listeners[self] = None
-        self._shortest = shortest(self.limits)
+        self._shortest = round(min(astuple(self.limits)) * NS_PER_S)
         self._deadlines: Deadlines[Connection] = Deadlines(clocks.monotonic_ns())
         self._busy: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
         self._over: SimpleQueue[tuple[Flight | None, Outcome, str]] = SimpleQueue()
         self._courier = gevent.spawn(self._deliver)
         self._closed = False
-
-    @property
-    def origin(self) -> int:
-        return self.clock.origin
-
-    @property
-    def in_flight(self) -> int:
-        return len(self._busy)
 
     # The `Client` protocol.
 
@@ -84,7 +69,7 @@ class HttpClient:
             return self._stillborn(exchange, done, error)
         self.post(exchange, path, headers, body, reader, done)
 
-    def post(self, exchange: Exchange, path: str, headers: Headers, body: bytes, reader: Any, done: Done) -> None:
+    def post(self, exchange: Exchange, path: str, headers: Headers, body: bytes, reader: Reader, done: Done) -> None:
         """Sends one request whose body is ready; `reader` reads the answer. For clients of several exchanges a call."""
         if exchange.started is None:
             exchange.started = self.clock.now()
@@ -156,6 +141,13 @@ class HttpClient:
 
     # Inside.
 
+    def _context(self) -> ssl.SSLContext:
+        target = self.target
+        try:
+            return tls_context(insecure=target.insecure, ca_file=target.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise InputError(f"can't be used as CA file: {error}", where=target.ca_file or target.name) from None
+
     def _carry(self, flight: Flight) -> None:
         while self._idle:
             connection, _ = self._idle.popitem()  # the one used last: the least likely to be closed by the server
@@ -178,13 +170,14 @@ class HttpClient:
 
     def _watch_new(self, connection: Connection) -> None:
         self._busy.add(connection)
-        self.loop.opened_stream()
+        self.loop.streams += 1
+        self.loop.most_streams = max(self.loop.most_streams, self.loop.streams)
         self._deadlines.put(connection, clocks.monotonic_ns() + self._shortest // len(self.address.sockaddrs))
 
     def _stillborn(self, exchange: Exchange, done: Done, error: Exception) -> None:
         exchange.done = self.clock.now()
-        self.loop.faults += 1
-        self.over(Flight(exchange, b"", None, done), Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+        self.loop.internal_faults += 1
+        self.over(Flight(exchange, b"", Reader(), done), Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 
     def _deliver(self) -> None:
         while True:
@@ -196,7 +189,7 @@ class HttpClient:
             try:
                 flight.done(flight.exchange)
             except Exception:
-                self.loop.faults += 1
+                self.loop.internal_faults += 1
                 log.exception("the callback of request %d failed", flight.exchange.index)
             if not self._over.empty():  # a burst of answers must not hold up what is due
                 gevent.sleep(0)
@@ -217,10 +210,3 @@ def raise_open_files() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
-
-
-def _context(target: Target) -> ssl.SSLContext:
-    try:
-        return tls.context(insecure=target.insecure, ca_file=target.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise InputError(f"can't be used as CA file: {error}", where=target.ca_file or target.name) from None

@@ -19,15 +19,15 @@ import gc
 import resource
 import socket
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import gevent
 
 from traces.request import NS_PER_S
 
 from .. import clock
+from ..exchange import ClockStep, Diagnostics
 from ..linux import CANCEL_ON_SET, CLOCK_REALTIME, Timerfd, stamp_reads
-from .diagnostics import ClockStep, Diagnostics
 
 TICK_S = 0.05
 OFTEN_S = 0.001  # between polls where brackets must be narrow
@@ -36,6 +36,10 @@ SPAN_NS = 1_000_000_000  # over which the busiest moment is counted
 TICK_STEP_NS = 2_000_000  # a clock step that a tick alone believes in (slewing makes 25 us a tick)
 ALARM_STEP_NS = 20_000  # the same when the kernel reports that the clock was set
 NEVER_NS = (1 << 33) * NS_PER_S  # two centuries and more
+COUNTS = (  # of a loop and of its diagnostics
+    "reads", "reads_unstamped", "reads_fast", "most_streams", "connections_opened", "connections_reused", "reconnected",
+    "internal_faults", "stalls_over_10ms",
+)  # fmt: skip
 
 
 class Listener(Protocol):
@@ -43,11 +47,9 @@ class Listener(Protocol):
 
     clock: clock.Clock
 
-    def sweep(self) -> None:
-        """Called once a tick: looks at the exchanges whose time limits have come."""
+    def sweep(self) -> None: ...  # called once a tick: looks at the exchanges whose time limits have come
 
-    def stepped(self) -> None:
-        """Called when the clock was stepped, once `clock` has followed."""
+    def stepped(self) -> None: ...  # called when the clock was stepped, once `clock` has followed
 
 
 class Loop:
@@ -60,12 +62,12 @@ class Loop:
         # the first, and stays, so that the run's first answers have theirs.
         self.keeper = _socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         stamp_reads(self.keeper)
-        self.reads = self.unstamped = self.fast = 0
+        self.reads = self.reads_unstamped = self.reads_fast = 0
         self.tokens = 0  # token-bearing events, however few reads brought them
         self.streams = self.most_streams = 0  # exchanges open now, and at most
         self.most_tokens = 0.0  # a second, over SPAN
-        self.opened = self.reused = self.reconnected = self.faults = 0
-        self.stalls = self.longest_stall = 0
+        self.connections_opened = self.connections_reused = self.reconnected = self.internal_faults = 0
+        self.stalls_over_10ms = self.longest_stall = 0
         self.listeners: dict[Listener, None] = {}
         self.watch = clock.Steps()
         self.steps: list[ClockStep] = []
@@ -91,19 +93,13 @@ class Loop:
             self._often = self.ev.timer(OFTEN_S, OFTEN_S, ref=False)
             self._often.start(lambda: None)
 
-    def opened_stream(self) -> None:
-        self.streams += 1
-        if self.streams > self.most_streams:
-            self.most_streams = self.streams
-
     def _tick(self) -> None:
         now = clock.monotonic_ns()
         stall = now - self._ticked - round(TICK_S * NS_PER_S)
         self._ticked = now
-        if stall > self.longest_stall:
-            self.longest_stall = stall
+        self.longest_stall = max(self.longest_stall, stall)
         if stall > STALL_NS:
-            self.stalls += 1
+            self.stalls_over_10ms += 1
         if now - self._span[0] >= SPAN_NS:
             self.most_tokens = self._busiest(now)
             self._span = (now, self.tokens)
@@ -131,18 +127,11 @@ class Loop:
             listener.stepped()
 
     def diagnostics(self) -> Diagnostics:
+        unstamped = self.reads_unstamped
         return Diagnostics(
-            time_source=_source(self.reads, self.unstamped),
-            reads=self.reads,
-            reads_unstamped=self.unstamped,
-            reads_fast=self.fast,
+            **{count: getattr(self, count) for count in COUNTS},
+            time_source="kernel" if not unstamped else "user" if unstamped == self.reads else "mixed",
             most_tokens_per_s=self._busiest(clock.monotonic_ns()),
-            most_streams=self.most_streams,
-            connections_opened=self.opened,
-            connections_reused=self.reused,
-            reconnected=self.reconnected,
-            internal_faults=self.faults,
-            stalls_over_10ms=self.stalls,
             longest_stall_s=self.longest_stall / NS_PER_S,
             cpu_s=(clock.cpu_ns() - self._cpu) / NS_PER_S,
             wall_s=(clock.monotonic_ns() - self._started) / NS_PER_S,
@@ -152,12 +141,6 @@ class Loop:
             longest_collection_s=COLLECTIONS.longest / NS_PER_S,
             clock_steps=tuple(self.steps),
         )
-
-
-def _source(reads: int, unstamped: int) -> Literal["kernel", "user", "mixed"]:
-    if not unstamped:
-        return "kernel"
-    return "user" if unstamped == reads else "mixed"
 
 
 class ClockAlarm:

@@ -4,10 +4,11 @@
 Every method runs in the hub (or in the greenlet that starts an exchange) and never blocks or switches. A write watcher
 is active only while a connect or a large body is under way; a read watcher lives as long as the socket.
 
-The plain C socket is used: gevent's own class has a hub of waiting logic that callbacks don't want.
+The plain C socket is used: gevent's own class has a hub of waiting logic that callbacks don't want. TLS goes over
+memory, ciphertext in and plaintext out, so that the socket's reads keep their kernel times.
 """
 
-# ruff: noqa: RET502, RET503 - `return self._failed(...)` ends the method there
+# ruff: noqa: RET502, RET503 - `return self._finish(...)` ends the method there
 from __future__ import annotations
 
 import _socket
@@ -25,9 +26,9 @@ from ..clock import realtime_ns
 from ..exchange import Outcome
 from ..wire import lenient
 from .loop import Loop
-from .tls import Tls
 
 READ, WRITE = 1, 2  # an io watcher's events
+PIECE = 1 << 16  # bytes of plaintext taken at once
 TUNNEL_LIMIT = 16 << 10  # bytes of a proxy's answer
 CONNECTING, TUNNELLING, SHAKING, OPEN, CLOSED = range(5)
 # Errors that are this machine's fault, not the server's.
@@ -65,17 +66,15 @@ class Transport:
     def connect(self) -> None:
         """Starts connecting to the next address that was not tried; fails when there is none."""
         addresses = self._route.address.sockaddrs
-        problem: OSError | None = None
-        while self._tried < len(addresses):
+        while True:
             self._address_number = (self._route.preferred + self._tried) % len(addresses)
             self._tried += 1
             try:
                 return self._open(*addresses[self._address_number])
             except OSError as error:
-                problem = error
                 self._release()
-        assert problem is not None
-        self._refused(problem)
+                if not self.addresses_left:
+                    return self._refused(error)
 
     @property
     def addresses_left(self) -> bool:
@@ -125,7 +124,7 @@ class Transport:
             return self._refused(OSError(failed, os.strerror(failed)))
         self._round_trip = realtime_ns() - self._began
         self._route.preferred = self._address_number
-        self.loop.opened += 1
+        self.loop.connections_opened += 1
         self._reader.start(self._readable)
         if self._route.address.proxy == "tunnel":
             return self._tunnel()
@@ -133,23 +132,21 @@ class Transport:
 
     def _tunnel(self) -> None:
         """Asks the proxy for a way to the target."""
-        address = self._route.address
-        key = f"Proxy-Authorization: {address.proxy_key}\r\n" if address.proxy_key else ""
         self.state = TUNNELLING
-        self._write(f"CONNECT {address.authority} HTTP/1.1\r\nHost: {address.authority}\r\n{key}\r\n".encode())
+        self._write(self._route.address.connect())
 
     def _tunnelled(self, data: bytes) -> None:
         self._proxy_answer += data
         head, end, rest = self._proxy_answer.partition(b"\r\n\r\n")
         if not end:
             if len(head) > TUNNEL_LIMIT:
-                self._failed(Outcome.REFUSED, "the proxy's answer to CONNECT never ends")
+                self._finish(Outcome.REFUSED, "the proxy's answer to CONNECT never ends")
             return
         self._proxy_answer = b""
         status = head.partition(b"\r\n")[0].split(b" ")
         if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or status[1] != b"200" or rest:
             answer = head[:100].partition(b"\r\n")[0].decode("latin-1")
-            return self._failed(Outcome.REFUSED, f"the proxy refused the tunnel: {lenient.line(answer)}")
+            return self._finish(Outcome.REFUSED, f"the proxy refused the tunnel: {lenient.line(answer)}")
         self._secure()
 
     def _secure(self) -> None:
@@ -161,13 +158,11 @@ class Transport:
 
     def _shake(self, cipher: bytes) -> None:
         assert self._tls is not None
-        if cipher:
-            self._tls.receive(cipher)
         try:
-            ready = self._tls.shake()
+            ready = self._tls.shake(cipher)
         except ssl.SSLError as error:
             self._write(self._tls.take())  # the alert that says why
-            return self._failed(Outcome.REFUSED, f"TLS: {tls_reason(error)}")
+            return self._finish(Outcome.REFUSED, f"TLS: {tls_reason(error)}")
         self._write(self._tls.take())
         if ready:
             self._established()
@@ -182,7 +177,7 @@ class Transport:
             reason += ": raise the limit of open files (ulimit -n), or use more processes"
         elif error.errno == errno.EADDRNOTAVAIL:
             reason += ": no local port is free for another connection to this address"
-        self._failed(Outcome.INTERNAL_ERROR if error.errno in OURS else Outcome.REFUSED, reason)
+        self._finish(Outcome.INTERNAL_ERROR if error.errno in OURS else Outcome.REFUSED, reason)
 
     # Bytes out.
 
@@ -230,33 +225,65 @@ class Transport:
     def _guarded(self, callback: Callable[[], None]) -> None:
         try:
             callback()
-        except Exception as error:
-            self._fault(error)
         except BaseException as error:
             self._fault(error)
-            raise
+            if not isinstance(error, Exception):
+                raise
 
     # The subclass's.
 
     def _ready(self) -> None:
         """The connection is open, and nothing is written on it yet."""
-        raise NotImplementedError
 
     def _flushed(self) -> None:
         """All that was written has gone out."""
-        raise NotImplementedError
 
     def _readable(self) -> None:
         """There is something to read; must not raise."""
-        raise NotImplementedError
 
-    def _failed(self, outcome: Outcome, error: str) -> None:
+    def _finish(self, outcome: Outcome, error: str) -> None:
         """No connection could be had."""
-        raise NotImplementedError
 
     def _fault(self, error: BaseException) -> None:
         """A callback raised: a fault of ours."""
-        raise NotImplementedError
+
+
+class Tls:
+    """One connection's TLS, sans-I/O. What must be written to the socket is in `take()` after every call."""
+
+    __slots__ = ("_incoming", "_object", "_outgoing", "closed", "take")
+
+    def __init__(self, context: ssl.SSLContext, host: str) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self.take = self._outgoing.read
+        self.closed = False  # the peer will send no more
+
+    def shake(self, cipher: bytes) -> bool:
+        """Goes on with the handshake; is it done? Raises ssl.SSLError."""
+        self._incoming.write(cipher)
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def encrypt(self, plain: bytes) -> None:
+        self._object.write(plain)
+
+    def decrypt(self, cipher: bytes) -> bytes:
+        """The plaintext that `cipher` completes. Raises ssl.SSLError."""
+        self._incoming.write(cipher)
+        pieces: list[bytes] = []
+        try:
+            while piece := self._object.read(PIECE):
+                pieces.append(piece)
+            self.closed = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.closed = True
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def tls_reason(error: ssl.SSLError) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import anthropic, openai, responses, sglang, tgi, triton
+from . import anthropic, engines, openai
 from .interface import RATE_LIMIT_STATUSES, Reader, Wire, WireError
 
 __all__ = ["RATE_LIMIT_STATUSES", "WIRES", "Reader", "Wire", "WireError"]
@@ -12,9 +12,9 @@ WIRES: dict[str, Wire] = {
     "completions": openai.COMPLETIONS,
     "groq": openai.GROQ,
     "dynamo": openai.DYNAMO,
-    "responses": responses.WIRE,
-    "sglang": sglang.WIRE,
-    "tgi": tgi.WIRE,
-    "triton": triton.WIRE,
+    "responses": openai.RESPONSES,
+    "sglang": engines.SGLANG,
+    "tgi": engines.TGI,
+    "triton": engines.TRITON,
     "anthropic": anthropic.WIRE,
 }

@@ -1,35 +1,15 @@
-"""A user's own wire format, described in a small TOML file: `type = "mine.toml"`.
-
-    path = "/generate"
-    [headers]
-    x-tenant = "load-test"
-    [body]                           # sent as JSON; these words in braces are filled in, alone with their own type
-    text = "{prompt}"                # {prompt} {messages} {model} {prompt_tokens} {output_tokens}
-    max_new = "{output_tokens}"
-    [answer]                         # where things are found in each event: names and list positions, joined by dots
-    text = "choices.0.text"          # required
-    tokens = "n_new"                 # tokens in this event; where it isn't there an event with text counts as one
-    cumulative = false               # true: text and tokens repeat what came before
-    end = "[DONE]"                   # data of the last event, or
-    ended = "final"                  # what is true in it; with neither the end of the body ends the answer
-    prompt_tokens = "usage.in"
-    output_tokens = "usage.out"
-    finish_reason = "reason"
-    error = "error"                  # what is there in an event that reports a failure
-
-A mistake raises InputError with the file and the key.
-"""
+"""A user's own wire format, described in a small TOML file: `type = "mine.toml"`. docs/protocols.md shows one with all
+keys. A mistake raises InputError with the file and the key."""
 
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass, fields
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from traces.errors import InputError
+from traces.files import read_text, toml
 
 from ..exchange import Call, Exchange, Outcome
 from ..rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header
@@ -129,24 +109,13 @@ def _filled(template: Any, words: Json) -> Any:
     return re.sub(r"\{(\w+)\}", lambda m: str(words.get(m[1], m[0])), template)
 
 
-def load(path: str | Path) -> Wire:
-    """The format of a file. Raises InputError."""
-    return parse(read(path), str(path))
-
-
-def read(path: str | Path) -> Json:
-    """The file's tables. Raises InputError."""
-    where = str(path)
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"can't be read: {getattr(error, 'strerror', None) or 'not UTF-8'}", where=where) from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"not TOML: {error}", where=where) from None
+def read(path: str) -> Json:
+    """The tables of a format's file. Raises InputError."""
+    return toml(read_text(path), path)
 
 
 def parse(tables: Json, where: str) -> Wire:
-    """The same from the file's tables."""
+    """The format of a file's tables. Raises InputError."""
     for key in tables:
         if key not in ("path", "headers", "body", "answer"):
             raise InputError("unknown key", where=where, column=key, remedy="known: path, headers, body, answer")

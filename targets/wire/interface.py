@@ -1,7 +1,7 @@
 """What a wire format is: the request's body out, events in. Pure: no socket, no loop, no clock.
 
-Each format is a `Wire` in a small module. Facts in headers (request id, rate limits, retry-after) are read by
-`headers.note`, an error's answer by `lenient.complaint_in`, for every answer of any format.
+Each format is a `Wire`. Facts in headers (request id, rate limits, retry-after) are read by
+`lenient.note_headers`, an error's answer by `lenient.complaint_in`, for every answer of any format.
 Everything a server sends is hostile: bounded and never trusted to have the right type.
 """
 
@@ -82,8 +82,10 @@ class Wire:
 
     def request(self, call: Call, target: RequestFields) -> tuple[str, list[tuple[str, str]], bytes]:
         """Path, headers of the format, and body. Raises InputError for a prompt that the format can't carry."""
-        path = self.path.replace("{model}", quote(target.model, safe=""))
-        return path, list(self.headers), orjson.dumps(self.body(call, target))
+        return self.path_for(target), list(self.headers), orjson.dumps(self.body(call, target))
+
+    def path_for(self, target: RequestFields) -> str:
+        return self.path.replace("{model}", quote(target.model, safe=""))
 
 
 def merged(body: Json, own: Json) -> Json:

@@ -7,6 +7,10 @@ raise, fill the memory or put a string where a number belongs.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
@@ -21,6 +25,14 @@ SECONDS_LIMIT = 1e7  # four months: what is larger is not a duration
 PARTS = ("text", "thinking")  # what a part of a text is called
 CODES = ("code", "type", "error_type")  # an error's machine-readable names
 RATE_LIMIT_CODES = ("rate_limit", "429", "498", "529", "capacity_exceeded", "overloaded")  # what is in them
+
+# An answer's headers, in lower case. Rate limits (Groq, OpenAI, Azure: `x-ratelimit-...`; Anthropic:
+# `anthropic-ratelimit-...`) are kept as the vendor wrote them.
+REQUEST_IDS = ("x-request-id", "request-id", "x-groq-request-id", "apim-request-id")
+REGIONS = ("x-groq-region", "x-ms-region", "x-region", "cf-ray")
+RATE_LIMITS = ("x-ratelimit-", "anthropic-ratelimit-", "ratelimit-")
+LIMITS = ("x-ratelimit-limit-{}", "anthropic-ratelimit-{}-limit")
+KEPT = 16  # rate-limit headers of one answer
 
 
 def note(exchange: Exchange, **facts: Any) -> None:
@@ -41,6 +53,14 @@ def load(event: bytes | bytearray | memoryview) -> Json:
     return value
 
 
+def sound(event: bytes | memoryview) -> Json:
+    """The same, of an event or an answer that reports no failure: else raises WireError with what it reports."""
+    data = load(event)
+    if data.get("error"):
+        raise failure(data)
+    return data
+
+
 def mapping(value: object) -> Json:
     return value if isinstance(value, dict) else {}
 
@@ -48,11 +68,6 @@ def mapping(value: object) -> Json:
 def mappings(value: object) -> list[Json]:
     """The objects of a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def first(value: object) -> Json:
-    """The first object of a list, else an empty one."""
-    return mapping(value[0]) if isinstance(value, list) and value else {}
 
 
 def text(value: object, depth: int = 2) -> str:
@@ -78,8 +93,7 @@ def count(value: object) -> int | None:
 
 
 def total(value: object) -> int | None:
-    """A count of the tokens given. 0 counts as none: where tokens came it is wrong, and where none came none are
-    counted anyway."""
+    """A count of the tokens given. 0 counts as none: where tokens came it is wrong, else none are counted anyway."""
     return count(value) or None
 
 
@@ -100,8 +114,8 @@ def line(value: str, limit: int = MESSAGE_LIMIT) -> str:
     return joined if len(joined) <= limit else joined[: limit - 1] + "…"
 
 
-def quote(body: bytes, limit: int = MESSAGE_LIMIT) -> str:
-    return line(body[: 4 * limit].decode("utf-8", "replace"), limit)
+def quote(body: bytes) -> str:
+    return line(body[: 4 * MESSAGE_LIMIT].decode("utf-8", "replace"))
 
 
 def complaint(value: object) -> str:
@@ -139,3 +153,44 @@ def failure(data: Json) -> WireError:
     code = " ".join(str(error[key])[:NAME_LIMIT] for key in CODES if error.get(key)).lower()
     limited = any(known in code for known in RATE_LIMIT_CODES)
     return WireError(complaint(data), Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR)
+
+
+# Facts that ride in an answer's headers, whatever its status.
+
+
+def note_headers(headers: Mapping[str, str], exchange: Exchange, received: float | None = None) -> None:
+    """Puts the headers' facts onto the exchange; `received`, in seconds since the epoch, is when they came."""
+    exchange.request_id = _one_of(REQUEST_IDS, headers) or exchange.request_id
+    exchange.region = _one_of(REGIONS, headers) or exchange.region
+    exchange.retry_after = retry_after(headers, received)
+    if kept := {key: line(value, 64) for key, value in headers.items() if key.startswith(RATE_LIMITS)}:
+        exchange.ratelimit = orjson.dumps(dict(sorted(kept.items())[:KEPT])).decode()
+
+
+def _one_of(names: tuple[str, ...], headers: Mapping[str, str]) -> str | None:
+    return next((name(headers[header]) for header in names if headers.get(header)), None)
+
+
+def retry_after(headers: Mapping[str, str], received: float | None = None) -> float | None:
+    """Seconds to wait, given as a number or as a date. A date is measured from the answer's own `date`, whose clock set
+    it, and where there is none from when the answer came."""
+    try:
+        if "retry-after-ms" in headers:
+            return seconds(float(headers["retry-after-ms"]), 1e-3)
+        value = headers["retry-after"].strip()
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            return seconds(float(value))
+        date = headers.get("date")
+        now = parsedate_to_datetime(date) if date else datetime.fromtimestamp(received, UTC)  # type: ignore[arg-type]
+        wait = parsedate_to_datetime(value) - now
+        return seconds(max(0.0, wait.total_seconds()))
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def rate_limits(headers: Mapping[str, str]) -> dict[str, int]:
+    """The limits that an answer names: {"requests": 14400, "tokens": 18000, ...}; how long a period each one counts
+    for is the vendor's: a minute, but for Groq's requests, which are counted by the day."""
+    kinds = ("requests", "tokens", "input-tokens", "output-tokens")
+    named = [(kind, headers.get(form.format(kind), "")) for kind in kinds for form in LIMITS]
+    return {kind: int(value) for kind, value in named if re.fullmatch(r"[0-9]{1,15}", value)}

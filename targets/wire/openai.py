@@ -1,8 +1,13 @@
-"""The OpenAI family: chat and plain completions, their chunks, usage, servers' own timings, [DONE].
+"""The OpenAI family: chat and plain completions, their chunks, usage, servers' own timings, [DONE]; and responses.
 
 vLLM, SGLang, TensorRT-LLM, NIM, Dynamo, llama.cpp, TGI's /v1 and the vendors' APIs speak it with small differences,
 all of them read here: reasoning under two names, tool calls, usage in a chunk of its own or in each, errors inside a
 stream. A role-only or empty chunk carries no token. Source: the servers' own code (2026).
+
+Responses (`POST /v1/responses`) are typed events from `response.created` to `response.completed`. `max_output_tokens`
+alone holds the output length (`response.incomplete` is then the usual end). Text, reasoning and tool-call arguments
+come as deltas; the `.done` events repeat them and carry nothing new.
+Source: https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
 from __future__ import annotations
@@ -14,20 +19,34 @@ from .interface import Json, Reader, RequestFields, Wire, merged, messages, prom
 DONE = b"[DONE]"
 TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 NEWER_LENGTH = "max_completion_tokens"
-MILLI = 1e-3
-Body = Json
+USAGE_SECONDS = {  # Groq's times; its total leaves the queue out
+    "queue_time": "server_queue", "prompt_time": "server_prefill", "completion_time": "server_decode",
+    "total_time": "server_total",
+}  # fmt: skip
+ACCOUNTS = {  # other servers' times in a chunk: the object, its names for them and ours; milliseconds
+    "timings": {"prompt_ms": "server_prefill", "predicted_ms": "server_decode"},  # llama.cpp
+    "metrics": {"queue_time_ms": "server_queue", "time_to_first_token_ms": "server_ttft"},  # vLLM
+}
+DYNAMO_TIMING = {  # kv_transfer_estimated_latency_ms is an estimate, and never taken
+    "prefill_wait_time_ms": "server_queue", "prefill_time_ms": "server_prefill",
+    "kv_transfer_time_ms": "server_transfer", "decode_time_ms": "server_decode", "ttft_ms": "server_ttft",
+    "total_time_ms": "server_total",
+}  # fmt: skip
+RESPONSE_ENDS = {"response.completed", "response.incomplete"}
+RESPONSE_FAILURES = {"error", "response.failed"}
+RESPONSE_TEXTS = ("summary", "content", "arguments")  # of an answer's reasoning, message or tool call
 
 
-def _chat(call: Call, target: RequestFields) -> Body:
+def _chat(call: Call, target: RequestFields) -> Json:
     return _body(call, target, {"messages": messages(call)})
 
 
-def _completions(call: Call, target: RequestFields) -> Body:
+def _completions(call: Call, target: RequestFields) -> Json:
     """The prompt is text or token ids."""
     return _body(call, target, {"prompt": call.prompt if isinstance(call.prompt, list) else prompt(call)})
 
 
-def _groq(call: Call, target: RequestFields) -> Body:
+def _groq(call: Call, target: RequestFields) -> Json:
     """GroqCloud, and a GroqRack behind the same API: refuses fields that it doesn't know, and has neither `ignore_eos`
     nor `min_tokens`: the output length is held by `max_completion_tokens` alone, unless the user insists.
 
@@ -38,7 +57,7 @@ def _groq(call: Call, target: RequestFields) -> Body:
     return _body(call, target, {"messages": messages(call)}, length=NEWER_LENGTH, exact=bool(target.ignore_eos))
 
 
-def _dynamo(call: Call, target: RequestFields) -> Body:
+def _dynamo(call: Call, target: RequestFields) -> Json:
     """NVIDIA Dynamo's frontend: chat completions that also request the phases' times and the workers' ids.
 
     They come in `nvext`; a server that doesn't know `nvext.extra_fields` may refuse the request, which is why this is a
@@ -48,13 +67,10 @@ def _dynamo(call: Call, target: RequestFields) -> Body:
     return _body(call, target, {"messages": messages(call), "nvext": nvext})
 
 
-def _body(
-    call: Call, target: RequestFields, fields: Body, *, length: str = "max_tokens", exact: bool | None = None
-) -> Body:
+def _body(call: Call, target: RequestFields, fields: Json, length: str = "max_tokens", exact: bool = True) -> Json:
     """The request's body: what every server of the family takes, the format's own `fields`, then the user's.
 
-    length  name of the field that limits the answer's tokens
-    exact   is exactly that many tokens asked for? None: unless the target says otherwise
+    `length`: name of the field that limits the answer's tokens; `exact`: exactly that many are wanted.
     """
     own = dict(target.extra_body)
     if own.get(NEWER_LENGTH) == "{output_tokens}":  # OpenAI's newer models take it only
@@ -62,7 +78,7 @@ def _body(
         del own[length]
     body = {"model": target.model, **fields, length: call.max_tokens, "stream": True}
     body["stream_options"] = {"include_usage": True}
-    if (target.ignore_eos is not False) if exact is None else exact:
+    if exact and target.ignore_eos is not False:
         body |= {"ignore_eos": True, "min_tokens": call.max_tokens}
     return merged(body, own)
 
@@ -87,7 +103,7 @@ class OpenAIReader(Reader):
             _note_groq(lenient.mapping(data["x_groq"]), exchange)
         choices = lenient.mappings(data.get("choices"))
         text = "".join([_text(choice, lenient.mapping(choice.get("delta"))) for choice in choices])
-        note(data, choices[0] if choices else {}, exchange)
+        note(data, choices, exchange)
         if not text:
             return 0
         exchange.add_text(text)
@@ -105,11 +121,9 @@ class OpenAIReader(Reader):
         self._first = 0
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
-        data = lenient.load(body)
-        if data.get("error"):
-            raise lenient.failure(data)
+        data = lenient.sound(body)
         choices = lenient.mappings(data.get("choices"))
-        note(data, choices[0] if choices else {}, exchange)
+        note(data, choices, exchange)
         texts = [_text(choice, lenient.mapping(choice.get("message"))) for choice in choices]
         return self.whole("".join(texts), exchange)
 
@@ -124,20 +138,20 @@ def _text(choice: Json, delta: Json) -> str:
     return "".join(parts)
 
 
-def note(data: Json, choice: Json, exchange: Exchange) -> None:
+def note(data: Json, choices: list[Json], exchange: Exchange) -> None:
     """Put the facts of one chunk, or of a whole answer, onto the exchange."""
     exchange.request_id = exchange.request_id or lenient.name(data.get("id"))  # a header's id is the vendor's own
     exchange.model = lenient.name(data.get("model")) or exchange.model
     exchange.fingerprint = lenient.name(data.get("system_fingerprint")) or exchange.fingerprint
     exchange.service_tier = lenient.name(data.get("service_tier")) or exchange.service_tier
-    exchange.finish_reason = lenient.name(choice.get("finish_reason")) or exchange.finish_reason
+    if choices:
+        exchange.finish_reason = lenient.name(choices[0].get("finish_reason")) or exchange.finish_reason
     usage = data.get("usage")
     if isinstance(usage, dict):
         note_usage(usage, exchange)
-    if "timings" in data:
-        _note_llamacpp(lenient.mapping(data["timings"]), exchange)
-    if "metrics" in data:
-        _note_vllm(lenient.mapping(data["metrics"]), exchange)
+    for account, names in ACCOUNTS.items():
+        if account in data:
+            _note_seconds(data[account], names, exchange)
     if "nvext" in data:
         _note_dynamo(lenient.mapping(data["nvext"]), exchange)
 
@@ -151,11 +165,9 @@ def note_usage(
         usage_output=lenient.total(usage.get(output)),
         usage_cached=lenient.count(lenient.mapping(usage.get(f"{prompt}_details")).get("cached_tokens")),
         usage_reasoning=lenient.count(lenient.mapping(usage.get(f"{output}_details")).get("reasoning_tokens")),
-        server_queue=lenient.seconds(usage.get("queue_time")),  # Groq's, in seconds; its total leaves the queue out
-        server_prefill=lenient.seconds(usage.get("prompt_time")),
-        server_decode=lenient.seconds(usage.get("completion_time")),
-        server_total=lenient.seconds(usage.get("total_time")),
     )
+    if not USAGE_SECONDS.keys().isdisjoint(usage):
+        _note_seconds(usage, USAGE_SECONDS, exchange, 1.0)
 
 
 def _note_groq(extension: Json, exchange: Exchange) -> None:
@@ -166,38 +178,61 @@ def _note_groq(extension: Json, exchange: Exchange) -> None:
     note_usage(lenient.mapping(extension.get("usage")), exchange)
 
 
-def _note_llamacpp(timings: Json, exchange: Exchange) -> None:
-    lenient.note(
-        exchange,
-        server_prefill=lenient.seconds(timings.get("prompt_ms"), MILLI),
-        server_decode=lenient.seconds(timings.get("predicted_ms"), MILLI),
-    )
-
-
-def _note_vllm(metrics: Json, exchange: Exchange) -> None:
-    lenient.note(
-        exchange,
-        server_queue=lenient.seconds(metrics.get("queue_time_ms"), MILLI),
-        server_ttft=lenient.seconds(metrics.get("time_to_first_token_ms"), MILLI),
-    )
+def _note_seconds(account: object, names: dict[str, str], exchange: Exchange, unit: float = 1e-3) -> None:
+    times = lenient.mapping(account)
+    lenient.note(exchange, **{ours: lenient.seconds(times.get(theirs), unit) for theirs, ours in names.items()})
 
 
 def _note_dynamo(extension: Json, exchange: Exchange) -> None:
-    timing, workers = lenient.mapping(extension.get("timing")), lenient.mapping(extension.get("worker_id"))
+    workers = lenient.mapping(extension.get("worker_id"))
+    _note_seconds(extension.get("timing"), DYNAMO_TIMING, exchange)
     lenient.note(
         exchange,
-        server_queue=lenient.seconds(timing.get("prefill_wait_time_ms"), MILLI),
-        server_prefill=lenient.seconds(timing.get("prefill_time_ms"), MILLI),
-        server_transfer=lenient.seconds(timing.get("kv_transfer_time_ms"), MILLI),  # never Dynamo's estimate
-        server_decode=lenient.seconds(timing.get("decode_time_ms"), MILLI),
-        server_ttft=lenient.seconds(timing.get("ttft_ms"), MILLI),
-        server_total=lenient.seconds(timing.get("total_time_ms"), MILLI),
         prefill_worker=lenient.name(workers.get("prefill_worker_id")),
         decode_worker=lenient.name(workers.get("decode_worker_id")),
     )
+
+
+def _responses(call: Call, target: RequestFields) -> Json:
+    body = {"model": target.model, "input": messages(call), "max_output_tokens": call.max_tokens, "stream": True}
+    return merged(body, target.extra_body)
+
+
+class ResponsesReader(Reader):
+    def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
+        if event == DONE:
+            return 0
+        data = lenient.load(event)
+        kind = lenient.text(data.get("type"))
+        if kind.endswith(".delta"):
+            text = lenient.text(data.get("delta"))
+            exchange.add_text(text)
+            return 1 if text else 0
+        response = lenient.mapping(data.get("response"))
+        if kind in RESPONSE_FAILURES:
+            raise lenient.failure(response if response else data)
+        _note_response(response, exchange)
+        self.finished = self.finished or kind in RESPONSE_ENDS
+        return 0
+
+    def answer(self, body: bytes, exchange: Exchange) -> int:
+        data = lenient.sound(body)
+        _note_response(data, exchange)
+        items = lenient.mappings(data.get("output"))
+        return self.whole("".join(lenient.text(item.get(key)) for item in items for key in RESPONSE_TEXTS), exchange)
+
+
+def _note_response(response: Json, exchange: Exchange) -> None:
+    exchange.request_id = exchange.request_id or lenient.name(response.get("id"))
+    exchange.model = lenient.name(response.get("model")) or exchange.model
+    exchange.service_tier = lenient.name(response.get("service_tier")) or exchange.service_tier
+    reason = lenient.mapping(response.get("incomplete_details")).get("reason") or response.get("status")
+    exchange.finish_reason = lenient.name(reason) or exchange.finish_reason
+    note_usage(lenient.mapping(response.get("usage")), exchange, "input_tokens", "output_tokens")
 
 
 CHAT = Wire("/v1/chat/completions", _chat, OpenAIReader)
 COMPLETIONS = Wire("/v1/completions", _completions, OpenAIReader)
 GROQ = Wire("/openai/v1/chat/completions", _groq, OpenAIReader)
 DYNAMO = Wire("/v1/chat/completions", _dynamo, OpenAIReader)
+RESPONSES = Wire("/v1/responses", _responses, ResponsesReader)

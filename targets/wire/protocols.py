@@ -2,15 +2,8 @@
 
 The client plays the proxy: it sends the prompt to a prefill server, which computes its KV cache and one token, then (or
 at once, where the protocol rendezvouses by itself) to a decode server, which fetches the cache and streams the answer.
-A leg is (body, headers); `body` is the chat or completions body that a one-leg exchange would have sent.
-
-    name        order       what ties the legs together
-    nixl        sequential  prefill's kv_transfer_params, verbatim, in decode's body
-    p2p-nccl    sequential  X-Request-Id with both sides' ZMQ addresses
-    mooncake    concurrent  a transfer id; decode pulls from prefill's bootstrap server
-    lmcache     sequential  the receiver's ports in prefill's kv_transfer_params
-    sglang      concurrent  the same bootstrap host, port and room in both bodies
-    trtllm      sequential  prefill's disaggregated_params, as generation_only, and its prompt's token ids, in decode's
+A leg is (body, headers); `body` is the chat or completions body that a one-leg exchange would have sent. What ties the
+legs together in each protocol: docs/protocols.md, "Two legs".
 
 Sources (2026): vllm tests/v1/kv_connector/nixl_integration/toy_proxy_server.py,
 examples/online_serving/disaggregated_serving_p2p_nccl_xpyd/disagg_proxy_p2p_nccl_xpyd.py and
@@ -27,15 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 from ..exchange import Outcome
 from . import lenient
-from .interface import WireError
+from .interface import Json, WireError
 
-Body = dict[str, Any]
-Leg = tuple[Body, list[tuple[str, str]]]
+Leg = tuple[Json, list[tuple[str, str]]]
 PORT_LABELS = {  # and the servers' defaults
     "bootstrap_port": 8998,
     "prefill_zmq_port": 21001,
@@ -85,16 +76,16 @@ class Pair:
 class Protocol:
     """`decode` gets the prefill's answer (None where both legs go out at once) and gives None where none is needed."""
 
-    prefill: Callable[[Body, Pair], Leg]
-    decode: Callable[[Body, Pair, Body | None], Leg | None]
+    prefill: Callable[[Json, Pair], Leg]
+    decode: Callable[[Json, Pair, Json | None], Leg | None]
     concurrent: bool = False
 
 
-def unstreamed(body: Body) -> Body:
+def unstreamed(body: Json) -> Json:
     return {**{key: value for key, value in body.items() if key != "stream_options"}, "stream": False}
 
 
-def one_token(body: Body) -> Body:
+def one_token(body: Json) -> Json:
     """The body for a vLLM that only prefills. `ignore_eos` stays: only what ends by length is handed over."""
     dropped = ("min_tokens", "min_completion_tokens", "max_completion_tokens")
     return {**{key: value for key, value in unstreamed(body).items() if key not in dropped}, "max_tokens": 1}
@@ -104,13 +95,13 @@ def _same_id(pair: Pair) -> list[tuple[str, str]]:
     return [("X-Request-Id", pair.id)]
 
 
-def _nixl_prefill(body: Body, pair: Pair) -> Leg:
+def _nixl_prefill(body: Json, pair: Pair) -> Leg:
     roles = {"do_remote_decode": True, "do_remote_prefill": False}
     unknown = dict.fromkeys(("remote_engine_id", "remote_block_ids", "remote_host", "remote_port"))
     return {**one_token(body), "kv_transfer_params": {**roles, **unknown}}, _same_id(pair)
 
 
-def _nixl_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
+def _nixl_decode(body: Json, pair: Pair, answer: Json | None) -> Leg:
     params = (answer or {}).get("kv_transfer_params")
     if not isinstance(params, dict):
         raise WireError("prefill answered without kv_transfer_params: is a KV connector configured?", Outcome.MALFORMED)
@@ -124,17 +115,13 @@ def _nccl_id(pair: Pair) -> list[tuple[str, str]]:
     return [("X-Request-Id", f"___prefill_addr_{prefill}___decode_addr_{decode}_{pair.id}")]
 
 
-def _nccl_prefill(body: Body, pair: Pair) -> Leg:
-    return one_token(body), _nccl_id(pair)
-
-
-def _mooncake_prefill(body: Body, pair: Pair) -> Leg:
+def _mooncake_prefill(body: Json, pair: Pair) -> Leg:
     params = {"do_remote_decode": True, "do_remote_prefill": False, "transfer_id": f"xfer-{pair.id}"}
     # The engine in decode's body is the one of rank 0.
     return {**one_token(body), "kv_transfer_params": params}, [*_same_id(pair), ("X-data-parallel-rank", "0")]
 
 
-def _mooncake_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
+def _mooncake_decode(body: Json, pair: Pair, answer: Json | None) -> Leg:
     host, port = pair.bootstrap
     params = {"do_remote_decode": False, "do_remote_prefill": True, "transfer_id": f"xfer-{pair.id}"}
     now = {"remote_bootstrap_addr": f"http://{host}:{port}", "remote_engine_id": pair.engine}
@@ -142,7 +129,7 @@ def _mooncake_decode(body: Body, pair: Pair, answer: Body | None) -> Leg:
     return {**body, "kv_transfer_params": {**params, **now, **before}}, _same_id(pair)
 
 
-def _lmcache_prefill(body: Body, pair: Pair) -> Leg:
+def _lmcache_prefill(body: Json, pair: Pair) -> Leg:
     receiver = {
         "req_id": pair.id,
         "receiver_host": pair.option("receiver_host", pair.host("decode")),
@@ -152,22 +139,22 @@ def _lmcache_prefill(body: Body, pair: Pair) -> Leg:
     return {**one_token(body), "kv_transfer_params": {"ret_first_tok": True, "disagg_spec": receiver}}, _same_id(pair)
 
 
-def _sglang(body: Body, pair: Pair) -> Leg:
+def _sglang(body: Json, pair: Pair) -> Leg:
     host, port = pair.bootstrap
     return {**body, "bootstrap_host": host, "bootstrap_port": port, "bootstrap_room": pair.number}, []
 
 
-def _trtllm_prefill(body: Body, pair: Pair) -> Leg:
+def _trtllm_prefill(body: Json, pair: Pair) -> Leg:
     """All as it was, as the server's own proxy sends it: a context server stops after one token by itself."""
     return {**unstreamed(body), "disaggregated_params": _trtllm_params(pair, "context_only")}, []
 
 
-def _trtllm_params(pair: Pair, kind: str) -> Body:
+def _trtllm_params(pair: Pair, kind: str) -> Json:
     return {"request_type": kind, "disagg_request_id": pair.number}
 
 
-def _trtllm_decode(body: Body, pair: Pair, answer: Body | None) -> Leg | None:
-    choice = lenient.first((answer or {}).get("choices"))
+def _trtllm_decode(body: Json, pair: Pair, answer: Json | None) -> Leg | None:
+    choice = next(iter(lenient.mappings((answer or {}).get("choices"))), {})
     if choice.get("finish_reason") not in (None, "length", "not_finished"):
         return None  # the context server has finished the request: there is nothing left to decode
     params = choice.get("disaggregated_params")
@@ -180,7 +167,9 @@ def _trtllm_decode(body: Body, pair: Pair, answer: Body | None) -> Leg | None:
 
 PROTOCOLS = {
     "nixl": Protocol(_nixl_prefill, _nixl_decode),
-    "p2p-nccl": Protocol(_nccl_prefill, lambda body, pair, _: (body, _nccl_id(pair))),
+    "p2p-nccl": Protocol(
+        lambda body, pair: (one_token(body), _nccl_id(pair)), lambda body, pair, _: (body, _nccl_id(pair))
+    ),
     "mooncake": Protocol(_mooncake_prefill, _mooncake_decode, concurrent=True),
     "lmcache": Protocol(_lmcache_prefill, lambda body, pair, _: (body, _same_id(pair))),
     "sglang": Protocol(_sglang, lambda body, pair, _: _sglang(body, pair), concurrent=True),

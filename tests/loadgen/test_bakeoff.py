@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from loadgen.bakeoffs import DEMO, DEMO_FACTORS, DEMO_STEP_S, THREE, USE, WORKLOAD, sized, steps_of
-from loadgen.load import Load
-from targets.simulated.sizing import capacity
+from loadgen.options import Load
+from targets.simulated.analysis import capacity
 
 from .running import Replays, about, endpoint, expected, phaseload, refused, rows, running, trace, until
 
@@ -108,10 +108,10 @@ def test_the_demonstration_can_bound_p99() -> None:
 
 def test_steps_multiply_any_kind_of_load() -> None:
     ladder = steps_of(Load(request_rate=2.0, duration=9, warmup=1), [1, 3], 4.0)
-    assert [(step.name, step.load.request_rate, step.load.duration, step.load.warmup) for step in ladder] == [
+    assert [(name, load.request_rate, load.duration, load.warmup) for name, load in ladder.items()] == [
         ("base", 2.0, 9, 1),
         ("3x", 6.0, 4.0, 0.0),
     ]
-    assert steps_of(Load(concurrency=3), [2.5], None)[0].load.concurrency == 8
-    assert steps_of(Load(speedup=2), [2], None)[0].load.speedup == 4
+    assert steps_of(Load(concurrency=3), [2.5], None)["2.5x"].concurrency == 8
+    assert steps_of(Load(speedup=2), [2], None)["2x"].speedup == 4
     assert len(steps_of(DEMO, DEMO_FACTORS, DEMO_STEP_S)) == 3

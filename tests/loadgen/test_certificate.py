@@ -10,7 +10,7 @@ import pytest
 from loadgen import certificate
 from loadgen.certificate import Certificate, CertifiedStep
 from loadgen.selftest import Figures
-from targets.client.diagnostics import Diagnostics, SafeLoad
+from targets.exchange import Diagnostics, SafeLoad
 from tests.reports import made
 
 
@@ -44,7 +44,7 @@ def home(tmp_path: Any, monkeypatch: Any) -> None:
     ],
 )
 def test_what_is_safe(more: dict[str, Any], expected: bool) -> None:
-    assert certificate.is_safe(figures(**more)) is expected
+    assert (certificate.verdict(figures(**more), planned=5000) == "safe") is expected
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from loadgen import certificate, selftest
 from loadgen.certificate import STEPS
-from loadgen.cli.certify import certify
+from loadgen.cli.runs import certify
 from loadgen.selftest import ClientLoad, Figures
 
 from .test_certificate import figures

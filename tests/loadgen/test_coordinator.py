@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gevent.queue import Queue
 
 from loadgen import plan as plans
 from loadgen import replays
-from loadgen.load import Load
-from loadgen.options import RunOptions
-from loadgen.run.coordinator import Coordinator
+from loadgen.options import Load, RunOptions
+from loadgen.run.coordinator import Coordinator, Inbox
 from loadgen.run.messages import Assignment, Claim, Go, Message, decode, encode
 from targets.target import Target
 
@@ -31,12 +31,15 @@ from .running import trace
 )
 def test_a_worker_that_sends_what_nobody_knows_is_lost(tmp_path: Path, raw: Mapping[str, Any], words: str) -> None:
     target = Target("a", "http://127.0.0.1:9")
-    plan, traces = replays.planned(str(trace(tmp_path / "t.csv", 3)), target, Load(), RunOptions())
+    name = str(trace(tmp_path / "t.csv", 3))
+    plan, traces = replays.planned("t", name, {"replay": Load()}, [target], RunOptions())
     plans.save(plan, traces, tmp_path)
     sent: list[Message] = []
-    coordinator = Coordinator(tmp_path, plan, ["w"], lambda message, _: sent.append(decode(message)), lambda _: True)
-    coordinator.deliver("w", encode(Claim(1, "h", "b")))
-    coordinator.deliver("w", raw)
+    inbox: Inbox = Queue()
+    for message in (encode(Claim(1, "h", "b")), raw):
+        inbox.put(("w", message))
+    send = lambda message, _: sent.append(decode(message))  # noqa: E731
+    coordinator = Coordinator(tmp_path, plan, ["w"], send, lambda _: True, inbox)
     assert coordinator.over.wait(10)
     assert [type(message) for message in sent] == [Assignment]
     assert words in coordinator.workers["w"].lost

@@ -12,7 +12,7 @@ from loadgen.run import messages
 from loadgen.run.messages import Assignment, Final, Go, LaneProgress, Progress, Rows, decode, encode
 from reports.store.digests import MetricDigest
 from reports.store.run_json import WorkerFacts
-from targets.client.diagnostics import ClockStep, Diagnostics
+from targets.exchange import ClockStep, Diagnostics
 from targets.target import Target
 from tests.reports import made
 from traces.errors import InputError

@@ -10,8 +10,8 @@ import pytest
 
 from loadgen import plan as plans
 from loadgen.plan import Arm, Plan, Step
+from targets import connect
 from targets.clock import Clock
-from targets.connecting import connect
 from targets.target import Target
 from traces.errors import InputError
 from traces.trace import Trace, build

@@ -10,7 +10,7 @@ import pytest
 
 from loadgen import plan as plans
 from loadgen.cli import app as program
-from loadgen.load import Load
+from loadgen.options import Load
 from loadgen.plan import step_of
 from loadgen.replays import numbered
 from targets.target import Target

@@ -8,8 +8,8 @@ import gevent
 from gevent.event import Event
 from gevent.lock import Semaphore
 
+from targets import connect
 from targets.clock import Clock
-from targets.connecting import connect
 from targets.exchange import Call, Exchange
 from targets.target import Target
 

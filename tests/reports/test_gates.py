@@ -13,11 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports.analysis import gates, verdicts
-from reports.analysis.samples import Sample
-from reports.analysis.throughput import Throughput
+from reports.analysis import gates
+from reports.analysis.gates import Decision, Verdict
+from reports.analysis.samples import Sample, Throughput
 from reports.analysis.validity import Reason, Status
-from reports.analysis.verdicts import Decision
 from tests.commands import phaseload
 from tests.reports import made
 from traces.errors import InputError
@@ -94,8 +93,8 @@ def of(*keys: tuple[str, str]) -> dict[tuple[str, str], Sample]:
     return {key: sample(EVEN, target=key[0], step=key[1]) for key in keys}
 
 
-def decide(run: dict[tuple[str, str], Sample], *texts: str, reasons: Sequence[Reason] = ()) -> list[verdicts.Verdict]:
-    return verdicts.decide([gates.parse(text) for text in texts], run, reasons)
+def decide(run: dict[tuple[str, str], Sample], *texts: str, reasons: Sequence[Reason] = ()) -> list[Verdict]:
+    return gates.decide([gates.parse(text) for text in texts], run, reasons)
 
 
 EVEN = np.linspace(0.001, 0.4, 400)
@@ -126,7 +125,7 @@ EVEN = np.linspace(0.001, 0.4, 400)
     ],
 )
 def test_verdicts(text: str, given_: Sample, decision: Decision, figure: float | None) -> None:
-    verdict = verdicts.verdict(gates.parse(text), given_)
+    verdict = gates.verdict(gates.parse(text), given_)
     assert verdict.decision is decision
     assert verdict.figure == (figure if figure is None else pytest.approx(figure, rel=1e-9))
     assert json.loads(json.dumps(verdict.as_json()))["gate"] == text
@@ -134,7 +133,7 @@ def test_verdicts(text: str, given_: Sample, decision: Decision, figure: float |
 
 def test_a_goodput_gate_needs_objectives() -> None:
     with pytest.raises(InputError, match="needs objectives"):
-        verdicts.verdict(gates.parse("goodput > 1/s"), sample(EVEN))
+        gates.verdict(gates.parse("goodput > 1/s"), sample(EVEN))
 
 
 def test_what_cant_be_decided_is_refused_before_the_run() -> None:
@@ -167,7 +166,7 @@ def test_one_targets_invalid_evidence_leaves_the_others_judged() -> None:
 
     def judged(*texts: str) -> tuple[list[Decision], int]:
         decided = decide(run, *texts, reasons=[because(Status.INVALID, "b")])
-        return [verdict.decision for verdict in decided], verdicts.exit_code(decided, Status.INVALID)
+        return [verdict.decision for verdict in decided], gates.exit_code(decided, Status.INVALID)
 
     assert judged("ttft p99 < 1s") == ([Decision.PASS, Decision.INVALID], 3)
     assert judged("ttft p99 < 1ms") == ([Decision.FAIL, Decision.INVALID], 3)
@@ -191,7 +190,7 @@ def test_exit_codes() -> None:
     run = of(("t", ""))
 
     def code(*texts: str, status: Status = Status.VALID) -> int:
-        return verdicts.exit_code(decide(run, *texts, reasons=[because(status)]), status)
+        return gates.exit_code(decide(run, *texts, reasons=[because(status)]), status)
 
     good, bad, thin = "ttft p99 < 1s", "ttft p99 < 1ms", "ttft p99.9 < 1s"
     assert [code(good), code(bad), code(thin), code(good, bad), code(bad, thin), code(good, thin)] == [0, 1, 3, 1, 1, 3]

@@ -38,11 +38,14 @@ def exchanges(draw: st.DrawFn) -> Exchange:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(exchanges(), min_size=1, max_size=8))
 def test_columns_equal_the_properties(rows: list[Exchange]) -> None:
-    columns = durations.with_durations(durations.flatten(row_files.table(rows)))
-    for name in ("lateness", "ttft", "ttft_from_due", "tpot", "e2e", "longest_stall", "output_count"):
+    columns = durations.columns_of(row_files.table(rows))
+    for name in ("lateness", "ttft", "ttft_from_due", "tpot", "e2e", "output_count"):
         expected = [math.nan if (value := getattr(row, name)) is None else value for row in rows]
         assert columns[name] == pytest.approx(expected, rel=1e-9, abs=1e-12, nan_ok=True), name
-    assert list(columns["token_source"]) == [row.token_source for row in rows]
+    stalls = [max(row.gaps(), default=math.nan) for row in rows]
+    assert columns["longest_stall"] == pytest.approx(stalls, rel=1e-9, abs=1e-12, nan_ok=True)
+    sources = [{"usage": row.usage_output, "tokenizer": row.tokenizer_output, "chunks": 0} for row in rows]
+    assert list(columns["token_source"]) == [next(k for k, v in counts.items() if v is not None) for counts in sources]
     assert list(columns["ok"]) == [row.ok for row in rows]
     gaps, owner = durations.itl(row_files.table(rows))
     assert gaps == pytest.approx([gap for row in rows for gap in row.gaps()])
@@ -52,7 +55,7 @@ def test_columns_equal_the_properties(rows: list[Exchange]) -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(exchanges(), min_size=1, max_size=8))
 def test_brackets_hold_the_figures(rows: list[Exchange]) -> None:
-    columns = durations.with_durations(durations.flatten(row_files.table(rows)))
+    columns = durations.columns_of(row_files.table(rows))
     for low, high in (("ttft_low", "ttft"), ("tpot_low", "tpot"), ("tpot", "tpot_high")):
         assert np.all((columns[low] <= columns[high]) | np.isnan(columns[high]))
 
@@ -61,15 +64,15 @@ def test_a_read_with_one_event_is_exact_and_a_shared_one_is_not() -> None:
     row = make_exchange(index=0, target="t", due=0, prompt_tokens=1, output_tokens=3, sent=100, usage_output=3,
                    token_at=array("q", [1100, 2100]), token_events=array("i", [1, 2]), first_after=600, last_after=1600,
                    outcome=Outcome.OK)  # fmt: skip
-    columns = durations.with_durations(durations.flatten(row_files.table([row])))
+    columns = durations.columns_of(row_files.table([row]))
     assert columns["ttft_low"][0] == columns["ttft"][0] == pytest.approx(1000e-9)
     assert columns["tpot_low"][0] == pytest.approx(250e-9)
     row.token_events = array("i", [2, 1])
-    columns = durations.with_durations(durations.flatten(row_files.table([row])))
+    columns = durations.columns_of(row_files.table([row]))
     assert columns["ttft_low"][0] == pytest.approx(500e-9)
     assert columns["tpot_high"][0] == pytest.approx(750e-9)
     row.token_events, row.unstamped = array("i", [1, 2]), 1
-    assert durations.with_durations(durations.flatten(row_files.table([row])))["ttft_low"][0] == pytest.approx(500e-9)
+    assert durations.columns_of(row_files.table([row]))["ttft_low"][0] == pytest.approx(500e-9)
 
 
 def test_in_flight_is_counted_from_the_rows(tmp_path: Path) -> None:
@@ -102,5 +105,5 @@ def test_a_frame_over_many_files_is_the_same(tmp_path: Path) -> None:
 
 
 def test_no_rows_give_empty_columns() -> None:
-    columns = durations.with_durations(durations.flatten(pa.table(row_files.SCHEMA.empty_table())))
+    columns = durations.columns_of(pa.table(row_files.SCHEMA.empty_table()))
     assert len(columns["ttft"]) == 0

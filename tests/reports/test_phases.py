@@ -8,7 +8,7 @@ import pytest
 
 from reports.analysis import phases
 from reports.analysis.phases import ABSENT, BY_SERVER, MEASURED, REST, Part
-from reports.analysis.throughput import costs
+from reports.analysis.results import costs
 from reports.store import durations
 from targets.exchange import Exchange, Outcome
 from tests.exchanges import make_exchange

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from reports import judge, open_run, summarise
+from reports.analysis.gates import exit_code
 from reports.analysis.summary import save
-from reports.analysis.verdicts import exit_code
 from reports.render import html
 from reports.store import run_json
 

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.analysis import throughput
+from reports.analysis import samples
+from reports.analysis.gates import exit_code
 from reports.analysis.phases import SERVER
 from reports.analysis.results import ErrorCount, Length, Result
-from reports.analysis.summary import Summary, save
-from reports.analysis.throughput import meets
-from reports.analysis.verdicts import exit_code, judge
+from reports.analysis.samples import meets
+from reports.analysis.summary import Summary, judge, save
 from reports.render import findings
 from reports.store import durations, row_files, run_folder
 from targets.exchange import Exchange, Outcome
@@ -58,8 +58,10 @@ def test_figures_follow_from_the_rows(summed: Summary, rows: list[Exchange]) -> 
         assert result.counts.failed == len(mine) - len(ok)
         assert sum(result.counts.outcomes.values()) == len(mine)
         for name in ("ttft", "tpot", "e2e", "longest_stall", "ttft_from_due"):
-            values = [value for row in ok if (value := getattr(row, name)) is not None]
+            stalls = [max(row.gaps(), default=None) for row in ok]
             figures = result.metrics[name]
+            values = [getattr(row, name) for row in ok] if name != "longest_stall" else stalls
+            values = [value for value in values if value is not None]
             assert figures.mean == pytest.approx(np.mean(values))
             median, p99 = figures.quantiles[0], figures.quantiles[3]
             assert median.answered == pytest.approx(np.median(values))
@@ -186,8 +188,8 @@ def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
             for i in range(60)]  # fmt: skip
     for row in rows[:20]:
         row.outcome, row.done = Outcome.OK, row.due + 1000
-    frame = pd.DataFrame(durations.with_durations(durations.flatten(row_files.table(rows))))
-    assert throughput.overloaded(frame, (0, 60 * made.S))
+    frame = pd.DataFrame(durations.columns_of(row_files.table(rows)))
+    assert samples.overloaded(frame, (0, 60 * made.S))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from reports import number_format
-from reports.analysis import leaders, verdicts
+from reports.analysis import leaders, summary
 from reports.analysis.comparison import Comparison, GivenLengths, Interval, Ratio
 from reports.analysis.quantiles import Quantile
 from reports.analysis.summary import Summary, summarise
@@ -89,14 +88,14 @@ def test_one_target_invalid(tmp_path: Path) -> None:
 
 def test_gates(read_back: Run) -> None:
     slos = ["ttft p99 < 800ms", "@1x: tpot p99 < 5ms", "errors < 1%", "goodput > 8/s", "h100@1x: e2e p99.9 < 9s"]
-    judged = verdicts.judge(summarise(read_back, {"ttft": 0.8}), slos)
+    judged = summary.judge(summarise(read_back, {"ttft": 0.8}), slos)
     out = io.StringIO()
     text.print_verdicts(judged, Console(file=out, width=130))
     same("gates.txt", out.getvalue())
 
 
 def test_gates_on_a_narrow_terminal_are_sentences(read_back: Run) -> None:
-    judged = verdicts.judge(read_back, ["h100@1x: ttft p99 < 800ms", "h100@1x: e2e p99.9 < 9s"])
+    judged = summary.judge(read_back, ["h100@1x: ttft p99 < 800ms", "h100@1x: e2e p99.9 < 9s"])
     out = io.StringIO()
     text.print_verdicts(judged, Console(file=out, width=60, force_terminal=True, color_system=None))
     assert out.getvalue().splitlines() == [
@@ -191,7 +190,7 @@ def test_an_odd_target_stands_aside() -> None:
 def test_leads(summed: Summary) -> None:
     lines = [f"{phase}: {lead.step}: {lead}" for phase, leads in leaders.matrix(summed) for lead in leads]
     same("leads.txt", "\n".join([*lines, *findings.sentences(summed)]))
-    (flip,) = leaders.flips_of_leads(leaders.leads(summed, "e2e"))
+    (flip,) = leaders.flips(leaders.leads(summed, "e2e"))
     assert flip.winners == ("h100",)
 
 
@@ -218,4 +217,4 @@ def test_refusals_are_told_apart_from_failures(summed: Summary) -> None:
 )
 def test_failures(summed: Summary, failed: int, refused: int, said: str) -> None:
     outcomes = {"rate_limited": refused} if refused else {}
-    assert number_format.failures(replace(summed.results[0].counts, failed=failed, outcomes=outcomes)) == said
+    assert findings.failures(replace(summed.results[0].counts, failed=failed, outcomes=outcomes)) == said

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
+import pandas as pd
 import pytest
 
-from reports.analysis.validity import Conduct, Evidence, Status, judge
+from reports.analysis.validity import Evidence, Status, judge
+from reports.store.run_folder import Run
+from reports.store.run_json import WorkerFacts, unknown
 
 VALID, SUSPECT, INVALID = Status
 
 
+def run(damaged: tuple[str, ...] = (), **facts: Any) -> Run:
+    return Run(Path(), replace(unknown("r"), **{"ended": "completed"} | facts), pd.DataFrame(), damaged=damaged)
+
+
+def worker(rows: int = 0, lost: str | None = None, clock_offset_s: float | None = None, steps: int = 0) -> Any:
+    diagnostics: Any = SimpleNamespace(clock_steps=range(steps))
+    facts = WorkerFacts(
+        number=2, pid=1, host="", rows=rows, lost=lost, clock_offset_s=clock_offset_s, diagnostics=diagnostics
+    )
+    return (facts,)
+
+
 @pytest.mark.parametrize(
-    ("evidence", "conduct", "status", "words"),
+    ("evidence", "facts", "status", "words"),
     [
         ({}, {}, VALID, ""),
         ({"brackets": {"ttft p99": (0.096, 0.1)}}, {}, VALID, ""),
@@ -44,31 +62,31 @@ VALID, SUSPECT, INVALID = Status
         ({"duplicates": 2}, {}, INVALID, "2 requests were sent twice"),
         ({"lateness_p99": 0.009, "mean_gap": 0.001}, {}, VALID, ""),  # the larger of the two limits
         ({"counted": 0}, {}, INVALID, "no verdict: no request was counted"),
-        ({}, {"damaged": ["0-00001.parquet"]}, INVALID, "can't be read, left out: 0-00001.parquet"),
-        ({}, {"lacking": 9}, INVALID, "9 exchanges that the run recorded"),
+        ({}, {"damaged": ("0-00001.parquet",)}, INVALID, "can't be read, left out: 0-00001.parquet"),
+        ({}, {"workers": worker(rows=9)}, INVALID, "9 exchanges that the run recorded"),
         ({}, {"ended": "interrupted"}, SUSPECT, "ended early: interrupted"),
         ({}, {"ended": "interrupted", "missing": {"t": 5}}, SUSPECT, "5 planned requests were not sent"),
         ({}, {"ended": "running"}, INVALID, "never ended"),
         ({}, {"ended": "worker_lost"}, INVALID, "worker lost"),
-        ({}, {"lost_workers": ["2 (killed)"]}, INVALID, "2 (killed)"),
+        ({}, {"workers": worker(lost="killed")}, INVALID, "2 (killed)"),
         ({}, {"missing": {"t": 7}}, INVALID, "7 planned requests were never recorded"),
-        ({}, {"clock_steps": 1}, SUSPECT, "clock was stepped"),
-        ({}, {"clock_offset": -0.02}, SUSPECT, "clocks differ by -20.0 ms"),
-        ({}, {"certificate": "60,000 chunks/s is beyond the certificate"}, SUSPECT, "beyond the certificate"),
+        ({}, {"workers": worker(steps=1)}, SUSPECT, "clock was stepped"),
+        ({}, {"workers": worker(clock_offset_s=-0.02)}, SUSPECT, "clocks differ by 20.0 ms"),
+        ({}, {"certificate_exceeded": "60,000 chunks/s is beyond the certificate"}, SUSPECT, "beyond the certificate"),
     ],
 )
-def test_the_table(evidence: dict[str, Any], conduct: dict[str, Any], status: Status, words: str) -> None:
-    judged = judge([Evidence("t", "1x", **evidence)], Conduct(**conduct))
+def test_the_table(evidence: dict[str, Any], facts: dict[str, Any], status: Status, words: str) -> None:
+    judged = judge([Evidence("t", "1x", **evidence)], run(**facts))
     assert judged.status is status
     assert words in " | ".join(reason.text for reason in judged.reasons)
     assert bool(judged.reasons) == (status is not VALID)
-    facts = orjson.loads(orjson.dumps(judged))
-    assert facts["status"] == str(status)
-    assert [reason["text"] for reason in facts["reasons"]] == [reason.text for reason in judged.reasons]
+    written = orjson.loads(orjson.dumps(judged))
+    assert written["status"] == str(status)
+    assert [reason["text"] for reason in written["reasons"]] == [reason.text for reason in judged.reasons]
 
 
 def test_the_worst_reason_decides_and_comes_first() -> None:
-    judged = judge([Evidence("a", "", lateness_p99=0.015), Evidence("b", "", duplicates=1)], Conduct())
+    judged = judge([Evidence("a", "", lateness_p99=0.015), Evidence("b", "", duplicates=1)], run())
     assert [(reason.status, reason.target) for reason in judged.reasons] == [(INVALID, "b"), (SUSPECT, "a")]
     assert judged.status is INVALID
 
@@ -85,7 +103,7 @@ def test_the_worst_reason_decides_and_comes_first() -> None:
     ],
 )
 def test_a_fault_of_ours_has_the_remedy_that_fits(fault: str, says: str, remedy: str) -> None:
-    (reason,) = judge([Evidence("t", "", counted=10, internal_errors=10, fault=fault)], Conduct()).reasons
+    (reason,) = judge([Evidence("t", "", counted=10, internal_errors=10, fault=fault)], run()).reasons
     assert reason.text.endswith(says)
     assert reason.remedy.startswith(remedy)
     assert ("run.json" in reason.remedy) is ("TypeError" in fault)
@@ -93,6 +111,6 @@ def test_a_fault_of_ours_has_the_remedy_that_fits(fault: str, says: str, remedy:
 
 def test_the_figures_that_are_affected_are_named() -> None:
     brackets = {"ttft p50": (0.5, 1.0), "ttft p99": (0.9, 1.0), "tpot p50": (0.99, 1.0)}
-    (reason,) = judge([Evidence("t", "", brackets)], Conduct()).reasons
+    (reason,) = judge([Evidence("t", "", brackets)], run()).reasons
     assert reason.affects == "ttft p50, ttft p99"
     assert "--processes" in reason.remedy

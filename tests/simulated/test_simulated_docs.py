@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from targets.simulated.analysis import capacity, pool
 from targets.simulated.build import build
 from targets.simulated.profiles import ALIASES, names
 from targets.simulated.server.server import APIS
 from targets.simulated.settings import SETTINGS
-from targets.simulated.sizing import capacity, pool
 from traces import transforms
-from traces.synthesis.workload import synthesise
+from traces.workload import synthesise
 
 PAGE = (Path(__file__).parents[2] / "docs" / "simulated.md").read_text()
 

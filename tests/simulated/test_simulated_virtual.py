@@ -8,15 +8,15 @@ from math import inf
 import pytest
 
 from targets.exchange import Outcome
+from targets.simulated.analysis import capacity, pool
 from targets.simulated.build import build
-from targets.simulated.server.rate_limits import Limits, duration
-from targets.simulated.sizing import capacity, pool
+from targets.simulated.server.faults import Limits, duration
 from targets.simulated.virtual import simulate
 from tests.public_traces import public_trace
 from traces.errors import InputError
 from traces.reading import open_trace
 from traces.request import Request
-from traces.synthesis.workload import synthesise
+from traces.workload import synthesise
 
 SECOND = 1_000_000_000
 
@@ -124,7 +124,7 @@ def test_policies_trade_ttft_for_stalls():
 
     def run(**settings: str) -> tuple[float, float]:
         found = {x.index: x for x in simulate(build("a100", settings=settings, journal=True), few)}
-        return found[8].ttft, max(found[number].longest_stall for number in range(8))
+        return found[8].ttft, max(max(found[number].gaps()) for number in range(8))
 
     whole_ttft, whole_stall = run(policy="prefill-first", chunk="0")
     small_ttft, small_stall = run(chunk="256")
@@ -146,7 +146,7 @@ def test_limits_refill_and_write_times_as_groq_does():
 
 
 def test_an_event_queue_runs_in_order_and_only_what_is_due():
-    from targets.simulated.engine.events import EventQueue
+    from targets.simulated.engine.job import EventQueue
 
     queue, seen = EventQueue(), []
     for instant, name in ((2.0, "c"), (1.0, "a"), (1.0, "b"), (3.0, "d")):

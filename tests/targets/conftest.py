@@ -84,6 +84,6 @@ def caller() -> Iterator[type[Caller]]:
     yield Closing
     for one in made:
         one.target.close()
-        assert one.target.in_flight == 0
+        assert not one.target._busy
         assert len(one.over) == one.started, "an exchange was never handed back"
         assert all(isinstance(exchange.outcome, Outcome) for exchange in one.over)

@@ -17,11 +17,11 @@ from typing import Any
 import gevent
 import pytest
 
+from targets import connect
 from targets.client.http_client import HttpClient, diagnostics
 from targets.clock import Clock
-from targets.connecting import connect
 from targets.exchange import Call, Exchange, Outcome
-from targets.recording import fetch
+from targets.recording import record
 from targets.target import Limits, Target
 from targets.wire import WIRES
 from tests.exchanges import make_call
@@ -436,7 +436,8 @@ def broken_body(call: Call, target: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("change", [{"reader": Broken}, {"body": broken_body}])
 def test_a_fault_of_ours_ends_the_exchange_and_not_the_program(serve: Serve, change: Any) -> None:
     over: list[Exchange] = []
-    target = HttpClient(Target("t", serve().url, "m"), Clock(), wire=replace(WIRES["chat"], **change))
+    target = HttpClient(Target("t", serve().url, "m"), Clock())
+    target.wire = replace(WIRES["chat"], **change)
     for index in range(3):
         target.start(make_call(index, 0, "x", 1, 1), over.append)
     with gevent.Timeout(5):
@@ -469,7 +470,7 @@ def test_stop_ends_what_is_open(serve: Serve, caller: Any) -> None:
     gevent.sleep(0.05)
     one.target.stop(Outcome.CUT)
     assert [(e.outcome, e.error) for e in one.wait()] == [(Outcome.CUT, "the run ended first")] * 3
-    assert one.target.in_flight == 0
+    assert not one.target._busy
 
 
 def test_close_hands_back_what_is_open(serve: Serve, caller: Any) -> None:
@@ -535,7 +536,7 @@ def test_a_recorded_answer_holds_no_key(serve: Serve, monkeypatch: Any) -> None:
         assert b"sk-secret-1" in peer.request()
         peer.say(b"HTTP/1.1 401 No\r\nx-region: sk-secret-1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-    _, answer = fetch(Target("x", serve(script).url, api_key_env="THE_KEY"), make_call(0, 0, "a", 1, 1))
+    answer, _ = record(Target("x", serve(script).url, api_key_env="THE_KEY"), "a", 1)
     assert answer.body.decode() == '{"error": "no *** hé"}' and answer.headers["x-region"] == "***"
 
 
@@ -588,7 +589,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 import gevent
 from targets.client.http_client import HttpClient
 from targets.clock import Clock
-from targets.connecting import connect
+from targets import connect
 from targets.exchange import Call
 from targets.target import Target
 from traces.request import Request

@@ -68,7 +68,7 @@ def streams(draw: Any) -> list[bytes]:
 
 def exchange_of(reads: list[bytes], wire: Any, *, framed: bool, leave_after: int | None = None) -> tuple[Exchange, int]:
     exchange = make_exchange(sent=0, leave_after=leave_after)
-    answer = Answer(exchange, wire, wire.reader(), 0)
+    answer = Answer(exchange, wire.reader(), 0)
     if not framed:
         answer._lessons = 0
     for at, read in enumerate(reads, 1):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from traces import transforms
 from traces.errors import InputError
-from traces.synthesis.workload import synthesise
 from traces.trace import NS_PER_S, Trace, build
+from traces.workload import synthesise
 
 
 def talk(block_tokens: int | dict[int, int] = 10) -> Trace:

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from traces import corpus as corpora
-from traces.corpus import Corpus
+from traces import words as corpora
 from traces.errors import InputError
 from traces.prompts import ENDING, Prompts
 from traces.trace import Trace, build
-from traces.words import counter
+from traces.words import Corpus, counter
 
 UNTIMED = settings(deadline=None)  # a busy machine says nothing about a property
 WHITE = " \n\t\u3000\u2028"
@@ -153,10 +152,11 @@ def test_a_fitted_prompt_is_its_corpus_not_padding(tokenizer):
 def test_the_words_are_the_same_in_another_process_with_another_hash_seed(tmp_path):
     path = written(tmp_path, "one two three", {"prompt": "vier fünf"})
     code = (
-        "import sys; from traces.corpus import read; from traces.prompts import Prompts;"
+        "import sys; from traces.words import Corpus; from traces.prompts import Prompts;"
         "from traces.trace import build;"
         "t = build({'due': [0], 'prompt_tokens': [300], 'output_tokens': [1], 'prefix': [[7]]}, block_tokens=64);"
-        "c = read(sys.argv[1]); print(c.fingerprint, ascii(Prompts(t, seed=5, salt='s', corpus=c).text(next(iter(t)))))"
+        "c = Corpus.read(sys.argv[1]);"
+        "print(c.fingerprint, ascii(Prompts(t, seed=5, salt='s', corpus=c).text(next(iter(t)))))"
     )
     told = {
         subprocess.run(
@@ -178,12 +178,12 @@ def test_lines_are_strings_prompts_texts_or_what_the_user_said_last(tmp_path):
         {"messages": [system, {"role": "user", "content": "first"}, answer, user, answer]},
         {"messages": [system, parts, user]},
     )
-    found = corpora.read(path)
+    found = Corpus.read(path)
     assert found._texts == ["a string", "a prompt", "a text", "user text", "seen:\n\nuser text"]
     assert found.facts() == corpora.CorpusFacts(path, found.fingerprint, texts=5, words=11)
     packed = tmp_path / "packed"
     packed.write_bytes(gzip.compress(Path(path).read_bytes()))
-    assert corpora.read(str(packed)).fingerprint == found.fingerprint != Corpus(["a string"]).fingerprint
+    assert Corpus.read(str(packed)).fingerprint == found.fingerprint != Corpus(["a string"]).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_bad_line_is_named(tmp_path, line, why):
     path = tmp_path / "c.jsonl"
     path.write_text(f'"good"\n\n{line}\n')
     with pytest.raises(InputError, match=why) as refused:
-        corpora.read(str(path))
+        Corpus.read(str(path))
     assert (refused.value.where, refused.value.line) == (str(path), 3) and refused.value.remedy
 
 
@@ -214,21 +214,21 @@ def test_what_is_no_corpus_is_refused(tmp_path, monkeypatch):
     (tmp_path / "empty").write_text("\n\n")
     for name, why in (("empty", "holds no text"), ("none", "no such file"), (".", "can't be read")):
         with pytest.raises(InputError, match=why):
-            corpora.read(str(tmp_path / name))
+            Corpus.read(str(tmp_path / name))
     with pytest.raises(InputError, match="--tokenizer"):
         Corpus([CHINESE]).check_words()
     Corpus([CODE]).check_words()
-    monkeypatch.setattr(corpora, "LARGEST", 5)
+    monkeypatch.setattr(corpora, "LARGEST_CORPUS", 5)
     with pytest.raises(InputError, match=r"corpus\.jsonl:2: more than 5 characters"):
-        corpora.read(written(tmp_path, "abc", "def"))
+        Corpus.read(written(tmp_path, "abc", "def"))
 
 
 def test_a_worker_refuses_a_corpus_that_is_missing_or_another(tmp_path):
-    facts = corpora.read(path := written(tmp_path, "a b c")).facts()
-    assert corpora.expected(facts).facts() == facts
+    facts = Corpus.read(path := written(tmp_path, "a b c")).facts()
+    assert Corpus.expected(facts).facts() == facts
     written(tmp_path, "a b d")
     with pytest.raises(InputError, match="other texts than the master's"):
-        corpora.expected(facts)
+        Corpus.expected(facts)
     Path(path).unlink()
     with pytest.raises(InputError, match=r"corpus\.jsonl.*isn't on this worker's machine"):
-        corpora.expected(facts)
+        Corpus.expected(facts)

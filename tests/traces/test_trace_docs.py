@@ -8,7 +8,7 @@ import pytest
 from loadgen.cli.trace import trace as commands
 from traces.formats import tables
 from traces.reading import open_trace
-from traces.synthesis.workload import WORKLOADS, synthesise
+from traces.workload import WORKLOADS, synthesise
 
 TEXT = (Path(__file__).parents[2] / "docs" / "traces.md").read_text()
 

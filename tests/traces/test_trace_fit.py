@@ -5,14 +5,14 @@ import pytest
 from scipy import stats
 
 from tests.public_traces import public_trace
+from traces import fitting
 from traces.errors import InputError
+from traces.fitting import closeness, fit, kolmogorov
 from traces.reading import open_trace
 from traces.statistics import describe
-from traces.synthesis import fit as fitting
-from traces.synthesis.fit import closeness, fit, kolmogorov
-from traces.synthesis.workload import Workload, load, synthesise
 from traces.trace import Trace, build
 from traces.typed_json import from_json, from_plain, to_json
+from traces.workload import Workload, load, synthesise
 
 REAL = {
     "azure-conv": "AzureLLMInferenceTrace_conv.csv",

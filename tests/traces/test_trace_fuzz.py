@@ -10,7 +10,7 @@ from bench.traces_fuzz import run
 from traces.errors import InputError
 from traces.formats.own import write
 from traces.reading import open_trace
-from traces.synthesis.workload import synthesise
+from traces.workload import synthesise
 
 
 @pytest.mark.parametrize("seed", [101, 102])

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from traces.errors import InputError
-from traces.formats import weka
-from traces.formats.conversations import tokens
+from traces.formats.conversations import SESSION_BITS, tokens
 from traces.formats.own import write
 from traces.reading import open_trace
 from traces.request import NS_PER_S
@@ -112,7 +111,7 @@ def test_ragpulse_puts_chunks_in_the_prompts_order_and_rows_in_times(tmp_path):
 def test_ragpulse_without_its_tables_has_no_prefixes_and_an_unknown_chunk_is_refused(tmp_path):
     folder = Path(ragpulse(tmp_path / "rag"))
     alone = open_trace(str(folder / "0_trace.jsonl"))
-    assert not alone.has_prefixes and alone.has_sessions and "not there" in alone.notes["chunk tables"]
+    assert not alone.has("prefix") and alone.has("session") and "not there" in alone.notes["chunk tables"]
     (folder / "2_passages.jsonl").unlink()
     with pytest.raises(InputError, match=r"0_trace\.jsonl:2, column hash_ids: chunk 2 is in none"):
         open_trace(str(folder))
@@ -148,7 +147,7 @@ def test_weka_blocks_are_local_to_their_session(tmp_path):
     assert len(trace) == 8 and sorted(set(trace.column("session").tolist())) == [0, 1]
     by_session = [{block for r in trace if r.session == session for block in r.prefix} for session in (0, 1)]
     assert not by_session[0] & by_session[1]
-    assert 1 << weka.SESSION_BITS | 8 in by_session[1]
+    assert 1 << SESSION_BITS | 8 in by_session[1]
 
 
 def span(name: str, start: str, end: str, messages: list, answer: str, **more) -> dict:

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from traces import distributions
+from traces.distributions import Lengths, Process, Rhythm, Wander, arrivals
 from traces.errors import InputError
-from traces.synthesis import lengths
-from traces.synthesis.arrivals import Process, Rhythm, Wander, arrivals
-from traces.synthesis.lengths import Lengths
-from traces.synthesis.workload import WORKLOADS, load, synthesise
+from traces.workload import WORKLOADS, load, synthesise
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -79,21 +78,21 @@ def test_a_daily_rhythm_follows_the_clock():
 def test_quantile_tables_mixtures_and_values_are_what_they_say():
     uniform = rng().random(50_000)
     table = Lengths(quantiles=((0, 10), (0.5, 100), (1, 1000)))
-    assert np.quantile(lengths.quantile(table, uniform, 1), [0.25, 0.5, 0.75]) == pytest.approx(
+    assert np.quantile(distributions.quantile(table, uniform, 1), [0.25, 0.5, 0.75]) == pytest.approx(
         [32, 100, 316], rel=0.05
     )
     mixture = ((0.4, 2.0, 0.5), (0.6, 6.0, 0.2))
     below = lambda x: 0.4 * stats.norm.cdf((np.log(x) - 2) / 0.5) + 0.6 * stats.norm.cdf((np.log(x) - 6) / 0.2)  # noqa: E731
-    assert stats.kstest(lengths._mixture(np.array(mixture), uniform), below).pvalue > 0.001
-    assert lengths.quantile(Lengths(mixture=mixture, max=300), uniform, 1).max() == 300
-    values = lengths.quantile(Lengths(values=((7, 1), (9, 3))), uniform, 1)
+    assert stats.kstest(distributions._mixture(np.array(mixture), uniform), below).pvalue > 0.001
+    assert distributions.quantile(Lengths(mixture=mixture, max=300), uniform, 1).max() == 300
+    values = distributions.quantile(Lengths(values=((7, 1), (9, 3))), uniform, 1)
     assert set(values) == {7, 9} and (values == 9).mean() == pytest.approx(0.75, abs=0.01)
-    assert set(lengths.quantile(Lengths(fixed=128), uniform, 1)) == {128}
+    assert set(distributions.quantile(Lengths(fixed=128), uniform, 1)) == {128}
 
 
 @pytest.mark.parametrize("rho", [-0.5, 0.0, 0.8])
 def test_the_copula_ties_prompts_to_outputs(rho):
-    first, second = lengths.pairs(50_000, rho, (1,))
+    first, second = distributions.pairs(50_000, rho, (1,))
     assert stats.spearmanr(first, second).statistic == pytest.approx(6 / math.pi * math.asin(rho / 2), abs=0.02)
     assert stats.kstest(second, "uniform").pvalue > 0.001
 

@@ -16,8 +16,8 @@ from traces.formats.rows import Options
 from traces.formats.tables import format_of
 from traces.reading import open_trace
 from traces.statistics import describe
-from traces.synthesis.workload import synthesise
 from traces.trace import Trace, build
+from traces.workload import synthesise
 
 ENDINGS = ("parquet", "jsonl", "csv", "jsonl.gz", "csv.zst")
 

@@ -96,7 +96,7 @@ def test_mistakes_name_their_key(changed, named):
 
 def test_a_file_that_is_not_toml(tmp_path):
     (tmp_path / "own.toml").write_text("path = /x")
-    with pytest.raises(InputError, match=r"own\.toml: not TOML"):
-        custom.load(tmp_path / "own.toml")
+    with pytest.raises(InputError, match=r"own\.toml:1: not TOML"):
+        custom.read(str(tmp_path / "own.toml"))
     with pytest.raises(InputError, match="No such file"):
-        custom.load(tmp_path / "none.toml")
+        custom.read(str(tmp_path / "none.toml"))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from targets.wire import headers, lenient
+from targets.wire import lenient
 from tests.exchanges import make_exchange
 
 RECEIVED = datetime(2026, 11, 21, 1, 16, 47, tzinfo=UTC).timestamp()
@@ -27,21 +27,21 @@ RECEIVED = datetime(2026, 11, 21, 1, 16, 47, tzinfo=UTC).timestamp()
     ],
 )
 def test_retry_after(given, seconds):
-    assert headers.retry_after(given, RECEIVED) == seconds
+    assert lenient.retry_after(given, RECEIVED) == seconds
 
 
 def test_limits():
     groq = {"x-ratelimit-limit-requests": "14400", "x-ratelimit-limit-tokens": "18000"}
     anthropic = {"anthropic-ratelimit-requests-limit": "50", "anthropic-ratelimit-output-tokens-limit": "8000"}
-    assert headers.limits(groq) == {"requests": 14400, "tokens": 18000}
-    assert headers.limits(anthropic) == {"requests": 50, "output-tokens": 8000}
-    assert headers.limits({"x-ratelimit-limit-requests": "lots"}) == {}
+    assert lenient.rate_limits(groq) == {"requests": 14400, "tokens": 18000}
+    assert lenient.rate_limits(anthropic) == {"requests": 50, "output-tokens": 8000}
+    assert lenient.rate_limits({"x-ratelimit-limit-requests": "lots"}) == {}
 
 
 def test_what_is_kept_is_bounded():
     exchange = make_exchange(0, "", 0, 1, 1)
     flood = {f"x-ratelimit-{i}": "x" * 10_000 for i in range(1000)}
-    headers.note(flood | {"x-request-id": "r\n\x1b[31m" * 1000}, exchange, RECEIVED)
+    lenient.note_headers(flood | {"x-request-id": "r\n\x1b[31m" * 1000}, exchange, RECEIVED)
     assert exchange.ratelimit is not None and len(exchange.ratelimit) < 2000
     assert exchange.request_id is not None and len(exchange.request_id) <= 200 and exchange.request_id.isprintable()
 

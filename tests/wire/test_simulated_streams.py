@@ -8,8 +8,8 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from targets import connect
 from targets.clock import Clock
-from targets.connecting import connect
 from targets.exchange import Outcome
 from targets.target import Target
 from tests.exchanges import make_call

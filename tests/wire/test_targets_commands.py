@@ -22,7 +22,7 @@ from targets.wire import WIRES
 from tests import commands
 from tests.loadgen.running import Replays, expected, trace
 from tests.targets.scripted import Scripted, good
-from traces.synthesis.workload import synthesise
+from traces.workload import synthesise
 
 phaseload = partial(commands.phaseload, COLUMNS="200")
 

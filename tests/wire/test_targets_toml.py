@@ -2,7 +2,7 @@
 
 import pytest
 
-from targets.targets_toml import load, parse
+from targets.targets_toml import load_targets, parse
 from traces.errors import InputError
 
 GOOD = """\
@@ -136,8 +136,8 @@ def test_a_secret_is_not_repeated():
 def test_a_custom_format_beside_the_file(tmp_path):
     (tmp_path / "own.toml").write_text('path = "/g"\n[body]\np = "{prompt}"\n[answer]\ntext = "t"\n')
     (tmp_path / "targets.toml").write_text('[a]\ntype = "own.toml"\nurl = "http://x"\n')
-    (spec,) = load(tmp_path / "targets.toml")
+    (spec,) = load_targets(tmp_path / "targets.toml")
     assert spec.endpoint_type == str(tmp_path / "own.toml")
     (tmp_path / "own.toml").write_text('path = "g"')
     with pytest.raises(InputError, match=r"own\.toml, column path"):
-        load(tmp_path / "targets.toml")
+        load_targets(tmp_path / "targets.toml")

@@ -15,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 import gevent
 import pytest
 
+from targets import connect
 from targets.clock import Clock
-from targets.connecting import connect
 from targets.exchange import Outcome
 from targets.target import Target
 from tests.exchanges import make_call

@@ -14,14 +14,13 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import Source
+from ..trace import LATEST, LONGEST
 
 NANOS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ISO = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))? ?(?:Z|([+-])(\d\d):?(\d\d)?)?", re.ASCII
 )
-LARGEST_LENGTH = 2**31 - 1
-LARGEST_INSTANT = 2**62  # ns, 146 years
 
 
 class BadCell(ValueError):
@@ -34,8 +33,12 @@ class BadCell(ValueError):
 
 def instant(value: Any, unit: str, column: str) -> int:
     """Nanoseconds. `unit` is s, ms, us, ns or iso (then since 1970, naive times taken as UTC)."""
-    nanos = _iso(value, column) if unit == "iso" else _scaled(value, unit, column)
-    if abs(nanos) > LARGEST_INSTANT:
+    if unit == "iso":
+        nanos = _iso(value, column)
+    else:
+        number = _decimal(value, column, f"a time in {unit}")  # quantising 10**20 would raise: refused below
+        nanos = LATEST + 1 if number.adjusted() > 20 else int((number * NANOS[unit]).to_integral_value())
+    if abs(nanos) > LATEST:
         raise BadCell(column, f"expected an instant within 146 years of 1970, got {shown(value)}")
     return nanos
 
@@ -43,8 +46,8 @@ def instant(value: Any, unit: str, column: str) -> int:
 def length(value: Any, column: str, least: int = 0) -> int:
     """A whole number of tokens, at least `least`."""
     tokens = whole(value, column)
-    if tokens < least or tokens > LARGEST_LENGTH:
-        raise BadCell(column, f"expected {least} to {LARGEST_LENGTH} tokens, got {shown(value)}")
+    if tokens < least or tokens > LONGEST:
+        raise BadCell(column, f"expected {least} to {LONGEST} tokens, got {shown(value)}")
     return tokens
 
 
@@ -129,13 +132,6 @@ def _iso(value: Any, column: str) -> int:
     if sign:
         seconds -= int(sign + "1") * (int(off_hours) * 3600 + int(off_minutes or 0) * 60)
     return seconds * 10**9 + int((fraction or "").ljust(9, "0"))
-
-
-def _scaled(value: Any, unit: str, column: str) -> int:
-    number = _decimal(value, column, f"a time in {unit}")
-    if number.adjusted() > 20:  # 10**20 of any unit: refused above anyway, and quantising it would raise
-        return LARGEST_INSTANT + 1
-    return int((number * NANOS[unit]).to_integral_value())
 
 
 def _decimal(value: Any, column: str, what: str) -> Decimal:

@@ -9,10 +9,15 @@ ShareGPT is a JSON list of conversations without instants: `conversations[{from,
 with an answer loses that answer.
 
 OpenTelemetry's spans of generative AI come as collectors' files (`spans`) or as OTLP JSON (`resourceSpans`). A model
-call is a span with `gen_ai.*` messages or token counts; agents' and tools' spans are left out. Traces of spans don't
-record who waited for whom, but a call that started after another of its session had ended could have: so a call's
-parent is the one in its session that ended last before it started, and the time between is its think time. Parallel
-calls then share a parent. Lengths are `gen_ai.usage.*` where logged, else estimated from the text.
+call is a span with `gen_ai.*` messages or token counts; agents' and tools' spans are left out. Spans don't say who
+waited for whom: a call's parent is the one in its session that ended last before it started, and the time between is
+its think time. Parallel calls then share a parent. Lengths are `gen_ai.usage.*` where logged, else estimated.
+
+Weka's agentic coding sessions have lengths and block ids instead of text: one JSON file a session, each on its own
+clock from 0; read together they start together. A turn comes `think_time` after the one before was answered
+(`api_time`). A sub-agent's entry stands at its *end*: it began `duration_ms` earlier, its turns count from there, and
+it runs beside its parent, waiting only for the turn it was born from. Block ids are local to the session (64 tokens,
+whole blocks only), so they are numbered anew across sessions.
 """
 
 from __future__ import annotations
@@ -23,9 +28,10 @@ from typing import Any
 
 from ..files import Source
 from ..trace import ASSUMED_TPOT, Trace
-from .cells import BadCell, document, instant, length, listing, mapping, parse, shown
+from .cells import BadCell, block_ids, document, instant, length, listing, mapping, parse, shown
 from .rows import Options, Row, Rows, timed
 
+Sizes = dict[int, int]  # tokens by block id
 CHARS_PER_TOKEN = 4
 ANSWERERS = {"gpt", "assistant", "chatgpt", "bard", "bing", "model"}
 SPAN_KEYS = (b"spans", b"resourceSpans")  # by either of which a file is known
@@ -33,52 +39,43 @@ SESSION = ("gen_ai.conversation.id", "session.id", "exgentic.session.id")
 PROMPT = ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens")
 OUTPUT = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens")
 PROMPT_MESSAGES = ("gen_ai.input.messages", "gen_ai.prompt")
+WEKA_KEYS = (b"block_size", b"hash_id_scope", b"requests")  # by which a session is known
+SESSION_BITS = 32  # block ids of session k are k << 32 | local id
 ANSWERED = ("gen_ai.output.messages", "gen_ai.output.text", "gen_ai.completion")
 
 
 def read_sharegpt(source: Source, options: Options) -> Trace:
-    rows = Rows(source.name, options, unordered=True)
-    log = Conversations()
+    rows, sizes = Rows(source.name, options, unordered=True), Sizes()
     with source.open() as stream:
         conversations = listing(parse(stream.read()))
     for number, conversation in enumerate(conversations, start=1):
         with rows.checked(item=f"conversation {number}"):
             entry = mapping(conversation, what="a conversation")
             turns = messages(entry.get("conversations", entry.get("messages")), "conversations")
-            _add_requests(turns, number, rows, log)
+            _add_requests(turns, number, rows, sizes)
     rows.notes["lengths"] = "estimated from the text"
-    return timed(rows.trace("sharegpt", log.sizes), options)
+    return timed(rows.trace("sharegpt", sizes), options)
 
 
-def _add_requests(turns: list[tuple[str, str]], session: int, rows: Rows, log: Conversations) -> None:
+def _add_requests(turns: list[tuple[str, str]], session: int, rows: Rows, sizes: Sizes) -> None:
     due = 0
     for position, (role, text) in enumerate(turns):
         if role not in ANSWERERS or position == 0:
             continue
-        prefix, output = log.prefix(turns[:position]), tokens(text)
-        row = {"due": due, "prompt_tokens": log.length(prefix), "output_tokens": output, "session": session}
+        (prefix, prompt), output = _prefix(turns[:position], sizes), tokens(text)
+        row = {"due": due, "prompt_tokens": prompt, "output_tokens": output, "session": session}
         rows.add(None, {**row, "prefix": prefix, "think": 0})
         due += output * ASSUMED_TPOT  # a follow-up comes when its answer would have been given
 
 
-class Conversations:
-    """Messages met so far: `sizes` is tokens by block id."""
-
-    def __init__(self) -> None:
-        self.sizes: dict[int, int] = {}
-
-    def prefix(self, messages: Iterable[tuple[str, str]]) -> tuple[int, ...]:
-        """Block ids of (role, text) messages."""
-        ids = []
-        for role, text in messages:
-            digest = hashlib.blake2b(f"{role}\0{text}".encode(errors="replace"), digest_size=8).digest()
-            block = int.from_bytes(digest, "big") >> 1
-            self.sizes[block] = tokens(text)
-            ids.append(block)
-        return tuple(ids)
-
-    def length(self, prefix: Iterable[int]) -> int:
-        return sum(self.sizes[block] for block in prefix)
+def _prefix(messages: Iterable[tuple[str, str]], sizes: Sizes) -> tuple[list[int], int]:
+    """Block ids of (role, text) messages, whose `sizes` it notes, and how many tokens they are."""
+    ids = []
+    for role, text in messages:
+        digest = hashlib.blake2b(f"{role}\0{text}".encode(errors="replace"), digest_size=8).digest()
+        ids.append(int.from_bytes(digest, "big") >> 1)
+        sizes[ids[-1]] = tokens(text)
+    return ids, sum(sizes[block] for block in ids)
 
 
 def tokens(text: str) -> int:
@@ -106,18 +103,17 @@ def _text(content: Any) -> str:
 
 
 def read_spans(sources: list[Source], options: Options) -> Trace:
-    rows = Rows(sources[0].name, options, unordered=True)
-    log = Conversations()
+    rows, sizes = Rows(sources[0].name, options, unordered=True), Sizes()
     calls: list[Row] = []
     for source in sources:
         for number, span in enumerate(_spans(document(source, "spans")), start=1):
             with rows.checked(where=source.name, item=f"span {number}"):
                 attributes = _attributes(span)
                 if attributes.keys() & {*PROMPT, *PROMPT_MESSAGES}:
-                    calls.append(_call(span, attributes, log, rows, source.name))
+                    calls.append(_call(span, attributes, sizes, rows, source.name))
     for key, row in enumerate(_linked(calls)):
         rows.add(None, row, key)
-    return rows.trace("otel", log.sizes)
+    return rows.trace("otel", sizes)
 
 
 def _linked(calls: list[Row]) -> list[Row]:
@@ -132,9 +128,8 @@ def _linked(calls: list[Row]) -> list[Row]:
     return calls
 
 
-def _call(span: Any, attributes: Mapping[str, Any], log: Conversations, rows: Rows, where: str) -> Row:
-    prompt_messages = _logged(_first(attributes, PROMPT_MESSAGES))
-    prefix = log.prefix(prompt_messages)
+def _call(span: Any, attributes: Mapping[str, Any], sizes: Sizes, rows: Rows, where: str) -> Row:
+    prefix, estimated = _prefix(_logged(_first(attributes, PROMPT_MESSAGES)), sizes)
     prompt, output = _first(attributes, PROMPT), _first(attributes, OUTPUT)
     if prompt is None or output is None:
         rows.count("calls with lengths estimated from their text")
@@ -143,7 +138,7 @@ def _call(span: Any, attributes: Mapping[str, Any], log: Conversations, rows: Ro
     return {
         "due": _time(span, "start_time", "startTimeUnixNano"),
         "end": _time(span, "end_time", "endTimeUnixNano"),
-        "prompt_tokens": length(log.length(prefix) if prompt is None else prompt, PROMPT[0], least=1),
+        "prompt_tokens": length(estimated if prompt is None else prompt, PROMPT[0], least=1),
         "output_tokens": length(tokens(answer) if output is None else output, OUTPUT[0]),
         "session": f"{where} {shown(session)}" if session is None else shown(session),
         "prefix": prefix,
@@ -187,3 +182,64 @@ def _time(span: Mapping[str, Any], iso: str, nanos: str) -> int:
 
 def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((attributes[name] for name in names if attributes.get(name) is not None), None)
+
+
+def read_weka(sources: list[Source], options: Options) -> Trace:
+    rows = Rows(sources[0].name if len(sources) == 1 else f"{len(sources)} sessions", options, unordered=True)
+    sizes: set[int] = set()
+    for number, source in enumerate(sources):
+        session = document(source, "a session with requests")
+        with rows.checked(where=source.name):
+            size = length(session.get("block_size"), "block_size", least=1)
+            if sizes and size not in sizes:
+                raise BadCell("block_size", f"expected {min(sizes)} as in the other sessions, got {size}")
+            offset = 0 if session.get("hash_id_scope") == "global" else number << SESSION_BITS
+            _weka_session(session.get("requests"), rows, source.name, number, offset)
+            sizes.add(size)
+    return rows.trace("weka", max(sizes, default=0))
+
+
+def _weka_session(requests: Any, rows: Rows, where: str, session: int, offset: int) -> None:
+    """The main agent's turns in a row, each sub-agent's in a row of its own."""
+    answered: list[tuple[int, int]] = []  # (when the main agent's turn was answered, its row's key)
+    for number, request in enumerate(listing(requests, "requests"), start=1):
+        with rows.checked(where=where, item=f"request {number}"):
+            if _field(request, "type") == "subagent":
+                _sub_agent(request, rows, where, session, offset, answered)
+                continue
+            row = _turn(request, session, offset, 0, answered[-1][1] if answered else None)
+            answered.append((row["due"] + instant(request.get("api_time", 0), "s", "api_time"), len(rows)))
+            rows.add(None, row)
+
+
+def _sub_agent(
+    agent: Mapping[str, Any], rows: Rows, where: str, session: int, offset: int, answered: list[tuple[int, int]]
+) -> None:
+    begun = max(0, instant(agent.get("t"), "s", "t") - instant(agent.get("duration_ms"), "ms", "duration_ms"))
+    born, parent = next(((when, key) for when, key in reversed(answered) if when <= begun), (begun, None))
+    for number, request in enumerate(listing(agent.get("requests"), "requests"), start=1):
+        with rows.checked(where=where, item=f"sub-agent's request {number}"):
+            row = _turn(request, session, offset, begun, parent)
+            if number == 1:
+                row["think"] = begun - born
+            parent = len(rows)
+            rows.add(None, row)
+
+
+def _turn(request: Any, session: int, offset: int, begun: int, parent: int | None) -> Row:
+    ids = block_ids(_field(request, "hash_ids"), "hash_ids")
+    return {
+        "due": begun + instant(request.get("t"), "s", "t"),
+        "prompt_tokens": length(request.get("in"), "in", least=1),
+        "output_tokens": length(request.get("out"), "out"),
+        "session": session,
+        "prefix": [offset + block for block in ids],
+        "parent": parent,
+        "think": instant(request.get("think_time", 0), "s", "think_time"),
+    }
+
+
+def _field(request: Any, name: str) -> Any:
+    if not isinstance(request, dict) or name not in request:
+        raise BadCell(name, f"missing in {shown(request)}")
+    return request[name]

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, cast
@@ -26,21 +25,21 @@ from ..trace import REQUIRED, SCHEMA, Trace, unpacked
 from .rows import Options, Row, within
 
 MAGIC = b"PAR1"  # of Parquet
-CODECS: Mapping[str, Any] = {".gz": "gzip", ".zst": "zstd"}
+PACKED = (".gz", ".zst")  # which Arrow knows
 NAMES = {"due": "due_ns", "think": "think_ns"}  # of our columns, where they have others in text files
 
 
 def write(trace: Trace, path: str) -> None:
     """Raises InputError for an ending that isn't ours or a place that can't be written."""
-    plain = Path(path).with_suffix("") if Path(path).suffix in CODECS else Path(path)
+    plain = Path(path).with_suffix("") if Path(path).suffix in PACKED else Path(path)
     try:
         if path.endswith(".parquet"):
             pyarrow.parquet.write_table(trace.packed(), path, compression="zstd")
         elif plain.suffix == ".jsonl":
-            with _opened(path) as out:
+            with pa.output_stream(path) as out:
                 out.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in _rows(trace))
         elif plain.suffix == ".csv":
-            with _opened(path) as out, io.TextIOWrapper(out, newline="") as text:
+            with pa.output_stream(path) as out, io.TextIOWrapper(cast(IO[bytes], out), newline="") as text:
                 _write_csv(trace, text)
         else:
             raise InputError("unknown ending", where=path, remedy="end in .parquet, .jsonl or .csv (.gz, .zst)")
@@ -50,13 +49,13 @@ def write(trace: Trace, path: str) -> None:
 
 def _write_csv(trace: Trace, text: IO[str]) -> None:
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow([NAMES.get(name, name) for name in _columns(trace)] + ["prefix_tokens"] * trace.has_prefixes)
+    rows.writerow([NAMES.get(name, name) for name in _columns(trace)] + ["prefix_tokens"] * trace.has("prefix"))
     for row in _rows(trace):
         rows.writerow([cell if isinstance(cell, int) else " ".join(map(str, cell)) for cell in row.values()])
 
 
 def _rows(trace: Trace) -> Iterator[Row]:
-    sizes, columns, has_prefixes = trace.block_tokens, _columns(trace), trace.has_prefixes
+    sizes, columns, has_prefixes = trace.block_tokens, _columns(trace), trace.has("prefix")
     for request in trace:
         row = {NAMES.get(name, name): getattr(request, name) for name in columns}
         if has_prefixes:
@@ -68,17 +67,6 @@ def _columns(trace: Trace) -> list[str]:
     """What the trace has, but for an index that only counts its rows."""
     counted = (trace.column("index") == range(len(trace))).all()
     return [name for name in trace.table.column_names if not (name == "index" and counted)]
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[IO[bytes]]:
-    codec = CODECS.get(Path(path).suffix)
-    with pa.OSFile(path, "wb") as raw:
-        if codec is None:
-            yield cast(IO[bytes], raw)
-        else:
-            with pa.CompressedOutputStream(raw, codec) as packed:
-                yield cast(IO[bytes], packed)
 
 
 def read_parquet(source: Source, options: Options) -> Trace:

@@ -1,10 +1,8 @@
 """From rows, one at a time, to a `Trace`: the careful way, which every reader of text shares.
 
-A reader gives each row as a dict of `Request` fields; here rows are counted, refused or skipped, put in order, set
-relative to the first, and their parents and sessions (any hashable key) become numbers. Bad rows are refused with
-file, line and column unless the user chose to skip them; then they are counted into the trace's notes.
-
-At the end stands what is done about instants that a log lacks: `spread` for coarse ticks, `timed` for none at all.
+A reader gives each row as a dict of `Request` fields; here rows are counted, put in order, set relative to the first,
+and their parents and sessions (any hashable key) become numbers. Bad rows are refused with file, line and column unless
+the user chose to skip them; then they are counted into the trace's notes.
 """
 
 from __future__ import annotations
@@ -18,9 +16,9 @@ from typing import Any, cast
 import numpy as np
 
 from ..errors import InputError
-from ..trace import NS_PER_S, Columns, Notes, Trace, build, chain_starts
+from ..trace import LONGEST, NS_PER_S, Columns, Notes, Trace, build, chain_starts
 from ..transforms import pace
-from .cells import LARGEST_LENGTH, BadCell
+from .cells import BadCell
 
 SHOWN_REASONS = 5
 YEAR = 366 * 86400 * NS_PER_S
@@ -44,16 +42,12 @@ class Options:
 
 @dataclass
 class Rows:
-    """Collects the rows of one source, or of several files of one trace.
-
-    unordered  the format is known to come out of order: sorted without a note
-    relative   instants count from the trace's start already, unless they look like a calendar's
-    """
+    """Collects the rows of one source, or of several files of one trace."""
 
     where: str
     options: Options
-    unordered: bool = False
-    relative: bool = False
+    unordered: bool = False  # the format is known to come out of order: sorted without a note
+    relative: bool = False  # instants count from the trace's start already, unless they look like a calendar's
     notes: Notes = field(default_factory=dict)
     _columns: dict[str, list[Any]] = field(default_factory=dict)
     _keys: list[Hashable] = field(default_factory=list)
@@ -114,9 +108,16 @@ class Rows:
         if self._bad:
             self.notes["skipped rows"] = sum(self._bad.values())
             self.notes["skipped because"] = dict(self._bad)
+        columns: Columns = self._columns
         if not self._sorted:
-            self._sort()
-        columns = self._arrays()
+            order = np.argsort(np.array(columns["due"], np.int64), kind="stable").tolist()
+            columns = {column: [values[i] for i in order] for column, values in columns.items()}
+            self._keys = [self._keys[i] for i in order]
+        for column, default in (("turn", 0), ("think", 0), ("service", 0), ("prefix", ())):
+            if column in columns:
+                columns[column] = [value or default for value in columns[column]]
+        columns["due"] = np.array(columns["due"], np.int64) - self._first_due()
+        columns = linked(columns, self._keys, self.where)
         trace = build(columns, name=name, block_tokens=block_tokens, source=self.where, notes=self.notes)
         return within(trace, self.options)
 
@@ -126,25 +127,8 @@ class Rows:
     def _out_of_order(self, line: int | None, column: str) -> None:
         if not self.options.skip_bad_rows:
             remedy = "sort the file by time, or pass --skip-bad-rows to have it sorted"
-            raise InputError(
-                "earlier than the row before it", where=self.where, line=line, column=column, remedy=remedy
-            )
+            self.bad(line, BadCell(column, "earlier than the row before it", remedy))
         self.count("rows out of order, sorted")
-
-    def _sort(self) -> None:
-        order = np.argsort(np.array(self._columns["due"], np.int64), kind="stable").tolist()
-        self._columns = {name: [values[i] for i in order] for name, values in self._columns.items()}
-        self._keys = [self._keys[i] for i in order]
-
-    def _arrays(self) -> Columns:
-        columns: Columns = dict(self._columns)
-        columns["due"] = np.array(columns["due"], np.int64) - self._first_due()
-        for name in ("turn", "think", "service"):
-            if name in columns:
-                columns[name] = [value or 0 for value in columns[name]]
-        if "prefix" in columns:
-            columns["prefix"] = [value or () for value in columns["prefix"]]
-        return linked(columns, self._keys, self.where)
 
 
 def beginning(first: int, relative: bool) -> int:
@@ -169,8 +153,7 @@ def linked(columns: Columns, keys: Sequence[Hashable], where: str) -> Columns:
 
 def link(columns: Columns, parents: list[int], service: list[int] | None) -> None:
     """Parents (positions) into `columns`, with what follows from them where the format doesn't give it: session, turn,
-    and think time: the gap between the instants, less the time that the answer took where that is known. Formats that
-    log arrivals alone don't separate answering from thinking: there the whole gap is thinking."""
+    and think time: the gap between the instants, less the time that the answer took where that is known."""
     due, parent = columns["due"], np.array(parents, np.int64)
     parent[parent >= np.arange(len(parent))] = -1  # nobody waits for a later one
     names = np.array(columns.get("index", range(len(due))), np.int64)
@@ -198,7 +181,7 @@ def predecessors(sessions: list[int]) -> list[int]:
 
 def numbered(keys: list[Hashable]) -> list[int]:
     """Session keys as numbers: as they are if they all are small ones, else by first appearance. None is no session."""
-    if all(key is None or (isinstance(key, int) and -1 <= key <= LARGEST_LENGTH) for key in keys):
+    if all(key is None or (isinstance(key, int) and -1 <= key <= LONGEST) for key in keys):
         return [-1 if key is None else cast(int, key) for key in keys]
     seen: dict[Hashable, int] = {}
     return [-1 if key is None or key == -1 else seen.setdefault(key, len(seen)) for key in keys]
@@ -212,11 +195,8 @@ def within(trace: Trace, options: Options) -> Trace:
 
 
 def spread(trace: Trace, seed: int) -> Trace:
-    """A trace whose timestamps sit on coarse ticks, spread evenly inside them; any other as it is. The order stays.
-
-    Mooncake's traces sit on ticks of 3 s, ten requests each. Replayed as they stand they are spikes of up to 28 that no
-    user caused (inter-arrival CV 3.03). Spread inside the tick they are what was logged: a Poisson process (CV 1.01).
-    """
+    """A trace whose timestamps sit on coarse ticks, as Mooncake's do, spread evenly inside them (docs/traces.md: why);
+    any other as it is. The order stays."""
     due = trace.column("due")
     ticks, where, rows = np.unique(due, return_inverse=True, return_counts=True)
     if len(ticks) < 2 or rows.mean() < CROWDED:

@@ -1,11 +1,10 @@
 """ServeGen client sets: not a log but a generator. A service is its clients superposed, and a few of them carry
 the bursts.
 
-A folder or tar file with, for each client N, `chunk-N-trace.csv` (no header; rows of window start s, requests/s,
-CV, law of the gaps, shape, scale) and `chunk-N-dataset.json` ({window start: {input_tokens, output_tokens:
-"{tokens: probability}"}}). Each client is a renewal process in operational time (`traces.synthesis.arrivals`): gaps of
-mean 1 under its window's law, carried over window ends, so that bursty clients keep their rate. Seeded; ends after
-`until` or two million requests.
+A folder or tar file with, for each client N, `chunk-N-trace.csv` (no header; rows of window start s, requests/s, CV,
+law of the gaps, shape, scale) and `chunk-N-dataset.json` ({window start: {input_tokens, output_tokens: "{tokens:
+share}"}}). Each client is a renewal process in operational time (`traces.distributions`): gaps of mean 1 under its
+window's law, carried over window ends, so that bursty clients keep their rate.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from pathlib import PurePath
 
 import numpy as np
 
+from ..distributions import Process, renewal
 from ..errors import InputError
 from ..files import Source
-from ..synthesis.arrivals import Process, renewal
-from ..trace import NS_PER_S, Floats, Notes, Trace, build
-from .cells import LARGEST_LENGTH, BadCell, shown
+from ..trace import LONGEST, NS_PER_S, Floats, Notes, Trace, build
+from .cells import BadCell, shown
 from .rows import Options, within
 
 NAME = re.compile(r"chunk-(\d+)-(trace\.csv|dataset\.json)")
@@ -157,7 +156,7 @@ def _lengths(document: dict[str, dict[str, str]]) -> Iterator[tuple[float, tuple
 def _table_of(text: str) -> Table:
     """Values are Python dicts written as text."""
     pairs = np.array([(float(tokens), float(weight)) for tokens, weight in PAIR.findall(text)]).reshape(-1, 2)
-    tokens, weight = pairs[(pairs[:, 0] >= 1) & (pairs[:, 0] <= LARGEST_LENGTH) & (pairs[:, 1] > 0)].T
+    tokens, weight = pairs[(pairs[:, 0] >= 1) & (pairs[:, 0] <= LONGEST) & (pairs[:, 1] > 0)].T
     order = np.argsort(tokens)
     return np.rint(tokens[order]), np.cumsum(weight[order]) / max(float(weight.sum()), 1e-300)
 

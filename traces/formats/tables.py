@@ -24,6 +24,8 @@ from .rows import Options, Row, Rows, spread, timed
 
 FAILURES = "failed requests left out"
 Line = tuple[int, bytes]  # numbered from 1
+PARTS = ("sys_prompt", "passages_ids", "history", "web_search", "user_input")
+LENGTH = "token_length"
 NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
 
 
@@ -47,7 +49,7 @@ class TableFormat:
     think: str | None = None
     think_unit: str = "ns"
     service: str | None = None  # how long the answer took, s: what is left of a gap between turns is thinking
-    needs: frozenset[str] = frozenset()
+    needs: tuple[str, ...] = ()
     relative: bool = False  # instants count from the trace's start, unless they lie more than a year from it
     ticks: bool = False  # timestamps sit on coarse ticks: spread inside them
     unordered: bool = False
@@ -55,7 +57,7 @@ class TableFormat:
 
     @property
     def required(self) -> list[str]:
-        return [column for column in (self.time, self.prompt, self.output, *sorted(self.needs)) if column]
+        return [column for column in (self.time, self.prompt, self.output, *self.needs) if column]
 
     @property
     def columns(self) -> set[str | None]:
@@ -87,21 +89,15 @@ def _own(unit: str) -> TableFormat:
 
 TABLES = (
     *(_own(unit) for unit in ("ns", "us", "ms", "s")),
-    TableFormat(
-        "azure-2025-lmm", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso", needs=frozenset({"NumImages"}),
-    ),
+    TableFormat("azure-2025-lmm", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso", needs=("NumImages",)),
     TableFormat("azure", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso"),
     TableFormat("burstgpt", "Request tokens", "Response tokens", "Timestamp", session="Session ID",
         service="Elapsed time", drop_failures=True),
     TableFormat("vidur", "num_prefill_tokens", "num_decode_tokens", "arrived_at"),
-    TableFormat(
-        "bailian", "input_length", "output_length", "timestamp", prefix="hash_ids", block_tokens=16, turn="turn",
-        parent="parent_chat_id", key="chat_id", needs=frozenset({"chat_id", "parent_chat_id"}),
-    ),
-    TableFormat(
-        "mooncake", "input_length", "output_length", "timestamp", "ms", prefix="hash_ids", block_tokens=512,
-        needs=frozenset({"hash_ids"}), ticks=True,
-    ),
+    TableFormat("bailian", "input_length", "output_length", "timestamp", prefix="hash_ids", block_tokens=16,
+        turn="turn", parent="parent_chat_id", key="chat_id", needs=("chat_id", "parent_chat_id")),
+    TableFormat("mooncake", "input_length", "output_length", "timestamp", "ms", prefix="hash_ids", block_tokens=512,
+        needs=("hash_ids",), ticks=True),
     TableFormat("llmservingsim", "input_toks", "output_toks", "arrival_time_ns", "ns"),
     TableFormat("lengths", "prompt_tokens", "output_tokens"),
     TableFormat("vidur-lengths", "num_prefill_tokens", "num_decode_tokens"),
@@ -124,16 +120,8 @@ def format_of(columns: list[str], where: str) -> TableFormat:
     )
 
 
-def read_json_lines(source: Source, options: Options) -> Trace:
-    return read_rows(source, format_of(keys(source.head), source.name), options, source.lines(), parse)
-
-
 def read_rows(
-    source: Source,
-    table: TableFormat,
-    options: Options,
-    lines: Iterable[tuple[int, bytes]],
-    record: Callable[[bytes], Any],
+    source: Source, table: TableFormat, options: Options, lines: Iterable[Line], record: Callable[[bytes], Any]
 ) -> Trace:
     """A table's trace from its numbered lines, of which `record` makes a mapping or raises BadCell."""
     rows = Rows(source.name, options, table.unordered, table.relative)
@@ -194,3 +182,46 @@ def _gather(sizes: dict[int, int], ids: list[int], tokens: list[int], column: st
     for block, size in zip(ids, tokens, strict=True):
         if size < 1 or sizes.setdefault(block, size) != size:
             raise BadCell(column, f"block {block} is {size} tokens long here, {sizes.get(block)} before")
+
+
+def is_ragpulse(columns: list[str]) -> bool:
+    return {"timestamp", "input_length", "output_length", "hash_ids", "session_id"} <= set(columns)
+
+
+def read_ragpulse(sources: list[Source], options: Options) -> Trace:
+    described = [(source, keys(source.head)) for source in sources]
+    requests = next(source for source, columns in described if is_ragpulse(columns))
+    rows = Rows(requests.name, options, unordered=True)
+    sizes: dict[int, int] = {}
+    for source, columns in described:
+        if columns[1:] == [LENGTH] and columns[0].endswith("_id"):
+            _chunks(source, columns[0], rows, sizes)
+    for number, line in requests.lines():
+        with rows.checked(number):
+            rows.add(number, _ragpulse_row(mapping(parse(line)), sizes))
+    if not sizes:
+        rows.notes["chunk tables"] = "not there: prompts share nothing"
+    return rows.trace("ragpulse", sizes)
+
+
+def _chunks(source: Source, column: str, rows: Rows, sizes: dict[int, int]) -> None:
+    for number, line in source.lines():
+        with rows.checked(number, where=source.name):
+            record = mapping(parse(line))
+            sizes[whole(record.get(column), column)] = length(record.get(LENGTH), LENGTH)
+
+
+def _ragpulse_row(record: Mapping[str, Any], sizes: dict[int, int]) -> Row:
+    row: Row = {
+        "due": instant(record.get("timestamp"), "s", "timestamp"),
+        "prompt_tokens": length(record.get("input_length"), "input_length", least=1),
+        "output_tokens": length(record.get("output_length"), "output_length"),
+        "session": shown(record.get("session_id")),
+    }
+    if sizes:
+        parts = mapping(record.get("hash_ids"), "hash_ids")
+        row["prefix"] = [chunk for part in PARTS for chunk in block_ids(parts.get(part, []), part)]
+        unknown = next((chunk for chunk in row["prefix"] if chunk not in sizes), None)
+        if unknown is not None:
+            raise BadCell("hash_ids", f"chunk {unknown} is in none of the chunk tables")
+    return row

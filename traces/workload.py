@@ -1,4 +1,10 @@
-"""Sessions of synthetic traces: which request follows which, and which prefix blocks they share. Two ways:
+"""`synthesise`: a trace drawn from a workload's parameters. A workload is a small JSON file (see docs/traces.md):
+
+    {"about": ..., "duration": s, "arrivals": {...}, "prompt": {...}, "output": {...}, "copula": rho, "sessions": {...}}
+
+The same workload, seed and rate give the same trace on every machine; another rate keeps each request's lengths and
+changes only the instants. `distributions` says what arrivals and lengths may hold. Which request follows which, and
+which prefix blocks they share, is drawn in two ways:
 
 - `Continued`: instants and lengths stand as drawn, so their distributions are exactly the workload's; a share of
   the requests is declared to continue an earlier one that is about `gap_ms` old and short enough.
@@ -7,17 +13,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ..trace import ASSUMED_TPOT, NS_PER_MS, NS_PER_S, SCHEMA, Columns, Whole, in_order
-from ..typed_json import LEFT_OUT, named
-from .lengths import MOST, MOST_MS, Lengths, quantile
+from .distributions import LONGEST_MS, Lengths, Process, arrivals, pairs, quantile
+from .errors import InputError
+from .trace import ASSUMED_TPOT, LONGEST, NS_PER_MS, NS_PER_S, SCHEMA, Columns, Trace, Whole, build, in_order
+from .typed_json import LEFT_OUT, from_plain, named
 
+FOLDER = Path(__file__).parent / "workloads"
+WORKLOADS = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
+LARGEST = 50_000_000  # requests; more is a slip of the keyboard
 LOOK = 24  # neighbours in time, on each side, that are tried as a request's predecessor
 MAX_TURNS = 10_000
 COLUMNS = ("due", "prompt_tokens", "output_tokens", "session", "turn", "parent", "think", "prefix")
@@ -56,7 +68,78 @@ class Grown:
     growth: Lengths
     think_ms: Lengths
     block_tokens: int
-    most: int = MOST
+    most: int = LONGEST
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """Parameters of a service's traffic. `duration` in seconds; `copula`: correlation of prompt and output."""
+
+    about: str = ""
+    fitted_to: str = field(default="", metadata=LEFT_OUT)
+    duration: float = 3600.0
+    arrivals: Process = field(default_factory=Process)
+    prompt: Lengths
+    output: Lengths
+    copula: float | None = None
+    sessions: Grown | Continued | None = field(default=None, metadata=LEFT_OUT)
+
+
+def synthesise(
+    workload: str | Workload, *, rate: float | None = None, duration: float | None = None, seed: int = 0
+) -> Trace:
+    """A trace of a bundled workload (`WORKLOADS`), of a workload file, or of a workload that `fit` made. `rate` in
+    requests/s and `duration` in s, else the workload's own. Raises InputError for what can't be used."""
+    source = workload if isinstance(workload, str) else "workload"
+    workload = load(workload) if isinstance(workload, str) else workload
+    try:
+        return _drawn(workload, rate, duration, seed, source)
+    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise InputError(f"not a workload: {error!r}", where=source, remedy="see docs/traces.md") from None
+
+
+def load(name_or_file: str) -> Workload:
+    """The workload of a name or a file. Raises InputError, with file and field."""
+    path = FOLDER / f"{name_or_file}.json" if name_or_file in WORKLOADS else Path(name_or_file)
+    try:
+        return from_plain(Workload, json.loads(path.read_text()), name_or_file)
+    except OSError:
+        remedy = f"a file or one of {', '.join(WORKLOADS)}"
+        raise InputError("no such workload", where=name_or_file, remedy=remedy) from None
+    except ValueError as error:
+        raise InputError(f"not JSON: {error}", where=name_or_file, remedy="expected a workload file") from None
+
+
+def _drawn(workload: Workload, rate: float | None, duration: float | None, seed: int, source: str) -> Trace:
+    process, sessions = workload.arrivals, workload.sessions
+    rate = (1.0 if process.rate is None else process.rate) if rate is None else rate
+    duration = workload.duration if duration is None else duration
+    if not (rate > 0 and duration > 0 and rate * duration <= LARGEST):
+        raise InputError(f"expected a rate and a duration above 0, got {rate}/s for {duration} s", where=source)
+    rng = np.random.default_rng((seed, 0))
+    if isinstance(sessions, Grown):
+        before = run_up(sessions, workload.output)
+        instants = arrivals(process, rate / sessions.mean_turns, before + duration, rng) - before
+    else:
+        instants = arrivals(process, rate, duration, rng)
+    due = np.rint(instants * NS_PER_S).astype(np.int64)
+    columns = _requests(workload, due, int(duration * NS_PER_S), seed)
+    if not len(columns["due"]):
+        raise InputError(f"no request falls into {duration:g} s at {rate:g}/s", where=source, remedy="raise either")
+    notes = {"synthetic": {"workload": source, "rate": rate, "duration": duration, "seed": seed}}
+    block_tokens = sessions.block_tokens if sessions else 0
+    return build(columns, name=Path(source).stem, block_tokens=block_tokens, source=source, notes=notes)
+
+
+def _requests(workload: Workload, due: Whole, end: int, seed: int) -> Columns:
+    """Columns of requests, or of sessions, that start at `due`."""
+    sessions, rng = workload.sessions, np.random.default_rng((seed, 4))
+    if isinstance(sessions, Grown):
+        return grown(sessions, (workload.prompt, workload.output), due, end, rng)
+    first, second = pairs(len(due), workload.copula or 0.0, (seed,))
+    prompt, output = quantile(workload.prompt, first, 1), quantile(workload.output, second, 1)
+    columns: Columns = {"due": due, "prompt_tokens": prompt, "output_tokens": output}
+    return columns if sessions is None else {**columns, **continued(sessions, due, prompt, output, rng)}
 
 
 def continued(sessions: Continued, due: Whole, prompt: Whole, output: Whole, rng: np.random.Generator) -> Columns:
@@ -64,7 +147,7 @@ def continued(sessions: Continued, due: Whole, prompt: Whole, output: Whole, rng
     rows = len(due)
     rank = np.argsort(np.argsort(prompt, kind="stable")) / max(1, rows - 1)  # the longer, the likelier a continuation
     wish = rng.random(rows) < 2 * sessions.share * rank
-    target = due - quantile(sessions.gap_ms, rng.random(rows), 1, MOST_MS) * NS_PER_MS
+    target = due - quantile(sessions.gap_ms, rng.random(rows), 1, LONGEST_MS) * NS_PER_MS
     near = np.searchsorted(due, target)
     parent, session, turn = [-1] * rows, list(range(rows)), [0] * rows
     taken = [False] * rows
@@ -84,8 +167,7 @@ def continued(sessions: Continued, due: Whole, prompt: Whole, output: Whole, rng
 
 
 def _before(near: int, row: int, room: int, due: Whole, aim: int, length: list[int], taken: list[bool]) -> int:
-    """The longest request within half a gap of the instant `aim` that has `room` for `row` to continue it; else the
-    one closest to it; -1 for none."""
+    """The longest request within half a gap of instant `aim` that `row` has `room` for; else the closest, or -1."""
     neighbours = range(max(0, near - LOOK), min(row, near + LOOK))
     fitting = [earlier for earlier in neighbours if length[earlier] < room and not taken[earlier]]
     off = {earlier: abs(int(due[earlier]) - aim) for earlier in fitting}
@@ -128,7 +210,7 @@ def grown(
 ) -> Columns:
     """All columns of sessions that start at `starts` (ns); turns before 0 and after `end` (ns) are left out, and who
     followed one of them then follows nobody. `lengths`: of prompts and of outputs."""
-    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    rows: list[tuple[Any, ...]] = []
     fresh = 0
     for session, start in enumerate(starts.tolist()):
         parent = -1
@@ -137,13 +219,11 @@ def grown(
                 break
             fresh = blocks.stop
             if due >= 0:
-                row = (due, prompt, output, session, turn, parent, think, blocks)
-                parent = len(columns["due"])
-                for name, value in zip(COLUMNS, row, strict=True):
-                    columns[name].append(value)
+                rows.append((due, prompt, output, session, turn, parent, think, list(blocks)))
+                parent = len(rows) - 1
         fresh += 1
-    columns["prefix"] = [list(blocks) for blocks in columns["prefix"]]
-    return in_order({name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()})
+    columns = zip(COLUMNS, zip(*rows, strict=True) if rows else [()] * len(COLUMNS), strict=True)
+    return in_order({name: pa.array(values, SCHEMA.field(name).type) for name, values in columns})
 
 
 def _session(
@@ -152,12 +232,8 @@ def _session(
     """The turns of a session, as (due, prompt, output, think, blocks); its blocks count from `fresh`."""
     size, most = sessions.block_tokens, sessions.most
     turns = int(min(MAX_TURNS, quantile(sessions.turns, rng.random(1), 1)[0]))
-    prompts, outputs, growth, thinks = (
-        quantile(source, rng.random(turns), 0, bound).tolist()
-        for source, bound in (
-            (lengths[0], MOST), (lengths[1], MOST), (sessions.growth, MOST), (sessions.think_ms, MOST_MS)
-        )
-    )  # fmt: skip
+    prompts, outputs, growth = (quantile(each, rng.random(turns), 0).tolist() for each in (*lengths, sessions.growth))
+    thinks = quantile(sessions.think_ms, rng.random(turns), 0, LONGEST_MS).tolist()
     due, length, blocks = start, 0, range(fresh, fresh)
     for turn in range(turns):
         think = thinks[turn] * NS_PER_MS if turn else 0
@@ -172,8 +248,7 @@ def _session(
 
 
 def run_up(sessions: Grown, output: Lengths) -> float:
-    """Seconds before the trace's start from which sessions must have begun for it to start in full swing: four mean
-    lifetimes."""
+    """Seconds before the trace's start from which sessions must have begun for full swing: four mean lifetimes."""
     even = (np.arange(1000) + 0.5) / 1000
-    think, tokens = quantile(sessions.think_ms, even, 0, MOST_MS).mean(), quantile(output, even, 1).mean()
+    think, tokens = quantile(sessions.think_ms, even, 0, LONGEST_MS).mean(), quantile(output, even, 1).mean()
     return 4 * sessions.mean_turns * (float(think) / 1e3 + float(tokens) * ASSUMED_TPOT / NS_PER_S)

@@ -1,4 +1,4 @@
-"""docs/cli.md from the commands themselves: `python -m loadgen.cli.reference > docs/cli.md`; a test holds them equal.
+"""docs/cli.md from the commands themselves: `python docs/cli.py > docs/cli.md`; a test holds them equal.
 
 It reads the commands' signatures and not Typer's rendering of them, which depends on the terminal and on its version.
 """
@@ -16,13 +16,13 @@ from typing import Any, get_args, get_origin
 import typer
 from typer.models import ArgumentInfo
 
-from .app import PASSING_ON, commands
+from loadgen.cli.app import PASSING_ON, commands
 
 WIDTH = 120
 HEAD = """\
 # Commands
 
-Every command and its options: what `phaseload COMMAND --help` prints, made by `python -m loadgen.cli.reference`.
+Every command and its options: what `phaseload COMMAND --help` prints, made by `python docs/cli.py`.
 """
 ARGUMENTS, OPTIONS = "Arguments", "Options"
 KINDS = {str: "TEXT", int: "INTEGER", float: "FLOAT", Path: "PATH"}

@@ -7,7 +7,7 @@ bursty they are,
 - a renewal process of constant or gamma gaps, if the counts of one vary as those seen do over windows of 1 to 120 s;
 - else a Cox process: a `rhythm` of the slow changes that the trace shows (steps of 5 minutes and more), and one or
   two `wander`s that explain what variance of counts the rhythm leaves over windows of 1 to 120 s (least squares on
-  the log of `traces.synthesis.arrivals`' formula, over a grid of decay times).
+  the log of `traces.distributions`' formula, over a grid of decay times).
 """
 
 from __future__ import annotations
@@ -20,13 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
-from ..statistics import dispersion, prefix_entries, spearman, window_counts
-from ..trace import NS_PER_S, Floats, Trace, Whole, chain_starts
-from .arrivals import Bursts, Process, Rhythm, Wander, arrivals
-from .lengths import Lengths
-from .sessions import Continued, Grown, Openings
-from .workload import Workload, synthesise
+from .distributions import Bursts, Lengths, Process, Rhythm, Wander, arrivals
+from .errors import InputError
+from .statistics import dispersion, prefix_entries, spearman, window_counts
+from .trace import NS_PER_S, Floats, Trace, Whole, chain_starts
+from .workload import Continued, Grown, Openings, Workload, synthesise
 
 PROBABILITIES = np.unique([0, 0.002, 0.005, 0.01, *np.linspace(0.02, 0.98, 57), 0.99, 0.995, 0.999, 1])
 WINDOWS = (1, 2, 5, 10, 20, 30, 60, 120)  # seconds
@@ -60,7 +58,7 @@ def fit(trace: Trace) -> Workload:
 
 def _with_sessions(workload: Workload, trace: Trace) -> Workload:
     """With how requests follow each other, as logged or else as prefixes show."""
-    if not trace.has_prefixes and not trace.has_sessions:
+    if not trace.has("prefix") and not trace.has("session"):
         return workload
     parent, common, nest = _followed(trace)
     rows = np.flatnonzero(parent >= 0)
@@ -106,7 +104,7 @@ def _growing(workload: Workload, trace: Trace, parent: Whole, size: int) -> Work
     """Agents: long sessions whose every turn carries the ones before. Sessions start as a Poisson process."""
     prompt, session = trace.column("prompt_tokens"), trace.column("session")
     later = np.flatnonzero(parent >= 0)
-    chain = session[session >= 0] if trace.has_sessions else chain_starts(parent)
+    chain = session[session >= 0] if trace.has("session") else chain_starts(parent)
     turns = np.unique(chain, return_counts=True)[1]
     sessions = Grown(
         turns=table(turns),
