@@ -336,5 +336,7 @@ class ReplayShape(LoadTestShape):  # type: ignore[misc]
         self._wiring = wiring
 
     def tick(self) -> tuple[int, float, list[type[User]]] | None:
+        if self._wiring.is_over():
+            return None
         workers = self._wiring.worker_count()
-        return None if self._wiring.is_over() else (workers, max(1, workers), [self._wiring.user])
+        return workers, max(1, workers), [self._wiring.user]

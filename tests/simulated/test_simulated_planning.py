@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from loadgen.load import Load
 
 from loadgen.cli import servers as command
-from loadgen.options import RunOptions
+from loadgen.options import Load, RunOptions
 from loadgen.simulations import record_run
 from loadgen.sweeps import axis
 from reports.analysis.summary import save
