@@ -131,11 +131,11 @@ class RequestHead:
         self._standing = "".join(_line(*header) for header in self._lines(key_header))
         self._keys = self._pattern()
 
-    def payload(self, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
+    def payload(self, path: str, headers: Sequence[tuple[str, str]], body: bytes, method: str = "POST") -> bytes:
         """One request as it goes onto the wire; `headers` are the wire format's own."""
         own = "".join(_line(*header) for header in headers)
-        head = f"POST {self._address.path(path)} HTTP/1.1\r\n{self._standing}{own}Content-Length: {len(body)}\r\n\r\n"
-        return head.encode("latin-1") + body
+        start = f"{method} {self._address.path(path)} HTTP/1.1\r\n"
+        return f"{start}{self._standing}{own}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
 
     def redact(self, exchange: Exchange) -> None:
         """Takes this target's keys out of what the server sent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, one_of
 from .files import Source, sources
 from .formats import conversations, csv_table, own, servegen, tables
 from .formats.cells import BadCell, keys, parse
@@ -29,7 +29,7 @@ def open_trace(
         return _read(name, Options(skip_bad_rows, keep_ticks, seed, until_ns))
     if name in WORKLOADS:
         return synthesise(name, duration=until, seed=seed)
-    raise InputError("no such file, and no bundled workload", where=name, remedy=f"bundled: {', '.join(WORKLOADS)}")
+    raise InputError("no such file, and no bundled workload", where=name, remedy=one_of(name, WORKLOADS))
 
 
 def _read(name: str, options: Options) -> Trace:
