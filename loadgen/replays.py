@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from reports.store.run_json import EmbeddedFacts
+from targets import secrets
 from targets.target import Target
 from traces.errors import INCOMPLETE, UNUSABLE, InputError, RunFailed
 from traces.trace import Trace
 from traces.words import Corpus
 
 from . import plan as plans
-from . import preflight, secrets
+from . import preflight
 from .options import Load, RunKeywords, RunOptions
 from .plan import Plan
 from .processes import LocustProcess, Workers
@@ -79,7 +80,7 @@ def prepare_run(
     """Plans a run for so many worker processes (see `planned`), looks at its targets, and saves the plan in the run's
     folder, which it returns. Raises InputError."""
     preflight.check_options(options, [target.endpoint_type for target in targets])
-    targets = preflight.settled(targets, options.wait_ready)
+    targets = preflight.settled([target.sheltered() for target in targets], options.wait_ready)
     plan, traces = planned(name, trace, loads, targets, options, order=order)
     preflight.check(plan, workers, targets, options.wait_ready, options.probe)
     folder = new_folder(name, options.out)

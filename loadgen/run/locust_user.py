@@ -31,6 +31,7 @@ from locust import LoadTestShape, User, events, task
 from locust.exception import StopUser
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
+from targets import secrets
 from targets.exchange import Exchange
 from targets.linux import die_with_parent
 from traces.errors import INCOMPLETE, OK, UNUSABLE, InputError
@@ -49,6 +50,7 @@ NEXT = "phaseload_next"  # to a worker process: the next of a caller's runs has 
 LOCAL = "local"
 
 log = logging.getLogger("phaseload")
+secrets.take_over()
 
 
 class TraceUser(User):  # type: ignore[misc]
