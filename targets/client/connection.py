@@ -114,9 +114,8 @@ class Connection(Transport):
         self._write(payload)
 
     def _flushed(self) -> None:
-        exchange = self.flight.exchange if self.flight is not None else None
-        if exchange is not None and exchange.sent is not None and exchange.body_sent is None:
-            exchange.body_sent = realtime_ns() - self.origin
+        if self.flight is not None and self.flight.exchange.sent is not None:  # `sent` comes after the handshake
+            self.flight.exchange.body_sent = self.flight.exchange.body_sent or realtime_ns() - self.origin
 
     # Receiving.
 
@@ -141,11 +140,10 @@ class Connection(Transport):
             self.loop.reads += 1
             if self._tls is not None or not self._quickly(data, stamp):
                 self._received(data, stamp, now - stamp)
-        except Exception as error:
+        except BaseException as error:  # Ctrl-C may land here, too: the exchange must not hang for it
             self._fault(error)
-        except BaseException as error:  # Ctrl-C may land here: the exchange must not hang for it
-            self._fault(error)
-            raise
+            if not isinstance(error, Exception):
+                raise
 
     def _quickly(self, data: bytes, stamp: int) -> bool:
         """Did the read bring tokens like the one before, and nothing else? Nearly all do."""

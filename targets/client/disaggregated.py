@@ -173,7 +173,7 @@ class TwoLegs:
     def _answered_by_prefill(self) -> None:
         """TensorRT-LLM's context server finished the request: its one token is the answer."""
         exchange, first = self.exchange, self.first
-        openai.note(self.answer.body, lenient.first(self.answer.body.get("choices")), exchange)
+        openai.note(self.answer.body, lenient.mappings(self.answer.body.get("choices")), exchange)
         exchange.status, exchange.headers_at, exchange.done = first.status, first.headers_at, first.done
         assert first.done is not None
         exchange.token_at.append(first.done)
@@ -211,13 +211,13 @@ class PrefillReader(Reader):
         data = lenient.load(event)
         if data.get("error") or name == "error":
             raise lenient.failure(data)
-        openai.note(data, {}, exchange)
+        openai.note(data, [], exchange)
         exchange.usage_cached = lenient.count(lenient.mapping(data.get("meta_info")).get("cached_tokens"))
         return 1
 
     def answer(self, body: bytes, exchange: Exchange) -> int:
         self.body = lenient.sound(body)
-        openai.note(self.body, {}, exchange)
+        openai.note(self.body, [], exchange)
         self.finished = True
         return 1
 

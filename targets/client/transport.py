@@ -225,11 +225,10 @@ class Transport:
     def _guarded(self, callback: Callable[[], None]) -> None:
         try:
             callback()
-        except Exception as error:
-            self._fault(error)
         except BaseException as error:
             self._fault(error)
-            raise
+            if not isinstance(error, Exception):
+                raise
 
     # The subclass's.
 

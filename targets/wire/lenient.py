@@ -70,11 +70,6 @@ def mappings(value: object) -> list[Json]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def first(value: object) -> Json:
-    """The first object of a list, else an empty one."""
-    return mapping(value[0]) if isinstance(value, list) and value else {}
-
-
 def text(value: object, depth: int = 2) -> str:
     """Generated text: a string, or a list of parts that have one (or such a list) each; else empty."""
     if isinstance(value, str):

@@ -103,7 +103,7 @@ class OpenAIReader(Reader):
             _note_groq(lenient.mapping(data["x_groq"]), exchange)
         choices = lenient.mappings(data.get("choices"))
         text = "".join([_text(choice, lenient.mapping(choice.get("delta"))) for choice in choices])
-        note(data, choices[0] if choices else {}, exchange)
+        note(data, choices, exchange)
         if not text:
             return 0
         exchange.add_text(text)
@@ -123,7 +123,7 @@ class OpenAIReader(Reader):
     def answer(self, body: bytes, exchange: Exchange) -> int:
         data = lenient.sound(body)
         choices = lenient.mappings(data.get("choices"))
-        note(data, choices[0] if choices else {}, exchange)
+        note(data, choices, exchange)
         texts = [_text(choice, lenient.mapping(choice.get("message"))) for choice in choices]
         return self.whole("".join(texts), exchange)
 
@@ -138,13 +138,14 @@ def _text(choice: Json, delta: Json) -> str:
     return "".join(parts)
 
 
-def note(data: Json, choice: Json, exchange: Exchange) -> None:
+def note(data: Json, choices: list[Json], exchange: Exchange) -> None:
     """Put the facts of one chunk, or of a whole answer, onto the exchange."""
     exchange.request_id = exchange.request_id or lenient.name(data.get("id"))  # a header's id is the vendor's own
     exchange.model = lenient.name(data.get("model")) or exchange.model
     exchange.fingerprint = lenient.name(data.get("system_fingerprint")) or exchange.fingerprint
     exchange.service_tier = lenient.name(data.get("service_tier")) or exchange.service_tier
-    exchange.finish_reason = lenient.name(choice.get("finish_reason")) or exchange.finish_reason
+    if choices:
+        exchange.finish_reason = lenient.name(choices[0].get("finish_reason")) or exchange.finish_reason
     usage = data.get("usage")
     if isinstance(usage, dict):
         note_usage(usage, exchange)

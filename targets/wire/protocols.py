@@ -154,7 +154,7 @@ def _trtllm_params(pair: Pair, kind: str) -> Json:
 
 
 def _trtllm_decode(body: Json, pair: Pair, answer: Json | None) -> Leg | None:
-    choice = lenient.first((answer or {}).get("choices"))
+    choice = next(iter(lenient.mappings((answer or {}).get("choices"))), {})
     if choice.get("finish_reason") not in (None, "length", "not_finished"):
         return None  # the context server has finished the request: there is nothing left to decode
     params = choice.get("disaggregated_params")

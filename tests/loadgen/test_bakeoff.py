@@ -10,7 +10,7 @@ import pytest
 
 from loadgen.bakeoffs import DEMO, DEMO_FACTORS, DEMO_STEP_S, THREE, USE, WORKLOAD, sized, steps_of
 from loadgen.options import Load
-from targets.simulated.sizing import capacity
+from targets.simulated.analysis import capacity
 
 from .running import about, endpoint, expected, phaseload, refused, rows, running, trace, until
 

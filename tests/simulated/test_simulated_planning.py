@@ -179,7 +179,7 @@ def test_closed_forms_agree_with_the_engine():
     times = analysis.roofline(made)
     curve = dict(analysis.decode_curve(times, 256))
     assert curve[1] == pytest.approx(1 / tpot(alone(endpoint("a100"), 224, 65)), rel=0.01)
-    assert analysis.floor(made) == pytest.approx(2 * (6.738e9 - 1.311e8) / (1.555e12 * 0.87))
+    assert times.weights == pytest.approx(2 * (6.738e9 - 1.311e8) / (1.555e12 * 0.87))
     assert analysis.roofline(endpoint("groqrack")) is None
     assert analysis.crossover(times, 256, 32 * 138.5e-6) == 4
 
@@ -191,7 +191,7 @@ def test_small_batches_cost_more_and_are_faster():
     assert batches[-1] < 256  # what the memory holds
     assert list(tpots) == sorted(tpots)
     assert list(costs) == sorted(costs, reverse=True)
-    assert tpots[0] > analysis.floor(made)
+    assert tpots[0] > analysis.roofline(made).weights
 
 
 def mooncake(path: Path, rows: list[tuple[int, int, list[int]]]) -> Path:
