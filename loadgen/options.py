@@ -273,7 +273,7 @@ class UserOptions:
         url = self.url or host
         if not self.trace or not url:
             raise InputError("needs a trace and a URL", where=self.name, remedy='trace = "FILE", url = "http://..."')
-        return replace(self.endpoint.target(url, self.name), **self.more)
+        return replace(self.endpoint.target(url, self.name), **self.more).sheltered()
 
 
 def attribute_names() -> tuple[set[str], set[str], set[str], set[str]]:

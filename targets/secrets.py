@@ -28,10 +28,10 @@ FILE = "PHASELOAD_SECRETS"  # the variable that has the file descriptor of the a
 
 # What keys of the providers begin with; a UUID.
 SHAPE = re.compile(
-    r"(?:sk|pk|rk|gsk|hf|nvapi|xai|pplx|gh[opsu]|github_pat|glpat|xox[a-z]|csk|fw|r8|tvly)[-_][\w-]{4,}"
+    r"(?<![A-Za-z0-9])(?:sk|pk|rk|gsk|hf|nvapi|xai|pplx|gh[opsu]|github_pat|glpat|xox[a-z]|csk|fw|r8|tvly)[-_][\w-]{4,}"
     r"|A[KS]IA[A-Z0-9]{12,}|AIza[\w-]{20,}|eyJ[\w-]{10,}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 )
-_WORD = re.compile(r"[A-Za-z0-9][\w.~+=-]*")
+_WORD = re.compile(r"(?<=://)[^/?\s]+|([A-Za-z0-9][\w.~+-]*=*)")  # or a URL's host, which is no secret
 _RUN = re.compile(r"[A-Za-z0-9]{16,}")
 _TURN = re.compile(r"(?<=[A-Za-z])\d|(?<=\d)[A-Za-z]")
 _HELD = re.compile(rf"\$\{{({NAME}\d+)\}}")
@@ -43,7 +43,7 @@ def suspicious(text: str) -> bool:
 
 
 def _like_key(word: str) -> bool:
-    return bool(SHAPE.match(word)) or any(map(_random, _RUN.findall(word)))
+    return bool(SHAPE.search(word)) or any(map(_random, _RUN.findall(word)))
 
 
 def _random(run: str) -> bool:
@@ -54,8 +54,12 @@ def _random(run: str) -> bool:
 
 def masked(text: str) -> str:
     """The text as it may be shown: without what looks like a key, and without users and queries of URLs."""
-    text = re.sub(r"(://)[^/@\s]+@", r"\1***@", re.sub(r"(://[^\s?#]*[?#])[^\s'\"]*", r"\1***", text))
-    return _WORD.sub(lambda word: "***" if _like_key(word[0]) else word[0], text)
+    text = re.sub(r"(://[^\s?#]*[?#])[^\s'\"]*", r"\1***", text)
+    return _each_key(re.sub(r"(://)[^/@\s]+@", r"\1***@", text), lambda _: "***")
+
+
+def _each_key(text: str, change: Callable[[str], str]) -> str:
+    return _WORD.sub(lambda word: change(word[1]) if word[1] and _like_key(word[1]) else word[0], text)
 
 
 def argv() -> list[str]:
@@ -67,7 +71,7 @@ def _argument(before: str, argument: str) -> str:
     start, brace, rest = argument.partition("{")
     if brace and literal_field(_json(brace + rest)) is not None:
         return start + "***"
-    header = re.fullmatch(r"(--header=|-H)?([^:\s]+):(?!//)\s*(.*)", argument, re.DOTALL)
+    header = re.fullmatch(r"(--header=|-H)?([^:\s{]+):(?!//)\s*(.*)", argument, re.DOTALL)
     if header and "${" not in header[3] and (before in ("-H", "--header") or header[1] or HEADER.search(header[2])):
         return f"{header[1] or ''}{header[2]}: ***"
     return masked(argument)
@@ -130,7 +134,7 @@ def put_back(text: str, where: str) -> str:
 
 def keys_held(text: str) -> str:
     """The text with ${VARIABLE}s in the place of what looks like a key."""
-    return _WORD.sub(lambda word: hold(word[0]) if _like_key(word[0]) else word[0], text)
+    return _each_key(text, hold)
 
 
 def changed(value: Any, change: Callable[[str], str]) -> Any:

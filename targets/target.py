@@ -121,7 +121,7 @@ class Target(TargetFields):
         return self._changed(lambda text: secrets.put_back(text, self.name))
 
     def _changed(self, change: Callable[[str], str]) -> Target:
-        names = ("url", "prefill", "decode", "metrics", "extra_body")
+        names = ("url", "prefill", "decode", "metrics", "extra_body", "format")
         return replace(self, **{name: secrets.changed(getattr(self, name), change) for name in names})
 
     def to_json(self) -> dict[str, Any]:

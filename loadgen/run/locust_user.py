@@ -91,6 +91,8 @@ class Wiring:
         self.next_run = Event()
         self.leads = not isinstance(self.runner, WorkerRunner)
         self.forked = not self.leads and bool(environment.parsed_options.processes)
+        if self.options.trace and (self.options.url or environment.host):
+            self.options.target(environment.host)  # each process holds the same secrets, by the same names
         if self.leads:
             self._lead()
         elif self.serving:
