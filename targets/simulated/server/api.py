@@ -66,7 +66,11 @@ def parse(api: str, raw: bytes, model: str, context: int) -> RequestBody:
     if not isinstance(body, dict):
         raise ApiError(400, "the body must be a JSON object")
     if body.get("model", model) != model:
-        raise _unknown_model(api, str(body["model"])[:200])
+        name = str(body["model"])[:200]
+        if api == "groq":
+            problem = f"The model `{name}` does not exist or you do not have access to it."
+            raise ApiError(404, problem, code="model_not_found")
+        raise ApiError(404, f"The model `{name}` does not exist.", "NotFoundError", 404, "model")
     words = _completion_words(body) if api == "completions" else _chat_words(body)
     if not words:
         raise ApiError(400, "the prompt is empty", param="prompt")
@@ -123,26 +127,15 @@ def _limit(api: str, body: Json, prompt: int, context: int) -> int:
     if type(output) is not int or output < 1:
         raise ApiError(400, f"{name} must be at least 1, got {output!r:.40}", param=name)
     if prompt + output > context:
-        raise _too_long(api, prompt, output, context)
+        remedy = "Please reduce the length of the messages or completion."
+        if api == "groq":
+            raise ApiError(400, remedy, code="context_length_exceeded", param="messages")
+        problem = (
+            f"This model's maximum context length is {context} tokens. However, you requested {prompt + output} tokens "
+            f"({prompt} in the messages, {output} in the completion). {remedy}"
+        )
+        raise ApiError(400, problem, "BadRequestError", 400)
     return output
-
-
-def _too_long(api: str, prompt: int, output: int, context: int) -> ApiError:
-    remedy = "Please reduce the length of the messages or completion."
-    if api == "groq":
-        return ApiError(400, remedy, code="context_length_exceeded", param="messages")
-    message = (
-        f"This model's maximum context length is {context} tokens. However, you requested {prompt + output} tokens "
-        f"({prompt} in the messages, {output} in the completion). {remedy}"
-    )
-    return ApiError(400, message, "BadRequestError", 400)
-
-
-def _unknown_model(api: str, model: str) -> ApiError:
-    if api == "groq":
-        message = f"The model `{model}` does not exist or you do not have access to it."
-        return ApiError(404, message, code="model_not_found")
-    return ApiError(404, f"The model `{model}` does not exist.", "NotFoundError", 404, "model")
 
 
 def text(first: int, count: int) -> str:

@@ -69,7 +69,12 @@ class Shelf:
         """ApiError unless there is one for that prompt and claim. `patient`: wait for the prefill leg."""
         held = self._held.setdefault(key, Held()) if patient else self._held.get(key)
         if held and patient:
-            await self._come(key, held)
+            try:
+                await asyncio.wait_for(held.came.wait(), RENDEZVOUS)
+            except TimeoutError:
+                self._held.pop(key, None)
+                raise refused(f"no prefill leg for {key} within {RENDEZVOUS:g} s") from None
+            await held.over.wait()
         if held is None or not held.over.is_set():
             raise refused(f"no KV cache for {key}: its prefill leg must have ended first")
         if not held.digest:
@@ -81,14 +86,6 @@ class Shelf:
                 raise refused(f"{name} isn't what prefill handed out for {key}")
         if self._held.pop(key, None) is held:
             held.release()
-
-    async def _come(self, key: str, held: Held) -> None:
-        try:
-            await asyncio.wait_for(held.came.wait(), RENDEZVOUS)
-        except TimeoutError:
-            self._held.pop(key, None)
-            raise refused(f"no prefill leg for {key} within {RENDEZVOUS:g} s") from None
-        await held.over.wait()
 
 
 class Handover:
