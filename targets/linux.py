@@ -105,8 +105,8 @@ class Delivery:
     program has read before it closes is acknowledged, by the FIN at the latest. An RST without a FIN proves nothing: a
     program that reads and then resets sends one, often before its kernel has acknowledged what was read.
 
-    (One case looks the same and isn't: a program that shuts down its sending side, then reads on, and resets within the
-    40 ms for which its kernel may delay an acknowledgement. It could answer nothing that it reads.)
+    (One case looks the same and isn't: a program that shuts down its sending side, so that it can answer nothing more,
+    reads on all the same, and resets within the 200 ms at most for which its kernel may delay an acknowledgement.)
     """
 
     __slots__ = ("_acknowledged", "_sent", "_sock")
