@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from reports.store.run_json import EmbeddedFacts
 from targets.linux import die_with_parent
+from targets.simulated.analysis import pool
 from targets.simulated.build import build
 from targets.simulated.profiles import load as load_profile
-from targets.simulated.sizing import pool
 from targets.target import Target
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace

@@ -1,20 +1,15 @@
-"""Figures as a person reads them: the one place where seconds become milliseconds."""
+"""Figures as a person reads them: the one place where seconds become milliseconds. A dash stands for None."""
 
 from __future__ import annotations
 
-from math import isfinite, isinf, isnan
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .analysis.quantiles import Quantile
-    from .analysis.results import Counts
+from math import isinf, isnan
 
 LONG = 9.9995  # seconds from which on they aren't called milliseconds
 
 
 def ms(seconds: float | None, unit: bool = False) -> str:
-    """Three significant digits, in ms, and in seconds from 10 s on: 0.123, 4.57, 45.7, 4,567, 12.3 s. A dash for None
-    and nan."""
+    """Three significant digits, in ms, and in seconds from 10 s on: 0.123, 4.57, 45.7, 4,567, 12.3 s. A dash for nan
+    too."""
     if seconds is None or isnan(seconds):
         return "-"
     if isinf(seconds):
@@ -27,28 +22,6 @@ def ms(seconds: float | None, unit: bool = False) -> str:
     return f"{value:,.{digits}f}" + (" ms" if unit else "")
 
 
-def quantile(row: Quantile) -> str:
-    """A quantile of a summary: its figure, `unbounded`, or a dash (`lacking` says why)."""
-    return ms(row.value) if row.enough else "-"
-
-
-def lacking(row: Quantile) -> str:
-    """Why a quantile isn't printed: n=41 < 299, the samples there are and those it needs."""
-    return "" if row.enough else f"n={row.n:,} < {row.needs:,}"
-
-
-def duration(row: Quantile) -> str:
-    """The same with its unit, for a sentence."""
-    if row.enough and isfinite(row.value):
-        return ms(row.value, unit=True)
-    return f"{quantile(row)} ({lacking(row)})".removesuffix(" ()")
-
-
-def interval(row: Quantile) -> str:
-    """The 95 % interval, empty where there is none."""
-    return span(row.low, row.high) if row.enough and isfinite(row.low) else ""
-
-
 def span(low: float, high: float, unit: bool = False) -> str:
     """Two durations, their unit once where it is the same: 30.8–35.3, 10.2–11.2 s, 548 ms–12.0 s, 164–∞."""
     if isinf(high):
@@ -59,15 +32,11 @@ def span(low: float, high: float, unit: bool = False) -> str:
 
 
 def share(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.2%}" if 0 < abs(value) < 0.1 else f"{value:.1%}"
+    return "-" if value is None else f"{value:.{2 if 0 < abs(value) < 0.1 else 1}%}"
 
 
 def rate(value: float | None) -> str:
-    return (
-        "-" if value is None else f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
-    )
+    return "-" if value is None else f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
 def factor(value: float) -> str:
@@ -76,10 +45,3 @@ def factor(value: float) -> str:
 
 def label(q: float) -> str:
     return f"p{q * 100:g}"
-
-
-def failures(counts: Counts) -> str:
-    """Those refused for their rate apart from those that failed: `3 + 5 refused`."""
-    refused = counts.outcomes.get("rate_limited", 0)
-    others = counts.failed - refused
-    return " + ".join([f"{others:,}"] * bool(others or not refused) + [f"{refused:,} refused"] * bool(refused))

@@ -27,11 +27,9 @@ class _Itimerspec(ctypes.Structure):
 
 
 class Timerfd:
-    """One alarm as a file descriptor that any event loop can watch; `fd` is readable once it has gone off.
-
-    Event loops wait in whole milliseconds (asyncio, libev): a timerfd is exact to tens of microseconds. Python has
-    os.timerfd_create from 3.13 on; ctypes reaches it before. See timerfd_create(2).
-    """
+    """One alarm as a file descriptor that any event loop can watch; `fd` is readable once it has gone off. Event loops
+    wait in whole milliseconds (asyncio, libev): a timerfd is exact to tens of microseconds. Python has
+    os.timerfd_create from 3.13 on; ctypes reaches it before. See timerfd_create(2)."""
 
     def __init__(self, clock: int = CLOCK_MONOTONIC) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)

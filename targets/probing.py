@@ -93,15 +93,13 @@ class Probe:
 
 
 def probe(targets: Sequence[Target]) -> list[Probe]:
-    """What one request to each target shows, in their order; a type that is AUTO is found on the way. Needs gevent's
-    hub, as every client does."""
+    """What one request to each target shows, in their order; a type that is AUTO is found on the way."""
     known = iter(probe_known([target for target in targets if target.endpoint_type != AUTO]))
     return [settle(target) if target.endpoint_type == AUTO else next(known) for target in targets]
 
 
 def probe_known(targets: Sequence[Target]) -> list[Probe]:
-    """What one request to each target of a known type shows, a few at a time; one more where it is unsure whether the
-    target streams."""
+    """The same for targets of a known type, a few at a time; one more request to one that may not stream."""
     servers = [list(_servers(target)) for target in targets]
     answers = iter(Pool(AT_ONCE).map(_probe, chain.from_iterable(servers)))
     surely = (_probe(answer.target) if _unsure(answer.exchange) else answer for answer in answers)

@@ -162,13 +162,7 @@ class _WithinLimits(Within):
 def record(target: Target, prompt: str, tokens: int, source: str = "") -> tuple[Recording, Exchange]:
     """A target's answer to one prompt, and what our reader finds in it. `source`: which server it is, for the record.
     Raises InputError where there is no answer."""
-    request = Request(0, 0, len(prompt.split()), tokens)
-    wire, recording = fetch(target, Call(request=request, target=target.name, due=0, prompt=prompt), source)
-    return recording, replay(wire, recording)
-
-
-def fetch(target: Target, call: Call, source: str = "") -> tuple[Wire, Recording]:
-    """The target's wire format and what it answers. Raises InputError where there is no answer."""
+    call = Call(request=Request(0, 0, len(prompt.split()), tokens), target=target.name, due=0, prompt=prompt)
     client = connect(target, Clock())
     if not isinstance(client, HttpClient):
         raise InputError("can be recorded on one leg only", where=target.url)
@@ -184,4 +178,5 @@ def fetch(target: Target, call: Call, source: str = "") -> tuple[Wire, Recording
         client.close()
     headers = {name: client.head.clean(value) for name, value in response.headers.items()}
     answer = client.head.clean(answer.decode("latin-1")).encode("latin-1")  # each byte a character, and back
-    return client.wire, Recording(response.status, answer, headers, source)
+    recording = Recording(response.status, answer, headers, source)
+    return recording, replay(client.wire, recording)

@@ -32,10 +32,8 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class FieldError(InputError):
-    """A mistake in one field of a target or of its limits; whoever read the field knows where it stands.
-
-    `target` is the target's name, where it has one by then.
-    """
+    """A mistake in one field of a target (of this name, where it has one by then) or of its limits; whoever read the
+    field knows where it stands."""
 
     def __init__(self, field: str, message: str, *, target: str = "", remedy: str = "") -> None:
         self.field = field
@@ -45,8 +43,7 @@ class FieldError(InputError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, each positive and finite; options, targets.toml, plan.json and run.json have the same names for them.
-    Raises FieldError."""
+    """Seconds, each positive and finite, by the same names in options, targets.toml and runs. Raises FieldError."""
 
     connect_timeout: float = 10.0
     first_token_timeout: float = 300.0  # from the instant at which the request is sent
@@ -64,10 +61,8 @@ TIMEOUTS = tuple(field.name for field in fields(Limits))
 
 
 def split(url: str) -> SplitResult:
-    """http://HOST:PORT/PREFIX, https://... or unix:///PATH/OF/SOCKET, taken apart.
-
-    ValueError says what was expected; it never repeats the URL, which may hold a key.
-    """
+    """http://HOST:PORT/PREFIX, https://... or unix:///PATH/OF/SOCKET, taken apart. ValueError says what was expected;
+    it never repeats the URL, which may hold a key."""
     try:
         parts = urlsplit(url)
         known = parts.scheme in PORTS and parts.hostname and parts.port != 0

@@ -3,18 +3,7 @@
 A server's Prometheus text has metrics of vLLM, SGLang, Dynamo, TGI, TensorRT-LLM or llama.cpp (2026); each of our names
 has the servers' own in the order in which they are looked for: the first that a server has counts.
 
-metrics.jsonl of a run's folder has a line for each reading of a URL, written by scraper.py:
-
-    {"at": 1000012345, "url": "...", "when": "during", "running": 12, "waiting": 3, "kv_use": 0.41,
-     "ttft": [sum of seconds, count], ...}
-
-and for each target that is not on this machine the network's round trip, as long as a TCP connect takes:
-
-    {"at": 1000012345, "url": "https://api.groq.com", "when": "during", "round_trip": 0.0123}
-
-`at` is nanoseconds from the run's start. A name that a server doesn't have is absent; a reading that failed has
-`error`. `before` and `after` also have the histograms' buckets ("ttft_buckets": [[upper bound, cumulative count],
-...]), so that quantiles of the run alone can be had.
+scraper.py writes each `Reading` into metrics.jsonl of the run's folder (docs/contracts.md).
 """
 
 from __future__ import annotations

@@ -130,8 +130,7 @@ def renewal(process: Process, end: float, rng: np.random.Generator, ahead: float
 
 def gaps(process: Process, count: int, rng: np.random.Generator, stationary: bool = False) -> Floats:
     """Gaps of mean 1. `stationary`: what is left of a gap at a random instant, which long gaps catch more often (a gap
-    drawn in proportion to its length, and a random part of it); started otherwise, a bursty process opens with a burst.
-    """
+    drawn by its length, and a random part of it); started otherwise, a bursty process opens with a burst."""
     kind, shape = process.gaps, process.shape
     part = rng.random(count) if stationary else 1.0
     if kind == "constant":

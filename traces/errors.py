@@ -20,8 +20,7 @@ class PhaseloadError(Exception):
 
 
 class RunFailed(PhaseloadError):
-    """A run without usable results: the command line exits with `code`. `report` is what the run printed, as far as it
-    came."""
+    """A run without usable results: the command line exits with `code`. `report`: what the run printed till then."""
 
     def __init__(self, message: str, *, code: int = INCOMPLETE, report: str = "") -> None:
         self.code, self.report = code, report

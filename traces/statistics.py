@@ -32,13 +32,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """Burstiness. `cv`: of the gaps, 1 for Poisson. `dispersion` and `peak_to_mean`: of counts in windows, by the
-    window's seconds as text; None where the trace has too few windows."""
+    """Burstiness."""
 
-    cv: float
+    cv: float  # of the gaps, 1 for Poisson
     longest_gap_s: float
-    dispersion: dict[str, float | None]
-    peak_to_mean: dict[str, float | None]
+    dispersion: dict[str, float | None]  # of counts in windows, by their seconds as text; None: too few windows
+    peak_to_mean: dict[str, float | None]  # the same
 
 
 @dataclass(frozen=True)

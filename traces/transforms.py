@@ -64,11 +64,9 @@ def speedup(trace: Trace, factor: float) -> Trace:
 
 
 def at_rate(count: int, rate: float, burstiness: float = 1.0, seed: int = 0) -> Whole:
-    """`count` ascending due instants (ns), the first at 0, at `rate` requests per second.
-
+    """`count` ascending due instants (ns), the first at 0, at `rate` requests per second; all at 0 if it is infinite.
     Gaps are gamma-distributed, as those of `vllm bench serve --burstiness`: shape = burstiness, mean = 1 / rate; 1 is a
-    Poisson process, less is burstier, more is steadier, infinity is an even beat. An infinite rate makes all due at 0.
-    """
+    Poisson process, less is burstier, more is steadier, infinity is an even beat."""
     if not rate > 0:
         raise InputError(f"the rate must be positive, not {rate:g}", where="--request-rate")
     if not burstiness > 0:
@@ -151,7 +149,8 @@ def scale_rate(trace: Trace, factor: float, seed: int = 0) -> Trace:
     copies = [copy if not number else _turned(copy, rng) for number, copy in enumerate(_copies(trace, whole + 1))]
     last = copies.pop()
     if factor > whole:
-        copies.append(_thinned(last if whole else trace, factor - whole, rng))
+        owners, where = np.unique(_owners(last), return_inverse=True)  # requests without a session go by themselves
+        copies.append(last.take(rng.random(len(owners))[where] < factor - whole))
     return (_together(copies) if whole else copies[0]).noted(f"rate x {factor:g}")
 
 
@@ -173,15 +172,8 @@ def _orphaned(trace: Trace) -> Trace:
     return trace.with_columns(parent=np.where(trace.parent_rows() >= 0, trace.column("parent"), -1))
 
 
-def _thinned(trace: Trace, share: float, rng: np.random.Generator) -> Trace:
-    """A random share of the sessions; requests without one go by themselves."""
-    owners, where = np.unique(_owners(trace), return_inverse=True)
-    return trace.take(rng.random(len(owners))[where] < share)
-
-
 def _turned(trace: Trace, rng: np.random.Generator) -> Trace:
-    """The trace begun at a random instant of it; what comes before follows its end. A session that the cut goes through
-    becomes two."""
+    """The trace begun at a random instant of it; what comes before follows its end. A session cut so becomes two."""
     lap = trace.span + 1
     due = trace.column("due") + rng.integers(0, lap)
     early = due >= lap

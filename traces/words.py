@@ -142,9 +142,8 @@ class Corpus:
 
     @classmethod
     def read(cls, path: str) -> Corpus:
-        """The corpus of a JSONL file, plain, gzip or zstd. Each line is a JSON string, or an object with `prompt`,
-        `text` or `messages`; of messages, the user's last is taken (several in a row are joined). Raises InputError:
-        file, line, what was expected."""
+        """The corpus of a JSONL file (docs/traces.md), plain, gzip or zstd. Of messages, the user's last is taken
+        (several in a row are joined). Raises InputError."""
         texts, left = [], LARGEST_CORPUS
         for number, line in Source(path, Path(path)).lines():
             text = _text(line, path, number)

@@ -88,12 +88,8 @@ class Workload:
 def synthesise(
     workload: str | Workload, *, rate: float | None = None, duration: float | None = None, seed: int = 0
 ) -> Trace:
-    """A trace of a bundled workload (`WORKLOADS`), of a workload file, or of a workload that `fit` made.
-
-    rate      requests/s, else the workload's own
-    duration  seconds, else the workload's own
-    Raises InputError for a workload, rate or duration that can't be used.
-    """
+    """A trace of a bundled workload (`WORKLOADS`), of a workload file, or of a workload that `fit` made. `rate` in
+    requests/s and `duration` in s, else the workload's own. Raises InputError for what can't be used."""
     source = workload if isinstance(workload, str) else "workload"
     workload = load(workload) if isinstance(workload, str) else workload
     try:
@@ -171,8 +167,7 @@ def continued(sessions: Continued, due: Whole, prompt: Whole, output: Whole, rng
 
 
 def _before(near: int, row: int, room: int, due: Whole, aim: int, length: list[int], taken: list[bool]) -> int:
-    """The longest request within half a gap of the instant `aim` that has `room` for `row` to continue it; else the
-    one closest to it; -1 for none."""
+    """The longest request within half a gap of instant `aim` that `row` has `room` for; else the closest, or -1."""
     neighbours = range(max(0, near - LOOK), min(row, near + LOOK))
     fitting = [earlier for earlier in neighbours if length[earlier] < room and not taken[earlier]]
     off = {earlier: abs(int(due[earlier]) - aim) for earlier in fitting}
@@ -215,7 +210,7 @@ def grown(
 ) -> Columns:
     """All columns of sessions that start at `starts` (ns); turns before 0 and after `end` (ns) are left out, and who
     followed one of them then follows nobody. `lengths`: of prompts and of outputs."""
-    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    rows: list[tuple[Any, ...]] = []
     fresh = 0
     for session, start in enumerate(starts.tolist()):
         parent = -1
@@ -224,13 +219,11 @@ def grown(
                 break
             fresh = blocks.stop
             if due >= 0:
-                row = (due, prompt, output, session, turn, parent, think, blocks)
-                parent = len(columns["due"])
-                for name, value in zip(COLUMNS, row, strict=True):
-                    columns[name].append(value)
+                rows.append((due, prompt, output, session, turn, parent, think, list(blocks)))
+                parent = len(rows) - 1
         fresh += 1
-    columns["prefix"] = [list(blocks) for blocks in columns["prefix"]]
-    return in_order({name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()})
+    columns = zip(COLUMNS, zip(*rows, strict=True) if rows else [()] * len(COLUMNS), strict=True)
+    return in_order({name: pa.array(values, SCHEMA.field(name).type) for name, values in columns})
 
 
 def _session(
@@ -255,8 +248,7 @@ def _session(
 
 
 def run_up(sessions: Grown, output: Lengths) -> float:
-    """Seconds before the trace's start from which sessions must have begun for it to start in full swing: four mean
-    lifetimes."""
+    """Seconds before the trace's start from which sessions must have begun for full swing: four mean lifetimes."""
     even = (np.arange(1000) + 0.5) / 1000
     think, tokens = quantile(sessions.think_ms, even, 0, LONGEST_MS).mean(), quantile(output, even, 1).mean()
     return 4 * sessions.mean_turns * (float(think) / 1e3 + float(tokens) * ASSUMED_TPOT / NS_PER_S)

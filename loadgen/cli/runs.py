@@ -241,12 +241,9 @@ def certify(
     for verdict in dict.fromkeys(verdicts):
         if verdict in MEANING:
             console.print(f"{verdict}: {MEANING[verdict]}")
-    if verdicts[0] == certificate.BUSY:
-        busy = "the machine is too busy even for the first step: nothing is certified; try again when it is idle"
-        console.print(busy)
-        raise typer.Exit(1)
     if not certified.safe:
-        console.print("no load was safe: nothing is certified")
+        busy = "the machine is too busy even for the first step: nothing is certified; try again when it is idle"
+        console.print(busy if verdicts[0] == certificate.BUSY else "no load was safe: nothing is certified")
         raise typer.Exit(1)
     if json:
         sys.stdout.write(certificate.path().read_text() + "\n")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from targets.simulated.server.options import Options
+from targets.simulated.settings import Options
 from traces.errors import InputError
 
 from ..options import Load, RunOptions, TargetOptions
@@ -87,7 +87,6 @@ def record(
 
         phaseload record https://api.groq.com --endpoint-type groq --api-key-env GROQ_API_KEY -m m --out groq.toml
     """
-
     from targets import recording
 
     from .. import preflight
@@ -109,7 +108,6 @@ def record(
 
 def _text(file: Path) -> str:
     """What the file has so far. Raises InputError where no more can be written: before anything is sent."""
-
     if not file.exists():
         if not (file.parent.is_dir() and os.access(file.parent, os.W_OK)):
             raise InputError(f"can't be written: {file.parent} is no folder to write to", where="--out")
@@ -205,7 +203,6 @@ def serve(
 
         phaseload serve h100 --leg sglang:prefill
     """
-
     if list_ or figures:
         from targets.simulated.profiles import load
         from targets.simulated.settings import catalogue

@@ -268,8 +268,8 @@ def _quotient(base: float, other: float) -> float:
 
 def _bucketed(pairs: pd.DataFrame, name: str, values: pd.Series[float], metric: str) -> Iterator[Bucket]:
     """The median ratio at matched lengths: the bucket is the request's, the same on both sides."""
-    for number, part in pairs.groupby(samples.bucket(values, name)):
-        ordered, label = ratios(part, metric), samples.label(name, int(number))
+    for low, part in pairs.groupby(samples.bucket(values, name), observed=True):
+        ordered, label = ratios(part, metric), samples.label(name, int(low))
         median = _median(ordered)
         bucket = Bucket(label, len(ordered), metric)
         yield bucket if median is None else BoundedBucket(label, len(ordered), metric, median)

@@ -74,9 +74,10 @@ _TOKEN = re.compile(
 
 def parse(text: str) -> Gate:
     """Reads a gate. InputError with a caret under the place that can't be read."""
-    target, step, start = _qualifier(text)
+    head, colon, _ = text.rpartition(":")
+    target, _, step = head.partition("@")
     tokens = [(match.lastgroup or "", match.group(match.lastgroup or 0), match.start(match.lastgroup or 0))
-              for match in _TOKEN.finditer(text, start)]  # fmt: skip
+              for match in _TOKEN.finditer(text, len(head + colon))]  # fmt: skip
     end = ("end", "", len(text.rstrip()))
 
     def take(kind: str, expected: str) -> tuple[str, int]:
@@ -105,16 +106,8 @@ def parse(text: str) -> Gate:
         raise _nonsense(text, at, units)
     if tokens:
         raise _nonsense(text, tokens[0][2], "nothing more")
-    return Gate(text.strip(), metric, statistic, op, float(limit) * UNITS[metric][unit], unit, target, step)
-
-
-def _qualifier(text: str) -> tuple[str, str, int]:
-    """TARGET@STEP before the last colon, and where the rest begins."""
-    head, colon, _ = text.rpartition(":")
-    if not colon:
-        return "", "", 0
-    target, _, step = head.strip().partition("@")
-    return target.strip(), step.strip(), len(head) + 1
+    scaled = float(limit) * UNITS[metric][unit]
+    return Gate(text.strip(), metric, statistic, op, scaled, unit, target.strip(), step.strip())
 
 
 def _nonsense(text: str, at: int, expected: str) -> InputError:
@@ -176,10 +169,8 @@ class Verdict:
     def as_json(self) -> dict[str, object]:
         return {
             "gate": self.gate.text, "target": self.target, "step": self.step, "result": str(self.decision),
-            "figure": None if self.figure is None else finite(self.figure), "unbounded": self.figure == inf,
-            "low": None if self.low is None else finite(self.low),
-            "high": None if self.high is None else finite(self.high),
-            "limit": self.gate.limit, "op": self.gate.op, "n": self.n, "note": self.note,
+            "figure": finite(self.figure), "unbounded": self.figure == inf, "low": finite(self.low),
+            "high": finite(self.high), "limit": self.gate.limit, "op": self.gate.op, "n": self.n, "note": self.note,
         }  # fmt: skip
 
 
@@ -214,42 +205,39 @@ def verdict(gate: Gate, sample: Sample) -> Verdict:
         return _moment(gate, sample) if gate.q is None else _quantile(gate, sample, gate.q)
     if gate.metric == "goodput" and sample.good is None:
         raise _no_objectives(gate)
+    if not sample.n:
+        return _verdict(gate, sample, None, 0, "no counted requests")
     if gate.unit == "%":
         part = sample.failed if gate.metric == "errors" else sample.good or 0
-        return _plain(gate, sample, part / sample.n if sample.n else 0.0, sample.n, f"{part} of {sample.n}")
+        return _verdict(gate, sample, part / sample.n, sample.n, f"{part} of {sample.n}")
     throughput = sample.throughput
     rates = {"requests": throughput.requests_per_s, "tokens": throughput.output_tokens_per_s, "goodput": sample.goodput}
-    return _plain(gate, sample, rates[gate.metric] or 0.0, sample.n)
+    return _verdict(gate, sample, rates[gate.metric] or 0.0, sample.n)
 
 
 def _quantile(gate: Gate, sample: Sample, q: float) -> Verdict:
-    quantile = sample.quantile(gate.metric, q)
-    if not quantile.enough or isnan(quantile.value):
-        return _too_few(gate, sample, quantile.n, f"n={quantile.n}, needs {quantile.needs}")
+    row = sample.quantile(gate.metric, q)
+    if not row.enough or isnan(row.value):
+        return _verdict(gate, sample, None, row.n, f"n={row.n}, needs {row.needs}")
     note = ""
-    if quantile.unbounded:
-        note = f"{sample.failed_in(gate.metric)} of {quantile.n} failed: no bound"
-    elif gate.holds(quantile.low) != gate.holds(quantile.high):
+    if row.unbounded:
+        note = f"{sample.failed_in(gate.metric)} of {row.n} failed: no bound"
+    elif gate.holds(row.low) != gate.holds(row.high):
         note = "the limit lies inside the 95 % interval"
-    return replace(_plain(gate, sample, quantile.value, quantile.n, note), low=quantile.low, high=quantile.high)
+    return _verdict(gate, sample, row.value, row.n, note, row.low, row.high)
 
 
 def _moment(gate: Gate, sample: Sample) -> Verdict:
     """Mean and max have no adjusted form: of the answered requests, and the note says how many failed."""
     values, failed = sample.values[gate.metric], sample.failed_in(gate.metric)
     if len(values) < 2:
-        return _too_few(gate, sample, len(values), f"n={len(values)}, needs 2")
+        return _verdict(gate, sample, None, len(values), f"n={len(values)}, needs 2")
     figure = float(values[-1] if gate.statistic == "max" else values.mean())
     note = f"{failed} failed, not in the {gate.statistic}" if failed else ""
-    return _plain(gate, sample, figure, len(values), note)
+    return _verdict(gate, sample, figure, len(values), note)
 
 
-def _plain(gate: Gate, sample: Sample, figure: float, n: int, note: str = "") -> Verdict:
-    if n == 0:
-        return _too_few(gate, sample, 0, "no counted requests")
-    decision = Decision.PASS if gate.holds(figure) else Decision.FAIL
-    return Verdict(gate, sample.target, sample.step, decision, figure, n, note=note)
-
-
-def _too_few(gate: Gate, sample: Sample, n: int, note: str) -> Verdict:
-    return Verdict(gate, sample.target, sample.step, Decision.TOO_FEW, None, n, note=note)
+def _verdict(gate: Gate, sample: Sample, figure: float | None, n: int, note: str = "", *interval: float) -> Verdict:
+    decision = Decision.TOO_FEW if figure is None else Decision.PASS if gate.holds(figure) else Decision.FAIL
+    low, high = interval or (None, None)
+    return Verdict(gate, sample.target, sample.step, decision, figure, n, low, high, note)

@@ -41,8 +41,8 @@ class Quantile:
     enough: bool
 
 
-def finite(value: float) -> float | None:
-    return float(value) if isfinite(value) else None
+def finite(value: float | None) -> float | None:
+    return float(value) if value is not None and isfinite(value) else None
 
 
 @lru_cache

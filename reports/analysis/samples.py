@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from math import nan
-from typing import cast
+from math import inf, nan
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -127,14 +127,13 @@ def sample(
     for name in (*DURATIONS, *BRACKETS):
         column = (counted if name in UNADJUSTED else answered)[name].to_numpy()
         values[name] = np.sort(column[np.isfinite(column)])
-    throughput, tokens = rates(rows, window), answered["output_count"]
-    result = Sample(target, step, len(counted), len(counted) - len(answered), window, values, throughput, rows=rows)
+    figures = rates(rows, window)
+    result = Sample(target, step, len(counted), len(counted) - len(answered), window, values, figures, rows=rows)
     if not objectives:
         return result
-    good = meets(answered, objectives)
-    share = float(tokens[good].sum() / tokens.sum()) if tokens.sum() else None
-    good_tokens_per_s = None if share is None else throughput.output_tokens_per_s * share
-    return replace(result, good=int(good.sum()), good_tokens_per_s=good_tokens_per_s)
+    good, tokens = meets(answered, objectives), answered["output_count"]
+    good_tokens = figures.output_tokens_per_s * tokens[good].sum() / tokens.sum() if tokens.sum() else None
+    return replace(result, good=int(good.sum()), good_tokens_per_s=good_tokens)
 
 
 def rates(rows: pd.DataFrame, window: tuple[float, float]) -> Throughput:
@@ -256,21 +255,15 @@ class Slice:
         return cast("tuple[Quantile, ...]", getattr(self, metric))[0]
 
 
-def bucket(values: pd.Series[float], name: str) -> pd.Series[float]:
-    """The number of each value's bucket; nan stays nan."""
-    edges = np.array(SLICES[name], np.float64)
-    numbers = pd.Series(np.searchsorted(edges, values.to_numpy(np.float64), side="right") - 1.0, index=values.index)
-    return numbers.where(values.notna())
+def bucket(values: pd.Series[float], name: str) -> pd.Series[Any]:
+    """The lower edge of each value's bucket; nan stays nan."""
+    return pd.cut(values, [*SLICES[name], inf], right=False, labels=list(SLICES[name]))
 
 
-def label(name: str, number: int) -> str:
+def label(name: str, low: int) -> str:
     """`3-4`, `2`, `1025+`."""
-    edges = SLICES[name]
-    low = edges[number]
-    if number + 1 == len(edges):
-        return f"{low:,}+"
-    high = edges[number + 1] - 1
-    return f"{low:,}" if low == high else f"{low:,}-{high:,}"
+    high = next((edge - 1 for edge in SLICES[name] if edge > low), None)
+    return f"{low:,}+" if high is None else f"{low:,}" if low == high else f"{low:,}-{high:,}"
 
 
 def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
@@ -279,14 +272,14 @@ def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
     Output length is what was given, so a failed request has none: that table shows answered requests only.
     """
     rows = counted[counted["ok"]] if name == "output_count" else counted
-    return [_slice(part, name, int(number)) for number, part in rows.groupby(bucket(rows[name], name))]
+    return [_slice(part, name, int(low)) for low, part in rows.groupby(bucket(rows[name], name), observed=True)]
 
 
-def _slice(part: pd.DataFrame, name: str, number: int) -> Slice:
+def _slice(part: pd.DataFrame, name: str, low: int) -> Slice:
     answered = part[part["ok"]]
     failed = len(part) - len(answered)
-    values = {metric: np.sort(answered[metric].dropna().to_numpy()) for metric in SLICED}
-    figures = {
-        metric: tuple(quantiles.quantile(ordered, q, failed) for q in (0.5, 0.99)) for metric, ordered in values.items()
-    }
-    return Slice(label(name, number), SLICES[name][number], len(part), failed, **figures)
+    figures = {}
+    for metric in SLICED:
+        values = np.sort(answered[metric].dropna().to_numpy())
+        figures[metric] = tuple(quantiles.quantile(values, q, failed) for q in (0.5, 0.99))
+    return Slice(label(name, low), low, len(part), failed, **figures)

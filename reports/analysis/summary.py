@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -28,13 +28,13 @@ FORMAT = 1
 class RunIdentity:
     """Which run this is, from its run.json where it has one."""
 
-    created: str | None = None
-    version: str | None = None
-    seed: int | None = None
-    salt: str | None = None
-    order: str | None = None
-    ended: str | None = None
-    argv: list[str] | None = None
+    created: str | None
+    version: str | None
+    seed: int | None
+    salt: str | None
+    order: str | None
+    ended: str | None
+    argv: tuple[str, ...] | None
     name: str
     folder: str
 
@@ -123,11 +123,9 @@ def judge(run: Run | Summary, gates: Sequence[Gate | str]) -> list[Verdict]:
 
 
 def _identity(run: Run) -> RunIdentity:
-    facts, identity = run.facts, RunIdentity(name=run.name, folder=str(run.folder))
-    if not facts.created:  # a run without run.json
-        return identity
-    known = {name: getattr(facts, name) for name in ("created", "version", "seed", "salt", "order", "ended")}
-    return replace(identity, argv=list(facts.argv) or None, **known)
+    known = vars(run.facts) if run.facts.created else {}  # nothing is, without a run.json
+    facts = {name: known.get(name) for name in ("created", "version", "seed", "salt", "order", "ended")}
+    return RunIdentity(**facts, argv=known.get("argv") or None, name=run.name, folder=str(run.folder))
 
 
 def _digests(run: Run, samples: Mapping[Key, Sample]) -> Digests:

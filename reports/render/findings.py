@@ -3,19 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import isfinite
 
 from .. import number_format
 from ..analysis.comparison import Comparison, Interval
 from ..analysis.gates import Verdict
 from ..analysis.leaders import LEAST, Flip, crossovers, flips, leads, listed
+from ..analysis.quantiles import Quantile
 from ..analysis.results import Counts, Result
 from ..analysis.summary import Summary
-from ..analysis.validity import Reason, Status, Validity
+from ..analysis.validity import Reason, Validity
 from ..store.durations import HEADLINES
 
 ODD = 0.01  # the share of answers from which on an oddity of theirs is mentioned
+
+
+def quantile(row: Quantile) -> str:
+    """A quantile of a summary: its figure, `unbounded`, or a dash (`lacking` says why)."""
+    return number_format.ms(row.value) if row.enough else "-"
+
+
+def lacking(row: Quantile) -> str:
+    """Why a quantile isn't printed: n=41 < 299, the samples there are and those it needs."""
+    return "" if row.enough else f"n={row.n:,} < {row.needs:,}"
+
+
+def interval(row: Quantile) -> str:
+    """The 95 % interval, empty where there is none."""
+    return number_format.span(row.low, row.high) if row.enough and isfinite(row.low) else ""
+
+
+def failures(counts: Counts) -> str:
+    """Those refused for their rate apart from those that failed: `3 + 5 refused`."""
+    refused = counts.outcomes.get("rate_limited", 0)
+    others = counts.failed - refused
+    return " + ".join([f"{others:,}"] * bool(others or not refused) + [f"{refused:,} refused"] * bool(refused))
+
+
+def figure(verdict: Verdict) -> str:
+    """A verdict's figure with its unit."""
+    value, unit = verdict.figure, verdict.gate.unit
+    if unit == "%":
+        return number_format.share(value)
+    rate = unit.startswith("/") and value is not None
+    return f"{number_format.rate(value)}/s" if rate else number_format.ms(value, unit=True)
+
+
+def bounds(verdict: Verdict) -> str:
+    """A verdict's interval; only latencies have one."""
+    low, high = verdict.low, verdict.high
+    return "" if low is None or high is None else number_format.span(low, high, unit=True)
 
 
 def is_best(summary: Summary, result: Result, metric: str, q: float) -> bool:
@@ -24,9 +61,8 @@ def is_best(summary: Summary, result: Result, metric: str, q: float) -> bool:
     if not best.enough or not isfinite(best.high):
         return False
     others = [other.quantile(metric, q) for other in summary.of_step(result.step) if other.target != result.target]
-    bounded = [other.low for other in others if other.enough]
-    least = max(best.high, LEAST * best.value)
-    return bool(bounded) and all(not isfinite(low) or low > least for low in bounded)
+    lows = [other.low for other in others if other.enough]
+    return bool(lows) and all(not isfinite(low) or low > max(best.high, LEAST * best.value) for low in lows)
 
 
 def alarms(summary: Summary) -> Iterator[str]:
@@ -93,24 +129,13 @@ def where(about: Result | Reason | Verdict) -> str:
     return " at ".join(part for part in (about.target, about.step) if part)
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Reasons of a verdict on the client that call for the same remedy; `where`: (target and step, the reason)."""
-
-    status: Status
-    affects: str
-    remedy: str
-    where: list[tuple[str, str]]
-
-
-def causes(validity: Validity) -> list[Cause]:
-    """In order of weight."""
-    every: dict[tuple[str, ...], Cause] = {}
+def causes(validity: Validity) -> list[list[Reason]]:
+    """Reasons that call for the same remedy together, in order of weight."""
+    groups: dict[tuple[str, ...], list[Reason]] = {}
     for reason in validity.reasons:
         about = reason.text.partition(":")[0] if reason.target else reason.text
-        cause = Cause(reason.status, reason.affects, reason.remedy, [])
-        every.setdefault((reason.status, reason.remedy, about), cause).where.append((where(reason), reason.text))
-    return list(every.values())
+        groups.setdefault((reason.status, reason.remedy, about), []).append(reason)
+    return list(groups.values())
 
 
 def flip_sentence(metric: str, flip: Flip) -> str:
@@ -119,7 +144,7 @@ def flip_sentence(metric: str, flip: Flip) -> str:
 
 
 def sentences(summary: Summary) -> list[str]:
-    """What a person should remember beside the matrix: where leads are lost; a single target's figures."""
+    """What a person should remember beside the matrix: where leads are lost; the figures of a target that is alone."""
     if len({result.target for result in summary.results}) == 1:
         return [_alone(result) for result in summary.results]
     lines = []
@@ -133,13 +158,18 @@ def sentences(summary: Summary) -> list[str]:
 
 
 def _alone(result: Result) -> str:
-    """One target has nobody to lead: its figures in a sentence."""
     figures = []
     for metric, phase in HEADLINES.items():
         p50, p99 = (result.quantile(metric, q) for q in (0.5, 0.99))
-        more = f", p99 {number_format.duration(p99)}" if p99.enough else ""
-        figures.append(f"{phase} {metric.upper()} p50 {number_format.duration(p50)}{more}")
+        more = f", p99 {_duration(p99)}" if p99.enough else ""
+        figures.append(f"{phase} {metric.upper()} p50 {_duration(p50)}{more}")
     return f"{where(result)}: {'; '.join(figures)}."
+
+
+def _duration(row: Quantile) -> str:
+    if row.enough and isfinite(row.value):
+        return number_format.ms(row.value, unit=True)
+    return f"{quantile(row)} ({lacking(row)})".removesuffix(" ()")
 
 
 COMPARISON_HEADINGS = ("pair", "load", "phase", "pairs", "faster, median of ratios", "requests won", "faster at p99")
@@ -169,37 +199,12 @@ def _why_no_ratio(pair: Comparison, metric: str) -> str:
 
 
 def faster(pair: Comparison, ratio: Interval) -> str:
-    """From the winner's side, so that a factor is above 1: `groqrack 2.11x (2.06-2.11)`."""
-    if ratio.faster > 0:
-        return f"{pair.base} {_spread(ratio)}"
-    if ratio.faster < 0:
-        return f"{pair.other} {_spread(ratio.inverse)}"
-    return f"no clear difference ({_ends(ratio)})"
-
-
-def _spread(interval: Interval) -> str:
-    return f"{_factor(interval.value)}x ({_ends(interval)})"
-
-
-def _ends(interval: Interval) -> str:
-    return f"{_factor(interval.low)}–{_factor(interval.high)}"
+    """From the winner's side, so that a factor is above 1: `groqrack 2.11x (2.06–2.11)`."""
+    winner = {1: pair.base, 0: "", -1: pair.other}[ratio.faster]
+    shown = ratio.inverse if ratio.faster < 0 else ratio
+    ends = f"({_factor(shown.low)}–{_factor(shown.high)})"
+    return f"{winner} {_factor(shown.value)}x {ends}" if winner else f"no clear difference {ends}"
 
 
 def _factor(value: float | None) -> str:
     return "∞" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def figure(verdict: Verdict) -> str:
-    """A verdict's figure with its unit."""
-    value, unit = verdict.figure, verdict.gate.unit
-    if unit == "%":
-        return number_format.share(value)
-    rate = unit.startswith("/") and value is not None
-    return f"{number_format.rate(value)}/s" if rate else number_format.ms(value, unit=True)
-
-
-def bounds(verdict: Verdict) -> str:
-    """A verdict's interval; only latencies have one."""
-    if verdict.low is None or verdict.high is None:
-        return ""
-    return number_format.span(verdict.low, verdict.high, unit=True)

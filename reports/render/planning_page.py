@@ -8,29 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from math import inf, isfinite
 from pathlib import Path
-from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
 import orjson
-from markupsafe import Markup
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from rich import box
+from matplotlib.ticker import NullFormatter
 from rich.console import Console
-from rich.table import Table
 
 from targets.simulated.analysis import Crossover, Hardware, Hybrid
 
 from .. import number_format
-from . import pages
+from .html import render
+from .plots import GRID, Numbers, Plot, colour, drawing, log_axis
+from .text import grid, widen
 
-METRICS = ("ttft", "tpot")
-QUANTILES = ("p50", "p99")
 FILE = "planning.html"
+METRICS = {"ttft": "Prefill: TTFT", "tpot": "Decode: TPOT"}
+QUANTILES = {"p50": "-", "p99": "--"}  # and how their lines look
 LINES = 8  # of one target in a plot; a larger grid is read from its table
 WIDE = 150  # columns of a file or a pipe
 SHOWN = 400  # rows of the table; planning.json has all
@@ -101,17 +97,19 @@ class Planning:
     def save(self) -> None:
         """Writes planning.json, with null for what is unbounded or undefined."""
         facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "folder"}
-        (self.folder / "planning.json").write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+        (self.folder / "planning.json").write_bytes(
+            orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
+        )
 
 
 def write(planning: Planning) -> Path:
     """Writes the page into the grid's folder; returns its path."""
     numbers = {target.name: number for number, target in enumerate(planning.targets)}
-    page = pages.render(
+    page = render(
         "planning.html.j2",
         planning=planning,
         numbers=numbers,
-        figures=[(title, caption, Markup(svg)) for title, caption, svg in _figures(planning, numbers)],
+        figures=list(_figures(planning, numbers)),
         points=[(point, _latencies(point)) for point in planning.points[:SHOWN]],
         hidden=max(0, len(planning.points) - SHOWN),
         ratios=[(t.name, ratio(t.capacity)) for t in planning.targets if len(t.capacity) == 2],
@@ -133,104 +131,64 @@ def ratio(capacity: Sequence[float]) -> str:
 
 def print_points(planning: Planning, console: Console) -> None:
     """The grid as a table, in the order of the axes."""
-    if not console.is_terminal:
-        console.width = max(console.width, WIDE)
-    title = "TTFT and TPOT in ms, cost in $ per million output tokens"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("target", *planning.axes, "req/s", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99", "in flight"):
-        table.add_column(name, justify="left" if name == "target" else "right")
-    for name in ("failed", "goodput", "$/Mtok", *(["SLO"] if planning.slo else [])):
-        table.add_column(name, justify="right")
+    widen(console, WIDE)
+    headings = ["target", *planning.axes, "req/s", *(f"{metric.upper()} {q}" for metric in METRICS for q in QUANTILES),
+                "in flight", "failed", "goodput", "$/Mtok", *(["SLO"] if planning.slo else [])]  # fmt: skip
+    rows = []
     for point in planning.points[:SHOWN]:
         cost = point.dollars_per_mtok
-        table.add_row(
-            point.target,
-            *(_plain(point.values.get(key, "-")) for key in planning.axes),
-            number_format.rate(point.rate),
-            *_latencies(point),
-            number_format.rate(point.in_flight),
-            str(point.failed),
-            number_format.share(point.goodput),
-            "-" if cost is None else f"{cost:.2f}",
+        values = (point.values.get(key, "-") for key in planning.axes)
+        rows.append([
+            point.target, *(value if isinstance(value, str) else f"{value:g}" for value in values),
+            number_format.rate(point.rate), *_latencies(point), number_format.rate(point.in_flight), str(point.failed),
+            number_format.share(point.goodput), "-" if cost is None else f"{cost:.2f}",
             *([point.slo or "-"] if planning.slo else []),
-        )
-    console.print(table)
+        ])  # fmt: skip
+    console.print(grid(headings, rows, headings[1:], "TTFT and TPOT in ms, cost in $ per million output tokens"))
     for pair in planning.crossovers:
         where = f"from batch {pair.batch} on" if pair.batch else "at no batch up to 1,024"
         line = f"A replica of {pair.gpu} decodes more tokens a second than a rack of {pair.rack} {where}."
         console.print(line, markup=False, highlight=False)
 
 
-def _plain(value: Value) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
-
-
 def _latencies(point: Point) -> list[str]:
     """TTFT p50 and p99, TPOT p50 and p99."""
-    return [_latency(_at(point, metric, q)) for metric in METRICS for q in QUANTILES]
-
-
-def _latency(seconds: float) -> str:
-    return "unbounded" if seconds == inf else number_format.ms(seconds if isfinite(seconds) else None)
+    return [number_format.ms(_at(point, metric, q)) for metric in METRICS for q in QUANTILES]
 
 
 def _at(point: Point, metric: str, q: str) -> float:
     return float(getattr(getattr(point, metric), q))
 
 
-def _figures(planning: Planning, numbers: Mapping[str, int]) -> Iterator[tuple[str, str, str]]:
-    """(title, caption, svg) of each plot that the data allows."""
+def _figures(planning: Planning, numbers: Numbers) -> Iterator[tuple[str, Plot]]:
+    """(title, plot) of all that the data allows."""
     for axis, values in planning.axes.items():
         if len(values) > 1:
-            caption = f"p50 solid, p99 dashed; a line for each combination of the other axes (at most {LINES})."
-            label = f"against {letters(axis)}"
-            yield f"TTFT and TPOT against {axis}", caption, _against(label, planning, axis, numbers)
+            yield f"TTFT and TPOT against {axis}", _against(f"against {axis}", planning, axis, numbers)
     if any(target.decode for target in planning.targets):
-        caption = "Tokens a second of one replica by batch size; level lines: one rack, which doesn't batch."
-        yield "Where batching overtakes", caption, _decode("decode throughput against batch", planning, numbers)
+        yield "Where batching overtakes", _decode("decode throughput against batch", planning, numbers)
     for hybrid in planning.hybrids:
-        caption = (
-            f"End-to-end time of {' or '.join(hybrid.alone)} alone, whichever is faster, over that of "
-            f"{hybrid.name}, one request of {hybrid.prompt:,} prompt tokens: above 1 the hybrid pays."
-        )
-        yield "What the hybrid gains", caption, _gain(f"gain of hybrid {letters(hybrid.name)}", hybrid)
+        yield "What the hybrid gains", _gain(f"gain of hybrid {hybrid.name}", hybrid)
     if any(target.batch_cost for target in planning.targets):
-        caption = "A replica kept full, by its batch cap (the figures at the points): premium tiers sell small batches."
-        yield "The price of speed", caption, _price("cost against latency by batch cap", planning, numbers)
+        yield "The price of speed", _price("cost against latency by batch cap", planning, numbers)
 
 
-@pages.drawing(3.6)
-def _against(figure: Figure, planning: Planning, axis: str, numbers: Mapping[str, int]) -> None:
+@drawing(3.6)
+def _against(figure: Figure, planning: Planning, axis: str, numbers: Numbers) -> str:
     words = isinstance(planning.axes[axis][0], str)
-    for axes, metric, title in zip(figure.subplots(1, 2), METRICS, ("Prefill: TTFT", "Decode: TPOT"), strict=True):
+    for axes, (metric, title) in zip(figure.subplots(1, 2), METRICS.items(), strict=True):
         for target, lines in _lines(planning, axis).items():
             for points in lines[:LINES]:
-                # A dollar sign would begin a formula.
-                x = [str(point.values[axis]).replace("$", r"\$") if words else point.values[axis] for point in points]
-                for q, style in zip(QUANTILES, ("-", "--"), strict=True):
+                x = [point.values[axis] for point in points]
+                for q, style in QUANTILES.items():
                     y = np.array([_at(point, metric, q) for point in points]) * 1e3
                     y[~np.isfinite(y)] = np.nan
-                    axes.plot(x, y, style, color=pages.placeholder(numbers[target]), marker=".")
+                    axes.plot(x, y, style, color=colour(numbers[target]), marker=".")
         axes.set(title=title, xlabel=axis, ylabel="ms")
-        _log(axes, "y")
+        log_axis(axes, "y")
         if len(planning.axes[axis]) > 2 and not words:
-            _log(axes, "x")
-
-
-def _log(axes: Axes, which: Literal["x", "y"]) -> None:
-    """A logarithmic axis with plain numbers at 1, 2 and 5."""
-    axes.set(**{f"{which}scale": "log"})
-    if which == "y" and (low := axes.dataLim.ymin) > 0 and axes.dataLim.ymax < 1.5 * low:
-        axes.set_ylim(low / 2, 2 * low)  # or a level line would be all there is to see
-    scale = axes.xaxis if which == "x" else axes.yaxis
-    scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e5 else f"{value:.0e}"))
-    scale.set_minor_formatter(NullFormatter())
-
-
-def letters(text: str) -> str:
-    """A name as an accessible label may hold it."""
-    return "".join(c if c.isalnum() else " " for c in text)
+            log_axis(axes, "x")
+    return f"p50 solid, p99 dashed; a line for each combination of the other axes (at most {LINES})."
 
 
 def _lines(planning: Planning, axis: str) -> dict[str, list[list[Point]]]:
@@ -243,25 +201,25 @@ def _lines(planning: Planning, axis: str) -> dict[str, list[list[Point]]]:
     return {target: list(groups.values()) for target, groups in lines.items()}
 
 
-@pages.drawing(3.6)
-def _decode(figure: Figure, planning: Planning, numbers: Mapping[str, int]) -> None:
+@drawing(3.6)
+def _decode(figure: Figure, planning: Planning, numbers: Numbers) -> str:
     axes = figure.subplots()
     for target in planning.targets:
         if target.decode:
-            batch, rate = zip(*target.decode, strict=True)
-            axes.plot(batch, rate, color=pages.placeholder(numbers[target.name]), marker=".")
+            axes.plot(*np.array(target.decode).T, color=colour(numbers[target.name]), marker=".")
     for pair in planning.crossovers:
-        axes.axhline(pair.rack_tokens_per_s, color=pages.placeholder(numbers[pair.rack]), linestyle="--")
+        axes.axhline(pair.rack_tokens_per_s, color=colour(numbers[pair.rack]), linestyle="--")
         if pair.batch:
-            axes.axvline(pair.batch, color=pages.GRID, linestyle=":")
+            axes.axvline(pair.batch, color=GRID, linestyle=":")
             axes.text(pair.batch, pair.rack_tokens_per_s, f" batch {pair.batch}", va="bottom")
     axes.set(xlabel="batch", ylabel="tokens a second", title="Decode throughput")
-    _log(axes, "x")
-    _log(axes, "y")
+    log_axis(axes, "x")
+    log_axis(axes, "y")
+    return "Tokens a second of one replica by batch size; level lines: one rack, which doesn't batch."
 
 
-@pages.drawing(4.2)
-def _gain(figure: Figure, hybrid: Hybrid) -> None:
+@drawing(4.2)
+def _gain(figure: Figure, hybrid: Hybrid) -> str:
     gain = np.array(hybrid.gain)
     axes = figure.subplots()
     axes.grid(visible=False)
@@ -270,28 +228,32 @@ def _gain(figure: Figure, hybrid: Hybrid) -> None:
     image = axes.imshow(gain, origin="lower", aspect="auto", cmap="PuOr", norm=norm)
     axes.set_xticks(range(len(hybrid.outputs)), [f"{n:,}" for n in hybrid.outputs])
     axes.set_yticks(range(len(hybrid.bandwidths)), [f"{b:g}" for b in hybrid.bandwidths])
-    for row, column in np.ndindex(gain.shape):
-        dark = abs(np.log(gain[row, column])) > 0.6 * np.log(limit)
-        colour = "#ffffff" if dark else "#1b1f24"
-        axes.text(column, row, f"{gain[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=8.5)
+    for (row, column), times in np.ndenumerate(gain):
+        ink = "#ffffff" if abs(np.log(times)) > 0.6 * np.log(limit) else "#1b1f24"
+        axes.text(column, row, f"{times:.2f}", ha="center", va="center", color=ink, fontsize=8.5)
     axes.set(xlabel="output tokens", ylabel="link, GB/s", title="Times as fast as without the hand-over")
     bar = figure.colorbar(image, ax=axes)
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+    bar.ax.yaxis.set_major_formatter("{x:.2g}")
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    return (
+        f"End-to-end time of {' or '.join(hybrid.alone)} alone, whichever is faster, over that of "
+        f"{hybrid.name}, one request of {hybrid.prompt:,} prompt tokens: above 1 the hybrid pays."
+    )
 
 
-@pages.drawing(3.8)
-def _price(figure: Figure, planning: Planning, numbers: Mapping[str, int]) -> None:
+@drawing(3.8)
+def _price(figure: Figure, planning: Planning, numbers: Numbers) -> str:
     axes = figure.subplots()
     for target in planning.targets:
         if target.batch_cost:
-            batch, tpot, cost = zip(*target.batch_cost, strict=True)
-            axes.plot(np.array(tpot) * 1e3, cost, color=pages.placeholder(numbers[target.name]), marker=".")
-            for number, x, y in zip(batch, tpot, cost, strict=True):
-                if number in (1, 4, 16, 64, 256):
-                    axes.annotate(f" {number}", (x * 1e3, y), va="bottom", fontsize=8.5)
+            batches, tpot, cost = np.array(target.batch_cost).T
+            axes.plot(tpot * 1e3, cost, color=colour(numbers[target.name]), marker=".")
+            for batch, x, y in zip(batches, tpot, cost, strict=True):
+                if batch in (1, 4, 16, 64, 256):
+                    axes.annotate(f" {batch:.0f}", (x * 1e3, y), va="bottom", fontsize=8.5)
             if target.floor:
-                axes.axvline(target.floor * 1e3, color=pages.placeholder(numbers[target.name]), linestyle=":")
+                axes.axvline(target.floor * 1e3, color=colour(numbers[target.name]), linestyle=":")
     axes.set(xlabel="TPOT, ms (dotted: the floor, weights over bandwidth)", ylabel="$ a million tokens")
     axes.set(title="Cost against latency")
-    _log(axes, "y")
+    log_axis(axes, "y")
+    return "A replica kept full, by its batch cap (the figures at the points): premium tiers sell small batches."

@@ -1,85 +1,120 @@
-"""The plots of the report, each a function from a name and numbers to inline SVG (see `pages`)."""
+"""The plots of our pages: each function draws on a figure and returns its caption; `drawing` makes inline SVG of it.
+
+matplotlib draws with placeholder colours (INK, GRID, BAD and one for each target), and `_svg` replaces them with
+variables of the style sheet: one plot is legible on a light page, on a dark one and on paper, and a target has the same
+colour everywhere, which its number gives (`numbers`: name -> number). Text stays text. No plot holds the name of a
+target or a load step; names are in the page's legend.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite
-from typing import Any
+from typing import Any, Concatenate, Literal, ParamSpec
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from traces.request import NS_PER_S
 
-from ..analysis import samples
-from ..analysis.phases import Part
+from ..analysis import leaders, phases, samples
+from ..analysis.phases import Part, Series
 from ..analysis.quantiles import Quantile, Values
+from ..analysis.results import Result
 from ..analysis.samples import Slice
+from ..analysis.summary import Summary
 from ..store.durations import HEADLINES
-from .pages import BAD, GRID, INK, drawing, line, placeholder, stroke
+from ..store.run_folder import Run
 
+INK, GRID, BAD = "#0a0b01", "#0a0b02", "#0a0b03"
+COLOURS = 8  # CSS variables --t0 ... --t7; further targets begin again, with other line styles
+LINES: Any = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))  # so that curves that coincide are both seen
 MARKERS = "osD^vPX*"
+STYLE: Any = {
+    "svg.fonttype": "none", "figure.facecolor": "none", "axes.facecolor": "none", "font.size": 10.5,
+    "text.color": INK, "text.parse_math": False, "xtick.color": INK, "ytick.color": INK, "lines.linewidth": 1.8,
+    "axes.titlecolor": INK, "axes.titlelocation": "left", "axes.titlesize": 11.5, "axes.titleweight": "bold",
+    "axes.labelcolor": INK, "axes.edgecolor": GRID, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.6,
+}  # fmt: skip
 POINTS = 300  # of a curve
 FEW = "no or too few answered requests"
-Curves = Mapping[int, tuple[Values, int]]  # target's number -> sorted seconds, requests that failed
+Numbers = Mapping[str, int]
+Data = ParamSpec("Data")
+Draw = Callable[Concatenate[Figure, Data], str]
 
 
-@drawing(3.5)
-def cdfs(figure: Figure, ttft: Curves, tpot: Curves) -> None:
-    """TTFT and TPOT side by side: the share of requests that were at most that slow. Failures never arrive at 1."""
-    left, right = figure.subplots(1, 2)
-    _cdf(left, ttft, "Prefill: TTFT")
-    _cdf(right, tpot, "Decode: TPOT")
-    left.set_ylabel("share of requests")
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """`svg`: an element that needs no escaping; `id`: its name in the page, where ids are unique."""
+
+    id: str
+    svg: Markup
+    caption: str
 
 
-def _cdf(axes: Axes, curves: Curves, title: str, empty: str = "no answered request") -> None:
-    for target, (values, failed) in curves.items():
-        if not len(values):
-            continue
-        _shares(axes, np.maximum(values, 1e-6), len(values) + failed, **stroke(target))
-    for level in (0.5, 0.99):
-        axes.axhline(level, color=INK, linewidth=0.7, linestyle=(0, (2, 3)))
-    axes.set_title(title)
-    axes.set_ylim(0, 1.02)
-    axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 0.99]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    _log_seconds(axes, empty=empty)
+def drawing(height: float) -> Callable[[Draw[Data]], Callable[Concatenate[str, Data], Plot]]:
+    """Makes what draws on a figure of that height (inches) a function of the plot's name in the page and the data."""
+
+    def decorate(draw: Draw[Data]) -> Callable[Concatenate[str, Data], Plot]:
+        def drawn(name: str, /, *data: Data.args, **more: Data.kwargs) -> Plot:
+            with mpl.rc_context(STYLE):
+                figure = Figure(figsize=(11, height), layout="constrained")
+                caption = draw(figure, *data, **more)
+                name = re.sub(r"\W+", "-", name)
+                return Plot(name, Markup(_svg(figure, name)), caption)
+
+        return drawn
+
+    return decorate
 
 
-def _shares(axes: Axes, values: Values, whole: int, **style: Any) -> None:
-    """The share of `whole` that is at most so large, for sorted values."""
-    chosen = np.unique(np.linspace(0, len(values) - 1, POINTS).astype(int))
-    axes.step(values[chosen], (chosen + 1) / whole, where="post", **style)
+def _svg(figure: Figure, name: str) -> str:
+    """As an <svg> element, as wide as the page, in its colours and typeface. Ids are in order of appearance:
+    matplotlib's hold addresses of objects, and so change from drawing to drawing."""
+    out, ids = io.StringIO(), dict[str, str]()
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(out, format="svg", metadata=no_metadata, transparent=True)
+    text = out.getvalue()
+    text = re.sub(r' (?:width|height)="[^"]*"', "", text[text.index("<svg") :], count=2)
+    text = re.sub(r'(\bid="|href="#|url\(#)([^")]+)', lambda m: m[1] + ids.setdefault(m[2], f"{name}-{len(ids)}"), text)
+    text = re.sub(r"font: ([\d.]+px|[\w ]*?[\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
+    for colour, variable in ((INK, "--ink"), (GRID, "--grid"), (BAD, "--bad")):
+        text = text.replace(colour, f"var({variable})")
+    text = re.sub(r"#0a0c(\d\d)", lambda m: f"var(--t{int(m[1], 16)})", text)
+    return text.replace("<svg", f'<svg role="img" aria-label="{name.replace("-", " ")}"', 1)
 
 
-def _empty(axes: Axes, text: str) -> None:
-    axes.annotate(text, (0.5, 0.6), xycoords="axes fraction", ha="center", color=INK)
+def colour(target: int) -> str:
+    return f"#0a0c{target % COLOURS:02x}"
 
 
-def _log_seconds(axes: Axes, axis: str = "x", *, empty: str) -> None:
-    which = getattr(axes, f"{axis}axis")
-    if not _shows(axes, axis):
-        which.set_ticks([])
-        _empty(axes, empty)
-        return
-    getattr(axes, f"set_{axis}scale")("log")
-    low, high = which.get_view_interval()
+def stroke(target: int) -> dict[str, Any]:
+    """How a target's lines look."""
+    return {"color": colour(target), "linestyle": LINES[target % len(LINES)]}
+
+
+def log_axis(axes: Axes, which: Literal["x", "y"], label: Callable[[float], str] = "{:,g}".format) -> None:
+    """Logarithmic, with as many round ticks as its span has room for."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    if which == "y" and 0 < (low := axes.dataLim.y0) <= axes.dataLim.y1 < 1.5 * low:
+        axes.set_ylim(low / 2, 2 * low)  # or a level line would be all there is to see
+    low, high = axis.get_view_interval()
     span = high / max(low, 1e-12)
-    which.set_major_locator(
-        LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if span < 8 else (1, 2, 5) if span < 50 else (1,), numticks=12)
-    )
-    which.set_major_formatter(FuncFormatter(lambda value, _: seconds(value)))
-    which.set_minor_formatter(NullFormatter())
-
-
-def _shows(axes: Axes, axis: str) -> bool:
-    """Is there anything positive to draw? A logarithmic axis needs it."""
-    high = getattr(axes.dataLim, f"{axis}1")
-    return bool(np.isfinite(high) and high > 0)
+    steps = (1, 1.5, 2, 3, 4, 5, 7) if span < 8 else (1, 2, 5) if span < 300 else (1,)
+    axis.set_major_locator(LogLocator(subs=steps, numticks=12))
+    axis.set_major_formatter(lambda value, _: label(value))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def seconds(value: float) -> str:
@@ -89,19 +124,95 @@ def seconds(value: float) -> str:
     return f"{value * 1e3:g} ms" if value >= 0.9995e-3 else f"{value * 1e6:g} µs"
 
 
+def _log_seconds(axes: Axes, which: Literal["x", "y"], empty: str) -> None:
+    """A logarithmic axis needs something positive to draw."""
+    high = axes.dataLim.x1 if which == "x" else axes.dataLim.y1
+    if isfinite(high) and high > 0:
+        log_axis(axes, which, seconds)
+    else:
+        axes.set(**{f"{which}ticks": []})
+        _empty(axes, empty)
+
+
+def _empty(axes: Axes, text: str) -> None:
+    axes.annotate(text, (0.5, 0.6), xycoords="axes fraction", ha="center", color=INK)
+
+
 @drawing(3.5)
-def in_flight(figure: Figure, tables: Mapping[int, Sequence[Slice]]) -> None:
+def cdfs(figure: Figure, summary: Summary, step: str, numbers: Numbers) -> str:
+    """TTFT and TPOT side by side: the share of requests that were at most that slow. Failures never arrive at 1."""
+    of_step = [sample for sample in summary.samples.values() if sample.step == step]
+    left, right = figure.subplots(1, 2)
+    for axes, metric, title in ((left, "ttft", "Prefill: TTFT"), (right, "tpot", "Decode: TPOT")):
+        _cdf(axes, title, [(numbers[s.target], s.values[metric], s.failed) for s in of_step], "no answered request")
+    left.set_ylabel("share of requests")
+    return (
+        f"Cumulative shares{', ' + step if step else ''}; logarithmic time. Dotted: p50 and p99. "
+        "A curve that ends below 100 % belongs to an endpoint that failed some."
+    )
+
+
+@drawing(2.9)
+def client(figure: Figure, summary: Summary, numbers: Numbers) -> str:
+    """How late requests left, and how late the client read what had come; all steps of a target together."""
+    left, right = figure.subplots(1, 2)
+    for axes, metric, title, empty in (
+        (left, "lateness", "Lateness: sent after it was due", "no request was sent"),
+        (right, "client_lag", "Client lag: read after it had arrived", "no answer was read"),
+    ):
+        pooled: dict[int, list[Values]] = {}
+        for sample in summary.samples.values():
+            pooled.setdefault(numbers[sample.target], []).append(sample.values[metric])
+        curves = [(number, np.sort(np.concatenate(values)), 0) for number, values in pooled.items()]
+        _cdf(axes, title, curves, empty)
+    left.set_ylabel("share of requests")
+    return "The client's own part, all counted requests."
+
+
+def _cdf(axes: Axes, title: str, curves: Iterable[tuple[int, Values, int]], empty: str) -> None:
+    """Curves: a target's number, its sorted seconds, and how many requests failed."""
+    for target, values, failed in curves:
+        _shares(axes, np.maximum(values, 1e-6), len(values) + failed, **stroke(target))
+    for level in (0.5, 0.99):
+        axes.axhline(level, color=INK, linewidth=0.7, linestyle=(0, (2, 3)))
+    axes.set(title=title, ylim=(0, 1.02), yticks=[0, 0.25, 0.5, 0.75, 0.99])
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    _log_seconds(axes, "x", empty)
+
+
+def _shares(axes: Axes, values: Values, whole: int, **style: Any) -> None:
+    """The share of `whole` that is at most so large, for sorted values."""
+    if len(values):
+        chosen = np.unique(np.linspace(0, len(values) - 1, POINTS).astype(int))
+        axes.step(values[chosen], (chosen + 1) / whole, where="post", **style)
+
+
+@drawing(3.5)
+def in_flight(figure: Figure, rows: pd.DataFrame, numbers: Numbers) -> str:
     """p50 of TTFT, TPOT and E2E with intervals, against the target's own requests in flight when one was sent."""
-    panels = figure.subplots(1, 3)
-    for axes, (metric, phase) in zip(panels, HEADLINES.items(), strict=True):
-        for target, rows in tables.items():
-            _sliced(axes, rows, metric, target)
-        axes.set_title(f"{phase.capitalize()}: {metric.upper()} p50")
+    tables = {
+        numbers[str(target)]: samples.slices(part, "in_flight")
+        for target, part in rows[rows["counted"]].groupby("target", observed=True)
+    }
+    for axes, metric in _panels(figure):
+        for target, slices in tables.items():
+            _sliced(axes, slices, metric, target)
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("in flight at send")
-        _log_seconds(axes, "y", empty=FEW)
+        _log_seconds(axes, "y", FEW)
+    return (
+        "Medians with 95 % intervals against the target's own requests in flight at send, all load steps together: "
+        "how an endpoint fares as concurrency rises."
+    )
+
+
+def _panels(figure: Figure) -> Iterable[tuple[Axes, str]]:
+    """One for the p50 of each metric."""
+    for axes, (metric, phase) in zip(figure.subplots(1, 3), HEADLINES.items(), strict=True):
+        axes.set_title(f"{phase.capitalize()}: {metric.upper()} p50")
+        yield axes, metric
 
 
 def bounded(median: Quantile) -> bool:
@@ -109,79 +220,66 @@ def bounded(median: Quantile) -> bool:
     return median.enough and isfinite(median.value)
 
 
-def _sliced(axes: Axes, rows: Sequence[Slice], metric: str, target: int) -> None:
+def _sliced(axes: Axes, slices: Sequence[Slice], metric: str, target: int) -> None:
     """Points only where the sample bounds the median."""
     edges = [*samples.SLICES["in_flight"], 2 * samples.SLICES["in_flight"][-1]]
-    points = [(row.low, row.p50(metric)) for row in rows if bounded(row.p50(metric)) and row.p50(metric).value]
-    if not points:
-        return
-    x = np.array([(edge * (edges[edges.index(edge) + 1] - 1)) ** 0.5 for edge, _ in points])
-    y = np.array([point.value for _, point in points])
-    low = np.array([point.low for _, point in points])
-    high = np.array([point.high if isfinite(point.high) else point.value for _, point in points])
-    colour = placeholder(target)
-    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-    axes.plot(x, y, color=colour, marker=MARKERS[target % len(MARKERS)], markersize=4.5, linestyle=line(target))
+    middle = {low: (low * (end - 1)) ** 0.5 for low, end in pairwise(edges)}
+    medians = [(middle[part.low], part.p50(metric)) for part in slices]
+    points = [
+        (x, p50.value, p50.low, p50.high if isfinite(p50.high) else p50.value)
+        for x, p50 in medians
+        if bounded(p50) and p50.value
+    ]
+    if points:
+        x, y, low, high = np.array(points).T
+        axes.fill_between(x, low, high, color=colour(target), alpha=0.18, linewidth=0)
+        axes.plot(x, y, marker=MARKERS[target % len(MARKERS)], markersize=4.5, **stroke(target))
 
 
 @drawing(3.2)
-def by_step(
-    figure: Figure,
-    steps: int,
-    medians: Mapping[str, Mapping[int, Sequence[Quantile | None]]],
-    flips: Mapping[str, list[int]],
-) -> None:
-    """p50 of each metric against the load step; `flips`: where (metric -> step numbers) the lead changes hands."""
-    panels = figure.subplots(1, 3)
-    for axes, (metric, phase) in zip(panels, HEADLINES.items(), strict=True):
-        for target, rows in medians[metric].items():
-            points = [(x, median.value) for x, median in enumerate(rows) if median and bounded(median)]
-            x, y = [x for x, _ in points], [y for _, y in points]
-            axes.plot(x, y, color=placeholder(target), marker=MARKERS[target % len(MARKERS)], linestyle=line(target))
-        for number in flips.get(metric, []):
-            axes.axvline(number - 0.5, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
-            axes.annotate("lead lost", (number - 0.5, 0.02), xycoords=("data", "axes fraction"), color=BAD,
+def by_step(figure: Figure, summary: Summary, numbers: Numbers) -> str:
+    """p50 of each metric against the load step, and where the lead changes hands."""
+    steps = summary.steps
+    for axes, metric in _panels(figure):
+        for target, number in numbers.items():
+            medians = [(steps.index(r.step), r.quantile(metric, 0.5)) for r in summary.results if r.target == target]
+            points = [(x, median.value) for x, median in medians if bounded(median)]
+            axes.plot(*np.array(points).reshape(-1, 2).T, marker=MARKERS[number % len(MARKERS)], **stroke(number))
+        for flip in leaders.flips(leaders.leads(summary, metric)):
+            where = steps.index(flip.step) - 0.5
+            axes.axvline(where, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
+            axes.annotate("lead lost", (where, 0.02), xycoords=("data", "axes fraction"), color=BAD,
                           xytext=(-4, 0), textcoords="offset points", ha="right", fontsize=9.5)  # fmt: skip
-        axes.set_title(f"{phase.capitalize()}: {metric.upper()} p50")
-        axes.set_xticks(range(steps), [f"step {number + 1}" for number in range(steps)])
-        axes.set_xlim(-0.3, steps - 0.7)
-        _log_seconds(axes, "y", empty=FEW)
+        axes.set_xticks(range(len(steps)), [f"step {number + 1}" for number in range(len(steps))])
+        axes.set_xlim(-0.3, len(steps) - 0.7)
+        _log_seconds(axes, "y", FEW)
+    loads = [", ".join(part for part in (step, summary.of_step(step)[0].load) if part) for step in steps]
+    named = "; ".join(f"step {number + 1}: {load}" for number, load in enumerate(loads))
+    return f"Medians against load ({named}). A red line: between these steps the lead changes hands."
 
 
 @drawing(5.2)
-def timeline(
-    figure: Figure, rows: pd.DataFrame, numbers: Mapping[str, int], windows: Sequence[tuple[float, float]]
-) -> None:
+def timeline(figure: Figure, rows: pd.DataFrame, numbers: Numbers, windows: Iterable[tuple[float, float]]) -> str:
     """Arrivals, requests in flight, and failures over the run's seconds; windows (ns) are shaded."""
     arrivals, open_, failures = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.4, 0.8])
-    start, end = (
-        float(rows["due"].min()) / NS_PER_S,
-        float(np.nanmax([rows["due"].max(), rows["done"].max()])) / NS_PER_S,
-    )
-    edges = bins(start, end)
+    edges = bins(float(rows["due"].min()) / NS_PER_S, float(rows[["due", "done"]].max().max()) / NS_PER_S)
     width = edges[1] - edges[0]
     for target, part in rows.groupby("target", observed=True):
-        counts, _ = np.histogram(part["due"] / NS_PER_S, edges)
-        arrivals.stairs(counts / width, edges, baseline=None, **stroke(numbers[str(target)]), linewidth=1.2)
+        look, failed = stroke(numbers[str(target)]), part.loc[~part["ok"]]
         changes = np.unique(part[["due", "done"]].to_numpy(np.float64))  # nan where a request was never over
         at = edges * NS_PER_S if len(part) > POINTS else changes[np.isfinite(changes)]
-        open_.step(
-            at / NS_PER_S, samples.backlog(part, at), where="post", **stroke(numbers[str(target)]), linewidth=1.4
-        )
-        failed = part.loc[~part["ok"]]
-        counts, _ = np.histogram(failed["done"].fillna(failed["due"]) / NS_PER_S, edges)
-        failures.stairs(counts / width, edges, baseline=None, **stroke(numbers[str(target)]), linewidth=1.4)
-    for axes, title in (
-        (arrivals, "Arrivals per second (due)"),
-        (open_, "Due and not over"),
-        (failures, "Failures per second"),
-    ):
-        axes.set_title(title)
-        axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+        open_.step(at / NS_PER_S, samples.backlog(part, at), where="post", **look, linewidth=1.4)
+        for axes, instants in ((arrivals, part["due"]), (failures, failed["done"].fillna(failed["due"]))):
+            counts, _ = np.histogram(instants / NS_PER_S, edges)
+            axes.stairs(counts / width, edges, baseline=None, **look, linewidth=1.2)
+    titles = ("Arrivals per second (due)", "Due and not over", "Failures per second")
+    for axes, title in zip(figure.axes, titles, strict=True):
+        axes.set(title=title, ylim=(0, max(1.0, axes.get_ylim()[1])))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         for begin, finish in windows:
             axes.axvspan(begin / NS_PER_S, finish / NS_PER_S, color=GRID, alpha=0.25, linewidth=0)
     failures.set_xlabel("seconds from the run's start; shaded: the windows that count")
+    return "Over the whole run, warm-up included."
 
 
 def bins(start: float, end: float) -> Values:
@@ -195,85 +293,80 @@ def bins(start: float, end: float) -> Values:
 
 
 @drawing(3.5)
-def servers(
-    figure: Figure, series: Sequence[tuple[int, Mapping[str, tuple[Values, Values]]]], titles: Mapping[str, str]
-) -> None:
-    """The servers' own gauges over the run, one panel each; (target's number, gauge -> (seconds, values))."""
-    shown = [gauge for gauge in titles if any(gauge in gauges for _, gauges in series)]
+def servers(figure: Figure, run: Run, of_urls: Mapping[str, Series], numbers: Numbers) -> str:
+    """The servers' own gauges over the run, one panel each."""
+    shown = [gauge for gauge in phases.GAUGES if any(gauge in gauges for gauges in of_urls.values())]
     figure.set_figheight(0.7 + 1.5 * len(shown))
     panels = np.atleast_1d(figure.subplots(len(shown), 1, sharex=True))
     for axes, gauge in zip(panels, shown, strict=True):
-        for target, gauges in series:
+        for url, gauges in of_urls.items():
             if gauge in gauges:
-                axes.step(*gauges[gauge], where="post", **stroke(target), linewidth=1.4)
-        axes.set_title(titles[gauge])
-        axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+                number = numbers.get(phases.owner(run.facts.targets, url), 0)
+                axes.step(*gauges[gauge], where="post", **stroke(number), linewidth=1.4)
+        axes.set(title=phases.GAUGES[gauge], ylim=(0, max(1.0, axes.get_ylim()[1])))
     panels[-1].set_xlabel("seconds from the run's start")
+    return "Read from the servers' metrics every second, a line a URL in its target's colour."
+
+
+# Phases are told apart by shade and hatching of the target's own colour.
+SHADES = dict(zip(phases.ALL, (0.15, 0.3, 0.45, 0.95, 0.6, 0.4, 0.7, 0.2, 0.55), strict=True))
+HATCHES = dict(zip(phases.ALL, ("", "////", "....", "", "xxxx", "++++", "\\\\\\\\", "", ""), strict=True))
 
 
 @drawing(3.5)
-def phases(figure: Figure, accounts: Sequence[tuple[int, Sequence[Part]]], order: Sequence[str]) -> None:
-    """Where the mean request's time went: a bar for each (target, account), up to the first token on the left, the
-    whole on the right. Parts are told apart by hatching and shade of the target's own colour."""
-    figure.set_figheight(1.5 + 0.42 * len(accounts))
+def accounts(figure: Figure, results: Sequence[Result], numbers: Numbers) -> str:
+    """Where the mean request's time went: a bar for each target and step, up to the first token on the left, the whole
+    on the right."""
+    figure.set_figheight(1.5 + 0.42 * len(results))
     left, right = figure.subplots(1, 2)
-    for axes, shown, title in ((left, order[:-1], "Up to the first token"), (right, order, "The whole request")):
-        for row, (target, account) in enumerate(accounts):
-            _bar(axes, row, target, account, shown, order)
+    for axes, shown, title in (
+        (left, phases.ALL[:-1], "Up to the first token"),
+        (right, phases.ALL, "The whole request"),
+    ):
+        for row, result in enumerate(results):
+            _bar(axes, row, numbers[result.target], [part for part in result.phases if part.phase in shown])
         if not axes.patches:
             _empty(axes, "no answered request")
         axes.set_title(f"{title}: mean")
-        axes.set_yticks(range(len(accounts)), [f"{row + 1}" for row in range(len(accounts))])
+        axes.set_yticks(range(len(results)), [f"{row + 1}" for row in range(len(results))])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: seconds(value) if value else "0"))
+        axes.xaxis.set_major_formatter(lambda value, _: seconds(value) if value else "0")
         axes.xaxis.set_major_locator(MaxNLocator(6))
+    return (
+        "Bars are numbered as the rows above; from left to right the phases in the order of the columns. Palest: not "
+        "attributed, and the client's own; dotted: queue; solid: prefill; crossed: KV transfer and hand-over."
+    )
 
 
-HATCHES = ("", "////", "....", "", "xxxx", "++++", "\\\\\\\\", "", "")
-SHADES = (0.15, 0.3, 0.45, 0.95, 0.6, 0.4, 0.7, 0.2, 0.55)
-
-
-def _bar(
-    axes: Axes, row: int, target: int, account: Sequence[Part], shown: Sequence[str], order: Sequence[str]
-) -> None:
+def _bar(axes: Axes, row: int, target: int, parts: Iterable[Part]) -> None:
     start = 0.0
-    for part in account:
-        if part.phase not in shown or not part.mean:
-            continue
-        number = order.index(part.phase)
-        colour = placeholder(target)
-        axes.barh(row, part.mean, left=start, height=0.66, color=colour, alpha=SHADES[number], linewidth=0)
-        axes.barh(row, part.mean, left=start, height=0.66, facecolor="none", edgecolor=colour, linewidth=0.8,
-                  hatch=HATCHES[number])  # fmt: skip
-        start += part.mean
+    for part in parts:
+        if part.mean:
+            place: Any = {"y": row, "width": part.mean, "left": start, "height": 0.66}
+            axes.barh(**place, color=colour(target), alpha=SHADES[part.phase], linewidth=0)
+            axes.barh(**place, fc="none", ec=colour(target), linewidth=0.8, hatch=HATCHES[part.phase])
+            start += part.mean
 
 
 @drawing(2.9)
-def trace(figure: Figure, counts: Sequence[int], step_s: float, prompts: Values, outputs: Values) -> None:
-    """What was asked: arrivals (`counts` of steps of the trace's own time), and the lengths of prompts and answers."""
+def trace(figure: Figure, run: Run) -> str:
+    """What was asked: arrivals in the trace's own time, and the lengths of prompts and answers, of one target's rows:
+    the same requests go to all."""
+    timeline = run.facts.trace.profile.timeline if run.facts.trace else None
+    rows = run.rows[run.rows["target"] == run.rows["target"].iloc[0]]
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
-    rates = np.asarray(counts or [0], float) / step_s
+    counts, step_s = (timeline.counts, timeline.step_s) if timeline else ([0], 1.0)
+    rates = np.array(counts, float) / step_s
     left.fill_between(np.arange(len(rates)) * step_s, rates, step="post", color=INK, alpha=0.35, linewidth=0)
-    left.set_title("The trace: requests per second")
-    left.set_xlabel("seconds of the trace")
+    left.set(title="The trace: requests per second", xlabel="seconds of the trace")
     left.set_ylim(bottom=0)
-    for values, style, label in ((prompts, "-", "prompt"), (outputs, "--", "output")):
-        if not len(values):
-            continue
-        _shares(right, np.maximum(values, 1), len(values), color=INK, linestyle=style, label=label)
-    right.set_xscale("log")
-    right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    for label, style in (("prompt", "-"), ("output", "--")):
+        tokens = np.sort(rows[f"{label}_tokens"].to_numpy(np.float64))
+        _shares(right, np.maximum(tokens, 1), len(tokens), color=INK, linestyle=style, label=label)
+    right.set(title="Tokens asked for", xscale="log")
+    right.xaxis.set_major_formatter("{x:,.0f}")
     right.xaxis.set_minor_formatter(NullFormatter())
-    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-    right.set_title("Tokens asked for")
+    right.yaxis.set_major_formatter("{x:.0%}")
     right.legend(frameon=False, loc="lower right")
-
-
-@drawing(2.9)
-def client(figure: Figure, lateness: Curves, lag: Curves) -> None:
-    """How late requests left, and how late the client read what had come."""
-    left, right = figure.subplots(1, 2)
-    _cdf(left, lateness, "Lateness: sent after it was due", "no request was sent")
-    _cdf(right, lag, "Client lag: read after it had arrived", "no answer was read")
-    left.set_ylabel("share of requests")
+    return "The requests as planned, before any server saw them."

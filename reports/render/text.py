@@ -3,12 +3,11 @@ request's figures as CSV, for a spreadsheet or somebody else's plots."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -49,26 +48,35 @@ DECISION_STYLE = {
 
 def print_summary(summary: Summary, console: Console) -> None:
     """Prints the verdict table, who leads where, what went wrong, and whether the run can be trusted."""
-    _widen(console)
+    widen(console)
     for line in _table(summary, console.width):
         console.print(line, soft_wrap=True)
-    if rows := leaders.matrix(summary):
-        console.print(_leads(rows, console.width), soft_wrap=False)
-    else:
-        console.print()
-    for alarm in findings.alarms(summary):
-        console.print(Text(printable(alarm), style="bold red"), soft_wrap=True)
-    for sentence in findings.sentences(summary):
-        console.print(Text(printable(sentence)), soft_wrap=True)
-    for note in findings.notes(summary):
-        console.print(Text(printable(note), style="yellow"), soft_wrap=True)
+    console.print(_leads(leaders.matrix(summary), console.width), soft_wrap=False)
+    for style, sentences in (
+        ("bold red", findings.alarms(summary)), ("", findings.sentences(summary)), ("yellow", findings.notes(summary))
+    ):  # fmt: skip
+        for sentence in sentences:
+            console.print(Text(printable(sentence), style=style), soft_wrap=True)
     console.print(validity_line(summary.validity), soft_wrap=True)
 
 
-def _widen(console: Console) -> None:
-    """A file or a pipe has no width of its own: give it room for the intervals."""
+def widen(console: Console, width: int = WIDE) -> None:
+    """A file or a pipe has no width of its own: give it room for all columns."""
     if not console.is_terminal:
-        console.width = max(console.width, WIDE)
+        console.width = max(console.width, width)
+
+
+def grid(
+    headings: Iterable[str], rows: Iterable[Iterable[str | Text]], figures: Container[str] = (), title: str = ""
+) -> Table:
+    """A table of cells that are no markup; the columns of `figures` are aligned to the right."""
+    table = Table(title=Text(printable(title), style="bold") if title else None, title_justify="left",
+                  box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)  # fmt: skip
+    for heading in headings:
+        table.add_column(Text(printable(heading)), justify="right" if heading in figures else "left")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row))
+    return table
 
 
 def _table(summary: Summary, width: int) -> Iterator[Text]:
@@ -83,8 +91,8 @@ def _table(summary: Summary, width: int) -> Iterator[Text]:
     for number, step in enumerate(summary.steps):
         if number:
             yield Text()
-        if heading := _heading(summary, step):
-            yield Text(heading, style="bold dim")
+        if heading := ", ".join(part for part in (step, summary.of_step(step)[0].load) if part):
+            yield Text(printable(heading), style="bold dim")
         for cells in (cells for of, cells in rows if of == step):
             yield _line({name: cell[0] for name, cell in cells.items()}, widths)
             if beneath and any(cells[name][1] for name in widths):
@@ -93,22 +101,20 @@ def _table(summary: Summary, width: int) -> Iterator[Text]:
 
 def _layout(rows: Sequence[Mapping[str, Cell]], width: int) -> tuple[dict[str, int], bool]:
     """The columns that fit, with their widths, and whether there is room for the intervals beneath the figures."""
-    kept, beneath = list(rows[0]), True
-    widths = _widths(rows, kept, beneath, width)
-    for least in EXPENDABLE:
-        if _whole(widths) <= width:
+    for number in range(len(EXPENDABLE) + 1):
+        left_out = EXPENDABLE[:number]
+        beneath = INTERVALS not in left_out
+        widths = {
+            name: max(len(name), *(text.cell_len for cells in rows for text in cells[name][: 1 + beneath]))
+            for name in rows[0]
+            if name not in left_out
+        }
+        widths["target"] = min(widths["target"], max(12, width // 4))
+        excess = _whole(widths) - width
+        if excess <= 0:
             break
-        kept, beneath = [name for name in kept if name != least], beneath and least != INTERVALS
-        widths = _widths(rows, kept, beneath, width)
-    widths["target"] = max(3, widths["target"] - max(0, _whole(widths) - width))
+    widths["target"] = max(3, widths["target"] - max(0, excess))
     return widths, beneath
-
-
-def _widths(rows: Sequence[Mapping[str, Cell]], kept: Sequence[str], beneath: bool, width: int) -> dict[str, int]:
-    widths = {
-        name: max(len(name), *(text.cell_len for cells in rows for text in cells[name][: 1 + beneath])) for name in kept
-    }
-    return widths | {"target": min(widths["target"], max(12, width // 4))}
 
 
 def _whole(widths: Mapping[str, int]) -> int:
@@ -124,30 +130,20 @@ def _line(texts: Mapping[str, Text], widths: Mapping[str, int]) -> Text:
     return line
 
 
-def _heading(summary: Summary, step: str) -> str:
-    load = summary.of_step(step)[0].load
-    return printable(", ".join(part for part in (step, load) if part))
-
-
 def _leads(rows: Sequence[tuple[str, Sequence[Lead]]], width: int) -> Table | Text:
+    if not rows:
+        return Text()
     if width < LEAD * (len(rows[0][1]) + 1):
         lines = [f"fastest by p50, {phase}, {lead.step}: {lead}" for phase, leads in rows for lead in leads]
         return Text(printable("\n" + "\n".join(lines)))
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    table.add_column("fastest, by p50")
-    for lead in rows[0][1]:
-        table.add_column(Text(printable(lead.step or "all")))
-    for phase, leads in rows:
-        table.add_row(phase, *(Text(printable(str(lead))) for lead in leads))
-    return table
+    headings = ("fastest, by p50", *(lead.step or "all" for lead in rows[0][1]))
+    return grid(headings, ((phase, *map(str, leads)) for phase, leads in rows))
 
 
 def _title(summary: Summary, beneath: bool) -> Text:
-    objectives = ", ".join(
-        f"{name} <= {number_format.ms(limit, unit=True)}" for name, limit in summary.objectives.items()
-    )
+    limits = ", ".join(f"{name} <= {number_format.ms(limit, unit=True)}" for name, limit in summary.objectives.items())
     intervals = ", 95 % intervals beneath" if beneath else ""
-    goodput = f"; goodput: {objectives}" if objectives else ""
+    goodput = f"; goodput: {limits}" if limits else ""
     return Text(f"{printable(summary.run.name)} (milliseconds{intervals}{goodput})", style="bold")
 
 
@@ -156,13 +152,13 @@ def _cells(summary: Summary, result: Result) -> dict[str, Cell]:
     cells = {
         "target": (Text(printable(result.target).replace("\n", " ")), Text()),
         "n": (Text(f"{counts.counted:,}"), Text()),
-        "failed": (Text(number_format.failures(counts), style=failed), Text()),
+        "failed": (Text(findings.failures(counts), style=failed), Text()),
     }
     for metric, q in COLUMNS:
         row = result.quantile(metric, q)
         best = findings.is_best(summary, result, metric, q)
-        shown = Text(number_format.quantile(row), style="bold green" if best else "")
-        beneath = Text(number_format.interval(row) or number_format.lacking(row), style="dim")
+        shown = Text(findings.quantile(row), style="bold green" if best else "")
+        beneath = Text(findings.interval(row) or findings.lacking(row), style="dim")
         cells[f"{metric.upper()} {number_format.label(q)}"] = (shown, beneath)
     cells["tokens/s"] = (Text(number_format.rate(result.throughput.output_tokens_per_s)), Text())
     if good := result.goodput:
@@ -178,13 +174,13 @@ def printable(text: str) -> str:
 
 def validity_line(validity: Validity) -> Text:
     text = Text("The run is ").append(validity.status, style=STATUS_STYLE[validity.status]).append(".")
-    for cause in findings.causes(validity):
-        (where, reason), *others = cause.where
-        text.append(printable(f"\n  {where + ': ' if where else ''}{reason}"))
+    for first, *others in findings.causes(validity):
+        where = findings.where(first)
+        text.append(printable(f"\n  {where + ': ' if where else ''}{first.text}"))
         if others:
-            text.append(printable(f"; also {', '.join(where for where, _ in others)}"))
-        remedy = f"; {cause.remedy}" if cause.remedy else ""
-        text.append(printable(f" (affects {cause.affects}{remedy})"), style="dim")
+            text.append(printable(f"; also {', '.join(map(findings.where, others))}"))
+        remedy = f"; {first.remedy}" if first.remedy else ""
+        text.append(printable(f" (affects {first.affects}{remedy})"), style="dim")
     return text
 
 
@@ -192,23 +188,18 @@ def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
     """One line a gate and target: verdict, figure, interval, samples."""
     if not verdicts:
         return
-    _widen(console)
+    widen(console)
     if console.width < ROOM:
         for verdict in verdicts:
             console.print(_verdict(verdict), soft_wrap=True)
         return
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for name in ("gate", "target", "load", "verdict"):
-        table.add_column(name)
-    for name in ("figure", "95 % interval", "n"):
-        table.add_column(name, justify="right")
-    table.add_column("")
-    for verdict in verdicts:
-        names = (escape(printable(part)) for part in (verdict.gate.text, verdict.target, verdict.step))
-        decision = Text(str(verdict.decision), style=DECISION_STYLE[verdict.decision])
-        figures = (findings.figure(verdict), findings.bounds(verdict), f"{verdict.n:,}")
-        table.add_row(*names, decision, *figures, escape(verdict.note))
-    console.print(table, soft_wrap=False)
+    figures = ("figure", "95 % interval", "n")
+    rows = [
+        (v.gate.text, v.target, v.step, Text(v.decision, style=DECISION_STYLE[v.decision]),
+         findings.figure(v), findings.bounds(v), f"{v.n:,}", v.note)
+        for v in verdicts
+    ]  # fmt: skip
+    console.print(grid(("gate", "target", "load", "verdict", *figures, ""), rows, figures), soft_wrap=False)
 
 
 def _verdict(verdict: Verdict) -> Text:
@@ -220,17 +211,13 @@ def _verdict(verdict: Verdict) -> Text:
 
 def print_comparison(comparisons: Sequence[Comparison], console: Console) -> None:
     """A row for each pair, step and phase: who is faster, and by how much."""
-    _widen(console)
+    widen(console)
     rows: dict[str, list[list[str]]] = {}
     for pair, *cells in findings.comparison_rows(comparisons):
         rows.setdefault(pair, []).append(cells)
     for pair, lines in rows.items():
-        title = Text(f"{printable(pair)}: the same request on both, 95 % intervals", style="bold")
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in findings.COMPARISON_HEADINGS[1:]:
-            table.add_column(name, justify="right" if name in ("pairs", "requests won") else "left")
-        for line in lines:
-            table.add_row(*(Text(printable(cell)) for cell in line))
+        title = f"{pair}: the same request on both, 95 % intervals"
+        table = grid(findings.COMPARISON_HEADINGS[1:], lines, ("pairs", "requests won"), title)
         console.print(table, soft_wrap=False)
     for metric in HEADLINES:
         for flip in leaders.flips_of_pairs(comparisons, metric):

@@ -3,17 +3,17 @@ picture, PNG, SVG or a self-contained HTML page (arrivals, gaps, lengths, prompt
 
 from __future__ import annotations
 
-import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
 from traces.errors import InputError
-from traces.statistics import Spread, Statistics
+from traces.statistics import Statistics
 from traces.trace import NS_PER_S, Trace
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ def trace_text(trace: Trace, statistics: Statistics) -> str:
     lines = [f"{trace.name}  {trace.source}".rstrip(), ""]
     lines += [f"{name:<15}{text}" for name, text in _facts(trace, statistics)]
     if timeline := statistics.timeline:
-        bars, step = spark(_shrunk(timeline.counts)), duration(2 * timeline.step_s)
-        lines += ["", f"{'arrivals':<15}{bars}  a step is {step}"]
+        counts = timeline.counts  # of 120 steps: two of them are one bar
+        bars = spark([sum(counts[at : at + 2]) for at in range(0, len(counts), 2)])
+        lines += ["", f"{'arrivals':<15}{bars}  a step is {duration(2 * timeline.step_s)}"]
     for column, name in (("prompt_tokens", "prompt"), ("output_tokens", "output")):
         values = trace.column(column)
         bars, low, high = _histogram(values)
@@ -47,35 +48,29 @@ def spark(counts: Sequence[int]) -> str:
     return "".join(BLOCKS[-(-count * (len(BLOCKS) - 1) // top)] for count in counts)
 
 
-def _facts(trace: Trace, statistics: Statistics) -> list[tuple[str, str]]:
-    facts = [("requests", f"{statistics.requests:,} in {duration(statistics.span_s)}" + _rate(statistics.rate))]
+def _facts(trace: Trace, statistics: Statistics) -> Iterator[tuple[str, str]]:
+    rate = f", {statistics.rate:.3g} a second" if statistics.rate else ""
+    yield "requests", f"{statistics.requests:,} in {duration(statistics.span_s)}{rate}"
     if arrivals := statistics.arrivals:
-        facts.append(("gaps", f"CV {arrivals.cv:.2f} (Poisson 1), longest {duration(arrivals.longest_gap_s)}"))
+        yield "gaps", f"CV {arrivals.cv:.2f} (Poisson 1), longest {duration(arrivals.longest_gap_s)}"
         spread = [f"{value:.3g} over {w} s" for w, value in arrivals.dispersion.items() if value is not None]
-        facts += [("burstiness", "variance/mean of counts " + ", ".join(spread))] if spread else []
-    for name, lengths in (("prompt", statistics.prompt_tokens), ("output", statistics.output_tokens)):
-        facts += [(name, _lengths(lengths))] if lengths else []
+        if spread:
+            yield "burstiness", "variance/mean of counts " + ", ".join(spread)
+    for name, tokens in (("prompt", statistics.prompt_tokens), ("output", statistics.output_tokens)):
+        if tokens:
+            quantiles = f"p50 {tokens.p50:,.0f}   p90 {tokens.p90:,.0f}   p99 {tokens.p99:,.0f}"
+            yield name, f"{quantiles}   max {tokens.max:,} tokens"
     if statistics.spearman is not None:
-        facts.append(("", f"rank correlation of prompt and output {statistics.spearman:+.2f}"))
+        yield "", f"rank correlation of prompt and output {statistics.spearman:+.2f}"
     if (sessions := statistics.sessions) and (turns := sessions.turns):
-        text = f"{sessions.count:,} with {turns.mean:.2f} turns on average, p99 {turns.p99:.0f}"
         think = f"; think time p50 {duration(sessions.think_ms.p50 / 1e3)}" if sessions.think_ms else ""
-        facts.append(("sessions", text + think))
+        yield "sessions", f"{sessions.count:,} with {turns.mean:.2f} turns on average, p99 {turns.p99:.0f}{think}"
     if prefix := statistics.prefix:
         size = f"{prefix.block_tokens} tokens" if prefix.block_tokens != "variable" else "variable size"
-        text = f"{prefix.blocks:,} blocks of {size}; a perfect prefix cache would hit {prefix.hit_share:.1%}"
-        facts.append(("prefixes", text + " of prompt tokens"))
+        hits = f"a perfect prefix cache would hit {prefix.hit_share:.1%} of prompt tokens"
+        yield "prefixes", f"{prefix.blocks:,} blocks of {size}; {hits}"
     if trace.transforms:
-        facts.append(("shaped by", ", ".join(trace.transforms)))
-    return facts
-
-
-def _rate(rate: float | None) -> str:
-    return f", {rate:.3g} a second" if rate else ""
-
-
-def _lengths(tokens: Spread) -> str:
-    return f"p50 {tokens.p50:,.0f}   p90 {tokens.p90:,.0f}   p99 {tokens.p99:,.0f}   max {tokens.max:,} tokens"
+        yield "shaped by", ", ".join(trace.transforms)
 
 
 def _histogram(values: npt.NDArray[np.int64]) -> tuple[str, int, int]:
@@ -85,11 +80,6 @@ def _histogram(values: npt.NDArray[np.int64]) -> tuple[str, int, int]:
     edges = np.unique(np.rint(np.geomspace(max(low, 0.5), high + 1, WIDTH + 1)))  # lengths are whole
     edges[0] = low
     return spark(np.histogram(values, edges)[0].tolist()), low, high
-
-
-def _shrunk(counts: list[int]) -> list[int]:
-    """Two steps in one: a timeline has 120."""
-    return [sum(counts[at : at + 2]) for at in range(0, len(counts), 2)]
 
 
 def duration(seconds: float) -> str:
@@ -107,9 +97,11 @@ def plot_trace(trace: Trace, statistics: Statistics, path: str) -> None:
     figure = draw(trace, statistics)
     try:
         if ending == ".html":
-            svg = io.StringIO()
-            figure.savefig(svg, format="svg")
-            Path(path).write_text(page(trace, statistics, svg.getvalue()))
+            from .html import render
+
+            figure.savefig(picture := io.StringIO(), format="svg")
+            svg = Markup("<svg" + picture.getvalue().partition("<svg")[2])  # matplotlib escapes its texts
+            Path(path).write_text(render("trace.html.j2", name=trace.name, text=trace_text(trace, statistics), svg=svg))
         else:
             figure.savefig(path, dpi=150)
     except OSError as error:
@@ -157,14 +149,3 @@ def _draw_gaps(axes: Axes, trace: Trace) -> None:
         grid = np.geomspace(max(1e-6, float(gaps[gaps > 0][0])), gaps[-1], 200)
         axes.plot(grid, 1 - np.exp(-grid / gaps.mean()), color=SOFT, linestyle="--", label="Poisson")
         axes.legend()
-
-
-def page(trace: Trace, statistics: Statistics, svg: str) -> str:
-    """One HTML file that needs nothing else."""
-    name, text = html.escape(trace.name), html.escape(trace_text(trace, statistics))
-    drawing = svg[svg.index("<svg") :]
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
-        "<style>body{font:15px system-ui;max-width:72rem;margin:2rem auto;padding:0 1rem}pre{overflow-x:auto}"
-        f"svg{{max-width:100%;height:auto}}</style><h1>{name}</h1><pre>{text}</pre>{drawing}</html>\n"
-    )

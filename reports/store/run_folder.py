@@ -104,8 +104,7 @@ def _sorted(parts: list[Array]) -> Array:
 
 
 def _add_gaps(gaps: dict[Key, list[Array]], part: pd.DataFrame, values: Array, owner: Array) -> None:
-    good = (part["ok"] & part["counted"]).to_numpy()
-    numbers = part.groupby(["target", "step"], observed=True).ngroup().to_numpy()
-    for key, rows in part.groupby(["target", "step"], observed=True):
-        chosen = good & (numbers == numbers[rows.index[0]])
+    for key, rows in part[part["ok"] & part["counted"]].groupby(["target", "step"], observed=True):
+        chosen = np.zeros(len(part), np.bool_)
+        chosen[rows.index] = True
         gaps.setdefault((str(key[0]), str(key[1])), []).append(values[chosen[owner]].astype(np.float32))

@@ -11,8 +11,7 @@ from dataclasses import fields
 from traces.errors import InputError
 
 from .build import build
-from .server.options import Options
-from .settings import pairs
+from .settings import Options, pairs
 
 
 def main(argv: list[str] | None = None) -> int:

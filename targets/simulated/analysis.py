@@ -1,30 +1,36 @@
-"""What holds of simulated hardware before any traffic: floors, crossovers, what a hybrid gains, the price of speed.
+"""What holds of simulated hardware before any traffic: capacity, floors, crossovers, what a hybrid gains, the price of
+speed.
 
 Each figure is computed by the engine itself (jobs through a fresh endpoint), or in closed form from the same step
 times; nothing here has constants of its own. The dataclasses are parts of planning.json.
+
+For capacity the engine is saturated: the requests are offered all at once, far more than fit, and the rate at which
+they leave is taken between the first fifth and the last fifth of them, while the batches are full. More than this rate
+makes the queue grow without end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
+from statistics import median_high
 
 import numpy as np
 
+from traces.errors import InputError
 from traces.request import Request
 
-from . import sizing
 from .build import Endpoint, SimulatedTarget, build
 from .engine.disaggregation import Disaggregated
-from .engine.job import Job
+from .engine.job import Job, Station
 from .engine.pipeline import Racks
 from .engine.replica import Pool
 from .engine.roofline import Roofline
-from .profiles import load
+from .profiles import MODEL, load
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-SAMPLE = 1_000  # requests from which capacity is computed
+SAMPLE = 1_000  # requests from which capacity is computed, repeated where the workload has fewer
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Alone:
 class Hardware:
     """What holds of a target whatever the load; seconds, $/h and W of the whole target.
 
+    floor        to read the weights once: no batch makes a GPU's token faster; None for racks, which read SRAM
     capacity     requests a second of one replica at full use; of a composition, of one of each pool; empty where
                  no request fits into its context
     alone        a request of the median lengths; None where that doesn't fit
@@ -95,19 +102,19 @@ def hardware(target: SimulatedTarget, model: str, requests: Sequence[Request]) -
         single = Alone(job.first, (job.last - job.first) / max(1, output - 1))
     decode, batch_cost = [], []
     if times and isinstance(station, Pool):
-        price, kv_tokens = (endpoint.price or 0.0) / len(station.replicas), station.replicas[0].batching.kv_tokens
+        price = (endpoint.price or 0.0) / len(station.replicas)
         decode = decode_curve(times, prompt + output // 2)
-        batch_cost = price_of_speed(times, price, prompt, output, kv_tokens)
+        batch_cost = price_of_speed(times, price, prompt, output, station.replicas[0].batching.kv_tokens)
     return Hardware(
         name=target.name,
         profile=endpoint.name,
         description=endpoint.profile.description,
         standing=endpoint.profile.standing,
         settings=dict(target.settings),
-        floor=floor(endpoint),
+        floor=times.weights if times else None,
         price_per_hour=endpoint.price,
         watts=endpoint.watts,
-        capacity=sizing.capacity(target.profile, fitting, model=model, settings=bare) if fitting else (),
+        capacity=capacity(target.profile, fitting, model=model, settings=bare) if fitting else (),
         alone=single,
         decode=decode,
         batch_cost=batch_cost,
@@ -143,12 +150,11 @@ def hybrid(target: SimulatedTarget, model: str, requests: Sequence[Request]) -> 
 
 def _typical(requests: Sequence[Request]) -> tuple[int, int]:
     """Median lengths of the requests."""
-    prompts = sorted(request.prompt_tokens for request in requests)
-    outputs = sorted(request.output_tokens for request in requests)
-    return max(1, prompts[len(prompts) // 2]), max(2, outputs[len(outputs) // 2])
+    prompt = median_high(request.prompt_tokens for request in requests)
+    return max(1, prompt), max(2, median_high(request.output_tokens for request in requests))
 
 
-def alone(name: str, prompt: int, output: int, model: str, settings: Mapping[str, str] | None = None) -> Job:
+def alone(name: str, prompt: int, output: int, model: str, settings: Mapping[str, str] = {}) -> Job:
     """One job on an idle endpoint, done."""
     endpoint = build(name, model=model, settings=settings)
     job = Job(0, 0.0, prompt, output, lambda job, now: None)
@@ -164,12 +170,6 @@ def roofline(endpoint: Endpoint) -> Roofline | None:
     return decode.replicas[0].roofline if isinstance(decode, Pool) else None
 
 
-def floor(endpoint: Endpoint) -> float | None:
-    """Seconds to read the weights once: no batch makes a GPU's token faster. None for racks, which read SRAM."""
-    times = roofline(endpoint)
-    return times.weights if times else None
-
-
 def decode_curve(times: Roofline, context: int) -> list[tuple[int, float]]:
     """(batch, tokens a second of a replica) with sequences of `context` tokens."""
     return [(batch, times.gain * batch / times.decode(batch, batch * context)) for batch in BATCHES]
@@ -177,45 +177,38 @@ def decode_curve(times: Roofline, context: int) -> list[tuple[int, float]]:
 
 def crossover(times: Roofline, context: int, rack_tpot: float) -> int | None:
     """The smallest batch at which a GPU decodes more tokens a second than one rack; None up to 1,024."""
-    for batch in range(1, 1025):
-        if times.gain * batch / times.decode(batch, batch * context) > 1 / rack_tpot:
-            return batch
-    return None
+    batches = range(1, 1025)
+    rates = (times.gain * batch / times.decode(batch, batch * context) for batch in batches)
+    return next((batch for batch, rate in zip(batches, rates, strict=True) if rate > 1 / rack_tpot), None)
 
 
-def parts(hybrid: str, settings: Mapping[str, str] | None = None) -> list[tuple[str, dict[str, str]]]:
+def parts(hybrid: str, settings: Mapping[str, str] = {}) -> list[tuple[str, dict[str, str]]]:
     """(profile, settings) of the hardware that could do without the hand-over: the prefill's, and a decode rack.
 
     A decode pool of GPUs is left out: with as many cards the prefill's stand for it.
     """
     profile = load(hybrid)
-    settings = {**profile.settings, **(settings or {})}
+    settings = {**profile.settings, **settings}
     singles = []
     for side, default in (("prefill", profile.prefill), ("decode", profile.decode)):
-        name = settings.get(side, default)
+        name, start = settings.get(side, default), f"{side}."
         if side == "prefill" or load(name).kind == "pipeline":
-            start = f"{side}."
             own = {key.removeprefix(start): value for key, value in settings.items() if key.startswith(start)}
             singles.append((name, own))
     return singles
 
 
 def hybrid_gain(
-    hybrid: str,
-    outputs: Sequence[int],
-    bandwidths: Sequence[float],
-    *,
-    prompt: int = 1024,
-    model: str = "llama2-7b",
-    settings: Mapping[str, str] | None = None,
-) -> list[list[float]]:
+    hybrid: str, outputs: Sequence[int], bandwidths: Sequence[float], *, prompt: int = 1024, model: str = MODEL,
+    settings: Mapping[str, str] = {},
+) -> list[list[float]]:  # fmt: skip
     """End-to-end time on the faster of its `parts` over that on the hybrid, a row for each link bandwidth (GB/s):
     above 1 the hybrid pays."""
     singles = parts(hybrid, settings)
     plain = [min(alone(name, prompt, output, model, own).last for name, own in singles) for output in outputs]
     rows = []
     for bandwidth in bandwidths:
-        linked = {**(settings or {}), "link.bandwidth": str(bandwidth)}
+        linked = {**settings, "link.bandwidth": str(bandwidth)}
         rows.append([t / alone(hybrid, prompt, n, model, linked).last for t, n in zip(plain, outputs, strict=True)])
     return rows
 
@@ -239,3 +232,53 @@ def price_of_speed(
         tokens = batch * times.gain / step
         points.append((batch, step / times.gain, price / 3600 / tokens * 1e6))
     return points
+
+
+def capacity(
+    name: str, requests: Iterable[Request], *, model: str = MODEL, settings: Mapping[str, str] = {}
+) -> tuple[float, ...]:
+    """Requests a second at full use: of one replica or rack, and for a composition of one of each pool.
+
+    Requests that exceed the endpoint's context are left out. InputError where none fits.
+    """
+    single = {**settings, "pool": "1"}
+    endpoint = build(name, model=model, settings=single)
+    lengths = [(r.prompt_tokens or 1, r.output_tokens or 1) for r in requests]
+    lengths = [(prompt, output) for prompt, output in lengths if prompt + output <= endpoint.station.limit]
+    if not lengths:
+        raise InputError("no request fits into the endpoint's context", remedy="--max-context cuts their lengths")
+    lengths = (lengths * ceil(SAMPLE / len(lengths)))[: max(SAMPLE, min(len(lengths), 4 * SAMPLE))]
+    rates = [_saturated(endpoint, 0, lengths)]
+    if isinstance(endpoint.station, Disaggregated):
+        rates.append(_saturated(build(name, model=model, settings=single), 1, lengths))
+    return tuple(rates)
+
+
+def pool(
+    name: str, requests: Iterable[Request], rate: float, *, use: float = 0.6, model: str = MODEL,
+    settings: Mapping[str, str] = {},
+) -> str:  # fmt: skip
+    """The `pool` setting (N, or P:D) with which `rate` requests a second use at most the share `use` of it."""
+    rates = capacity(name, requests, model=model, settings=settings)
+    return ":".join(str(ceil(rate / (use * single))) for single in rates)
+
+
+def _saturated(endpoint: Endpoint, part: int, lengths: list[tuple[int, int]]) -> float:
+    """Rate of the endpoint, or of its prefill (0) or decode pool (1) alone."""
+    whole, queue = endpoint.station, endpoint.queue
+    station: Station = (whole.prefill, whole.decode)[part] if isinstance(whole, Disaggregated) else whole
+    left: list[float] = []
+
+    def done(job: Job, now: float) -> None:
+        left.append(now)
+        if job.prefill_only and isinstance(station, Pool):
+            station.release(job, now)
+
+    for number, (prompt, output) in enumerate(lengths):
+        job = Job(number, 0.0, prompt, output, done)
+        job.prefill_only = station is not whole and part == 0
+        job.prefilled = station is not whole and part == 1
+        station.submit(job, 0.0)
+    queue.run(inf)
+    low, high = len(left) // 5, len(left) * 4 // 5
+    return (high - low) / (left[high] - left[low])

@@ -10,14 +10,13 @@ from pathlib import Path
 from traces.errors import InputError
 
 from .engine.batching import Batching
-from .engine.disaggregation import Disaggregated, Link, LinkSpeed
-from .engine.events import EventQueue
-from .engine.job import Station
+from .engine.disaggregation import Disaggregated, Link
+from .engine.job import EventQueue, Station
 from .engine.kv_memory import TierSize
 from .engine.pipeline import Racks
 from .engine.replica import Pool, Replica
 from .engine.roofline import Model, Roofline
-from .profiles import Figure, Profile, load
+from .profiles import MODEL, Profile, load
 from .profiles import model as find_model
 from .settings import Settings, pairs
 
@@ -29,7 +28,7 @@ USABLE = 0.92  # share of the memory that the server takes
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Stations ready to work, with the facts that a report shows. Engine instants are float seconds from its start."""
+    """Stations ready to work, with the facts that a report shows."""
 
     name: str
     profile: Profile
@@ -58,26 +57,21 @@ class SimulatedTarget:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, text: str, settings: Mapping[str, str] | None = None, name: str = "") -> SimulatedTarget:
+    def parse(cls, text: str, settings: Mapping[str, str] = {}, name: str = "") -> SimulatedTarget:
         """`[NAME=]PROFILE[,KEY=VALUE...]`, over `settings`. Raises InputError."""
         head, *rest = text.split(",")
         own_name, _, profile = head.rpartition("=")
         own = pairs(rest, f"--target {text}:", "[NAME=]PROFILE[,KEY=VALUE...]")
-        return cls(own_name or name or Path(profile).stem, profile, {**(settings or {}), **own})
+        return cls(own_name or name or Path(profile).stem, profile, {**settings, **own})
 
     def build(self, model: str, seed: int = 0, *, journal: bool = False) -> Endpoint:
         return build(self.profile, model=model, settings=self.settings, journal=journal, seed=seed)
 
 
 def build(
-    name: str,
-    *,
-    model: str = "llama2-7b",
-    settings: Mapping[str, str] | None = None,
-    real_time: bool = False,
-    journal: bool = False,
-    seed: int = 0,
-) -> Endpoint:
+    name: str, *, model: str = MODEL, settings: Mapping[str, str] = {}, real_time: bool = False,
+    journal: bool = False, seed: int = 0,
+) -> Endpoint:  # fmt: skip
     """The named endpoint on an event queue of its own.
 
     `real_time`: an event for each step and token. `journal`: virtual time that keeps the instants of all tokens.
@@ -85,7 +79,7 @@ def build(
     Raises InputError for an unknown name, model, setting or value, and for a model that doesn't fit.
     """
     profile = load(name)
-    chosen = Settings({**profile.settings, **(settings or {})})
+    chosen = Settings({**profile.settings, **settings})
     builder = _Builder(find_model(model), EventQueue(), real_time, journal, seed)
     station: Station
     legs: Disaggregated | None = None
@@ -97,7 +91,6 @@ def build(
         station, bill = builder.single(profile, chosen)
         if isinstance(station, Pool):
             legs = Disaggregated(station, link, station)
-    chosen.none_left()
     return Endpoint(profile.name, profile, builder.model, builder.queue, station, legs, journal, *bill)
 
 
@@ -113,23 +106,20 @@ class _Builder:
     seed: int
 
     def single(self, profile: Profile, settings: Settings) -> tuple[Pool | Racks, Bill]:
-        if profile.kind == "pipeline":
-            return self.racks(profile, settings)
-        if profile.kind == "gpu":
-            return self.gpus(profile, settings)
-        raise InputError(f"{profile.name} is a composition", remedy="name a GPU or a rack as its part")
+        if profile.kind == "disaggregated":
+            raise InputError(f"{profile.name} is a composition", remedy="name a GPU or a rack as its part")
+        made = self.gpus(profile, settings) if profile.kind == "gpu" else self.racks(profile, settings)
+        settings.none_left()
+        return made
 
     def gpus(self, profile: Profile, settings: Settings) -> tuple[Pool, Bill]:
         pool, tp = settings.count("pool", profile.pool, 1), settings.count("tp", 1, 1)
-        engine = profile.engines[settings.text("engine", next(iter(profile.engines)), tuple(profile.engines))]
-        roofline, batching = self._gpu(profile, {**profile.figures, **engine}, settings, tp)
-        longest = 1 if self.real_time else inf
-        replicas = [Replica(self.queue, roofline, batching, longest=longest, journal=self.journal) for _ in range(pool)]
-        return Pool(replicas), _bill(profile, settings, pool * tp)
+        roofline, batching = self._gpu(profile, settings, tp)
+        return Pool([Replica(self.queue, roofline, batching) for _ in range(pool)]), _bill(profile, settings, pool * tp)
 
-    def _gpu(
-        self, profile: Profile, figures: dict[str, Figure], settings: Settings, tp: int
-    ) -> tuple[Roofline, Batching]:
+    def _gpu(self, profile: Profile, settings: Settings, tp: int) -> tuple[Roofline, Batching]:
+        engine = settings.text("engine", next(iter(profile.engines)), tuple(profile.engines))
+        figures = profile.figures | profile.engines[engine]
         model = self.model
         precision = settings.text("precision", "fp16", tuple(WEIGHT_BYTES))
         weight = WEIGHT_BYTES[precision]
@@ -143,8 +133,13 @@ class _Builder:
         link, all_reduce = settings.figure("interconnect", figures, 1e12), settings.figure("all_reduce", figures, 0.0)
         exchanged = 2 * model.layers * 2 * model.hidden * 2 * (tp - 1) / tp / link  # seconds a token, ring all-reduce
         body, active = model.parameters - model.embedding, model.parameters - 2 * model.embedding
-        drafted, acceptance = settings.count("drafted", 0), settings.number("acceptance", 0.7)
         draft_cost = settings.number("draft_cost", 0.05)
+        memory = USABLE * settings.figure("memory", figures) * tp
+        kv_tokens = (memory - weight * model.parameters - RESERVED * tp) / kv_bytes
+        if kv_tokens < 16:
+            problem = f"{model.name} in {precision} doesn't fit into {profile.name}"
+            raise InputError(problem, remedy="set tp or precision")
+        batching = self._batching(settings, kv_tokens, kv_bytes)
         roofline = Roofline(
             weights=weight * body / speed,
             kv=kv_bytes / speed,
@@ -155,32 +150,20 @@ class _Builder:
             c0=settings.figure("c0", figures) + (2 * model.layers * all_reduce if tp > 1 else 0.0),
             c1=settings.figure("c1", figures),
             reduce=exchanged,
-            gain=sum(acceptance**k for k in range(drafted + 1)),
-            verified=drafted + 1,
-            draft=drafted * draft_cost * weight * body / speed,
+            gain=sum(batching.acceptance**k for k in range(batching.drafted + 1)),
+            verified=batching.drafted + 1,
+            draft=batching.drafted * draft_cost * weight * body / speed,
         )
-        memory = USABLE * settings.figure("memory", figures) * tp
-        kv_tokens = (memory - weight * model.parameters - RESERVED * tp) / kv_bytes
-        if kv_tokens < 16:
-            raise InputError(
-                f"{model.name} in {precision} doesn't fit into {profile.name}", remedy="set tp or precision"
-            )
-        tiers = self._tiers(settings, kv_bytes)
-        return roofline, self._batching(settings, kv_tokens, drafted, acceptance, tiers)
+        return roofline, batching
 
-    def _tiers(self, settings: Settings, kv_bytes: float) -> tuple[TierSize, ...]:
-        tiers = []
+    def _batching(self, settings: Settings, kv_tokens: float, kv_bytes: float) -> Batching:
+        acceptance, tiers = settings.number("acceptance", 0.7), []
+        if acceptance > 1:
+            raise InputError(f"acceptance={acceptance:g}", remedy="a probability, 0 to 1")
         for name, bandwidth in (("cpu", 41e9), ("disk", 4.5e9)):
             size, speed = settings.number(f"{name}_gb", 0.0) * 1e9, settings.number(f"{name}_bandwidth", bandwidth, 1.0)
             if size:
                 tiers.append(TierSize(size / kv_bytes, kv_bytes / speed))
-        return tuple(tiers)
-
-    def _batching(
-        self, settings: Settings, kv_tokens: float, drafted: int, acceptance: float, tiers: tuple[TierSize, ...]
-    ) -> Batching:
-        if acceptance > 1:
-            raise InputError(f"acceptance={acceptance:g}", remedy="a probability, 0 to 1")
         return Batching(
             kv_tokens=kv_tokens,
             context=self.model.context,
@@ -190,10 +173,12 @@ class _Builder:
             static=settings.text("batching", "continuous", ("continuous", "static")) == "static",
             interval=settings.number("interval_ms", 0.0) / 1e3,
             acceptance=acceptance,
-            drafted=drafted,
+            drafted=settings.count("drafted", 0),
             seed=self.seed,
             prefix_cache=bool(settings.count("prefix_cache", 1 if tiers else 0)),
-            tiers=tiers,
+            tiers=tuple(tiers),
+            longest=1 if self.real_time else inf,
+            journal=self.journal,
         )
 
     def racks(self, profile: Profile, settings: Settings) -> tuple[Racks, Bill]:
@@ -217,23 +202,24 @@ class _Builder:
         return racks, _bill(profile, settings, pool)
 
     def link(self, profile: Profile, settings: Settings) -> Link:
-        speed = LinkSpeed(
+        link = Link(
+            queue=self.queue,
             t0=settings.figure("t0", profile.link),
             bandwidth=settings.figure("bandwidth", profile.link) * 1e9,
             handover=settings.figure("handover", profile.link),
             overlap=bool(settings.count("overlap", 0)),
+            token_bytes=self.model.kv_bytes,
+            layers=self.model.layers,
         )
         settings.none_left()
-        return Link(self.queue, speed, token_bytes=self.model.kv_bytes, layers=self.model.layers)
+        return link
 
     def disaggregated(self, profile: Profile, settings: Settings) -> tuple[Disaggregated, Bill]:
-        prefill_settings, decode_settings = settings.part("prefill"), settings.part("decode")
-        link_settings, local_below = settings.part("link"), settings.count("local_below", 0)
         # `pool=P:D` is short for prefill.pool=P and decode.pool=D.
         pools = settings.text("pool", "").split(":")
-        if pools != [""]:
-            prefill_settings = prefill_settings.with_default("pool", pools[0])
-            decode_settings = decode_settings.with_default("pool", pools[-1])
+        sizes = [{} if pools == [""] else {"pool": pools[side]} for side in (0, -1)]
+        prefill_settings, decode_settings = settings.part("prefill", sizes[0]), settings.part("decode", sizes[1])
+        local_below = settings.count("local_below", 0)
         source, sink = settings.text("prefill", profile.prefill), settings.text("decode", profile.decode)
         prefill, bill = self.single(load(source), prefill_settings)
         decode, bill_decode = self.single(load(sink), decode_settings)
@@ -241,9 +227,8 @@ class _Builder:
             raise InputError(f"{source} can't hand its KV cache over", remedy="prefill on a GPU")
         if local_below and not isinstance(decode, Pool):
             raise InputError("local_below needs a decode pool of GPUs")
-        link = self.link(profile, link_settings)
-        for part in (prefill_settings, decode_settings):
-            part.none_left()
+        link = self.link(profile, settings.part("link"))
+        settings.none_left()
         total = (bill[0] + bill_decode[0], _sum(bill[1], bill_decode[1]), _sum(bill[2], bill_decode[2]))
         return Disaggregated(prefill, link, decode, local_below=local_below), total
 

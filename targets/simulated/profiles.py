@@ -5,7 +5,6 @@ measured, fitted, vendor, derived or assumed. A user's own profile is the path o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from math import inf
@@ -17,6 +16,7 @@ from traces.files import read_text, toml
 
 from .engine.roofline import Model
 
+MODEL = "llama2-7b"  # unless another is named
 FOLDER = Path(__file__).parent / "profiles"
 STANDINGS = ("measured", "vendor", "fitted", "derived", "assumed")  # from the firmest to the least firm
 ASIDE = ("price", "watts", "interconnect", "all_reduce")  # play no part in the speed of one device
@@ -58,11 +58,10 @@ class Profile:
     pool: int = 1
     settings: dict[str, str] = field(default_factory=dict)
 
-    def all_figures(self) -> Iterator[tuple[str, Figure]]:
-        yield from self.figures.items()
-        for engine, figures in self.engines.items():
-            yield from ((f"{engine}.{name}", figure) for name, figure in figures.items())
-        yield from ((f"link.{name}", figure) for name, figure in self.link.items())
+    def all_figures(self) -> dict[str, Figure]:
+        engines = {f"{engine}.": figures for engine, figures in self.engines.items()}
+        groups = {"": self.figures, **engines, "link.": self.link}
+        return {f"{group}{name}": figure for group, figures in groups.items() for name, figure in figures.items()}
 
     @property
     def standing(self) -> str:
@@ -76,7 +75,7 @@ class Profile:
         """The text of `phaseload serve NAME --figures`: each figure with its standing and source."""
         lines = [f"{self.name} ({self.kind}, {self.standing}): {self.description}"]
         lines += [f"  {part}: {name}" for part, name in (("prefill", self.prefill), ("decode", self.decode)) if name]
-        for key, figure in self.all_figures():
+        for key, figure in self.all_figures().items():
             lines.append(f"  {key:20} {figure.value:<12.6g} {figure.unit:12} {figure.standing:9} {figure.source}")
         return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Settings: `key=value` pairs, the same for the server, the virtual driver and a sweep's axes; and the list of them.
+"""Settings: `key=value` pairs, the same for the server, the virtual driver and a sweep's axes; and a server's options.
 
 A figure of the profile is set by its name (`bandwidth`, `c0`, ...); a composition's parts by `prefill.`, `decode.`
 and `link.`. SETTINGS lists the others."""
@@ -6,11 +6,13 @@ and `link.`. SETTINGS lists the others."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 from traces.errors import InputError
 
-from .profiles import ALIASES, POSITIVE, Figure, load, models, names
+from .profiles import ALIASES, MODEL, POSITIVE, Figure, load, models, names
 
 SETTINGS = {
     "pool": "replicas or racks behind the address (1)",
@@ -101,17 +103,42 @@ class Settings:
             raise InputError(f"{self._prefix}{key}=0", remedy="a number, more than 0")
         return number
 
-    def part(self, prefix: str) -> Settings:
+    def part(self, prefix: str, defaults: Mapping[str, str] = {}) -> Settings:
         """Those that begin with `prefix.`, taken out of this one."""
-        self._known.add(f"{prefix}.*")
-        taken = {key: self._pairs.pop(key) for key in list(self._pairs) if key.startswith(f"{prefix}.")}
-        return Settings({key.removeprefix(f"{prefix}."): value for key, value in taken.items()}, f"{prefix}.")
-
-    def with_default(self, key: str, value: str) -> Settings:
-        return Settings({key: value, **self._pairs}, self._prefix)
+        start = f"{prefix}."
+        self._known.add(f"{start}*")
+        taken = {key.removeprefix(start): self._pairs.pop(key) for key in list(self._pairs) if key.startswith(start)}
+        return Settings({**defaults, **taken}, start)
 
     def none_left(self) -> None:
-        if self._pairs:
-            raise InputError(
-                f"no such setting: {next(iter(self._pairs))}", remedy=f"one of {', '.join(sorted(self._known))}"
-            )
+        for key in self._pairs:
+            raise InputError(f"no such setting: {key}", remedy=f"one of {', '.join(sorted(self._known))}")
+
+
+def _option(default: Any, help: str, *flags: str, metavar: str | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "flags": flags, "metavar": metavar})
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a simulated server. Both command lines, `phaseload serve` and `python -m targets.simulated`, are
+    made from these fields and their metadata. `name`: a profile or composition, or the path of a TOML file."""
+
+    name: str = ""
+    port: int = _option(0, "Port, 0 for any free one.")
+    host: str = _option("127.0.0.1", "Address to bind.")
+    model: str = _option(MODEL, "Model whose sizes set the speed.", "--model", "-m")
+    pool: str = _option("", "Replicas or racks behind the address; P:D for two pools.")
+    setting: Sequence[str] = _option((), "A setting or a figure; see --list.", "--set", metavar="KEY=VALUE")
+    seed: int = _option(0, "Seed of what is drawn.")
+    fault: str = _option("", "Shares of requests that go wrong: stall=,reset=,http500=,malformed=,truncate=.")
+    limit_requests: int = _option(0, "Requests a day; over it: 429. 0: no limit.")
+    limit_tokens: int = _option(0, "Tokens a minute; over it: 429. 0: no limit.")
+    leg: str = _option("nixl", "Which of two legs this is, such as sglang:decode.", metavar="PROTOCOL:ROLE")
+    log: str | None = _option(None, "Write planned and actual instants to this file.")
+
+    def __post_init__(self) -> None:
+        for name, most in (("port", 65_535), ("limit-requests", inf), ("limit-tokens", inf)):
+            value = getattr(self, name.replace("-", "_"))
+            if not 0 <= value <= most:
+                raise InputError(f"--{name} {value}", remedy=f"0 to {most:,}" if most < inf else "0: no limit")

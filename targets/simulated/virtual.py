@@ -34,8 +34,7 @@ def simulate(
     Requests due before `warmup` (ns) don't count. `block_tokens`: the trace's, for endpoints with a prefix cache.
     Without a journal an Exchange has two token instants, the first and the last.
     """
-    queue, station, name = endpoint.queue, endpoint.station, target or endpoint.name
-    limit, caches = station.limit, endpoint.caches
+    queue, station, caches = endpoint.queue, endpoint.station, endpoint.caches
     complete: deque[Job] = deque()
 
     def done(job: Job, now: float) -> None:
@@ -46,15 +45,18 @@ def simulate(
         queue.run(now)
         while complete:
             yield _exchange(complete.popleft())
-        call = Call(request=request, target=name, due=request.due, step=step, counted=request.due >= warmup)
+        due = request.due
+        call = Call(request=request, target=target or endpoint.name, due=due, step=step, counted=due >= warmup)
         # A model writes at least one token; a row without a length gets one.
         output = request.output_tokens or 1
-        if request.prompt_tokens + output > limit:
-            yield _refused(call, limit)
+        if request.prompt_tokens + output > station.limit:
+            yield Exchange(
+                call, started=due, connected=due, sent=due, body_sent=due, headers_at=due, done=due, status=400,
+                outcome=Outcome.HTTP_ERROR, error=f"prompt and answer exceed the context of {station.limit} tokens",
+            )  # fmt: skip
         else:
-            prompt = request.prompt_tokens or 1
             prefix = _sized(request.prefix, block_tokens) if caches else ()
-            job = Job(number, now, prompt, output, done, call, prefix)
+            job = Job(number, now, request.prompt_tokens or 1, output, done, call, prefix)
             if endpoint.journal:
                 job.times = array("d")
             station.submit(job, now)
@@ -78,7 +80,7 @@ def _exchange(job: Job) -> Exchange:
     else:
         token_at = array("q", (first, last) if tokens > 1 else (first,))
         token_events = array("i", (1, tokens - 1) if tokens > 1 else (1,))
-    queue, prefill, transfer, decode = phases(job)
+    queue, prefill, transfer, decode = job.phases()
     handed, due = job.handed >= 0, call.due
     return Exchange(
         call, started=due, connected=due, sent=due, body_sent=due, headers_at=due, done=last,
@@ -89,28 +91,3 @@ def _exchange(job: Job) -> Exchange:
         prefill_worker=str(job.prefill_worker) if handed else None,
         decode_worker=str(job.decode_worker) if handed else None,
     )  # fmt: skip
-
-
-def phases(job: Job) -> tuple[float, float, float, float]:
-    """Seconds of a finished job in queue, prefill, KV transfer and decode; together its end-to-end time."""
-    if job.transferred < 0:
-        return job.begun - job.arrival, job.first - job.begun, 0.0, job.last - job.first
-    # Waiting for a place in the decode pool is queueing too.
-    queue = job.begun - job.arrival + job.first - job.transferred
-    return queue, job.handed - job.begun, job.transferred - job.handed, job.last - job.first
-
-
-def _refused(call: Call, limit: int) -> Exchange:
-    due, error = call.due, f"prompt and answer exceed the context of {limit} tokens"
-    return Exchange(
-        call,
-        started=due,
-        connected=due,
-        sent=due,
-        body_sent=due,
-        headers_at=due,
-        done=due,
-        status=400,
-        outcome=Outcome.HTTP_ERROR,
-        error=error,
-    )

@@ -77,7 +77,7 @@ def test_a_short_run_that_failed_says_so_in_its_plots(tmp_path: Path) -> None:
     page = html.page([run], [save(run)]).read_text()
     assert page.count(">no answered request<") >= 4  # both CDFs, both accounts of phases
     assert page.count(">no or too few answered requests<") == 3
-    drawn = plots.timeline("timeline", run.rows, {"t": 0}, [])
+    drawn = plots.timeline("timeline", run.rows, {"t": 0}, []).svg
     curves = [path.count("L") for path in re.findall(r'<path d="([^"]*)" clip-path[^>]*var\(--t0\)', drawn)]
     assert len(curves) == 3
     assert min(curves) >= 20

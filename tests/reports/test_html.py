@@ -12,7 +12,7 @@ import pytest
 
 from reports import number_format
 from reports.analysis.summary import Summary
-from reports.render import html, plots, text
+from reports.render import findings, html, plots, text
 from reports.store import row_files
 from targets.exchange import Outcome
 from tests.exchanges import make_exchange
@@ -78,7 +78,7 @@ def test_the_figures_are_those_of_the_summary(summed: Summary, page: Seen) -> No
         for metric in ("ttft", "tpot", "e2e"):
             for row in result.metrics[metric].quantiles:
                 if row.q in html.SHOWN:
-                    assert number_format.quantile(row) in page.text
+                    assert findings.quantile(row) in page.text
 
 
 def hostile(folder: Path) -> Path:

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from reports import number_format
 from reports.analysis import leaders, summary
 from reports.analysis.comparison import Comparison, GivenLengths, Interval, Ratio
 from reports.analysis.quantiles import Quantile
@@ -218,4 +217,4 @@ def test_refusals_are_told_apart_from_failures(summed: Summary) -> None:
 )
 def test_failures(summed: Summary, failed: int, refused: int, said: str) -> None:
     outcomes = {"rate_limited": refused} if refused else {}
-    assert number_format.failures(replace(summed.results[0].counts, failed=failed, outcomes=outcomes)) == said
+    assert findings.failures(replace(summed.results[0].counts, failed=failed, outcomes=outcomes)) == said

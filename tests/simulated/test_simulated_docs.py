@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from targets.simulated.analysis import capacity, pool
 from targets.simulated.build import build
 from targets.simulated.profiles import ALIASES, names
 from targets.simulated.server.server import APIS
 from targets.simulated.settings import SETTINGS
-from targets.simulated.sizing import capacity, pool
 from traces import transforms
 from traces.workload import synthesise
 

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from targets.simulated.build import build
 from targets.simulated.engine.batching import Batching
-from targets.simulated.engine.events import EventQueue
-from targets.simulated.engine.job import Job
+from targets.simulated.engine.job import EventQueue, Job
 from targets.simulated.engine.replica import Replica
 from targets.simulated.engine.roofline import Roofline
 
@@ -61,7 +60,7 @@ class Audited(Replica):
 
 def simulate(form: dict, jobs: list[tuple[float, int, int]], longest: float) -> tuple[list[Job], Replica, dict]:
     queue = EventQueue()
-    replica = Audited(queue, ROOFLINE, Batching(context=1 << 30, acceptance=0.7, **form), longest=longest)
+    replica = Audited(queue, ROOFLINE, Batching(context=1 << 30, acceptance=0.7, longest=longest, **form))
     tokens: dict[Job, int] = {}
 
     def emit(some, now):
@@ -173,11 +172,11 @@ def test_clients_that_leave_leave_nothing_behind(jobs, name, data):
             if leaver.last < 0:
                 station.cancel(leaver, arrival)
     queue.run(inf)
-    assert station.load == station.queued == 0
+    assert station.use()[:2] == (0, 0)
     assert {job for job in inside if job.last < 0} == set()
     if name == "h100":
         replica = station.replicas[0]
         assert replica.memory.pages.free + replica.memory.cache.idle_blocks == replica.memory.pages.capacity
         assert not replica.memory.cache.pinned
     else:
-        assert station.kv_use == 0
+        assert station.use()[2] == 0

@@ -6,8 +6,7 @@ import pytest
 
 from targets.simulated.build import build
 from targets.simulated.profiles import ALIASES, STANDINGS, load, models, names
-from targets.simulated.server.options import Options
-from targets.simulated.settings import SETTINGS, catalogue
+from targets.simulated.settings import SETTINGS, Options, catalogue
 from traces.errors import InputError
 
 BUNDLED = [

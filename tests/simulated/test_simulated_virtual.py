@@ -8,9 +8,9 @@ from math import inf
 import pytest
 
 from targets.exchange import Outcome
+from targets.simulated.analysis import capacity, pool
 from targets.simulated.build import build
-from targets.simulated.server.rate_limits import Limits, duration
-from targets.simulated.sizing import capacity, pool
+from targets.simulated.server.faults import Limits, duration
 from targets.simulated.virtual import simulate
 from tests.public_traces import public_trace
 from traces.errors import InputError
@@ -146,7 +146,7 @@ def test_limits_refill_and_write_times_as_groq_does():
 
 
 def test_an_event_queue_runs_in_order_and_only_what_is_due():
-    from targets.simulated.engine.events import EventQueue
+    from targets.simulated.engine.job import EventQueue
 
     queue, seen = EventQueue(), []
     for instant, name in ((2.0, "c"), (1.0, "a"), (1.0, "b"), (3.0, "d")):

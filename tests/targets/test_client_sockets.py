@@ -21,7 +21,7 @@ from targets import connect
 from targets.client.http_client import HttpClient, diagnostics
 from targets.clock import Clock
 from targets.exchange import Call, Exchange, Outcome
-from targets.recording import fetch
+from targets.recording import record
 from targets.target import Limits, Target
 from targets.wire import WIRES
 from tests.exchanges import make_call
@@ -502,7 +502,7 @@ def test_a_recorded_answer_holds_no_key(serve: Serve, monkeypatch: Any) -> None:
         assert b"sk-secret-1" in peer.request()
         peer.say(b"HTTP/1.1 401 No\r\nx-region: sk-secret-1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-    _, answer = fetch(Target("x", serve(script).url, api_key_env="THE_KEY"), make_call(0, 0, "a", 1, 1))
+    answer, _ = record(Target("x", serve(script).url, api_key_env="THE_KEY"), "a", 1)
     assert answer.body.decode() == '{"error": "no *** hé"}' and answer.headers["x-region"] == "***"
 
 

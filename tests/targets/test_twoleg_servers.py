@@ -139,7 +139,7 @@ def test_exchanges_over_two_pools(pools, kind):
         took = Counter(getattr(x, workers) for x in exchanges)
         assert took == dict.fromkeys((url.removeprefix("http://") for url in urls), 6)
     link = build("h100", model="llama3-8b", settings={"link.bandwidth": "0.5", "link.overlap": "0"}).legs.link
-    transfer = link.speed.seconds(300 * link.token_bytes) * 1e9
+    transfer = link.alone(300) * 1e9
     for x in exchanges:
         assert (x.usage_prompt, x.usage_output, sum(x.token_events), x.finish_reason) == (300, 8, 8, "length")
         assert x.sent == min(x.prefill_sent, x.decode_sent) and x.prefill_sent < x.prefill_done

@@ -33,7 +33,11 @@ class BadCell(ValueError):
 
 def instant(value: Any, unit: str, column: str) -> int:
     """Nanoseconds. `unit` is s, ms, us, ns or iso (then since 1970, naive times taken as UTC)."""
-    nanos = _iso(value, column) if unit == "iso" else _scaled(value, unit, column)
+    if unit == "iso":
+        nanos = _iso(value, column)
+    else:
+        number = _decimal(value, column, f"a time in {unit}")  # quantising 10**20 would raise: refused below
+        nanos = LATEST + 1 if number.adjusted() > 20 else int((number * NANOS[unit]).to_integral_value())
     if abs(nanos) > LATEST:
         raise BadCell(column, f"expected an instant within 146 years of 1970, got {shown(value)}")
     return nanos
@@ -128,13 +132,6 @@ def _iso(value: Any, column: str) -> int:
     if sign:
         seconds -= int(sign + "1") * (int(off_hours) * 3600 + int(off_minutes or 0) * 60)
     return seconds * 10**9 + int((fraction or "").ljust(9, "0"))
-
-
-def _scaled(value: Any, unit: str, column: str) -> int:
-    number = _decimal(value, column, f"a time in {unit}")
-    if number.adjusted() > 20:  # 10**20 of any unit: refused above anyway, and quantising it would raise
-        return LATEST + 1
-    return int((number * NANOS[unit]).to_integral_value())
 
 
 def _decimal(value: Any, column: str, what: str) -> Decimal:

@@ -30,6 +30,7 @@ DECIMAL = pa.decimal128(27, 9)  # its 38 digits hold it and its nanoseconds
 NUMBERS = "^(-?[0-9]{1,18}( -?[0-9]{1,18})*)?$"
 EXPONENT = re.compile(rb"(?:^|[0-9.])[eE][-+]?(?:[0-9]{3}|[0-9]{0,2}$)")  # of three digits, or cut by a read's end
 TIMES = ("due", "think")
+NotPlain = pa.ArrowInvalid  # raised by Arrow and by us: the careful way has to look
 BOUNDS = dict.fromkeys(TIMES, (-LATEST, LATEST)) | {
     "prompt_tokens": (1, LONGEST), "output_tokens": (0, LONGEST), "session": (-1, LONGEST), "turn": (0, LONGEST),
 }  # fmt: skip
@@ -76,10 +77,6 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-class _NotPlain(Exception):
-    """The careful way has to look."""
-
-
 def read_fast(source: Source, columns: list[str], table: TableFormat, options: Options) -> Trace | None:
     """None where the careful way has to look."""
     parts: list[Columns] = []
@@ -95,7 +92,7 @@ def read_fast(source: Source, columns: list[str], table: TableFormat, options: O
                     break
         joined = {name: _joined([part.pop(name) for part in parts]) for name in fields if parts}
         return _ordered(joined, source, table, options)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, _NotPlain):
+    except (NotPlain, pa.ArrowKeyError):
         return None
 
 
@@ -112,7 +109,7 @@ class _Decimal(io.RawIOBase):
         header, self._header = self._header, b""
         data = self._stream.read(size)
         if b"x" in data or b"X" in data or ((b"e" in data or b"E" in data) and EXPONENT.search(data)):
-            raise pa.ArrowInvalid("no decimal numbers")  # through Arrow, which calls this
+            raise NotPlain("no decimal numbers")  # through Arrow, which calls this
         return header + data
 
 
@@ -123,7 +120,7 @@ def _fields(table: TableFormat, columns: list[str]) -> dict[str, str]:
     fields = {name: column for name, column in used.items() if column in columns}
     odd = "service" in fields or table.key in columns or ("prefix" in fields) != ("sizes" in fields)
     if "due" not in fields or odd or len(set(columns)) < len(columns):
-        raise _NotPlain
+        raise NotPlain
     return fields
 
 
@@ -143,7 +140,7 @@ def _batches(stream: Any, source: Source, table: TableFormat, fields: dict[str, 
 def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> Columns:
     """A batch by our names, where no cell is missing, out of bounds or no plain number."""
     if not batch.num_rows or any(column.null_count for column in batch.columns):
-        raise _NotPlain
+        raise NotPlain
     part = {}
     for name, cells in zip(fields, batch.columns, strict=True):
         if name in ("prefix", "sizes"):
@@ -152,7 +149,7 @@ def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> Columns:
         values = _nanos(cells, table.unit if name == "due" else table.think_unit) if name in TIMES else cells.to_numpy()
         low, high = BOUNDS.get(name, (-(2**63), 2**63 - 1))
         if values.min() < (low and low - table.drop_failures) or values.max() > high:
-            raise _NotPlain
+            raise NotPlain
         part[name] = values
     return part
 
@@ -167,7 +164,7 @@ def _nanos(cells: Any, unit: str) -> Any:
 def _blocks(cells: Any) -> Any:
     """Numbers between spaces, as an array of lists."""
     if not pc.all(pc.match_substring_regex(cells, NUMBERS)).as_py():
-        raise _NotPlain
+        raise NotPlain
     split = pc.split_pattern(cells, " ")  # of an empty cell: one empty text
     counts = np.where(pc.equal(cells, ""), 0, pc.list_value_length(split))
     numbers = pc.list_flatten(split)
@@ -182,13 +179,13 @@ def _joined(parts: list[Any]) -> Any:
 def _ordered(columns: Columns, source: Source, table: TableFormat, options: Options) -> Trace:
     """The trace of columns that are in order and don't contradict each other."""
     if not columns or (np.diff(columns["due"]) < 0).any():
-        raise _NotPlain
+        raise NotPlain
     notes = {}
     if table.drop_failures and not (answered := (columns["prompt_tokens"] > 0) & (columns["output_tokens"] > 0)).all():
         columns = {name: values[answered] for name, values in columns.items()}
         notes[FAILURES] = int(len(answered) - answered.sum())
         if not answered.any():
-            raise _NotPlain
+            raise NotPlain
     sizes = _sizes(columns["prefix"], columns.pop("sizes")) if "prefix" in columns else 0
     if not sizes:
         columns.pop("prefix", None)
@@ -205,10 +202,10 @@ def _sizes(prefix: Any, tokens: Any) -> int | dict[int, int]:
     ids, each = pc.list_flatten(prefix).to_numpy(), pc.list_flatten(tokens).to_numpy()
     paired = pc.all(pc.equal(pc.list_value_length(prefix), pc.list_value_length(tokens))).as_py()
     if not paired or each.min(initial=1) < 1:
-        raise _NotPlain
+        raise NotPlain
     if len(each) == 0 or each.min() == each.max():
         return int(each.max(initial=0))
     blocks, first, where = np.unique(ids, return_index=True, return_inverse=True)
     if (each[first][where] != each).any():
-        raise _NotPlain
+        raise NotPlain
     return dict(zip(blocks.tolist(), each[first].tolist(), strict=True))

@@ -108,9 +108,16 @@ class Rows:
         if self._bad:
             self.notes["skipped rows"] = sum(self._bad.values())
             self.notes["skipped because"] = dict(self._bad)
+        columns: Columns = self._columns
         if not self._sorted:
-            self._sort()
-        columns = self._arrays()
+            order = np.argsort(np.array(columns["due"], np.int64), kind="stable").tolist()
+            columns = {column: [values[i] for i in order] for column, values in columns.items()}
+            self._keys = [self._keys[i] for i in order]
+        for column, default in (("turn", 0), ("think", 0), ("service", 0), ("prefix", ())):
+            if column in columns:
+                columns[column] = [value or default for value in columns[column]]
+        columns["due"] = np.array(columns["due"], np.int64) - self._first_due()
+        columns = linked(columns, self._keys, self.where)
         trace = build(columns, name=name, block_tokens=block_tokens, source=self.where, notes=self.notes)
         return within(trace, self.options)
 
@@ -122,21 +129,6 @@ class Rows:
             remedy = "sort the file by time, or pass --skip-bad-rows to have it sorted"
             self.bad(line, BadCell(column, "earlier than the row before it", remedy))
         self.count("rows out of order, sorted")
-
-    def _sort(self) -> None:
-        order = np.argsort(np.array(self._columns["due"], np.int64), kind="stable").tolist()
-        self._columns = {name: [values[i] for i in order] for name, values in self._columns.items()}
-        self._keys = [self._keys[i] for i in order]
-
-    def _arrays(self) -> Columns:
-        columns: Columns = dict(self._columns)
-        columns["due"] = np.array(columns["due"], np.int64) - self._first_due()
-        for name in ("turn", "think", "service"):
-            if name in columns:
-                columns[name] = [value or 0 for value in columns[name]]
-        if "prefix" in columns:
-            columns["prefix"] = [value or () for value in columns["prefix"]]
-        return linked(columns, self._keys, self.where)
 
 
 def beginning(first: int, relative: bool) -> int:

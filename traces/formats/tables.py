@@ -49,7 +49,7 @@ class TableFormat:
     think: str | None = None
     think_unit: str = "ns"
     service: str | None = None  # how long the answer took, s: what is left of a gap between turns is thinking
-    needs: frozenset[str] = frozenset()
+    needs: tuple[str, ...] = ()
     relative: bool = False  # instants count from the trace's start, unless they lie more than a year from it
     ticks: bool = False  # timestamps sit on coarse ticks: spread inside them
     unordered: bool = False
@@ -57,7 +57,7 @@ class TableFormat:
 
     @property
     def required(self) -> list[str]:
-        return [column for column in (self.time, self.prompt, self.output, *sorted(self.needs)) if column]
+        return [column for column in (self.time, self.prompt, self.output, *self.needs) if column]
 
     @property
     def columns(self) -> set[str | None]:
@@ -89,21 +89,15 @@ def _own(unit: str) -> TableFormat:
 
 TABLES = (
     *(_own(unit) for unit in ("ns", "us", "ms", "s")),
-    TableFormat(
-        "azure-2025-lmm", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso", needs=frozenset({"NumImages"}),
-    ),
+    TableFormat("azure-2025-lmm", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso", needs=("NumImages",)),
     TableFormat("azure", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso"),
     TableFormat("burstgpt", "Request tokens", "Response tokens", "Timestamp", session="Session ID",
         service="Elapsed time", drop_failures=True),
     TableFormat("vidur", "num_prefill_tokens", "num_decode_tokens", "arrived_at"),
-    TableFormat(
-        "bailian", "input_length", "output_length", "timestamp", prefix="hash_ids", block_tokens=16, turn="turn",
-        parent="parent_chat_id", key="chat_id", needs=frozenset({"chat_id", "parent_chat_id"}),
-    ),
-    TableFormat(
-        "mooncake", "input_length", "output_length", "timestamp", "ms", prefix="hash_ids", block_tokens=512,
-        needs=frozenset({"hash_ids"}), ticks=True,
-    ),
+    TableFormat("bailian", "input_length", "output_length", "timestamp", prefix="hash_ids", block_tokens=16,
+        turn="turn", parent="parent_chat_id", key="chat_id", needs=("chat_id", "parent_chat_id")),
+    TableFormat("mooncake", "input_length", "output_length", "timestamp", "ms", prefix="hash_ids", block_tokens=512,
+        needs=("hash_ids",), ticks=True),
     TableFormat("llmservingsim", "input_toks", "output_toks", "arrival_time_ns", "ns"),
     TableFormat("lengths", "prompt_tokens", "output_tokens"),
     TableFormat("vidur-lengths", "num_prefill_tokens", "num_decode_tokens"),

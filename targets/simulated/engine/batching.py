@@ -14,6 +14,7 @@ import random
 from array import array
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from math import inf
 
 from .job import Job
 from .kv_memory import BLOCK, KvMemory, TierSize, blocks_for
@@ -22,7 +23,8 @@ from .roofline import Roofline
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How a replica forms its steps. `kv_tokens`: what its KV cache holds; `interval`: seconds, 0 for none."""
+    """How a replica forms its steps. `kv_tokens`: what its KV cache holds; `interval`: seconds, 0 for none; `longest`:
+    steps of a stretch, 1 in real time; `journal`: are the instants of all tokens kept?"""
 
     kv_tokens: float
     context: int
@@ -36,6 +38,8 @@ class Batching:
     seed: int = 0
     prefix_cache: bool = False
     tiers: tuple[TierSize, ...] = ()
+    longest: float = inf
+    journal: bool = False
 
     def draw(self, job: Job) -> list[int]:
         """Tokens of each step until the job's answer is complete: 1 + accepted drafts, up to the first one refused."""
@@ -50,40 +54,21 @@ class Batching:
         return counts
 
 
-class Journal:
-    """When each decode step ended: from it the instants of every token are read without stepping. `ends[i]` is the
-    end of step `start + i`."""
-
-    __slots__ = ("ends", "start")
-
-    def __init__(self) -> None:
-        self.ends: array[float] = array("d")
-        self.start = 0
-
-    def between(self, first: int, last: int) -> array[float]:
-        """Ends of the steps `first` .. `last - 1`."""
-        return self.ends[first - self.start : last - self.start]
-
-    def forget(self, before: int) -> None:
-        """Drops the steps before this one, which will not be read again."""
-        del self.ends[: before - self.start]
-        self.start = before
-
-
 class DecodeBatch:
     """The sequences that decode: `running` is a heap of (end step, job number, job).
 
-    `steps`: decode steps since the start; `context`: tokens of all sequences together, in the next step.
+    `steps`: decode steps since the start; `context`: tokens of all sequences together, in the next step; `ends`, the
+    journal: when step `since` and those after it ended, from which the instants of every token are read.
     """
 
-    __slots__ = ("batching", "context", "journal", "memory", "roofline", "running", "steps")
+    __slots__ = ("batching", "context", "ends", "memory", "roofline", "running", "since", "steps")
 
-    def __init__(self, batching: Batching, memory: KvMemory, roofline: Roofline, *, journal: bool) -> None:
+    def __init__(self, batching: Batching, memory: KvMemory, roofline: Roofline) -> None:
         self.batching, self.memory, self.roofline = batching, memory, roofline
-        self.journal = Journal() if journal else None
         self.running: list[tuple[int, int, Job]] = []
-        self.steps = 0
+        self.steps = self.since = 0
         self.context = 0.0
+        self.ends: array[float] = array("d")
 
     def jobs(self) -> list[Job]:
         return [entry[2] for entry in self.running]
@@ -125,8 +110,8 @@ class DecodeBatch:
         """All sequences have done `steps` steps from `begun` to `now`; the complete ones leave and are returned."""
         running, pages = self.running, self.memory.pages
         pages.free -= pages.need(self.steps, steps)
-        if self.journal is not None:
-            self._write(self.journal, steps, begun, now)
+        if self.batching.journal:
+            self._write(steps, begun, now)
         self.steps += steps
         self.context += len(running) * steps * self.roofline.gain
         complete = []
@@ -137,23 +122,24 @@ class DecodeBatch:
             complete.append(job)
         return complete
 
-    def _write(self, journal: Journal, steps: int, begun: float, now: float) -> None:
+    def _write(self, steps: int, begun: float, now: float) -> None:
         """The instants at which the steps that end now ended."""
-        if steps > 1:
-            decodes, context, at = len(self.running), self.context, begun
-            beat = self.batching.interval and (now - begun) / steps
-            for _ in range(steps - 1):
-                at += beat or self.roofline.decode(decodes, context)
-                context += decodes * self.roofline.gain
-                journal.ends.append(at)
-        journal.ends.append(now)
-        if len(journal.ends) > 1 << 16:
-            journal.forget(min((entry[2].entered for entry in self.running), default=self.steps))
+        decodes, context, at = len(self.running), self.context, begun
+        beat = self.batching.interval and (now - begun) / steps
+        for _ in range(steps - 1):
+            at += beat or self.roofline.decode(decodes, context)
+            context += decodes * self.roofline.gain
+            self.ends.append(at)
+        self.ends.append(now)
+        if len(self.ends) > 1 << 16:  # what will not be read again goes
+            needed = min((entry[2].entered for entry in self.running), default=self.steps)
+            del self.ends[: needed - self.since]
+            self.since = needed
 
     def _leave(self, job: Job) -> None:
         """Takes the job out of the sums."""
-        if self.journal is not None and job.times is not None:
-            job.times.extend(self.journal.between(job.entered, self.steps))
+        if job.times is not None:
+            job.times.extend(self.ends[job.entered - self.since : self.steps - self.since])
         if self.batching.drafted:
             self.context -= job.todo + 1 + (self.steps - job.entered) * self.roofline.gain
         else:

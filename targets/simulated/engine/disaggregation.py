@@ -19,46 +19,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .events import EventQueue
-from .job import Job, Station
+from .job import EventQueue, Job, Station
 from .replica import Pool
 
 KEPT = 480.0  # seconds that a KV cache waits for decode (vLLM's VLLM_NIXL_ABORT_REQUEST_TIMEOUT)
 
 
-@dataclass(frozen=True, slots=True)
-class LinkSpeed:
-    """Seconds and bytes a second, one way."""
+@dataclass(slots=True, kw_only=True)
+class Link:
+    """`t0` and `handover` in seconds, `bandwidth` in bytes a second, one way; a token has KV of `token_bytes`."""
 
+    queue: EventQueue
     t0: float
     bandwidth: float
     handover: float
-    overlap: bool = False
+    overlap: bool
+    token_bytes: float
+    layers: int
+    free_at: float = 0.0
 
-    def seconds(self, size: float) -> float:
-        """A transfer of `size` bytes on the idle link, nothing overlapped."""
-        return self.t0 + size / self.bandwidth + self.handover
-
-
-class Link:
-    def __init__(self, queue: EventQueue, speed: LinkSpeed, *, token_bytes: float, layers: int) -> None:
-        self.queue, self.speed, self.token_bytes, self.layers = queue, speed, token_bytes, layers
-        self.free_at = 0.0
-        self.carried = 0.0  # bytes
-
-    def alone(self, job: Job) -> float:
-        """Seconds of the job's transfer on the idle link."""
-        return self.speed.seconds(job.todo * self.token_bytes)
+    def alone(self, tokens: int) -> float:
+        """Seconds that so many tokens' KV takes on the idle link, nothing overlapped."""
+        return self.t0 + tokens * self.token_bytes / self.bandwidth + self.handover
 
     def send(self, job: Job, now: float, computing: float, arrived: Callable[[float, Job], None]) -> None:
         """Calls `arrived(instant, job)` when the KV of the job's prompt, computed in `computing` seconds, is there."""
         size = job.todo * self.token_bytes
-        self.carried += size
-        if self.speed.overlap:
-            early = self.speed.bandwidth * computing * (self.layers - 1) / self.layers
+        if self.overlap:
+            early = self.bandwidth * computing * (self.layers - 1) / self.layers
             size = max(size / self.layers, size - early)
-        self.free_at = max(self.free_at, now + self.speed.t0) + size / self.speed.bandwidth
-        self.queue.at(self.free_at + self.speed.handover, arrived, job)
+        self.free_at = max(self.free_at, now + self.t0) + size / self.bandwidth
+        self.queue.at(self.free_at + self.handover, arrived, job)
 
 
 class Disaggregated:
@@ -68,32 +59,25 @@ class Disaggregated:
         self.travelling: set[Job] = set()
         self.kept: set[Job] = set()  # computed by a prefill leg and not released
 
-    @property
-    def load(self) -> int:
-        return self.prefill.load + len(self.travelling) + self.decode.load
-
-    @property
-    def queued(self) -> int:
-        return self.prefill.queued + self.decode.queued
-
-    @property
-    def kv_use(self) -> float:
-        """Of the decode pool."""
-        return self.decode.kv_use
+    def use(self) -> tuple[int, int, float]:
+        """The KV memory is the decode pool's."""
+        prefilling, waiting, _ = self.prefill.use()
+        decoding, delayed, kv_share = self.decode.use()
+        return prefilling + len(self.travelling) + decoding, waiting + delayed, kv_share
 
     def submit(self, job: Job, now: float) -> None:
         if job.prompt < self.local_below:
             self.decode.submit(job, now)
         else:
-            self._compute(job, now)
+            self._compute(job, now, self._carry)
 
-    def _compute(self, job: Job, now: float) -> None:
-        finished, job.prefill_only = job.done, True
+    def _compute(self, job: Job, now: float, then: Callable[[Job, float], None]) -> None:
+        """The prefill pool computes the prompt; `then` is called in place of `job.done`."""
+        done, job.prefill_only = job.done, True
 
         def prefilled(job: Job, now: float) -> None:
-            job.done, job.prefill_only = finished, False
-            job.handed = now
-            self._carry(job, now)
+            job.done, job.prefill_only, job.handed = done, False, now
+            then(job, now)
 
         job.done = prefilled
         self.prefill.submit(job, now)
@@ -116,19 +100,16 @@ class Disaggregated:
 
     def prefill_leg(self, job: Job, now: float) -> None:
         """Computes the prompt; `job.done` is called when it is ready to be fetched."""
-        finished, job.prefill_only = job.done, True
+        self._compute(job, now, self._keep)
 
-        def prefilled(job: Job, now: float) -> None:
-            job.handed = job.first = job.last = now
-            self.kept.add(job)
-            self.prefill.queue.at(now + KEPT, self._forget, job)
-            finished(job, now)
-
-        job.done = prefilled
-        self.prefill.submit(job, now)
+    def _keep(self, job: Job, now: float) -> None:
+        job.first = job.last = now
+        self.kept.add(job)
+        self.prefill.queue.at(now + KEPT, self._forget, job)
+        job.done(job, now)
 
     def fetched(self, job: Job, now: float) -> None:
-        self.prefill.queue.at(now + self.link.alone(job), self._forget, job)
+        self.prefill.queue.at(now + self.link.alone(job.todo), self._forget, job)
 
     def _forget(self, now: float, job: Job) -> None:
         if job in self.kept:

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from .events import EventQueue
-from .job import Job
+from .job import EventQueue, Job
 
 
 class Racks:
@@ -29,18 +28,9 @@ class Racks:
         self.free = list(range(racks - 1, -1, -1))
         self.serving: set[Job] = set()
 
-    @property
-    def load(self) -> int:
-        return len(self.waiting) + len(self.serving)
-
-    @property
-    def queued(self) -> int:
-        return len(self.waiting)
-
-    @property
-    def kv_use(self) -> float:
+    def use(self) -> tuple[int, int, float]:
         """Of the racks, those in use: a rack's memory belongs to one job at a time."""
-        return len(self.serving) / (len(self.serving) + len(self.free))
+        return len(self.serving), len(self.waiting), len(self.serving) / (len(self.serving) + len(self.free))
 
     @property
     def tpot(self) -> float:

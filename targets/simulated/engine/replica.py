@@ -20,12 +20,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from math import ceil, inf
+from math import ceil
 from operator import attrgetter
 
 from .batching import Batching, DecodeBatch
-from .events import EventQueue
-from .job import Job
+from .job import EventQueue, Job
 from .kv_memory import BLOCK, KvMemory
 from .roofline import Roofline
 
@@ -36,13 +35,11 @@ TOLERANCE = 1e-9  # seconds: an instant this close to the end of a step belongs 
 class Replica:
     """One GPU, or one tensor-parallel group of them."""
 
-    def __init__(
-        self, queue: EventQueue, roofline: Roofline, batching: Batching, *, longest: float = inf, journal: bool = False
-    ) -> None:
-        self.queue, self.roofline, self.batching, self.longest = queue, roofline, batching, longest
+    def __init__(self, queue: EventQueue, roofline: Roofline, batching: Batching) -> None:
+        self.queue, self.roofline, self.batching = queue, roofline, batching
         self.memory = KvMemory(batching.kv_tokens, prefix_cache=batching.prefix_cache, tiers=batching.tiers)
         self.limit = min(batching.context, self.memory.pages.capacity * BLOCK)
-        self.batch = DecodeBatch(batching, self.memory, roofline, journal=journal)
+        self.batch = DecodeBatch(batching, self.memory, roofline)
         self.running = self.batch.running
         self.waiting: deque[Job] = deque()
         self.prefilling: deque[Job] = deque()
@@ -62,13 +59,9 @@ class Replica:
     def load(self) -> int:
         return len(self.waiting) + len(self.loading) + len(self.prefilling) + len(self.running)
 
-    @property
-    def queued(self) -> int:
-        return len(self.waiting)
-
-    @property
-    def kv_use(self) -> float:
-        return 1 - self.memory.pages.free / self.memory.pages.capacity
+    def use(self) -> tuple[int, int, float]:
+        pages = self.memory.pages
+        return self.load - len(self.waiting), len(self.waiting), 1 - pages.free / pages.capacity
 
     def submit(self, job: Job, now: float) -> None:
         job.place = self
@@ -111,7 +104,7 @@ class Replica:
             start = ceil(now / self.batching.interval - TOLERANCE) * self.batching.interval
             if start > now + TOLERANCE:
                 self._state = PAUSED
-                self._set(start, self._resume)
+                self._set(start, self._next)
                 return
         while self.waiting and self._admit(now):
             pass
@@ -122,19 +115,21 @@ class Replica:
         else:
             self._state = IDLE
 
-    def _set(self, instant: float, action: Callable[[float, int], None]) -> None:
+    def _set(self, instant: float, action: Callable[[float], None]) -> None:
         """The next turn; whatever was set before it is ignored."""
         self._turn += 1
-        self.queue.at(self._on_beat(instant), action, self._turn)
+        self.queue.at(self._on_beat(instant), self._wake, (self._turn, action))
+
+    def _wake(self, now: float, planned: tuple[int, Callable[[float], None]]) -> None:
+        turn, action = planned
+        if turn == self._turn:
+            self._state = TURNING
+            action(now)
 
     def _on_beat(self, instant: float) -> float:
         """A multiple of the interval exactly, so that no error adds up."""
         interval = self.batching.interval
         return round(instant / interval) * interval if interval else instant
-
-    def _resume(self, now: float, turn: int) -> None:
-        if turn == self._turn:
-            self._next(now)
 
     # Admission.
 
@@ -182,24 +177,21 @@ class Replica:
 
     def _join(self, jobs: list[Job], now: float) -> None:
         """The jobs' prompts are complete: each puts out a token, and decodes from now on unless that was its last."""
-        decoding = []
-        complete = []
         for job in jobs:
             if job.first < 0:
                 job.first = now
             if job.times is not None:
                 job.times.append(now)
             job.left -= 1
-            if job.left == 0:
-                complete.append(job)
-                continue
-            decoding.append(job)
+        decoding = [job for job in jobs if job.left]
+        for job in decoding:
             self.batch.enter(job)
         if self.queue.emit and decoding:
             self.queue.emit(decoding, now)
-        for job in complete:
-            self.memory.free(job)
-            self._finish(job, now)
+        for job in jobs:
+            if not job.left:
+                self.memory.free(job)
+                self._finish(job, now)
 
     # Steps with prompts in them.
 
@@ -223,10 +215,7 @@ class Replica:
         self._state, self._began = MIXED, now
         self._set(now + self._beat(seconds), self._end_mixed)
 
-    def _end_mixed(self, now: float, turn: int) -> None:
-        if turn != self._turn:
-            return
-        self._state = TURNING
+    def _end_mixed(self, now: float) -> None:
         if self._decodes:
             self._advance(1, now)
         chunks, self._chunks, complete = self._chunks, [], []
@@ -240,22 +229,19 @@ class Replica:
         self._next(now)
 
     def _complete(self, jobs: list[Job], now: float) -> None:
-        staying = []
+        staying = [job for job in jobs if not job.prefill_only]
         for job in jobs:
             if self.memory.cache:
                 self.memory.cache.adopt(job)
             if job.prefill_only:
                 self.held.add(job)
                 job.done(job, now)
-            else:
-                staying.append(job)
-        if staying:
-            self._join(staying, now)
+        self._join(staying, now)
 
     # Steps without.
 
     def _decode(self, now: float) -> None:
-        steps = self._secure(min(self.running[0][0] - self.batch.steps, self.longest))
+        steps = self._secure(min(self.running[0][0] - self.batch.steps, self.batching.longest))
         if not self.running:
             self._next(now)
             return
@@ -292,10 +278,7 @@ class Replica:
             self._stretch = steps
             self._set(self._began + seconds, self._end_stretch)
 
-    def _end_stretch(self, now: float, turn: int) -> None:
-        if turn != self._turn:
-            return
-        self._state = TURNING
+    def _end_stretch(self, now: float) -> None:
         self._advance(self._stretch, now)
         self._next(now)
 
@@ -328,17 +311,9 @@ class Pool:
         for worker, replica in enumerate(replicas):
             replica.worker = worker
 
-    @property
-    def load(self) -> int:
-        return sum(replica.load for replica in self.replicas)
-
-    @property
-    def queued(self) -> int:
-        return sum(replica.queued for replica in self.replicas)
-
-    @property
-    def kv_use(self) -> float:
-        return sum(replica.kv_use for replica in self.replicas) / len(self.replicas)
+    def use(self) -> tuple[int, int, float]:
+        working, waiting, kv_shares = zip(*(replica.use() for replica in self.replicas), strict=True)
+        return sum(working), sum(waiting), sum(kv_shares) / len(kv_shares)
 
     def submit(self, job: Job, now: float) -> None:
         replica = self.replicas[0] if len(self.replicas) == 1 else min(self.replicas, key=attrgetter("load"))

@@ -1,50 +1,41 @@
-"""Faults on request, for testing testers: `stall=0.01,reset=0.01,http500=0.01,malformed=0.01,truncate=0.01`.
+"""What a server does wrong or refuses on request, for testing testers. Pure: instants are given.
 
-Each is the share of requests that it befalls, drawn by the server's seed. `http500` answers so at once; the others
-strike a stream after some of its tokens: `stall` sends no more and keeps the connection, `reset` resets it,
-`malformed` sends an event that is no JSON, `truncate` ends the body properly but long before its end. Answers that
-are not streamed are only hit by `http500`.
+Faults, `stall=0.01,reset=0.01,http500=0.01,malformed=0.01,truncate=0.01`: each is the share of requests that it
+befalls, drawn by the server's seed. `http500` answers so at once; the others strike a stream after some of its tokens:
+`stall` sends no more and keeps the connection, `reset` resets it, `malformed` sends an event that is no JSON,
+`truncate` ends the body properly but long before its end. Answers that are not streamed are only hit by `http500`.
+
+Groq's rate limits: requests a day and tokens a minute, as buckets that refill evenly. Source of the headers' names and
+forms: https://console.groq.com/docs/rate-limits.
 """
 
 from __future__ import annotations
 
 import random
-import socket
-import struct
-from asyncio import Transport
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from traces.errors import InputError
 
-from .answer import Format, framed
-from .stream import Stream
-
 KINDS = ("http500", "malformed", "reset", "stall", "truncate")
-BROKEN = framed(b'data: {"id": "chatcmpl-broken", "choices": [{"delta": {"cont\n\n')
-LINGER_0 = struct.pack("ii", 1, 0)  # close with a reset instead of a FIN
-
-
-def shares(text: str) -> dict[str, float]:
-    """Shares by kind. InputError for an unknown kind, or shares that aren't in 0..1 together."""
-    parsed: dict[str, float] = {}
-    for part in filter(None, text.split(",")):
-        kind, _, share = part.partition("=")
-        try:
-            parsed[kind.strip()] = float(share)
-        except ValueError:
-            raise InputError(f"--fault {part}", remedy="KIND=SHARE, as in stall=0.01") from None
-    if not set(parsed) <= set(KINDS):
-        raise InputError(f"--fault {text}", remedy=f"kinds are {', '.join(KINDS)}")
-    if not (all(share >= 0 for share in parsed.values()) and sum(parsed.values()) <= 1):
-        raise InputError(f"--fault {text}", remedy="shares are at least 0 and at most 1 together")
-    return parsed
+DAY, MINUTE = 86_400.0, 60.0
 
 
 class Faults:
-    """Draws a request's fate."""
+    """Draws requests' fates by the shares of `--fault`. InputError for unknown kinds, and shares not in 0..1 in all."""
 
-    def __init__(self, shares: dict[str, float], seed: int = 0) -> None:
-        self.shares, self._random = shares, random.Random(seed)
+    def __init__(self, text: str, seed: int = 0) -> None:
+        self.shares: dict[str, float] = {}
+        self._random = random.Random(seed)
+        for part in filter(None, text.split(",")):
+            kind, _, share = part.partition("=")
+            try:
+                self.shares[kind.strip()] = float(share)
+            except ValueError:
+                raise InputError(f"--fault {part}", remedy="KIND=SHARE, as in stall=0.01") from None
+        if not set(self.shares) <= set(KINDS):
+            raise InputError(f"--fault {text}", remedy=f"kinds are {', '.join(KINDS)}")
+        if not (all(share >= 0 for share in self.shares.values()) and sum(self.shares.values()) <= 1):
+            raise InputError(f"--fault {text}", remedy="shares are at least 0 and at most 1 together")
 
     def draw(self) -> str | None:
         """The fault of the next request, None for none."""
@@ -60,41 +51,56 @@ class Faults:
         return self._random.randint(0, max(0, output - 1))
 
 
-class FaultyStream(Stream):
-    """A stream that goes wrong after `after` tokens."""
+@dataclass(slots=True)
+class Bucket:
+    """`level` of `size` units at the instant `at`; they refill within `period` seconds."""
 
-    __slots__ = ("_after", "_kind", "_struck", "_transport")
+    size: float
+    period: float
+    level: float
+    at: float = 0.0
 
-    def __init__(self, format: Format, transport: Transport, received: int, kind: str, after: int) -> None:
-        super().__init__(format, transport.write, received)
-        self._transport, self._kind, self._after, self._struck = transport, kind, after, False
+    def fill(self, now: float) -> None:
+        self.level = min(self.size, self.level + (now - self.at) * self.size / self.period)
+        self.at = now
 
-    def token(self) -> None:
-        if not self._strikes(1):
-            super().token()
+    def wait(self, amount: float) -> float:
+        """Seconds until there are `amount` units."""
+        return max(0.0, (amount - self.level) * self.period / self.size)
 
-    def tokens(self, count: int) -> None:
-        if not self._strikes(count):
-            super().tokens(count)
 
-    def end(self, output: int, closing: Callable[[], bytes]) -> None:
-        if not self._strikes(output):
-            super().end(output, closing)
+class Limits:
+    """`requests` a day and `tokens` a minute; 0 for no limit of that kind."""
 
-    def _strikes(self, count: int) -> bool:
-        """Is the stream broken by now? A malformed one is, and goes on all the same."""
-        if self._struck:
-            return self._kind != "malformed"
-        if self.sent + count <= self._after:
-            return False
-        self._struck = True
-        if self._kind == "malformed":
-            self._write(BROKEN)
-            return False
-        if self._kind == "truncate":
-            self.finish()
-        elif self._kind == "reset":
-            connection = self._transport.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
-            self._transport.abort()
-        return True
+    def __init__(self, requests: int = 0, tokens: int = 0) -> None:
+        sizes = (("requests", requests, DAY), ("tokens", tokens, MINUTE))
+        self.buckets = {name: Bucket(size, period, size) for name, size, period in sizes if size}
+
+    def take(self, tokens: int, now: float) -> tuple[float, str, dict[str, str]]:
+        """Takes one request of `tokens`, if there is room: (seconds to wait, the limit at fault, headers)."""
+        amounts = {"requests": 1, "tokens": tokens}
+        wait, fault = 0.0, ""
+        for name, bucket in self.buckets.items():
+            bucket.fill(now)
+            if (seconds := bucket.wait(amounts[name])) > wait:
+                wait, fault = seconds, name
+        headers = {}
+        for name, bucket in self.buckets.items():
+            if not wait:
+                bucket.level -= amounts[name]
+            headers[f"x-ratelimit-limit-{name}"] = f"{bucket.size:.0f}"
+            headers[f"x-ratelimit-remaining-{name}"] = f"{int(bucket.level)}"
+            headers[f"x-ratelimit-reset-{name}"] = duration(bucket.wait(bucket.size))
+        if wait:
+            headers["retry-after"] = f"{max(1, round(wait))}"
+        return wait, fault, headers
+
+
+def duration(seconds: float) -> str:
+    """As Groq writes it: 2m59.56s, 7.66s, 1h2m3s."""
+    hours, rest = divmod(round(seconds, 2), 3600)
+    minutes, rest = divmod(rest, 60)
+    text = f"{rest:.2f}".rstrip("0").rstrip(".") + "s"
+    if hours:
+        return f"{hours:.0f}h{minutes:.0f}m{text}"
+    return f"{minutes:.0f}m{text}" if minutes else text

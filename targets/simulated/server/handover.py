@@ -11,32 +11,32 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
 import aiohttp
 import orjson
 
-from .leg_protocols import PROTOCOLS, Decode, Leg, LegRequest, Prefill, leg_of, parse_role, refused, tokens
-from .request_body import Json, RequestBody
+from .api import Json, RequestBody
+from .leg_protocols import PROTOCOLS, Decode, Prefill, parse_role, refused, tokens
 
 RENDEZVOUS = 2.0  # seconds that a decode leg waits for its prefill leg where both are sent at once
 
 
-def _digest(words: tuple[Any, ...]) -> str:
+def digest_of(words: tuple[Any, ...]) -> str:
     return blake2b(array("q", tokens(words)).tobytes(), digest_size=16).hexdigest()
 
 
+@dataclass(slots=True, eq=False)
 class Held:
     """A KV cache on the shelf, or the place where one is expected."""
 
-    __slots__ = ("came", "digest", "handed", "over", "release")
-
-    def __init__(self) -> None:
-        self.came, self.over = asyncio.Event(), asyncio.Event()  # of the prefill leg
-        self.digest = ""  # of the prompt, once its KV cache is complete
-        self.handed: Json = {}
-        self.release: Callable[[], None] = lambda: None
+    came: asyncio.Event = field(default_factory=asyncio.Event)  # the prefill leg
+    over: asyncio.Event = field(default_factory=asyncio.Event)  # and it is done
+    digest: str = ""  # of the prompt, once its KV cache is complete
+    handed: Json = field(default_factory=dict)
+    release: Callable[[], None] = lambda: None
 
 
 class Shelf:
@@ -53,6 +53,7 @@ class Shelf:
         held.came.set()
 
     def give(self, key: str, digest: str, handed: Json, release: Callable[[], None]) -> None:
+        """The prompt may be taken from now on; `release` is called when it is."""
         held = self._held[key]
         held.digest, held.handed, held.release = digest, handed, release
         held.over.set()
@@ -64,11 +65,16 @@ class Shelf:
             del self._held[key]
             held.over.set()
 
-    async def take(self, key: str, digest: str, claim: Json, patient: bool) -> None:
+    async def take(self, key: str, digest: str, claim: Json, patient: bool = False) -> None:
         """ApiError unless there is one for that prompt and claim. `patient`: wait for the prefill leg."""
         held = self._held.setdefault(key, Held()) if patient else self._held.get(key)
         if held and patient:
-            await self._come(key, held)
+            try:
+                await asyncio.wait_for(held.came.wait(), RENDEZVOUS)
+            except TimeoutError:
+                self._held.pop(key, None)
+                raise refused(f"no prefill leg for {key} within {RENDEZVOUS:g} s") from None
+            await held.over.wait()
         if held is None or not held.over.is_set():
             raise refused(f"no KV cache for {key}: its prefill leg must have ended first")
         if not held.digest:
@@ -81,53 +87,32 @@ class Shelf:
         if self._held.pop(key, None) is held:
             held.release()
 
-    async def _come(self, key: str, held: Held) -> None:
-        try:
-            await asyncio.wait_for(held.came.wait(), RENDEZVOUS)
-        except TimeoutError:
-            self._held.pop(key, None)
-            raise refused(f"no prefill leg for {key} within {RENDEZVOUS:g} s") from None
-        await held.over.wait()
-
 
 class Handover:
-    """One server's part in the protocol. `engine`: its name."""
+    """One server's part in the protocol."""
 
-    def __init__(self, leg: str, engine: str) -> None:
+    def __init__(self, leg: str) -> None:
         self.name, self.role = parse_role(leg)
-        self.protocol, self.engine, self.shelf = PROTOCOLS[self.name], engine, Shelf()
-        self._session: aiohttp.ClientSession | None = None
+        self.protocol, self.shelf = PROTOCOLS[self.name], Shelf()
+        connections = aiohttp.TCPConnector(limit=0)
+        self._session = aiohttp.ClientSession(connector=connections, timeout=aiohttp.ClientTimeout(connect=5))
+        self.close = self._session.close
 
-    def leg(self, request: LegRequest, body: RequestBody) -> Leg | None:
-        return leg_of(self.protocol, self.role, request, body)
-
-    def computed(self, leg: Prefill, body: RequestBody, blocks: int, release: Callable[[], None]) -> None:
-        """A prefill leg's prompt may be taken from now on; `release` is called when it is."""
-        self.shelf.give(leg.key, _digest(body.words), self.protocol.handed(leg, self.engine, blocks), release)
-
-    async def answer(self, leg: Prefill, body: RequestBody, blocks: int) -> tuple[Json, Json]:
-        """What prefill's answer and its choice have beside the usual."""
-        if leg.receiver:
-            await self._send(leg, body)
-        return self.protocol.answer(leg, body, self.protocol.handed(leg, self.engine, blocks))
-
-    async def _send(self, leg: Prefill, body: RequestBody) -> None:
-        digest = _digest(body.words)
+    async def send(self, leg: Prefill, body: RequestBody) -> None:
+        """Where prefill sends its KV cache: does so, and the place on the shelf is empty."""
+        digest = digest_of(body.words)
         await self._post(f"{leg.receiver}/kv/sent", {"key": leg.key, "prompt": digest})
-        await self.shelf.take(leg.key, digest, {}, False)
+        await self.shelf.take(leg.key, digest, {})
 
     async def fetch(self, leg: Decode, body: RequestBody) -> None:
         """The KV cache of a decode leg, or ApiError."""
-        digest = _digest(body.words)
+        digest = digest_of(body.words)
         if leg.source:
             await self._post(f"{leg.source}/kv/take", {"key": leg.key, "prompt": digest, "claim": leg.claim})
         else:
-            await self.shelf.take(leg.key, digest, leg.claim, False)
+            await self.shelf.take(leg.key, digest, leg.claim)
 
     async def _post(self, url: str, body: Json) -> None:
-        if self._session is None:
-            connections = aiohttp.TCPConnector(limit=0)
-            self._session = aiohttp.ClientSession(connector=connections, timeout=aiohttp.ClientTimeout(connect=5))
         try:
             async with self._session.post(url, data=orjson.dumps({"protocol": self.name, **body})) as answer:
                 raw = await answer.read()
@@ -140,23 +125,14 @@ class Handover:
                 message = f"HTTP {answer.status} from {url}"
             raise refused(message, answer.status if answer.status == 502 else 400)
 
-    async def take(self, message: Json) -> None:
-        """A decode server takes a KV cache from here."""
-        self._same(message)
-        await self.shelf.take(message["key"], message["prompt"], message["claim"], self.protocol.at_once)
-
-    def sent(self, message: Json) -> None:
-        """A prefill server has sent a KV cache."""
-        self._same(message)
-        if self.name != "lmcache" or self.role != "decode":
-            raise refused(f"{self.name}:{self.role} takes no KV cache that is sent")
-        self.shelf.put(message["key"])
-        self.shelf.give(message["key"], message["prompt"], {}, lambda: None)
-
-    def _same(self, message: Json) -> None:
+    async def receive(self, verb: str, message: Json) -> None:
+        """A message of another server: a prefill server has `sent` a KV cache, or a decode server takes one."""
         if message["protocol"] != self.name:
             raise refused(f"this server speaks {self.name}, not {message['protocol']}")
-
-    async def close(self) -> None:
-        if self._session:
-            await self._session.close()
+        if verb != "sent":
+            await self.shelf.take(message["key"], message["prompt"], message["claim"], self.protocol.at_once)
+        elif self.name == "lmcache" and self.role == "decode":
+            self.shelf.put(message["key"])
+            self.shelf.give(message["key"], message["prompt"], {}, lambda: None)
+        else:
+            raise refused(f"{self.name}:{self.role} takes no KV cache that is sent")

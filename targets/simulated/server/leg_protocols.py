@@ -17,25 +17,33 @@ from typing import Any
 
 from traces.errors import InputError
 
-from .request_body import ApiError, Json, RequestBody, mapping
+from ..engine.kv_memory import blocks_for
+from .api import ApiError, Json, RequestBody, mapping
 
 ADDRESSES = re.compile(r"___prefill_addr_(.+?:\d+)___decode_addr_(.+:\d+)_")
 
 
 @dataclass(frozen=True, slots=True)
 class LegRequest:
-    """A request beside its prompt: its other fields, X-Request-Id, the address it was sent to, the answer's id."""
+    """A request as legs are told by: its body, X-Request-Id, the address it was sent to, the answer's id, the engine's
+    name."""
 
-    fields: Json
+    body: RequestBody
     id: str
     address: str
     answer_id: str
+    engine: str
+
+    def params(self, name: str = "kv_transfer_params") -> Json:
+        return mapping(self.body.fields.get(name))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
     key: str
-    request: LegRequest
+    handed: Json = field(default_factory=dict)  # what decode must bring along
+    answer: Json = field(default_factory=dict)  # what its answer has beside the usual
+    choice: Json = field(default_factory=dict)  # and the answer's choice
     receiver: str = ""  # URL of the server that it is sent to (LMCache)
 
 
@@ -66,9 +74,20 @@ def _needed(fields: Json, *names: str) -> list[str]:
 
 
 def _nixl(request: LegRequest, role: str) -> Leg | None:
-    params = mapping(request.fields.get("kv_transfer_params"))
+    params = request.params()
     if params.get("do_remote_decode") is True:
-        return Prefill(request.answer_id, request)
+        host, _, port = request.address.rpartition(":")
+        handed = {
+            "do_remote_prefill": True,
+            "do_remote_decode": False,
+            "remote_block_ids": list(range(blocks_for(request.body.prompt_tokens + 1))),
+            "remote_engine_id": request.engine,
+            "remote_request_id": request.answer_id,
+            "remote_host": host,
+            "remote_port": int(port),
+            "tp_size": 1,
+        }
+        return Prefill(request.answer_id, handed, {"kv_transfer_params": handed})
     if params.get("do_remote_prefill") is True:
         host, port, key = _needed(params, "remote_host", "remote_port", "remote_request_id")
         return Decode(key, f"http://{host}:{port}", params)
@@ -82,13 +101,13 @@ def _p2p_nccl(request: LegRequest, role: str) -> Leg:
     named = addresses[1] if role == "prefill" else addresses[2]
     if named != request.address:
         raise refused(f"X-Request-Id names {role} at {named}, and this is {request.address}")
-    return Prefill(request.id, request) if role == "prefill" else Decode(request.id, f"http://{addresses[1]}")
+    return Prefill(request.id) if role == "prefill" else Decode(request.id, f"http://{addresses[1]}")
 
 
 def _mooncake(request: LegRequest, role: str) -> Leg | None:
-    params = mapping(request.fields.get("kv_transfer_params"))
+    params = request.params()
     if params.get("do_remote_decode") is True:
-        return Prefill(_needed(params, "transfer_id")[0], request)
+        return Prefill(_needed(params, "transfer_id")[0], {"remote_engine_id": request.engine})
     if params.get("do_remote_prefill") is True:
         key, source, engine = _needed(params, "transfer_id", "remote_bootstrap_addr", "remote_engine_id")
         return Decode(key, source, {"remote_engine_id": engine})
@@ -98,30 +117,38 @@ def _mooncake(request: LegRequest, role: str) -> Leg | None:
 def _lmcache(request: LegRequest, role: str) -> Leg | None:
     if role == "decode":  # its request is like any other, but for the name that both legs have
         return Decode(request.id) if request.id else None
-    spec = mapping(mapping(request.fields.get("kv_transfer_params")).get("disagg_spec"))
+    params = request.params()
+    spec = mapping(params.get("disagg_spec"))
     if not spec:
         return None
     key, host = _needed(spec, "req_id", "receiver_host")
     ports = mapping(spec.get("receiver_init_port"), list)
     if not ports or len(ports) != len(mapping(spec.get("receiver_alloc_port"), list)):
         raise refused("disagg_spec: receiver_init_port and receiver_alloc_port are lists, a port for each rank")
-    return Prefill(key, request, f"http://{host}:{ports[0]}")
+    token = {"first_tok": tokens(request.body.words[:1])[0]}
+    answer = {"kv_transfer_params": token} if "ret_first_tok" in params else {}
+    return Prefill(key, answer=answer, receiver=f"http://{host}:{ports[0]}")
 
 
 def _sglang(request: LegRequest, role: str) -> Leg:
-    if request.fields.get("bootstrap_room") is None:
+    fields = request.body.fields
+    if fields.get("bootstrap_room") is None:
         raise refused("Disaggregated request received without bootstrap room id")
-    host, port, room = _needed(request.fields, "bootstrap_host", "bootstrap_port", "bootstrap_room")
-    return Prefill(room, request) if role == "prefill" else Decode(room, f"http://{host}:{port}")
+    host, port, room = _needed(fields, "bootstrap_host", "bootstrap_port", "bootstrap_room")
+    return Prefill(room) if role == "prefill" else Decode(room, f"http://{host}:{port}")
 
 
 def _trtllm(request: LegRequest, role: str) -> Leg | None:
-    params = mapping(request.fields.get("disaggregated_params"))
+    params = request.params("disaggregated_params")
     if params.get("request_type") == "context_only":
         key = _needed(params, "disagg_request_id")[0]
         if not key.isdecimal():
             raise refused(f"disagg_request_id={key:.40} is no number")
-        return Prefill(key, request)
+        number, state = int(key), base64.b64encode(f"http://{request.address}".encode()).decode()
+        names = {"ctx_request_id": number, "disagg_request_id": number, "ctx_dp_rank": 0}
+        handed = {"first_gen_tokens": [number % 32_000], **names, "encoded_opaque_state": state}
+        choice = {"disaggregated_params": {"request_type": "context_only", **handed}}
+        return Prefill(key, handed, {"prompt_token_ids": tokens(request.body.words)}, choice)
     if params.get("request_type") == "generation_only":
         key, state = _needed(params, "disagg_request_id", "encoded_opaque_state")
         try:
@@ -132,80 +159,28 @@ def _trtllm(request: LegRequest, role: str) -> Leg | None:
     return None
 
 
-def _nixl_handed(leg: Prefill, engine: str, blocks: int) -> Json:
-    host, _, port = leg.request.address.rpartition(":")
-    return {
-        "do_remote_prefill": True,
-        "do_remote_decode": False,
-        "remote_block_ids": list(range(blocks)),
-        "remote_engine_id": engine,
-        "remote_request_id": leg.key,
-        "remote_host": host,
-        "remote_port": int(port),
-        "tp_size": 1,
-    }
-
-
-def _mooncake_handed(leg: Prefill, engine: str, blocks: int) -> Json:
-    return {"remote_engine_id": engine}
-
-
-def _trtllm_handed(leg: Prefill, engine: str, blocks: int) -> Json:
-    number = int(leg.key)
-    state = base64.b64encode(f"http://{leg.request.address}".encode()).decode()
-    names = {"ctx_request_id": number, "disagg_request_id": number, "ctx_dp_rank": 0}
-    return {"first_gen_tokens": [number % 32_000], **names, "encoded_opaque_state": state}
-
-
-def _handed_nothing(leg: Prefill, engine: str, blocks: int) -> Json:
-    return {}
-
-
-def _nixl_answer(leg: Prefill, body: RequestBody, handed: Json) -> tuple[Json, Json]:
-    return {"kv_transfer_params": handed}, {}
-
-
-def _lmcache_answer(leg: Prefill, body: RequestBody, handed: Json) -> tuple[Json, Json]:
-    if "ret_first_tok" not in leg.request.fields["kv_transfer_params"]:
-        return {}, {}
-    return {"kv_transfer_params": {"first_tok": tokens(body.words[:1])[0]}}, {}
-
-
-def _trtllm_answer(leg: Prefill, body: RequestBody, handed: Json) -> tuple[Json, Json]:
-    params = {"request_type": "context_only", **handed}
-    return {"prompt_token_ids": tokens(body.words)}, {"disaggregated_params": params}
-
-
-def _plain_answer(leg: Prefill, body: RequestBody, handed: Json) -> tuple[Json, Json]:
-    return {}, {}
-
-
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """
     leg       of a request and the server's role; None for an exchange on its own
-    handed    what decode must bring along, from the leg, the engine's name and the number of KV blocks
-    answer    what prefill's answer has beside the usual, and what its choice has
     at_once   decode may come first
     whole     prefill's answer is read, so it can't be a stream
     one       the prefill leg is for one token
     """
 
     leg: Callable[[LegRequest, str], Leg | None]
-    handed: Callable[[Prefill, str, int], Json] = _handed_nothing
-    answer: Callable[[Prefill, RequestBody, Json], tuple[Json, Json]] = _plain_answer
     at_once: bool = False
     whole: bool = False
     one: bool = True
 
 
 PROTOCOLS = {
-    "nixl": Protocol(_nixl, _nixl_handed, _nixl_answer, whole=True),
+    "nixl": Protocol(_nixl, whole=True),
     "p2p-nccl": Protocol(_p2p_nccl),
-    "mooncake": Protocol(_mooncake, _mooncake_handed, at_once=True),
-    "lmcache": Protocol(_lmcache, answer=_lmcache_answer, whole=True),
+    "mooncake": Protocol(_mooncake, at_once=True),
+    "lmcache": Protocol(_lmcache, whole=True),
     "sglang": Protocol(_sglang, at_once=True, one=False),
-    "trtllm": Protocol(_trtllm, _trtllm_handed, _trtllm_answer, whole=True, one=False),
+    "trtllm": Protocol(_trtllm, whole=True, one=False),
 }
 ROLES = ("prefill", "decode")
 
@@ -218,7 +193,7 @@ def parse_role(text: str) -> tuple[str, str]:
     return name, role
 
 
-def leg_of(protocol: Protocol, role: str, request: LegRequest, body: RequestBody) -> Leg | None:
+def leg_of(protocol: Protocol, role: str, request: LegRequest) -> Leg | None:
     """The leg of a request, None for an exchange on its own. Raises ApiError."""
     leg = protocol.leg(request, role)
     if leg is None:
@@ -227,17 +202,17 @@ def leg_of(protocol: Protocol, role: str, request: LegRequest, body: RequestBody
     if role not in ("", leg_role):
         raise refused(f"a {leg_role} leg, and this is a {role} server")
     if isinstance(leg, Prefill):
-        _check_prefill(protocol, request.fields, body)
+        _check_prefill(protocol, request.body)
     return leg
 
 
-def _check_prefill(protocol: Protocol, fields: Json, body: RequestBody) -> None:
+def _check_prefill(protocol: Protocol, body: RequestBody) -> None:
     """In vLLM's words, where it has some."""
     if protocol.whole and body.stream:
         raise refused("the answer to a prefill leg isn't streamed")
-    if fields.get("stream_options") and not body.stream:
+    if body.fields.get("stream_options") and not body.stream:
         raise refused("Stream options can only be defined when `stream=True`.")
     if protocol.one and body.output_tokens != 1:
         raise refused(f"a prefill leg is for one token, not {body.output_tokens}")
-    if (fields.get("min_tokens") or 0) > body.output_tokens:
+    if (body.fields.get("min_tokens") or 0) > body.output_tokens:
         raise refused(f"min_tokens must be less than or equal to max_tokens={body.output_tokens}")

@@ -9,12 +9,18 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 from ..engine.job import Job, Station
-from ..virtual import phases
 
 # vLLM's buckets for times of requests, in seconds.
 BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
 BYTES = (1e6, 1e7, 5e7, 1e8, 5e8, 1e9, 2e9, 5e9, 1e10)
 LATE = (1e-4, 2.5e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2)
+COUNTERS = {
+    "vllm:prompt_tokens_total": "Prompt tokens.",
+    "vllm:generation_tokens_total": "Output tokens.",
+    "vllm:request_success_total": "Finished requests.",
+    "vllm:num_preemptions_total": "Preemptions of finished requests.",
+    "vllm:prefix_cache_hits_total": "Prompt tokens found in the cache.",
+}
 
 
 class Histogram:
@@ -55,11 +61,11 @@ class Metrics:
         self.transfer = Histogram("vllm:nixl_xfer_time_seconds", "KV transfer of a request.")
         self.carried = Histogram("vllm:nixl_bytes_transferred", "KV bytes of a transfer.", BYTES)
         self.late = Histogram("phaseload:step_lateness_seconds", "Step sent after its planned instant.", LATE)
-        self.prompt_tokens = self.generated_tokens = self.successes = self.preemptions = self.cached_tokens = 0
+        self.counts = dict.fromkeys(COUNTERS, 0)
 
     def add(self, job: Job) -> None:
         """A finished job."""
-        queue, prefill, transfer, decode = phases(job)
+        queue, prefill, transfer, decode = job.phases()
         self.ttft.add(job.first - job.arrival)
         self.e2e.add(job.last - job.arrival)
         if job.output > 1:
@@ -71,25 +77,20 @@ class Metrics:
         if job.transferred >= 0:
             self.transfer.add(transfer)
             self.carried.add(job.prompt * self._kv_bytes)
-        self.successes += 1
-        self.prompt_tokens += job.prompt
-        self.generated_tokens += job.output
-        self.cached_tokens += job.cached
-        self.preemptions += job.preempted
+        amounts = (job.prompt, job.output, 1, job.preempted, job.cached)
+        for name, amount in zip(COUNTERS, amounts, strict=True):
+            self.counts[name] += amount
 
     def text(self, station: Station) -> str:
-        lines = []
-        waiting = station.queued
-        for name, kind, help, value in (
-            ("vllm:num_requests_running", "gauge", "Requests in work.", station.load - waiting),
+        working, waiting, kv_share = station.use()
+        values: list[tuple[str, str, str, float]] = [
+            ("vllm:num_requests_running", "gauge", "Requests in work.", working),
             ("vllm:num_requests_waiting", "gauge", "Requests waiting.", waiting),
-            ("vllm:kv_cache_usage_perc", "gauge", "KV cache in use, 1 is all of it.", round(station.kv_use, 6)),
-            ("vllm:prompt_tokens_total", "counter", "Prompt tokens.", self.prompt_tokens),
-            ("vllm:generation_tokens_total", "counter", "Output tokens.", self.generated_tokens),
-            ("vllm:request_success_total", "counter", "Finished requests.", self.successes),
-            ("vllm:num_preemptions_total", "counter", "Preemptions of finished requests.", self.preemptions),
-            ("vllm:prefix_cache_hits_total", "counter", "Prompt tokens found in the cache.", self.cached_tokens),
-        ):
+            ("vllm:kv_cache_usage_perc", "gauge", "KV cache in use, 1 is all of it.", round(kv_share, 6)),
+            *((name, "counter", help, self.counts[name]) for name, help in COUNTERS.items()),
+        ]
+        lines = []
+        for name, kind, help, value in values:
             lines += [f"# HELP {name} {help}", f"# TYPE {name} {kind}", f"{name}{{{self._labels}}} {value}"]
         histograms = (self.ttft, self.tpot, self.itl, self.e2e, self.queue, self.prefill, self.decode, self.inference)
         for histogram in (*histograms, self.transfer, self.carried, self.late):

@@ -10,9 +10,9 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import orjson
 from aiohttp import web
@@ -22,17 +22,12 @@ from ...linux import send_unpaced
 from ..build import Endpoint
 from ..engine.job import Job
 from ..engine.kv_memory import chain
-from ..virtual import phases
-from .answer import Format, text, usage
-from .faults import Faults, FaultyStream, shares
-from .handover import Handover
-from .leg_protocols import Decode, Leg, LegRequest, Prefill, refused
-from .metrics import Metrics
-from .options import Options
-from .rate_limits import Limits
-from .realtime import Driver
-from .request_body import ApiError, Json, RequestBody, parse
-from .stream import Sink, Stamped, Stream, expect_next, received_at
+from ..settings import Options
+from .api import ApiError, Format, Json, RequestBody, parse, text
+from .faults import Faults, Limits
+from .handover import Handover, digest_of
+from .leg_protocols import Decode, Leg, LegRequest, Prefill, leg_of, refused
+from .realtime import Driver, FaultyStream, Sink, Stamped, Stream, stamped
 
 LARGEST_BODY = 64 << 20
 JSON = {"Content-Type": "application/json"}
@@ -40,23 +35,23 @@ JSON = {"Content-Type": "application/json"}
 STREAM = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 APIS = {"/v1/chat/completions": "chat", "/v1/completions": "completions", "/openai/v1/chat/completions": "groq"}
 
+Answerer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 
 class Server:
     def __init__(self, endpoint: Endpoint, driver: Driver, options: Options) -> None:
-        self.endpoint, self.driver, self.options = endpoint, driver, options
+        self.endpoint, self.driver, self.metrics = endpoint, driver, driver.metrics
         self.station, self.legs, self.model = endpoint.station, endpoint.legs, endpoint.model.name
-        self.metrics = driver.metrics
-        self.faults = Faults(shares(options.fault), options.seed)
+        self.faults = Faults(options.fault, options.seed)
         self.limits = Limits(options.limit_requests, options.limit_tokens)
         self._salt = os.urandom(4).hex()
-        self.handover = Handover(options.leg, self._salt)
+        self.handover = Handover(options.leg)
         self._count = 0
-        self._context = endpoint.station.limit
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=LARGEST_BODY)
         for path, api in APIS.items():
-            app.router.add_post(path, self._answerer(api))
+            app.router.add_post(path, self._refusing(partial(self._answer, api)))
         for path in ("/v1/models", "/openai/v1/models"):
             app.router.add_get(path, self.models_page)
         app.router.add_get("/health", self.health_page)
@@ -71,7 +66,7 @@ class Server:
 
     async def models_page(self, request: web.Request) -> web.Response:
         card = {"id": self.model, "object": "model", "created": 0, "owned_by": "phaseload"}
-        card |= {"root": self.endpoint.name, "max_model_len": self._context}
+        card |= {"root": self.endpoint.name, "max_model_len": self.station.limit}
         return web.Response(body=orjson.dumps({"object": "list", "data": [card]}), headers=JSON)
 
     async def metrics_page(self, request: web.Request) -> web.Response:
@@ -82,38 +77,37 @@ class Server:
         return web.json_response({"0": {"engine_id": self._salt, "worker_addr": {"0": {"0": f"tcp://{request.host}"}}}})
 
     async def kv_channel(self, request: web.Request) -> web.Response:
-        """Between servers: `take` a KV cache, or one was `sent`."""
+        """Between servers."""
         try:
-            message = orjson.loads(await request.read())
-            if request.match_info["verb"] == "sent":
-                self.handover.sent(message)
-            else:
-                await self.handover.take(message)
+            await self.handover.receive(request.match_info["verb"], orjson.loads(await request.read()))
         except (orjson.JSONDecodeError, KeyError, TypeError) as error:
             raise refused(f"not a message of the side channel: {error!r}") from None
         return web.Response()
 
-    def _answerer(self, api: str) -> Callable[[web.Request], Any]:
-        return self._refusing(lambda request: self._answer(api, request))
-
-    def _refusing(self, answer: Callable[[web.Request], Any]) -> Callable[[web.Request], Any]:
+    def _refusing(self, answer: Answerer) -> Answerer:
         """An answer that may be an ApiError."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             try:
-                return await answer(request)  # type: ignore[no-any-return]
+                return await answer(request)
             except ApiError as error:
-                return web.Response(status=error.status, body=error.body(), headers={**JSON, **error.headers})
+                return web.Response(status=error.status, body=error.body, headers={**JSON, **error.headers})
             finally:
-                expect_next(request.transport)
+                if connection := stamped(request.transport):
+                    connection.received = 0  # what comes next is another request
 
         return guarded
 
     async def _answer(self, api: str, request: web.Request) -> web.StreamResponse:
-        received = received_at(request.transport)
-        body = parse(api, await _body(request), self.model, self._context)
+        connection = stamped(request.transport)
+        received = (connection and connection.received) or realtime_ns()
+        try:
+            raw = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise ApiError(413, f"the body exceeds {LARGEST_BODY} bytes", code=413) from None
+        body = parse(api, raw, self.model, self.station.limit)
         limits = self._within_limits(body)
-        fault = self.faults.draw() if self.faults.shares else None
+        fault = self.faults.draw()
         if fault == "http500":
             raise ApiError(500, "a fault of --fault http500", "internal_server_error", 500)
         self._count += 1
@@ -129,16 +123,18 @@ class Server:
             return await self._stream(request, body, format, leg, received, fault, headers)
         job = await self._run(body, format, leg, Sink(received))
         counts, extra = self._facts(body, format, job)
-        more: Json = {}
+        choice: Json = {}
         if isinstance(leg, Prefill):
-            beside, more = await self.handover.answer(leg, body, job.blocks)
-            extra |= beside
-        raw = format.whole(text(0, body.output_tokens), counts, extra, more)
+            if leg.receiver:
+                await self.handover.send(leg, body)
+            extra, choice = extra | leg.answer, leg.choice
+        raw = format.whole(text(0, body.output_tokens), counts, extra, choice)
         return web.Response(body=raw, headers={**JSON, **headers})
 
     def _leg(self, request: web.Request, body: RequestBody, answer_id: str) -> Leg | None:
-        leg_request = LegRequest(body.fields, request.headers.get("X-Request-Id", ""), request.host, answer_id)
-        leg = self.handover.leg(leg_request, body)
+        name = request.headers.get("X-Request-Id", "")
+        leg_request = LegRequest(body, name, request.host, answer_id, self._salt)
+        leg = leg_of(self.handover.protocol, self.handover.role, leg_request)
         if leg and self.legs is None:
             raise refused("this endpoint has no KV connector")
         return leg
@@ -153,15 +149,9 @@ class Server:
         return headers
 
     async def _stream(
-        self,
-        request: web.Request,
-        body: RequestBody,
-        format: Format,
-        leg: Leg | None,
-        received: int,
-        fault: str | None,
-        headers: dict[str, str],
-    ) -> web.StreamResponse:
+        self, request: web.Request, body: RequestBody, format: Format, leg: Leg | None, received: int,
+        fault: str | None, headers: dict[str, str],
+    ) -> web.StreamResponse:  # fmt: skip
         response = web.StreamResponse(headers={**STREAM, **headers})
         response.enable_chunked_encoding()
         await response.prepare(request)
@@ -169,26 +159,32 @@ class Server:
         transport = request.transport
         if transport is None:
             raise asyncio.CancelledError  # the client has left
+        stream = Stream(format, transport, received)
         if fault:
-            after = self.faults.strike_after(body.output_tokens)
-            stream: Stream = FaultyStream(format, transport, received, fault, after)
-        else:
-            stream = Stream(format, transport.write, received)
+            stream = FaultyStream(format, transport, received, fault, self.faults.strike_after(body.output_tokens))
         await self._run(body, format, leg, stream)
         return response
 
     async def _run(self, body: RequestBody, format: Format, leg: Leg | None, sink: Sink) -> Job:
         """The job from its start to its last token; if the client leaves, the job's place is free."""
+        legs = self.legs
+
+        def closing(job: Job) -> bytes:
+            counts, extra = self._facts(body, format, job)
+            return format.closing(counts if body.usage else None, extra)
 
         def done(job: Job, now: float) -> None:
-            if isinstance(leg, Prefill):
-                self.handover.computed(leg, body, job.blocks, lambda: self._fetched(job))
-            sink.end(body.output_tokens, lambda: self._closing(body, format, job))
+            if isinstance(leg, Prefill) and legs:
+                fetched = partial(self.driver.change, legs.fetched, job)
+                self.handover.shelf.give(leg.key, digest_of(body.words), leg.handed, fetched)
+            sink.end(body.output_tokens, lambda: closing(job))
             self.metrics.add(job)
             if self.driver.log:
                 self.driver.log.request(format.id, job, sink.received, sink.first, sink.last)
 
-        enter, cancel = self._ways(leg)
+        enter, cancel = self.station.submit, self.station.cancel
+        if leg and legs:
+            enter, cancel = (legs.prefill_leg if isinstance(leg, Prefill) else legs.decode_leg), legs.cancel
         prefix = chain(body.words) if self.endpoint.caches else ()
         if isinstance(leg, Prefill):
             self.handover.shelf.put(leg.key)
@@ -201,31 +197,18 @@ class Server:
                 self.handover.shelf.close(leg.key)
         return job
 
-    def _ways(self, leg: Leg | None) -> tuple[Callable[[Job, float], None], Callable[[Job, float], None]]:
-        """How a job enters the engine, and how it is cancelled."""
-        if leg is None or self.legs is None:
-            return self.station.submit, self.station.cancel
-        return (self.legs.prefill_leg if isinstance(leg, Prefill) else self.legs.decode_leg), self.legs.cancel
-
-    def _fetched(self, job: Job) -> None:
-        if self.legs:
-            self.driver.change(self.legs.fetched, job)
-
-    def _closing(self, body: RequestBody, format: Format, job: Job) -> bytes:
-        counts, extra = self._facts(body, format, job)
-        return format.closing(counts if body.usage else None, extra)
-
     def _facts(self, body: RequestBody, format: Format, job: Job) -> tuple[Json, Json]:
         """The usage object, and what the finish chunk carries beside."""
-        queue, prefill, transfer, decode = phases(job)
-        counts = usage(job.prompt, job.output, job.cached)
+        queue, prefill, transfer, decode = job.phases()
+        counts: Json = {"prompt_tokens": job.prompt, "completion_tokens": job.output}
+        counts |= {"total_tokens": job.prompt + job.output, "prompt_tokens_details": {"cached_tokens": job.cached}}
         extra: Json = {}
         if format.groq:
             counts |= {"queue_time": queue, "prompt_time": prefill + transfer, "completion_time": decode}
             counts["total_time"] = prefill + transfer + decode
             extra["x_groq"] = {"id": format.id, "usage": counts}
         nvext: Json = {}
-        if body.timing:
+        if "timing" in body.nvext:
             nvext["timing"] = {
                 "prefill_wait_time_ms": queue * 1e3,
                 "prefill_time_ms": prefill * 1e3,
@@ -235,18 +218,11 @@ class Server:
                 "total_time_ms": (job.last - job.arrival) * 1e3,
                 "kv_hit_rate": job.cached / job.prompt,
             }
-        if body.workers:
+        if "worker_id" in body.nvext:
             nvext["worker_id"] = {"prefill_worker_id": job.prefill_worker, "decode_worker_id": job.decode_worker}
         if nvext:
             extra["nvext"] = nvext
         return counts, extra
-
-
-async def _body(request: web.Request) -> bytes:
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise ApiError(413, f"the body exceeds {LARGEST_BODY} bytes", "invalid_request_error", 413) from None
 
 
 async def serve(endpoint: Endpoint, options: Options, ready: Callable[[str], None]) -> None:
@@ -254,7 +230,7 @@ async def serve(endpoint: Endpoint, options: Options, ready: Callable[[str], Non
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    driver = Driver(endpoint, Metrics(endpoint.model.name, endpoint.model.kv_bytes), options.log)
+    driver = Driver(endpoint, options.log)
     app = Server(endpoint, driver, options).app()
     # A client that leaves must free its slot, hence handlers that are cancelled.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
