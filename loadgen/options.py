@@ -161,6 +161,7 @@ class TargetOptions:
     api_key_file: str | None = None
     header: Sequence[str] = ()
     insecure: bool = False
+    resend: bool = True
     ca_file: str | None = None
     connect_timeout: float = Limits.connect_timeout
     first_token_timeout: float = Limits.first_token_timeout

@@ -101,7 +101,7 @@ class Exchange:
     headers_at: int | None = None
     done: int | None = None
     reused: bool = False  # on a connection that was already open
-    reconnected: bool = False  # that connection was closed before any answer: sent again on a fresh one
+    reconnected: bool = False  # that connection was closed before the request came: sent again on a fresh one
     stepped: bool = False  # CLOCK_REALTIME was stepped while it was open: its instants can't be compared
 
     # Tokens: one entry for each read that carried token-bearing events.

@@ -33,6 +33,7 @@ class TargetFields:
     extra_body: dict[str, Any] = field(default_factory=dict)
     ignore_eos: bool | None = None  # None: as the endpoint type allows
     insecure: bool = False  # certificates aren't verified
+    resend: bool = True  # a request that a closing connection provably didn't deliver is sent again
     ca_file: str | None = None
     prefill: tuple[str, ...] = ()
     decode: tuple[str, ...] = ()
@@ -220,7 +221,8 @@ ONLY_LEGS = "only a target with two legs has this"
 CHECKS: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(("name", "model", "api_key_env", "api_key_file", "ca_file"), _text),
     "url": _url, "prefill": _urls, "decode": _urls, "metrics": _metrics, "endpoint_type": _type, "protocol": _protocol,
-    "headers": _headers, "extra_body": _body, "ignore_eos": _flag, "insecure": _flag, "labels": _labels,
+    "headers": _headers, "extra_body": _body, "labels": _labels,
+    "ignore_eos": _flag, "insecure": _flag, "resend": _flag,
     "local_prefill_below": _count, "price_per_hour": _number, "watts": _number, "format": _table,
 }  # fmt: skip
 DEFAULTS = {f.name: f.default for f in fields(Target)}

@@ -47,7 +47,7 @@ class HttpClient:
         self.preferred = 0
         self.tls = self._context() if self.address.scheme == "https" else None
         self.head = RequestHead(target, self.address, self.wire.key_header)
-        self.limits = target.limits
+        self.limits, self.resend = target.limits, target.resend
         self.loop = loop.current()
         self.loop.listeners[self] = None
         self._shortest = round(min(astuple(self.limits)) * NS_PER_S)
@@ -102,7 +102,7 @@ class HttpClient:
         self._over.put((flight, outcome, error))
 
     def again(self, flight: Flight) -> None:
-        """The kept-alive connection was closed as the request went out: sent once more, on a fresh one."""
+        """The kept-alive connection was closed before the request came: sent once more, on a fresh one."""
         flight.exchange.reconnected, flight.exchange.reused = True, False
         flight.exchange.connected = flight.exchange.sent = flight.exchange.body_sent = None
         self.loop.reconnected += 1

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from targets.clock import Clock
 from targets.exchange import Exchange, Outcome
 from targets.target import Target
 from tests.exchanges import make_call
+
+from .scripted import Script, Scripted, good
 
 
 class TruthServer:
@@ -87,3 +89,19 @@ def caller() -> Iterator[type[Caller]]:
         assert not one.target._busy
         assert len(one.over) == one.started, "an exchange was never handed back"
         assert all(isinstance(exchange.outcome, Outcome) for exchange in one.over)
+
+
+Serve = Callable[..., Scripted]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    made: list[Scripted] = []
+
+    def start(script: Script = good, *where: Any) -> Scripted:
+        made.append(Scripted(script, *where))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.close()
