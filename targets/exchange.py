@@ -122,6 +122,7 @@ class Exchange:
     outcome: Outcome = Outcome.CUT
     error: str = ""
     finish_reason: str | None = None
+    unterminated: bool = False  # whole by its finish reason and its body's end; the terminator never came; in no row
     retry_after: float | None = None  # seconds, from the server's headers
 
     # The server's own account.

@@ -85,6 +85,10 @@ class Target(TargetFields):
             raise self._mistake("url", "a target has a url or two legs, not both")
         if given and self.endpoint_type.endswith(".toml"):
             raise self._mistake("endpoint_type", "two legs take no format of your own")
+        sampling = self.extra_body.get("sampling_params")
+        choices = (self.extra_body.get("n"), sampling.get("n") if isinstance(sampling, dict) else None)
+        if any(n not in (None, 1) for n in choices) and not self.endpoint_type.endswith(".toml"):
+            raise self._mistake("extra_body", "n asks for several choices: only one can be measured", "leave n out")
         if not self.url:
             raise self._mistake("url", "the target has no url", 'give one such as "http://host:port"')
         if not given and self.local_prefill_below:

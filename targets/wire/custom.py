@@ -48,6 +48,8 @@ class CustomReader(Reader):
         if error := find(data, paths.error):
             raise WireError(lenient.complaint(error), Outcome.HTTP_ERROR)
         self.finished = self.finished or bool(find(data, paths.ended))
+        if paths.text.startswith("choices."):
+            lenient.only_choice(lenient.mappings(data.get("choices")))
         self._note(data, exchange)
         text = lenient.text(find(data, paths.text))
         new = text[self._chars :]
