@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from targets.client.connection import Connection
 from targets.exchange import Exchange, Outcome
 
-from .conftest import Serve
+from .conftest import Secure, Serve
 from .scripted import GOOD, Peer, Script, good
 
 
@@ -81,3 +82,20 @@ def test_nothing_is_sent_again_where_that_is_not_wanted(serve: Serve, caller: An
     exchange = second(caller(server.url, resend=False), 0.06)
     assert (exchange.outcome, exchange.reconnected) == (Outcome.TRUNCATED, False)
     assert server.connections == 1
+
+
+def says_goodbye(peer: Peer) -> None:
+    """TLS's close_notify, then (at the connection's end) the FIN."""
+    peer.sock.settimeout(0.001)
+    with suppress(TimeoutError):
+        peer.sock.unwrap()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("farewell", [lambda peer: None, says_goodbye])
+def test_the_same_over_tls(secure: Secure, caller: Any, raced: None, farewell: Callable[[Peer], object]) -> None:
+    server, ca_file = secure(answers_once(farewell))
+    exchange = second(caller(server.url, ca_file=ca_file), 0.06)
+    assert (exchange.outcome, exchange.reconnected, server.connections) == (Outcome.OK, True, 2)
+    server, ca_file = secure(answers_once(lambda peer: (peer.request(), farewell(peer))))
+    exchange = second(caller(server.url, ca_file=ca_file))
+    assert (exchange.outcome, exchange.reconnected, server.connections) == (Outcome.TRUNCATED, False, 1)
