@@ -97,7 +97,9 @@ class Planning:
     def save(self) -> None:
         """Writes planning.json, with null for what is unbounded or undefined."""
         facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "folder"}
-        (self.folder / "planning.json").write_bytes(orjson.dumps(facts, option=orjson.OPT_INDENT_2))
+        (self.folder / "planning.json").write_bytes(
+            orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
+        )
 
 
 def write(planning: Planning) -> Path:

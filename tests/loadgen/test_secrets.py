@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .running import about, endpoint, phaseload, rows, trace
+from .running import about, endpoint, phaseload, refused, rows, trace
 
 
 def test_a_literal_key_reaches_the_server_and_nothing_else(tmp_path: Path) -> None:
@@ -26,6 +26,6 @@ def test_a_literal_key_reaches_the_server_and_nothing_else(tmp_path: Path) -> No
 def test_a_key_in_the_extra_body_is_refused(tmp_path: Path) -> None:
     trace(tmp_path / "t.csv", 2)
     body = '{"a": [{"api_key": "sk-LITERAL-1"}]}'
-    done = phaseload("replay", "t.csv", "--url", "http://127.0.0.1:9", "--extra-body", body, cwd=tmp_path)
+    done = refused("replay", "t.csv", "--url", "http://127.0.0.1:9", "--extra-body", body, cwd=tmp_path)
     assert done.returncode == 2 and "api_key" in done.stderr
     assert "sk-LITERAL" not in done.stdout + done.stderr and not (tmp_path / "runs").exists()
