@@ -41,13 +41,14 @@ class HttpClient:
 
     def __init__(self, target: Target, clock: Clock, *, keep_text: bool = False) -> None:
         raise_open_files()
-        self.target, self.clock, self.keep_text = target, clock, keep_text
+        self.target = target = target.opened()
+        self.clock, self.keep_text = clock, keep_text
         self.wire = target.wire_format()
         self.address = address(target.url)
         self.preferred = 0
         self.tls = self._context() if self.address.scheme == "https" else None
         self.head = RequestHead(target, self.address, self.wire.key_header)
-        self.limits = target.limits
+        self.limits, self.resend = target.limits, target.resend
         self.loop = loop.current()
         self.loop.listeners[self] = None
         self._shortest = round(min(astuple(self.limits)) * NS_PER_S)
@@ -102,7 +103,7 @@ class HttpClient:
         self._over.put((flight, outcome, error))
 
     def again(self, flight: Flight) -> None:
-        """The kept-alive connection was closed as the request went out: sent once more, on a fresh one."""
+        """The kept-alive connection was closed before the request came: sent once more, on a fresh one."""
         flight.exchange.reconnected, flight.exchange.reused = True, False
         flight.exchange.connected = flight.exchange.sent = flight.exchange.body_sent = None
         self.loop.reconnected += 1
