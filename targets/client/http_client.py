@@ -42,7 +42,8 @@ class HttpClient:
 
     def __init__(self, target: Target, clock: Clock, *, keep_text: bool = False) -> None:
         raise_open_files()
-        self.target, self.clock, self.keep_text = target, clock, keep_text
+        self.target = target = target.opened()
+        self.clock, self.keep_text = clock, keep_text
         self.wire = target.wire_format()
         self.address = address(target.url)
         self.preferred = 0
