@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Self
 
+from targets import secrets
 from traces.errors import UNUSABLE, InputError, RunFailed
 
 LOCUSTFILE = Path(__file__).parent / "run" / "locustfile.py"
@@ -79,7 +80,9 @@ class Workers:
 def become_locust(folder: Path | None, workers: Workers, extra: Sequence[str] = ()) -> NoReturn:
     """Replaces this process by Locust, for the run planned in `folder` (None: for a worker of another machine's run).
     `extra` goes to Locust as it is."""
-    environment = os.environ if folder is None else {**os.environ, RUN: str(folder)}
+    environment, _ = secrets.hand_over()
+    if folder is not None:
+        environment[RUN] = str(folder)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, _command(workers, extra), environment)
@@ -108,16 +111,18 @@ class LocustProcess:
             raise InputError("a worker or a web page is for the command line", where="workers")
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._channel, theirs = socket.socketpair()
+        environment, held = secrets.hand_over()
         with theirs:
             self._process = subprocess.Popen(
                 _command(workers, extra),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=None if shown else subprocess.STDOUT,
-                env={**os.environ, CHANNEL: str(theirs.fileno())},
-                pass_fds=(theirs.fileno(),),
+                env={**environment, CHANNEL: str(theirs.fileno())},
+                pass_fds=(theirs.fileno(), held),
                 start_new_session=True,
             )
+        os.close(held)
         self._replies = self._channel.makefile(encoding="utf-8")
 
     def __enter__(self) -> Self:

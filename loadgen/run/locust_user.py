@@ -31,6 +31,7 @@ from locust import LoadTestShape, User, events, task
 from locust.exception import StopUser
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
+from targets import secrets
 from targets.exchange import Exchange
 from targets.linux import die_with_parent
 from traces.errors import INCOMPLETE, OK, UNUSABLE, InputError
@@ -49,6 +50,7 @@ NEXT = "phaseload_next"  # to a worker process: the next of a caller's runs has 
 LOCAL = "local"
 
 log = logging.getLogger("phaseload")
+secrets.take_over()
 
 
 class TraceUser(User):  # type: ignore[misc]
@@ -90,6 +92,8 @@ class Wiring:
         self.over: Event | None = None  # once begun: set when the run, or the last of a caller's runs, is over
         self.leads = not isinstance(self.runner, WorkerRunner)
         self.forked = not self.leads and bool(environment.parsed_options.processes)
+        if self.options.trace and (self.options.url or environment.host):
+            self.options.target(environment.host)  # each process holds the same secrets, by the same names
         if self.leads:
             self._lead()
         elif self.serving:

@@ -12,7 +12,8 @@ from traces.errors import InputError
 from traces.files import read_text, toml
 
 from ..exchange import Call, Exchange, Outcome
-from ..rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header
+from ..rules import KEYS_ELSEWHERE, OURS_ALONE, own_header
+from ..secrets import literal_field, literal_header
 from . import lenient
 from .interface import Json, Reader, RequestFields, Wire, WireError, merged, messages, prompt
 
