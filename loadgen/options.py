@@ -20,7 +20,7 @@ from targets.rules import FieldError, Limits
 from traces.errors import InputError, check_factor
 from traces.request import NS_PER_S
 
-from .secrets import sheltered
+from .secrets import named, sheltered
 
 if TYPE_CHECKING:
     from targets.target import Target
@@ -275,6 +275,12 @@ class UserOptions:
         if not self.trace or not url:
             raise InputError("needs a trace and a URL", where=self.name, remedy='trace = "FILE", url = "http://..."')
         return replace(self.endpoint.target(url, self.name), **self.more)
+
+    def secrets(self) -> set[str]:
+        """What a worker with this class may fill in for a master of another machine."""
+        headers = [value for _, value in map(_header, self.endpoint.header)]  # a literal secret moves, in each process
+        headers.append(str(self.more.get("headers", "")))
+        return named(headers, self.endpoint.api_key_env, self.endpoint.api_key_file)
 
 
 def attribute_names() -> tuple[set[str], set[str], set[str], set[str]]:

@@ -14,6 +14,7 @@ from traces.errors import InputError, RunFailed
 
 from ..options import Load, RunOptions, TargetOptions
 from ..processes import Workers, become_locust
+from ..secrets import named
 from . import options as o
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def replay(
     from .. import replays
 
     if workers.worker:
-        become_locust(None, workers, ctx.args)
+        own = named(options.header, options.api_key_env, options.api_key_file)
+        become_locust(None, workers, ctx.args, own)
     folder = replays.prepare(trace, options.target(url), load, run, workers.count)
     become_locust(folder, workers, ctx.args)
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
+import re
 import shutil
 import signal
 import socket
@@ -22,9 +24,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gevent
 import psutil
+from flask import request
 from gevent.event import Event
 from gevent.queue import Queue
 from locust import LoadTestShape, User, events, task
@@ -38,7 +42,7 @@ from traces.errors import INCOMPLETE, OK, UNUSABLE, InputError
 from .. import plan as plans
 from ..options import user_options
 from ..plan import Plan
-from ..processes import CHANNEL, RUN
+from ..processes import ALLOWED, CHANNEL, RUN
 from ..replays import conclude, numbered, prepare
 from .coordinator import Coordinator, Inbox
 from .progress import Progress
@@ -89,6 +93,7 @@ class Wiring:
         self.next_run = Event()
         self.leads = not isinstance(self.runner, WorkerRunner)
         self.forked = not self.leads and bool(environment.parsed_options.processes)
+        self.allowed = None if self.leads or self.folder or self.serving else self._allowed()
         if self.leads:
             self._lead()
         elif self.serving:
@@ -106,11 +111,17 @@ class Wiring:
     def _lead(self) -> None:
         self.runner.register_message(UP, self._to_coordinator)
         self.environment.shape_class = ReplayShape(self)
+        if self.environment.web_ui is not None:
+            self.environment.web_ui.app.before_request(_refuse_foreign)
         self.environment.events.test_start.add_listener(self._begin)
         self.environment.events.test_stopping.add_listener(self._end)
         self.environment.events.test_stop.add_listener(self._conclude)
 
     # The worker's side.
+
+    def _allowed(self) -> set[str]:
+        """What another's plan may ask for: what this command line and this Locust file name."""
+        return {*os.environ.get(ALLOWED, "").splitlines(), *self.options.secrets()}
 
     def runs(self) -> Iterator[Worker]:
         """A worker for each run of this process: one, or as many as the caller has."""
@@ -122,7 +133,7 @@ class Wiring:
             if self.worker is not None and not self.worker.done.is_set():
                 log.error("a second user in this process is refused: its share of the trace would be sent twice")
                 raise StopUser
-            self.worker = Worker(partial(self.runner.send_message, UP), self._fire)
+            self.worker = Worker(partial(self.runner.send_message, UP), self._fire, self.allowed)
             yield self.worker
             more = self.serving
 
@@ -294,6 +305,16 @@ class Wiring:
         if web is not None:
             self.runner.quit()
             web.stop()
+
+
+def _refuse_foreign() -> tuple[str, int] | None:
+    """The web page is for who opened it at this machine's address or name: a page of another site must not start a run,
+    nor one under a name that was made to lead here."""
+    host = urlsplit(f"//{request.host}").hostname or ""
+    own = host in ("localhost", platform.node().lower()) or re.fullmatch(r"[\d.]+|[\da-f:.]*:[\da-f:.]*", host)
+    if own and urlsplit(request.headers.get("Origin", request.host_url)).netloc == request.host:
+        return None
+    return "refused: this page is used at this machine's own address, and from no other page\n", 403
 
 
 def _mute(terminals: list[int]) -> None:

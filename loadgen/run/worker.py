@@ -22,7 +22,7 @@ import platform
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -44,7 +44,7 @@ from traces.request import NS_PER_S
 from traces.transforms import part_of
 from traces.words import Corpus, counter
 
-from .. import certificate
+from .. import certificate, secrets
 from .. import plan as plans
 from ..plan import Arm, Plan, Step
 from . import messages
@@ -61,12 +61,16 @@ log = logging.getLogger("phaseload")
 
 
 class Worker:
-    """`send(message)` reaches the coordinator, `fire(exchange)` counts a finished exchange in Locust's tables."""
+    """`send(message)` reaches the coordinator, `fire(exchange)` counts a finished exchange in Locust's tables;
+    `allowed`: what it may fill in for a master of another machine (`secrets.named`), None for its own."""
 
-    def __init__(self, send: Callable[[dict[str, object]], None], fire: Callable[[Exchange], None]) -> None:
+    def __init__(
+        self, send: Callable[[dict[str, object]], None], fire: Callable[[Exchange], None],
+        allowed: Collection[str] | None = None,
+    ) -> None:  # fmt: skip
         self.done = Event()
         self.error: BaseException | None = None
-        self._link, self._fire = Link(send), fire
+        self._link, self._fire, self._allowed = Link(send), fire, allowed
         self._dispatcher: Dispatcher | None = None
         self._lanes: list[Lane] = []
         self._digests = Digests()
@@ -76,7 +80,7 @@ class Worker:
         self._writer: Writer  # from the assignment on
         self._greenlet = gevent.spawn(self._run)
 
-    def deliver(self, raw: Mapping[str, object]) -> None:
+    def deliver(self, raw: object) -> None:
         """A message of the coordinator's. Never blocks."""
         if isinstance(self._link.deliver(raw), Finish):
             self.finish()
@@ -97,6 +101,7 @@ class Worker:
             self._link.post(Failed(str(error) if isinstance(error, InputError) else repr(error)))
             if not isinstance(error, InputError):
                 raise
+            log.error("%s", error)
         finally:
             self.done.set()
 
@@ -104,6 +109,8 @@ class Worker:
         sys.setswitchinterval(SWITCH)
         assignment = self._link.claim()
         plan = assignment.plan
+        if self._allowed is not None:
+            secrets.check_allowed(plan.targets, self._allowed)
         self._corpus = None if plan.prompts is None else Corpus.expected(plan.prompts)
         self._offset, error = self._link.clock_offset(assignment.boot)
         with tempfile.TemporaryDirectory(prefix="phaseload-") as spare:
