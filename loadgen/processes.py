@@ -20,11 +20,12 @@ from pathlib import Path
 from secrets import token_hex
 from typing import NoReturn, Self
 
+from targets import secrets
 from traces.errors import UNUSABLE, InputError, RunFailed
 
 LOCUSTFILE = Path(__file__).parent / "run" / "locustfile.py"
 RUN = "PHASELOAD_RUN"  # the folder of the planned run
-ALLOWED = "PHASELOAD_ALLOWED"  # what a worker may fill in for its master's plan: see `secrets.named`, one a line
+ALLOWED = "PHASELOAD_ALLOWED"  # what a worker may fill in for its master's plan: `Target.wants`, one a line
 TOKEN = "PHASELOAD_TOKEN"  # noqa: S105 - names the secret that proves the messages of coordinator and workers
 CHANNEL = "PHASELOAD_CHANNEL"  # the file descriptor on which a `LocustProcess` gets the folders of its runs
 FAREWELL_S = 30.0  # that a process may take to end
@@ -69,11 +70,12 @@ class Workers:
         return self.processes or (self.expect_workers if self.master else 1)
 
     def environment(self, allowed: Collection[str] = ()) -> dict[str, str]:
-        """That of Locust's processes. Those of this machine share a fresh token: others may reach their port."""
+        """What Locust's processes have in theirs. Those of one machine share a fresh token: others may reach their
+        port."""
         token = os.environ.get(self.token_env or TOKEN) or token_hex(16)
         shared = {TOKEN: token} if self.token_env or self.processes else {}
         allowed = [*allowed, *(f"${name}" for name in self.allow_env), *self.allow_key_file]
-        return {**os.environ, **shared, ALLOWED: "\n".join(allowed)}
+        return {**shared, ALLOWED: "\n".join(allowed)}
 
     def arguments(self) -> list[str]:
         """Locust's own options for them."""
@@ -95,8 +97,11 @@ def become_locust(
     folder: Path | None, workers: Workers, extra: Sequence[str] = (), allowed: Collection[str] = ()
 ) -> NoReturn:
     """Replaces this process by Locust, for the run planned in `folder` (None: for a worker of another machine's run,
-    which may fill in what is `allowed`, too: see `secrets.named`). `extra` goes to Locust as it is."""
-    environment = workers.environment(allowed) | ({} if folder is None else {RUN: str(folder)})
+    which may fill in what is `allowed`, too: see `Target.wants`). `extra` goes to Locust as it is."""
+    environment, _ = secrets.hand_over()
+    environment |= workers.environment(allowed)
+    if folder is not None:
+        environment[RUN] = str(folder)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, _command(workers, extra), environment)
@@ -125,16 +130,18 @@ class LocustProcess:
             raise InputError("a worker or a web page is for the command line", where="workers")
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._channel, theirs = socket.socketpair()
+        environment, held = secrets.hand_over()
         with theirs:
             self._process = subprocess.Popen(
                 _command(workers, extra),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=None if shown else subprocess.STDOUT,
-                env={**workers.environment(), CHANNEL: str(theirs.fileno())},
-                pass_fds=(theirs.fileno(),),
+                env={**environment, **workers.environment(), CHANNEL: str(theirs.fileno())},
+                pass_fds=(theirs.fileno(), held),
                 start_new_session=True,
             )
+        os.close(held)
         self._replies = self._channel.makefile(encoding="utf-8")
 
     def __enter__(self) -> Self:

@@ -102,7 +102,7 @@ class Exchange:
     done: int | None = None
     body_end: int | None = None  # where the server kept the answer's body open after it was done
     reused: bool = False  # on a connection that was already open
-    reconnected: bool = False  # that connection was closed before any answer: sent again on a fresh one
+    reconnected: bool = False  # that connection was closed before the request came: sent again on a fresh one
     stepped: bool = False  # CLOCK_REALTIME was stepped while it was open: its instants can't be compared
 
     # Tokens: one entry for each read that carried token-bearing events.
@@ -123,6 +123,7 @@ class Exchange:
     outcome: Outcome = Outcome.CUT
     error: str = ""
     finish_reason: str | None = None
+    unterminated: bool = False  # whole by its finish reason and its body's end; the terminator never came; in no row
     retry_after: float | None = None  # seconds, from the server's headers
 
     # The server's own account.

@@ -18,15 +18,10 @@ def open_trace(
     name: str, *, until: float | None = None, skip_bad_rows: bool = False, keep_ticks: bool = False, seed: int = 0
 ) -> Trace:
     """A file or folder (plain, gzip or zstd), standard input (`-`), or a bundled workload; a file wins over a workload
-    of its name.
-
-    until   seconds from the trace's start, at which reading ends, so the first minute of a week costs a minute's rows;
-            without it a workload is as long as it says itself
-    seed    for what the format leaves open (where in a coarse tick a request falls; instants, where it has none)
-    keep_ticks     leave coarse timestamps on their ticks
-    skip_bad_rows  count rows that can't be used into `Trace.notes` instead of refusing them
-    Raises InputError, with file, line, column and remedy, for anything unusable.
-    """
+    of its name. `until`: seconds from the trace's start, at which reading ends, so the first minute of a week costs a
+    minute's rows (without it a workload is as long as it says itself). `skip_bad_rows` counts what can't be used into
+    `Trace.notes` instead of refusing it; `keep_ticks` leaves coarse timestamps on their ticks; `seed` is for what the
+    format leaves open. Raises InputError, with file, line, column and remedy, for anything unusable."""
     if until is not None and not 1 <= until * NS_PER_S <= LATEST:  # NaN neither
         raise InputError(f"can't be read until {until:g} s", where=name, remedy="expected seconds above 0")
     if name == "-" or Path(name).exists():

@@ -39,6 +39,7 @@ OPTIONS: dict[str, Any] = {
     "api_key_file": option(TARGET, "File that holds the API key."),
     "header": option(TARGET, "KEY:VALUE, repeatable; ${VAR} comes from the environment.", "--header", "-H"),
     "insecure": option(TARGET, "Don't verify certificates.", "--insecure"),
+    "resend": option(TARGET, "Send again what a closing connection didn't deliver.", "--resend/--no-resend"),
     "ca_file": option(TARGET, "CA certificates to trust."),
     "connect_timeout": option(TARGET, "Seconds that a connection may take."),
     "first_token_timeout": option(TARGET, "Seconds until the first token."),

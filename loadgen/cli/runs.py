@@ -14,7 +14,6 @@ from traces.errors import InputError, RunFailed
 
 from ..options import Load, RunOptions, TargetOptions
 from ..processes import Workers, become_locust
-from ..secrets import named
 from . import options as o
 
 if TYPE_CHECKING:
@@ -34,8 +33,9 @@ def replay(
 ) -> None:
     """Replay a trace against an endpoint, and report TTFT and TPOT.
 
-    What follows `--` goes to Locust as it is. Exit codes: 0 all gates hold, 1 one doesn't, 2 unusable input, 3 no
-    verdict: the run was interrupted or is invalid. SIGINT, SIGTERM and SIGHUP end a run and report it.
+    What follows `--` goes to Locust as it is. Exit codes: 0 all gates hold, 1 one doesn't or every request failed,
+    2 unusable input, 3 no verdict: the run was interrupted or is invalid. SIGINT, SIGTERM and SIGHUP end a run and
+    report it.
 
     Examples:
 
@@ -48,8 +48,7 @@ def replay(
     from .. import replays
 
     if workers.worker:
-        own = named(options.header, options.api_key_env, options.api_key_file)
-        become_locust(None, workers, ctx.args, own)
+        become_locust(None, workers, ctx.args, options.target("http://worker").sheltered().wants())
     folder = replays.prepare(trace, options.target(url), load, run, workers.count)
     become_locust(folder, workers, ctx.args)
 

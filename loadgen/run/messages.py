@@ -10,7 +10,7 @@ acknowledged. Files travel in pieces, and only between machines: on one machine 
 Whoever reaches the master's port can use the channel. Where coordinator and workers share a token (`processes.TOKEN`),
 a message carries an HMAC, and what has none is a stray. What is received is hostile all the same: a stray is dropped
 and counted, files have the names of a plan or of its rows, and a worker fills in only the variables and key files that
-it may (`secrets.check_allowed`).
+it may (`Worker`).
 """
 
 from __future__ import annotations

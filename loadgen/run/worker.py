@@ -22,7 +22,7 @@ import platform
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -38,13 +38,14 @@ from targets import connect
 from targets.client.http_client import diagnostics
 from targets.clock import Clock
 from targets.exchange import Diagnostics, Exchange
+from targets.target import Target
 from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.request import NS_PER_S
 from traces.transforms import part_of
 from traces.words import Corpus, counter
 
-from .. import certificate, secrets
+from .. import certificate
 from .. import plan as plans
 from ..plan import Arm, Plan, Step
 from . import messages
@@ -62,7 +63,7 @@ log = logging.getLogger("phaseload")
 
 class Worker:
     """`send(message)` reaches the coordinator, `fire(exchange)` counts a finished exchange in Locust's tables;
-    `allowed`: what it may fill in for a master of another machine (`secrets.named`), None for its own."""
+    `allowed`: what it may fill in for a master of another machine (`Target.wants`), None for its own."""
 
     def __init__(
         self, send: Callable[[dict[str, object]], None], fire: Callable[[Exchange], None],
@@ -110,7 +111,7 @@ class Worker:
         assignment = self._link.claim()
         plan = assignment.plan
         if self._allowed is not None:
-            secrets.check_allowed(plan.targets, self._allowed)
+            _check(plan.targets, self._allowed)
         self._corpus = None if plan.prompts is None else Corpus.expected(plan.prompts)
         self._offset, error = self._link.clock_offset(assignment.boot)
         with tempfile.TemporaryDirectory(prefix="phaseload-") as spare:
@@ -203,6 +204,15 @@ class Worker:
             counts=dict(self._counts), diagnostics=self._diagnostics,
         )  # fmt: skip
         self._link.post_surely(Final(facts, self._link.finishing, self._digests.state()))
+
+
+def _check(targets: Iterable[Target], allowed: Collection[str]) -> None:
+    """Raises InputError for a secret that a worker may not fill in, and so give to the URL that a master names."""
+    for target in targets:
+        for secret in sorted(target.wants() - set(allowed)):
+            option = f"--allow-env {secret[1:]}" if secret.startswith("$") else f"--allow-key-file {secret}"
+            problem = f"the master's plan asks for {secret}, which this worker may not give away"
+            raise InputError(problem, where=target.name, remedy=f"{option}, where the worker is started")
 
 
 def _often(period_s: float, act: Callable[[], None]) -> None:

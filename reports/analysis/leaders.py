@@ -107,17 +107,16 @@ def lead(step: str, metric: str, medians: Mapping[str, Quantile], pairs: Sequenc
     faults = {(pair.base, pair.other): fault for pair in pairs if (fault := _fault(pair, metric))}
     aside = _aside(faults)
     why = next((fault for both, fault in faults.items() if set(both) & set(aside)), "")
-    taking_part = [name for name, m in medians.items() if name not in (*failed, *aside) and isfinite(m.value)]
-    values = {name: medians[name].value for name in taking_part}
-    if len(values) + len(failed) < 2 or not values:
+    values = {name: m.value for name, m in medians.items() if name not in (*failed, *aside) and isfinite(m.value)}
+    order = sorted(values, key=lambda name: values[name])
+    if not order or len(order) + len(failed) < 2:
         return Lead(step, (), why=why if aside else "no leader", failed=failed)
-    slower = _slower(_among(set(values), pairs), metric)
+    slower = _slower(_among(set(order), pairs), metric)
     beats = {
         both: ratio.value or 0.0
         for both, ratio in slower.items()
         if ratio.faster > 0 and (ratio.value is None or ratio.value >= LEAST)
     }
-    order = sorted(values, key=lambda name: values[name])
     beaten = {loser for _, loser in beats}
     first = next((name for name in order if name not in beaten), order[0])
     behind = next((name for name in order if (first, name) in beats), "")

@@ -34,7 +34,8 @@ ERROR_LENGTH = 300  # characters of each
 class Counts:
     """Requests and tries: one row is one try, `requests` are the different ones, `admitted` is the share of them that
     was not refused for its rate at every try. `whole`: answers that did not stream; `at_once`: streams whose tokens,
-    more than one, all came in one read, which say nothing of prefill apart from decode."""
+    more than one, all came in one read, which say nothing of prefill apart from decode; `sent_again`: requests on a
+    used connection that the server had closed before they came."""
 
     planned: int | None
     unsent: int
@@ -49,6 +50,7 @@ class Counts:
     whole: int
     at_once: int
     retried: int
+    sent_again: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +216,7 @@ def _counts(sample: Sample, counted: pd.DataFrame, step: StepFacts | None) -> Co
         whole=int((counted["ok"] & counted["whole"]).sum()),
         at_once=int((counted["ok"] & ~counted["whole"] & in_one_read).sum()),
         retried=int((counted["attempt"] > 1).sum()),
+        sent_again=int(counted["reconnected"].sum()),
     )
 
 

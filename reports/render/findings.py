@@ -103,6 +103,8 @@ def _notes(result: Result) -> Iterator[str]:
         yield f"{_refusals(counts)}; in percentiles and gates they are failed ones."
     if counts.unsent:
         yield f"{counts.unsent:,} of {counts.planned:,} requests had no turn before the end, and were not sent."
+    if counts.sent_again:
+        yield f"{counts.sent_again:,} requests were sent again: their connection had been closed before they came."
     if counts.whole:
         yield f"{counts.whole:,} answers did not stream: they have no TTFT and no TPOT."
     if counts.at_once > ODD * counts.ok:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from traces.errors import InputError
@@ -46,27 +46,21 @@ FILTERS: dict[str, Callable[..., str]] = {
     "off": lambda value: "-" if value is None else "< 0.01%" if abs(value) < 1e-4 else f"{value:+.2%}",
     "count": lambda value: "-" if value is None else f"{value:,.0f}",
 }
-Pairs = list[tuple[str, str]]
 
 
 def render(template: str, **values: Any) -> str:
     """A page's text, from a template of `assets/`."""
-    env = Environment(
-        loader=PackageLoader("reports", "assets"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-    )
+    loader = PackageLoader("reports", "assets")
+    env = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     env.filters |= FILTERS
-    assert env.loader is not None
-    css = Markup(env.loader.get_source(env, "report.css")[0])
+    css = Markup(loader.get_source(env, "report.css")[0])
     return env.get_template(template).render(css=css, colours=plots.COLOURS, **values)
 
 
 def page(runs: Sequence[Run], summaries: Sequence[Summary], out: Path | str | None = None) -> Path:
     """Writes one report over all runs; by default report.html in the first run's folder."""
-    path = Path(out) if out is not None else runs[0].folder / "report.html"
-    if path.is_dir():
-        path /= "report.html"
+    folder = runs[0].folder if out is None else Path(out)
+    path = folder / "report.html" if folder.is_dir() else folder
     names = dict.fromkeys(result.target for summary in summaries for result in summary.results)
     numbers = {name: number for number, name in enumerate(names)}
     text = render(
@@ -177,7 +171,7 @@ def _profile(run: Run) -> Iterator[tuple[str, str]]:
     yield from flat({name: value for name, value in profile.items() if name != "timeline"})
 
 
-def _targets(run: Run) -> Iterator[tuple[str, Pairs]]:
+def _targets(run: Run) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     for target in run.facts.targets:
         facts = to_plain(target)
         shown = {name: facts[name] for name in facts if name not in (*HIDDEN, "name") and facts[name] not in NOTHING}

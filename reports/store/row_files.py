@@ -12,7 +12,6 @@ Pandas is never imported here: workers write these files.
 from __future__ import annotations
 
 import itertools
-import os
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence, Sized
@@ -28,6 +27,7 @@ import pyarrow.parquet as pq
 
 from targets.exchange import Exchange
 from traces.errors import InputError
+from traces.files import whole
 
 FOLDER = "exchanges"
 
@@ -93,10 +93,9 @@ class Writer:
         if not rows:
             return None
         path = self.folder / f"{self.worker}-{next(self._numbers):05d}.parquet"
-        partial = path.with_suffix(".partial")
         try:
-            pq.write_table(table(rows), partial, compression="zstd")
-            os.replace(partial, path)  # noqa: PTH105 - one call, no path object of the result wanted
+            with whole(path) as partial:
+                pq.write_table(table(rows), partial, compression="zstd")
         except OSError:
             self._pending.extendleft(reversed(rows))
             raise

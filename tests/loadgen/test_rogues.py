@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -15,13 +14,12 @@ from gevent.queue import Queue
 
 from loadgen import plan as plans
 from loadgen import replays
-from loadgen.options import Load, RunOptions, TargetOptions, user_options
+from loadgen.options import Load, RunOptions, TargetOptions
 from loadgen.plan import Arm, Plan, Step
 from loadgen.processes import TOKEN, Workers, free_port
 from loadgen.run.coordinator import Coordinator, Inbox
 from loadgen.run.messages import Assignment, Claim, Failed, Final, Message, Over, Rows, StrayError, decode, encode
 from loadgen.run.worker import Worker
-from loadgen.secrets import named
 from reports.store.run_json import WorkerFacts
 from targets.target import Target
 from traces.errors import InputError
@@ -69,21 +67,13 @@ def test_a_worker_fills_in_only_what_its_own_command_line_names(
     assert failure(target, {secret}) == "Ping", "it goes on"
 
 
-def test_what_a_worker_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_worker_names() -> None:
     options = TargetOptions(header=["X-Team: ${TEAM}"], api_key_env="KEY", api_key_file="/run/key")
-    own = named(options.header, options.api_key_env, options.api_key_file)
-    assert own == {"$TEAM", "$KEY", "/run/key"}
+    wants = options.target("http://h").wants()
+    assert wants == {"$TEAM", "$KEY", "/run/key"}
+    assert Target("a", "http://h/${PHASELOAD_SECRET_9}", extra_body={"a": "${HOME}"}).wants() == {"$PHASELOAD_SECRET_9"}
     workers = Workers(worker=True, allow_env=["A", "B"], allow_key_file=["/k"])
-    assert set(workers.environment(own)["PHASELOAD_ALLOWED"].splitlines()) == {*own, "$A", "$B", "/k"}
-
-    class Base: ...
-
-    class Mine(Base):
-        trace, url, header, api_key_env = "t", "http://h", ["X-Api-Key: literal-secret"], "KEY"
-
-    monkeypatch.setattr(os, "environ", {})
-    assert user_options(Mine, Base, []).secrets() == {"$KEY", "$PHASELOAD_HEADER_1"}
-    assert os.environ == {"PHASELOAD_HEADER_1": "literal-secret"}, "in each process"
+    assert set(workers.environment(wants)["PHASELOAD_ALLOWED"].splitlines()) == {*wants, "$A", "$B", "/k"}
 
 
 # A rogue worker, and strangers.
@@ -159,7 +149,7 @@ def test_forks_share_a_token_of_their_own(tmp_path: Path, monkeypatch: pytest.Mo
     assert len({Workers(processes=2).environment()[TOKEN] for _ in range(3)}) == 3
     monkeypatch.setenv("MINE", "sesame")
     assert Workers(worker=True, token_env="MINE").environment()[TOKEN] == "sesame"
-    assert refused(monkeypatch, tmp_path, "replay", "--worker", "--token-env", "NONE") == 2
+    assert refused("replay", "--worker", "--token-env", "NONE", cwd=tmp_path).returncode == 2
 
 
 # A foreign page.

@@ -124,7 +124,7 @@ def test_a_failed_write_keeps_the_rows(tmp_path: Path, monkeypatch: pytest.Monke
     for index in range(4):
         writer.append(make_exchange(index=index))
     with monkeypatch.context() as patch:
-        patch.setattr(row_files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
             writer.flush()
     assert len(writer) == 4
