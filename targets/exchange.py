@@ -100,6 +100,7 @@ class Exchange:
     body_sent: int | None = None
     headers_at: int | None = None
     done: int | None = None
+    body_end: int | None = None  # where the server kept the answer's body open after it was done
     reused: bool = False  # on a connection that was already open
     reconnected: bool = False  # that connection was closed before the request came: sent again on a fresh one
     stepped: bool = False  # CLOCK_REALTIME was stepped while it was open: its instants can't be compared

@@ -31,7 +31,7 @@ from traces.errors import InputError
 
 
 def plan(**arm: Any) -> Plan:
-    return Plan("p", (Step("base", (Arm(Target("gpu", "http://h"), "f", 5000, **arm),), "5/s"),))
+    return Plan("p", (Step("base", (Arm(Target("gpu", "http://h"), "plan/0.arrow", 5000, **arm),), "5/s"),))
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25)])
