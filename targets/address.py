@@ -111,8 +111,12 @@ def resolve(host: str, port: int) -> tuple[tuple[int, object], ...]:
 
 
 def tls_context(*, insecure: bool, ca_file: str | None) -> ssl.SSLContext:
-    """A client's context: certificates are verified, against `ca_file` where one is given, unless `insecure`."""
-    made = ssl.create_default_context(cafile=ca_file)
+    """A client's context: certificates are verified, against `ca_file` where one is given, unless `insecure`. Raises
+    InputError."""
+    try:
+        made = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise InputError(f"can't be used as CA file: {error}", where=ca_file or "") from None
     if insecure:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
