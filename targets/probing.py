@@ -225,9 +225,6 @@ def _problem(target: Target, exchange: Exchange, server: str) -> str:
         case Outcome.HTTP_ERROR, status:
             remedy = FIELDS.get(refused_field(exchange), "check the endpoint type and extra_body")
             return f"{server} refuses the request (HTTP {status}{detail}); {remedy}"
-        case Outcome.TRUNCATED, 200 if exchange.finish_reason and not exchange.error.startswith(PREFILL):
-            remedy = "a format of your own without `end` takes that (docs/protocols.md)"
-            return f"{server} says why its answer ended ({exchange.finish_reason}), not that it did{detail}; {remedy}"
         case outcome, _:
             return f"{server} {REASONS.get(outcome, str(outcome))}{detail}"
 
@@ -280,6 +277,8 @@ def _notes(target: Target, exchange: Exchange) -> Iterator[str]:
             f"may not stream: {_count(exchange)} tokens were read at once, {took * 1e3:.3g} ms after the request; "
             "it was too fast to tell, or this machine too busy"
         )
+    if exchange.unterminated:
+        yield "ends its answers with a finish reason alone, without the format's terminator: taken as complete"
     if exchange.usage_output is None:
         yield "sends no usage: tokens are counted as chunks, or by a tokenizer.json of yours"
     elif exchange.usage_output < TOKENS:

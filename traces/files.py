@@ -41,7 +41,11 @@ class Source:
 
     @contextmanager
     def open(self) -> Iterator[io.BufferedReader]:
-        """The decompressed bytes from their start. Damaged or unreadable files raise InputError."""
+        """The decompressed bytes from their start. Damaged or unreadable files raise InputError; so does what can be
+        read only once, before it is opened: a FIFO that nobody writes would never open."""
+        path = self._file
+        if isinstance(path, Path) and path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError("can be read only once", where=self.name, remedy="pipe it to standard input and name it -")
         try:
             with self._raw() as raw:
                 start = raw.read(4)

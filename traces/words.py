@@ -234,8 +234,8 @@ def _pieces(content: Any) -> Iterator[str]:
 
 
 def counter(path: str) -> Callable[[str], int]:
-    """Tokens of a text, special tokens left out, under a tokenizer.json: the file, or that of a model's folder, or of a model
-    in Hugging Face's local cache."""
+    """Tokens of a text, special tokens left out. `path`: a tokenizer.json, a folder that has one, or a model in
+    Hugging Face's local cache."""
     hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"), "hub")
     cached = hub.glob(f"models--{escape(path.replace('/', '--'))}/snapshots/*/tokenizer.json")
     file = next((file for file in (Path(path), Path(path, "tokenizer.json"), *cached) if file.is_file()), None)

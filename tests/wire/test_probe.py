@@ -68,6 +68,7 @@ def test_reasons_not_to_start(given, says):
         (exchange(), "reports no phases"),
         (exchange(usage=None), "no usage"),
         (exchange(usage=5, reads=5), "gave 5 of 16"),
+        (exchange(unterminated=True), "a finish reason alone"),
         (exchange(reads=1, sent=0, first_after=80, at=100), "may not stream: 16 tokens were read at once"),
         (exchange(reads=11), "11 chunks carried 16 tokens"),
         (exchange(model="other"), "answers as model 'other'"),
