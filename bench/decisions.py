@@ -124,7 +124,7 @@ def table(cell: Cell, windows: list[Window], q: float, seconds: float) -> bool:
     )
     noise = 2 * sqrt(FALSE * (1 - FALSE) / len(windows))
     enough = len(printed) >= len(windows) / 2
-    return cell.use <= STEADY and (max(false.values()) > FALSE + noise or (enough and covered < COVERED - noise))
+    return bool(cell.use <= STEADY and (max(false.values()) > FALSE + noise or (enough and covered < COVERED - noise)))
 
 
 def main() -> bool:

@@ -1,6 +1,6 @@
 """phaseload as a library: look at a trace, replay it, read the figures, judge them, and go through the rows.
 
-It needs no GPU and no server, and takes about 20 seconds: `python examples/library.py`. In a notebook each part below
+It needs no GPU and no server, and takes about 10 seconds: `python examples/library.py`. In a notebook each part below
 is a cell; Locust runs in a process of its own, so nothing is patched in yours.
 """
 
@@ -34,8 +34,8 @@ def simulated(profile: str, model: str) -> Iterator[str]:
 
 def main(folder: Path) -> bool:
     """Did every gate hold? The run is kept in `folder`."""
-    # What should happen: ten seconds of a bundled workload; a path reads any known trace format.
-    trace = cap_context(open_trace("azure-conv", until=10), 4096)
+    # What should happen: five seconds of a bundled workload; a path reads any known trace format.
+    trace = cap_context(open_trace("azure-conv", until=5), 4096)
     statistics = describe(trace)
     print(f"{trace.name}: {statistics.requests} requests in {statistics.span_s:.1f} s")
     if statistics.arrivals:

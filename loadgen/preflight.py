@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from targets.secrets import masked
 from targets.target import AUTO, Target
 from traces.errors import InputError
 from traces.trace import Trace
@@ -85,14 +86,18 @@ def check_keys(targets: Sequence[Target]) -> None:
 
 
 def settled(targets: Sequence[Target], patience: str | None) -> list[Target]:
-    """The targets with their endpoint types known; a type that was AUTO is reported on stderr. Raises InputError."""
-    if not (unknown := [target for target in targets if target.endpoint_type == AUTO]):
+    """The targets with their endpoint types and models known, as far as their servers say them; what was found out is
+    reported on stderr. Raises InputError."""
+    if not (unknown := [target for target in targets if target.endpoint_type == AUTO or not target.model]):
         return list(targets)
-    from targets.probing import settle
+    from targets.probing import settle, with_model
 
     wait_ready(unknown, patience)
     known = []
     for target in targets:
+        target, note = with_model(target)
+        if note:
+            sys.stderr.write(f"{target.name}: {note}\n")
         if target.endpoint_type == AUTO:
             answer = settle(target)
             if answer.problem:
@@ -117,10 +122,10 @@ def probe(targets: Sequence[Target]) -> None:
 def look(targets: Sequence[Target], requests: Trace | None = None) -> Iterator[tuple[Probe, list[str]]]:
     """What one request to each target shows, and why the target can't be used for a load (nothing: it can). With
     `requests`, they are compared with the limits that its answer names."""
-    from targets.probing import probe
+    from targets.probing import probe, with_model
     from targets.wire.lenient import rate_limits
 
-    for answer in probe(targets):
+    for answer in probe([with_model(target)[0] for target in targets]):
         problems = [answer.problem] if answer.problem else []
         if not problems and requests is not None and answer.exchange.ratelimit:
             named = rate_limits(orjson.loads(answer.exchange.ratelimit))
@@ -184,13 +189,14 @@ def _unreachable(target: Target) -> str | None:
     """The first of a target's servers to which no connection can be made, and why; or None."""
     from targets.address import address
 
+    target = target.opened()
     for url in dict.fromkeys((*target.prefill, *target.decode) or (target.url,)):
         try:
             problem = _closed(address(url).sockaddrs)
         except InputError as error:  # of a name that may come to be known
             problem = error.message
         if problem is not None:
-            return f"{url}: {problem}"
+            return f"{masked(url)}: {problem}"
     return None
 
 

@@ -39,6 +39,7 @@ OPTIONS: dict[str, Any] = {
     "api_key_file": option(TARGET, "File that holds the API key."),
     "header": option(TARGET, "KEY:VALUE, repeatable; ${VAR} comes from the environment.", "--header", "-H"),
     "insecure": option(TARGET, "Don't verify certificates.", "--insecure"),
+    "resend": option(TARGET, "Send again what a closing connection didn't deliver.", "--resend/--no-resend"),
     "ca_file": option(TARGET, "CA certificates to trust."),
     "connect_timeout": option(TARGET, "Seconds that a connection may take."),
     "first_token_timeout": option(TARGET, "Seconds until the first token."),
@@ -58,6 +59,7 @@ OPTIONS: dict[str, Any] = {
     "leave": option(LOAD, "Share of users who leave in mid-answer (0 to 1)."),
     "skip_bad_rows": option(LOAD, "Count unusable rows instead of refusing them.", "--skip-bad-rows"),
     "keep_ticks": option(LOAD, "Leave a coarse clock's ticks as they are.", "--keep-ticks"),
+    "columns": option(LOAD, "A table's own names for columns: due_s=start,prompt_tokens=in,output_tokens=out."),
     "seed": option(LOAD, "Of every random draw."),
     "salt": option(LOAD, "Keeps prompts out of caches of earlier runs: auto, none, or a text."),
     "wait_ready": option(TARGET, "Wait so long for the endpoint to accept connections (90s, 10m)."),
@@ -66,7 +68,9 @@ OPTIONS: dict[str, Any] = {
     "report": option(OUTCOME, "Write report.html (or later: phaseload report).", "--report/--no-report"),
     "json": option(OUTCOME, "Print the summary as JSON on stdout.", "--json"),
     "prompts": option(ANSWERS, "A JSONL file of your own texts: prompts take their words from it."),
-    "tokenizer": option(ANSWERS, "A tokenizer.json: prompts exact in its tokens, answers counted in them."),
+    "tokenizer": option(
+        ANSWERS, "A tokenizer.json or its folder: prompts exact in its tokens, answers counted in them."
+    ),
     "token_ids": option(ANSWERS, "Send prompts as token ids below this (completions endpoints)."),
     "ignore_eos": option(ANSWERS, "Ask for answers of exactly the trace's length.", "--ignore-eos/--heed-eos"),
     "extra_body": option(ANSWERS, "JSON object merged into each request."),
@@ -80,10 +84,14 @@ OPTIONS: dict[str, Any] = {
     "worker": option(LOCUST, "Work for a master; it has the plan.", "--worker"),
     "master_host": option(LOCUST, "The worker's master."),
     "master_port": option(LOCUST, "Its port."),
+    "allow_env": option(LOCUST, "A variable that a worker may fill in for its master's plan, repeatable."),
+    "allow_key_file": option(LOCUST, "A key file that a worker may read for it, repeatable."),
+    "token_env": option(LOCUST, "Variable with the token that a master and its workers share."),
     "web_port": option(LOCUST, "Wait to be started from Locust's web page at this port."),
 }
 REMOTE = (
     "master", "expect_workers", "master_bind_host", "master_bind_port", "worker", "master_host", "master_port",
+    "allow_env", "allow_key_file", "token_env",
 )  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def log_axis(axes: Axes, which: Literal["x", "y"], label: Callable[[float], str]
     """Logarithmic, with as many round ticks as its span has room for."""
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
-    if which == "y" and (low := axes.dataLim.y0) > 0 and axes.dataLim.y1 < 1.5 * low:
+    if which == "y" and 0 < (low := axes.dataLim.y0) <= axes.dataLim.y1 < 1.5 * low:
         axes.set_ylim(low / 2, 2 * low)  # or a level line would be all there is to see
     low, high = axis.get_view_interval()
     span = high / max(low, 1e-12)

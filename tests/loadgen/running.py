@@ -1,4 +1,5 @@
-"""Real processes for the tests: `phaseload` and plain Locust, and a small endpoint that answers or misbehaves."""
+"""Runs for the tests, in real processes and (but for Locust) in this one, and a small endpoint that answers or
+misbehaves."""
 
 from __future__ import annotations
 
@@ -15,15 +16,16 @@ from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import psutil
 import pyarrow as pa
 import pytest
 
-from loadgen import processes
-from loadgen.cli import app as program
+from loadgen import processes, replays
+from loadgen.cli import runs
 from reports.store import row_files
+from tests import commands
 
 
 class Endpoint(ThreadingHTTPServer):
@@ -40,6 +42,8 @@ class Endpoint(ThreadingHTTPServer):
         self.turn = threading.Lock() if alone else contextlib.nullcontext()  # alone: one request at a time
         self.prompts: list[str] = []
         self.bodies: list[dict[str, Any]] = []
+        self.paths: set[str] = set()
+        self.dogs: set[str | None] = set()  # X-Dog headers
         self.spans: dict[str, tuple[float, float]] = {}
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -65,6 +69,8 @@ class _Answer(BaseHTTPRequestHandler):
         said = said if isinstance(said, str) else " ".join(map(str, said))
         self.server.prompts.append(said)
         self.server.bodies.append(body)
+        self.server.paths.add(self.path)
+        self.server.dogs.add(self.headers["x-dog"])
         with contextlib.suppress(OSError), self.server.turn:
             getattr(self, f"be_{self.server.manner}")(body)
         self.server.spans[said] = (began, time.time())
@@ -191,31 +197,59 @@ def trace(path: Path, count: int, gap_s: float = 0.02, **columns: Any) -> Path:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """`phaseload ...`; without a probe, so that an endpoint counts the run's own requests only, and without report.html
-    unless --report asks for it: it takes longer than most of these replays."""
+    """`phaseload ...`; unless asked for, without a probe, so that an endpoint counts the run's own requests only, and
+    without report.html: it takes longer than most of these replays."""
     quiet = []
     if arguments[0] in ("replay", "bakeoff"):
-        quiet = ["--no-probe"] if "--report" in arguments else ["--no-probe", "--no-report"]
+        quiet = [f"--no-{step}" for step in ("probe", "report") if f"--{step}" not in arguments]
     return [sys.executable, "-P", "-m", "loadgen", *map(str, arguments), *quiet]
 
 
 def phaseload(*arguments: str | Path, cwd: Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """From its start to its end as a user has it; see the fixture `replayed` for where that isn't the subject."""
     return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-def refused(patch: pytest.MonkeyPatch, cwd: Path, *arguments: str | Path) -> int:
-    """The exit code of a command that must not get as far as Locust; in this process, which is quick."""
+class Replays:
+    """`phaseload replay` or `bakeoff` in this process, but for Locust: one that stays for many runs, as the library
+    has it, since its start takes longer than most of these replays."""
+
+    def __init__(self) -> None:
+        self._locusts: dict[int, processes.LocustProcess] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for locust in self._locusts.values():
+            locust.__exit__()
+
+    def __call__(self, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runs, "become_locust", self._become)
+            return commands.phaseload(*command(*arguments)[4:], cwd=cwd)
+
+    def _become(self, folder: Path, workers: processes.Workers, extra: list[str]) -> NoReturn:
+        assert not extra
+        if workers.count not in self._locusts:
+            self._locusts[workers.count] = processes.LocustProcess(workers)
+        locust = self._locusts[workers.count]
+        output = locust._output.fileno()
+        before = os.fstat(output).st_size
+        locust.record(folder)
+        sys.stderr.write(os.pread(output, 1 << 20, before).decode())
+        sys.exit(replays.conclude(folder))
+
+
+def refused(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A command that must not get as far as Locust."""
 
     def started(*_: Any) -> None:
         raise AssertionError("the run was started")
 
-    patch.chdir(cwd)
-    patch.setattr(processes, "become_locust", started)
-    patch.setattr(sys, "argv", ["phaseload", *command(*arguments)[4:]])
-    with pytest.raises(SystemExit) as ended:
-        program.main()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "become_locust", started)
+        return commands.phaseload(*command(*arguments)[4:], cwd=cwd)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from loadgen.bakeoffs import DEMO, DEMO_FACTORS, DEMO_STEP_S, THREE, USE, WORKLO
 from loadgen.options import Load
 from targets.simulated.analysis import capacity
 
-from .running import about, endpoint, expected, phaseload, refused, rows, running, trace, until
+from .running import Replays, about, endpoint, expected, phaseload, refused, rows, running, trace, until
 
 SMALL = ("--duration", "2", "--warmup", "0", "--request-rate", "4", "--steps", "1", "--drain-timeout", "20")
 
@@ -52,10 +52,10 @@ def test_endpoints_die_with_a_killed_run(tmp_path: Path) -> None:
         assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
-def test_own_targets_one_after_the_other(tmp_path: Path) -> None:
+def test_own_targets_one_after_the_other(tmp_path: Path, replayed: Replays) -> None:
     trace(tmp_path / "t.csv", 10)
     with endpoint() as first, endpoint() as second:
-        done = phaseload(
+        done = replayed(
             "bakeoff", "t.csv", "-t", f"one={first.url}", "-t", f"two={second.url}", "-m", "m", "--steps", "1,2",
             "--out", "r", cwd=tmp_path,
         )  # fmt: skip
@@ -85,15 +85,10 @@ def test_own_targets_one_after_the_other(tmp_path: Path) -> None:
         (["--targets", "nowhere.toml"], "nowhere.toml"),
     ],
 )
-def test_unusable_targets(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    named: str,
-) -> None:
-    assert refused(monkeypatch, tmp_path, "bakeoff", "azure-conv", "--duration", "1", *arguments) == 2
-    assert named in capsys.readouterr().err
+def test_unusable_targets(tmp_path: Path, arguments: list[str], named: str) -> None:
+    done = refused("bakeoff", "azure-conv", "--duration", "1", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert named in done.stderr
     assert not (tmp_path / "runs").exists()
 
 

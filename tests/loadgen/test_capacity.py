@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from loadgen.capacities import search, seconds
+from tests import commands
 
-from .running import endpoint, phaseload
+from .running import endpoint
 
 
 @pytest.mark.parametrize("limit", [0.2, 1.0, 3.7, 10.0, 63.0])
@@ -40,7 +41,7 @@ def test_a_step_has_enough_requests() -> None:
 def test_an_endpoint_that_serves_one_at_a_time(tmp_path: Path) -> None:
     """20 requests/s at most: a queue grows above, and the median TTFT with it. Both sides of the limit are far off."""
     with endpoint(tokens=1, ttft=0.05, alone=True) as server:
-        done = phaseload(
+        done = commands.phaseload(
             "capacity", "azure-conv", "--url", server.url, "--from", "14", "--to", "28", "--precision", "1",
             "--duration", "2", "--warmup", "0", "--slo", "ttft p50 < 250ms", "--out", "c",
             "--", "--no-report", "--no-probe", "--drain-timeout", "1", cwd=tmp_path,

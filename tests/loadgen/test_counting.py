@@ -11,7 +11,7 @@ from targets import exchange as exchanges
 from targets.exchange import Exchange
 from tests.exchanges import make_exchange
 
-from .running import endpoint, phaseload, rows, trace
+from .running import Replays, endpoint, rows, trace
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -26,10 +26,12 @@ def tokenizer(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("manner", ["silent", "well"])
-def test_answers_are_counted_by_the_local_tokenizer(tmp_path: Path, tokenizer: str, manner: str) -> None:
+def test_answers_are_counted_by_the_local_tokenizer(
+    tmp_path: Path, tokenizer: str, manner: str, replayed: Replays
+) -> None:
     trace(tmp_path / "t.csv", 6)
     with endpoint(manner, gap=0.001) as server:
-        done = phaseload("replay", "t.csv", "--url", server.url, "--tokenizer", tokenizer, "--out", "r", cwd=tmp_path)
+        done = replayed("replay", "t.csv", "--url", server.url, "--tokenizer", tokenizer, "--out", "r", cwd=tmp_path)
     table = rows(tmp_path / "r")
     assert set(table["outcome"].to_pylist()) == {"ok"}, done.stderr
     assert table["tokenizer_output"].to_pylist() == [8] * 6, done.stderr  # w0 w1 w2 w3

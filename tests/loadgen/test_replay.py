@@ -9,13 +9,30 @@ import socket
 import subprocess
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 
-from .running import about, command, endpoint, expected, phaseload, refused, relay, rows, running, trace, until
+from loadgen.replays import numbered
+from tests import commands
+
+from .running import (
+    Replays,
+    about,
+    command,
+    endpoint,
+    expected,
+    phaseload,
+    refused,
+    relay,
+    rows,
+    running,
+    trace,
+    until,
+)  # fmt: skip
 
 
 def test_every_request_once_at_its_instant(tmp_path: Path) -> None:
@@ -45,19 +62,24 @@ def test_every_request_once_at_its_instant(tmp_path: Path) -> None:
     assert facts["phases"][0]["planned"] == {"m": 25}
 
 
-def test_salt_keeps_prompts_apart_and_none_does_not(tmp_path: Path) -> None:
-    """Three runs at once, each in a folder of its own."""
+def test_salt_keeps_prompts_apart_and_none_does_not(tmp_path: Path, replayed: Replays) -> None:
+    """Each run in a folder of its own."""
     trace(tmp_path / "t.csv", 3)
-    with endpoint() as server, ExitStack() as stack:
+    with endpoint() as server:
         for salt in ("none", "none", "auto"):
-            stack.enter_context(running("replay", "t.csv", "--url", server.url, "--salt", salt, cwd=tmp_path))
-        until(lambda: len(server.spans) == 6 and len(server.prompts) == 9)
+            replayed("replay", "t.csv", "--url", server.url, "--salt", salt, cwd=tmp_path)
     assert sorted(Counter(server.prompts).values()) == [1, 1, 1, 2, 2, 2]
     assert len(list((tmp_path / "runs").iterdir())) == 3
 
 
+def test_runs_that_start_at_once_have_a_folder_each(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(numbered, [tmp_path / "r"] * 8))
+    assert len(set(folders)) == 8 and all(folder.is_dir() for folder in folders)
+
+
 @pytest.mark.parametrize("named", ["--url", "--targets"])
-def test_a_unix_socket(tmp_path: Path, named: str) -> None:
+def test_a_unix_socket(tmp_path: Path, named: str, replayed: Replays) -> None:
     trace(tmp_path / "t.csv", 3)
     with endpoint() as server, relay(server, socket.AF_UNIX, str(tmp_path / "s")):
         url = f"unix://{tmp_path}/s"
@@ -65,7 +87,7 @@ def test_a_unix_socket(tmp_path: Path, named: str) -> None:
         how = ["replay", "t.csv", "--url", url, "-m", "m"]
         if named == "--targets":
             how = ["bakeoff", "t.csv", "--targets", "targets.toml"]
-        done = phaseload(*how, "--report", "--out", "r", cwd=tmp_path)
+        done = replayed(*how, "--report", "--out", "r", cwd=tmp_path)
     assert done.returncode == expected(tmp_path / "r", 0), done.stdout + done.stderr
     assert rows(tmp_path / "r")["outcome"].to_pylist() == ["ok"] * 3
     assert about(tmp_path / "r")["targets"][0]["url"] == url
@@ -83,10 +105,10 @@ def test_a_proxied_target_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert rows(tmp_path / "r")["outcome"].to_pylist() == ["ok"] * 3
 
 
-def test_a_fixed_number_in_flight(tmp_path: Path) -> None:
+def test_a_fixed_number_in_flight(tmp_path: Path, replayed: Replays) -> None:
     trace(tmp_path / "t.csv", 12, gap_s=5.0)
     with endpoint() as server:
-        done = phaseload("replay", "t.csv", "--url", server.url, "--concurrency", "3", "--out", "r", cwd=tmp_path)
+        done = replayed("replay", "t.csv", "--url", server.url, "--concurrency", "3", "--out", "r", cwd=tmp_path)
     assert done.returncode == expected(tmp_path / "r", 0), done.stderr
     spans = sorted(server.spans.values())
     assert len(spans) == 12
@@ -94,14 +116,14 @@ def test_a_fixed_number_in_flight(tmp_path: Path) -> None:
         assert sum(start <= began < end for start, end in spans) <= 3
 
 
-def test_what_had_no_turn_is_not_missing(tmp_path: Path) -> None:
+def test_what_had_no_turn_is_not_missing(tmp_path: Path, replayed: Replays) -> None:
     """The slots are full until the end, and turns wait for their parents: the server is slow, the run is whole."""
     trace(tmp_path / "t.csv", 6, gap_s=0.1, session=["a", "a", "b", "b", "c", "c"], turn=[0, 1] * 3)
-    limits = ("-m", "m", "--duration", "1", "--drain-timeout", "1")
+    limits = ("-m", "m", "--duration", "0.6", "--drain-timeout", "0.5")
     for load in (("--concurrency", "2"), ()):
         out = f"r{len(load)}"
         with endpoint("endless") as server:
-            done = phaseload("replay", "t.csv", "--url", server.url, *load, *limits, "--out", out, cwd=tmp_path)
+            done = replayed("replay", "t.csv", "--url", server.url, *load, *limits, "--out", out, cwd=tmp_path)
         unsent = 4 if load else 3
         assert about(tmp_path / out)["phases"][0]["unsent"] == {"m": unsent}, done.stderr
         assert len(rows(tmp_path / out)) == 6 - unsent
@@ -112,12 +134,12 @@ def test_what_had_no_turn_is_not_missing(tmp_path: Path) -> None:
 FAILURES = {"failing": "http_error", "cutting": "truncated", "broken": "malformed", "endless": "cut"}
 
 
-def test_a_targets_failure_is_counted_and_reported(tmp_path: Path) -> None:
+def test_a_targets_failure_is_counted_and_reported(tmp_path: Path, replayed: Replays) -> None:
     trace(tmp_path / "t.csv", 5)
     with ExitStack() as stack:
         servers = {manner: stack.enter_context(endpoint(manner)) for manner in FAILURES}
         targets = [f"--target={manner}={server.url}" for manner, server in servers.items()]
-        done = phaseload(
+        done = replayed(
             "bakeoff", "t.csv", *targets, "--order", "parallel", "--drain-timeout", "1", "--slo", "errors < 1%",
             "--out", "r", "--report", cwd=tmp_path,
         )  # fmt: skip
@@ -160,13 +182,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "named"), BAD)
-def test_unusable_input_is_one_line_and_exit_code_2(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    named: str,
-) -> None:
+def test_unusable_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], named: str) -> None:
     trace(tmp_path / "t.csv", 2)
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "negative.csv").write_text("due_s,prompt_tokens,output_tokens\n0,1,1\n1,-5,1\n")
@@ -176,16 +192,16 @@ def test_unusable_input_is_one_line_and_exit_code_2(
     with endpoint() as server:
         taken = server.url.rpartition(":")[2]
         arguments = [argument.format(taken=taken) for argument in arguments]
-        assert refused(monkeypatch, tmp_path, "replay", *arguments, "--url", server.url) == 2
-    said = capsys.readouterr().err
-    assert named.format(taken=taken) in said
-    assert len(said.strip().splitlines()) <= 3  # a gate is shown with a caret beneath
+        done = refused("replay", *arguments, "--url", server.url, cwd=tmp_path)
+    assert done.returncode == 2
+    assert named.format(taken=taken) in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 3  # a gate is shown with a caret beneath
     assert server.prompts == []
 
 
 def test_nobody_listens(tmp_path: Path) -> None:
     trace(tmp_path / "t.csv", 2)
-    done = phaseload("replay", "t.csv", "--url", "http://127.0.0.1:9", cwd=tmp_path)
+    done = refused("replay", "t.csv", "--url", "http://127.0.0.1:9", cwd=tmp_path)
     assert done.returncode == 2
     assert "nobody answers" in done.stderr
     assert not (tmp_path / "runs").exists()
@@ -267,10 +283,10 @@ def test_ctrl_c_twice_kills(tmp_path: Path) -> None:
         assert process.wait(timeout=10) == 3
 
 
-def test_each_try_is_a_row_and_prompts_may_be_token_ids(tmp_path: Path) -> None:
+def test_each_try_is_a_row_and_prompts_may_be_token_ids(tmp_path: Path, replayed: Replays) -> None:
     trace(tmp_path / "t.csv", 4)
     with endpoint("flaky") as server:
-        phaseload(
+        replayed(
             "replay", "t.csv", "--url", server.url, "--retries", "2", "--token-ids", "1000", "--endpoint-type",
             "completions", "--out", "r", cwd=tmp_path,
         )  # fmt: skip
@@ -281,13 +297,13 @@ def test_each_try_is_a_row_and_prompts_may_be_token_ids(tmp_path: Path) -> None:
     assert all(0 < token < 1000 for body in server.bodies for token in body["prompt"])
 
 
-def test_prompts_take_their_words_from_a_corpus(tmp_path: Path) -> None:
+def test_prompts_take_their_words_from_a_corpus(tmp_path: Path, replayed: Replays) -> None:
     """The same texts in every process, at the trace's lengths; a comparison with other words is refused."""
     trace(tmp_path / "t.csv", 12)
     (tmp_path / "own.jsonl").write_text('"alpha beta gamma delta epsilon zeta eta theta iota kappa lambda my"\n')
     for run, arguments in (("r", ["--processes", "2", "--prompts", "own.jsonl"]), ("plain", [])):
         with endpoint() as server:
-            done = phaseload("replay", "t.csv", "--url", server.url, "--out", run, *arguments, cwd=tmp_path)
+            done = replayed("replay", "t.csv", "--url", server.url, "--out", run, *arguments, cwd=tmp_path)
         assert done.returncode == expected(tmp_path / run, 0), done.stderr
         if run == "r":
             said = sorted(map(str.split, server.prompts), key=len)
@@ -296,26 +312,28 @@ def test_prompts_take_their_words_from_a_corpus(tmp_path: Path) -> None:
     assert len({words[0] for words in said}) == 12
     about = json.loads((tmp_path / "r" / "run.json").read_text())["prompts"]
     assert (about["source"], about["texts"], about["words"], len(about["fingerprint"])) == ("own.jsonl", 1, 12, 32)
-    compared = phaseload("compare", "r", "plain", cwd=tmp_path)
+    compared = commands.phaseload("compare", "r", "plain", cwd=tmp_path)
     assert compared.returncode == 2 and "prompts from different texts" in compared.stderr
 
 
-def test_users_who_leave(tmp_path: Path) -> None:
+def test_users_who_leave(tmp_path: Path, replayed: Replays) -> None:
     trace(tmp_path / "t.csv", 40)
     with endpoint(gap=0.02) as server:
-        phaseload("replay", "t.csv", "--url", server.url, "--leave", "0.5", "--out", "r", cwd=tmp_path)
+        replayed("replay", "t.csv", "--url", server.url, "--leave", "0.5", "--out", "r", cwd=tmp_path)
     outcomes = Counter(rows(tmp_path / "r")["outcome"].to_pylist())
     assert set(outcomes) == {"ok", "cancelled"}
     assert 8 <= outcomes["cancelled"] <= 32
 
 
 @pytest.mark.parametrize("open_loop", [False, True])
-def test_a_turn_waits_for_its_parent_unless_the_loop_is_open(tmp_path: Path, open_loop: bool) -> None:
+def test_a_turn_waits_for_its_parent_unless_the_loop_is_open(
+    tmp_path: Path, open_loop: bool, replayed: Replays
+) -> None:
     sessions = {"session": [0, 1, 0, 1, 0, 1], "turn": [0, 0, 1, 1, 2, 2], "parent": ["", "", 0, 1, 2, 3]}
     trace(tmp_path / "t.csv", 6, gap_s=0.01, **sessions, think_s=[0, 0, 0.05, 0.05, 0.05, 0.05])
     with endpoint(gap=0.03) as server:
         flag = ["--open-loop"] if open_loop else []
-        phaseload("replay", "t.csv", "--url", server.url, "--out", "r", *flag, cwd=tmp_path)
+        replayed("replay", "t.csv", "--url", server.url, "--out", "r", *flag, cwd=tmp_path)
     table = {row["index"]: row for row in rows(tmp_path / "r").to_pylist()}
     assert sorted(table) == list(range(6))
     for child, parent in ((2, 0), (3, 1), (4, 2), (5, 3)):
@@ -363,3 +381,11 @@ def test_a_killed_worker_makes_the_run_invalid_and_names_what_is_missing(tmp_pat
     assert server.repeated == []
     assert set(facts["missing_requests"]) == set(range(150)) - recorded
     assert sum(facts["missing"].values()) == 150 - len(recorded) > 25
+
+
+def test_every_request_failed_is_no_success(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 4, gap_s=0.1)
+    with endpoint("failing") as server:
+        done = phaseload("replay", "t.csv", "--url", server.url, "--out", "r", cwd=tmp_path)
+    assert done.stdout.startswith("every request failed: 4 of 4\n")
+    assert done.returncode == expected(tmp_path / "r", 1)

@@ -9,17 +9,17 @@ import pytest
 from loadgen import plan as plans
 from tests.public_traces import public_trace
 
-from .running import endpoint, expected, phaseload, rows
+from .running import Replays, endpoint, expected, rows
 
 
 @pytest.mark.parametrize(
     ("name", "speedup", "open_loop"),
     [("weka_traces", "400", False), ("ragpulse", "4000", False), ("ragpulse", "4000", True)],
 )
-def test_replayed_sessions(tmp_path: Path, name: str, speedup: str, open_loop: bool) -> None:
+def test_replayed_sessions(tmp_path: Path, name: str, speedup: str, open_loop: bool, replayed: Replays) -> None:
     source = public_trace(name)
     with endpoint(tokens=3, ttft=0.05, gap=0.02) as server:
-        done = phaseload(
+        done = replayed(
             "replay", source, "--url", server.url, "--speedup", speedup, "--request-count", "80", "--max-context",
             "2048", "--out", "r", *(["--open-loop"] if open_loop else []), cwd=tmp_path,
         )  # fmt: skip

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from reports.analysis.summary import Summary
 from reports.render import findings
 from reports.store import run_folder
 from reports.store.run_folder import Run
+from tests.commands import phaseload
 from tests.reports import made
 from traces.errors import InputError
 
@@ -152,13 +151,11 @@ def test_two_runs(tmp_path: Path, read_back: Run) -> None:
 
 
 def test_the_command(bakeoff: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "loadgen", "compare", str(bakeoff), "--base", "h100"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = phaseload("compare", bakeoff, "--base", "h100")
     assert "The lead in whole request flips at 3x: groqrack lost it to h100." in done.stdout
-    told = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    assert len(json.loads(told.stdout)) == 4
+    assert len(json.loads(phaseload("compare", bakeoff, "--base", "h100", "--json").stdout)) == 4
     alone = made.run(tmp_path, (made.GPU,), seconds=10)
-    failed = subprocess.run([*command[:4], str(alone)], capture_output=True, text=True)
+    failed = phaseload("compare", alone)
     assert (failed.returncode, failed.stderr.count("\n")) == (2, 1)
     assert "one target only" in failed.stderr
 
@@ -166,7 +163,7 @@ def test_the_command(bakeoff: Path, tmp_path: Path) -> None:
 def test_the_command_says_that_rows_are_gone(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU, made.RACK), steps={"1x": 5.0, "2x": 5.0}, seconds=10)
     next((folder / "exchanges").iterdir()).write_bytes(b"PAR1")
-    command = [sys.executable, "-m", "loadgen", "compare", str(folder), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = phaseload("compare", folder, "--json")
+    assert done.returncode == 0
     assert len(json.loads(done.stdout)) == 1
     assert "row files are gone or unreadable" in done.stderr

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from reports.analysis.gates import Decision, Verdict
 from reports.analysis.quantiles import BATCHES, Ordered
 from reports.analysis.samples import Sample, Throughput
 from reports.analysis.validity import Reason, Status
+from tests.commands import phaseload
 from tests.reports import made
 from traces.errors import InputError
 
@@ -236,9 +235,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_the_command(run: Path, arguments: list[str], code: int, said: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "loadgen", "gate", str(run), *arguments], capture_output=True, text=True
-    )
+    done = phaseload("gate", run, *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -246,8 +243,7 @@ def test_the_command(run: Path, arguments: list[str], code: int, said: str) -> N
 
 def test_an_invalid_run_decides_nothing(tmp_path: Path) -> None:
     folder = made.run(tmp_path / "run", (made.GPU,), seconds=45, late=0.2)
-    command = [sys.executable, "-m", "loadgen", "gate", str(folder), "--slo", "ttft p99 < 2s", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = phaseload("gate", folder, "--slo", "ttft p99 < 2s", "--json")
     told = json.loads(done.stdout)
     assert done.returncode == told["exit_code"] == 3
     assert told["validity"]["status"] == "invalid"

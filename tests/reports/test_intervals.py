@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.render import findings
 from reports.analysis.quantiles import BATCHES, Ordered, Quantile, at, batch_of, needed, quantile, ranks, share
+from reports.render import findings
 
 SECONDS = 600.0
 NONE = np.zeros(BATCHES, np.int64)

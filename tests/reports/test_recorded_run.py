@@ -52,9 +52,8 @@ def test_its_summary_has_the_same_figures(folder: Path) -> None:
     after = json.loads((folder / "summary.json").read_text())
     figures, expected = dict(leaves(after)), dict(leaves(before))
     judged = ("low", "high", "effective", "drifting", "more_s", "winner")  # how sure a figure is, is today's to say
-    new = {path for path in figures.keys() - expected.keys() if path.rpartition("/")[2] not in judged}
     kept = {path: value for path, value in expected.items() if path.rpartition("/")[2] not in judged}
-    assert not new
+    assert figures.keys() >= expected.keys(), "a later version may know more"
     assert {path: (figures[path], value) for path, value in kept.items() if not same(figures[path], value)} == {}
 
 

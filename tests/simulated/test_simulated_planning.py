@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import html.parser
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from loadgen.cli import servers as command
+from loadgen.options import Load, RunOptions
+from loadgen.simulations import record_run
 from loadgen.sweeps import axis
+from reports.analysis.summary import save
 from reports.render.planning_page import ratio
+from reports.store.run_folder import open_run
 from targets.simulated import analysis
-from targets.simulated.build import build
+from targets.simulated.build import SimulatedTarget, build
+from tests.commands import phaseload
 from traces.errors import InputError
 
 from .engines import alone, endpoint, tpot
 
 
-def simulate(*options: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loadgen", "simulate", *options]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=60)
-
-
 def test_a_simulated_run_is_a_run(tmp_path):
-    done = simulate(
-        *("azure-conv", "--duration", "60", "--warmup", "5", "--max-context", "4096", "--out", "run"),
+    done = phaseload(
+        *("simulate", "azure-conv", "--duration", "60", "--warmup", "5", "--max-context", "4096", "--out", "run"),
         *("--target", "gpus=a100,pool=3", "--target", "groqrack,pool=12"),
         *("--slo", "ttft p50 < 800ms", "--slo", "tpot p50 < 1ms"),
         cwd=tmp_path,
@@ -62,8 +60,9 @@ class Page(html.parser.HTMLParser):
 
 
 def test_a_sweep_writes_its_points_and_a_page(tmp_path):
-    done = simulate(
-        *("azure-conv", "--duration", "30", "--max-context", "4096", "--out", "plan", "--goodput", "ttft:800 tpot:40"),
+    done = phaseload(
+        *("simulate", "azure-conv", "--duration", "30", "--max-context", "4096", "--out", "plan"),
+        *("--goodput", "ttft:800 tpot:40"),
         *("--target", "h100", "--target", "a<b>=groqrack,pool=12", "--target", "disaggregated,pool=1:12"),
         *("--sweep", "speedup=0.5..2:3", "--sweep", "link.bandwidth=1,46"),
         cwd=tmp_path,
@@ -211,9 +210,10 @@ def swept_and_run(trace: Path, folder: Path, target: str, axis: str, values: lis
     points = json.loads((folder / "grid/planning.json").read_text())["points"]
     results = []
     for number, value in enumerate(values):
-        with pytest.raises(SystemExit):
-            command.simulate(trace=str(trace), target=[f"{target},{axis}={value}"], out=folder / f"run{number}")
-        results += json.loads((folder / f"run{number}/summary.json").read_text())["results"]
+        run, simulated = folder / f"run{number}", [SimulatedTarget.parse(f"{target},{axis}={value}")]
+        record_run(str(trace), simulated, Load(), RunOptions(out=run), model="llama2-7b")
+        save(open_run(run))
+        results += json.loads((run / "summary.json").read_text())["results"]
     return list(zip(points, results, strict=True))
 
 

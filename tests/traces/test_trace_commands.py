@@ -1,19 +1,17 @@
 """`phaseload trace ...` as a user runs it."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
+from tests.commands import phaseload
 from traces.reading import open_trace
 
 CSV = "due_s,prompt_tokens,output_tokens\n" + "".join(f"{n / 4},{100 + n},{10 + n % 7}\n" for n in range(400))
 
 
-def trace(*words: str, stdin: str | None = None) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "loadgen", "trace", *words]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60)
+trace = partial(phaseload, "trace")
 
 
 @pytest.fixture
@@ -57,6 +55,8 @@ def test_fit_and_synth_go_round(csv, tmp_path):
     [
         (("info", "/nowhere"), "no such file"),
         (("synth", "nothing"), "no such workload"),
+        (("synth", "azurecode"), "no such workload (did you mean azure-code?)"),
+        (("info", "azure-cnv"), "no such file, and no bundled workload (did you mean azure-conv?)"),
         (("convert", "azure-conv", "/tmp/x.odd", "--end", "5"), "unknown ending"),
         (("info", "azure-conv", "--until", "-5"), "seconds above 0"),
         (("info", "azure-conv", "--until", "nan"), "seconds above 0"),

@@ -68,7 +68,7 @@ def test_what_is_written_is_read_again(tmp_path, drawn, sessions, prefixes, endi
     assert all((sizes if isinstance(sizes, int) else sizes[block]) == block + 1 for block in used)
     if ".csv" in path:
         columns = csv_table.header(Source(path, Path(path)).head)
-        assert csv_table.read_fast(Source(path, Path(path)), columns, format_of(columns, path), Options())
+        assert csv_table.read_fast(Source(path, Path(path)), columns, format_of(columns, path, {})[0], Options())
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -114,10 +114,11 @@ def test_bars_are_as_high_as_their_counts():
 @pytest.mark.parametrize("name", ["azure-code", "fixed-128-128", "weka-agentic"])
 def test_pictures_are_written(tmp_path, name):
     trace = synthesise(name, duration=60)
-    plot_trace(trace, describe(trace), str(tmp_path / "t.png"))
-    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
-    plot_trace(trace, describe(trace), str(tmp_path / "t.svg"))
-    assert ET.parse(tmp_path / "t.svg").getroot().tag.endswith("svg")
+    if name == "azure-code":  # the same drawing in every form
+        plot_trace(trace, describe(trace), str(tmp_path / "t.png"))
+        assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+        plot_trace(trace, describe(trace), str(tmp_path / "t.svg"))
+        assert ET.parse(tmp_path / "t.svg").getroot().tag.endswith("svg")
     plot_trace(trace, describe(trace), str(tmp_path / "t.html"))
     page = (tmp_path / "t.html").read_text()
     assert ("<svg" in page and "perfect" in page) or name != "weka-agentic"

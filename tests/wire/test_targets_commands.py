@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
 import threading
 import tomllib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,24 +19,36 @@ from reports.store import row_files
 from targets import telemetry
 from targets.recording import facts, recording, replay
 from targets.wire import WIRES
+from tests import commands
+from tests.loadgen.running import Replays, expected, trace
 from tests.targets.scripted import Scripted, good
 from traces.workload import synthesise
 
+phaseload = partial(commands.phaseload, COLUMNS="200")
 
-def phaseload(*words, **environment):
-    command = [sys.executable, "-P", "-m", "loadgen", *map(str, words)]
-    env = {**os.environ, **environment, "COLUMNS": "200"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, env=env)
+
+@contextlib.contextmanager
+def simulated(*words):
+    command = [sys.executable, "-m", "targets.simulated", *words, "--model", "llama3-8b"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield json.loads(process.stdout.readline())["url"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
 
 
 @pytest.fixture(scope="module")
 def groqrack():
     """A GroqRack that admits 30,000 tokens a minute."""
-    command = [sys.executable, "-m", "targets.simulated", "groqrack-published", "--model", "llama3-8b"]
-    process = subprocess.Popen([*command, "--limit-tokens", "30000"], stdout=subprocess.PIPE, text=True)
-    yield json.loads(process.stdout.readline())["url"]
-    process.terminate()
-    process.communicate(timeout=10)
+    with simulated("groqrack-published", "--limit-tokens", "30000") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def replayed():
+    with Replays() as replays:
+        yield replays
 
 
 TARGETS = """\
@@ -143,9 +155,9 @@ TOKEN = b'data: {"choices": [{"delta": {"content": "w"}}]}\n\n'
 @pytest.mark.parametrize(
     ("says", "missed"),
     [
-        (b"", "no first token within 0.6 s"),
-        (b": ping\n\n", "no first token within 0.6 s"),
-        (TOKEN, "no whole answer within 1.8 s"),
+        (b"", "no first token within 0.3 s"),
+        (b": ping\n\n", "no first token within 0.3 s"),
+        (TOKEN, "no whole answer within 0.9 s"),
     ],
     ids=["nothing", "pings", "tokens"],
 )
@@ -156,7 +168,7 @@ def test_a_recording_ends_at_the_targets_limits(says, missed):
         for _ in range(200):
             peer.say(says, pause=0.1)
 
-    server, limits = Scripted(script), ("--first-token-timeout", "0.6", "--request-timeout", "1.8")
+    server, limits = Scripted(script), ("--first-token-timeout", "0.3", "--request-timeout", "0.9")
     done = phaseload("record", server.url, "-m", "m", *limits)
     server.close()
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
@@ -232,20 +244,15 @@ answer = { text = "choices.0.text", end = "[DONE]" }
 """
 
 
-def test_a_bakeoff_of_a_front_door_two_legs_and_a_format_of_ones_own(tmp_path):
+def test_a_bakeoff_of_a_front_door_two_legs_and_a_format_of_ones_own(tmp_path, replayed):
     """One server in three ways: rows of each have what its way can tell, and the report is written."""
-    command = [sys.executable, "-m", "targets.simulated", "h100-disagg", "--model", "llama3-8b"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        url = json.loads(process.stdout.readline())["url"]
+    trace(tmp_path / "t.csv", 20, gap_s=0.07)
+    with simulated("h100-disagg") as url:
         (tmp_path / "targets.toml").write_text(KINDS.format(url=url))
         (tmp_path / "own.toml").write_text(OWN)
-        words = ("bakeoff", "azure-conv", "--targets", tmp_path / "targets.toml", "--order", "parallel")
-        done = phaseload(*words, "--duration", "3", "--warmup", "0", "--out", tmp_path / "run")
-    finally:
-        process.terminate()
-        process.communicate(timeout=10)
-    assert done.returncode == 0, done.stderr
+        words = ("bakeoff", "t.csv", "--targets", "targets.toml", "--order", "parallel")
+        done = replayed(*words, "--probe", "--report", "--out", "run", cwd=tmp_path)
+    assert done.returncode == expected(tmp_path / "run", 0), done.stderr
     rows = row_files.read(tmp_path / "run").to_pylist()
     assert {row["outcome"] for row in rows} == {"ok"}
     of = {name: [row for row in rows if row["target"] == name] for name in ("front", "legs", "own")}
@@ -258,18 +265,19 @@ def test_a_bakeoff_of_a_front_door_two_legs_and_a_format_of_ones_own(tmp_path):
     assert {reading.when for reading in metrics} == {"before", "during", "after"}
 
 
-def test_auto_finds_the_type_and_says_it(groqrack, tmp_path):
-    words = ("replay", "azure-conv", "-m", "llama3-8b", "--endpoint-type", "auto", "--url")
-    done = phaseload(*words, groqrack, "--duration", "1", "--drain-timeout", "1", "--out", tmp_path / "run")
+def test_auto_finds_the_type_and_says_it(groqrack, tmp_path, replayed):
+    trace(tmp_path / "t.csv", 3)
+    words = ("replay", "t.csv", "-m", "llama3-8b", "--endpoint-type", "auto", "--url", groqrack)
+    done = replayed(*words, "--probe", "--out", "run", cwd=tmp_path)
     assert "answers as endpoint type" in done.stderr, done.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["targets"][0]["endpoint_type"] in ("dynamo", "groq")
 
 
-def test_a_hopeless_target_is_refused_before_the_run(groqrack, tmp_path):
-    words = ("replay", "azure-conv", "--url", groqrack, "-m", "nope", "--duration", "1", "--out", tmp_path / "run")
+def test_a_hopeless_target_is_refused_before_the_run(groqrack, tmp_path, replayed):
+    words = ("replay", trace(tmp_path / "t.csv", 3), "--url", groqrack, "-m", "nope", "--out", tmp_path / "run")
     done = phaseload(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1 and "The model `nope` does not exist." in done.stderr
     assert not (tmp_path / "run").exists()
-    assert phaseload(*words, "--no-probe").returncode != 2
+    assert replayed(*words, cwd=tmp_path).returncode != 2
     assert (tmp_path / "run" / "run.json").exists()

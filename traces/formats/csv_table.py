@@ -20,14 +20,15 @@ import pyarrow.csv
 
 from ..errors import InputError
 from ..files import Source
-from ..trace import LATEST, LONGEST, Columns, Trace, build
+from ..trace import LATEST, LONGEST, SCHEMA, Columns, Trace, build
 from .cells import NANOS, BadCell
 from .rows import Options, beginning, linked, within
-from .tables import FAILURES, TABLES, TableFormat, format_of, read_rows
+from .tables import FAILURES, TableFormat, format_of, read_rows
 
 BLOCK = 4 << 20  # bytes parsed at a time
 DECIMAL = pa.decimal128(27, 9)  # its 38 digits hold it and its nanoseconds
 NUMBERS = "^(-?[0-9]{1,18}( -?[0-9]{1,18})*)?$"
+VALUE = re.compile(r"[-+]?[\d.]+|\d{4}-\d\d-\d\d.*")  # of a row, which no header has
 EXPONENT = re.compile(rb"(?:^|[0-9.])[eE][-+]?(?:[0-9]{3}|[0-9]{0,2}$)")  # of three digits, or cut by a read's end
 TIMES = ("due", "think")
 NotPlain = pa.ArrowInvalid  # raised by Arrow and by us: the careful way has to look
@@ -37,13 +38,13 @@ BOUNDS = dict.fromkeys(TIMES, (-LATEST, LATEST)) | {
 
 
 def header(head: bytes) -> list[str] | None:
-    """The column names of a CSV file by its first bytes, or None where its first line is no header of ours."""
+    """The column names of a CSV file by its first bytes, or None where its first line is no header."""
     line = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
     try:
         cells = _cells(line.decode())
     except (UnicodeDecodeError, csv.Error):
         return None
-    return cells if any(cell in table.columns for table in TABLES for cell in cells) else None
+    return cells if any(cells) and not any(map(VALUE.fullmatch, cells)) else None
 
 
 def read(source: Source, options: Options) -> Trace:
@@ -51,8 +52,8 @@ def read(source: Source, options: Options) -> Trace:
     if not columns:
         if b"\0" in source.head:
             raise InputError("not a trace of a known format", where=source.name, remedy="see docs/traces.md")
-        raise InputError("no header line", where=source.name, line=1, remedy="is it a CSV trace?")
-    table = format_of(columns, source.name)
+        raise InputError("no header line", where=source.name, line=1, remedy="is it a CSV trace? docs/traces.md")
+    table, columns = format_of(columns, source.name, options.names)
     return read_fast(source, columns, table, options) or read_carefully(source, columns, table, options)
 
 
@@ -79,19 +80,17 @@ def _cells(line: str) -> list[str]:
 
 def read_fast(source: Source, columns: list[str], table: TableFormat, options: Options) -> Trace | None:
     """None where the careful way has to look."""
-    parts: list[Columns] = []
+    trace: Columns = {}
     try:
         fields = _fields(table, columns)
         with source.open() as stream:
-            first = None
-            for batch in _batches(_Decimal(stream), source, table, fields):
+            for batch in _batches(_Decimal(stream), source, table, columns, fields):
                 part = _part(batch, table, fields)
-                first = beginning(int(part["due"][0]), table.relative) if first is None else first
-                parts.append(part)
+                trace = {name: _longer(trace.get(name), values) for name, values in part.items()}
+                first = beginning(int(trace["due"][0]), table.relative)
                 if options.until_ns is not None and part["due"][-1] - first > options.until_ns:
                     break
-        joined = {name: _joined([part.pop(name) for part in parts]) for name in fields if parts}
-        return _ordered(joined, source, table, options)
+        return _ordered(trace, source, table, options)
     except (NotPlain, pa.ArrowKeyError):
         return None
 
@@ -100,17 +99,17 @@ class _Decimal(io.RawIOBase):
     """A table of plain decimals. Arrow would take 0x10 for a number, and a large exponent (1e-400000000) crashes it."""
 
     def __init__(self, stream: io.BufferedReader) -> None:
-        self._stream, self._header = stream, stream.readline()
+        self._stream = stream
+        stream.readline()  # the header
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int | None = -1) -> bytes:
-        header, self._header = self._header, b""
         data = self._stream.read(size)
         if b"x" in data or b"X" in data or ((b"e" in data or b"E" in data) and EXPONENT.search(data)):
             raise NotPlain("no decimal numbers")  # through Arrow, which calls this
-        return header + data
+        return data
 
 
 def _fields(table: TableFormat, columns: list[str]) -> dict[str, str]:
@@ -124,7 +123,7 @@ def _fields(table: TableFormat, columns: list[str]) -> dict[str, str]:
     return fields
 
 
-def _batches(stream: Any, source: Source, table: TableFormat, fields: dict[str, str]) -> Any:
+def _batches(stream: Any, source: Source, table: TableFormat, columns: list[str], fields: dict[str, str]) -> Any:
     second = source.head.split(b"\n", 2)[1:2]
     stamp = pa.timestamp("ns", "UTC" if second and b"+" in second[0] else None)
     times: Any = stamp if table.unit == "iso" else DECIMAL
@@ -132,7 +131,7 @@ def _batches(stream: Any, source: Source, table: TableFormat, fields: dict[str, 
     types = {column: kinds.get(name, pa.int64()) for name, column in fields.items()}
     return pyarrow.csv.open_csv(
         stream,
-        read_options=pyarrow.csv.ReadOptions(block_size=BLOCK),
+        read_options=pyarrow.csv.ReadOptions(block_size=BLOCK, column_names=columns),
         convert_options=pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(types)),
     )
 
@@ -150,7 +149,9 @@ def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> Columns:
         low, high = BOUNDS.get(name, (-(2**63), 2**63 - 1))
         if values.min() < (low and low - table.drop_failures) or values.max() > high:
             raise NotPlain
-        part[name] = values
+        part[name] = values.astype(
+            SCHEMA.field(name).type.to_pandas_dtype()
+        )  # a copy: the batch's memory is free again
     return part
 
 
@@ -172,13 +173,21 @@ def _blocks(cells: Any) -> Any:
     return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(counts)), pa.int32()), numbers)
 
 
-def _joined(parts: list[Any]) -> Any:
-    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else pa.chunked_array(parts)
+def _longer(column: Any, values: Any) -> Any:
+    """The column with a batch's values behind it; numbers grow in place, so that a trace is never in memory twice."""
+    if not isinstance(values, np.ndarray):
+        return pa.chunked_array([*(column.chunks if column else ()), values])
+    if column is None:
+        return values
+    rows = len(column)
+    column.resize(rows + len(values), refcheck=False)
+    column[rows:] = values
+    return column
 
 
 def _ordered(columns: Columns, source: Source, table: TableFormat, options: Options) -> Trace:
     """The trace of columns that are in order and don't contradict each other."""
-    if not columns or (np.diff(columns["due"]) < 0).any():
+    if not columns or ((due := columns["due"])[1:] < due[:-1]).any():
         raise NotPlain
     notes = {}
     if table.drop_failures and not (answered := (columns["prompt_tokens"] > 0) & (columns["output_tokens"] > 0)).all():
@@ -189,7 +198,7 @@ def _ordered(columns: Columns, source: Source, table: TableFormat, options: Opti
     sizes = _sizes(columns["prefix"], columns.pop("sizes")) if "prefix" in columns else 0
     if not sizes:
         columns.pop("prefix", None)
-    columns["due"] = columns["due"] - beginning(int(columns["due"][0]), table.relative)
+    columns["due"] -= beginning(int(columns["due"][0]), table.relative)
     if columns.keys() - {"due", "prompt_tokens", "output_tokens", "prefix"}:
         names = {"index", "session", "parent"} & columns.keys()
         columns |= {name: columns[name].tolist() for name in names}
