@@ -20,11 +20,12 @@ import logging
 import os
 import platform
 import sys
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import gevent
 from fastdigest import TDigest
@@ -106,9 +107,9 @@ class Worker:
         plan = assignment.plan
         self._corpus = None if plan.prompts is None else Corpus.expected(plan.prompts)
         self._offset, error = self._link.clock_offset(assignment.boot)
-        with tempfile.TemporaryDirectory(prefix="phaseload-") as spare:
-            shared = messages.is_shared(assignment)
-            self._folder = Path(assignment.folder) if shared else Path(spare)
+        shared = messages.is_shared(assignment)  # else the rows lie here until the coordinator has them
+        with nullcontext(assignment.folder) if shared else TemporaryDirectory(prefix="phaseload-") as folder:
+            self._folder = Path(folder)
             self._writer = Writer(self._folder, assignment.part)
             flusher = gevent.spawn(_often, FLUSH, self._flush)
             for number, step in enumerate(plan.steps):
