@@ -21,7 +21,7 @@ from traces.errors import InputError
 
 from . import secrets
 from .exchange import Exchange
-from .rules import PORTS, loopback, port, sendable, split
+from .rules import FILLED_IN, PORTS, loopback, port, sendable, split
 from .secrets import masked
 from .target import Target
 
@@ -31,7 +31,6 @@ SERVER_TEXTS = (  # fields of an exchange that hold a server's own words
 )  # fmt: skip
 SECRET, BEGINNING = 6, 16  # characters: of the shortest secret that is looked for, of what is found of a long one
 SCHEMES = ("bearer", "basic", "digest", "session", "token")
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 _WORDS = re.compile(r"[\s;,=]+")
 
 
@@ -178,7 +177,7 @@ class RequestHead:
                 self._secrets += {secret, *_WORDS.split(secret)}  # a server may echo the key without its "Bearer"
             return secret
 
-        return _VARIABLE.sub(fill, value)
+        return FILLED_IN.sub(fill, value)
 
     def _pattern(self) -> re.Pattern[str] | None:
         """Finds the target's keys, and their beginnings where a bound cut them; short words would be everywhere."""

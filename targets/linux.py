@@ -1,5 +1,6 @@
 """What Linux does for a client and servers that must be exact to microseconds: a timer at an absolute instant, the
-receive time and the segments of a read, writes that nothing holds back, and the end of a process with its parent's.
+receive time and the segments of a read, writes that nothing holds back, how long a process had no core, and its end
+with its parent's.
 Where a system lacks one of them, it is counted as missing or left out, but for `Timerfd`, which raises OSError.
 """
 
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from traces.request import NS_PER_S
 
@@ -147,6 +149,14 @@ def send_unpaced(sock: socket.socket) -> None:
     socket hands it on to those accepted."""
     with suppress(OSError, AttributeError):  # a kernel that has no other; not TCP, not Linux
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+
+
+def kept_waiting(process: int | str = "thread-self") -> float:
+    """Seconds that a process's main thread was ready to run and had no core; 0 where the system doesn't say."""
+    try:
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / NS_PER_S
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 PR_SET_PDEATHSIG = 1

@@ -22,6 +22,7 @@ OUR_HEADERS = {
 }  # fmt: skip
 KEYS_ELSEWHERE = "give a key as a header, or by api_key_env"
 OURS_ALONE = "the client frames its requests itself, and says once which host they are for"
+FILLED_IN = re.compile(r"\$\{(\w+)\}")  # in a header's value: from the environment, when a client is made
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 

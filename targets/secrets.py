@@ -34,7 +34,7 @@ SHAPE = re.compile(
 _WORD = re.compile(r"(?<=://)[^/?\s]+|([A-Za-z0-9][\w.~+-]*=*)")  # or a URL's host, which is no secret
 _RUN = re.compile(r"[A-Za-z0-9]{16,}")
 _TURN = re.compile(r"(?<=[A-Za-z])\d|(?<=\d)[A-Za-z]")
-_HELD = re.compile(rf"\$\{{({NAME}\d+)\}}")
+PLACE = re.compile(rf"\$\{{({NAME}\d+)\}}")
 
 
 def suspicious(text: str) -> bool:
@@ -129,7 +129,7 @@ def put_back(text: str, where: str) -> str:
             raise InputError(f"the environment has no {variable[1]}", where=where, remedy=remedy)
         return found
 
-    return _HELD.sub(secret, text)
+    return PLACE.sub(secret, text)
 
 
 def keys_held(text: str) -> str:

@@ -125,6 +125,12 @@ class Target(TargetFields):
         """The target as it is spoken to; `address.RequestHead` fills in its headers. Raises InputError."""
         return self._changed(lambda text: secrets.put_back(text, self.name))
 
+    def wants(self) -> set[str]:
+        """The secrets that its client is given: variables as "$NAME", and files."""
+        filled_in = rules.FILLED_IN.findall(" ".join(value for _, value in self.headers))
+        names = {*filled_in, *secrets.PLACE.findall(str(self.to_json())), self.api_key_env}
+        return {f"${name}" for name in names if name} | ({self.api_key_file} if self.api_key_file else set())
+
     def _changed(self, change: Callable[[str], str]) -> Target:
         names = ("url", "prefill", "decode", "metrics", "extra_body", "format")
         return replace(self, **{name: secrets.changed(getattr(self, name), change) for name in names})

@@ -81,10 +81,14 @@ OPTIONS: dict[str, Any] = {
     "worker": option(LOCUST, "Work for a master; it has the plan.", "--worker"),
     "master_host": option(LOCUST, "The worker's master."),
     "master_port": option(LOCUST, "Its port."),
+    "allow_env": option(LOCUST, "A variable that a worker may fill in for its master's plan, repeatable."),
+    "allow_key_file": option(LOCUST, "A key file that a worker may read for it, repeatable."),
+    "token_env": option(LOCUST, "Variable with the token that a master and its workers share."),
     "web_port": option(LOCUST, "Wait to be started from Locust's web page at this port."),
 }
 REMOTE = (
     "master", "expect_workers", "master_bind_host", "master_bind_port", "worker", "master_host", "master_port",
+    "allow_env", "allow_key_file", "token_env",
 )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def replay(
     from .. import replays
 
     if workers.worker:
-        become_locust(None, workers, ctx.args)
+        become_locust(None, workers, ctx.args, options.target("http://worker").sheltered().wants())
     folder = replays.prepare(trace, options.target(url), load, run, workers.count)
     become_locust(folder, workers, ctx.args)
 

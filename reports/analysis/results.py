@@ -114,11 +114,13 @@ class ClientState:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """The target's requests in flight when one was sent, itself included."""
+    """The target's requests in flight when one was sent, itself included. `held_open`: median time (s) for which the
+    server kept an answer open after its last event; its slot isn't free until then."""
 
     mean: float | None
     p50: float | None
     max: int | None
+    held_open: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
     target = next((target for target in run.facts.targets if target.name == sample.target), None)
     price, watts = (target.price_per_hour, target.watts) if target else (None, None)
     share = sample.good / sample.n if sample.good is not None and sample.n else None
-    levels = counted["in_flight"].dropna()
+    levels, held = counted["in_flight"].dropna(), (answered["body_end"] - answered["done"]).fillna(0.0) / NS_PER_S
     return Result(
         target=sample.target,
         step=sample.step,
@@ -189,7 +191,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         cost=costs(price, watts, sample.throughput.output_tokens_per_s, sample.good_tokens_per_s),
         overloaded=samples.overloaded(sample.rows, sample.window),
         client=_client(sample, counted),
-        in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max())),
+        in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max()), finite(held.median())),
         slices={name: samples.slices(counted, name) for name in samples.SLICES},
         errors=_errors(counted),
         vllm=_vllm(sample, answered),

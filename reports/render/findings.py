@@ -15,6 +15,7 @@ from ..analysis.summary import Summary
 from ..analysis.validity import Reason, Validity
 from ..store.durations import HEADLINES
 
+HELD_S = 0.01  # from which on answers that stay open after their end are mentioned
 ODD = 0.01  # the share of answers from which on an oddity of theirs is mentioned
 
 
@@ -91,6 +92,8 @@ def _notes(result: Result) -> Iterator[str]:
             f"{unstamped:.0%} of answers have no kernel receive times (Unix sockets give none): "
             "their instants are the client's own reads."
         )
+    if (held := result.in_flight.held_open or 0.0) > HELD_S:
+        yield f"the server kept answers open for {held * 1e3:.0f} ms (median) after their end: so long no slot is free."
     if result.overloaded:
         yield "overloaded, its backlog grew all along: these percentiles depend on the run's length."
     asked, given = lengths.asked_p50, lengths.given_p50 or 0

@@ -61,6 +61,7 @@ _COLUMNS = [
     *((field.name, field.name, str(field.type)) for field in fields(Exchange) if field.name not in ("call", "text")),
 ]
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind], nullable=kind.endswith("| None")) for name, _, kind in _COLUMNS])
+LATER = ("body_end",)  # columns that runs of earlier versions lack: null there
 _VALUES = {name: attrgetter(path) for name, path, _ in _COLUMNS}
 
 
@@ -179,10 +180,13 @@ def batches(
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         there = pq.read_schema(path).names
-        if absent := [name for name in schema.names if name not in there]:
+        if absent := [name for name in schema.names if name not in (*there, *LATER)]:
             remedy = "written by another version?"
             raise InputError("column is missing", where=str(path), column=absent[0], remedy=remedy)
-        return pq.read_table(path, columns=schema.names).select(schema.names).cast(schema)
+        rows = pq.read_table(path, columns=[name for name in schema.names if name in there])
+        for column in (SCHEMA.field(name) for name in schema.names if name not in there):
+            rows = rows.append_column(column, pa.nulls(len(rows), column.type))
+        return rows.select(schema.names).cast(schema)
     except (pa.ArrowException, OSError, ValueError) as problem:
         raise InputError(f"not a readable Parquet file of exchanges: {problem}", where=str(path)) from None
 

@@ -222,7 +222,11 @@ class Answer:
         """The terminator was seen, and nothing more is waited for."""
         if not self.tokens:
             return Outcome.MALFORMED, "no event of the answer carried a token", stamp
-        return Outcome.OK, "", stamp if self.finished_at is None else self.finished_at + self.origin
+        if self.finished_at is None:
+            return Outcome.OK, "", stamp
+        if stamp > self.finished_at + self.origin:
+            self._exchange.body_end = stamp - self.origin
+        return Outcome.OK, "", self.finished_at + self.origin
 
     def failure(self, stamp: int) -> End:
         """An error's answer, as far as it came."""

@@ -34,6 +34,7 @@ from .deadlines import Deadlines
 log = logging.getLogger(__name__)
 
 Headers = list[tuple[str, str]]
+IDLE_NS = 60 * NS_PER_S  # after which a connection isn't used again: something on the way may have forgotten it
 
 
 class HttpClient:
@@ -54,7 +55,7 @@ class HttpClient:
         self._shortest = round(min(astuple(self.limits)) * NS_PER_S)
         self._deadlines: Deadlines[Connection] = Deadlines(clocks.monotonic_ns())
         self._busy: set[Connection] = set()
-        self._idle: dict[Connection, None] = {}
+        self._idle: dict[Connection, int] = {}  # since when, monotonic
         self._over: SimpleQueue[tuple[Flight | None, Outcome, str]] = SimpleQueue()
         self._courier = gevent.spawn(self._deliver)
         self._closed = False
@@ -114,7 +115,7 @@ class HttpClient:
         if self._closed:
             connection.close()
         else:
-            self._idle[connection] = None
+            self._idle[connection] = clocks.monotonic_ns()
 
     def gone(self, connection: Connection) -> None:
         self._land(connection)
@@ -151,8 +152,8 @@ class HttpClient:
 
     def _carry(self, flight: Flight) -> None:
         while self._idle:
-            connection, _ = self._idle.popitem()  # the one used last: the least likely to be closed by the server
-            if connection.alive():
+            connection, since = self._idle.popitem()  # the one used last: the least likely to be closed by the server
+            if clocks.monotonic_ns() - since < IDLE_NS and connection.alive():
                 self._watch_new(connection)
                 return connection.take(flight)
             connection.close()

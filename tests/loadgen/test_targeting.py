@@ -31,7 +31,7 @@ from traces.errors import InputError
 
 
 def plan(**arm: Any) -> Plan:
-    return Plan("p", (Step("base", (Arm(Target("gpu", "http://h"), "f", 5000, **arm),), "5/s"),))
+    return Plan("p", (Step("base", (Arm(Target("gpu", "http://h"), "plan/0.arrow", 5000, **arm),), "5/s"),))
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25)])
@@ -111,11 +111,14 @@ def test_a_literal_header_is_held_and_not_kept(monkeypatch: Any) -> None:
 
 def test_a_key_in_a_path_or_a_body_is_held_and_put_back(monkeypatch: Any) -> None:
     monkeypatch.setattr(secrets, "HELD", {})
-    url, body = "https://h-1a2b3c4d5e6f7a8b.x/v1/a8Fk29Lx0Qm4Vb7Nz3/chat", {"a": [{"b": "Bearer gsk_abcdef"}], "n": 3}
+    url, body = (
+        "https://h-1a2b3c4d5e6f7a8b.x/v1/a8Fk29Lx0Qm4Vb7Nz3/chat",
+        {"a": [{"b": "Bearer gsk_abcdef"}], "seed": 3},
+    )
     target = Target("x", url, metrics=(f"{url}/metrics",), headers=(("X-Team", "a"),), extra_body=body)
     kept = target.sheltered()
     assert kept.url == "https://h-1a2b3c4d5e6f7a8b.x/v1/${PHASELOAD_SECRET_2}/chat"
-    assert (kept.metrics, kept.extra_body["n"]) == ((f"{kept.url}/metrics",), 3)
+    assert (kept.metrics, kept.extra_body["seed"]) == ((f"{kept.url}/metrics",), 3)
     assert kept.extra_body["a"] == [{"b": "Bearer ${PHASELOAD_SECRET_3}"}]
     assert (kept.sheltered(), kept.opened().url, kept.opened().extra_body) == (kept, url, body)
     secrets.HELD.clear()

@@ -293,6 +293,17 @@ def test_answers_that_came_all_at_once_are_told(tmp_path: Path) -> None:
     assert not any("all at once" in note for note in findings.notes(dataclasses.replace(summary, results=[once])))
 
 
+def test_answers_that_the_server_keeps_open_are_shown_as_its_own(tmp_path: Path) -> None:
+    writer = row_files.Writer(tmp_path, 0)
+    for row in made.exchanges(made.GPU, seconds=5, warmup=1):
+        row.body_end = None if row.done is None else row.done + 400_000_000
+        writer.append(row)
+    writer.flush()
+    summary = made.summarise(tmp_path)
+    assert summary.results[0].in_flight.held_open == 0.4
+    assert any("the server kept answers open for 400 ms" in line for line in findings.notes(summary))
+
+
 def test_what_was_sent_again_is_counted_and_shown(tmp_path: Path) -> None:
     rows = list(made.exchanges(made.GPU, seconds=5, warmup=1))
     writer = row_files.Writer(tmp_path, 0)

@@ -155,6 +155,18 @@ def test_a_finished_answer_whose_body_never_ends(serve: Serve, caller: Any) -> N
     assert exchange.done - exchange.last_token < 100_000_000
 
 
+def test_a_body_that_stays_open_after_the_answer_is_the_servers(serve: Serve, caller: Any) -> None:
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.say(GOOD[:-5])
+        time.sleep(0.1)
+        peer.say(GOOD[-5:])
+
+    exchange = caller(serve(script).url).ask()
+    assert exchange.outcome is Outcome.OK
+    assert exchange.done - exchange.last_token < 50_000_000 < exchange.body_end - exchange.done
+
+
 def test_a_request_that_was_worked_on_is_never_sent_again(serve: Serve, caller: Any) -> None:
     """The server takes the second request, works on it and hangs up: that is a failure, not a connection that idled."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from targets.client import http_client
 from targets.client.connection import Connection
 from targets.exchange import Exchange, Outcome
 
@@ -82,6 +83,18 @@ def test_nothing_is_sent_again_where_that_is_not_wanted(serve: Serve, caller: An
     exchange = second(caller(server.url, resend=False), 0.06)
     assert (exchange.outcome, exchange.reconnected) == (Outcome.TRUNCATED, False)
     assert server.connections == 1
+
+
+def test_a_connection_that_idled_for_long_is_not_used_again(
+    serve: Serve, caller: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A balancer on the way may have forgotten it, and would answer with an RST that proves nothing."""
+    server = serve()
+    one = caller(server.url)
+    one.ask()
+    monkeypatch.setattr(http_client, "IDLE_NS", 20_000_000)
+    assert not second(one, 0.03).reused
+    assert one.ask().reused
 
 
 def says_goodbye(peer: Peer) -> None:
