@@ -119,8 +119,10 @@ def _fault(error: Exception) -> str:
     """The text for a mistake of ours."""
     if os.environ.get("PHASELOAD_DEBUG"):
         return "".join(traceback.format_exception(error))
+    from targets.secrets import masked
+
     at = traceback.extract_tb(error.__traceback__)[-1]
     return (
-        f"phaseload: a fault of its own, please report it: {error!r} at {at.filename}:{at.lineno} "
+        f"phaseload: a fault of its own, please report it: {masked(repr(error))} at {at.filename}:{at.lineno} "
         "(PHASELOAD_DEBUG=1 shows the way there)\n"
     )

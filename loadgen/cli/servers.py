@@ -50,7 +50,7 @@ def check(
 
     from .. import preflight
 
-    targets = load_targets(file)
+    targets = [target.sheltered() for target in load_targets(file)]
     requests = None if trace is None else Load(speedup=speedup, duration=duration).requests(trace)
     console, unusable = Console(highlight=False), 0
     for answer, problems in preflight.look(targets, requests):

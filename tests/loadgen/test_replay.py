@@ -386,3 +386,11 @@ def test_a_killed_worker_makes_the_run_invalid_and_names_what_is_missing(
     assert server.repeated == []
     assert set(facts["missing_requests"]) == set(range(150)) - recorded
     assert sum(facts["missing"].values()) == 150 - len(recorded) > 25
+
+
+def test_every_request_failed_is_no_success(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 4, gap_s=0.1)
+    with endpoint("failing") as server:
+        done = phaseload("replay", "t.csv", "--url", server.url, "--out", "r", cwd=tmp_path)
+    assert done.stdout.startswith("every request failed: 4 of 4\n")
+    assert done.returncode == expected(tmp_path / "r", 1)
