@@ -86,14 +86,18 @@ def check_keys(targets: Sequence[Target]) -> None:
 
 
 def settled(targets: Sequence[Target], patience: str | None) -> list[Target]:
-    """The targets with their endpoint types known; a type that was AUTO is reported on stderr. Raises InputError."""
-    if not (unknown := [target for target in targets if target.endpoint_type == AUTO]):
+    """The targets with their endpoint types and models known, as far as their servers say them; what was found out is
+    reported on stderr. Raises InputError."""
+    if not (unknown := [target for target in targets if target.endpoint_type == AUTO or not target.model]):
         return list(targets)
-    from targets.probing import settle
+    from targets.probing import settle, with_model
 
     wait_ready(unknown, patience)
     known = []
     for target in targets:
+        target, note = with_model(target)
+        if note:
+            sys.stderr.write(f"{target.name}: {note}\n")
         if target.endpoint_type == AUTO:
             answer = settle(target)
             if answer.problem:
@@ -118,10 +122,10 @@ def probe(targets: Sequence[Target]) -> None:
 def look(targets: Sequence[Target], requests: Trace | None = None) -> Iterator[tuple[Probe, list[str]]]:
     """What one request to each target shows, and why the target can't be used for a load (nothing: it can). With
     `requests`, they are compared with the limits that its answer names."""
-    from targets.probing import probe
+    from targets.probing import probe, with_model
     from targets.wire.lenient import rate_limits
 
-    for answer in probe(targets):
+    for answer in probe([with_model(target)[0] for target in targets]):
         problems = [answer.problem] if answer.problem else []
         if not problems and requests is not None and answer.exchange.ratelimit:
             named = rate_limits(orjson.loads(answer.exchange.ratelimit))

@@ -59,6 +59,7 @@ OPTIONS: dict[str, Any] = {
     "leave": option(LOAD, "Share of users who leave in mid-answer (0 to 1)."),
     "skip_bad_rows": option(LOAD, "Count unusable rows instead of refusing them.", "--skip-bad-rows"),
     "keep_ticks": option(LOAD, "Leave a coarse clock's ticks as they are.", "--keep-ticks"),
+    "columns": option(LOAD, "A table's own names for columns: due_s=start,prompt_tokens=in,output_tokens=out."),
     "seed": option(LOAD, "Of every random draw."),
     "salt": option(LOAD, "Keeps prompts out of caches of earlier runs: auto, none, or a text."),
     "wait_ready": option(TARGET, "Wait so long for the endpoint to accept connections (90s, 10m)."),
@@ -67,7 +68,9 @@ OPTIONS: dict[str, Any] = {
     "report": option(OUTCOME, "Write report.html (or later: phaseload report).", "--report/--no-report"),
     "json": option(OUTCOME, "Print the summary as JSON on stdout.", "--json"),
     "prompts": option(ANSWERS, "A JSONL file of your own texts: prompts take their words from it."),
-    "tokenizer": option(ANSWERS, "A tokenizer.json: prompts exact in its tokens, answers counted in them."),
+    "tokenizer": option(
+        ANSWERS, "A tokenizer.json or its folder: prompts exact in its tokens, answers counted in them."
+    ),
     "token_ids": option(ANSWERS, "Send prompts as token ids below this (completions endpoints)."),
     "ignore_eos": option(ANSWERS, "Ask for answers of exactly the trace's length.", "--ignore-eos/--heed-eos"),
     "extra_body": option(ANSWERS, "JSON object merged into each request."),
