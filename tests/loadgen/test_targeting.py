@@ -27,22 +27,25 @@ from loadgen.run.messages import LaneProgress
 from targets import secrets
 from targets.client import http_client
 from targets.target import TIMEOUTS, Limits, Target
-from traces.errors import InputError
+from traces.errors import InputError, seconds
 
 
 def plan(**arm: Any) -> Plan:
     return Plan("p", (Step("base", (Arm(Target("gpu", "http://h"), "plan/0.arrow", 5000, **arm),), "5/s"),))
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25)])
-def test_times(text: str, seconds: float) -> None:
-    assert preflight.seconds(text, "--x") == seconds
+@pytest.mark.parametrize(("text", "expected"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25)])
+def test_times(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+    assert seconds(90.0) == 90 and seconds("800", "ms") == seconds("0.8 s", "ms") == 0.8
 
 
-@pytest.mark.parametrize("text", ["", "ten", "5 parsecs", "-3s"])
+@pytest.mark.parametrize("text", ["ten", "5 parsecs", "m", "3s3s"])
 def test_times_that_are_none(text: str) -> None:
-    with pytest.raises(InputError, match="--x"):
-        preflight.seconds(text, "--x")
+    with pytest.raises(ValueError, match="expected a time such as 90s"):
+        seconds(text)
+    with pytest.raises(InputError, match="--wait-ready: expected a time"):
+        preflight.wait_ready([], text)
 
 
 def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
