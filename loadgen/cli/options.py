@@ -99,7 +99,7 @@ OPTIONS: dict[str, Any] = {
     "master_host": option(LOCUST, "The worker's master."),
     "master_port": option(LOCUST, "Its port."),
     "allow_env": option(LOCUST, "A variable that a worker may fill in for its master's plan, repeatable."),
-    "allow_key_file": option(LOCUST, "A key file that a worker may read for it, repeatable."),
+    "allow_key_file": option(LOCUST, "A key file or Unix socket that a worker may use for it, repeatable."),
     "token_env": option(LOCUST, "Variable with the token that a master and its workers share."),
     "web_port": option(LOCUST, "Wait to be started from Locust's web page at this port."),
 }

@@ -76,7 +76,7 @@ def gate(
 
         phaseload gate runs/azure-conv-1 --goodput ttft:800 tpot:40 --slo "goodput > 95%"
 
-        phaseload gate runs/bakeoff-1 --slo "groqrack@1x: tpot p50 < 6ms"
+        phaseload gate runs/bakeoff-1 --slo "groqrack@base: tpot p50 < 6ms"
     """
     from rich.console import Console
 
