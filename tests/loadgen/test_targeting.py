@@ -101,13 +101,14 @@ def test_the_command_line_is_kept_without_secrets(given: list[str], kept: list[s
 
 def test_a_literal_header_is_held_and_not_kept(monkeypatch: Any) -> None:
     monkeypatch.setattr(secrets, "HELD", {})
-    given = ["Authorization: Bearer sk-1", "X-Key: sk-2", "X-Again: Bearer sk-1", "X-Team: a", "X-Token: ${T}"]
+    given = ["Authorization: Bearer sk-1", "X-Key: sk-2", "X-Team: a", "X-Token: ${T}"]
     headers = dict(TargetOptions(header=given).target("http://h").headers)
     assert headers == {
-        "Authorization": "${PHASELOAD_SECRET_1}", "X-Key": "${PHASELOAD_SECRET_2}", "X-Again": "${PHASELOAD_SECRET_1}",
-        "X-Team": "${PHASELOAD_SECRET_3}", "X-Token": "${T}",
+        "Authorization": "${PHASELOAD_SECRET_AUTHORIZATION}", "X-Key": "${PHASELOAD_SECRET_X_KEY}",
+        "X-Team": "${PHASELOAD_SECRET_X_TEAM}", "X-Token": "${T}",
     }  # fmt: skip
-    assert secrets.value("PHASELOAD_SECRET_1") == "Bearer sk-1" and "PHASELOAD_SECRET_1" not in os.environ
+    assert secrets.HELD["PHASELOAD_SECRET_AUTHORIZATION"] == "Bearer sk-1" and not os.environ.keys() & secrets.HELD
+    assert TargetOptions(header=["X-Key: 3"]).target("http://h").headers == (("X-Key", "${PHASELOAD_SECRET_X_KEY_2}"),)
     with pytest.raises(InputError, match="Authorization"):
         Target("x", "http://h", headers=(("Authorization", "Bearer sk-1"),))
 
@@ -117,12 +118,12 @@ def test_a_key_in_a_path_or_a_body_is_held_and_put_back(monkeypatch: Any) -> Non
     url, body = "https://h-1a2b3c4d5e6f7a8b.x/v1/a8Fk29Lx0Qm4Vb7Nz3/chat", {"a": [{"b": "Bearer gsk_abcdef"}], "k": 3}
     target = Target("x", url, metrics=(f"{url}/metrics",), headers=(("X-Team", "a"),), extra_body=body)
     kept = target.sheltered()
-    assert kept.url == "https://h-1a2b3c4d5e6f7a8b.x/v1/${PHASELOAD_SECRET_2}/chat"
+    assert kept.url == "https://h-1a2b3c4d5e6f7a8b.x/v1/${PHASELOAD_SECRET_KEY_2}/chat"
     assert (kept.metrics, kept.extra_body["k"]) == ((f"{kept.url}/metrics",), 3)
-    assert kept.extra_body["a"] == [{"b": "Bearer ${PHASELOAD_SECRET_3}"}]
+    assert kept.extra_body["a"] == [{"b": "Bearer ${PHASELOAD_SECRET_KEY}"}]
     assert (kept.sheltered(), kept.opened().url, kept.opened().extra_body) == (kept, url, body)
     secrets.HELD.clear()
-    with pytest.raises(InputError, match="x: the environment has no PHASELOAD_SECRET_2"):
+    with pytest.raises(InputError, match="x: the environment has no PHASELOAD_SECRET_KEY"):
         kept.opened()
 
 
