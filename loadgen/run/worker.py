@@ -40,6 +40,7 @@ from targets.client.http_client import diagnostics
 from targets.clock import Clock
 from targets.exchange import Diagnostics, Exchange
 from targets.target import Target
+from targets.wire import lenient
 from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.request import NS_PER_S
@@ -103,7 +104,7 @@ class Worker:
             self._link.post(Failed(str(error) if isinstance(error, InputError) else repr(error)))
             if not isinstance(error, InputError):
                 raise
-            log.error("%s", error)
+            log.error("%s", lenient.line(str(error)))
         finally:
             self.done.set()
 
@@ -208,11 +209,11 @@ class Worker:
 
 
 def _check(targets: Iterable[Target], allowed: Collection[str]) -> None:
-    """Raises InputError for a secret that a worker may not fill in, and so give to the URL that a master names."""
+    """Raises InputError for what a worker may not fill in or open, and so give to the URL that a master names."""
     for target in targets:
-        for secret in sorted(target.wants() - set(allowed)):
-            option = f"--allow-env {secret[1:]}" if secret.startswith("$") else f"--allow-key-file {secret}"
-            problem = f"the master's plan asks for {secret}, which this worker may not give away"
+        for own in sorted(target.wants() - set(allowed)):
+            option = f"--allow-env {own[1:]}" if own.startswith("$") else f"--allow-key-file {own}"
+            problem = f"the master's plan asks for {own}, which this worker may not give away"
             raise InputError(problem, where=target.name, remedy=f"{option}, where the worker is started")
 
 
