@@ -204,7 +204,7 @@ def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
         raise InputError("expected KEY:VALUE", where="--header", remedy="what was given isn't shown: it may be a key")
-    return name.strip(), secrets.header_value(value.strip())
+    return name.strip(), secrets.header_value(name.strip(), value.strip())
 
 
 def _body(text: str | None) -> dict[str, Any]:

@@ -119,20 +119,14 @@ def judge(measured: Mapping[str, Any], truth: Mapping[str, Any]) -> Figures:
         return float(p50), float(p99)
 
     return Figures(
-        requests=len(rows),
-        failed=len(measured["rows"]) - len(rows),
-        ttft=quantiles(first) if rows else (1.0, 1.0),
+        requests=len(rows), failed=len(measured["rows"]) - len(rows), ttft=quantiles(first) if rows else (1.0, 1.0),
         tpot=quantiles(np.abs(spans) / gaps) if rows else (1.0, 1.0),
         shared=sum(row["shared"] for row in rows.values()) / max(1, len(rows)),
-        merged=1 - sum(row["reads"] for row in rows.values()) / chunks,
-        cpu=measured["cpu_s"] / chunks,
-        rate=rate,
-        core=measured["cpu_s"] / chunks * rate,
-        waited=measured.get("waited_s", 0.0) / measured.get("wall_s", 1.0),
-        late=quantiles([record["late_ns"] for record in truth.values()]),
-        grown_mb=measured["grown_kb"] / 1024,
+        merged=1 - sum(row["reads"] for row in rows.values()) / chunks, cpu=measured["cpu_s"] / chunks, rate=rate,
+        core=measured["cpu_s"] / chunks * rate, waited=measured.get("waited_s", 0.0) / measured.get("wall_s", 1.0),
+        late=quantiles([record["late_ns"] for record in truth.values()]), grown_mb=measured["grown_kb"] / 1024,
         facts=measured.get("facts", {}),
-    )
+    )  # fmt: skip
 
 
 def busiest(records: Iterable[Mapping[str, Any]]) -> float:

@@ -10,6 +10,7 @@ import typer
 import traces
 from traces.errors import InputError
 
+from . import options as o
 from .options import print_json
 
 trace = typer.Typer(no_args_is_help=True, help="Look at traces, reshape them, synthesise them, fit workloads to them.")
@@ -29,7 +30,7 @@ Shape = typer.Option(rich_help_panel=SHAPE)
 @trace.command()
 def info(
     source: Source,
-    until: Annotated[float | None, typer.Option(help="Read only so many seconds of it.")] = None,
+    until: Annotated[float | None, o.time("", "Read only so much of it.")] = None,
     skip_bad_rows: SkipBadRows = False,
     keep_ticks: KeepTicks = False,
     columns: Columns = None,
@@ -61,8 +62,8 @@ def info(
 def convert(
     source: Annotated[list[str], typer.Argument(help="One trace, or several that are merged.")],
     out: Annotated[str, typer.Argument(help="File to write: .parquet, .jsonl or .csv, the latter two also .gz, .zst.")],
-    start: Annotated[float, Shape] = 0.0,
-    end: Annotated[float | None, Shape] = None,
+    start: Annotated[float, o.time(SHAPE, "Cut what comes before.")] = 0.0,
+    end: Annotated[float | None, o.time(SHAPE, "Cut what comes after.")] = None,
     min_prompt: Annotated[int | None, Shape] = None,
     max_prompt: Annotated[int | None, Shape] = None,
     min_output: Annotated[int | None, Shape] = None,
@@ -140,7 +141,7 @@ def plot(
 def synth(
     name: Annotated[str, typer.Argument(help="A bundled workload, or a workload file as fit writes it.")] = "",
     rate: Annotated[float | None, typer.Option(help="Requests a second, else the workload's own.")] = None,
-    duration: Annotated[float | None, typer.Option(help="Seconds, else the workload's own.")] = None,
+    duration: Annotated[float | None, o.time("", "How long, else the workload's own.")] = None,
     seed: Seed = 0,
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="File to write, else a description is printed.")
