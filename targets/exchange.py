@@ -70,12 +70,10 @@ class Call:
 
 
 class Client(Protocol):
-    """What sends calls to a target. It starts exchanges and hands each one back, once, when it is over.
-
-    `start` never blocks and never raises for the endpoint's sake: `done` is called exactly once for each call, from
-    an ordinary greenlet, with the finished Exchange. `stop` ends what is open with the given outcome. `close` ends
-    what is still open as cut, and returns when all exchanges are handed back.
-    """
+    """What sends calls to a target. It starts exchanges and hands each one back, once, when it is over. `start` never
+    blocks and never raises for the endpoint's sake: `done` is called exactly once for each call, from an ordinary
+    greenlet, with the finished Exchange. `stop` ends what is open with the given outcome. `close` ends what is still
+    open as cut, and returns when all exchanges are handed back."""
 
     def start(self, call: Call, done: Done) -> None: ...
 

@@ -52,12 +52,10 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Sample:
-    """One target in one load step.
-
-    `n` requests were counted (due inside the window), of which `failed` have no latency; `good` met every objective
-    (None without objectives). `values`: metric -> sorted, finite seconds of the answered requests (lateness and client
-    lag: of all counted ones; "itl": of the gaps between reads). `window` is in ns from the run's start.
-    """
+    """One target in one load step. `n` requests were counted (due inside the window), of which `failed` have no
+    latency; `good` met every objective (None without objectives). `values`: metric -> sorted, finite seconds of the
+    answered requests (lateness and client lag: of all counted ones; "itl": of the gaps between reads). `window` is in
+    ns from the run's start."""
 
     target: str
     step: str
@@ -268,10 +266,8 @@ def label(name: str, low: int) -> str:
 
 
 def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
-    """One slice for each bucket that has requests.
-
-    Output length is what was given, so a failed request has none: that table shows answered requests only.
-    """
+    """One slice for each bucket that has requests. Output length is what was given, so a failed request has none: that
+    table shows answered requests only."""
     rows = counted[counted["ok"]] if name == "output_count" else counted
     return [_slice(part, name, int(low)) for low, part in rows.groupby(bucket(rows[name], name), observed=True)]
 

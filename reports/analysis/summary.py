@@ -42,11 +42,8 @@ class RunIdentity:
 @dataclass(frozen=True)
 class Summary:
     """What a run measured and whether it can be trusted. In summary.json each dataclass is an object of the same
-    fields, and infinite or undefined numbers are null.
-
-    `objectives`: metric -> seconds. `digests`: where the t-digests come from. `results`: one for each target and load
-    step. `comparison`: each pair of targets in each step.
-    """
+    fields, and infinite or undefined numbers are null. `objectives`: metric -> seconds. `digests`: where the t-digests
+    come from. `results`: one for each target and load step. `comparison`: each pair of targets in each step."""
 
     format: int
     run: RunIdentity
@@ -89,10 +86,8 @@ def save(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
 
 
 def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
-    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own.
-
-    Raises InputError where run.json's objectives can't be read.
-    """
+    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own. Raises InputError where
+    run.json's objectives can't be read."""
     limits = dict(objectives) if objectives is not None else parse_goodput(run.facts.goodput)
     samples = samples_of(run, limits)
     digests = _digests(run, samples)
@@ -112,11 +107,9 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
 
 
 def judge(run: Run | Summary, gates: Sequence[Gate | str]) -> list[Verdict]:
-    """Each gate ("ttft p99 < 800ms") on every target and load step of the run that it concerns, in their order.
-
-    Raises InputError for what is no gate, for a target or step that the run lacks, and for a gate on goodput where the
-    run (or the summary) has no objectives.
-    """
+    """Each gate ("ttft p99 < 800ms") on every target and load step of the run that it concerns, in their order. Raises
+    InputError for what is no gate, for a target or step that the run lacks, and for a gate on goodput where the run (or
+    the summary) has no objectives."""
     parsed = [parse(gate) if isinstance(gate, str) else gate for gate in gates]
     summary = run if isinstance(run, Summary) else summarise(run)
     return decide(parsed, summary.samples, summary.validity.reasons)

@@ -17,9 +17,7 @@ from typing import Any, Protocol
 
 class EventQueue:
     """`at` sets an event, `run` lets everything due happen; `now` is the instant of the event that is happening.
-
-    `emit`, set in real time only, is called with the jobs that put out tokens at an instant, each but its last one.
-    """
+    `emit`, set in real time only, is called with the jobs that put out tokens at an instant, each but its last one."""
 
     __slots__ = ("_count", "_heap", "emit", "now")
 
