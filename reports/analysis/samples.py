@@ -222,13 +222,10 @@ def metric(sample: Sample, name: str, digests: Digests) -> Metric:
     if name in METRICS:
         rows = [_digested(row, digests.quantile(sample.target, sample.step, name, row.q)) for row in rows]
     return Metric(
-        n=len(values),
-        failed=sample.failed_in(name),
-        mean=finite(float(values.mean())) if len(values) else None,
-        min=float(values[0]) if len(values) else None,
-        max=float(values[-1]) if len(values) else None,
+        n=len(values), failed=sample.failed_in(name), mean=finite(float(values.mean())) if len(values) else None,
+        min=float(values[0]) if len(values) else None, max=float(values[-1]) if len(values) else None,
         quantiles=tuple(rows),
-    )
+    )  # fmt: skip
 
 
 def _digested(quantile: Quantile, digest: float) -> DigestedQuantile:

@@ -94,16 +94,11 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
     results = [measure(run, sample, digests, limits) for sample in samples.values()]
     evidence = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
     return Summary(
-        format=FORMAT,
-        run=_identity(run),
-        validity=validity.judge(evidence, run),
-        objectives=limits,
-        digests=f"from the {digests.origin}",
-        results=results,
-        comparison=comparison.of_groups({key: sample.rows for key, sample in samples.items()}),
-        _samples=samples,
+        format=FORMAT, run=_identity(run), validity=validity.judge(evidence, run), objectives=limits,
+        digests=f"from the {digests.origin}", results=results,
+        comparison=comparison.of_groups({key: sample.rows for key, sample in samples.items()}), _samples=samples,
         _digests=digests,
-    )
+    )  # fmt: skip
 
 
 def judge(run: Run | Summary, gates: Sequence[Gate | str]) -> list[Verdict]:
@@ -145,15 +140,9 @@ def _evidence(sample: Sample, result: Result) -> Evidence:
     counted, late = sample.counted, sample.values["lateness"]
     own_faults = counted.loc[counted["outcome"] == Outcome.INTERNAL_ERROR.value, "error"]
     return Evidence(
-        target=sample.target,
-        step=sample.step,
-        counted=sample.n,
-        brackets=result.client.brackets,
+        target=sample.target, step=sample.step, counted=sample.n, brackets=result.client.brackets,
         lateness_p99=quantiles.at(late, 0.99) if len(late) else None,
-        mean_gap=sample.window_s / sample.n if sample.n else None,
-        unstamped_share=result.client.unstamped or 0.0,
-        internal_errors=len(own_faults),
-        fault=str(own_faults.mode().iloc[0]) if len(own_faults) else "",
-        stepped=int(counted["stepped"].sum()),
-        duplicates=int(sample.rows.duplicated(["index", "attempt"]).sum()),
-    )
+        mean_gap=sample.window_s / sample.n if sample.n else None, unstamped_share=result.client.unstamped or 0.0,
+        internal_errors=len(own_faults), fault=str(own_faults.mode().iloc[0]) if len(own_faults) else "",
+        stepped=int(counted["stepped"].sum()), duplicates=int(sample.rows.duplicated(["index", "attempt"]).sum()),
+    )  # fmt: skip

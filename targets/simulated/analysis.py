@@ -43,28 +43,21 @@ class Alone:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What holds of a target whatever the load; seconds, $/h and W of the whole target.
-
-    floor        to read the weights once: no batch makes a GPU's token faster; None for racks, which read SRAM
-    capacity     requests a second of one replica at full use; of a composition, of one of each pool; empty where
-                 no request fits into its context
-    alone        a request of the median lengths; None where that doesn't fit
-    decode       (batch, tokens a second of a replica); empty for racks and compositions, as is
-    batch_cost   (batch cap, TPOT in s, $ a million output tokens)
-    """
+    """What holds of a target whatever the load; seconds, $/h and W of the whole target. `capacity`: requests a second
+    of one replica at full use; of a composition, of one of each pool; empty where no request fits into its context."""
 
     name: str
     profile: str
     description: str
     standing: str
     settings: dict[str, str]
-    floor: float | None
+    floor: float | None  # to read the weights once: no batch makes a token faster; None for racks, which read SRAM
     price_per_hour: float | None
     watts: float | None
     capacity: tuple[float, ...]
-    alone: Alone | None
-    decode: list[tuple[int, float]]
-    batch_cost: list[tuple[int, float, float]]
+    alone: Alone | None  # a request of the median lengths; None where that doesn't fit
+    decode: list[tuple[int, float]]  # (batch, tokens/s of a replica); empty for racks and compositions
+    batch_cost: list[tuple[int, float, float]]  # (batch cap, TPOT in s, $ a million output tokens); empty for the same
 
 
 @dataclass(frozen=True)
