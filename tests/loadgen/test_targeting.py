@@ -111,7 +111,10 @@ def test_a_literal_header_is_held_and_not_kept(monkeypatch: Any) -> None:
 
 def test_a_key_in_a_path_or_a_body_is_held_and_put_back(monkeypatch: Any) -> None:
     monkeypatch.setattr(secrets, "HELD", {})
-    url, body = "https://h-1a2b3c4d5e6f7a8b.x/v1/a8Fk29Lx0Qm4Vb7Nz3/chat", {"a": [{"b": "Bearer gsk_abcdef"}], "seed": 3}
+    url, body = (
+        "https://h-1a2b3c4d5e6f7a8b.x/v1/a8Fk29Lx0Qm4Vb7Nz3/chat",
+        {"a": [{"b": "Bearer gsk_abcdef"}], "seed": 3},
+    )
     target = Target("x", url, metrics=(f"{url}/metrics",), headers=(("X-Team", "a"),), extra_body=body)
     kept = target.sheltered()
     assert kept.url == "https://h-1a2b3c4d5e6f7a8b.x/v1/${PHASELOAD_SECRET_2}/chat"
