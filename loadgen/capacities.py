@@ -46,17 +46,10 @@ class CapacityResult:
 
 
 def capacity(
-    trace: Trace | str,
-    target: Target,
-    load: Load = STEP,
-    *,
-    lowest: float = 1.0,
-    highest: float = 1000.0,
-    precision: float = 0.1,
-    workers: Workers | None = None,
-    on_step: Callable[[CapacityStep], None] | None = None,
+    trace: Trace | str, target: Target, load: Load = STEP, *, lowest: float = 1.0, highest: float = 1000.0,
+    precision: float = 0.1, workers: Workers | None = None, on_step: Callable[[CapacityStep], None] | None = None,
     **options: Unpack[RunKeywords],
-) -> CapacityResult:
+) -> CapacityResult:  # fmt: skip
     """Finds the highest request rate at which every gate of `slo` holds.
 
     load     of each step; its rate is the search's, its duration (s) longer where a gate's percentile needs it
@@ -72,18 +65,10 @@ def capacity(
 
 
 def find(
-    trace: Trace | str,
-    target: Target,
-    load: Load,
-    rates: tuple[float, float],
-    precision: float,
-    options: RunOptions,
-    workers: Workers,
-    on_step: Callable[[CapacityStep], None] | None = None,
-    extra: Sequence[str] = (),
-    *,
+    trace: Trace | str, target: Target, load: Load, rates: tuple[float, float], precision: float, options: RunOptions,
+    workers: Workers, on_step: Callable[[CapacityStep], None] | None = None, extra: Sequence[str] = (), *,
     shown: bool = False,
-) -> CapacityResult:
+) -> CapacityResult:  # fmt: skip
     """`capacity` between two rates, with options for Locust itself; `shown`: its warnings and live lines go to
     stderr."""
     if not 0 < rates[0] <= rates[1] or not precision > 0:

@@ -10,6 +10,7 @@ import typer
 import traces
 from traces.errors import InputError
 
+from . import options as o
 from .options import print_json
 
 trace = typer.Typer(no_args_is_help=True, help="Look at traces, reshape them, synthesise them, fit workloads to them.")
@@ -19,6 +20,9 @@ SOURCE = "A file or folder of any known format, - for stdin, or a bundled worklo
 Source = Annotated[str, typer.Argument(help=SOURCE)]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Count unusable rows instead of refusing them.")]
 KeepTicks = Annotated[bool, typer.Option("--keep-ticks", help="Leave coarse timestamps on their ticks.")]
+Columns = Annotated[
+    str | None, typer.Option(metavar="OURS=THEIRS,...", help="A table's own names: due_s=start,prompt_tokens=in.")
+]
 Seed = Annotated[int, typer.Option(help="Of every random draw.")]
 Shape = typer.Option(rich_help_panel=SHAPE)
 
@@ -26,9 +30,10 @@ Shape = typer.Option(rich_help_panel=SHAPE)
 @trace.command()
 def info(
     source: Source,
-    until: Annotated[float | None, typer.Option(help="Read only so many seconds of it.")] = None,
+    until: Annotated[float | None, o.time("", "Read only so much of it.")] = None,
     skip_bad_rows: SkipBadRows = False,
     keep_ticks: KeepTicks = False,
+    columns: Columns = None,
     seed: Seed = 0,
     json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:
@@ -43,7 +48,8 @@ def info(
     from reports.render.trace_view import trace_text
     from traces.typed_json import to_plain
 
-    shown = traces.open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed, until=until)
+    as_given = {"skip_bad_rows": skip_bad_rows, "keep_ticks": keep_ticks}
+    shown = traces.open_trace(source, columns=columns, seed=seed, until=until, **as_given)
     statistics = traces.describe(shown)
     if json:
         about = {"name": shown.name, "fingerprint": shown.fingerprint(), "notes": dict(shown.notes)}
@@ -56,8 +62,8 @@ def info(
 def convert(
     source: Annotated[list[str], typer.Argument(help="One trace, or several that are merged.")],
     out: Annotated[str, typer.Argument(help="File to write: .parquet, .jsonl or .csv, the latter two also .gz, .zst.")],
-    start: Annotated[float, Shape] = 0.0,
-    end: Annotated[float | None, Shape] = None,
+    start: Annotated[float, o.time(SHAPE, "Cut what comes before.")] = 0.0,
+    end: Annotated[float | None, o.time(SHAPE, "Cut what comes after.")] = None,
     min_prompt: Annotated[int | None, Shape] = None,
     max_prompt: Annotated[int | None, Shape] = None,
     min_output: Annotated[int | None, Shape] = None,
@@ -71,6 +77,7 @@ def convert(
     limit: Annotated[int | None, typer.Option(help="The first so many requests.", rich_help_panel=SHAPE)] = None,
     skip_bad_rows: SkipBadRows = False,
     keep_ticks: KeepTicks = False,
+    columns: Columns = None,
     seed: Seed = 0,
 ) -> None:
     """Read traces of any format, reshape them and write one of our own.
@@ -82,7 +89,7 @@ def convert(
         phaseload trace convert conv.csv code.csv both.jsonl.zst --end 600 --rate-scale 2 --max-context 8192
     """
     as_given = {"skip_bad_rows": skip_bad_rows, "keep_ticks": keep_ticks}
-    parts = [traces.open_trace(name, seed=seed, until=end, **as_given) for name in source]
+    parts = [traces.open_trace(name, columns=columns, seed=seed, until=end, **as_given) for name in source]
     shaped = parts[0] if len(parts) == 1 else traces.merge(parts)
     if start or end is not None:
         shaped = traces.clip(shaped, start, end)
@@ -113,6 +120,7 @@ def plot(
     out: Annotated[str, typer.Argument(help="Picture to write: .png, .svg or .html.")],
     skip_bad_rows: SkipBadRows = False,
     keep_ticks: KeepTicks = False,
+    columns: Columns = None,
     seed: Seed = 0,
 ) -> None:
     """Draw a trace: arrivals, gaps against Poisson's, lengths, prompt against output.
@@ -123,7 +131,8 @@ def plot(
     """
     from reports.render.trace_view import plot_trace
 
-    shown = traces.open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
+    as_given = {"skip_bad_rows": skip_bad_rows, "keep_ticks": keep_ticks}
+    shown = traces.open_trace(source, columns=columns, seed=seed, **as_given)
     plot_trace(shown, traces.describe(shown), out)
     typer.echo(out)
 
@@ -132,7 +141,7 @@ def plot(
 def synth(
     name: Annotated[str, typer.Argument(help="A bundled workload, or a workload file as fit writes it.")] = "",
     rate: Annotated[float | None, typer.Option(help="Requests a second, else the workload's own.")] = None,
-    duration: Annotated[float | None, typer.Option(help="Seconds, else the workload's own.")] = None,
+    duration: Annotated[float | None, o.time("", "How long, else the workload's own.")] = None,
     seed: Seed = 0,
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="File to write, else a description is printed.")
@@ -168,6 +177,7 @@ def fit(
     seeds: Annotated[int, typer.Option(min=1, help="Synthetic traces to compare it with.")] = 3,
     skip_bad_rows: SkipBadRows = False,
     keep_ticks: KeepTicks = False,
+    columns: Columns = None,
     seed: Seed = 0,
 ) -> None:
     """Fit a workload to a trace, parameters only, and say how well traces made from it resemble it.
@@ -182,7 +192,8 @@ def fit(
     from traces.fitting import closeness
     from traces.typed_json import to_json
 
-    real = traces.open_trace(source, skip_bad_rows=skip_bad_rows, keep_ticks=keep_ticks, seed=seed)
+    as_given = {"skip_bad_rows": skip_bad_rows, "keep_ticks": keep_ticks}
+    real = traces.open_trace(source, columns=columns, seed=seed, **as_given)
     workload = traces.fit(real)
     rows = closeness(real, workload, seeds)
     table = Table(title=f"Synthetic against {real.name}: KS distances, relative errors of the rest")

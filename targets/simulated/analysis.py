@@ -106,19 +106,12 @@ def hardware(target: SimulatedTarget, model: str, requests: Sequence[Request]) -
         decode = decode_curve(times, prompt + output // 2)
         batch_cost = price_of_speed(times, price, prompt, output, station.replicas[0].batching.kv_tokens)
     return Hardware(
-        name=target.name,
-        profile=endpoint.name,
-        description=endpoint.profile.description,
-        standing=endpoint.profile.standing,
-        settings=dict(target.settings),
-        floor=times.weights if times else None,
-        price_per_hour=endpoint.price,
-        watts=endpoint.watts,
-        capacity=capacity(target.profile, fitting, model=model, settings=bare) if fitting else (),
-        alone=single,
-        decode=decode,
-        batch_cost=batch_cost,
-    )
+        name=target.name, profile=endpoint.name, description=endpoint.profile.description,
+        standing=endpoint.profile.standing, settings=dict(target.settings), floor=times.weights if times else None,
+        price_per_hour=endpoint.price, watts=endpoint.watts,
+        capacity=capacity(target.profile, fitting, model=model, settings=bare) if fitting else (), alone=single,
+        decode=decode, batch_cost=batch_cost,
+    )  # fmt: skip
 
 
 def crossovers(targets: Sequence[SimulatedTarget], model: str, requests: Sequence[Request]) -> Iterator[Crossover]:

@@ -11,7 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from traces.errors import InputError
+from traces.errors import InputError, one_of
 from traces.files import read_text, toml
 
 from .engine.roofline import Model
@@ -91,8 +91,8 @@ def load(name: str) -> Profile:
     name = ALIASES.get(name, name)
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if name == "models" or not path.is_file():
-        known = ", ".join(sorted([*names(), *ALIASES]))
-        raise InputError(f"no such simulated endpoint: {name}", remedy=f"one of {known}, or the path of a TOML file")
+        remedy = f"{one_of(name, sorted([*names(), *ALIASES]))} or the path of a TOML file"
+        raise InputError(f"no such simulated endpoint: {name}", remedy=remedy)
     raw = _toml(path)
     try:
         profile = Profile(
@@ -151,4 +151,4 @@ def model(name: str) -> Model:
     try:
         return models()[name]
     except KeyError:
-        raise InputError(f"no such model: {name}", remedy=f"one of {', '.join(models())}") from None
+        raise InputError(f"no such model: {name}", remedy=one_of(name, models())) from None
