@@ -10,7 +10,7 @@ from ..analysis.comparison import LEAST, Comparison, Interval
 from ..analysis.gates import Verdict
 from ..analysis.leaders import Flip, crossovers, flips, leads, listed
 from ..analysis.quantiles import Quantile
-from ..analysis.results import Counts, Result
+from ..analysis.results import Counts, ErrorCount, Result
 from ..analysis.summary import Summary
 from ..analysis.validity import Reason, Validity
 from ..store.durations import HEADLINES
@@ -70,9 +70,11 @@ def alarms(summary: Summary) -> Iterator[str]:
     """Where there are no figures to read: the verdict is about the client, and stays valid."""
     for result in summary.results:
         if result.counts.counted and not result.counts.ok:
-            first = result.errors[0]
-            error = f"{first.outcome}: {first.error}" if first.error else first.outcome
-            yield f"{where(result)}: every request failed, {result.counts.counted:,} of them; {error}"
+            first = failure(result.errors[0])
+            yield f"{where(result)}: every request failed, {result.counts.counted:,} of them; {first}"
+        elif result.no_answer_since is not None:
+            since = f"no answer since {result.no_answer_since:.1f} s of the run"
+            yield f"{where(result)}: {since}: every later request failed"
 
 
 def notes(summary: Summary) -> list[str]:
@@ -112,7 +114,13 @@ def _notes(result: Result) -> Iterator[str]:
     if chunks := result.tokens_from.get("chunks"):
         yield f"{chunks:,} answers reported no token counts; their token-bearing events were counted instead."
     for error in result.errors[:2]:
-        yield f"{error.n:,} x {error.outcome}: {error.error}"
+        yield f"{error.n:,} x {failure(error)}"
+
+
+def failure(error: ErrorCount) -> str:
+    """Its outcome and words, those of one for all that differ in numbers only."""
+    others = f" (one of {error.texts:,} that differ in numbers)" if error.texts > 1 else ""
+    return str(error.outcome) + (f": {error.error}" if error.error else "") + others
 
 
 def _refusals(counts: Counts) -> str:
