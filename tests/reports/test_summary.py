@@ -356,6 +356,45 @@ def test_nothing_answered_at_all(tmp_path: Path) -> None:
     assert result.errors == [ErrorCount("refused", "refused", 10)]
 
 
+def test_failures_that_differ_in_a_number_are_one(tmp_path: Path) -> None:
+    writer = row_files.Writer(tmp_path, 0)
+    times = {"prompt_tokens": 5, "output_tokens": 5, "started": 1, "done": 9}
+    for index in range(30):
+        error = f"400: {3000 + index} tokens of req_{index:04x}f exceed 2048" if index < 26 else "400: no such field"
+        writer.append(
+            make_exchange(index=index, target="t", due=index, outcome=Outcome.HTTP_ERROR, error=error, **times)
+        )
+    writer.flush()
+    summary = made.summarise(tmp_path)
+    (result,) = summary.results
+    like = "400: 3000 tokens of req_0000f exceed 2048"
+    assert result.errors == [
+        ErrorCount("http_error", like, 26, 26), ErrorCount("http_error", "400: no such field", 4)
+    ]  # fmt: skip
+    assert f"t: 26 x http_error: {like} (one of 26 that differ in numbers)" in findings.notes(summary)
+
+
+@pytest.mark.parametrize(
+    ("failing", "outcome", "since"),
+    [
+        (range(119, 400), Outcome.REFUSED, "h100 at 1x: no answer since 9.8 s of the run: every later request failed"),
+        (range(0, 400, 2), Outcome.REFUSED, ""),  # half of them, all along: the last may fail
+        (range(397, 400), Outcome.REFUSED, ""),
+        (range(120, 400), Outcome.CUT, ""),
+        (range(120, 400), Outcome.RATE_LIMITED, ""),
+    ],
+)
+def test_a_server_that_dies_has_an_instant(tmp_path: Path, failing: range, outcome: Outcome, since: str) -> None:
+    writer = row_files.Writer(tmp_path, 0)
+    for index in range(400):
+        due = index * made.S // 12
+        facts = {"index": index, "target": "h100", "step": "1x", "due": due, "started": due, "done": due + 10**7}
+        writer.append(make_exchange(**facts, outcome=outcome if index in failing else Outcome.OK,
+                                    prompt_tokens=5, output_tokens=5))  # fmt: skip
+    writer.flush()
+    assert list(findings.alarms(made.summarise(tmp_path))) == ([since] if since else [])
+
+
 @pytest.mark.parametrize(("content", "words"), [("{", "not JSON"), ("[]", "expected an object")])
 def test_a_damaged_run_json_is_named(tmp_path: Path, content: str, words: str) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=5)

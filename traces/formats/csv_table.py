@@ -44,7 +44,7 @@ def header(head: bytes) -> list[str] | None:
         cells = _cells(line.decode())
     except (UnicodeDecodeError, csv.Error):
         return None
-    return cells if any(cells) and not any(map(VALUE.fullmatch, cells)) else None
+    return cells if any(cells) and b"\0" not in line and not any(map(VALUE.fullmatch, cells)) else None
 
 
 def read(source: Source, options: Options) -> Trace:
