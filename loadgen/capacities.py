@@ -107,11 +107,8 @@ def search(
     holds: Callable[[float], bool], first: float, highest: float, precision: float = 0.1
 ) -> tuple[float, float | None]:
     """Doubles the rate from `first` until the gates fail, then halves the interval, in the logarithm. Gives `rate` and
-    `fails` of the result.
-
-    Ends when the two rates are within `precision` (0.1: 10 %) of each other, or at `highest`. A first rate that fails
-    is halved until one holds, five times at most.
-    """
+    `fails` of the result. Ends when the two rates are within `precision` (0.1: 10 %) of each other, or at `highest`. A
+    first rate that fails is halved until one holds, five times at most."""
     rate, good, bad = min(first, highest), 0.0, None
     while bad is None or (good == 0 and rate >= first / 32):
         if holds(rate):

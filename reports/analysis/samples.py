@@ -52,13 +52,10 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Sample:
-    """One target in one load step.
-
-    `n` requests were counted (due inside the window), of which `failed` have no latency; `good` met every objective,
-    and `goodput` is the part of the throughput's requests a second that did (None without objectives). `values`:
-    metric -> sorted, finite seconds of the answered requests (lateness and client lag: of all counted ones; "itl": of
-    the gaps between reads). `window` is in ns from the run's start.
-    """
+    """One target in one load step. `n` requests were counted (due inside the window), of which `failed` have no
+    latency; `good` met every objective, and `goodput` is the part of the throughput's requests a second that did (None
+    without objectives). `values`: metric -> sorted, finite seconds of the answered requests (lateness and client lag:
+    of all counted ones; "itl": of the gaps between reads). `window` is in ns from the run's start."""
 
     target: str
     step: str
@@ -226,13 +223,10 @@ def metric(sample: Sample, name: str, digests: Digests) -> Metric:
     if name in METRICS:
         rows = [_digested(row, digests.quantile(sample.target, sample.step, name, row.q)) for row in rows]
     return Metric(
-        n=len(values),
-        failed=sample.failed_in(name),
-        mean=finite(float(values.mean())) if len(values) else None,
-        min=float(values[0]) if len(values) else None,
-        max=float(values[-1]) if len(values) else None,
+        n=len(values), failed=sample.failed_in(name), mean=finite(float(values.mean())) if len(values) else None,
+        min=float(values[0]) if len(values) else None, max=float(values[-1]) if len(values) else None,
         quantiles=tuple(rows),
-    )
+    )  # fmt: skip
 
 
 def _digested(quantile: Quantile, digest: float) -> DigestedQuantile:
@@ -270,10 +264,8 @@ def label(name: str, low: int) -> str:
 
 
 def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
-    """One slice for each bucket that has requests.
-
-    Output length is what was given, so a failed request has none: that table shows answered requests only.
-    """
+    """One slice for each bucket that has requests. Output length is what was given, so a failed request has none: that
+    table shows answered requests only."""
     rows = counted[counted["ok"]] if name == "output_count" else counted
     return [_slice(part, name, int(low)) for low, part in rows.groupby(bucket(rows[name], name), observed=True)]
 

@@ -34,15 +34,9 @@ FOLDER = "exchanges"
 _LARGEST = 2**63 - 1
 _LIST = pa.list_(pa.int64())
 _TYPES = {
-    "int": pa.int64(),
-    "int | None": pa.int64(),
-    "float | None": pa.float64(),
-    "str": pa.string(),
-    "str | None": pa.string(),
-    "bool": pa.bool_(),
-    "Outcome": pa.string(),
-    "array[int]": _LIST,
-}
+    "int": pa.int64(), "int | None": pa.int64(), "float | None": pa.float64(), "str": pa.string(),
+    "str | None": pa.string(), "bool": pa.bool_(), "Outcome": pa.string(), "array[int]": _LIST,
+}  # fmt: skip
 
 # The columns, in their order: name, where an exchange has it, its Python type. First the call's, then a column for each
 # field of Exchange. Instants are int64 nanoseconds from the run's start.

@@ -38,17 +38,13 @@ PORT_LABELS = {  # and the servers' defaults
 
 @dataclass(frozen=True)
 class Pair:
-    """Which servers, and the name of this exchange.
-
-    id       unique, 32 hex digits
-    engine   name of prefill's engine, where the protocol asks for it (Mooncake)
-    options  ports and addresses that don't follow from the URLs: the target's labels of these names
-    """
+    """Which servers, and the name of this exchange. `options`: ports and addresses that don't follow from the URLs, the
+    target's labels of these names."""
 
     prefill: str
     decode: str
-    id: str
-    engine: str = ""
+    id: str  # unique, 32 hex digits
+    engine: str = ""  # name of prefill's engine, where the protocol asks for it (Mooncake)
     options: dict[str, str] = field(default_factory=dict)
 
     @property
