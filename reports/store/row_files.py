@@ -42,19 +42,12 @@ IN_NO_ROW = ("call", "text", "unterminated")
 # The columns, in their order: name, where an exchange has it, its Python type. First the call's, then a column for each
 # field of Exchange. Instants are int64 nanoseconds from the run's start.
 _COLUMNS = [
-    ("index", "call.request.index", "int"),
-    ("target", "call.target", "str"),
-    ("due", "call.due", "int"),
-    ("prompt_tokens", "call.request.prompt_tokens", "int"),
-    ("output_tokens", "call.request.output_tokens", "int"),
-    ("step", "call.step", "str"),
-    ("session", "call.request.session", "int"),
-    ("turn", "call.request.turn", "int"),
-    ("planned", "call.planned", "int | None"),
-    ("counted", "call.counted", "bool"),
-    ("attempt", "call.attempt", "int"),
+    ("index", "call.request.index", "int"), ("target", "call.target", "str"), ("due", "call.due", "int"),
+    ("prompt_tokens", "call.request.prompt_tokens", "int"), ("output_tokens", "call.request.output_tokens", "int"),
+    ("step", "call.step", "str"), ("session", "call.request.session", "int"), ("turn", "call.request.turn", "int"),
+    ("planned", "call.planned", "int | None"), ("counted", "call.counted", "bool"), ("attempt", "call.attempt", "int"),
     *((field.name, field.name, str(field.type)) for field in fields(Exchange) if field.name not in IN_NO_ROW),
-]
+]  # fmt: skip
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind], nullable=kind.endswith("| None")) for name, _, kind in _COLUMNS])
 LATER = ("body_end",)  # columns that runs of earlier versions lack: null there
 _VALUES = {name: attrgetter(path) for name, path, _ in _COLUMNS}

@@ -26,10 +26,8 @@ UNITS = {
     **dict.fromkeys(("memory", "sram"), "B"),
     **dict.fromkeys(("mbu", "mfu"), "1"),
     **dict.fromkeys(("c0", "all_reduce", "stage", "t0", "handover"), "s"),
-    "c1": "s/sequence",
-    "price": "$/h",
-    "watts": "W",
-}
+    "c1": "s/sequence", "price": "$/h", "watts": "W",
+}  # fmt: skip
 LINK_UNITS = UNITS | {"bandwidth": "GB/s"}
 POSITIVE = ("bandwidth", "interconnect", "peak", "peak_fp8", "peak_fp4", "mbu", "mfu", "stage")  # divisors, a beat
 ALIASES = {"a100": "a100-40g", "groqrack": "groqrack-alcf", "disaggregated": "gpu-prefill+groqrack-decode"}

@@ -28,12 +28,9 @@ from .interface import Json, WireError
 
 Leg = tuple[Json, list[tuple[str, str]]]
 PORT_LABELS = {  # and the servers' defaults
-    "bootstrap_port": 8998,
-    "prefill_zmq_port": 21001,
-    "decode_zmq_port": 22001,
-    "receiver_init_port": 7300,
-    "receiver_alloc_port": 7400,
-}
+    "bootstrap_port": 8998, "prefill_zmq_port": 21001, "decode_zmq_port": 22001,
+    "receiver_init_port": 7300, "receiver_alloc_port": 7400,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -149,9 +149,8 @@ def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> Columns:
         low, high = BOUNDS.get(name, (-(2**63), 2**63 - 1))
         if values.min() < (low and low - table.drop_failures) or values.max() > high:
             raise NotPlain
-        part[name] = values.astype(
-            SCHEMA.field(name).type.to_pandas_dtype()
-        )  # a copy: the batch's memory is free again
+        # A copy: the batch's memory is free again.
+        part[name] = values.astype(SCHEMA.field(name).type.to_pandas_dtype())
     return part
 
 
