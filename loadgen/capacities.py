@@ -77,8 +77,9 @@ def find(
         raise InputError("is missing", where="--slo", remedy='for example --slo "ttft p99 < 800ms"')
     if not trace:
         raise InputError("is missing", where="TRACE", remedy="a file, or a bundled workload such as azure-conv")
-    target = target.carried().sheltered()  # before the process is started that shall hold its secrets
     preflight.check_options(options, [target.endpoint_type])
+    # Its secrets are put away before the process is started that shall hold them.
+    [target] = preflight.settled([target.carried().sheltered()], options.wait_ready)
     folder = new_folder("capacity", options.out)
     quantiles = [q for gate in options.slo if (q := parse(gate).q) is not None]
     requests = max(map(needed, quantiles), default=1)
@@ -107,11 +108,8 @@ def search(
     holds: Callable[[float], bool], first: float, highest: float, precision: float = 0.1
 ) -> tuple[float, float | None]:
     """Doubles the rate from `first` until the gates fail, then halves the interval, in the logarithm. Gives `rate` and
-    `fails` of the result.
-
-    Ends when the two rates are within `precision` (0.1: 10 %) of each other, or at `highest`. A first rate that fails
-    is halved until one holds, five times at most.
-    """
+    `fails` of the result. Ends when the two rates are within `precision` (0.1: 10 %) of each other, or at `highest`. A
+    first rate that fails is halved until one holds, five times at most."""
     rate, good, bad = min(first, highest), 0.0, None
     while bad is None or (good == 0 and rate >= first / 32):
         if holds(rate):

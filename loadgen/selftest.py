@@ -62,11 +62,9 @@ def measure(
     load: ClientLoad, *, client: Sequence[str] = CLIENT, tls: tuple[str, str] | None = None,
     cores: tuple[int, int] | None = None, ahead: bool = False,
 ) -> Figures:  # fmt: skip
-    """One client against a fresh server, pinned to these cores (the first, the last).
-
-    `tls`: files of a certificate and its key. `ahead` keeps the machine's other work out of the cores, as far as the
-    user may: for what the client can do, not for what it will do here (that is `phaseload certify`'s question).
-    """
+    """One client against a fresh server, pinned to these cores (the first, the last). `tls`: files of a certificate and
+    its key. `ahead` keeps the machine's other work out of the cores, as far as the user may: for what the client can
+    do, not for what it will do here (that is `phaseload certify`'s question)."""
     cores = cores or (min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0)))
     gap = 1 / load.rate
     truth = {"ttft_s": 0.1, "gap_s": gap, "step_s": gap, "tokens": load.tokens, **load.truth}

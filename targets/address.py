@@ -60,11 +60,9 @@ class Address:
 
 
 def address(url: str, environment: Mapping[str, str] | None = None) -> Address:
-    """Takes a base URL apart and resolves it. Raises InputError.
-
-    Forms: http://HOST:PORT/PREFIX, https://..., unix:///PATH/OF/SOCKET. The proxy comes from the environment
-    (http_proxy, https_proxy, no_proxy); loopback addresses never go through one.
-    """
+    """Takes a base URL apart and resolves it. Raises InputError. Forms: http://HOST:PORT/PREFIX, https://...,
+    unix:///PATH/OF/SOCKET. The proxy comes from the environment (http_proxy, https_proxy, no_proxy); loopback addresses
+    never go through one."""
     try:
         parts = split(url)
     except ValueError as error:
@@ -125,10 +123,8 @@ def tls_context(*, insecure: bool, ca_file: str | None) -> ssl.SSLContext:
 
 
 class RequestHead:
-    """What each request to a target begins with. Raises InputError where a key or a variable isn't there.
-
-    `key_header`: the header that carries the API key as it is ("": Authorization, as a bearer's).
-    """
+    """What each request to a target begins with. Raises InputError where a key or a variable isn't there. `key_header`:
+    the header that carries the API key as it is ("": Authorization, as a bearer's)."""
 
     def __init__(self, target: Target, address: Address, key_header: str = "") -> None:
         self._target, self._address = target, address

@@ -299,10 +299,10 @@ def with_model(target: Target) -> tuple[Target, str]:
     base, v1, _ = wire.path.partition("/v1/") if wire else ("", "", "")
     if wire is None or not v1 or target.model:
         return target, ""
-    where = address(target.url)
-    headers = [*wire.headers, ("Connection", "close")]
-    head = RequestHead(target, where, wire.key_header)
-    payload = head.payload(f"{base}/v1/models", headers, b"", "GET")
+    opened = target.opened()
+    where = address(opened.url)
+    head = RequestHead(opened, where, wire.key_header)
+    payload = head.payload(f"{base}/v1/models", [*wire.headers, ("Connection", "close")], b"", "GET")
     try:
         context = tls_context(insecure=target.insecure, ca_file=target.ca_file) if where.scheme == "https" else None
         response, answer = blocking.exchange(where, payload, blocking.Within(LISTING), context)

@@ -46,13 +46,11 @@ def fit(trace: Trace) -> Workload:
     due = (trace.column("due") - trace.column("due")[0]) / NS_PER_S
     rank = spearman(trace.column("prompt_tokens"), trace.column("output_tokens"))
     workload = Workload(
-        about=f"Fitted to {trace.name}: {len(trace)} requests in {due[-1]:.0f} s.",
-        duration=round(float(due[-1]), 3),
-        arrivals=_arrivals(due),
-        prompt=table(trace.column("prompt_tokens")),
+        about=f"Fitted to {trace.name}: {len(trace)} requests in {due[-1]:.0f} s.", duration=round(float(due[-1]), 3),
+        arrivals=_arrivals(due), prompt=table(trace.column("prompt_tokens")),
         output=table(trace.column("output_tokens")),
         copula=round(2 * math.sin(math.pi / 6 * rank), 4) if rank is not None else 0.0,
-    )
+    )  # fmt: skip
     return _with_sessions(workload, trace)
 
 

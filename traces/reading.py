@@ -15,14 +15,9 @@ from .workload import WORKLOADS, synthesise
 
 
 def open_trace(
-    name: str,
-    *,
-    until: float | None = None,
-    skip_bad_rows: bool = False,
-    keep_ticks: bool = False,
-    columns: str | None = None,
-    seed: int = 0,
-) -> Trace:
+    name: str, *, until: float | None = None, skip_bad_rows: bool = False, keep_ticks: bool = False,
+    columns: str | None = None, seed: int = 0,
+) -> Trace:  # fmt: skip
     """A file or folder (plain, gzip or zstd), standard input (`-`), or a bundled workload; a file wins over a workload
     of its name. `until`: seconds from the trace's start, at which reading ends, so the first minute of a week costs a
     minute's rows (without it a workload is as long as it says itself). `skip_bad_rows` counts what can't be used into

@@ -73,7 +73,7 @@ OPTIONS: dict[str, Any] = {
     "leave": option(LOAD, "Share of users who leave in mid-answer (0 to 1)."),
     "skip_bad_rows": option(LOAD, "Count unusable rows instead of refusing them.", "--skip-bad-rows"),
     "keep_ticks": option(LOAD, "Leave a coarse clock's ticks as they are.", "--keep-ticks"),
-    "columns": option(LOAD, "A table's own names for columns: due_s=start,prompt_tokens=in,output_tokens=out."),
+    "columns": option(LOAD, "A table's own names: due_s=start,prompt_tokens=in.", metavar="OURS=THEIRS,..."),
     "seed": option(LOAD, "Of every random draw."),
     "salt": option(LOAD, "Keeps prompts out of caches of earlier runs: auto, none, or a text."),
     "wait_ready": option(TARGET, "Wait so long for the endpoint to accept connections (90s, 10m)."),

@@ -39,10 +39,8 @@ CALM = 3_000_000  # nanoseconds before the next due instant within which nothing
 
 class Timer(Timerfd):
     """An alarm on CLOCK_MONOTONIC, exact to tens of microseconds. `set` may be called by any greenlet, `wait` by one.
-
     gevent.sleep is late by 0.7 ms at the median, because libev waits in whole milliseconds. Here an io watcher wakes
-    the waiting greenlet in the turn of the loop in which the alarm goes off.
-    """
+    the waiting greenlet in the turn of the loop in which the alarm goes off."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,10 +141,8 @@ class Lane:
 
 
 class Dispatcher:
-    """Runs one step of one worker. `finished` gets every exchange, from an ordinary greenlet.
-
-    `start` is the step's first instant, nanoseconds from the run's start; `seed` decides which users leave early.
-    """
+    """Runs one step of one worker. `finished` gets every exchange, from an ordinary greenlet. `start` is the step's
+    first instant, nanoseconds from the run's start; `seed` decides which users leave early."""
 
     def __init__(
         self, step: Step, lanes: list[Lane], clock: Clock, start: int, finished: Callable[[Exchange], None],

@@ -32,11 +32,9 @@ class Due:
 
 
 class Schedule:
-    """One worker's requests of one arm in the order in which they become due.
-
-    `concurrency` is this worker's share of the requests in flight (None: no limit), `open_loop` sends sessions by their
-    timestamps. Call `pop` for what is due, and `finished` once for each request that it gave.
-    """
+    """One worker's requests of one arm in the order in which they become due. `concurrency` is this worker's share of
+    the requests in flight (None: no limit), `open_loop` sends sessions by their timestamps. Call `pop` for what is due,
+    and `finished` once for each request that it gave."""
 
     def __init__(
         self, trace: Trace, *, end: int | None = None, concurrency: int | None = None, open_loop: bool = False

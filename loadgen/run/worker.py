@@ -224,12 +224,10 @@ def _often(period_s: float, act: Callable[[], None]) -> None:
 
 
 class TokenCounting:
-    """Answers' tokens by a local tokenizer.json, in a native thread, before their rows are recorded.
-
-    Vendors count tokens each in their own way, and some don't count: what this counts is the same for all targets. An
-    exchange that is over waits here while others go on; the text is forgotten once it is counted. `record(exchange)` is
-    called for each exchange that was put, in their order.
-    """
+    """Answers' tokens by a local tokenizer.json, in a native thread, before their rows are recorded. Vendors count
+    tokens each in their own way, and some don't count: what this counts is the same for all targets. An exchange that
+    is over waits here while others go on; the text is forgotten once it is counted. `record(exchange)` is called for
+    each exchange that was put, in their order."""
 
     def __init__(self, tokenizer: str, record: Callable[[Exchange], None]) -> None:
         self._count, self._record = counter(tokenizer), record

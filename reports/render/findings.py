@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from math import isfinite
 
 from .. import number_format
-from ..analysis.comparison import Comparison, Interval
+from ..analysis.comparison import LEAST, Comparison, Interval
 from ..analysis.gates import Decision, Verdict, exit_code
-from ..analysis.leaders import LEAST, Flip, crossovers, flips, leads, listed
+from ..analysis.leaders import Flip, crossovers, flips, leads, listed
 from ..analysis.quantiles import Quantile
 from ..analysis.results import Counts, ErrorCount, Result
 from ..analysis.summary import Summary
@@ -221,11 +221,13 @@ def _why_no_ratio(pair: Comparison, metric: str) -> str:
 
 def faster(pair: Comparison, ratio: Interval) -> str:
     """From the winner's side, so that a factor is above 1: `groqrack 2.11x (2.06–2.11)`."""
-    winner = {1: pair.base, 0: "", -1: pair.other}[ratio.faster]
+    winner, loser = (pair.other, pair.base) if ratio.faster < 0 else (pair.base, pair.other)
     shown = ratio.inverse if ratio.faster < 0 else ratio
     ends = f"({_factor(shown.low)}–{_factor(shown.high)})"
-    return f"{winner} {_factor(shown.value)}x {ends}" if winner else f"no clear difference {ends}"
+    if not ratio.faster:
+        return f"no clear difference {ends}"
+    return f"{winner}: {loser} failed too often" if shown.value is None else f"{winner} {_factor(shown.value)}x {ends}"
 
 
 def _factor(value: float | None) -> str:
-    return "∞" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return "∞" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"

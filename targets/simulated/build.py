@@ -72,12 +72,9 @@ def build(
     name: str, *, model: str = MODEL, settings: Mapping[str, str] = {}, real_time: bool = False,
     journal: bool = False, seed: int = 0,
 ) -> Endpoint:  # fmt: skip
-    """The named endpoint on an event queue of its own.
-
-    `real_time`: an event for each step and token. `journal`: virtual time that keeps the instants of all tokens.
-
-    Raises InputError for an unknown name, model, setting or value, and for a model that doesn't fit.
-    """
+    """The named endpoint on an event queue of its own. `real_time`: an event for each step and token. `journal`:
+    virtual time that keeps the instants of all tokens. Raises InputError for an unknown name, model, setting or value,
+    and for a model that doesn't fit."""
     profile = load(name)
     chosen = Settings({**profile.settings, **settings})
     builder = _Builder(find_model(model), EventQueue(), real_time, journal, seed)

@@ -167,7 +167,7 @@ def test_a_user_takes_every_option_of_replay() -> None:
         RunOptions(slo=["ttft p99 < 1s"], salt="none", prompts="texts.jsonl", out="r"),
     )
     target = options.target(None)
-    headers = (("X-Team", secrets.hold("a")),)
+    headers = (("X-Team", secrets.hold("a", "X-Team")),)
     assert (target.name, target.url, target.model, target.headers) == ("Mine", "http://h:1", "m", headers)
     assert (target.api_key_env, target.limits.first_token_timeout, target.extra_body) == ("KEY", 5.0, {"top_k": 1})
     assert (target.price_per_hour, target.labels) == (2.5, {"gpu": "h100"})

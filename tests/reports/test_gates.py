@@ -89,6 +89,7 @@ def sample(values: Any, failed: int = 0, good: int | None = None, target: str = 
     ordered = np.sort(np.asarray(values, float))
     return Sample(
         target=target, step=step, n=len(ordered) + failed, failed=failed, window=(0, 10 * made.S), good=good,
+        goodput=None if good is None else good / 10,
         throughput=Throughput(4.0, 400.0), values=dict.fromkeys(gates.LATENCIES, ordered),
     )  # fmt: skip
 

@@ -44,7 +44,7 @@ def header(head: bytes) -> list[str] | None:
         cells = _cells(line.decode())
     except (UnicodeDecodeError, csv.Error):
         return None
-    return cells if any(cells) and not any(map(VALUE.fullmatch, cells)) else None
+    return cells if any(cells) and b"\0" not in line and not any(map(VALUE.fullmatch, cells)) else None
 
 
 def read(source: Source, options: Options) -> Trace:
@@ -149,9 +149,8 @@ def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> Columns:
         low, high = BOUNDS.get(name, (-(2**63), 2**63 - 1))
         if values.min() < (low and low - table.drop_failures) or values.max() > high:
             raise NotPlain
-        part[name] = values.astype(
-            SCHEMA.field(name).type.to_pandas_dtype()
-        )  # a copy: the batch's memory is free again
+        # A copy: the batch's memory is free again.
+        part[name] = values.astype(SCHEMA.field(name).type.to_pandas_dtype())
     return part
 
 

@@ -157,17 +157,10 @@ def _trtllm(request: LegRequest, role: str) -> Leg | None:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """
-    leg       of a request and the server's role; None for an exchange on its own
-    at_once   decode may come first
-    whole     prefill's answer is read, so it can't be a stream
-    one       the prefill leg is for one token
-    """
-
-    leg: Callable[[LegRequest, str], Leg | None]
-    at_once: bool = False
-    whole: bool = False
-    one: bool = True
+    leg: Callable[[LegRequest, str], Leg | None]  # of a request and the server's role; None: an exchange on its own
+    at_once: bool = False  # decode may come first
+    whole: bool = False  # prefill's answer is read, so it can't be a stream
+    one: bool = True  # the prefill leg is for one token
 
 
 PROTOCOLS = {
