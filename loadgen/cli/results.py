@@ -95,7 +95,7 @@ def gate(
         o.print_json({"exit_code": code, "validity": summary.validity, "verdicts": [v.as_json() for v in verdicts]})
     else:
         console = Console()
-        text.print_verdicts(verdicts, console)
+        text.print_verdicts(verdicts, summary.validity, console)
         console.print(text.validity_line(summary.validity), soft_wrap=True)
     raise typer.Exit(code)
 
