@@ -92,6 +92,7 @@ def find(
         raise InputError("is missing", where="--slo", remedy='for example --slo "ttft p99 < 800ms"')
     if not trace:
         raise InputError("is missing", where="TRACE", remedy="a file, or a bundled workload such as azure-conv")
+    target = target.carried().sheltered()  # before the process is started that shall hold its secrets
     preflight.check_options(options, [target.endpoint_type])
     folder = new_folder("capacity", options.out)
     quantiles = [q for gate in options.slo if (q := parse(gate).q) is not None]

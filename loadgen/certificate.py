@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from reports.store.run_json import MachineFacts
-from targets.exchange import Certified, Diagnostics, SafeLoad
+from targets.exchange import FULL, WAITED, Certified, Diagnostics, SafeLoad
 from traces.errors import InputError
 from traces.typed_json import from_json, to_json
 
@@ -27,9 +27,7 @@ from .selftest import ClientLoad, Figures
 # that came in one read with others, beyond which brackets open (reports/analysis/validity.py).
 TTFT_S, TPOT_S, SHARED = 0.0015, 0.00001, 0.01
 SAFE, LIMIT, SERVER, BUSY = "safe", "limit", "server", "busy"  # verdicts on a step
-FULL = 0.85  # share of its core that a client at its limit takes
 GIVEN = 0.9  # share of the planned rate, below which the server was behind
-WAITED = 0.05  # share of the time without a core, above which the machine was busy
 SLACK = 1.1  # this much more than what was measured is let pass
 PATIENCE_S = 50.0  # no step is begun after them
 

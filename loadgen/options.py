@@ -16,11 +16,10 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from targets import secrets
 from targets.rules import FieldError, Limits
 from traces.errors import InputError, check_factor
 from traces.request import NS_PER_S
-
-from .secrets import sheltered
 
 if TYPE_CHECKING:
     from targets.target import Target
@@ -161,6 +160,7 @@ class TargetOptions:
     api_key_file: str | None = None
     header: Sequence[str] = ()
     insecure: bool = False
+    resend: bool = True
     ca_file: str | None = None
     connect_timeout: float = Limits.connect_timeout
     first_token_timeout: float = Limits.first_token_timeout
@@ -182,7 +182,7 @@ class TargetOptions:
         flat = {**vars(self), "headers": tuple(map(_header, self.header)), "extra_body": _body(self.extra_body)}
         del flat["header"]
         with _at_option():
-            return Target.from_json({"name": name, "url": url, **flat})
+            return Target.from_json({"name": name, "url": url, **flat}).sheltered()
 
     def targets(self, named: Sequence[str], file: Path | None) -> list[Target]:
         """The targets of --target NAME=URL and of --targets FILE. Raises InputError."""
@@ -192,7 +192,7 @@ class TargetOptions:
         for text in named:
             name, equals, url = text.partition("=")
             if not equals or not name.strip():
-                raise InputError(f"expected NAME=URL, got {text!r}", where="--target")
+                raise InputError(f"expected NAME=URL, got {secrets.masked(text)!r}", where="--target")
             targets.append(self.target(url.strip(), name.strip()))
         if len({target.name for target in targets}) < len(targets):
             raise InputError("two targets have the same name", where="--target", remedy="results are told apart by it")
@@ -203,7 +203,7 @@ def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
         raise InputError("expected KEY:VALUE", where="--header", remedy="what was given isn't shown: it may be a key")
-    return name.strip(), sheltered(name, value.strip())
+    return name.strip(), secrets.header_value(value.strip())
 
 
 def _body(text: str | None) -> dict[str, Any]:
@@ -274,7 +274,7 @@ class UserOptions:
         url = self.url or host
         if not self.trace or not url:
             raise InputError("needs a trace and a URL", where=self.name, remedy='trace = "FILE", url = "http://..."')
-        return replace(self.endpoint.target(url, self.name), **self.more)
+        return replace(self.endpoint.target(url, self.name), **self.more).sheltered()
 
 
 def attribute_names() -> tuple[set[str], set[str], set[str], set[str]]:

@@ -7,6 +7,7 @@ final due instants: every worker and every target gets the same instants, whatev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +40,10 @@ class Arm:
     open_loop: bool = False
     retries: int = 0
     leave: float = 0.0  # the share of requests that the client cancels
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(rf"{FOLDER}/\d+\.arrow", self.file):  # a plan may come from another machine
+            raise InputError("no file of a plan", where=repr(self.file))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from targets.secrets import masked
 from targets.target import AUTO, Target
 from traces.errors import InputError
 from traces.trace import Trace
@@ -184,13 +185,14 @@ def _unreachable(target: Target) -> str | None:
     """The first of a target's servers to which no connection can be made, and why; or None."""
     from targets.address import address
 
+    target = target.opened()
     for url in dict.fromkeys((*target.prefill, *target.decode) or (target.url,)):
         try:
             problem = _closed(address(url).sockaddrs)
         except InputError as error:  # of a name that may come to be known
             problem = error.message
         if problem is not None:
-            return f"{url}: {problem}"
+            return f"{masked(url)}: {problem}"
     return None
 
 

@@ -13,16 +13,20 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import NoReturn, Self
 
+from targets import secrets
 from traces.errors import UNUSABLE, InputError, RunFailed
 
 LOCUSTFILE = Path(__file__).parent / "run" / "locustfile.py"
 RUN = "PHASELOAD_RUN"  # the folder of the planned run
+ALLOWED = "PHASELOAD_ALLOWED"  # what a worker may fill in for its master's plan: `Target.wants`, one a line
+TOKEN = "PHASELOAD_TOKEN"  # noqa: S105 - names the secret that proves the messages of coordinator and workers
 CHANNEL = "PHASELOAD_CHANNEL"  # the file descriptor on which a `LocustProcess` gets the folders of its runs
 FAREWELL_S = 30.0  # that a process may take to end
 LAST_LINES = 5  # of a failed process's output, for the error
@@ -40,6 +44,9 @@ class Workers:
     worker: bool = False
     master_host: str = "127.0.0.1"
     master_port: int = 5557
+    allow_env: Sequence[str] = ()
+    allow_key_file: Sequence[str] = ()
+    token_env: str | None = None
     web_port: int | None = None
 
     def __post_init__(self) -> None:
@@ -50,6 +57,8 @@ class Workers:
             raise InputError("can't be combined with --master or --worker", where="--processes")
         if self.master and self.worker:
             raise InputError("can't be combined with --worker", where="--master", remedy="give one of them")
+        if self.token_env is not None and not os.environ.get(self.token_env):
+            raise InputError(f"the environment has no {self.token_env}", where="--token-env", remedy="export it")
         if self.web_port is not None:
             _check_bindable("--web-port", "127.0.0.1", self.web_port)
         if self.master:
@@ -59,6 +68,14 @@ class Workers:
     def count(self) -> int:
         """Worker processes at least."""
         return self.processes or (self.expect_workers if self.master else 1)
+
+    def environment(self, allowed: Collection[str] = ()) -> dict[str, str]:
+        """What Locust's processes have in theirs. Those of one machine share a fresh token: others may reach their
+        port."""
+        token = os.environ.get(self.token_env or TOKEN) or token_hex(16)
+        shared = {TOKEN: token} if self.token_env or self.processes else {}
+        allowed = [*allowed, *(f"${name}" for name in self.allow_env), *self.allow_key_file]
+        return {**shared, ALLOWED: "\n".join(allowed)}
 
     def arguments(self) -> list[str]:
         """Locust's own options for them."""
@@ -76,10 +93,15 @@ class Workers:
         return arguments
 
 
-def become_locust(folder: Path | None, workers: Workers, extra: Sequence[str] = ()) -> NoReturn:
-    """Replaces this process by Locust, for the run planned in `folder` (None: for a worker of another machine's run).
-    `extra` goes to Locust as it is."""
-    environment = os.environ if folder is None else {**os.environ, RUN: str(folder)}
+def become_locust(
+    folder: Path | None, workers: Workers, extra: Sequence[str] = (), allowed: Collection[str] = ()
+) -> NoReturn:
+    """Replaces this process by Locust, for the run planned in `folder` (None: for a worker of another machine's run,
+    which may fill in what is `allowed`, too: see `Target.wants`). `extra` goes to Locust as it is."""
+    environment, _ = secrets.hand_over()
+    environment |= workers.environment(allowed)
+    if folder is not None:
+        environment[RUN] = str(folder)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(sys.executable, _command(workers, extra), environment)
@@ -108,16 +130,18 @@ class LocustProcess:
             raise InputError("a worker or a web page is for the command line", where="workers")
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._channel, theirs = socket.socketpair()
+        environment, held = secrets.hand_over()
         with theirs:
             self._process = subprocess.Popen(
                 _command(workers, extra),
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=None if shown else subprocess.STDOUT,
-                env={**os.environ, CHANNEL: str(theirs.fileno())},
-                pass_fds=(theirs.fileno(),),
+                env={**environment, **workers.environment(), CHANNEL: str(theirs.fileno())},
+                pass_fds=(theirs.fileno(), held),
                 start_new_session=True,
             )
+        os.close(held)
         self._replies = self._channel.makefile(encoding="utf-8")
 
     def __enter__(self) -> Self:

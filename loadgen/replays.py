@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from reports.store.run_json import EmbeddedFacts
+from targets import secrets
 from targets.target import Target
-from traces.errors import INCOMPLETE, UNUSABLE, InputError, RunFailed
+from traces.errors import FAILED, INCOMPLETE, UNUSABLE, InputError, RunFailed
 from traces.trace import Trace
 from traces.words import Corpus
 
 from . import plan as plans
-from . import preflight, secrets
+from . import preflight
 from .options import Load, RunKeywords, RunOptions
 from .plan import Plan
 from .processes import LocustProcess, Workers
@@ -79,7 +80,7 @@ def prepare_run(
     """Plans a run for so many worker processes (see `planned`), looks at its targets, and saves the plan in the run's
     folder, which it returns. Raises InputError."""
     preflight.check_options(options, [target.endpoint_type for target in targets])
-    targets = preflight.settled(targets, options.wait_ready)
+    targets = preflight.settled([target.carried().sheltered() for target in targets], options.wait_ready)
     plan, traces = planned(name, trace, loads, targets, options, order=order)
     preflight.check(plan, workers, targets, options.wait_ready, options.probe)
     folder = new_folder(name, options.out)
@@ -186,6 +187,7 @@ def conclude(folder: Path, console: Console | None = None) -> int:
 
     from reports.analysis.gates import exit_code
     from reports.analysis.summary import judge
+    from reports.analysis.validity import Status
     from reports.render import text
     from reports.store import run_json
 
@@ -196,11 +198,17 @@ def conclude(folder: Path, console: Console | None = None) -> int:
     except RunFailed as problem:
         console.print(str(problem), markup=False)
         return INCOMPLETE
+    counted = sum(result.counts.counted for result in summary.results)
+    all_failed = counted > 0 and not any(result.counts.ok for result in summary.results)
+    if all_failed:
+        console.print(f"every request failed: {counted:,} of {counted:,}")
     text.print_summary(summary, console)
     try:
         verdicts = judge(summary, facts.slo)
         text.print_verdicts(verdicts, console)
         code = exit_code(verdicts, summary.validity.status)
+        if all_failed and summary.validity.status is not Status.INVALID:
+            code = FAILED
     except InputError as error:
         console.print(str(error), markup=False)
         code = UNUSABLE

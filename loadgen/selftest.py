@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from targets.linux import kept_waiting
 from traces.errors import RunFailed
 from traces.request import NS_PER_S
 
@@ -101,14 +102,6 @@ def pinned(command: Sequence[str], core: int, *, ahead: bool = False) -> subproc
                 os.nice(-20)  # not real-time: the kernel stops what takes all of a core for 50 ms in each second
 
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=settle)
-
-
-def kept_waiting(process: int | str = "thread-self") -> float:
-    """Seconds that a process's main thread was ready to run and had no core; 0 where the system doesn't say."""
-    try:
-        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / NS_PER_S
-    except (OSError, ValueError, IndexError):
-        return 0.0
 
 
 def judge(measured: Mapping[str, Any], truth: Mapping[str, Any]) -> Figures:

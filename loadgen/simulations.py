@@ -12,13 +12,13 @@ from reports.store import run_json
 from reports.store.row_files import Writer
 from reports.store.run_folder import Run
 from reports.store.run_json import ClockFacts, RunFacts, StepFacts, TargetFacts
+from targets import secrets
 from targets.exchange import Exchange
 from targets.simulated import virtual
 from targets.simulated.build import Endpoint, SimulatedTarget
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
-from . import secrets
 from .certificate import machine_facts
 from .options import Load, RunOptions
 from .plan import trace_facts

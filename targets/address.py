@@ -19,8 +19,10 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 
 from traces.errors import InputError
 
+from . import secrets
 from .exchange import Exchange
-from .rules import PORTS, loopback, port, sendable, split
+from .rules import FILLED_IN, PORTS, loopback, port, sendable, split
+from .secrets import masked
 from .target import Target
 
 SERVER_TEXTS = (  # fields of an exchange that hold a server's own words
@@ -29,7 +31,6 @@ SERVER_TEXTS = (  # fields of an exchange that hold a server's own words
 )  # fmt: skip
 SECRET, BEGINNING = 6, 16  # characters: of the shortest secret that is looked for, of what is found of a long one
 SCHEMES = ("bearer", "basic", "digest", "session", "token")
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 _WORDS = re.compile(r"[\s;,=]+")
 
 
@@ -67,7 +68,7 @@ def address(url: str, environment: Mapping[str, str] | None = None) -> Address:
     try:
         parts = split(url)
     except ValueError as error:
-        raise InputError(f"expected {error}", where="" if "@" in url else url) from None
+        raise InputError(f"expected {error}", where="" if "@" in url else masked(url)) from None
     if parts.scheme == "unix":
         return Address("http", "localhost", "localhost", "", ((socket.AF_UNIX, unquote(parts.path)),))
     host = parts.hostname or ""
@@ -127,7 +128,7 @@ class RequestHead:
 
     def __init__(self, target: Target, address: Address, key_header: str = "") -> None:
         self._target, self._address = target, address
-        self._secrets: list[str] = []
+        self._secrets = [held for held in secrets.HELD.values() if secrets.suspicious(held)]
         self._standing = "".join(_line(*header) for header in self._lines(key_header))
         self._keys = self._pattern()
 
@@ -167,23 +168,24 @@ class RequestHead:
         """A header's value with its ${VARIABLE}s, which are secrets from then on."""
 
         def fill(match: re.Match[str]) -> str:
-            secret = os.environ.get(match[1])
+            secret = secrets.value(match[1])
             if secret is None:
                 problem = f"header {name}: the environment has no {match[1]}"
                 remedy = "export it on each machine that sends load, and name it in the header as ${VARIABLE}"
                 raise InputError(problem, where=self._target.name, remedy=remedy)
-            self._secrets += {secret, *_WORDS.split(secret)}  # a server may echo the key without its "Bearer"
+            if match[1] not in secrets.HELD or secrets.HEADER.search(name):  # else it may be any word
+                self._secrets += {secret, *_WORDS.split(secret)}  # a server may echo the key without its "Bearer"
             return secret
 
-        return _VARIABLE.sub(fill, value)
+        return FILLED_IN.sub(fill, value)
 
     def _pattern(self) -> re.Pattern[str] | None:
         """Finds the target's keys, and their beginnings where a bound cut them; short words would be everywhere."""
-        secrets = {secret for secret in self._secrets if len(secret) >= SECRET and secret.lower() not in SCHEMES}
-        secrets |= {json.dumps(secret)[1:-1] for secret in secrets}  # as an error that is JSON has it
-        cut = {re.escape(secret[:BEGINNING]) + r"[\w.~+/=-]*" for secret in secrets if len(secret) > BEGINNING}
-        forms = [*sorted(map(re.escape, secrets), key=len, reverse=True), *sorted(cut)]
-        return re.compile("|".join(forms)) if secrets else None
+        keys = {secret for secret in self._secrets if len(secret) >= SECRET and secret.lower() not in SCHEMES}
+        keys |= {json.dumps(key)[1:-1] for key in keys}  # as an error that is JSON has it
+        cut = {re.escape(key[:BEGINNING]) + r"[\w.~+/=-]*" for key in keys if len(key) > BEGINNING}
+        forms = [*sorted(map(re.escape, keys), key=len, reverse=True), *sorted(cut)]
+        return re.compile("|".join(forms)) if keys else None
 
 
 def _key(target: Target) -> str:
@@ -192,7 +194,7 @@ def _key(target: Target) -> str:
         try:
             return Path(target.api_key_file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
-            raise InputError("the API key can't be read", where=target.api_key_file) from None
+            raise InputError("the API key can't be read", where=masked(target.api_key_file)) from None
     if target.api_key_env:
         key = os.environ.get(target.api_key_env, "").strip()
         if not key:

@@ -100,8 +100,9 @@ class Exchange:
     body_sent: int | None = None
     headers_at: int | None = None
     done: int | None = None
+    body_end: int | None = None  # where the server kept the answer's body open after it was done
     reused: bool = False  # on a connection that was already open
-    reconnected: bool = False  # that connection was closed before any answer: sent again on a fresh one
+    reconnected: bool = False  # that connection was closed before the request came: sent again on a fresh one
     stepped: bool = False  # CLOCK_REALTIME was stepped while it was open: its instants can't be compared
 
     # Tokens: one entry for each read that carried token-bearing events.
@@ -122,6 +123,7 @@ class Exchange:
     outcome: Outcome = Outcome.CUT
     error: str = ""
     finish_reason: str | None = None
+    unterminated: bool = False  # whole by its finish reason and its body's end; the terminator never came; in no row
     retry_after: float | None = None  # seconds, from the server's headers
 
     # The server's own account.
@@ -269,6 +271,10 @@ class Certified:
     safe: tuple[SafeLoad, ...]
 
 
+FULL = 0.85  # share of its core, in its busiest second, that a client at its limit takes
+WAITED = 0.05  # share of the time without a core, above which the machine was busy
+
+
 @dataclass(frozen=True, kw_only=True)
 class Diagnostics:
     """Of one process since its first client was made."""
@@ -292,5 +298,7 @@ class Diagnostics:
     collections_s: float
     longest_collection_s: float
     clock_steps: tuple[ClockStep, ...]
+    busiest_core: float | None = field(default=None, metadata=LEFT_OUT)  # share of a core in the busiest second
+    waited_s: float | None = field(default=None, metadata=LEFT_OUT)  # ready to run, and without a core
     certificate: Certified | None = field(default=None, metadata=LEFT_OUT)
     beyond_certificate: str | None = field(default=None, metadata=LEFT_OUT)  # why; "" for a load within it

@@ -1,5 +1,6 @@
 """What Linux does for a client and servers that must be exact to microseconds: a timer at an absolute instant, the
-receive time and the segments of a read, writes that nothing holds back, and the end of a process with its parent's.
+receive time and the segments of a read, writes that nothing holds back, how long a process had no core, and its end
+with its parent's.
 Where a system lacks one of them, it is counted as missing or left out, but for `Timerfd`, which raises OSError.
 """
 
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from traces.request import NS_PER_S
 
@@ -95,6 +97,42 @@ class SegmentCount:
         return alone and nothing
 
 
+class Delivery:
+    """What was sent on a TCP connection since this was made: is it certain that the peer's program can't have read it?
+
+    It is where none of it left this machine, or where the peer had closed before any of it came: then the peer's FIN is
+    here and acknowledges none of it, and its kernel answers it with RST instead of keeping it for the program. What a
+    program has read before it closes is acknowledged, by the FIN at the latest. An RST without a FIN proves nothing: a
+    program that reads and then resets sends one, often before its kernel has acknowledged what was read.
+
+    (One case looks the same and isn't: a program that shuts down its sending side, so that it can answer nothing more,
+    reads on all the same, and resets within the 200 ms at most for which its kernel may delay an acknowledgement.)
+    """
+
+    __slots__ = ("_acknowledged", "_sent", "_sock")
+
+    # Of tcp_info: the state; bytes that the peer acknowledged; bytes that came in, a FIN as one; bytes that went out.
+    _FACTS = struct.Struct("=B119xQQ64xQ")
+    _CLOSED = 7  # the state once an RST has come
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self._sock = sock
+        _, self._acknowledged, _, self._sent = self._facts()
+
+    def _facts(self) -> tuple[int, ...]:
+        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, self._FACTS.size)
+        return self._FACTS.unpack(info) if len(info) == self._FACTS.size else (0, -1, 0, 0)  # a kernel before 4.19
+
+    def unread(self, read: int) -> bool | None:
+        """Is it certain? None: the peer's kernel hasn't yet said. `read`: bytes read on this connection, all in all."""
+        state, acknowledged, received, sent = self._facts()
+        if acknowledged != self._acknowledged or acknowledged < 0:
+            return False
+        if state != self._CLOSED:
+            return None
+        return received == read + 1 or sent == self._sent
+
+
 # Nothing may hold a write back.
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
@@ -111,6 +149,14 @@ def send_unpaced(sock: socket.socket) -> None:
     socket hands it on to those accepted."""
     with suppress(OSError, AttributeError):  # a kernel that has no other; not TCP, not Linux
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+
+
+def kept_waiting(process: int | str = "thread-self") -> float:
+    """Seconds that a process's main thread was ready to run and had no core; 0 where the system doesn't say."""
+    try:
+        return int(Path(f"/proc/{process}/schedstat").read_text().split()[1]) / NS_PER_S
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 PR_SET_PDEATHSIG = 1

@@ -32,15 +32,19 @@ from gevent.pool import Pool
 from traces.errors import InputError
 from traces.request import NS_PER_S, Request
 
-from .client import loop
+from .client import blocking, loop
 from .client.disaggregated import PREFILL, connect
 from .clock import Clock
 from .exchange import Call, Exchange, Outcome
+from .rules import port, split
 from .target import AUTO, Target
 from .wire import WIRES, lenient
 
 PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
 TOKENS = 16
+ENDLESS = 16 * TOKENS  # events, after which we leave: a server may send one for each character of its tokens
+SCHEMES = {"http": "https", "https": "http"}
+HANDSHAKE = 2.0  # seconds that a look at the other scheme may take
 PATIENCE = 60.0  # seconds until the first token: the first request of a cold server may take long
 AT_ONCE = 4  # targets: more would stall each other
 CLOSE = 0.1  # share of the wait for them within which tokens came that can't have been apart
@@ -53,13 +57,19 @@ FIELDS = {  # of ours that some servers refuse, and what to do
     "max_tokens": 'it takes no max_tokens: set extra_body = { max_completion_tokens = "{output_tokens}" }',
     "nvext": "it takes no nvext: choose endpoint type chat",
 }
+FAILURES = {  # statuses of a server's own failures, and what they mean
+    500: "its own log says why",
+    502: "the server behind it fails: is it up, and does this path lead to it?",
+    503: "is it still starting, overloaded, or without a server behind it?",
+    504: "the server behind it doesn't answer: is it up, or overloaded?",
+}
 REASONS = {
     Outcome.REFUSED: "can't be reached",
     Outcome.TIMEOUT: "didn't answer in time",
     Outcome.STALLED: "stopped in the middle of its answer",
     Outcome.TRUNCATED: "cut its answer short",
     Outcome.MALFORMED: "doesn't speak this endpoint type",
-    Outcome.CANCELLED: f"gives more than the {TOKENS} tokens that it was asked for",
+    Outcome.CANCELLED: f"goes on after the {TOKENS} tokens that it was asked for",
     Outcome.RATE_LIMITED: "refuses even one request for its rate limit",
 }
 CANDIDATES = ("dynamo", "chat", "groq", "completions", "sglang", "tgi", "triton", "responses", "anthropic")
@@ -75,6 +85,7 @@ class Probe:
     problem: str = ""
     notes: tuple[str, ...] = ()
     server: str = ""  # that the problem is with
+    certain: bool = False  # what is known of the server besides leaves no doubt of the problem
 
     @property
     def sent(self) -> bool:
@@ -88,8 +99,8 @@ class Probe:
     @property
     def hopeless(self) -> bool:
         """Will every request of a run meet the same problem? Else it may pass, and a run counts it."""
-        refused = self.exchange.outcome is Outcome.HTTP_ERROR and 400 <= (self.exchange.status or 0) < 500
-        return not self.ok and (refused or self.exchange.outcome in (Outcome.OK, Outcome.REFUSED))
+        refused = self.exchange.outcome is Outcome.HTTP_ERROR and 300 <= (self.exchange.status or 0) < 500
+        return not self.ok and (self.certain or refused or self.exchange.outcome in (Outcome.OK, Outcome.REFUSED))
 
 
 def probe(targets: Sequence[Target]) -> list[Probe]:
@@ -102,7 +113,7 @@ def probe_known(targets: Sequence[Target]) -> list[Probe]:
     """The same for targets of a known type, a few at a time; one more request to one that may not stream."""
     servers = [list(_servers(target)) for target in targets]
     answers = iter(Pool(AT_ONCE).map(_probe, chain.from_iterable(servers)))
-    surely = (_probe(answer.target) if _unsure(answer.exchange) else answer for answer in answers)
+    surely = map(_looked_at_again, answers)
     return [_of_all(target, list(islice(surely, len(each)))) for target, each in zip(targets, servers, strict=True)]
 
 
@@ -114,6 +125,25 @@ def _servers(target: Target) -> Iterator[Target]:
     for number in range(max(len(target.prefill), len(target.decode))):
         prefill, decode = (pool[number % len(pool)] for pool in (target.prefill, target.decode))
         yield replace(target, url=decode, prefill=(prefill,), decode=(decode,), local_prefill_below=0)
+
+
+def _looked_at_again(answer: Probe) -> Probe:
+    """The answer of one more request, where it is unsure whether the server streams; and where no HTTP came back, or a
+    complaint about https, whether the server speaks the other scheme at this port."""
+    exchange, (server, url) = answer.exchange, _server(answer.target, answer.exchange)
+    if _unsure(exchange):
+        return _probe(answer.target)
+    silent = exchange.status is None and answer.sent and "certificate" not in exchange.error
+    if not silent and not (exchange.status == 400 and "https" in exchange.error.lower()):
+        return answer
+    parts = split(url)
+    if parts.scheme not in SCHEMES:
+        return answer
+    netloc = parts.netloc if parts.port else f"{parts.netloc}:{port(parts)}"
+    other = f"{SCHEMES[parts.scheme]}://{netloc}{parts.path}"
+    if not blocking.speaks(other, HANDSHAKE):
+        return answer
+    return replace(answer, problem=f"{server} doesn't speak {parts.scheme} at this port: give {other}", certain=True)
 
 
 def _of_all(target: Target, answers: Sequence[Probe]) -> Probe:
@@ -131,15 +161,15 @@ def _probe(target: Target) -> Probe:
         call = Call(request=Request(0, 0, 0, 0), target=target.name, due=0)
         never = Exchange(call, outcome=Outcome.REFUSED, error=str(error))
         return Probe(target, never, str(error))
-    return judge(target, exchange, _server(target, exchange))
+    return judge(target, exchange, _server(target, exchange)[0])
 
 
-def _server(target: Target, exchange: Exchange) -> str:
-    """The server whose problem it would be, in words."""
+def _server(target: Target, exchange: Exchange) -> tuple[str, str]:
+    """The server whose problem it would be, in words, and its URL."""
     if target.protocol is None:
-        return target.url
+        return target.url, target.url
     leg, pool = ("prefill", target.prefill) if exchange.error.startswith(PREFILL) else ("decode", target.decode)
-    return f"{leg} server {pool[0]}"
+    return f"{leg} server {pool[0]}", pool[0]
 
 
 def _exchange(target: Target) -> Exchange:
@@ -150,8 +180,7 @@ def _exchange(target: Target) -> Exchange:
     limits = replace(own, first_token_timeout=first_token_s, request_timeout=request_s)
     client = connect(replace(target, limits=limits), Clock())
     request = Request(0, 0, len(PROMPT.split()), TOKENS)
-    # We leave after more tokens than that: some servers never end.
-    call = Call(request=request, target=target.name, due=0, prompt=PROMPT, counted=False, leave_after=2 * TOKENS)
+    call = Call(request=request, target=target.name, due=0, prompt=PROMPT, counted=False, leave_after=ENDLESS)
     finished: AsyncResult[Exchange] = AsyncResult()
     try:
         client.start(call, finished.set)
@@ -186,12 +215,13 @@ def _problem(target: Target, exchange: Exchange, server: str) -> str:
             )
         case Outcome.HTTP_ERROR, 200:
             return f"{server} reports a failure inside its answer{detail}"
+        case Outcome.HTTP_ERROR, status if 300 <= (status or 0) < 400:
+            return f"{server} sends requests elsewhere (HTTP {status}{detail}); give the URL that answers them itself"
+        case Outcome.HTTP_ERROR, status if (status or 0) >= 500:
+            return f"{server} fails (HTTP {status}{detail}); it may pass: {FAILURES.get(status or 0, FAILURES[500])}"
         case Outcome.HTTP_ERROR, status:
             remedy = FIELDS.get(refused_field(exchange), "check the endpoint type and extra_body")
             return f"{server} refuses the request (HTTP {status}{detail}); {remedy}"
-        case Outcome.TRUNCATED, 200 if exchange.finish_reason and not exchange.error.startswith(PREFILL):
-            remedy = "a format of your own without `end` takes that (docs/protocols.md)"
-            return f"{server} says why its answer ended ({exchange.finish_reason}), not that it did{detail}; {remedy}"
         case outcome, _:
             return f"{server} {REASONS.get(outcome, str(outcome))}{detail}"
 
@@ -244,6 +274,8 @@ def _notes(target: Target, exchange: Exchange) -> Iterator[str]:
             f"may not stream: {_count(exchange)} tokens were read at once, {took * 1e3:.3g} ms after the request; "
             "it was too fast to tell, or this machine too busy"
         )
+    if exchange.unterminated:
+        yield "ends its answers with a finish reason alone, without the format's terminator: taken as complete"
     if exchange.usage_output is None:
         yield "sends no usage: tokens are counted as chunks, or by a tokenizer.json of yours"
     elif exchange.usage_output < TOKENS:

@@ -29,6 +29,7 @@ from .client.blocking import get
 from .client.http import HttpError
 from .clock import Clock, monotonic_ns
 from .rules import loopback, port, split
+from .secrets import hand_over, put_back, take_over
 from .target import Target
 from .telemetry import AFTER, BEFORE, DURING, FILE, Reading
 from .wire import lenient
@@ -48,7 +49,11 @@ class Scraper:
         looks = [json.dumps(asdict(look)) for look in looks_at(targets)]
         self._process = None
         if looks:
-            self._process = subprocess.Popen([*command, *looks], stdin=subprocess.PIPE, start_new_session=True)
+            environment, secrets = hand_over()
+            self._process = subprocess.Popen(
+                [*command, *looks], stdin=subprocess.PIPE, env=environment, pass_fds=(secrets,), start_new_session=True
+            )
+            os.close(secrets)
 
     def stop(self) -> None:
         """Has the last reading made, and waits for it."""
@@ -75,7 +80,8 @@ class Look:
         try:
             if self.round_trip:
                 return Reading(at, self.url, when, round_trip=_round_trip(self.url))
-            text = get(self.url, PATIENCE, insecure=self.insecure, ca_file=self.ca_file, largest=LARGEST)
+            url = put_back(self.url, "metrics")
+            text = get(url, PATIENCE, insecure=self.insecure, ca_file=self.ca_file, largest=LARGEST)
             return Reading.of_text(at, self.url, when, text.decode("utf-8", "replace"))
         except (OSError, HttpError, InputError) as error:
             return Reading(at, self.url, when, error=lenient.line(str(error) or type(error).__name__, 200))
@@ -136,6 +142,7 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     parser.add_argument("--origin", type=int)
     options = parser.parse_args()
+    take_over()
     looks = [Look(**json.loads(text)) for text in options.looks]
     with Path(options.out).open("a", encoding="utf-8") as out:
         log = _Log(out, options.origin)

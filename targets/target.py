@@ -7,11 +7,12 @@ can know (names that resolve, keys and certificates that can be read) is found w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from . import rules
+from . import rules, secrets
 from .rules import PORTS, TIMEOUTS, FieldError, Limits, expect, split
 from .wire import WIRES, Wire, custom
 from .wire.protocols import PORT_LABELS, PROTOCOLS
@@ -33,6 +34,7 @@ class TargetFields:
     extra_body: dict[str, Any] = field(default_factory=dict)
     ignore_eos: bool | None = None  # None: as the endpoint type allows
     insecure: bool = False  # certificates aren't verified
+    resend: bool = True  # a request that a closing connection provably didn't deliver is sent again
     ca_file: str | None = None
     prefill: tuple[str, ...] = ()
     decode: tuple[str, ...] = ()
@@ -64,8 +66,9 @@ class Target(TargetFields):
                 if value != DEFAULTS[name]:
                     self._set(name, check(value))
             except ValueError as error:
-                secret = name in ("headers", "extra_body") or "@" in str(value)
-                raise self._mistake(name, f"expected {error}" + ("" if secret else f", got {value!r}")) from None
+                hidden = name in ("headers", "extra_body", "api_key_env") or "@" in str(value)
+                shown = "" if hidden else f", got {secrets.masked(repr(value))}"
+                raise self._mistake(name, f"expected {error}{shown}") from None
         self._check_legs()
         if not self.name:
             self._set("name", self.model.rpartition("/")[2] or split(self.url).netloc or "target")
@@ -82,6 +85,10 @@ class Target(TargetFields):
             raise self._mistake("url", "a target has a url or two legs, not both")
         if given and self.endpoint_type.endswith(".toml"):
             raise self._mistake("endpoint_type", "two legs take no format of your own")
+        sampling = self.extra_body.get("sampling_params")
+        choices = (self.extra_body.get("n"), sampling.get("n") if isinstance(sampling, dict) else None)
+        if any(n not in (None, 1) for n in choices) and not self.endpoint_type.endswith(".toml"):
+            raise self._mistake("extra_body", "n asks for several choices: only one can be measured", "leave n out")
         if not self.url:
             raise self._mistake("url", "the target has no url", 'give one such as "http://host:port"')
         if not given and self.local_prefill_below:
@@ -109,6 +116,25 @@ class Target(TargetFields):
         custom.parse(tables, self.endpoint_type)
         return replace(self, format=tables)
 
+    def sheltered(self) -> Target:
+        """The target as a run may keep it: see `secrets`."""
+        headers = tuple((name, secrets.header_value(value)) for name, value in self.headers)
+        return replace(self._changed(secrets.keys_held), headers=headers)
+
+    def opened(self) -> Target:
+        """The target as it is spoken to; `address.RequestHead` fills in its headers. Raises InputError."""
+        return self._changed(lambda text: secrets.put_back(text, self.name))
+
+    def wants(self) -> set[str]:
+        """The secrets that its client is given: variables as "$NAME", and files."""
+        filled_in = rules.FILLED_IN.findall(" ".join(value for _, value in self.headers))
+        names = {*filled_in, *secrets.PLACE.findall(str(self.to_json())), self.api_key_env}
+        return {f"${name}" for name in names if name} | ({self.api_key_file} if self.api_key_file else set())
+
+    def _changed(self, change: Callable[[str], str]) -> Target:
+        names = ("url", "prefill", "decode", "metrics", "extra_body", "format")
+        return replace(self, **{name: secrets.changed(getattr(self, name), change) for name in names})
+
     def to_json(self) -> dict[str, Any]:
         """The target as run.json has it: flat, with the limits side by side with the rest."""
         flat = asdict(self)
@@ -129,6 +155,13 @@ class Target(TargetFields):
 def _text(value: Any) -> str:
     expect(isinstance(value, str) and value.strip() and value.isprintable(), "a text without control characters")
     return str(value)
+
+
+def _variable(value: Any) -> str:
+    name = _text(value)
+    plain = re.fullmatch(r"[A-Za-z_]\w*", name) and not secrets.suspicious(name)
+    expect(plain, "the name of a variable (what was given isn't shown: it may be a key)")
+    return name
 
 
 def _url(value: Any) -> str:
@@ -186,7 +219,7 @@ def _headers(value: Any) -> tuple[tuple[str, str], ...]:
         expect(texts and rules.sendable(name, ""), "header names with texts")
         sendable = text.isprintable() and rules.sendable(name, text)
         expect(sendable, f"{name} without control characters and within Latin-1")
-    own, secret = rules.own_header(pairs), rules.literal_header(pairs)
+    own, secret = rules.own_header(pairs), secrets.literal_header(pairs)
     expect(own is None, f"no header {own}: {rules.OURS_ALONE}")
     expect(secret is None, f"{secret} to name its secret as ${{VARIABLE}}")
     return pairs
@@ -194,7 +227,7 @@ def _headers(value: Any) -> tuple[tuple[str, str], ...]:
 
 def _body(value: Any) -> dict[str, Any]:
     body = _table(value)
-    key = rules.literal_field(body)
+    key = secrets.literal_field(body)
     expect(key is None, f"no secret such as {key}, which would be stored with the run: {rules.KEYS_ELSEWHERE}")
     return body
 
@@ -214,9 +247,10 @@ def _protocol(value: Any) -> str:
 LEGS = ("prefill", "decode", "protocol")
 ONLY_LEGS = "only a target with two legs has this"
 CHECKS: dict[str, Callable[[Any], object]] = {
-    **dict.fromkeys(("name", "model", "api_key_env", "api_key_file", "ca_file"), _text),
+    **dict.fromkeys(("name", "model", "api_key_file", "ca_file"), _text), "api_key_env": _variable,
     "url": _url, "prefill": _urls, "decode": _urls, "metrics": _metrics, "endpoint_type": _type, "protocol": _protocol,
-    "headers": _headers, "extra_body": _body, "ignore_eos": _flag, "insecure": _flag, "labels": _labels,
+    "headers": _headers, "extra_body": _body, "labels": _labels,
+    "ignore_eos": _flag, "insecure": _flag, "resend": _flag,
     "local_prefill_below": _count, "price_per_hour": _number, "watts": _number, "format": _table,
 }  # fmt: skip
 DEFAULTS = {f.name: f.default for f in fields(Target)}

@@ -1,6 +1,6 @@
 """Bytes of files, in and out. In: `sources` of a trace, which are a file, a folder or standard input; plain, gzip or
-zstd, recognised by content; a user's settings in TOML. Out: `write_whole`, after which a file is there whole or not at
-all.
+zstd, recognised by content; a user's settings in TOML. Out: `write_whole`, after which a file is there whole or not
+at all.
 
 A `Source` can be opened again and again from its start (the fast reader of CSV hands over to the careful one when a
 row is bad), so standard input is first copied to an unnamed temporary file.
@@ -18,6 +18,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import IO, Any
 
 import pyarrow as pa
@@ -40,7 +41,11 @@ class Source:
 
     @contextmanager
     def open(self) -> Iterator[io.BufferedReader]:
-        """The decompressed bytes from their start. Damaged or unreadable files raise InputError."""
+        """The decompressed bytes from their start. Damaged or unreadable files raise InputError; so does what can be
+        read only once, before it is opened: a FIFO that nobody writes would never open."""
+        path = self._file
+        if isinstance(path, Path) and path.exists() and not (path.is_file() or path.is_dir()):
+            raise InputError("can be read only once", where=self.name, remedy="pipe it to standard input and name it -")
         try:
             with self._raw() as raw:
                 start = raw.read(4)
@@ -107,8 +112,19 @@ def toml(text: str, where: str, remedy: str = "") -> dict[str, Any]:
         raise InputError(f"not TOML: {error}", where=where, line=line, remedy=remedy) from None
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A new file to be written, which then takes the place of `path`: a reader, or a kill, meets what was there before
+    or all of this. The folder may be a stranger's: no link that lies in it is followed."""
+    partial = path.with_name(f"{path.name}.{token_hex(8)}.partial")
+    partial.touch(exist_ok=False)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file at once: a reader, or a kill, meets what was there before or all of this."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_bytes(data)

@@ -92,18 +92,20 @@ def describe(trace: Trace) -> Statistics:
     """The figures of a trace, an empty one too. Raises nothing."""
     due = trace.column("due") / NS_PER_S
     span = float(due[-1] - due[0]) if len(due) else 0.0
+    arrivals, timeline = (_arrivals(due), _timeline(due, span / TIMELINE_BINS)) if span else (None, None)
+    del due  # of a long trace it is much memory, which ranks need
     prompt, output = trace.column("prompt_tokens"), trace.column("output_tokens")
     return Statistics(
         requests=len(trace),
         span_s=span,
         rate=len(trace) / span if span else None,
-        arrivals=_arrivals(due) if span else None,
+        arrivals=arrivals,
         prompt_tokens=_spread(prompt),
         output_tokens=_spread(output),
         spearman=spearman(prompt, output),
         sessions=_sessions(trace) if trace.has("session") else None,
         prefix=prefix_reuse(trace) if trace.has("prefix") else None,
-        timeline=_timeline(due, span / TIMELINE_BINS) if span else None,
+        timeline=timeline,
     )
 
 
@@ -116,15 +118,16 @@ def dispersion(due: Floats, window: float) -> float | None:
 def window_counts(due: Floats, window: float) -> Whole:
     """Requests in each whole window from the first second of the trace on."""
     whole = int(due[-1] // window) if len(due) else 0
-    return np.bincount((due // window).astype(np.int64), minlength=whole)[:whole]
+    return np.diff(np.searchsorted(due, window * np.arange(whole + 1)))
 
 
 def spearman(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float | None:
     """Rank correlation; None where one of them doesn't vary."""
-    a, b = _ranks(first), _ranks(second)
-    if len(a) < 3 or a.std() == 0 or b.std() == 0:
+    if len(first) < 3:
         return None
-    return float(np.corrcoef(a, b)[0, 1])
+    a, b = _ranks(first), _ranks(second)
+    varied = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / varied if varied else None
 
 
 def prefix_reuse(trace: Trace) -> PrefixReuse:
@@ -178,13 +181,16 @@ def _running(values: npt.NDArray[Any], offsets: Whole, rows: Whole) -> npt.NDArr
 
 
 def _arrivals(due: Floats) -> Arrivals:
-    gaps, peaks = np.diff(due), {}
+    peaks = {}
     for window in (1, 10):
         counts = window_counts(due, window)
         peaks[str(window)] = float(counts.max() / counts.mean()) if counts.any() else None
+    gaps = np.diff(due)
+    longest, mean = float(gaps.max()), gaps.mean()
+    gaps -= mean  # in place: long traces fill the memory
     return Arrivals(
-        cv=float(gaps.std() / gaps.mean()),
-        longest_gap_s=float(gaps.max()),
+        cv=float(np.sqrt(gaps @ gaps / len(gaps)) / mean),
+        longest_gap_s=longest,
         dispersion={str(window): dispersion(due, window) for window in WINDOWS},
         peak_to_mean=peaks,
     )
@@ -213,12 +219,12 @@ def _sessions(trace: Trace) -> Sessions:
 
 
 def _timeline(due: Floats, step: float) -> Timeline:
-    counts = np.bincount(((due - due[0]) / step).astype(np.int64).clip(max=TIMELINE_BINS - 1), minlength=TIMELINE_BINS)
-    return Timeline(step, counts.tolist())
+    edges = np.searchsorted(due, due[0] + step * np.arange(1, TIMELINE_BINS))
+    return Timeline(step, np.diff(edges, prepend=0, append=len(due)).tolist())
 
 
 def _ranks(values: npt.NDArray[Any]) -> Floats:
-    """Ranks, ties sharing their mean."""
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    after = np.cumsum(counts)
-    return np.asarray((after - (counts - 1) / 2)[where])
+    """Ranks less their mean, ties sharing theirs."""
+    distinct, counts = np.unique(values, return_counts=True)
+    ranks = np.cumsum(counts) - (counts + len(values)) / 2
+    return np.asarray(ranks[np.searchsorted(distinct, values)])

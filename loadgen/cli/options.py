@@ -39,6 +39,7 @@ OPTIONS: dict[str, Any] = {
     "api_key_file": option(TARGET, "File that holds the API key."),
     "header": option(TARGET, "KEY:VALUE, repeatable; ${VAR} comes from the environment.", "--header", "-H"),
     "insecure": option(TARGET, "Don't verify certificates.", "--insecure"),
+    "resend": option(TARGET, "Send again what a closing connection didn't deliver.", "--resend/--no-resend"),
     "ca_file": option(TARGET, "CA certificates to trust."),
     "connect_timeout": option(TARGET, "Seconds that a connection may take."),
     "first_token_timeout": option(TARGET, "Seconds until the first token."),
@@ -80,10 +81,14 @@ OPTIONS: dict[str, Any] = {
     "worker": option(LOCUST, "Work for a master; it has the plan.", "--worker"),
     "master_host": option(LOCUST, "The worker's master."),
     "master_port": option(LOCUST, "Its port."),
+    "allow_env": option(LOCUST, "A variable that a worker may fill in for its master's plan, repeatable."),
+    "allow_key_file": option(LOCUST, "A key file that a worker may read for it, repeatable."),
+    "token_env": option(LOCUST, "Variable with the token that a master and its workers share."),
     "web_port": option(LOCUST, "Wait to be started from Locust's web page at this port."),
 }
 REMOTE = (
     "master", "expect_workers", "master_bind_host", "master_bind_port", "worker", "master_host", "master_port",
+    "allow_env", "allow_key_file", "token_env",
 )  # fmt: skip
 
 

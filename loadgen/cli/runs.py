@@ -33,8 +33,9 @@ def replay(
 ) -> None:
     """Replay a trace against an endpoint, and report TTFT and TPOT.
 
-    What follows `--` goes to Locust as it is. Exit codes: 0 all gates hold, 1 one doesn't, 2 unusable input, 3 no
-    verdict: the run was interrupted or is invalid. SIGINT, SIGTERM and SIGHUP end a run and report it.
+    What follows `--` goes to Locust as it is. Exit codes: 0 all gates hold, 1 one doesn't or every request failed,
+    2 unusable input, 3 no verdict: the run was interrupted or is invalid. SIGINT, SIGTERM and SIGHUP end a run and
+    report it.
 
     Examples:
 
@@ -47,7 +48,7 @@ def replay(
     from .. import replays
 
     if workers.worker:
-        become_locust(None, workers, ctx.args)
+        become_locust(None, workers, ctx.args, options.target("http://worker").sheltered().wants())
     folder = replays.prepare(trace, options.target(url), load, run, workers.count)
     become_locust(folder, workers, ctx.args)
 

@@ -9,6 +9,7 @@ the run names the requests that it never reported.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,7 +38,7 @@ from .. import plan as plans
 from ..certificate import machine_facts, versions
 from ..plan import Plan
 from . import messages
-from .messages import PIECE, Final, FromCoordinator, LaneProgress, boot_id, decode, encode
+from .messages import PIECE, Final, FromCoordinator, LaneProgress, Message, StrayError, boot_id, decode, encode
 
 PAUSE = 0.2  # seconds between two looks at the workers where no message comes
 LEAD = 300_000_000  # nanoseconds from the announcement of a step to its first instant
@@ -75,7 +76,7 @@ class WorkerState:
         return WorkerFacts(number=self.number, pid=self.pid, host=self.host, lost=self.lost, **nothing)
 
 
-Inbox = Queue[tuple[str, Mapping[str, object]]]  # workers' messages: from which client, and what it sent
+Inbox = Queue[tuple[str, object]]  # workers' messages: from which client, and what it sent
 
 
 class Coordinator:
@@ -179,17 +180,24 @@ class Coordinator:
 
     # Messages of workers.
 
-    def _take(self, client: str, raw: Mapping[str, object]) -> None:
+    def _take(self, client: str, raw: object) -> None:
         worker = self.workers.get(client)
-        if worker is None:
-            self._send(messages.Refused("this run has begun without it"), client)
-            return
-        worker.last_message_ns = realtime_ns()
         try:
             message = decode(raw)
-        except InputError as error:
-            self._lose(worker, f"it sent what can't be read: {error}")
-            return
+            if worker is not None:
+                worker.last_message_ns = realtime_ns()
+                self._act(worker, message)
+            elif isinstance(message, messages.Claim):
+                self._send(messages.Refused("this run has begun without it"), client)
+            else:
+                raise StrayError("from nobody who takes part")
+        except StrayError as error:
+            self.record.stray(str(error))
+        except Exception as error:  # a worker's message can cost the run that worker, and no more
+            if worker is not None:
+                self._lose(worker, f"it sent what can't be used: {error}")
+
+    def _act(self, worker: WorkerState, message: Message) -> None:
         match message:
             case messages.Claim():
                 self._assign(worker, message)
@@ -237,13 +245,16 @@ class Coordinator:
     def _keep(self, worker: WorkerState, result: messages.Rows | Final) -> None:
         """A piece of a row file (one that comes twice is written to the same place), or the totals."""
         if isinstance(result, messages.Rows):
-            name = Path(result.file).name
-            if name.startswith(f"{worker.number}-") and name.endswith(".parquet"):
-                path = self.folder / plans.ROWS / name
-                path.parent.mkdir(exist_ok=True)
-                with path.open("r+b" if path.exists() else "wb") as out:
-                    out.seek(result.at)
-                    out.write(result.data)
+            if not re.fullmatch(rf"{worker.number}-\d+\.parquet", result.file):
+                raise InputError("no file of its rows", where=repr(result.file))
+            path = self.folder / plans.ROWS / result.file
+            there = path.stat().st_size if path.exists() else 0
+            if not 0 <= result.at <= there:
+                raise InputError("no piece of its rows", where=result.file)
+            path.parent.mkdir(exist_ok=True)
+            with path.open("r+b" if there else "wb") as out:
+                out.seek(result.at)
+                out.write(result.data)
         elif worker.final is None:
             worker.final = result
             self.digests.merge(result.digests)
@@ -300,6 +311,12 @@ class Record:
             ended="worker_lost" if lost else "interrupted" if interrupted else "completed",
         )  # fmt: skip
 
+    def stray(self, what: str) -> None:
+        """A message that nobody who takes part has sent was dropped."""
+        if not self.facts.strays:
+            log.warning("a message was dropped, and more may be: %s", what)
+        self.facts = replace(self.facts, strays=self.facts.strays + 1)
+
     def fail(self) -> None:
         """The run could not be completed."""
         self._write(ended="worker_lost")
@@ -313,12 +330,17 @@ class Record:
         self.facts = replace(self.facts, **changes)
         run_json.write(self.folder, self.facts)
 
-    def _row_files(self, worker: int) -> Iterator[Path]:
-        return (self.folder / plans.ROWS).glob(f"{worker}-*.parquet")
+    def _row_files(self, worker: int) -> dict[Path, int]:
+        """A worker's files, and how many rows each holds. One that can't be read is for the report to name."""
+        files = {}
+        for path in (self.folder / plans.ROWS).glob(f"{worker}-*.parquet"):
+            with suppress(OSError, ValueError):
+                files[path] = pq.read_metadata(path).num_rows
+        return files
 
     def _checked(self, worker: WorkerFacts) -> WorkerFacts:
         """The worker with as many rows as its files hold: it is lost where they are fewer than it has written."""
-        rows = sum(pq.read_metadata(path).num_rows for path in self._row_files(worker.number))
+        rows = sum(self._row_files(worker.number).values())
         gone = worker.rows - rows
         return replace(worker, rows=rows, lost=worker.lost or (f"{gone} of its rows are gone" if gone > 0 else None))
 
@@ -337,5 +359,6 @@ class Record:
 
     def _recorded(self, worker: int) -> Iterator[tuple[str, str, int]]:
         for path in self._row_files(worker):
-            rows = pq.read_table(path, columns=["step", "target", "index"])
-            yield from zip(*(rows[name].to_pylist() for name in ("step", "target", "index")), strict=True)
+            with suppress(OSError, ValueError):
+                rows = pq.read_table(path, columns=["step", "target", "index"])
+                yield from zip(*(rows[name].to_pylist() for name in ("step", "target", "index")), strict=True)

@@ -232,7 +232,9 @@ class Dispatcher:
         except Exception as error:  # a fault of ours must not leave the request in flight for ever
             exchange.outcome, exchange.error = Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}"
             log.exception("request %d could not be recorded properly", request.index)
-        ended = exchange.done if exchange.done is not None else self.start + self.now()
+        # A slot is free, and a user thinks, once the answer's body has ended: until then it is the server's.
+        known = [instant for instant in (exchange.body_end, exchange.done) if instant is not None]
+        ended = known[0] if known else self.start + self.now()
         if not self._stopped and call.attempt <= lane.arm.retries and worth_retrying(exchange):
             pause_s = exchange.retry_after if exchange.retry_after is not None else 0.5 * 2 ** (call.attempt - 1)
             again = replace(call, due=ended + round(pause_s * NS_PER_S), attempt=call.attempt + 1)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
+import re
 import shutil
 import signal
 import socket
@@ -22,15 +24,18 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gevent
 import psutil
+from flask import request
 from gevent.event import Event
 from gevent.queue import Queue
 from locust import LoadTestShape, User, events, task
 from locust.exception import StopUser
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner, WorkerRunner
 
+from targets import secrets
 from targets.exchange import Exchange
 from targets.linux import die_with_parent
 from traces.errors import INCOMPLETE, OK, UNUSABLE, InputError
@@ -38,7 +43,7 @@ from traces.errors import INCOMPLETE, OK, UNUSABLE, InputError
 from .. import plan as plans
 from ..options import user_options
 from ..plan import Plan
-from ..processes import CHANNEL, RUN
+from ..processes import ALLOWED, CHANNEL, RUN
 from ..replays import conclude, numbered, prepare
 from .coordinator import Coordinator, Inbox
 from .progress import Progress
@@ -49,6 +54,7 @@ NEXT = "phaseload_next"  # to a worker process: the next of a caller's runs has 
 LOCAL = "local"
 
 log = logging.getLogger("phaseload")
+secrets.take_over()
 
 
 class TraceUser(User):  # type: ignore[misc]
@@ -90,6 +96,11 @@ class Wiring:
         self.over: Event | None = None  # once begun: set when the run, or the last of a caller's runs, is over
         self.leads = not isinstance(self.runner, WorkerRunner)
         self.forked = not self.leads and bool(environment.parsed_options.processes)
+        known = self.options.trace and (self.options.url or environment.host)
+        # Made in each process, each holds the same secrets, by the same names.
+        wants = self.options.target(environment.host).wants() if known else set()
+        others = not (self.leads or self.folder or self.serving)  # the plan of another machine's master
+        self.allowed = {*wants, *os.environ.get(ALLOWED, "").splitlines()} if others else None
         if self.leads:
             self._lead()
         elif self.serving:
@@ -107,6 +118,8 @@ class Wiring:
     def _lead(self) -> None:
         self.runner.register_message(UP, self._to_coordinator)
         self.environment.shape_class = ReplayShape(self)
+        if self.environment.web_ui is not None:
+            self.environment.web_ui.app.before_request(_refuse_foreign)
         self.environment.events.test_start.add_listener(self._begin)
         self.environment.events.test_stopping.add_listener(self._end)
         self.environment.events.test_stop.add_listener(self._conclude)
@@ -123,7 +136,7 @@ class Wiring:
             if self.worker is not None and not self.worker.done.is_set():
                 log.error("a second user in this process is refused: its share of the trace would be sent twice")
                 raise StopUser
-            self.worker = Worker(partial(self.runner.send_message, UP), self._fire)
+            self.worker = Worker(partial(self.runner.send_message, UP), self._fire, self.allowed)
             yield self.worker
             more = self.serving
 
@@ -296,6 +309,16 @@ class Wiring:
         if web is not None:
             self.runner.quit()
             web.stop()
+
+
+def _refuse_foreign() -> tuple[str, int] | None:
+    """The web page is for who opened it at this machine's address or name: a page of another site must not start a run,
+    nor one under a name that was made to lead here."""
+    host = urlsplit(f"//{request.host}").hostname or ""
+    own = host in ("localhost", platform.node().lower()) or re.fullmatch(r"[\d.]+|[\da-f:.]*:[\da-f:.]*", host)
+    if own and urlsplit(request.headers.get("Origin", request.host_url)).netloc == request.host:
+        return None
+    return "refused: this page is used at this machine's own address, and from no other page\n", 403
 
 
 def _mute(terminals: list[int]) -> None:

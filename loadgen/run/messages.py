@@ -6,10 +6,17 @@ CLOCK_REALTIME, others from the run's start.
 
 Locust's channel may lose a message when a worker reconnects, so what must arrive is sent again until it is
 acknowledged. Files travel in pieces, and only between machines: on one machine all use the run's folder.
+
+Whoever reaches the master's port can use the channel. Where coordinator and workers share a token (`processes.TOKEN`),
+a message carries an HMAC, and what has none is a stray. What is received is hostile all the same: a stray is dropped
+and counted, files have the names of a plan or of its rows, and a worker fills in only the variables and key files that
+it may (`Worker`).
 """
 
 from __future__ import annotations
 
+import hmac
+import logging
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -24,15 +31,19 @@ from gevent.queue import Queue
 from reports.store.digests import DigestState, MetricDigest
 from reports.store.run_json import WorkerFacts
 from targets.clock import monotonic_ns, realtime_ns
+from targets.wire import lenient
 from traces.errors import InputError
 from traces.typed_json import from_plain, to_plain
 
 from ..plan import Plan
+from ..processes import TOKEN
 
 PIECE = 512 * 1024  # bytes of a file in one message
 PATIENCE_S = 3.0  # until a message that must arrive is sent again
 TRIES = 10
 PINGS = 8
+
+log = logging.getLogger("phaseload")
 
 # From a worker.
 
@@ -176,18 +187,31 @@ Message = FromWorker | FromCoordinator
 KINDS: dict[str, type[Message]] = {kind.__name__.lower(): kind for kind in get_args(Message)}
 
 
+class StrayError(InputError):
+    """No message of ours."""
+
+
 def encode(message: Message) -> dict[str, object]:
-    """The message as a dict of plain values and bytes."""
-    return {"kind": type(message).__name__.lower(), **to_plain(message)}
+    """The message as a dict of plain values and bytes, with a proof where there is a token."""
+    plain = {"kind": type(message).__name__.lower(), **to_plain(message)}
+    return plain if TOKEN not in os.environ else {**plain, "proof": _proof(plain)}
 
 
-def decode(raw: Mapping[str, object]) -> Message:
-    """The message that `encode` made. Raises InputError for what this version doesn't know."""
-    fields = dict(raw)
-    name = str(fields.pop("kind", None))
-    if name not in KINDS:
-        raise InputError("this version doesn't know such a message", where=repr(name))
-    return from_plain(KINDS[name], fields, f"message {name!r}")
+def decode(raw: object) -> Message:
+    """The message that `encode` made. Raises StrayError for what isn't one, InputError for one that can't be read."""
+    fields = dict(raw) if isinstance(raw, Mapping) else {}
+    proof = str(fields.pop("proof", ""))
+    if TOKEN in os.environ and not hmac.compare_digest(proof.encode(), _proof(fields).encode()):
+        raise StrayError("a message without this run's token", remedy="give both sides the same --token-env")
+    kind = str(fields.pop("kind", None))
+    if kind not in KINDS:
+        raise StrayError("this version doesn't know such a message", where=lenient.line(repr(kind), 40))
+    return from_plain(KINDS[kind], fields, f"message {kind!r}")
+
+
+def _proof(plain: Mapping[str, object]) -> str:
+    """That who sent it has the token: Locust's channel keeps plain values, and the order of a dict, as they are."""
+    return hmac.new(os.environ[TOKEN].encode(), repr(plain).encode("utf-8", "backslashreplace"), "sha256").hexdigest()
 
 
 M = TypeVar("M", bound=Message)
@@ -202,10 +226,13 @@ class Link:
         self._inbox: Queue[Message | InputError] = Queue()
         self._sequence = 0
 
-    def deliver(self, raw: Mapping[str, object]) -> Message | None:
+    def deliver(self, raw: object) -> Message | None:
         """Takes in what the coordinator sent, and returns it. Never blocks."""
         try:
             message = decode(raw)
+        except StrayError as error:
+            log.warning("a message was dropped: %s", error)
+            return None
         except InputError as error:
             self._inbox.put(error)
             return None

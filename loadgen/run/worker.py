@@ -22,7 +22,7 @@ import platform
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from targets import connect
 from targets.client.http_client import diagnostics
 from targets.clock import Clock
 from targets.exchange import Diagnostics, Exchange
+from targets.target import Target
 from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.request import NS_PER_S
@@ -61,12 +62,16 @@ log = logging.getLogger("phaseload")
 
 
 class Worker:
-    """`send(message)` reaches the coordinator, `fire(exchange)` counts a finished exchange in Locust's tables."""
+    """`send(message)` reaches the coordinator, `fire(exchange)` counts a finished exchange in Locust's tables;
+    `allowed`: what it may fill in for a master of another machine (`Target.wants`), None for its own."""
 
-    def __init__(self, send: Callable[[dict[str, object]], None], fire: Callable[[Exchange], None]) -> None:
+    def __init__(
+        self, send: Callable[[dict[str, object]], None], fire: Callable[[Exchange], None],
+        allowed: Collection[str] | None = None,
+    ) -> None:  # fmt: skip
         self.done = Event()
         self.error: BaseException | None = None
-        self._link, self._fire = Link(send), fire
+        self._link, self._fire, self._allowed = Link(send), fire, allowed
         self._dispatcher: Dispatcher | None = None
         self._lanes: list[Lane] = []
         self._digests = Digests()
@@ -76,7 +81,7 @@ class Worker:
         self._writer: Writer  # from the assignment on
         self._greenlet = gevent.spawn(self._run)
 
-    def deliver(self, raw: Mapping[str, object]) -> None:
+    def deliver(self, raw: object) -> None:
         """A message of the coordinator's. Never blocks."""
         if isinstance(self._link.deliver(raw), Finish):
             self.finish()
@@ -97,6 +102,7 @@ class Worker:
             self._link.post(Failed(str(error) if isinstance(error, InputError) else repr(error)))
             if not isinstance(error, InputError):
                 raise
+            log.error("%s", error)
         finally:
             self.done.set()
 
@@ -104,6 +110,8 @@ class Worker:
         sys.setswitchinterval(SWITCH)
         assignment = self._link.claim()
         plan = assignment.plan
+        if self._allowed is not None:
+            _check(plan.targets, self._allowed)
         self._corpus = None if plan.prompts is None else Corpus.expected(plan.prompts)
         self._offset, error = self._link.clock_offset(assignment.boot)
         with tempfile.TemporaryDirectory(prefix="phaseload-") as spare:
@@ -196,6 +204,15 @@ class Worker:
             counts=dict(self._counts), diagnostics=self._diagnostics,
         )  # fmt: skip
         self._link.post_surely(Final(facts, self._link.finishing, self._digests.state()))
+
+
+def _check(targets: Iterable[Target], allowed: Collection[str]) -> None:
+    """Raises InputError for a secret that a worker may not fill in, and so give to the URL that a master names."""
+    for target in targets:
+        for secret in sorted(target.wants() - set(allowed)):
+            option = f"--allow-env {secret[1:]}" if secret.startswith("$") else f"--allow-key-file {secret}"
+            problem = f"the master's plan asks for {secret}, which this worker may not give away"
+            raise InputError(problem, where=target.name, remedy=f"{option}, where the worker is started")
 
 
 def _often(period_s: float, act: Callable[[], None]) -> None:

@@ -34,7 +34,8 @@ ERROR_LENGTH = 300  # characters of each
 class Counts:
     """Requests and tries: one row is one try, `requests` are the different ones, `admitted` is the share of them that
     was not refused for its rate at every try. `whole`: answers that did not stream; `at_once`: streams whose tokens,
-    more than one, all came in one read, which say nothing of prefill apart from decode."""
+    more than one, all came in one read, which say nothing of prefill apart from decode; `sent_again`: requests on a
+    used connection that the server had closed before they came."""
 
     planned: int | None
     unsent: int
@@ -49,6 +50,7 @@ class Counts:
     whole: int
     at_once: int
     retried: int
+    sent_again: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,13 @@ class ClientState:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """The target's requests in flight when one was sent, itself included."""
+    """The target's requests in flight when one was sent, itself included. `held_open`: median time (s) for which the
+    server kept an answer open after its last event; its slot isn't free until then."""
 
     mean: float | None
     p50: float | None
     max: int | None
+    held_open: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +169,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
     target = next((target for target in run.facts.targets if target.name == sample.target), None)
     price, watts = (target.price_per_hour, target.watts) if target else (None, None)
     share = sample.good / sample.n if sample.good is not None and sample.n else None
-    levels = counted["in_flight"].dropna()
+    levels, held = counted["in_flight"].dropna(), (answered["body_end"] - answered["done"]).fillna(0.0) / NS_PER_S
     return Result(
         target=sample.target,
         step=sample.step,
@@ -187,7 +191,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         cost=costs(price, watts, sample.throughput.output_tokens_per_s, sample.good_tokens_per_s),
         overloaded=samples.overloaded(sample.rows, sample.window),
         client=_client(sample, counted),
-        in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max())),
+        in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max()), finite(held.median())),
         slices={name: samples.slices(counted, name) for name in samples.SLICES},
         errors=_errors(counted),
         vllm=_vllm(sample, answered),
@@ -212,6 +216,7 @@ def _counts(sample: Sample, counted: pd.DataFrame, step: StepFacts | None) -> Co
         whole=int((counted["ok"] & counted["whole"]).sum()),
         at_once=int((counted["ok"] & ~counted["whole"] & in_one_read).sum()),
         retried=int((counted["attempt"] > 1).sum()),
+        sent_again=int(counted["reconnected"].sum()),
     )
 
 

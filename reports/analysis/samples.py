@@ -132,7 +132,8 @@ def sample(
     if not objectives:
         return result
     good, tokens = meets(answered, objectives), answered["output_count"]
-    good_tokens = figures.output_tokens_per_s * tokens[good].sum() / tokens.sum() if tokens.sum() else None
+    share = float(tokens[good].sum() / tokens.sum()) if tokens.sum() else None
+    good_tokens = None if share is None else share * figures.output_tokens_per_s
     return replace(result, good=int(good.sum()), good_tokens_per_s=good_tokens)
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from targets.exchange import FULL, WAITED, Diagnostics
+
 if TYPE_CHECKING:
     from ..store.run_folder import Run
     from ..store.run_json import RunFacts
@@ -24,7 +26,9 @@ CLOCK_OFFSET = 0.005  # seconds between workers' clocks
 OWN_FAULTS = 0.01  # share of requests that failed through a fault of the client
 UNSTAMPED = 0.01  # share of exchanges without kernel times, above which these are the brackets' cause
 REMEDY_CLIENT = "use more processes (--processes N) or fewer streams a process"
-REMEDY_UNSTAMPED = "TCP on Linux has kernel receive times, which Unix sockets don't have; or " + REMEDY_CLIENT
+REMEDY_BUSY = "the client's process had time left: leave it a core that nothing else wants"
+REMEDY_FAST = "more processes won't help: nothing more than an upper bound can be known of them"
+REMEDY_UNSTAMPED = "TCP on Linux has kernel receive times, which Unix sockets don't have"
 REMEDIES = {
     "Too many open files": "raise the limit of open files (ulimit -n), or use more processes (--processes N)",
     "Cannot assign requested address": "widen the range of local ports, or send from more machines",
@@ -78,12 +82,13 @@ class Evidence:
 
 def judge(groups: Sequence[Evidence], run: Run) -> Validity:
     """The worst of all reasons is the status."""
+    remedy = _remedy([worker.diagnostics for worker in run.facts.workers if worker.diagnostics])
     reasons = [*_of_run(run.facts), *_of_files(run)]
     if not any(group.counted for group in groups):
         text = "no verdict: no request was counted"
         reasons.append(Reason(Status.INVALID, text, remedy="a longer --duration or a shorter --warmup"))
     for group in groups:
-        reasons += [*_of_brackets(group), *_of_lateness(group), *_of_rows(group)]
+        reasons += [*_of_brackets(group, remedy), *_of_lateness(group, remedy), *_of_rows(group)]
     reasons.sort(key=lambda reason: -_ORDER.index(reason.status))
     return Validity(reasons[0].status if reasons else Status.VALID, tuple(reasons))
 
@@ -123,7 +128,18 @@ def _of_files(run: Run) -> Iterator[Reason]:
         yield Reason(Status.INVALID, text, remedy="restore the run's exchanges/ folder")
 
 
-def _of_brackets(group: Evidence) -> Iterator[Reason]:
+def _remedy(processes: Sequence[Diagnostics]) -> str:
+    """What would make the client exact, as `phaseload certify` finds it out: a client at its limit fills its core, and
+    one that has time left and is late all the same had no core when it needed one. Where neither is so, nothing does:
+    a process that was free to read at once took events from one read, because they came faster than it can wake up."""
+    busiest = [process.busiest_core for process in processes if process.busiest_core is not None]
+    if not busiest or max(busiest) >= FULL:
+        return REMEDY_CLIENT
+    waited = max((process.waited_s or 0.0) / process.wall_s for process in processes if process.wall_s)
+    return REMEDY_BUSY if waited > WAITED else REMEDY_FAST
+
+
+def _of_brackets(group: Evidence, remedy: str) -> Iterator[Reason]:
     """One reason for the worst bracket: the others follow from the same cause."""
     spreads = {name: (high - low) / high for name, (low, high) in group.brackets.items() if high > 0}
     worst = max(spreads, key=lambda name: spreads[name], default="")
@@ -131,18 +147,21 @@ def _of_brackets(group: Evidence) -> Iterator[Reason]:
         return
     low, high = group.brackets[worst]
     status = Status.SUSPECT if spreads[worst] <= DOUBTFUL else Status.INVALID
-    unstamped = group.unstamped_share > UNSTAMPED
-    cause = "reads had no kernel receive time, and came too late" if unstamped else "the client read too late"
+    cause = f"the client read too late to know {worst}"
+    if group.unstamped_share > UNSTAMPED:
+        cause = f"reads had no kernel receive time, and came too late to know {worst}"
+        remedy = f"{REMEDY_UNSTAMPED}; or {remedy}"
+    elif remedy == REMEDY_FAST:
+        cause = f"{worst} is too fast for this client to tell apart"
     text = (
-        f"{cause} to know {worst}: between {low * 1e3:.3g} and {high * 1e3:.3g} ms "
+        f"{cause}: between {low * 1e3:.3g} and {high * 1e3:.3g} ms "
         f"({spreads[worst]:.1%} apart, at most {AGREE:.0%} is valid)"
     )
-    remedy = REMEDY_UNSTAMPED if unstamped else REMEDY_CLIENT
     affects = ", ".join(name for name, spread in spreads.items() if spread > AGREE)
     yield Reason(status, text, affects, remedy, group.target, group.step)
 
 
-def _of_lateness(group: Evidence) -> Iterator[Reason]:
+def _of_lateness(group: Evidence, remedy: str) -> Iterator[Reason]:
     if group.lateness_p99 is None:
         return
     limit = max(LATE, LATE_SHARE * (group.mean_gap or 0.0))
@@ -150,7 +169,8 @@ def _of_lateness(group: Evidence) -> Iterator[Reason]:
         return
     status = Status.SUSPECT if group.lateness_p99 <= 2 * limit else Status.INVALID
     text = f"requests left late: lateness p99 {group.lateness_p99 * 1e3:.1f} ms, at most {limit * 1e3:.1f} ms is valid"
-    yield Reason(status, text, "the load and TTFT from due", REMEDY_CLIENT, group.target, group.step)
+    remedy = REMEDY_BUSY if remedy == REMEDY_FAST else remedy  # no server makes a client leave late
+    yield Reason(status, text, "the load and TTFT from due", remedy, group.target, group.step)
 
 
 def _of_rows(group: Evidence) -> Iterator[Reason]:

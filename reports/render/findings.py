@@ -15,6 +15,7 @@ from ..analysis.summary import Summary
 from ..analysis.validity import Reason, Validity
 from ..store.durations import HEADLINES
 
+HELD_S = 0.01  # from which on answers that stay open after their end are mentioned
 ODD = 0.01  # the share of answers from which on an oddity of theirs is mentioned
 
 
@@ -91,6 +92,8 @@ def _notes(result: Result) -> Iterator[str]:
             f"{unstamped:.0%} of answers have no kernel receive times (Unix sockets give none): "
             "their instants are the client's own reads."
         )
+    if (held := result.in_flight.held_open or 0.0) > HELD_S:
+        yield f"the server kept answers open for {held * 1e3:.0f} ms (median) after their end: so long no slot is free."
     if result.overloaded:
         yield "overloaded, its backlog grew all along: these percentiles depend on the run's length."
     asked, given = lengths.asked_p50, lengths.given_p50 or 0
@@ -100,6 +103,8 @@ def _notes(result: Result) -> Iterator[str]:
         yield f"{_refusals(counts)}; in percentiles and gates they are failed ones."
     if counts.unsent:
         yield f"{counts.unsent:,} of {counts.planned:,} requests had no turn before the end, and were not sent."
+    if counts.sent_again:
+        yield f"{counts.sent_again:,} requests were sent again: their connection had been closed before they came."
     if counts.whole:
         yield f"{counts.whole:,} answers did not stream: they have no TTFT and no TPOT."
     if counts.at_once > ODD * counts.ok:

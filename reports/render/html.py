@@ -59,9 +59,8 @@ def render(template: str, **values: Any) -> str:
 
 def page(runs: Sequence[Run], summaries: Sequence[Summary], out: Path | str | None = None) -> Path:
     """Writes one report over all runs; by default report.html in the first run's folder."""
-    path = Path(out) if out is not None else runs[0].folder / "report.html"
-    if path.is_dir():
-        path /= "report.html"
+    folder = runs[0].folder if out is None else Path(out)
+    path = folder / "report.html" if folder.is_dir() else folder
     names = dict.fromkeys(result.target for summary in summaries for result in summary.results)
     numbers = {name: number for number, name in enumerate(names)}
     text = render(

@@ -18,6 +18,7 @@ from matplotlib.ticker import NullFormatter
 from rich.console import Console
 
 from targets.simulated.analysis import Crossover, Hardware, Hybrid
+from traces.files import write_whole
 
 from .. import number_format
 from .html import render
@@ -97,9 +98,7 @@ class Planning:
     def save(self) -> None:
         """Writes planning.json, with null for what is unbounded or undefined."""
         facts = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "folder"}
-        (self.folder / "planning.json").write_bytes(
-            orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
-        )
+        write_whole(self.folder / "planning.json", orjson.dumps(facts, option=orjson.OPT_INDENT_2))
 
 
 def write(planning: Planning) -> Path:
@@ -115,7 +114,7 @@ def write(planning: Planning) -> Path:
         ratios=[(t.name, ratio(t.capacity)) for t in planning.targets if len(t.capacity) == 2],
     )
     path = planning.folder / FILE
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page.encode())
     return path
 
 

@@ -12,7 +12,6 @@ Pandas is never imported here: workers write these files.
 from __future__ import annotations
 
 import itertools
-import os
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence, Sized
@@ -28,6 +27,7 @@ import pyarrow.parquet as pq
 
 from targets.exchange import Exchange
 from traces.errors import InputError
+from traces.files import whole
 
 FOLDER = "exchanges"
 
@@ -61,6 +61,7 @@ _COLUMNS = [
     *((field.name, field.name, str(field.type)) for field in fields(Exchange) if field.name not in ("call", "text")),
 ]
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind], nullable=kind.endswith("| None")) for name, _, kind in _COLUMNS])
+LATER = ("body_end",)  # columns that runs of earlier versions lack: null there
 _VALUES = {name: attrgetter(path) for name, path, _ in _COLUMNS}
 
 
@@ -92,10 +93,9 @@ class Writer:
         if not rows:
             return None
         path = self.folder / f"{self.worker}-{next(self._numbers):05d}.parquet"
-        partial = path.with_suffix(".partial")
         try:
-            pq.write_table(table(rows), partial, compression="zstd")
-            os.replace(partial, path)  # noqa: PTH105 - one call, no path object of the result wanted
+            with whole(path) as partial:
+                pq.write_table(table(rows), partial, compression="zstd")
         except OSError:
             self._pending.extendleft(reversed(rows))
             raise
@@ -180,10 +180,13 @@ def batches(
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         there = pq.read_schema(path).names
-        if absent := [name for name in schema.names if name not in there]:
+        if absent := [name for name in schema.names if name not in (*there, *LATER)]:
             remedy = "written by another version?"
             raise InputError("column is missing", where=str(path), column=absent[0], remedy=remedy)
-        return pq.read_table(path, columns=schema.names).select(schema.names).cast(schema)
+        rows = pq.read_table(path, columns=[name for name in schema.names if name in there])
+        for column in (SCHEMA.field(name) for name in schema.names if name not in there):
+            rows = rows.append_column(column, pa.nulls(len(rows), column.type))
+        return rows.select(schema.names).cast(schema)
     except (pa.ArrowException, OSError, ValueError) as problem:
         raise InputError(f"not a readable Parquet file of exchanges: {problem}", where=str(path)) from None
 

@@ -136,6 +136,7 @@ class RunFacts:
     certificate_exceeded: str = ""
     missing: dict[str, int] = field(default_factory=dict)  # by target: requests that a lost worker never reported
     missing_requests: tuple[int, ...] = ()  # their indices, the first of them
+    strays: int = field(default=0, metadata=LEFT_OUT)  # messages that no worker of the run has sent, dropped
 
 
 def target_facts(target: Target, embedded: EmbeddedFacts | None = None) -> TargetFacts:

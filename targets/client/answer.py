@@ -19,6 +19,7 @@ from .sse import Decoder, Event, SseError
 ANSWER_LIMIT = 16 << 20  # bytes of a JSON answer
 ERROR_LIMIT = 64 << 10  # bytes kept of an error's body
 EVENT_COUNT_LIMIT = 1_000_000  # token-bearing events of one exchange
+EVENT_STREAM, JSON = "text/event-stream", "application/json"
 LESSONS = 8  # frames that one answer may try to learn
 
 End = tuple[Outcome, str, int]  # how it ended, what was wrong, and when
@@ -54,6 +55,11 @@ class Answer:
         """Is the connection free for another request?"""
         response = self._response
         return response.complete and response.keep_alive and not response.excess
+
+    @property
+    def _kind(self) -> str:
+        """The content type, bounded."""
+        return lenient.line(self._response.headers.get("content-type", "").partition(";")[0].strip().lower(), 100)
 
     @property
     def failing(self) -> bool:
@@ -123,10 +129,10 @@ class Answer:
         exchange, response = self._exchange, self._response
         exchange.status, exchange.headers_at = response.status, stamp - self.origin
         lenient.note_headers(response.headers, exchange, stamp / NS_PER_S)
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = self._kind
         if not 200 <= response.status < 300:
             self._receive = self._collect_error
-        elif kind == "application/json":
+        elif kind == JSON:
             self._receive = self._collect_answer
         elif kind in ("text/html", "application/xhtml+xml"):
             raise HttpError(f"an answer of type {kind}: not an endpoint's")
@@ -201,15 +207,26 @@ class Answer:
                 self._events(self._decoder.finish(), stamp, before)
         except (SseError, WireError) as error:
             return getattr(error, "outcome", Outcome.MALFORMED), str(error), stamp
+        if not self.tokens and self._kind not in (EVENT_STREAM, JSON):
+            return (
+                Outcome.MALFORMED,
+                f"no token in an answer of type {self._kind or 'unknown'}, not {EVENT_STREAM}",
+                stamp,
+            )
         if not (self._reader.finished or self._reader.open_ended):
             return Outcome.TRUNCATED, "the stream ended before its terminator", stamp
+        exchange.unterminated = not (self._reader.finished or type(self._reader).open_ended)
         return self.finish(stamp)
 
     def finish(self, stamp: int) -> End:
         """The terminator was seen, and nothing more is waited for."""
         if not self.tokens:
             return Outcome.MALFORMED, "no event of the answer carried a token", stamp
-        return Outcome.OK, "", stamp if self.finished_at is None else self.finished_at + self.origin
+        if self.finished_at is None:
+            return Outcome.OK, "", stamp
+        if stamp > self.finished_at + self.origin:
+            self._exchange.body_end = stamp - self.origin
+        return Outcome.OK, "", self.finished_at + self.origin
 
     def failure(self, stamp: int) -> End:
         """An error's answer, as far as it came."""
@@ -230,7 +247,7 @@ class Answer:
         """The connection is at its end."""
         if self._reader.finished:
             return self.finish(stamp)
-        if self._response.end():
+        if self._response.end() and why == "closed":
             return self._complete(stamp, before)
         if self.failing:
             return self.failure(stamp)

@@ -63,6 +63,18 @@ def get(
     return body
 
 
+def speaks(url: str, patience: float) -> bool:
+    """Does HTTP come back from this URL, or TLS, whatever is said? Not known (no) where a proxy stands in between."""
+    where = address(url)
+    context = _context(insecure=True, ca_file=None) if where.scheme == "https" else None
+    try:
+        return not where.proxy and bool(exchange(where, _get(where, url), Within(patience), context))
+    except HttpError:  # after the handshake
+        return context is not None
+    except OSError:
+        return False
+
+
 def _get(where: Address, url: str) -> bytes:
     key = f"Proxy-Authorization: {where.proxy_key}\r\n" if where.proxy == "forward" and where.proxy_key else ""
     path = replace(where, prefix="").path(urlsplit(url).path or "/")  # a final slash means something here

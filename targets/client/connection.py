@@ -13,6 +13,11 @@ on one used again, first tokens were 25 ms late by our fault, and tokens came in
 for interactive when it sends soon after it received, so TCP_QUICKACK is set after each request and wherever a read goes
 the whole way; a stream under way sends nothing, and stays as it is.
 
+A server may close an idle connection just as a request goes out on it. That is no failure of the server's, and the
+request is sent again, once, on a fresh connection; but only where it is certain that the server's program can't have
+read any of it (`linux.Delivery`). What the server's kernel has to say about it may take a round trip: until then the
+connection is in doubt, and is looked at each millisecond. Where it can't be proven the exchange has failed.
+
 Each callback has one outermost guard: gevent stops a watcher whose callback raises, and its exchange would hang. Here
 it ends as internal_error instead.
 """
@@ -28,7 +33,7 @@ from traces.request import NS_PER_S
 
 from ..clock import Clock, realtime_ns
 from ..exchange import Done, Exchange, Outcome
-from ..linux import ANCILLARY, timespec
+from ..linux import ANCILLARY, Delivery, timespec
 from ..rules import Limits
 from ..wire import Reader
 from .answer import Answer
@@ -36,7 +41,7 @@ from .deadlines import LINGER_NS, Deadline, next_deadline, request_end
 from .transport import CLOSED, OPEN, SHAKING, TUNNELLING, Route, Transport, tls_reason
 
 READ_SIZE = 1 << 16
-RACE_NS = 10_000_000  # and two round trips: how long after a request the close of an idle connection may arrive
+DOUBT_S, DOUBT_NS = 0.001, NS_PER_S  # between two looks at a connection in doubt, and how long they may go on
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +59,7 @@ class Owner(Route, Protocol):
 
     limits: Limits
     clock: Clock
+    resend: bool
 
     def watch(self, connection: Connection, limit: int) -> None: ...  # `look` is wanted at that instant
 
@@ -70,7 +76,8 @@ class Connection(Transport):
     """A connection and the flight it carries, if any."""
 
     __slots__ = (
-        "_answer", "_bytes", "_earlier", "_lag", "_reads", "_stepped", "_unstamped", "flight", "origin", "owner",
+        "_answer", "_bytes", "_delivery", "_earlier", "_lag", "_reads", "_stepped", "_unstamped", "flight", "origin",
+        "owner",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, flight: Flight) -> None:
@@ -105,8 +112,11 @@ class Connection(Transport):
     def _send(self) -> None:
         assert self.flight is not None
         flight, payload = self.flight, self.flight.payload
-        if not flight.exchange.reused:
-            flight.payload = b""  # only a connection that may have been closed meanwhile sends it a second time
+        if flight.exchange.reused and self.owner.resend and self._segments is not None:
+            assert self._sock is not None
+            self._delivery = Delivery(self._sock)
+        else:
+            flight.payload = b""  # nothing could prove that it may be sent a second time
         if self._tls is not None:
             self._tls.encrypt(payload)
             payload = self._tls.take()
@@ -202,13 +212,22 @@ class Connection(Transport):
         if self.state != OPEN:
             stage = {TUNNELLING: " by the proxy", SHAKING: " during the TLS handshake"}.get(self.state, "")
             return self._finish(Outcome.REFUSED, f"connection {why}{stage}", stamp)
-        exchange = flight.exchange
-        raced = stamp - self.origin - (exchange.sent or 0) < RACE_NS + 2 * self._round_trip
-        if not self._bytes and exchange.reused and raced and not exchange.reconnected:
-            self.flight = None
-            self.close()
-            return self.owner.again(flight)
-        self._finish(*self._answer.closed(why, stamp, self.loop.before))
+        self._settle(flight, why, stamp)
+
+    def _settle(self, flight: Flight, why: str, ended: int) -> None:
+        """The connection ended: a request that certainly wasn't read goes out again, any other has failed."""
+        unread = self._delivery.unread(self._earlier + self._bytes) if flight.payload else False
+        if unread is None and realtime_ns() - ended < DOUBT_NS:
+            if self._timer is None:
+                self._reader.stop()
+                self._timer = self.loop.ev.timer(DOUBT_S, DOUBT_S)
+                self._timer.start(self._guarded, lambda: self._settle(flight, why, ended))
+            return
+        if not unread:
+            return self._finish(*self._answer.closed(why, ended, self.loop.before))
+        self.flight = None
+        self.close()
+        self.owner.again(flight)
 
     # Time limits, and other ends from outside.
 

@@ -195,6 +195,7 @@ class TwoLegs:
         if exchange.done is None:
             exchange.done, exchange.status, exchange.retry_after = first.done, first.status, first.retry_after
         exchange.stepped = exchange.stepped or first.stepped
+        exchange.reconnected = exchange.reconnected or first.reconnected
         self.done(exchange)
 
 

@@ -34,6 +34,7 @@ from .deadlines import Deadlines
 log = logging.getLogger(__name__)
 
 Headers = list[tuple[str, str]]
+IDLE_NS = 60 * NS_PER_S  # after which a connection isn't used again: something on the way may have forgotten it
 
 
 class HttpClient:
@@ -41,19 +42,20 @@ class HttpClient:
 
     def __init__(self, target: Target, clock: Clock, *, keep_text: bool = False) -> None:
         raise_open_files()
-        self.target, self.clock, self.keep_text = target, clock, keep_text
+        self.target = target = target.opened()
+        self.clock, self.keep_text = clock, keep_text
         self.wire = target.wire_format()
         self.address = address(target.url)
         self.preferred = 0
         self.tls = self._context() if self.address.scheme == "https" else None
         self.head = RequestHead(target, self.address, self.wire.key_header)
-        self.limits = target.limits
+        self.limits, self.resend = target.limits, target.resend
         self.loop = loop.current()
         self.loop.listeners[self] = None
         self._shortest = round(min(astuple(self.limits)) * NS_PER_S)
         self._deadlines: Deadlines[Connection] = Deadlines(clocks.monotonic_ns())
         self._busy: set[Connection] = set()
-        self._idle: dict[Connection, None] = {}
+        self._idle: dict[Connection, int] = {}  # since when, monotonic
         self._over: SimpleQueue[tuple[Flight | None, Outcome, str]] = SimpleQueue()
         self._courier = gevent.spawn(self._deliver)
         self._closed = False
@@ -102,7 +104,7 @@ class HttpClient:
         self._over.put((flight, outcome, error))
 
     def again(self, flight: Flight) -> None:
-        """The kept-alive connection was closed as the request went out: sent once more, on a fresh one."""
+        """The kept-alive connection was closed before the request came: sent once more, on a fresh one."""
         flight.exchange.reconnected, flight.exchange.reused = True, False
         flight.exchange.connected = flight.exchange.sent = flight.exchange.body_sent = None
         self.loop.reconnected += 1
@@ -113,7 +115,7 @@ class HttpClient:
         if self._closed:
             connection.close()
         else:
-            self._idle[connection] = None
+            self._idle[connection] = clocks.monotonic_ns()
 
     def gone(self, connection: Connection) -> None:
         self._land(connection)
@@ -150,8 +152,8 @@ class HttpClient:
 
     def _carry(self, flight: Flight) -> None:
         while self._idle:
-            connection, _ = self._idle.popitem()  # the one used last: the least likely to be closed by the server
-            if connection.alive():
+            connection, since = self._idle.popitem()  # the one used last: the least likely to be closed by the server
+            if clocks.monotonic_ns() - since < IDLE_NS and connection.alive():
                 self._watch_new(connection)
                 return connection.take(flight)
             connection.close()

@@ -27,7 +27,7 @@ from traces.request import NS_PER_S
 
 from .. import clock
 from ..exchange import ClockStep, Diagnostics
-from ..linux import CANCEL_ON_SET, CLOCK_REALTIME, Timerfd, stamp_reads
+from ..linux import CANCEL_ON_SET, CLOCK_REALTIME, Timerfd, kept_waiting, stamp_reads
 
 TICK_S = 0.05
 OFTEN_S = 0.001  # between polls where brackets must be narrow
@@ -65,7 +65,7 @@ class Loop:
         self.reads = self.reads_unstamped = self.reads_fast = 0
         self.tokens = 0  # token-bearing events, however few reads brought them
         self.streams = self.most_streams = 0  # exchanges open now, and at most
-        self.most_tokens = 0.0  # a second, over SPAN
+        self.most_tokens = self.most_core = 0.0  # a second, over SPAN
         self.connections_opened = self.connections_reused = self.reconnected = self.internal_faults = 0
         self.stalls_over_10ms = self.longest_stall = 0
         self.listeners: dict[Listener, None] = {}
@@ -73,8 +73,8 @@ class Loop:
         self.steps: list[ClockStep] = []
         self._ticked = clock.monotonic_ns()
         self._started = self._ticked
-        self._span = (self._started, 0)  # when the current span began, and the tokens until then
-        self._cpu = clock.cpu_ns()
+        self._cpu, self._waited = clock.cpu_ns(), kept_waiting()
+        self._span = (self._started, 0, self._cpu)  # when the current span began, and tokens and CPU until then
         self._prepare = self.ev.prepare(ref=False, priority=self.ev.MINPRI)  # after gevent's own, next to the poll
         self._prepare.start(self._polling)
         self._timer = self.ev.timer(TICK_S, TICK_S, ref=False)
@@ -101,16 +101,18 @@ class Loop:
         if stall > STALL_NS:
             self.stalls_over_10ms += 1
         if now - self._span[0] >= SPAN_NS:
-            self.most_tokens = self._busiest(now)
-            self._span = (now, self.tokens)
+            self.most_tokens, self.most_core = self._busiest(now)
+            self._span = (now, self.tokens, clock.cpu_ns())
         self._look(TICK_STEP_NS)
         for listener in list(self.listeners):
             listener.sweep()
 
-    def _busiest(self, now: int) -> float:
-        """The most tokens in a second so far; a span that isn't over counts as a whole one."""
-        began, tokens = self._span
-        return max(self.most_tokens, (self.tokens - tokens) * NS_PER_S / max(now - began, SPAN_NS))
+    def _busiest(self, now: int) -> tuple[float, float]:
+        """The most tokens, and the most of a core, in a second so far; a span that isn't over counts as a whole one."""
+        began, tokens, cpu = self._span
+        span_s = max(now - began, SPAN_NS) / NS_PER_S
+        core = (clock.cpu_ns() - cpu) / NS_PER_S / span_s
+        return max(self.most_tokens, (self.tokens - tokens) / span_s), max(self.most_core, core)
 
     def _look(self, least: int) -> None:
         """Was the clock stepped? Then the runs' clocks follow, and what is open is marked."""
@@ -128,10 +130,13 @@ class Loop:
 
     def diagnostics(self) -> Diagnostics:
         unstamped = self.reads_unstamped
+        most_tokens, most_core = self._busiest(clock.monotonic_ns())
         return Diagnostics(
             **{count: getattr(self, count) for count in COUNTS},
             time_source="kernel" if not unstamped else "user" if unstamped == self.reads else "mixed",
-            most_tokens_per_s=self._busiest(clock.monotonic_ns()),
+            most_tokens_per_s=most_tokens,
+            busiest_core=most_core,
+            waited_s=kept_waiting() - self._waited,
             longest_stall_s=self.longest_stall / NS_PER_S,
             cpu_s=(clock.cpu_ns() - self._cpu) / NS_PER_S,
             wall_s=(clock.monotonic_ns() - self._started) / NS_PER_S,

@@ -22,7 +22,6 @@ from typing import Any, Protocol
 
 from .. import linux
 from ..address import Address
-from ..clock import realtime_ns
 from ..exchange import Outcome
 from ..wire import lenient
 from .loop import Loop
@@ -48,8 +47,8 @@ class Transport:
     """One socket from its first connect to its close. The methods at the end are the subclass's."""
 
     __slots__ = (
-        "_address_number", "_began", "_outbox", "_proxy_answer", "_quick_ack", "_reader", "_recvmsg", "_round_trip",
-        "_route", "_segments", "_sock", "_tls", "_tried", "_writer", "loop", "state",
+        "_address_number", "_outbox", "_proxy_answer", "_quick_ack", "_reader", "_recvmsg", "_route", "_segments",
+        "_sock", "_timer", "_tls", "_tried", "_writer", "loop", "state",
     )  # fmt: skip
 
     def __init__(self, route: Route) -> None:
@@ -60,6 +59,7 @@ class Transport:
         self._sock: _socket.socket | None = None
         self._reader: Any = None  # watchers
         self._writer: Any = None
+        self._timer: Any = None
         self._tried = 0  # addresses so far
         self._proxy_answer = b""
 
@@ -102,7 +102,6 @@ class Transport:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not tcp or linux.SO_TIMESTAMPNS is None:
             self.loop.poll_often()
-        self._began = realtime_ns()
         failed = sock.connect_ex(address)
         if failed not in (0, errno.EINPROGRESS):
             raise OSError(failed, os.strerror(failed))
@@ -122,7 +121,6 @@ class Transport:
                 self._release()
                 return self.connect()
             return self._refused(OSError(failed, os.strerror(failed)))
-        self._round_trip = realtime_ns() - self._began
         self._route.preferred = self._address_number
         self.loop.connections_opened += 1
         self._reader.start(self._readable)
@@ -214,10 +212,10 @@ class Transport:
     # The end.
 
     def _release(self) -> None:
-        for watcher in (self._reader, self._writer):
+        for watcher in (self._reader, self._writer, self._timer):
             if watcher is not None:
                 watcher.close()
-        self._reader = self._writer = None
+        self._reader = self._writer = self._timer = None
         if self._sock is not None:
             self._sock.close()
             self._sock = None

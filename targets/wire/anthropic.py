@@ -36,6 +36,7 @@ class AnthropicReader(Reader):
             case "message_delta":
                 self._note(data | lenient.mapping(data.get("delta")), exchange)
                 self._note_total(data, exchange)
+                self.open_ended = exchange.finish_reason is not None
             case "message_stop":
                 self.finished = True
             case "error":

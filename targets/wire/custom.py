@@ -12,7 +12,8 @@ from traces.errors import InputError
 from traces.files import read_text, toml
 
 from ..exchange import Call, Exchange, Outcome
-from ..rules import KEYS_ELSEWHERE, OURS_ALONE, literal_field, literal_header, own_header
+from ..rules import KEYS_ELSEWHERE, OURS_ALONE, own_header
+from ..secrets import literal_field, literal_header
 from . import lenient
 from .interface import Json, Reader, RequestFields, Wire, WireError, merged, messages, prompt
 
@@ -47,6 +48,8 @@ class CustomReader(Reader):
         if error := find(data, paths.error):
             raise WireError(lenient.complaint(error), Outcome.HTTP_ERROR)
         self.finished = self.finished or bool(find(data, paths.ended))
+        if paths.text.startswith("choices."):
+            lenient.only_choice(lenient.mappings(data.get("choices")))
         self._note(data, exchange)
         text = lenient.text(find(data, paths.text))
         new = text[self._chars :]

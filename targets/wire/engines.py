@@ -43,8 +43,10 @@ class SglangReader(Reader):
             self.finished = True
             return 0
         data = lenient.sound(event)
+        lenient.only_choice([data])  # of several its events have an index
         meta = lenient.mapping(data.get("meta_info"))
         _note_sglang(meta, exchange)
+        self.open_ended = exchange.finish_reason is not None
         text = self._new(lenient.text(data.get("text")))
         exchange.add_text(text)
         seen = lenient.count(meta.get("completion_tokens"))

@@ -51,7 +51,7 @@ class Reader:
     """
 
     finished = False  # the terminator has been seen; a body that ends before it is `truncated`
-    open_ended = False  # the format has no terminator: the answer is whole when its body is
+    open_ended = False  # whole when its body is: the format has no terminator, or the answer said why it ends
 
     def feed(self, event: bytes | memoryview, name: str, exchange: Exchange) -> int:
         """Token count of one SSE event with this data and `event:` field: 0 where it carries no token, 1 where the

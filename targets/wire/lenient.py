@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from html import unescape
 from typing import Any
 
 import orjson
@@ -20,6 +21,10 @@ from .interface import Json, WireError
 
 NAME_LIMIT = 200  # characters of an id or a name
 MESSAGE_LIMIT = 500  # characters of an error message
+PAGE_LIMIT = 16 << 10  # of a web page in its place
+PAGE = re.compile(r"<!doctype html|<html\b|</(?:title|body|center|h[1-6]|div|p|pre)>", re.IGNORECASE)
+TAGS = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1>|\Z)|</?[a-z!][^<>]*>", re.IGNORECASE | re.DOTALL)
+EVENT = re.compile(rb"^data: *(\S.*)$", re.MULTILINE)  # a line of a server-sent event's data
 COUNT_LIMIT = 1 << 31
 SECONDS_LIMIT = 1e7  # four months: what is larger is not a duration
 PARTS = ("text", "thinking")  # what a part of a text is called
@@ -70,6 +75,14 @@ def mappings(value: object) -> list[Json]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def only_choice(choices: list[Json]) -> Json:
+    """The choice of a chunk or an answer, if it has one. WireError where there are several: read as one text they would
+    halve TPOT, and the server's count is of the tokens of all of them."""
+    if len(choices) > 1 or (choices and count(choices[0].get("index"))):
+        raise WireError("an answer of several choices: only one can be measured (n = 1)")
+    return choices[0] if choices else {}
+
+
 def text(value: object, depth: int = 2) -> str:
     """Generated text: a string, or a list of parts that have one (or such a list) each; else empty."""
     if isinstance(value, str):
@@ -115,7 +128,13 @@ def line(value: str, limit: int = MESSAGE_LIMIT) -> str:
 
 
 def quote(body: bytes) -> str:
-    return line(body[: 4 * MESSAGE_LIMIT].decode("utf-8", "replace"))
+    return plain(EVENT.sub(rb"\1", body[:PAGE_LIMIT]).decode("utf-8", "replace"))
+
+
+def plain(value: str) -> str:
+    """One bounded line of a text that may be a web page: without its tags, scripts and styles."""
+    value = value[:PAGE_LIMIT]
+    return line(unescape(TAGS.sub(" ", value)) if PAGE.search(value) else value)
 
 
 def complaint(value: object) -> str:
@@ -127,9 +146,7 @@ def complaint(value: object) -> str:
     if isinstance(value, list) and value:
         detail = mapping(value[0])
         return complaint(f"{_field(detail)}{detail['msg']}" if "msg" in detail else value[0])
-    if isinstance(value, str):
-        return line(value)
-    return line(str(value)[:MESSAGE_LIMIT])
+    return plain(value if isinstance(value, str) else str(value)[:MESSAGE_LIMIT])
 
 
 def _field(detail: Json) -> str:
@@ -140,7 +157,9 @@ def _field(detail: Json) -> str:
 
 
 def complaint_in(body: bytes) -> str:
-    """The same from an error answer's body, JSON or not."""
+    """The same from an error answer's body: JSON, as the first of a stream's events too, or a page, or text."""
+    event = EVENT.search(body)
+    body = event[1] if event else body
     try:
         return complaint(orjson.loads(body))
     except orjson.JSONDecodeError:

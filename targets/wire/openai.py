@@ -102,8 +102,10 @@ class OpenAIReader(Reader):
         if "x_groq" in data:
             _note_groq(lenient.mapping(data["x_groq"]), exchange)
         choices = lenient.mappings(data.get("choices"))
-        text = "".join([_text(choice, lenient.mapping(choice.get("delta"))) for choice in choices])
+        choice = lenient.only_choice(choices)
+        text = _text(choice, lenient.mapping(choice.get("delta")))
         note(data, choices, exchange)
+        self.open_ended = exchange.finish_reason is not None
         if not text:
             return 0
         exchange.add_text(text)
@@ -123,9 +125,9 @@ class OpenAIReader(Reader):
     def answer(self, body: bytes, exchange: Exchange) -> int:
         data = lenient.sound(body)
         choices = lenient.mappings(data.get("choices"))
+        choice = lenient.only_choice(choices)
         note(data, choices, exchange)
-        texts = [_text(choice, lenient.mapping(choice.get("message"))) for choice in choices]
-        return self.whole("".join(texts), exchange)
+        return self.whole(_text(choice, lenient.mapping(choice.get("message"))), exchange)
 
 
 def _text(choice: Json, delta: Json) -> str:

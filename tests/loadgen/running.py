@@ -42,6 +42,8 @@ class Endpoint(ThreadingHTTPServer):
         self.turn = threading.Lock() if alone else contextlib.nullcontext()  # alone: one request at a time
         self.prompts: list[str] = []
         self.bodies: list[dict[str, Any]] = []
+        self.paths: set[str] = set()
+        self.dogs: set[str | None] = set()  # X-Dog headers
         self.spans: dict[str, tuple[float, float]] = {}
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -67,6 +69,8 @@ class _Answer(BaseHTTPRequestHandler):
         said = said if isinstance(said, str) else " ".join(map(str, said))
         self.server.prompts.append(said)
         self.server.bodies.append(body)
+        self.server.paths.add(self.path)
+        self.server.dogs.add(self.headers["x-dog"])
         with contextlib.suppress(OSError), self.server.turn:
             getattr(self, f"be_{self.server.manner}")(body)
         self.server.spans[said] = (began, time.time())

@@ -115,5 +115,6 @@ def test_a_real_measurement() -> None:
     assert 0 < measured.cpu < 0.01
     assert 0 < measured.core < 1 and 0 <= measured.waited < 1
     assert 20 <= measured.facts["most_tokens_per_s"] <= 80, "the run took less than a second"
+    assert 0 < measured.facts["busiest_core"] < 1 and 0 <= measured.facts["waited_s"] < measured.facts["wall_s"]
     assert measured.facts["time_source"] == "kernel"
     assert measured.facts["reads_fast"] > 0

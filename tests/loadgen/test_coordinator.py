@@ -23,7 +23,6 @@ from .running import trace
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        ({"kind": "conduct"}, "conduct"),
         ({"kind": "ready"}, "message 'ready', field step: is missing"),
         ({"kind": "ready", "step": "0"}, "expected a whole number"),
         (encode(Go(0, 0, 0)), "only a coordinator sends"),

@@ -63,7 +63,11 @@ def some() -> list[messages.Message]:
         diagnostics=diagnostics,
     )  # fmt: skip
     nothing = WorkerFacts(number=0, pid=2, host="h", rows=0, lost=None, clock_offset_s=0.001, diagnostics=None)
-    plan = Plan("p", (Step("base", (Arm(Target("a", "http://h"), "f", 3, 2),), warmup_s=1.0),), slo=("ttft p50 < 1s",))
+    plan = Plan(
+        "p",
+        (Step("base", (Arm(Target("a", "http://h"), "plan/0.arrow", 3, 2),), warmup_s=1.0),),
+        slo=("ttft p50 < 1s",),
+    )
     return [
         Go(0, 1_795_224_600_000_000_000, 0),
         Rows("0-00000.parquet", 512, b"\x00PAR1", 4),

@@ -57,7 +57,7 @@ def test_a_plan_carries_the_format_that_a_target_names(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text(told)
     spec = Target("a", "http://127.0.0.1:1", endpoint_type=str(file))
-    plans.save(Plan("p", (Step("b", (Arm(spec, "f", 1),)),)), {}, tmp_path)
+    plans.save(Plan("p", (Step("b", (Arm(spec, "plan/0.arrow", 1),)),)), {}, tmp_path)
     at_home = spec.wire_format()
     file.unlink()
     [target] = plans.load(tmp_path).targets
@@ -81,4 +81,4 @@ def test_nonsense_is_refused(data: bytes, tmp_path: Path) -> None:
 def test_no_secret_is_in_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY", "sesame")
     spec = Target("a", "http://h", api_key_env="SECRET_KEY", headers=(("Authorization", "Bearer ${SECRET_KEY}"),))
-    assert b"sesame" not in to_json(Plan("p", (Step("b", (Arm(spec, "f", 1),)),)))
+    assert b"sesame" not in to_json(Plan("p", (Step("b", (Arm(spec, "plan/0.arrow", 1),)),)))

@@ -5,10 +5,18 @@ from __future__ import annotations
 import heapq
 from itertools import pairwise
 
+import gevent
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen import plan as plans
+from loadgen.plan import Arm, Step
+from loadgen.run.dispatcher import Dispatcher, Lane, PromptBuffer
 from loadgen.run.schedule import Schedule, share
+from targets.clock import Clock
+from targets.exchange import Call, Done, Exchange, Outcome
+from targets.target import Target
+from traces.prompts import Prompts
 from traces.trace import Trace, build
 
 
@@ -118,3 +126,23 @@ def test_shares_add_up() -> None:
             parts = [share(total, worker, workers) for worker in range(workers)]
             assert sum(parts) == total
             assert max(parts) - min(parts) <= 1
+
+
+def test_a_slot_is_free_when_the_answers_body_has_ended() -> None:
+    """The dispatcher: what the server kept open is no lateness of the client's."""
+    target, requests = Target("a", "http://127.0.0.1:9"), trace(*[(0, -1, 0)] * 3, sessions=False)
+    arm = Arm(target, plans.step_file(0), 3, concurrency=1)
+    clock, exchanges = Clock(), []
+
+    class Server:
+        def start(self, call: Call, done: Done) -> None:
+            exchanges.append(exchange := Exchange(call, started=clock.now(), outcome=Outcome.OK))
+            exchange.done, exchange.body_end = clock.now() + 1_000_000, clock.now() + 40_000_000
+            gevent.spawn_later(0.04, done, exchange)
+
+        def stop(self, outcome: Outcome) -> None: ...
+
+    lane = Lane(arm, Schedule(requests, concurrency=1), PromptBuffer(requests, Prompts(requests, seed=0, salt="")))
+    lane.client = Server()
+    Dispatcher(Step("s", (arm,)), [lane], clock, clock.now(), lambda exchange: None).run()
+    assert [after.due for after in exchanges[1:]] == [before.body_end for before in exchanges[:-1]]

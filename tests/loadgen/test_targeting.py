@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
+import string
 import threading
 import time
+import uuid
 from dataclasses import astuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,19 +18,20 @@ import pytest
 import typer
 from fastdigest import TDigest
 
-from loadgen import preflight, secrets
+from loadgen import preflight
 from loadgen.cli import app as program
 from loadgen.options import TargetOptions
 from loadgen.plan import Arm, Plan, Step
 from loadgen.run import progress
 from loadgen.run.messages import LaneProgress
+from targets import secrets
 from targets.client import http_client
 from targets.target import TIMEOUTS, Limits, Target
 from traces.errors import InputError
 
 
 def plan(**arm: Any) -> Plan:
-    return Plan("p", (Step("base", (Arm(Target("gpu", "http://h"), "f", 5000, **arm),), "5/s"),))
+    return Plan("p", (Step("base", (Arm(Target("gpu", "http://h"), "plan/0.arrow", 5000, **arm),), "5/s"),))
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25)])
@@ -76,7 +80,11 @@ def test_time_limits_that_are_none(seconds: float) -> None:
         (["-Hx-api-key:sk-1"], ["-Hx-api-key: ***"]),
         (["--header=Cookie: a=b"], ["--header=Cookie: ***"]),
         (["--header", "X-Own: sk-abc"], ["--header", "X-Own: ***"]),
-        (["-H", "X-Team: a", "--url", "http://key:1"], ["-H", "X-Team: a", "--url", "http://key:1"]),
+        (["-H", "X-Team: a", "--url", "http://key:1"], ["-H", "X-Team: ***", "--url", "http://key:1"]),
+        (["--url", "http://u:p@h/v1/a8Fk29Lx0Qm4Vb7Nz3?k=v"], ["--url", "http://***@h/v1/***?***"]),
+        (["--url=https://x8f2k3l9q0z1a2b3.host/v1"], ["--url=https://x8f2k3l9q0z1a2b3.host/v1"]),
+        (["--extra-body", '{"a": "Zq7R2mXw9TbL4kPv8"}'], ["--extra-body", '{"a": "***"}']),
+        (["--api-key=sk-proj-abcd", "-m", "Llama-3.1-8B"], ["--api-key=***", "-m", "Llama-3.1-8B"]),
         (["-H", "Authorization: Bearer ${KEY}"], ["-H", "Authorization: Bearer ${KEY}"]),
         (['--extra-body={"a": {"api-key": "k"}}'], ["--extra-body=***"]),
         (["--extra-body", '{"max_tokens": 3, "stop": ["x"]}'], ["--extra-body", '{"max_tokens": 3, "stop": ["x"]}']),
@@ -88,19 +96,62 @@ def test_the_command_line_is_kept_without_secrets(given: list[str], kept: list[s
     assert secrets.argv() == ["phaseload", *kept]
 
 
-def test_a_literal_secret_moves_into_the_environment(monkeypatch: Any) -> None:
-    for number in (1, 2, 3):
-        monkeypatch.setenv(f"PHASELOAD_HEADER_{number}", "")  # restored afterwards
-        monkeypatch.delenv(f"PHASELOAD_HEADER_{number}")
+def test_a_literal_header_is_held_and_not_kept(monkeypatch: Any) -> None:
+    monkeypatch.setattr(secrets, "HELD", {})
     given = ["Authorization: Bearer sk-1", "X-Key: sk-2", "X-Again: Bearer sk-1", "X-Team: a", "X-Token: ${T}"]
     headers = dict(TargetOptions(header=given).target("http://h").headers)
     assert headers == {
-        "Authorization": "${PHASELOAD_HEADER_1}", "X-Key": "${PHASELOAD_HEADER_2}", "X-Again": "${PHASELOAD_HEADER_1}",
-        "X-Team": "a", "X-Token": "${T}",
+        "Authorization": "${PHASELOAD_SECRET_1}", "X-Key": "${PHASELOAD_SECRET_2}", "X-Again": "${PHASELOAD_SECRET_1}",
+        "X-Team": "${PHASELOAD_SECRET_3}", "X-Token": "${T}",
     }  # fmt: skip
-    assert os.environ["PHASELOAD_HEADER_1"] == "Bearer sk-1"
+    assert secrets.value("PHASELOAD_SECRET_1") == "Bearer sk-1" and "PHASELOAD_SECRET_1" not in os.environ
     with pytest.raises(InputError, match="Authorization"):
         Target("x", "http://h", headers=(("Authorization", "Bearer sk-1"),))
+
+
+def test_a_key_in_a_path_or_a_body_is_held_and_put_back(monkeypatch: Any) -> None:
+    monkeypatch.setattr(secrets, "HELD", {})
+    url, body = "https://h-1a2b3c4d5e6f7a8b.x/v1/a8Fk29Lx0Qm4Vb7Nz3/chat", {"a": [{"b": "Bearer gsk_abcdef"}], "k": 3}
+    target = Target("x", url, metrics=(f"{url}/metrics",), headers=(("X-Team", "a"),), extra_body=body)
+    kept = target.sheltered()
+    assert kept.url == "https://h-1a2b3c4d5e6f7a8b.x/v1/${PHASELOAD_SECRET_2}/chat"
+    assert (kept.metrics, kept.extra_body["k"]) == ((f"{kept.url}/metrics",), 3)
+    assert kept.extra_body["a"] == [{"b": "Bearer ${PHASELOAD_SECRET_3}"}]
+    assert (kept.sheltered(), kept.opened().url, kept.opened().extra_body) == (kept, url, body)
+    secrets.HELD.clear()
+    with pytest.raises(InputError, match="x: the environment has no PHASELOAD_SECRET_2"):
+        kept.opened()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ", "gpt-4o-mini-2024-07-18", "HF_TOKEN",
+        "runs/azure-conv-20261121-182900", "AzureLLMInferenceTrace_conv_1week.csv", "mixtral-8x22b-instruct-v0.1-fp8",
+        "accounts/fireworks/models/llama-v3p1-405b-instruct", "task-force-disk-assessment", "include_usage",
+    ],
+)  # fmt: skip
+def test_a_name_is_no_key(name: str) -> None:
+    assert not secrets.suspicious(name)
+
+
+def test_what_chance_makes_is_a_key() -> None:
+    draw = random.Random(1)
+    keys = ["".join(draw.choices(string.ascii_letters + string.digits, k=32)) for _ in range(200)]
+    keys += [f"{draw.getrandbits(128):032x}" for _ in range(200)] + [str(uuid.UUID(int=draw.getrandbits(128)))]
+    assert [key for key in keys if not secrets.suspicious(key)] == []
+    for key in ("sk-abcdef", "hf_abcdef", "AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1NiJ9.e30.abc"):
+        assert secrets.suspicious(key)
+
+
+@pytest.mark.parametrize("key", ["sk-proj-1234", "gsk_A8Fk29Lx0Qm4Vb7N", "a8Fk29Lx0Qm4Vb7Nz3"])
+def test_a_key_in_the_place_of_its_variable_is_not_echoed(key: str) -> None:
+    with pytest.raises(InputError, match="--api-key-env: expected the name of a variable") as refused:
+        TargetOptions(api_key_env=key).target("http://h")
+    assert key not in str(refused.value)
+    with pytest.raises(InputError, match=r"http://h/v1\?\*\*\*'") as refused:
+        TargetOptions().target(f"http://h/v1?key={key}")
+    assert key not in str(refused.value)
 
 
 @pytest.mark.parametrize("url", ["g:1", "ftp://g", "http://", "http://g:0", "http://u:p@g", "unix://s", ""])

@@ -83,6 +83,27 @@ def test_a_short_run_that_failed_says_so_in_its_plots(tmp_path: Path) -> None:
     assert min(curves) >= 20
 
 
+def test_no_link_in_a_strangers_folder_is_followed(tmp_path: Path) -> None:
+    folder, victim, elsewhere = tmp_path / "run", tmp_path / "victim", tmp_path / "elsewhere"
+    writer = row_files.Writer(folder, 0)
+    victim.write_text("mine")
+    elsewhere.mkdir()
+    for name in ("summary.json", "digests.json", "report.html", "exchanges/0-00000.parquet"):
+        (folder / f"{name}.partial").symlink_to(victim)
+    for name in ("summary.json", "digests.json", "exchanges/0-00000.partial"):
+        (folder / name).symlink_to(victim)
+    (folder / "report.html").symlink_to(elsewhere)
+    writer.append(ok(0, (150,)))
+    written = writer.flush()
+    assert written and written.is_file() and not written.is_symlink()
+    run = run_folder.open_run(folder)
+    page = html.page([run], [save(run)])
+    assert victim.read_text() == "mine"
+    assert list(elsewhere.iterdir()) == []
+    assert not page.is_symlink() and "<figure" in page.read_text()
+    assert not (folder / "summary.json").is_symlink() and not (folder / "digests.json").is_symlink()
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_it_is_reported(name: str, tmp_path: Path) -> None:
     writer = row_files.Writer(tmp_path, 0)

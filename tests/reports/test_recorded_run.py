@@ -51,7 +51,7 @@ def test_its_summary_has_the_same_figures(folder: Path) -> None:
     save(open_run(folder))
     after = json.loads((folder / "summary.json").read_text())
     figures, expected = dict(leaves(after)), dict(leaves(before))
-    assert figures.keys() == expected.keys()
+    assert figures.keys() >= expected.keys(), "a later version may know more"
     assert {path: (figures[path], value) for path, value in expected.items() if not same(figures[path], value)} == {}
 
 

@@ -40,8 +40,9 @@ COLUMNS = """
 index: int64 not null, target: string not null, due: int64 not null, prompt_tokens: int64 not null,
 output_tokens: int64 not null, step: string not null, session: int64 not null, turn: int64 not null, planned: int64,
 counted: bool not null, attempt: int64 not null, started: int64, connected: int64, sent: int64, body_sent: int64,
-headers_at: int64, done: int64, reused: bool not null, reconnected: bool not null, stepped: bool not null,
-token_at: list<item: int64> not null, token_events: list<item: int64> not null, first_tokens: int64 not null,
+headers_at: int64, done: int64, body_end: int64, reused: bool not null, reconnected: bool not null,
+stepped: bool not null, token_at: list<item: int64> not null, token_events: list<item: int64> not null,
+first_tokens: int64 not null,
 first_after: int64, last_after: int64, first_lag: int64, max_lag: int64 not null, unstamped: int64 not null,
 whole: bool not null, chars: int64 not null, bytes_received: int64 not null, status: int64, outcome: string not null,
 error: string not null, finish_reason: string, retry_after: double, usage_prompt: int64, usage_output: int64,
@@ -123,7 +124,7 @@ def test_a_failed_write_keeps_the_rows(tmp_path: Path, monkeypatch: pytest.Monke
     for index in range(4):
         writer.append(make_exchange(index=index))
     with monkeypatch.context() as patch:
-        patch.setattr(row_files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
             writer.flush()
     assert len(writer) == 4

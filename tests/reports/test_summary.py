@@ -293,6 +293,32 @@ def test_answers_that_came_all_at_once_are_told(tmp_path: Path) -> None:
     assert not any("all at once" in note for note in findings.notes(dataclasses.replace(summary, results=[once])))
 
 
+def test_answers_that_the_server_keeps_open_are_shown_as_its_own(tmp_path: Path) -> None:
+    writer = row_files.Writer(tmp_path, 0)
+    for row in made.exchanges(made.GPU, seconds=5, warmup=1):
+        row.body_end = None if row.done is None else row.done + 400_000_000
+        writer.append(row)
+    writer.flush()
+    summary = made.summarise(tmp_path)
+    assert summary.results[0].in_flight.held_open == 0.4
+    assert any("the server kept answers open for 400 ms" in line for line in findings.notes(summary))
+
+
+def test_what_was_sent_again_is_counted_and_shown(tmp_path: Path) -> None:
+    rows = list(made.exchanges(made.GPU, seconds=5, warmup=1))
+    writer = row_files.Writer(tmp_path, 0)
+    for row in rows:
+        row.reconnected = row.index % 2 == 0
+        writer.append(row)
+    writer.flush()
+    summary = made.summarise(tmp_path)
+    (result,) = summary.results
+    assert result.counts.sent_again == sum(row.reconnected and row.call.counted for row in rows) > 1
+    note = f"{result.counts.sent_again} requests were sent again"
+    assert any(note in line for line in findings.notes(summary))
+    assert note in made.page([tmp_path]).read_text()
+
+
 def test_a_request_sent_twice_is_found(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=10)
     again = row_files.Writer(folder, 1)

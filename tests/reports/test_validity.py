@@ -22,8 +22,11 @@ def run(damaged: tuple[str, ...] = (), **facts: Any) -> Run:
     return Run(Path(), replace(unknown("r"), **{"ended": "completed"} | facts), pd.DataFrame(), damaged=damaged)
 
 
-def worker(rows: int = 0, lost: str | None = None, clock_offset_s: float | None = None, steps: int = 0) -> Any:
-    diagnostics: Any = SimpleNamespace(clock_steps=range(steps))
+def worker(
+    rows: int = 0, lost: str | None = None, clock_offset_s: float | None = None, steps: int = 0,
+    core: float | None = None, waited_s: float | None = None,
+) -> Any:  # fmt: skip
+    diagnostics: Any = SimpleNamespace(clock_steps=range(steps), busiest_core=core, waited_s=waited_s, wall_s=10.0)
     facts = WorkerFacts(
         number=2, pid=1, host="", rows=rows, lost=lost, clock_offset_s=clock_offset_s, diagnostics=diagnostics
     )
@@ -114,3 +117,24 @@ def test_the_figures_that_are_affected_are_named() -> None:
     (reason,) = judge([Evidence("t", "", brackets)], run()).reasons
     assert reason.affects == "ttft p50, ttft p99"
     assert "--processes" in reason.remedy
+
+
+@pytest.mark.parametrize(
+    ("core", "waited_s", "brackets_say", "their_remedy", "lateness_remedy"),
+    [
+        (None, None, "read too late to know tpot p50", "more processes (", "more processes ("),  # an earlier version's
+        (0.97, 0.2, "read too late to know tpot p50", "more processes (", "more processes ("),
+        (0.3, 4.0, "read too late to know tpot p50", "leave it a core", "leave it a core"),
+        (0.3, 0.1, "tpot p50 is too fast for this client to tell apart", "processes won't help", "leave it a core"),
+    ],
+)
+def test_a_client_at_its_limit_is_told_from_a_busy_machine_and_a_fast_server(
+    core: float | None, waited_s: float | None, brackets_say: str, their_remedy: str, lateness_remedy: str
+) -> None:
+    evidence = Evidence("t", "", {"tpot p50": (0.00001, 0.00005)}, lateness_p99=0.5)
+    brackets, lateness = judge([evidence], run(workers=worker(core=core, waited_s=waited_s))).reasons
+    assert brackets_say in brackets.text and their_remedy in brackets.remedy
+    assert lateness_remedy in lateness.remedy
+    unstamped = replace(evidence, unstamped_share=1.0)
+    (reason, _) = judge([unstamped], run(workers=worker(core=core, waited_s=waited_s))).reasons
+    assert "Unix sockets" in reason.remedy and their_remedy in reason.remedy

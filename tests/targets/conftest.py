@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
+import trustme
 
 from targets.client.http_client import HttpClient
 from targets.clock import Clock
 from targets.exchange import Exchange, Outcome
 from targets.target import Target
 from tests.exchanges import make_call
+
+from .scripted import Script, Scripted, good
 
 
 class TruthServer:
@@ -87,3 +91,41 @@ def caller() -> Iterator[type[Caller]]:
         assert not one.target._busy
         assert len(one.over) == one.started, "an exchange was never handed back"
         assert all(isinstance(exchange.outcome, Outcome) for exchange in one.over)
+
+
+Serve = Callable[..., Scripted]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    made: list[Scripted] = []
+
+    def start(script: Script = good, *where: Any) -> Scripted:
+        made.append(Scripted(script, *where))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.close()
+
+
+Secure = Callable[..., tuple[Scripted, str]]
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[Secure]:
+    """A server on https for the given name, and the file of the authority that vouches for it."""
+    made: list[Scripted] = []
+
+    def start(script: Any = good, name: str = "127.0.0.1") -> tuple[Scripted, str]:
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        server = Scripted(script)
+        server.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(name).configure_cert(server.context)
+        made.append(server)
+        return server, str(tmp_path / "ca.pem")
+
+    yield start
+    for server in made:
+        server.close()

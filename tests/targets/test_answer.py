@@ -17,7 +17,7 @@ from targets.exchange import Exchange, Outcome
 from targets.wire import WIRES
 from tests.exchanges import make_exchange
 
-from .wire_cases import CASES, HEAD, Case, frame
+from .wire_cases import CASES, FINISH, HEAD, TWO, Case, frame
 
 ORIGIN = 1_700_000_000 * 10**9
 SEEDS = 12
@@ -69,6 +69,14 @@ def test_every_case_however_it_is_cut(case: Case) -> None:
 def test_the_table_is_no_smaller_than_promised() -> None:
     assert len(CASES) >= 60
     assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_a_finish_reason_before_a_reset_completes_nothing() -> None:
+    exchange = make_exchange(0, "", 0, 1, 2, sent=0)
+    answer = Answer(exchange, WIRES["chat"].reader(), ORIGIN)
+    assert answer.feed(HEAD + b"\r\n" + (TWO + FINISH).encode(), ORIGIN, ORIGIN) is None
+    outcome, error, _ = answer.closed("Connection reset by peer", ORIGIN, ORIGIN)
+    assert (outcome, error) == (Outcome.TRUNCATED, "connection Connection reset by peer in mid-answer")
 
 
 def test_a_read_with_several_events_is_one_entry() -> None:

@@ -7,10 +7,13 @@ from functools import partial
 from typing import Any
 
 import gevent
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import client_fuzz
 from targets.client.answer import Answer
+from targets.client.connection import Connection
 from targets.client.http_client import diagnostics
 from targets.client.sse import Decoder
 from targets.exchange import Outcome
@@ -42,6 +45,12 @@ def test_a_hostile_server_ends_every_exchange_in_an_outcome(caller: Any) -> None
     for exchange in one.over:
         assert exchange.done - exchange.started < 5e9
         assert len(exchange.error) < 1000 and exchange.error.isprintable()
+
+
+def test_no_request_that_was_read_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is one lost: what was recorded was read, but for what the server closed on unread."""
+    monkeypatch.setattr(Connection, "alive", Connection.alive)  # the fuzz replaces it
+    assert client_fuzz.kept(1.5, 20261121, 0.0) == 0
 
 
 @settings(max_examples=300, deadline=None)

@@ -6,41 +6,18 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from targets.address import address
 from targets.client.blocking import get
 from targets.exchange import Outcome
 from traces.errors import InputError
 
+from .conftest import Secure
 from .scripted import GOOD, Peer, Scripted, good
 from .wire_cases import DONE, frame, token
-
-Secure = Callable[..., tuple[Scripted, str]]
-
-
-@pytest.fixture
-def secure(tmp_path: Path) -> Iterator[Secure]:
-    """A server on https for the given name, and the file of the authority that vouches for it."""
-    made: list[Scripted] = []
-
-    def start(script: Any = good, name: str = "127.0.0.1") -> tuple[Scripted, str]:
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-        server = Scripted(script)
-        server.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(name).configure_cert(server.context)
-        made.append(server)
-        return server, str(tmp_path / "ca.pem")
-
-    yield start
-    for server in made:
-        server.close()
 
 
 def test_a_custom_authority(secure: Secure, caller: Any) -> None:

@@ -30,7 +30,10 @@ def delta(**delta: Any) -> str:
 
 
 DONE = "data: [DONE]\n\n"
+FINISH = 'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}\n\n'
 TWO = f"data: {token()}\n\ndata: {token()}\n\n"
+PAGE = "<!DOCTYPE html><html><style>h1 {}</style><h1\n>502 Bad <!-- > -->Gateway</h1><p>nginx &amp; &lt;co&gt;"
+NDJSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
 
@@ -111,6 +114,15 @@ CASES = [
     Case("the last line's end is missing", chunked(TWO + "data: [DONE]")),
     Case("[DONE] without a space", chunked(TWO + "data:[DONE]\n\n")),
     Case("no [DONE]", chunked(TWO), "truncated", says="terminator"),
+    Case("a finish reason and no [DONE]", chunked(TWO + FINISH),
+         facts={"finish_reason": "length", "unterminated": True}),
+    Case("the same with usage behind", chunked(TWO + FINISH + 'data: {"usage": {"completion_tokens": 7}}'),
+         facts={"usage_output": 7, "unterminated": True}),
+    Case("the same by content-length", sized((TWO + FINISH).encode(), HEAD), facts={"unterminated": True}),
+    Case("the same to the connection's end", HEAD + b"\r\n" + (TWO + FINISH).encode(), closes=True),
+    Case("a finish reason and [DONE]", chunked(TWO + FINISH + DONE), facts={"unterminated": False}),
+    Case("a finish reason, cut before the last chunk", chunked(TWO + FINISH)[:-5], "truncated", closes=True,
+         says="mid-answer"),
     Case("cut in mid-event", chunked(TWO + DONE)[:-60], "truncated", 1, 2, closes=True, says="mid-answer"),
     Case("cut before the last chunk", chunked(TWO + DONE)[:-5], closes=True),
     Case("cut before [DONE]", chunked(TWO), "truncated", closes=True),
@@ -149,6 +161,12 @@ CASES = [
     ),
     Case("a finish reason", chunked(TWO + 'data: {"choices": [{"delta": {}, "finish_reason": "length"}]}\n\n' + DONE),
          facts={"finish_reason": "length"}),
+    Case("two choices in turns", chunked(TWO + TWO.replace('"index": 0', '"index": 1') + DONE), "malformed",
+         says="several choices"),
+    Case("two choices in a chunk", chunked('data: {"choices": [{"text": "ab"}, {"text": "cd"}]}\n\n'), "malformed",
+         0, 0, says="several choices"),
+    Case("two choices in a whole answer", whole(choices=[{"message": {"content": "ab"}}] * 2), "malformed", 0, 0,
+         says="several choices"),
     # Failures inside a stream of status 200.
     Case("an error object", chunked(TWO + 'data: {"error": {"message": "KV lost"}}\n\n' + DONE), "http_error",
          says="KV lost"),
@@ -203,6 +221,18 @@ CASES = [
     Case("503 cut short", error("503 Unavailable", b"x" * 900)[:-100], "http_error", 0, 0, closes=True, says="503"),
     Case("200 that is a web page", sized(b"<html>log in", b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"),
          "malformed", 0, 0, says="text/html"),
+    Case("newline-delimited JSON", sized(b'{"response": "ab"}\n' * 2, NDJSON), "malformed", 0, 0,
+         says="no token in an answer of type application/x-ndjson, not text/event-stream"),
+    Case("an error's web page", chunked(PAGE, b"HTTP/1.1 502 Bad Gateway\r\n"), "http_error", 0, 0,
+         says="502: 502 Bad Gateway nginx & <co>"),
+    Case("an error's web page in JSON", error("500 No", json.dumps({"detail": PAGE}).encode()), "http_error", 0, 0,
+         says="500: 502 Bad Gateway nginx & <co>"),
+    Case("an error's events", error("500 No", b'event: error\ndata: {"message": "cold"}\n\ndata: [DONE]\n\n'),
+         "http_error", 0, 0, says="500: cold"),
+    Case("an error's events in words", error("500 No", b"data: all is\rlost\n\n"), "http_error", 0, 0,
+         says="500: all is lost"),
+    Case("no web page", error("400 No", b'{"message": "expected <int> at <body>"}'), "http_error", 0, 0,
+         says="400: expected <int> at <body>"),
     Case("204", b"HTTP/1.1 204 No Content\r\n\r\n", "malformed", 0, 0, says="an empty answer (204)"),
     Case("a whole JSON answer", whole(usage={"completion_tokens": 4}), events=1,
          facts={"usage_output": 4, "first_tokens": 4, "finish_reason": "stop", "whole": True, "ttft": None,

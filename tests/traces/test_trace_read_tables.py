@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import os
+import subprocess
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -201,6 +203,12 @@ def test_a_missing_file_is_named(tmp_path):
         open_trace(str(tmp_path / "no.csv"))
 
 
+def test_a_fifo_is_refused_and_nothing_waits_for_its_writer(tmp_path):
+    os.mkfifo(tmp_path / "fifo.csv")
+    with pytest.raises(InputError, match=r"fifo\.csv: can be read only once \(pipe it to standard input"):
+        open_trace(str(tmp_path / "fifo.csv"))
+
+
 def test_a_cut_compressed_file_is_named(tmp_path):
     path = tmp_path / "cut.gz"
     path.write_bytes(gzip.compress(AZURE_2023.encode())[:40])
@@ -253,3 +261,29 @@ def test_what_the_quick_way_takes_the_careful_way_takes_alike(tmp_path, drawn, u
 def test_an_exponent_of_any_size_is_read(tmp_path, exponent):
     text = f"due_s,prompt_tokens,output_tokens\n3{exponent},5,6\n1.5,7,8\n"
     assert open_trace(written(tmp_path, text)).column("prompt_tokens").tolist() == [5, 7]
+
+
+MEMORY = """
+import sys, tracemalloc
+import pyarrow as pa
+from traces.formats import csv_table
+from traces.reading import open_trace
+from traces.statistics import describe
+csv_table.BLOCK = 1 << 18
+open_trace(sys.argv[1], until=1)  # imports what it needs
+tracemalloc.start()
+trace = open_trace(sys.argv[1])
+opened = tracemalloc.get_traced_memory()[1] + pa.default_memory_pool().max_memory()
+tracemalloc.reset_peak()
+describe(trace)
+print(opened / trace.table.nbytes, tracemalloc.get_traced_memory()[1] / trace.table.nbytes)
+"""
+
+
+def test_a_long_trace_is_never_in_memory_twice(tmp_path):
+    rows = "".join(f"{i / 100},{i % 4000 + 1},{i % 500}\n" for i in range(200_000))
+    path = written(tmp_path, "due_s,prompt_tokens,output_tokens\n" + rows)
+    done = subprocess.run([sys.executable, "-c", MEMORY, path], capture_output=True, text=True, check=True)
+    read, described = map(float, done.stdout.split())
+    assert read < 2  # times the trace; with what of it is being parsed
+    assert described < 2.2

@@ -23,6 +23,7 @@ NO_EOS = ("", ["ignore_eos"], refuses("Unsupported parameter: 'ignore_eos'"))
     ("rules", "kind", "asked", "says"),
     [
         ([(CHAT, [], GOOD)], "chat", 1, ""),
+        ([(CHAT, [], stream(*words(), end=""))], "chat", 1, ""),
         ([(CHAT, [], stream(*words(nvext={"timing": {"total_time_ms": 5}})))], "dynamo", 1, ""),
         ([(CHAT, ["nvext"], refuses("unknown field nvext")), (CHAT, [], GOOD)], "chat", 2, ""),
         ([(GROQ, [], stream(*words(x_groq=TIMES)))], "groq", 3, ""),
@@ -41,7 +42,7 @@ NO_EOS = ("", ["ignore_eos"], refuses("Unsupported parameter: 'ignore_eos'"))
         ([(CHAT, [], stream({"error": {"message": "boom"}}))], "chat", 1, "reports a failure inside its answer: boom"),
         ([(CHAT, [], stream(*words(3), {"error": {"message": "boom"}}))], "chat", 1, "inside its answer: boom"),
         ([(CHAT, [], stream(*words(3), "NaN")), ("/v1/completions", [], GOOD)], "chat", 1, "not JSON"),
-        ([(CHAT, [], stream(*words(), end=""))], "chat", 1, "format of your own without `end`"),
+        ([(CHAT, [], stream(*words()[:-1], end=""))], "chat", 1, "cut its answer short"),
         # What speaks for every type is asked for once.
         ([("", [], refuses("slow down", 429))], "auto", 1, "rate limit"),
         ([("", [], refuses("none left", 498))], "auto", 1, "rate limit"),

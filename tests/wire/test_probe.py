@@ -1,19 +1,21 @@
 """What a probe's one exchange means: reasons not to start, each with its remedy, and what is worth knowing."""
 
+import ssl
 import time
 from array import array
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 import gevent
 import pytest
+import trustme
 
 from targets.exchange import Outcome
 from targets.probing import TOKENS, judge, probe
 from targets.target import Limits, Target
 from tests.exchanges import make_exchange
-from tests.targets.scripted import Scripted
-from tests.targets.wire_cases import DONE, TWO, chunked
+from tests.targets.scripted import Scripted, good
+from tests.targets.wire_cases import DONE, TWO, chunked, frame, token
 from tests.wire.answering import refuses, serving, stream, words
 
 USAGE = 'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}}\n\n'
@@ -36,7 +38,11 @@ def exchange(outcome=Outcome.OK, status=200, error="", usage=TOKENS, reads=TOKEN
         (exchange(Outcome.HTTP_ERROR, 404, "no model"), ["no such model or path", "'m'", "'chat'"]),
         (exchange(Outcome.HTTP_ERROR, 400, "unknown field ignore_eos"), ["ignore_eos = false"]),
         (exchange(Outcome.HTTP_ERROR, 422, "extra nvext"), ["endpoint type"]),
-        (exchange(Outcome.HTTP_ERROR, 500, ""), ["HTTP 500"]),
+        (exchange(Outcome.HTTP_ERROR, 500, ""), ["fails (HTTP 500)", "may pass"]),
+        (exchange(Outcome.HTTP_ERROR, 502, "bad"), ["fails (HTTP 502: bad)", "may pass", "the server behind it"]),
+        (exchange(Outcome.HTTP_ERROR, 503, ""), ["HTTP 503", "still starting"]),
+        (exchange(Outcome.HTTP_ERROR, 529, ""), ["HTTP 529", "may pass"]),
+        (exchange(Outcome.HTTP_ERROR, 307, "307: redirects are not followed (to /v1/)"), ["(to /v1/)", "give the URL"]),
         (exchange(Outcome.RATE_LIMITED, 429, "slow down"), ["rate limit", "slow down"]),
         (exchange(Outcome.TRUNCATED), ["cut its answer short"]),
         (exchange(Outcome.MALFORMED, 200, "not JSON"), ["doesn't speak"]),
@@ -61,6 +67,7 @@ def test_reasons_not_to_start(given, says):
         (exchange(), "reports no phases"),
         (exchange(usage=None), "no usage"),
         (exchange(usage=5, reads=5), "gave 5 of 16"),
+        (exchange(unterminated=True), "a finish reason alone"),
         (exchange(reads=1, sent=0, first_after=80, at=100), "may not stream: 16 tokens were read at once"),
         (exchange(reads=11), "11 chunks carried 16 tokens"),
         (exchange(model="other"), "answers as model 'other'"),
@@ -138,6 +145,7 @@ def test_a_buffering_proxy_is_named():
         (exchange(reads=1, sent=0, first_after=95, at=100), True),
         (exchange(reads=1, sent=0, first_after=80, at=100), False),
         (exchange(Outcome.HTTP_ERROR, 404), True),
+        (exchange(Outcome.HTTP_ERROR, 307), True),
         (exchange(Outcome.HTTP_ERROR, 500), False),
         (exchange(Outcome.RATE_LIMITED, 429), False),
         (exchange(Outcome.TRUNCATED), False),
@@ -145,6 +153,51 @@ def test_a_buffering_proxy_is_named():
 )
 def test_what_may_pass_is_left_to_the_run(given, hopeless):
     assert judge(SPEC, given).hopeless is hopeless
+
+
+def event(text):
+    return frame(f"data: {token(text)}\n\n".encode())
+
+
+def characters(peer):
+    """16 tokens, an event for each character."""
+    while peer.request():
+        peer.head()
+        for letter in "one two three four five six seven eight nine ten eleven twelve ...":
+            peer.say(event(letter), 0.001)
+        usage = b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 16}}\n\n'
+        peer.say(frame(usage) + frame(DONE.encode()) + frame(b""))
+
+
+def endless(peer):
+    peer.request()
+    peer.head()
+    with suppress(OSError):
+        while True:
+            peer.say(event("x"), 0.0005)
+
+
+def test_a_server_that_streams_by_character_is_usable_and_one_that_never_ends_is_not():
+    servers = [Scripted(characters), Scripted(endless)]
+    letters, never = probe([Target("a", server.url, "m") for server in servers])
+    for server in servers:
+        server.close()
+    assert letters.ok, letters.problem
+    assert letters.exchange.usage_output == TOKENS < sum(letters.exchange.token_events)
+    assert "goes on after the 16 tokens that it was asked for" in never.problem
+
+
+@pytest.mark.parametrize("https", [True, False])
+def test_a_scheme_that_the_port_doesnt_speak_is_named_with_the_one_it_does(https):
+    server = Scripted(good)
+    if https:
+        server.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(server.context)
+    schemes = ("http", "https") if https else ("https", "http")
+    given, right = (f"{scheme}://{server.url.rpartition('/')[2]}/base" for scheme in schemes)
+    (found,) = probe([Target("other", given, "m", limits=Limits(connect_timeout=0.5))])
+    server.close()
+    assert found.problem == f"{given} doesn't speak {schemes[0]} at this port: give {right}" and found.hopeless
 
 
 HANDED = {"choices": [{"message": {"content": "w"}}], "kv_transfer_params": {"remote_host": "h"}}

@@ -20,7 +20,7 @@ import pyarrow.csv
 
 from ..errors import InputError
 from ..files import Source
-from ..trace import LATEST, LONGEST, Columns, Trace, build
+from ..trace import LATEST, LONGEST, SCHEMA, Columns, Trace, build
 from .cells import NANOS, BadCell
 from .rows import Options, beginning, linked, within
 from .tables import FAILURES, TABLES, TableFormat, format_of, read_rows
@@ -79,19 +79,17 @@ def _cells(line: str) -> list[str]:
 
 def read_fast(source: Source, columns: list[str], table: TableFormat, options: Options) -> Trace | None:
     """None where the careful way has to look."""
-    parts: list[Columns] = []
+    trace: Columns = {}
     try:
         fields = _fields(table, columns)
         with source.open() as stream:
-            first = None
             for batch in _batches(_Decimal(stream), source, table, fields):
                 part = _part(batch, table, fields)
-                first = beginning(int(part["due"][0]), table.relative) if first is None else first
-                parts.append(part)
+                trace = {name: _longer(trace.get(name), values) for name, values in part.items()}
+                first = beginning(int(trace["due"][0]), table.relative)
                 if options.until_ns is not None and part["due"][-1] - first > options.until_ns:
                     break
-        joined = {name: _joined([part.pop(name) for part in parts]) for name in fields if parts}
-        return _ordered(joined, source, table, options)
+        return _ordered(trace, source, table, options)
     except (NotPlain, pa.ArrowKeyError):
         return None
 
@@ -150,7 +148,9 @@ def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> Columns:
         low, high = BOUNDS.get(name, (-(2**63), 2**63 - 1))
         if values.min() < (low and low - table.drop_failures) or values.max() > high:
             raise NotPlain
-        part[name] = values
+        part[name] = values.astype(
+            SCHEMA.field(name).type.to_pandas_dtype()
+        )  # a copy: the batch's memory is free again
     return part
 
 
@@ -172,13 +172,21 @@ def _blocks(cells: Any) -> Any:
     return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(counts)), pa.int32()), numbers)
 
 
-def _joined(parts: list[Any]) -> Any:
-    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else pa.chunked_array(parts)
+def _longer(column: Any, values: Any) -> Any:
+    """The column with a batch's values behind it; numbers grow in place, so that a trace is never in memory twice."""
+    if not isinstance(values, np.ndarray):
+        return pa.chunked_array([*(column.chunks if column else ()), values])
+    if column is None:
+        return values
+    rows = len(column)
+    column.resize(rows + len(values), refcheck=False)
+    column[rows:] = values
+    return column
 
 
 def _ordered(columns: Columns, source: Source, table: TableFormat, options: Options) -> Trace:
     """The trace of columns that are in order and don't contradict each other."""
-    if not columns or (np.diff(columns["due"]) < 0).any():
+    if not columns or ((due := columns["due"])[1:] < due[:-1]).any():
         raise NotPlain
     notes = {}
     if table.drop_failures and not (answered := (columns["prompt_tokens"] > 0) & (columns["output_tokens"] > 0)).all():
@@ -189,7 +197,7 @@ def _ordered(columns: Columns, source: Source, table: TableFormat, options: Opti
     sizes = _sizes(columns["prefix"], columns.pop("sizes")) if "prefix" in columns else 0
     if not sizes:
         columns.pop("prefix", None)
-    columns["due"] = columns["due"] - beginning(int(columns["due"][0]), table.relative)
+    columns["due"] -= beginning(int(columns["due"][0]), table.relative)
     if columns.keys() - {"due", "prompt_tokens", "output_tokens", "prefix"}:
         names = {"index", "session", "parent"} & columns.keys()
         columns |= {name: columns[name].tolist() for name in names}

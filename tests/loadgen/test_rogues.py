@@ -1,0 +1,184 @@
+"""A rogue master, a rogue worker, a stranger on their channel, and a foreign page: what each doesn't get."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gevent.queue import Queue
+
+from loadgen import plan as plans
+from loadgen import replays
+from loadgen.options import Load, RunOptions, TargetOptions
+from loadgen.plan import Arm, Plan, Step
+from loadgen.processes import TOKEN, Workers, free_port
+from loadgen.run.coordinator import Coordinator, Inbox
+from loadgen.run.messages import Assignment, Claim, Failed, Final, Message, Over, Rows, StrayError, decode, encode
+from loadgen.run.worker import Worker
+from reports.store.run_json import WorkerFacts
+from targets.target import Target
+from traces.errors import InputError
+from traces.typed_json import to_plain
+
+from .running import endpoint, refused, running, trace, until
+
+# A rogue master.
+
+
+@pytest.mark.parametrize("file", ["/etc/passwd", "../plan/0.arrow", "plan/../../x.arrow", "plan/0.arrow/", "run.json"])
+def test_a_plan_names_its_own_files_only(file: str) -> None:
+    with pytest.raises(InputError, match="no file of a plan"):
+        Arm(Target("a", "http://h"), file, 1)
+
+
+def failure(target: Target, allowed: set[str]) -> str:
+    """Why a worker refuses a plan for this target."""
+    plan = Plan("p", (Step("s", (Arm(target, plans.step_file(0), 1),)),))
+    sent: Queue[Message] = Queue()
+    worker = Worker(lambda raw: sent.put(decode(raw)), lambda _: None, allowed)
+    assert isinstance(sent.get(timeout=5), Claim)
+    worker.deliver(encode(Assignment(0, 1, plan, "none", "/nowhere", "s", "elsewhere")))
+    refusal = sent.get(timeout=5)
+    worker.finish()
+    worker.done.wait(5)
+    return refusal.error if isinstance(refusal, Failed) else type(refusal).__name__
+
+
+@pytest.mark.parametrize(
+    ("fields", "secret", "remedy"),
+    [
+        ({"headers": (("X-Team", "a ${HOME_SECRET}"),)}, "$HOME_SECRET", "--allow-env HOME_SECRET"),
+        ({"api_key_env": "HOME_SECRET"}, "$HOME_SECRET", "--allow-env HOME_SECRET"),
+        ({"api_key_file": "/etc/hostname"}, "/etc/hostname", "--allow-key-file /etc/hostname"),
+    ],
+)
+def test_a_worker_fills_in_only_what_its_own_command_line_names(
+    fields: dict[str, Any], secret: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME_SECRET", "hunter2")
+    target = Target("a", "http://h", **fields)
+    refusal = failure(target, {"$OTHER"})
+    assert f"asks for {secret}, which this worker may not give away" in refusal and remedy in refusal
+    assert failure(target, {secret}) == "Ping", "it goes on"
+
+
+def test_what_a_worker_names() -> None:
+    options = TargetOptions(header=["X-Team: ${TEAM}"], api_key_env="KEY", api_key_file="/run/key")
+    wants = options.target("http://h").wants()
+    assert wants == {"$TEAM", "$KEY", "/run/key"}
+    assert Target("a", "http://h/${PHASELOAD_SECRET_9}", extra_body={"a": "${HOME}"}).wants() == {"$PHASELOAD_SECRET_9"}
+    workers = Workers(worker=True, allow_env=["A", "B"], allow_key_file=["/k"])
+    assert set(workers.environment(wants)["PHASELOAD_ALLOWED"].splitlines()) == {*wants, "$A", "$B", "/k"}
+
+
+# A rogue worker, and strangers.
+
+
+def coordinated(folder: Path, *messages: tuple[str, object]) -> tuple[Coordinator, dict[str, Any]]:
+    """A run whose worker "w" claims its part, what it and others send, and its run.json."""
+    plan, traces = replays.planned(
+        "t", str(trace(folder / "t.csv", 3)), {"replay": Load()}, [Target("a", "http://127.0.0.1:9")], RunOptions()
+    )
+    plans.save(plan, traces, folder)
+    inbox: Inbox = Queue()
+    for message in (("w", encode(Claim(1, "h", "b"))), *messages):
+        inbox.put(message)
+    coordinator = Coordinator(folder, plan, ["w"], lambda raw, _: None, lambda _: True, inbox)
+    assert coordinator.over.wait(10)
+    return coordinator, json.loads((folder / "run.json").read_text())
+
+
+def done() -> Mapping[str, object]:
+    facts = WorkerFacts(number=0, pid=1, host="h", rows=0, lost=None, clock_offset_s=0.0, diagnostics=None)
+    return encode(Final(facts, False, (), 1))
+
+
+def test_what_is_no_message_of_ours_is_dropped_and_counted(tmp_path: Path) -> None:
+    strays = (None, 7, [1], {}, {"kind": "conduct"}, {"kind": ["claim"]}, {"kind": None, "step": 1})
+    stranger = [("stranger", raw) for raw in (*strays, encode(Over(0, {})), done())]
+    coordinator, facts = coordinated(tmp_path, *stranger, *(("w", raw) for raw in strays), ("w", done()))
+    assert facts["ended"] == "completed" and not coordinator.workers["w"].lost
+    assert facts["strays"] == 2 * len(strays) + 2
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Over(7, {"a": 1}),
+        Rows("../../0-00000.parquet", 0, b"x", 1),
+        Rows("/tmp/0-00000.parquet", 0, b"x", 1),
+        Rows("1-00000.parquet", 0, b"x", 1),
+        Rows("0-00000.parquet", -1, b"x", 1),
+        Rows("0-00000.parquet", 1 << 60, b"x", 1),
+    ],
+    ids=str,
+)
+def test_a_workers_odd_message_costs_that_worker_and_not_the_run(tmp_path: Path, message: Message) -> None:
+    coordinator, facts = coordinated(tmp_path, ("w", encode(message)))
+    assert "it sent what can't be used" in coordinator.workers["w"].lost
+    assert (facts["ended"], facts["missing"]) == ("worker_lost", {"a": 3})
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_rows_that_are_none_are_for_the_report_to_name(tmp_path: Path) -> None:
+    _, facts = coordinated(tmp_path, ("w", encode(Rows("0-00000.parquet", 0, b"PAR1 or not", 1))), ("w", done()))
+    assert facts["ended"] == "completed"
+    assert (tmp_path / "exchanges" / "0-00000.parquet").read_bytes() == b"PAR1 or not"
+
+
+def test_a_token_is_proven_by_each_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = Rows("0-00000.parquet", 5, b"\x00\xff", 2)
+    monkeypatch.setenv(TOKEN, "sesame")
+    sealed = encode(message)
+    assert decode(sealed) == message and "sesame" not in str(sealed)
+    for forged in ({**sealed, "at": 6}, {"kind": "rows", **to_plain(message)}, {**sealed, "proof": None}):
+        with pytest.raises(StrayError, match="--token-env"):
+            decode(forged)
+    monkeypatch.setenv(TOKEN, "another")
+    with pytest.raises(StrayError):
+        decode(sealed)
+
+
+def test_forks_share_a_token_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert TOKEN not in Workers().environment()
+    assert len({Workers(processes=2).environment()[TOKEN] for _ in range(3)}) == 3
+    monkeypatch.setenv("MINE", "sesame")
+    assert Workers(worker=True, token_env="MINE").environment()[TOKEN] == "sesame"
+    assert refused("replay", "--worker", "--token-env", "NONE", cwd=tmp_path).returncode == 2
+
+
+# A foreign page.
+
+
+def test_a_foreign_page_starts_no_run(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 20)
+    port = free_port()
+    page = f"http://127.0.0.1:{port}"
+
+    def status(path: str, body: bytes | None = None, **headers: str) -> int:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(page + path, body, headers), timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    form = b"user_count=1&spawn_rate=1"
+    with (
+        endpoint() as server,
+        running("replay", "t.csv", "--url", server.url, "--web-port", str(port), "--out", "r", cwd=tmp_path),
+    ):
+        until(lambda: status("/") == 200)
+        assert status("/", Host=f"localhost:{port}") == status("/", Host=f"[::1]:{port}") == 200
+        assert status("/", Host="rebound.example") == 403
+        assert status("/swarm", form, Host="rebound.example", Origin="http://rebound.example") == 403
+        assert status("/swarm", form, Origin="http://evil.example") == status("/swarm", form, Origin="null") == 403
+        assert not (tmp_path / "r" / "run.json").exists()
+        assert status("/swarm", form, Origin=page) == 200
+        until(lambda: (tmp_path / "r" / "run.json").exists())
