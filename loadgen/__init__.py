@@ -35,18 +35,8 @@ __all__ = [
 ]  # fmt: skip
 
 # The modules have other names than the functions: a submodule would hide a function of its name.
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "bakeoffs": "bakeoff",
-        "capacities": "CapacityResult capacity",
-        "certificate": "Certificate certify",
-        "options": "Load",
-        "plan": "Plan",
-        "processes": "Workers",
-        "replays": "replay",
-        "run.locust_user": "TraceUser",
-        "simulations": "simulate",
-        "sweeps": "sweep",
-    },
-)
+__getattr__, __dir__ = lazy(__name__, {
+    "bakeoffs": "bakeoff", "capacities": "CapacityResult capacity", "certificate": "Certificate certify",
+    "options": "Load", "plan": "Plan", "processes": "Workers", "replays": "replay", "run.locust_user": "TraceUser",
+    "simulations": "simulate", "sweeps": "sweep",
+})  # fmt: skip

@@ -98,16 +98,10 @@ class Ladder:
 
 
 def bakeoff(
-    trace: Trace | str | None = None,
-    targets: Sequence[Target] = (),
-    load: Load | None = None,
-    *,
-    steps: Sequence[float] | None = None,
-    step_duration: float | None = None,
-    order: str | None = None,
-    workers: Workers | None = None,
-    **options: Unpack[RunKeywords],
-) -> Run:
+    trace: Trace | str | None = None, targets: Sequence[Target] = (), load: Load | None = None, *,
+    steps: Sequence[float] | None = None, step_duration: float | None = None, order: str | None = None,
+    workers: Workers | None = None, **options: Unpack[RunKeywords],
+) -> Run:  # fmt: skip
     """Replays one trace against several targets, step by step, and returns what was recorded.
 
     trace          a trace or its name; by default the bundled azure-conv
@@ -139,15 +133,9 @@ def prepare(
 
 
 def prepare_demonstration(
-    trace: Trace | str,
-    load: Load,
-    ladder: Ladder,
-    options: RunOptions,
-    workers: int,
-    *,
-    model: str = MODEL,
+    trace: Trace | str, load: Load, ladder: Ladder, options: RunOptions, workers: int, *, model: str = MODEL,
     servers: ExitStack | None = None,
-) -> Path:
+) -> Path:  # fmt: skip
     """Starts the simulated endpoints and plans a bake-off of them. They end with this process, or with `servers`."""
     preflight.check_options(options, [endpoint.endpoint_type for endpoint in THREE])
     loads = steps_of(load, ladder.factors or DEMO_FACTORS, ladder.step_s or DEMO_STEP_S)

@@ -172,9 +172,7 @@ def load() -> Certificate | None:
 
 def cite(diagnostics: Diagnostics) -> Diagnostics:
     """A process's diagnostics, and with them what its machine is certified for and why it went beyond ("": it didn't).
-
-    Nothing is added where there is no certificate: that a run is within one is a claim that needs one.
-    """
+    Nothing is added where there is no certificate: that a run is within one is a claim that needs one."""
     certificate = load()
     if certificate is None:
         return diagnostics

@@ -48,6 +48,7 @@ class Load:
     leave: float = 0.0
     skip_bad_rows: bool = False
     keep_ticks: bool = False
+    columns: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -120,7 +121,7 @@ class Load:
         timed = self.request_rate is None and self.concurrency is None
         until = self.seconds * self.speedup if timed and self.seconds is not None else None
         rows = {"skip_bad_rows": self.skip_bad_rows, "keep_ticks": self.keep_ticks}
-        return open_trace(name, until=until, seed=self.seed, **rows)
+        return open_trace(name, until=until, columns=self.columns, seed=self.seed, **rows)
 
     def _check(self, trace: Trace, name: str) -> None:
         """Refuses what would stall, or send without counting anything."""
@@ -203,7 +204,7 @@ def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
         raise InputError("expected KEY:VALUE", where="--header", remedy="what was given isn't shown: it may be a key")
-    return name.strip(), secrets.header_value(value.strip())
+    return name.strip(), secrets.header_value(name.strip(), value.strip())
 
 
 def _body(text: str | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import sys
 import time
@@ -15,7 +14,7 @@ import orjson
 
 from targets.secrets import masked
 from targets.target import AUTO, Target
-from traces.errors import InputError
+from traces.errors import InputError, seconds
 from traces.trace import Trace
 
 from .options import RunOptions
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 COMMON = 1000  # requests of an open loop that are assumed to be in flight at once
 SPARE = 200  # open files beside the connections
-UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 MINUTE, DAY = 60_000_000_000, 86_400_000_000_000  # nanoseconds
 NAMES = {MINUTE: "minute", DAY: "day"}
 # How long a limit counts for: a minute everywhere, but for Groq's requests (console.groq.com/docs/rate-limits).
@@ -68,14 +66,6 @@ def check(
         probe(targets)
 
 
-def seconds(text: str, option: str) -> float:
-    """A time as people write it: 90, 90s, 10m, 500ms."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text.strip())
-    if match is None:
-        raise InputError(f"expected a time such as 90s or 10m, got {text!r}", where=option)
-    return float(match[1]) * UNITS[match[2]]
-
-
 def check_keys(targets: Sequence[Target]) -> None:
     """Names, keys and certificates of the targets are looked at now, not when the load begins. Raises InputError."""
     from targets import connect
@@ -86,14 +76,18 @@ def check_keys(targets: Sequence[Target]) -> None:
 
 
 def settled(targets: Sequence[Target], patience: str | None) -> list[Target]:
-    """The targets with their endpoint types known; a type that was AUTO is reported on stderr. Raises InputError."""
-    if not (unknown := [target for target in targets if target.endpoint_type == AUTO]):
+    """The targets with their endpoint types and models known, as far as their servers say them; what was found out is
+    reported on stderr. Raises InputError."""
+    if not (unknown := [target for target in targets if target.endpoint_type == AUTO or not target.model]):
         return list(targets)
-    from targets.probing import settle
+    from targets.probing import settle, with_model
 
     wait_ready(unknown, patience)
     known = []
     for target in targets:
+        target, note = with_model(target)
+        if note:
+            sys.stderr.write(f"{target.name}: {note}\n")
         if target.endpoint_type == AUTO:
             answer = settle(target)
             if answer.problem:
@@ -118,10 +112,10 @@ def probe(targets: Sequence[Target]) -> None:
 def look(targets: Sequence[Target], requests: Trace | None = None) -> Iterator[tuple[Probe, list[str]]]:
     """What one request to each target shows, and why the target can't be used for a load (nothing: it can). With
     `requests`, they are compared with the limits that its answer names."""
-    from targets.probing import probe
+    from targets.probing import probe, with_model
     from targets.wire.lenient import rate_limits
 
-    for answer in probe(targets):
+    for answer in probe([with_model(target)[0] for target in targets]):
         problems = [answer.problem] if answer.problem else []
         if not problems and requests is not None and answer.exchange.ratelimit:
             named = rate_limits(orjson.loads(answer.exchange.ratelimit))
@@ -168,7 +162,10 @@ def check_open_files(plan: Plan, workers: int) -> None:
 
 def wait_ready(targets: Sequence[Target], patience: str | None) -> None:
     """Waits until each target takes connections, for `patience` (90s, 10m) at most. Raises InputError."""
-    limit = time.monotonic() + (seconds(patience, "--wait-ready") if patience else 0.0)
+    try:
+        limit = time.monotonic() + seconds(patience or 0)
+    except ValueError as error:
+        raise InputError(str(error), where="--wait-ready") from None
     for target in targets:
         reported = False
         while (problem := _unreachable(target)) is not None:

@@ -133,14 +133,11 @@ class LocustProcess:
         environment, held = secrets.hand_over()
         with theirs:
             self._process = subprocess.Popen(
-                _command(workers, extra),
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
+                _command(workers, extra), stdin=subprocess.DEVNULL, stdout=self._output,
                 stderr=None if shown else subprocess.STDOUT,
                 env={**environment, **workers.environment(), CHANNEL: str(theirs.fileno())},
-                pass_fds=(theirs.fileno(), held),
-                start_new_session=True,
-            )
+                pass_fds=(theirs.fileno(), held), start_new_session=True,
+            )  # fmt: skip
         os.close(held)
         self._replies = self._channel.makefile(encoding="utf-8")
 

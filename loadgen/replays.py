@@ -33,13 +33,9 @@ if TYPE_CHECKING:
 
 
 def replay(
-    trace: Trace | str,
-    target: Target,
-    load: Load | None = None,
-    *,
-    workers: Workers | None = None,
+    trace: Trace | str, target: Target, load: Load | None = None, *, workers: Workers | None = None,
     **options: Unpack[RunKeywords],
-) -> Run:
+) -> Run:  # fmt: skip
     """Replays a trace against a target, waits for the end, and returns what was recorded.
 
     trace    a trace, or the name of a file or of a bundled workload
@@ -68,15 +64,9 @@ def prepare(trace: Trace | str, target: Target, load: Load, options: RunOptions,
 
 
 def prepare_run(
-    name: str,
-    trace: Trace | str,
-    loads: Mapping[str, Load],
-    targets: Sequence[Target],
-    options: RunOptions,
-    workers: int,
-    *,
-    order: str = "parallel",
-) -> Path:
+    name: str, trace: Trace | str, loads: Mapping[str, Load], targets: Sequence[Target], options: RunOptions,
+    workers: int, *, order: str = "parallel",
+) -> Path:  # fmt: skip
     """Plans a run for so many worker processes (see `planned`), looks at its targets, and saves the plan in the run's
     folder, which it returns. Raises InputError."""
     preflight.check_options(options, [target.endpoint_type for target in targets])
@@ -89,16 +79,9 @@ def prepare_run(
 
 
 def planned(
-    name: str,
-    trace: Trace | str,
-    loads: Mapping[str, Load],
-    targets: Sequence[Target],
-    options: RunOptions,
-    *,
-    order: str = "parallel",
-    closing: str = "",
-    embedded: Mapping[str, EmbeddedFacts] | None = None,
-) -> tuple[Plan, dict[str, Trace]]:
+    name: str, trace: Trace | str, loads: Mapping[str, Load], targets: Sequence[Target], options: RunOptions, *,
+    order: str = "parallel", closing: str = "", embedded: Mapping[str, EmbeddedFacts] | None = None,
+) -> tuple[Plan, dict[str, Trace]]:  # fmt: skip
     """The plan of a run, whose load steps have these names, and its requests by file. `order`: a step has all targets
     ("parallel"), or each target has a step of its own ("sequential")."""
     corpus = None if options.prompts is None else Corpus.read(options.prompts)

@@ -31,15 +31,9 @@ Targets = Mapping[str, str] | Sequence[SimulatedTarget]
 
 
 def simulate(
-    trace: Trace | str,
-    targets: Targets,
-    load: Load | None = None,
-    *,
-    model: str = "llama2-7b",
-    slo: Sequence[str] = (),
-    goodput: Sequence[str] = (),
-    out: Path | str | None = None,
-) -> Run:
+    trace: Trace | str, targets: Targets, load: Load | None = None, *, model: str = "llama2-7b",
+    slo: Sequence[str] = (), goodput: Sequence[str] = (), out: Path | str | None = None,
+) -> Run:  # fmt: skip
     """Sends a trace through simulated endpoints in virtual time: an hour of traffic in a second, and the same `Run`.
 
     trace    a trace, or the name of a file or of a bundled workload

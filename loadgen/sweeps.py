@@ -118,16 +118,9 @@ def axis(text: str) -> tuple[str, list[Value]]:
 
 
 def sweep(
-    trace: Trace | str,
-    targets: Targets,
-    axes: Axes,
-    load: Load | None = None,
-    *,
-    model: str = "llama2-7b",
-    slo: Sequence[str] = (),
-    goodput: Sequence[str] = (),
-    out: Path | str | None = None,
-) -> Planning:
+    trace: Trace | str, targets: Targets, axes: Axes, load: Load | None = None, *, model: str = "llama2-7b",
+    slo: Sequence[str] = (), goodput: Sequence[str] = (), out: Path | str | None = None,
+) -> Planning:  # fmt: skip
     """Simulates every combination of the axes' values for each target, on all cores; writes planning.json and
     planning.html.
 

@@ -29,14 +29,7 @@ __all__ = [
     "Comparison", "Gate", "Result", "Run", "Summary", "Validity", "Verdict",
     "compare", "judge", "open_run", "summarise",
 ]  # fmt: skip
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "analysis.comparison": "Comparison compare",
-        "analysis.gates": "Gate Verdict",
-        "analysis.results": "Result",
-        "analysis.summary": "Summary judge summarise",
-        "analysis.validity": "Validity",
-        "store.run_folder": "Run open_run",
-    },
-)
+__getattr__, __dir__ = lazy(__name__, {
+    "analysis.comparison": "Comparison compare", "analysis.gates": "Gate Verdict", "analysis.results": "Result",
+    "analysis.summary": "Summary judge summarise", "analysis.validity": "Validity", "store.run_folder": "Run open_run",
+})  # fmt: skip

@@ -29,14 +29,7 @@ __all__ = [
     "Call", "Client", "Exchange", "Limits", "Outcome", "Probe", "Target", "connect", "load_targets", "probe",
 ]  # fmt: skip
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "client.disaggregated": "connect",
-        "exchange": "Call Client Exchange Outcome",
-        "probing": "Probe probe",
-        "rules": "Limits",
-        "target": "Target",
-        "targets_toml": "load_targets",
-    },
-)
+__getattr__, __dir__ = lazy(__name__, {
+    "client.disaggregated": "connect", "exchange": "Call Client Exchange Outcome", "probing": "Probe probe",
+    "rules": "Limits", "target": "Target", "targets_toml": "load_targets",
+})  # fmt: skip

@@ -60,11 +60,9 @@ class Address:
 
 
 def address(url: str, environment: Mapping[str, str] | None = None) -> Address:
-    """Takes a base URL apart and resolves it. Raises InputError.
-
-    Forms: http://HOST:PORT/PREFIX, https://..., unix:///PATH/OF/SOCKET. The proxy comes from the environment
-    (http_proxy, https_proxy, no_proxy); loopback addresses never go through one.
-    """
+    """Takes a base URL apart and resolves it. Raises InputError. Forms: http://HOST:PORT/PREFIX, https://...,
+    unix:///PATH/OF/SOCKET. The proxy comes from the environment (http_proxy, https_proxy, no_proxy); loopback addresses
+    never go through one."""
     try:
         parts = split(url)
     except ValueError as error:
@@ -111,8 +109,12 @@ def resolve(host: str, port: int) -> tuple[tuple[int, object], ...]:
 
 
 def tls_context(*, insecure: bool, ca_file: str | None) -> ssl.SSLContext:
-    """A client's context: certificates are verified, against `ca_file` where one is given, unless `insecure`."""
-    made = ssl.create_default_context(cafile=ca_file)
+    """A client's context: certificates are verified, against `ca_file` where one is given, unless `insecure`. Raises
+    InputError."""
+    try:
+        made = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise InputError(f"can't be used as CA file: {error}", where=ca_file or "") from None
     if insecure:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
@@ -121,10 +123,8 @@ def tls_context(*, insecure: bool, ca_file: str | None) -> ssl.SSLContext:
 
 
 class RequestHead:
-    """What each request to a target begins with. Raises InputError where a key or a variable isn't there.
-
-    `key_header`: the header that carries the API key as it is ("": Authorization, as a bearer's).
-    """
+    """What each request to a target begins with. Raises InputError where a key or a variable isn't there. `key_header`:
+    the header that carries the API key as it is ("": Authorization, as a bearer's)."""
 
     def __init__(self, target: Target, address: Address, key_header: str = "") -> None:
         self._target, self._address = target, address
@@ -132,11 +132,11 @@ class RequestHead:
         self._standing = "".join(_line(*header) for header in self._lines(key_header))
         self._keys = self._pattern()
 
-    def payload(self, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> bytes:
+    def payload(self, path: str, headers: Sequence[tuple[str, str]], body: bytes, method: str = "POST") -> bytes:
         """One request as it goes onto the wire; `headers` are the wire format's own."""
         own = "".join(_line(*header) for header in headers)
-        head = f"POST {self._address.path(path)} HTTP/1.1\r\n{self._standing}{own}Content-Length: {len(body)}\r\n\r\n"
-        return head.encode("latin-1") + body
+        start = f"{method} {self._address.path(path)} HTTP/1.1\r\n"
+        return f"{start}{self._standing}{own}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
 
     def redact(self, exchange: Exchange) -> None:
         """Takes this target's keys out of what the server sent."""

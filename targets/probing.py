@@ -32,18 +32,21 @@ from gevent.pool import Pool
 from traces.errors import InputError
 from traces.request import NS_PER_S, Request
 
+from .address import RequestHead, address, tls_context
 from .client import blocking, loop
 from .client.disaggregated import PREFILL, connect
+from .client.http import HttpError
 from .clock import Clock
 from .exchange import Call, Exchange, Outcome
 from .rules import port, split
 from .target import AUTO, Target
-from .wire import WIRES, lenient
+from .wire import WIRES, WireError, lenient
 
 PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
 TOKENS = 16
 ENDLESS = 16 * TOKENS  # events, after which we leave: a server may send one for each character of its tokens
 SCHEMES = {"http": "https", "https": "http"}
+LISTING = 5.0  # seconds that a list of models may take
 HANDSHAKE = 2.0  # seconds that a look at the other scheme may take
 PATIENCE = 60.0  # seconds until the first token: the first request of a cold server may take long
 AT_ONCE = 4  # targets: more would stall each other
@@ -287,6 +290,29 @@ def _notes(target: Target, exchange: Exchange) -> Iterator[str]:
     limits = orjson.loads(exchange.ratelimit) if exchange.ratelimit else {}
     if named := lenient.rate_limits(limits):
         yield "limits: " + ", ".join(f"{limit} {kind}" for kind, limit in named.items())
+
+
+def with_model(target: Target) -> tuple[Target, str]:
+    """The target with its server's model, where the user names none and the server lists one; and a note where it lists
+    any. A server that can't say is left to the probe. Raises InputError where no request can be made."""
+    wire = WIRES.get("chat" if target.endpoint_type == AUTO else target.endpoint_type)
+    base, v1, _ = wire.path.partition("/v1/") if wire else ("", "", "")
+    if wire is None or not v1 or target.model:
+        return target, ""
+    opened = target.opened()
+    where = address(opened.url)
+    head = RequestHead(opened, where, wire.key_header)
+    payload = head.payload(f"{base}/v1/models", [*wire.headers, ("Connection", "close")], b"", "GET")
+    try:
+        context = tls_context(insecure=target.insecure, ca_file=target.ca_file) if where.scheme == "https" else None
+        response, answer = blocking.exchange(where, payload, blocking.Within(LISTING), context)
+        listed = lenient.mappings(lenient.load(answer).get("data")) if response.status == 200 else []
+    except (OSError, HttpError, WireError):
+        listed = []
+    models = [head.clean(name) for each in listed if (name := lenient.name(each.get("id")))]
+    if len(models) == 1:
+        return replace(target, model=models[0]), f"asks for model {models[0]!r}, the only one of {target.url}"
+    return target, f"no model is named (-m), and {target.url} has {', '.join(models[:8])}" if models else ""
 
 
 def settle(target: Target, ask: Callable[[Target], Probe] = lambda target: probe_known([target])[0]) -> Probe:

@@ -1,10 +1,11 @@
 """Secrets in what a user names of a target: found by name, by shape and by entropy, and kept out of what a run writes.
 
-Theory of operation. `Target.sheltered` puts ${PHASELOAD_SECRET_n} in the place of every literal header's value, and of
-what looks like a key in a URL's path or a request's body. The values are held in memory, by this process and by those
-of its run, which get them through an anonymous file: a process's environment can be read in /proc. `Target.opened` puts
-them back when a client is made. So a false alarm costs nothing: the value is sent, only what is kept and shown lacks
-it. Workers of other machines take it from their environment, by that name, or say that it isn't there.
+Theory of operation. `Target.sheltered` puts ${PHASELOAD_SECRET_...} in the place of every literal header's value, and
+of what looks like a key in a URL's path or a request's body. The values are held in memory, by this process and by
+those of its run, which get them through an anonymous file: a process's environment can be read in /proc.
+`Target.opened` puts them back when a client is made. So a false alarm costs nothing: the value is sent, only what is
+kept and shown lacks it. Workers of other machines take it from their environment, by that name, or say that it isn't
+there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, count
 from math import log2
 from typing import Any
 
@@ -22,7 +24,7 @@ from traces.errors import InputError
 
 HEADER = re.compile("auth|key|token|secret|cookie|passw|credential|session|signature", re.IGNORECASE)
 FIELD = re.compile("api_?key|^key$|(^|access_?|auth_?|bearer_?)token$|secret|passw|authori|credential", re.IGNORECASE)
-NAME = "PHASELOAD_SECRET_"  # of a held secret, before its number
+NAME = "PHASELOAD_SECRET_"  # of a held secret, before the name of its header
 HELD: dict[str, str] = {}  # name -> value
 FILE = "PHASELOAD_SECRETS"  # the variable that has the file descriptor of the anonymous file
 
@@ -34,7 +36,7 @@ SHAPE = re.compile(
 _WORD = re.compile(r"(?<=://)[^/?\s]+|([A-Za-z0-9][\w.~+-]*=*)")  # or a URL's host, which is no secret
 _RUN = re.compile(r"[A-Za-z0-9]{16,}")
 _TURN = re.compile(r"(?<=[A-Za-z])\d|(?<=\d)[A-Za-z]")
-PLACE = re.compile(rf"\$\{{({NAME}\d+)\}}")
+PLACE = re.compile(rf"\$\{{({NAME}\w+)\}}")
 
 
 def suspicious(text: str) -> bool:
@@ -103,16 +105,18 @@ def literal_field(body: object) -> str | None:
     return None
 
 
-def hold(value: str) -> str:
-    """Holds a secret; gives the ${VARIABLE} that stands for it."""
-    name = next((name for name, held in HELD.items() if held == value), f"{NAME}{len(HELD) + 1}")
+def hold(value: str, place: str = "KEY") -> str:
+    """Holds a secret; gives the ${VARIABLE} that stands for it, by whose name a worker elsewhere has it as well."""
+    stem = NAME + re.sub(r"\W", "_", place).upper()
+    names = chain([stem], (f"{stem}_{number}" for number in count(2)))
+    name = next(name for name in names if HELD.get(name, value) == value)
     HELD[name] = value
     return f"${{{name}}}"
 
 
-def header_value(value: str) -> str:
+def header_value(name: str, value: str) -> str:
     """A header's value as a run may keep it."""
-    return keys_held(value) if "${" in value or not value else hold(value)
+    return keys_held(value) if "${" in value or not value else hold(value, name)
 
 
 def value(name: str) -> str | None:

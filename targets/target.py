@@ -118,7 +118,7 @@ class Target(TargetFields):
 
     def sheltered(self) -> Target:
         """The target as a run may keep it: see `secrets`."""
-        headers = tuple((name, secrets.header_value(value)) for name, value in self.headers)
+        headers = tuple((name, secrets.header_value(name, value)) for name, value in self.headers)
         return replace(self._changed(secrets.keys_held), headers=headers)
 
     def opened(self) -> Target:
@@ -126,13 +126,15 @@ class Target(TargetFields):
         return self._changed(lambda text: secrets.put_back(text, self.name))
 
     def wants(self) -> set[str]:
-        """The secrets that its client is given: variables as "$NAME", and files."""
+        """What its client is given of a machine's own: variables as "$NAME", key files, and Unix sockets."""
         filled_in = rules.FILLED_IN.findall(" ".join(value for _, value in self.headers))
         names = {*filled_in, *secrets.PLACE.findall(str(self.to_json())), self.api_key_env}
-        return {f"${name}" for name in names if name} | ({self.api_key_file} if self.api_key_file else set())
+        urls = (self.url, *self.prefill, *self.decode, *self.metrics)
+        sockets = {split(url).path for url in urls if url.startswith("unix:")}
+        return {f"${name}" for name in names if name} | sockets | ({self.api_key_file} if self.api_key_file else set())
 
     def _changed(self, change: Callable[[str], str]) -> Target:
-        names = ("url", "prefill", "decode", "metrics", "extra_body", "format")
+        names = ("extra_body", "format", "url", "prefill", "decode", "metrics")  # the body's keys are numbered first
         return replace(self, **{name: secrets.changed(getattr(self, name), change) for name in names})
 
     def to_json(self) -> dict[str, Any]:

@@ -4,14 +4,13 @@ docs/protocols.md shows one with every key. A mistake raises InputError with the
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import tomllib
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from traces.errors import InputError
+from traces.errors import InputError, one_of
 from traces.files import read_text, toml
 
 from .rules import TIMEOUTS, FieldError, Limits
@@ -81,9 +80,7 @@ def _targets(name: str, table: dict[str, Any], defaults: dict[str, Any], source:
         if key in SECRETS:
             raise source.mistake(name, key, "a key itself has no place in this file", "use api_key_env = VARIABLE")
         if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, n=1)
-            remedy = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(KEYS)}"
-            raise source.mistake(name, key, "unknown key", remedy)
+            raise source.mistake(name, key, "unknown key", one_of(key, KEYS))
     legs = any(key in values for key in LEGS)
     if not legs:  # as a default such a key is for those targets that have legs
         values = {key: value for key, value in values.items() if key not in LEGS_ONLY or key in table}

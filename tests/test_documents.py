@@ -71,3 +71,9 @@ def test_the_hooks_are_the_checks() -> None:
     )
     assert [tool.strip() for tool in tools] == [check.strip() for check in checks[: len(tools)]]
     assert "repo: local" in (ROOT / ".pre-commit-config.yaml").read_text()
+
+
+def test_the_source_archive_holds_documents_and_tests() -> None:
+    named = (ROOT / "MANIFEST.in").read_text().split()
+    folders = {name.partition("/")[0] for name in FILES} - set(ROOMS.split("|"))
+    assert folders | {page.name for page in ROOT.glob("*.md")} - {"README.md"} <= set(named)

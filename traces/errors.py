@@ -9,7 +9,9 @@ A target's failure is never an exception: it is an `Outcome` in the `Exchange` (
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
+from difflib import get_close_matches
 from math import inf
 
 OK, FAILED, UNUSABLE, INCOMPLETE = 0, 1, 2, 3  # exit codes of the command line
@@ -46,6 +48,24 @@ class InputError(PhaseloadError):
             place += f", column {self.column}" if place else f"column {self.column}"
         text = f"{place}: {self.message}" if place else self.message
         return f"{text} ({self.remedy})" if self.remedy else text
+
+
+TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}  # seconds of each unit, no end of a later one
+
+
+def seconds(text: str | float, unit: str = "s") -> float:
+    """A time as people write it (90, 90s, 10m, 500ms) in seconds; a bare number counts in `unit`. Raises ValueError."""
+    written = next(filter(str(text).strip().endswith, TIMES), "")
+    try:
+        return float(str(text).strip().removesuffix(written)) * TIMES[written or unit]
+    except ValueError:
+        raise ValueError(f"expected a time such as 90s, 10m or 500ms, got {text!r}") from None
+
+
+def one_of(given: str, known: Iterable[str]) -> str:
+    """A remedy for a name that isn't known: the one that it resembles, else all there are."""
+    near = get_close_matches(given, names := list(known), n=1)
+    return f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}"
 
 
 def check_factor(factor: float, where: str) -> None:

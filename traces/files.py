@@ -21,8 +21,6 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any
 
-import pyarrow as pa
-
 from .errors import InputError
 
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -43,6 +41,8 @@ class Source:
     def open(self) -> Iterator[io.BufferedReader]:
         """The decompressed bytes from their start. Damaged or unreadable files raise InputError; so does what can be
         read only once, before it is opened: a FIFO that nobody writes would never open."""
+        import pyarrow as pa  # the help, which is there at once, reads files too
+
         path = self._file
         if isinstance(path, Path) and path.exists() and not (path.is_file() or path.is_dir()):
             raise InputError("can be read only once", where=self.name, remedy="pipe it to standard input and name it -")

@@ -5,31 +5,38 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import InputError
+from .errors import InputError, one_of
 from .files import Source, sources
 from .formats import conversations, csv_table, own, servegen, tables
-from .formats.cells import BadCell, keys, parse
+from .formats.cells import BadCell, keys, mapping, parse
 from .formats.rows import Options
 from .trace import LATEST, NS_PER_S, Trace
 from .workload import WORKLOADS, synthesise
 
 
 def open_trace(
-    name: str, *, until: float | None = None, skip_bad_rows: bool = False, keep_ticks: bool = False, seed: int = 0
-) -> Trace:
+    name: str, *, until: float | None = None, skip_bad_rows: bool = False, keep_ticks: bool = False,
+    columns: str | None = None, seed: int = 0,
+) -> Trace:  # fmt: skip
     """A file or folder (plain, gzip or zstd), standard input (`-`), or a bundled workload; a file wins over a workload
     of its name. `until`: seconds from the trace's start, at which reading ends, so the first minute of a week costs a
     minute's rows (without it a workload is as long as it says itself). `skip_bad_rows` counts what can't be used into
-    `Trace.notes` instead of refusing it; `keep_ticks` leaves coarse timestamps on their ticks; `seed` is for what the
-    format leaves open. Raises InputError, with file, line, column and remedy, for anything unusable."""
+    `Trace.notes` instead of refusing it; `keep_ticks` leaves coarse timestamps on their ticks; `columns` names those of
+    a table that has other names ("due_s=start_time,prompt_tokens=in"); `seed` is for what the format leaves open.
+    Raises InputError, with file, line, column and remedy, for anything unusable."""
     if until is not None and not 1 <= until * NS_PER_S <= LATEST:  # NaN neither
         raise InputError(f"can't be read until {until:g} s", where=name, remedy="expected seconds above 0")
+    names = tables.names_of(columns) if columns else {}
     if name == "-" or Path(name).exists():
         until_ns = None if until is None else round(until * NS_PER_S)
-        return _read(name, Options(skip_bad_rows, keep_ticks, seed, until_ns))
-    if name in WORKLOADS:
-        return synthesise(name, duration=until, seed=seed)
-    raise InputError("no such file, and no bundled workload", where=name, remedy=f"bundled: {', '.join(WORKLOADS)}")
+        trace = _read(name, Options(skip_bad_rows, keep_ticks, seed, until_ns, names))
+    elif name in WORKLOADS:
+        trace = synthesise(name, duration=until, seed=seed)
+    else:
+        raise InputError("no such file, and no bundled workload", where=name, remedy=one_of(name, WORKLOADS))
+    if names and trace.name not in {table.name for table in tables.TABLES}:
+        raise InputError("is no table, and has no columns", where=name, remedy="leave out --columns")
+    return trace
 
 
 def _read(name: str, options: Options) -> Trace:
@@ -37,7 +44,8 @@ def _read(name: str, options: Options) -> Trace:
         trace = _of_files(sources(name), options, name)
     except BadCell as error:  # about a whole document rather than a row of it
         raise InputError(error.message, where=name, column=error.column or None, remedy=error.remedy) from None
-    return replace(trace, source=name)
+    notes = {**trace.notes, "columns": dict(options.names)} if options.names else trace.notes
+    return replace(trace, source=name, notes=notes)
 
 
 def _of_files(files: list[Source], options: Options, where: str) -> Trace:
@@ -63,8 +71,9 @@ def _of_file(source: Source, options: Options) -> Trace:
     if source.head.lstrip().startswith(b"["):
         return conversations.read_sharegpt(source, options)
     if source.head.lstrip().startswith(b"{"):
-        table = tables.format_of(keys(source.head), source.name)
-        return tables.read_rows(source, table, options, source.lines(), parse)
+        table, _ = tables.format_of(keys(source.head), source.name, options.names)
+        named = lambda line: {options.names.get(key, key): cell for key, cell in mapping(parse(line)).items()}  # noqa: E731
+        return tables.read_rows(source, table, options, source.lines(), named if options.names else parse)
     return csv_table.read(source, options)
 
 

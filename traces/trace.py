@@ -137,13 +137,9 @@ class Trace:
 
 
 def build(
-    columns: Mapping[str, Any],
-    *,
-    name: str = "trace",
-    block_tokens: int | Mapping[int, int] = 0,
-    source: str = "",
+    columns: Mapping[str, Any], *, name: str = "trace", block_tokens: int | Mapping[int, int] = 0, source: str = "",
     notes: Mapping[str, Any] | None = None,
-) -> Trace:
+) -> Trace:  # fmt: skip
     """A Trace from arrays (numpy, Arrow or lists) by column name; `due` ascending; `index` counts rows if not given."""
     rows = len(columns["due"])
     columns = {"index": np.arange(rows, dtype=np.int64), **columns}
@@ -174,13 +170,11 @@ def unpacked(table: pa.Table) -> Trace:
     about = json.loads((table.schema.metadata or {}).get(KEY, b"{}"))
     blocks = about.get("block_tokens", 0)
     return Trace(
-        table.replace_schema_metadata(None),
-        name=str(about.get("name", "trace")),
+        table.replace_schema_metadata(None), name=str(about.get("name", "trace")),
         block_tokens=int(blocks) if isinstance(blocks, int) else {int(block): int(size) for block, size in blocks},
-        source=str(about.get("source", "")),
-        transforms=tuple(map(str, about.get("transforms", ()))),
+        source=str(about.get("source", "")), transforms=tuple(map(str, about.get("transforms", ()))),
         notes=dict(about.get("notes", {})),
-    )
+    )  # fmt: skip
 
 
 def _array(values: Any, kind: pa.DataType) -> Any:

@@ -24,11 +24,13 @@ what a text's own first word differs by, `Fitted.fit` corrects at its end.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from base64 import b32encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from glob import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -232,15 +234,20 @@ def _pieces(content: Any) -> Iterator[str]:
 
 
 def counter(path: str) -> Callable[[str], int]:
-    """Tokens of a text under a tokenizer.json, special tokens left out."""
+    """Tokens of a text, special tokens left out. `path`: a tokenizer.json, a folder that has one, or a model in
+    Hugging Face's local cache."""
+    hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"), "hub")
+    cached = hub.glob(f"models--{escape(path.replace('/', '--'))}/snapshots/*/tokenizer.json")
+    file = next((file for file in (Path(path), Path(path, "tokenizer.json"), *cached) if file.is_file()), None)
+    if file is None:
+        raise InputError("no such file, folder or cached model", where=path, remedy="give the model's tokenizer.json")
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise InputError("needs the tokenizers package", where=path, remedy="pip install tokenizers") from None
-    if not Path(path).is_file():
-        raise InputError("no such file", where=path, remedy="give the model's tokenizer.json")
+        remedy = "pip install 'phaseload[tokenizer]'"
+        raise InputError("needs the tokenizers package", where=path, remedy=remedy) from None
     try:
-        tokenizer = Tokenizer.from_file(path)
+        tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception
         raise InputError(f"not a tokenizer.json: {str(error)[:80]}", where=path) from None
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

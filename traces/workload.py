@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from .distributions import LONGEST_MS, Lengths, Process, arrivals, pairs, quantile
-from .errors import InputError
+from .errors import InputError, one_of
 from .trace import ASSUMED_TPOT, LONGEST, NS_PER_MS, NS_PER_S, SCHEMA, Columns, Trace, Whole, build, in_order
 from .typed_json import LEFT_OUT, from_plain, named
 
@@ -104,7 +104,7 @@ def load(name_or_file: str) -> Workload:
     try:
         return from_plain(Workload, json.loads(path.read_text()), name_or_file)
     except OSError:
-        remedy = f"a file or one of {', '.join(WORKLOADS)}"
+        remedy = one_of(name_or_file, WORKLOADS)
         raise InputError("no such workload", where=name_or_file, remedy=remedy) from None
     except ValueError as error:
         raise InputError(f"not JSON: {error}", where=name_or_file, remedy="expected a workload file") from None

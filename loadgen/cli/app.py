@@ -4,12 +4,14 @@ its options, calls the library and prints."""
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,11 +78,19 @@ def program() -> typer.Typer:
         return app
     for name, group, command in commands():
         if isinstance(command, typer.Typer):
+            for each in command.registered_commands:
+                each.help = _help(each.callback)
             app.add_typer(command, name=name, rich_help_panel=group)
         else:
             more = {"allow_extra_args": name in PASSING_ON}
-            app.command(name, rich_help_panel=group, context_settings=more)(command)
+            app.command(name, help=_help(command), rich_help_panel=group, context_settings=more)(command)
     return app
+
+
+def _help(command: Any) -> str:
+    """A command's docstring as plain text: Rich would take `[TARGET]` for markup, and break lines where the source
+    does."""
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", cleandoc(command.__doc__)).replace("[", r"\[")
 
 
 def main() -> None:
@@ -119,8 +129,10 @@ def _fault(error: Exception) -> str:
     """The text for a mistake of ours."""
     if os.environ.get("PHASELOAD_DEBUG"):
         return "".join(traceback.format_exception(error))
+    from targets.secrets import masked
+
     at = traceback.extract_tb(error.__traceback__)[-1]
     return (
-        f"phaseload: a fault of its own, please report it: {error!r} at {at.filename}:{at.lineno} "
+        f"phaseload: a fault of its own, please report it: {masked(repr(error))} at {at.filename}:{at.lineno} "
         "(PHASELOAD_DEBUG=1 shows the way there)\n"
     )

@@ -30,7 +30,7 @@ def check(
         str | None, typer.Option(help="Compare each target's request and token limits with this trace.")
     ] = None,
     speedup: Annotated[float, typer.Option(help="As the replay will have it.")] = 1.0,
-    duration: Annotated[float | None, typer.Option(help="Seconds of the trace that will be replayed.")] = None,
+    duration: Annotated[float | None, o.time("", "How much of the trace will be replayed.")] = None,
 ) -> None:
     """Send one request to each target: is its URL right, its key, its model; does it stream and count tokens?
 
@@ -50,7 +50,7 @@ def check(
 
     from .. import preflight
 
-    targets = load_targets(file)
+    targets = [target.sheltered() for target in load_targets(file)]
     requests = None if trace is None else Load(speedup=speedup, duration=duration).requests(trace)
     console, unusable = Console(highlight=False), 0
     for answer, problems in preflight.look(targets, requests):

@@ -30,6 +30,7 @@ from reports.store.digests import Digests
 from reports.store.run_json import ClockFacts, RunFacts, StepFacts, WorkerFacts
 from targets.clock import realtime_ns
 from targets.scraper import Scraper
+from targets.wire import lenient
 from traces.errors import InputError
 from traces.request import NS_PER_S
 from traces.transforms import part_of
@@ -167,8 +168,8 @@ class Coordinator:
                 self._lose(worker, "it didn't hand over its results")
 
     def _lose(self, worker: WorkerState, why: str) -> None:
-        worker.lost = why
-        log.error("worker %d of %d is lost: %s; the run is invalid", worker.number, len(self.workers), why)
+        worker.lost = lenient.line(why)
+        log.error("worker %d of %d is lost: %s; the run is invalid", worker.number, len(self.workers), worker.lost)
 
     def _send(self, message: FromCoordinator, client: str) -> None:
         self._channel(encode(message), client)

@@ -6,7 +6,8 @@ the sign test), and takes failures as they are: a request that only one endpoint
 bound. The ratio of the p99s is not a quantile of ratios; its interval comes from a paired bootstrap, seeded, over
 blocks of neighbouring requests, because neighbours wait in the same queue and are not independent.
 
-A ratio is other / base: below 1 the other is faster. A metric is won only where the interval excludes 1.
+A ratio is other / base: below 1 the other is faster. A metric is won only where the interval excludes 1, by LEAST or
+more.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ..store.run_folder import Key, Run
 from . import quantiles, samples
 from .quantiles import Values, finite
 
+LEAST = 1.02  # a difference of less than 2 % is no lead, however many pairs prove it
 SAME_LENGTH = 0.10  # the largest difference of median given lengths at which whole requests are comparable
 RESAMPLES = 1000
 WORK = 40_000_000  # values drawn by one bootstrap at most
@@ -42,8 +44,10 @@ class Interval:
 
     @property
     def faster(self) -> int:
-        """1 where the interval says that the base is, -1 where the other is, 0 where it holds 1."""
-        return 1 if self.low is None or self.low > 1 else -1 if self.high is not None and self.high < 1 else 0
+        """1 where the base is, -1 where the other is, 0 where the interval holds 1 or the ratio is below LEAST."""
+        if self.low is None or self.low > 1:
+            return int(self.value is None or self.value >= LEAST)
+        return -int(self.high is not None and self.high < 1 and (self.value or 0.0) <= 1 / LEAST)
 
     @property
     def inverse(self) -> Interval:
@@ -55,7 +59,7 @@ class Interval:
 @dataclass(frozen=True, slots=True)
 class Ratio:
     """The `n` pairs that have a metric: the median of their ratios, the shares that each side won, the `winner` (None
-    where the interval holds 1), and the ratio of the two p99s (None where there are too few pairs for it)."""
+    where neither is clearly faster), and the ratio of the two p99s (None where there are too few pairs for it)."""
 
     n: int
     median: Interval

@@ -3,9 +3,10 @@
     [TARGET][@STEP]: METRIC [pNN | mean | max] OP NUMBER UNIT
 
 TARGET and STEP narrow a gate; without them it holds for each target in each load step. Latencies need a statistic and
-a unit (us, ms, s); `errors` is a share (%), `goodput` a rate (/s) or a share (%), `requests` and `tokens` are rates
-(/s). A quantile takes failures as +inf. Exit codes: 0 all passed, 1 one failed, 2 not a gate, 3 can't be decided (run
-invalid, or too few samples to bound the quantile). No pandas here: gates are checked before a run is begun.
+are in us, ms or s (a bare number: ms); `errors` is a share (%), `requests` and `tokens` are rates (/s); `goodput` is
+either, so its unit must be there. A quantile takes failures as +inf. Exit codes: 0 all passed, 1 one failed, 2 not a
+gate, 3 can't be decided (run invalid, or too few samples to bound the quantile). No pandas here: gates are checked
+before a run is begun.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from enum import StrEnum
 from math import inf, isnan, nan
 from typing import TYPE_CHECKING
 
-from traces.errors import InputError
+from traces.errors import InputError, seconds
 
 from .quantiles import finite
 from .validity import Reason, Status
@@ -41,6 +42,7 @@ UNITS: dict[str, dict[str, float]] = {
     "requests": RATE_UNITS,
     "tokens": RATE_UNITS,
 }
+BARE = dict.fromkeys(LATENCIES, "ms") | {"errors": "%", "requests": "/s", "tokens": "/s"}  # units of bare numbers
 ALIASES = {"e2el": "e2e", "stall": "longest_stall", "error_rate": "errors", "ttft-from-due": "ttft_from_due"}
 OBJECTIVES = ("ttft", "ttft_from_due", "tpot", "e2e", "longest_stall")
 STATISTICS = "a statistic: p50, p99, p99.9, mean or max"
@@ -100,6 +102,8 @@ def parse(text: str) -> Gate:
             raise _nonsense(text, at, STATISTICS)
     op, _ = take("op", "one of < <= > >=")
     limit, _ = take("number", "a number")
+    if not tokens and metric in BARE:
+        tokens, text = [("word", BARE[metric], len(text))], f"{text.strip()}{BARE[metric]}"
     units = f"a unit: {', '.join(UNITS[metric])}"
     unit, at = take("word", units)
     if unit not in UNITS[metric]:
@@ -115,8 +119,8 @@ def _nonsense(text: str, at: int, expected: str) -> InputError:
 
 
 def parse_goodput(objectives: Iterable[str]) -> dict[str, float]:
-    """["ttft:800", "tpot:40", "e2el:5000"] (ms, as vLLM and SGLang write them; one string with spaces works too)
-    -> {"ttft": 0.8, "tpot": 0.04, "e2e": 5.0} (s)."""
+    """["ttft:800", "tpot:40ms", "e2el:5s"] (bare numbers are ms, as vLLM and SGLang write them; one string with spaces
+    works too) -> {"ttft": 0.8, "tpot": 0.04, "e2e": 5.0} (s)."""
     limits = {}
     for part in " ".join(objectives).replace(",", " ").split():
         name, _, value = part.partition(":")
@@ -124,11 +128,11 @@ def parse_goodput(objectives: Iterable[str]) -> dict[str, float]:
         if metric not in OBJECTIVES:
             raise InputError(f"{part!r} has no objective: expected one of {', '.join(OBJECTIVES)}", where="--goodput")
         try:
-            limits[metric] = float(value) / 1e3
+            limits[metric] = seconds(value, "ms")
         except ValueError:
             limits[metric] = nan
         if not 0 < limits[metric] < inf:
-            raise InputError(f"{part!r}: expected milliseconds after the colon, as in ttft:800", where="--goodput")
+            raise InputError(f"{part!r}: expected a time after the colon, as in ttft:800ms", where="--goodput")
     return limits
 
 

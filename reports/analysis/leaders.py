@@ -1,10 +1,10 @@
 """Who leads in which phase at which load, and where a lead is lost. Pure.
 
-A target is beaten where another answers the same requests faster (`reports.analysis.comparison`: the paired interval
-excludes 1) by LEAST or more. The fastest of those that nobody beats leads; others lead with it where neither the paired
-interval nor the medians' own tell them apart, and where they too are ahead of the one named as behind. A target whose
-failures leave its median or its interval unbounded can't lead: it is named as failed. Targets that can't be compared
-with the others stand aside, as few of them as possible.
+A target is beaten where another answers the same requests clearly faster (`reports.analysis.comparison`). The fastest
+of those that nobody beats leads; others lead with it where neither the paired interval nor the medians' own tell them
+apart, and where they too are ahead of the one named as behind. A target whose failures leave its median or its interval
+unbounded can't lead: it is named as failed. Targets that can't be compared with the others stand aside, as few of them
+as possible.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from math import exp, isfinite, log
 
 from .. import number_format
 from ..store.durations import HEADLINES
-from .comparison import Comparison, Interval
+from .comparison import LEAST, Comparison, Interval
 from .quantiles import Quantile
 from .summary import Summary
-
-LEAST = 1.02  # a difference of less than 2 % is no lead, however many pairs prove it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ class Lead:
 
     @property
     def ahead(self) -> str:
-        """How far ahead of whom; empty where there is nobody behind."""
+        """How far ahead of whom, by the ratio of pairs: it isn't that of the medians. Empty where nobody is behind."""
         if not self.behind:
             return ""
         factor = number_format.factor(self.factor)
@@ -112,11 +110,7 @@ def lead(step: str, metric: str, medians: Mapping[str, Quantile], pairs: Sequenc
     if not order or len(order) + len(failed) < 2:
         return Lead(step, (), why=why if aside else "no leader", failed=failed)
     slower = _slower(_among(set(order), pairs), metric)
-    beats = {
-        both: ratio.value or 0.0
-        for both, ratio in slower.items()
-        if ratio.faster > 0 and (ratio.value is None or ratio.value >= LEAST)
-    }
+    beats = {both: ratio.value or 0.0 for both, ratio in slower.items() if ratio.faster > 0}
     beaten = {loser for _, loser in beats}
     first = next((name for name in order if name not in beaten), order[0])
     behind = next((name for name in order if (first, name) in beats), "")

@@ -24,11 +24,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Quantile:
-    """One quantile of `n` requests (or values), of those without a value too.
-
-    `value`, `low` and `high` are inf where failures leave them unbounded, and nan where there are none. `answered` is
-    the quantile of the values alone. Where n < needs (not `enough`) the sample can't bound it: print no bare number.
-    """
+    """One quantile of `n` requests (or values), of those without a value too. `value`, `low` and `high` are inf where
+    failures leave them unbounded, and nan where there are none. `answered` is the quantile of the values alone. Where n
+    < needs (not `enough`) the sample can't bound it: print no bare number."""
 
     q: float
     value: float
@@ -58,11 +56,9 @@ def needed(q: float) -> int:
 
 @lru_cache(maxsize=4096)
 def ranks(n: int, q: float) -> tuple[int, int] | None:
-    """Ranks (from 1) of the order statistics that bound the q-quantile of n samples; None where none do.
-
-    Tails are equal (2.5 %) where they can be; near the ends of the sample the one rank that is left takes what it needs
-    and the other tail gets the rest.
-    """
+    """Ranks (from 1) of the order statistics that bound the q-quantile of n samples; None where none do. Tails are
+    equal (2.5 %) where they can be; near the ends of the sample the one rank that is left takes what it needs and the
+    other tail gets the rest."""
     if n < needed(q) or not 0 < q < 1:
         return None
     first, mass = _binomial(n, q)

@@ -28,6 +28,8 @@ from .samples import Metric, Sample, Slice, Throughput
 CHARACTERS = 4  # of a reference token, where no tokenizer is at hand
 ERRORS = 10  # texts that are listed, the most frequent first
 ERROR_LENGTH = 300  # characters of each
+WITH_DIGIT = r"\w*\d\w*"  # a word that may differ from one failure to the next of the same cause
+FEWEST, CHANCE = 5, 0.001  # of failures in a row that mean an end, and how probable they may be by the rate before
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +127,20 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class ErrorCount:
-    """A server wrote these texts, so they are cut and must be escaped."""
+    """A server wrote these texts, so they are cut and must be escaped. `texts` that differ only in words with a digit
+    (a length, an id) are counted together, `error` is the most frequent of them."""
 
     outcome: str
     error: str
     n: int
+    texts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """One target in one load step. `window` in seconds from the run's start; `server`: None for what it doesn't report;
-    `cost`: see `costs`; `vllm`: the keys of vLLM's benchmark."""
+    `cost`: see `costs`; `no_answer_since`: the second of the run after which all requests failed; `vllm`: the keys of
+    vLLM's benchmark."""
 
     target: str
     step: str
@@ -156,6 +161,7 @@ class Result:
     in_flight: InFlight
     slices: dict[str, list[Slice]]
     errors: list[ErrorCount]
+    no_answer_since: float | None
     vllm: dict[str, float | None]
 
     def quantile(self, metric: str, q: float) -> Quantile:
@@ -194,6 +200,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max()), finite(held.median())),
         slices={name: samples.slices(counted, name) for name in samples.SLICES},
         errors=_errors(counted),
+        no_answer_since=_no_answer_since(sample.rows),
         vllm=_vllm(sample, answered),
     )
 
@@ -270,9 +277,26 @@ def _client(sample: Sample, counted: pd.DataFrame) -> ClientState:
 
 def _errors(counted: pd.DataFrame) -> list[ErrorCount]:
     """The most frequent error texts."""
-    groups = counted[~counted["ok"]].groupby(["outcome", "error"], observed=True).size().reset_index(name="n")
-    most = groups.sort_values("n", ascending=False, kind="stable").head(ERRORS)
-    return [ErrorCount(str(outcome), str(error)[:ERROR_LENGTH], int(n)) for outcome, error, n in most.to_numpy()]
+    each = counted[~counted["ok"]].groupby(["outcome", "error"], observed=True).size().reset_index(name="n")
+    each = each.sort_values("n", ascending=False, kind="stable").astype({"error": "str"})
+    each["alike"] = each["error"].str.replace(WITH_DIGIT, "0", regex=True)
+    alike = each.groupby(["outcome", "alike"], observed=True, sort=False)
+    most = alike.agg(error=("error", "first"), n=("n", "sum"), texts=("n", "size"))
+    most = most.sort_values("n", ascending=False, kind="stable").head(ERRORS).reset_index()
+    rows = most[["outcome", "error", "n", "texts"]].to_numpy()
+    return [
+        ErrorCount(str(outcome), str(error)[:ERROR_LENGTH], int(n), int(texts)) for outcome, error, n, texts in rows
+    ]
+
+
+def _no_answer_since(rows: pd.DataFrame) -> float | None:
+    """The second of the run of a target's last answer, where it is no chance that all later requests failed."""
+    last = rows.loc[rows["ok"], "done"].max()
+    before, after = rows[rows["due"] <= last], rows[(rows["due"] > last) & (rows["outcome"] != Outcome.CUT.value)]
+    if len(after) < FEWEST or (after["outcome"] == Outcome.RATE_LIMITED.value).any():
+        return None
+    share = (1 + int((~before["ok"]).sum())) / (2 + len(before))
+    return float(last / NS_PER_S) if share ** len(after) < CHANCE else None
 
 
 def _vllm(sample: Sample, answered: pd.DataFrame) -> dict[str, float | None]:

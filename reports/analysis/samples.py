@@ -52,12 +52,10 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Sample:
-    """One target in one load step.
-
-    `n` requests were counted (due inside the window), of which `failed` have no latency; `good` met every objective
-    (None without objectives). `values`: metric -> sorted, finite seconds of the answered requests (lateness and client
-    lag: of all counted ones; "itl": of the gaps between reads). `window` is in ns from the run's start.
-    """
+    """One target in one load step. `n` requests were counted (due inside the window), of which `failed` have no
+    latency; `good` met every objective, and `goodput` is the part of the throughput's requests a second that did (None
+    without objectives). `values`: metric -> sorted, finite seconds of the answered requests (lateness and client lag:
+    of all counted ones; "itl": of the gaps between reads). `window` is in ns from the run's start."""
 
     target: str
     step: str
@@ -67,17 +65,13 @@ class Sample:
     values: Mapping[str, Values]
     throughput: Throughput
     good: int | None = None
+    goodput: float | None = None
     good_tokens_per_s: float | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)  # warm-up included
 
     @property
     def window_s(self) -> float:
         return (self.window[1] - self.window[0]) / NS_PER_S
-
-    @property
-    def goodput(self) -> float | None:
-        """Requests per second of the window that met every objective."""
-        return self.good / self.window_s if self.good is not None and self.window_s else None
 
     @property
     def counted(self) -> pd.DataFrame:
@@ -134,7 +128,13 @@ def sample(
     good, tokens = meets(answered, objectives), answered["output_count"]
     share = float(tokens[good].sum() / tokens.sum()) if tokens.sum() else None
     good_tokens = None if share is None else share * figures.output_tokens_per_s
-    return replace(result, good=int(good.sum()), good_tokens_per_s=good_tokens)
+    goodput = float(meets(ended(rows, window), objectives).sum() / result.window_s) if result.window_s else None
+    return replace(result, good=int(good.sum()), goodput=goodput, good_tokens_per_s=good_tokens)
+
+
+def ended(rows: pd.DataFrame, window: tuple[float, float]) -> pd.DataFrame:
+    """What was answered inside the window (ns), whenever its request was due."""
+    return rows[rows["ok"] & (rows["done"] >= window[0]) & (rows["done"] < window[1])]
 
 
 def rates(rows: pd.DataFrame, window: tuple[float, float]) -> Throughput:
@@ -148,9 +148,8 @@ def rates(rows: pd.DataFrame, window: tuple[float, float]) -> Throughput:
     inside = np.minimum(last, end) - np.maximum(first, begin)
     length = np.maximum(last - first, 1)
     share = np.clip(np.where(last > first, inside / length, (first >= begin) & (first < end)), 0, 1)
-    done = rows["ok"] & (rows["done"] >= begin) & (rows["done"] < end)
     tokens = np.nansum(share * rows["output_count"].to_numpy())
-    return Throughput(float(done.sum() / window_s), float(tokens / window_s))
+    return Throughput(len(ended(rows, window)) / window_s, float(tokens / window_s))
 
 
 def meets(answered: pd.DataFrame, objectives: Mapping[str, float]) -> pd.Series[bool]:
@@ -224,13 +223,10 @@ def metric(sample: Sample, name: str, digests: Digests) -> Metric:
     if name in METRICS:
         rows = [_digested(row, digests.quantile(sample.target, sample.step, name, row.q)) for row in rows]
     return Metric(
-        n=len(values),
-        failed=sample.failed_in(name),
-        mean=finite(float(values.mean())) if len(values) else None,
-        min=float(values[0]) if len(values) else None,
-        max=float(values[-1]) if len(values) else None,
+        n=len(values), failed=sample.failed_in(name), mean=finite(float(values.mean())) if len(values) else None,
+        min=float(values[0]) if len(values) else None, max=float(values[-1]) if len(values) else None,
         quantiles=tuple(rows),
-    )
+    )  # fmt: skip
 
 
 def _digested(quantile: Quantile, digest: float) -> DigestedQuantile:
@@ -268,10 +264,8 @@ def label(name: str, low: int) -> str:
 
 
 def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
-    """One slice for each bucket that has requests.
-
-    Output length is what was given, so a failed request has none: that table shows answered requests only.
-    """
+    """One slice for each bucket that has requests. Output length is what was given, so a failed request has none: that
+    table shows answered requests only."""
     rows = counted[counted["ok"]] if name == "output_count" else counted
     return [_slice(part, name, int(low)) for low, part in rows.groupby(bucket(rows[name], name), observed=True)]
 

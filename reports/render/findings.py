@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from math import isfinite
 
 from .. import number_format
-from ..analysis.comparison import Comparison, Interval
+from ..analysis.comparison import LEAST, Comparison, Interval
 from ..analysis.gates import Verdict
-from ..analysis.leaders import LEAST, Flip, crossovers, flips, leads, listed
+from ..analysis.leaders import Flip, crossovers, flips, leads, listed
 from ..analysis.quantiles import Quantile
-from ..analysis.results import Counts, Result
+from ..analysis.results import Counts, ErrorCount, Result
 from ..analysis.summary import Summary
 from ..analysis.validity import Reason, Validity
 from ..store.durations import HEADLINES
@@ -70,9 +70,11 @@ def alarms(summary: Summary) -> Iterator[str]:
     """Where there are no figures to read: the verdict is about the client, and stays valid."""
     for result in summary.results:
         if result.counts.counted and not result.counts.ok:
-            first = result.errors[0]
-            error = f"{first.outcome}: {first.error}" if first.error else first.outcome
-            yield f"{where(result)}: every request failed, {result.counts.counted:,} of them; {error}"
+            first = failure(result.errors[0])
+            yield f"{where(result)}: every request failed, {result.counts.counted:,} of them; {first}"
+        elif result.no_answer_since is not None:
+            since = f"no answer since {result.no_answer_since:.1f} s of the run"
+            yield f"{where(result)}: {since}: every later request failed"
 
 
 def notes(summary: Summary) -> list[str]:
@@ -112,7 +114,13 @@ def _notes(result: Result) -> Iterator[str]:
     if chunks := result.tokens_from.get("chunks"):
         yield f"{chunks:,} answers reported no token counts; their token-bearing events were counted instead."
     for error in result.errors[:2]:
-        yield f"{error.n:,} x {error.outcome}: {error.error}"
+        yield f"{error.n:,} x {failure(error)}"
+
+
+def failure(error: ErrorCount) -> str:
+    """Its outcome and words, those of one for all that differ in numbers only."""
+    others = f" (one of {error.texts:,} that differ in numbers)" if error.texts > 1 else ""
+    return str(error.outcome) + (f": {error.error}" if error.error else "") + others
 
 
 def _refusals(counts: Counts) -> str:
@@ -203,11 +211,13 @@ def _why_no_ratio(pair: Comparison, metric: str) -> str:
 
 def faster(pair: Comparison, ratio: Interval) -> str:
     """From the winner's side, so that a factor is above 1: `groqrack 2.11x (2.06–2.11)`."""
-    winner = {1: pair.base, 0: "", -1: pair.other}[ratio.faster]
+    winner, loser = (pair.other, pair.base) if ratio.faster < 0 else (pair.base, pair.other)
     shown = ratio.inverse if ratio.faster < 0 else ratio
     ends = f"({_factor(shown.low)}–{_factor(shown.high)})"
-    return f"{winner} {_factor(shown.value)}x {ends}" if winner else f"no clear difference {ends}"
+    if not ratio.faster:
+        return f"no clear difference {ends}"
+    return f"{winner}: {loser} failed too often" if shown.value is None else f"{winner} {_factor(shown.value)}x {ends}"
 
 
 def _factor(value: float | None) -> str:
-    return "∞" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return "∞" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"

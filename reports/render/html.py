@@ -92,10 +92,8 @@ def _across(runs: Sequence[Run]) -> list[tuple[str, ...]]:
 
 
 class Section:
-    """What the page shows of one run: the template reads these attributes.
-
-    `numbers`: target -> its number, which gives its colour; `slug` makes the plots' ids unique in the page.
-    """
+    """What the page shows of one run: the template reads these attributes. `numbers`: target -> its number, which gives
+    its colour; `slug` makes the plots' ids unique in the page."""
 
     def __init__(self, run: Run, summary: Summary, numbers: Mapping[str, int], slug: str) -> None:
         facts, results, steps = run.facts, summary.results, summary.steps

@@ -46,24 +46,15 @@ class Quantiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One target at one combination of the axes' values.
-
-    rate       requests offered a second; `requests` of them counted, `failed` of those without an answer
-    goodput    share of the counted requests that met every objective; without objectives, that were answered
-    units      GPUs and racks
-    *_mean     of the answered requests; None without one
-    in_flight  requests in the endpoint, on average (Little's law)
-    slo        "met", "missed" or "undecided" by the gates that concern the target; None without one
-    gates      their verdicts, as summary.json has them
-    """
+    """One target at one combination of the axes' values. Means are of the answered requests; None without one."""
 
     target: str
     values: Mapping[str, Value]
-    rate: float
-    requests: int
-    failed: int
-    goodput: float | None
-    units: int
+    rate: float  # requests offered a second
+    requests: int  # of them counted
+    failed: int  # of those without an answer
+    goodput: float | None  # share of the counted that met every objective; without objectives, that were answered
+    units: int  # GPUs and racks
     ttft: Quantiles
     tpot: Quantiles
     e2e: Quantiles
@@ -72,12 +63,12 @@ class Point:
     transfer_mean: float | None
     decode_mean: float | None
     tokens_per_s: float
-    in_flight: float
+    in_flight: float  # requests in the endpoint, on average (Little's law)
     dollars_per_mtok: float | None
     dollars_per_good_mtok: float | None
     joules_per_token: float | None
-    slo: str | None
-    gates: list[dict[str, object]]
+    slo: str | None  # "met", "missed" or "undecided" by the gates that concern the target; None without one
+    gates: list[dict[str, object]]  # their verdicts, as summary.json has them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,14 +96,11 @@ def write(planning: Planning) -> Path:
     """Writes the page into the grid's folder; returns its path."""
     numbers = {target.name: number for number, target in enumerate(planning.targets)}
     page = render(
-        "planning.html.j2",
-        planning=planning,
-        numbers=numbers,
-        figures=list(_figures(planning, numbers)),
+        "planning.html.j2", planning=planning, numbers=numbers, figures=list(_figures(planning, numbers)),
         points=[(point, _latencies(point)) for point in planning.points[:SHOWN]],
         hidden=max(0, len(planning.points) - SHOWN),
         ratios=[(t.name, ratio(t.capacity)) for t in planning.targets if len(t.capacity) == 2],
-    )
+    )  # fmt: skip
     path = planning.folder / FILE
     write_whole(path, page.encode())
     return path

@@ -134,9 +134,9 @@ def _leads(rows: Sequence[tuple[str, Sequence[Lead]]], width: int) -> Table | Te
     if not rows:
         return Text()
     if width < LEAD * (len(rows[0][1]) + 1):
-        lines = [f"fastest by p50, {phase}, {lead.step}: {lead}" for phase, leads in rows for lead in leads]
-        return Text(printable("\n" + "\n".join(lines)))
-    headings = ("fastest, by p50", *(lead.step or "all" for lead in rows[0][1]))
+        lines = [f"{phase}, {lead.step}: {lead}" for phase, leads in rows for lead in leads]
+        return Text(printable("\n".join(("", "fastest by p50, ahead by request:", *lines))))
+    headings = ("fastest, by p50;\nahead, by request", *(lead.step or "all" for lead in rows[0][1]))
     return grid(headings, ((phase, *map(str, leads)) for phase, leads in rows))
 
 

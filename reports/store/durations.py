@@ -95,10 +95,8 @@ def _low(rows: Columns, end: str) -> Array:
 
 def columns_of(part: pa.Table) -> Columns:
     """Columns of numpy arrays: numbers as float64 (nanoseconds are exact up to 104 days), texts as pandas categories,
-    and what follows from them.
-
-    Token lists become first_token, last_token, longest_gap (ns), reads, events, first_events, last_events.
-    """
+    and what follows from them. Token lists become first_token, last_token, longest_gap (ns), reads, events,
+    first_events, last_events."""
     columns: Columns = {}
     for name in part.schema.names:
         column = part[name]
@@ -197,10 +195,8 @@ def joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def in_flight(rows: pd.DataFrame) -> Array:
-    """For each row, how many exchanges of its target were open at the instant it was sent, itself included.
-
-    From the rows' own [sent, done] intervals: no worker knows what the others have in flight. nan where never sent.
-    """
+    """For each row, how many exchanges of its target were open at the instant it was sent, itself included. From the
+    rows' own [sent, done] intervals: no worker knows what the others have in flight. nan where never sent."""
     count = np.full(len(rows), np.nan)
     for _, part in rows.groupby("target", observed=True):
         sent = part["sent"].to_numpy()

@@ -34,32 +34,20 @@ FOLDER = "exchanges"
 _LARGEST = 2**63 - 1
 _LIST = pa.list_(pa.int64())
 _TYPES = {
-    "int": pa.int64(),
-    "int | None": pa.int64(),
-    "float | None": pa.float64(),
-    "str": pa.string(),
-    "str | None": pa.string(),
-    "bool": pa.bool_(),
-    "Outcome": pa.string(),
-    "array[int]": _LIST,
-}
+    "int": pa.int64(), "int | None": pa.int64(), "float | None": pa.float64(), "str": pa.string(),
+    "str | None": pa.string(), "bool": pa.bool_(), "Outcome": pa.string(), "array[int]": _LIST,
+}  # fmt: skip
 
+IN_NO_ROW = ("call", "text", "unterminated")
 # The columns, in their order: name, where an exchange has it, its Python type. First the call's, then a column for each
 # field of Exchange. Instants are int64 nanoseconds from the run's start.
 _COLUMNS = [
-    ("index", "call.request.index", "int"),
-    ("target", "call.target", "str"),
-    ("due", "call.due", "int"),
-    ("prompt_tokens", "call.request.prompt_tokens", "int"),
-    ("output_tokens", "call.request.output_tokens", "int"),
-    ("step", "call.step", "str"),
-    ("session", "call.request.session", "int"),
-    ("turn", "call.request.turn", "int"),
-    ("planned", "call.planned", "int | None"),
-    ("counted", "call.counted", "bool"),
-    ("attempt", "call.attempt", "int"),
-    *((field.name, field.name, str(field.type)) for field in fields(Exchange) if field.name not in ("call", "text")),
-]
+    ("index", "call.request.index", "int"), ("target", "call.target", "str"), ("due", "call.due", "int"),
+    ("prompt_tokens", "call.request.prompt_tokens", "int"), ("output_tokens", "call.request.output_tokens", "int"),
+    ("step", "call.step", "str"), ("session", "call.request.session", "int"), ("turn", "call.request.turn", "int"),
+    ("planned", "call.planned", "int | None"), ("counted", "call.counted", "bool"), ("attempt", "call.attempt", "int"),
+    *((field.name, field.name, str(field.type)) for field in fields(Exchange) if field.name not in IN_NO_ROW),
+]  # fmt: skip
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind], nullable=kind.endswith("| None")) for name, _, kind in _COLUMNS])
 LATER = ("body_end",)  # columns that runs of earlier versions lack: null there
 _VALUES = {name: attrgetter(path) for name, path, _ in _COLUMNS}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from traces.trace import NS_PER_S
 
 from ..exchange import Exchange, Outcome
+from ..secrets import masked
 from ..wire import RATE_LIMIT_STATUSES, Reader, WireError, lenient
 from .fast_path import Frame, learn
 from .http import HttpError, Response
@@ -232,7 +233,7 @@ class Answer:
         """An error's answer, as far as it came."""
         response, status = self._response, self._response.status
         if 300 <= status < 400:
-            to = lenient.line(response.headers.get("location", "nowhere"), 200)
+            to = masked(lenient.line(response.headers.get("location", "nowhere"), 200))
             return Outcome.HTTP_ERROR, f"{status}: redirects are not followed (to {to})", stamp
         complaint = lenient.complaint_in(b"".join(self._body)[:ERROR_LIMIT])
         outcome = Outcome.RATE_LIMITED if status in RATE_LIMIT_STATUSES else Outcome.HTTP_ERROR

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import logging
 import resource
-import ssl
 from dataclasses import astuple
 
 import gevent
 from gevent.queue import SimpleQueue
 
-from traces.errors import InputError
 from traces.request import NS_PER_S
 
 from .. import clock as clocks
@@ -47,7 +45,8 @@ class HttpClient:
         self.wire = target.wire_format()
         self.address = address(target.url)
         self.preferred = 0
-        self.tls = self._context() if self.address.scheme == "https" else None
+        secure = self.address.scheme == "https"
+        self.tls = tls_context(insecure=target.insecure, ca_file=target.ca_file) if secure else None
         self.head = RequestHead(target, self.address, self.wire.key_header)
         self.limits, self.resend = target.limits, target.resend
         self.loop = loop.current()
@@ -142,13 +141,6 @@ class HttpClient:
             self.watch(connection, now)
 
     # Inside.
-
-    def _context(self) -> ssl.SSLContext:
-        target = self.target
-        try:
-            return tls_context(insecure=target.insecure, ca_file=target.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise InputError(f"can't be used as CA file: {error}", where=target.ca_file or target.name) from None
 
     def _carry(self, flight: Flight) -> None:
         while self._idle:

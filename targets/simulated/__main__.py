@@ -30,14 +30,11 @@ def _parser() -> argparse.ArgumentParser:
     for option in options:
         repeatable = option.name == "setting"
         parser.add_argument(
-            *(option.metadata["flags"] or (f"--{option.name.replace('_', '-')}",)),
-            dest=option.name,
-            action="append" if repeatable else "store",
-            default=[] if repeatable else option.default,
-            type=int if isinstance(option.default, int) else str,
-            metavar=option.metadata["metavar"],
+            *(option.metadata["flags"] or (f"--{option.name.replace('_', '-')}",)), dest=option.name,
+            action="append" if repeatable else "store", default=[] if repeatable else option.default,
+            type=int if isinstance(option.default, int) else str, metavar=option.metadata["metavar"],
             help=option.metadata["help"],
-        )
+        )  # fmt: skip
     return parser
 
 

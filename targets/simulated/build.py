@@ -72,12 +72,9 @@ def build(
     name: str, *, model: str = MODEL, settings: Mapping[str, str] = {}, real_time: bool = False,
     journal: bool = False, seed: int = 0,
 ) -> Endpoint:  # fmt: skip
-    """The named endpoint on an event queue of its own.
-
-    `real_time`: an event for each step and token. `journal`: virtual time that keeps the instants of all tokens.
-
-    Raises InputError for an unknown name, model, setting or value, and for a model that doesn't fit.
-    """
+    """The named endpoint on an event queue of its own. `real_time`: an event for each step and token. `journal`:
+    virtual time that keeps the instants of all tokens. Raises InputError for an unknown name, model, setting or value,
+    and for a model that doesn't fit."""
     profile = load(name)
     chosen = Settings({**profile.settings, **settings})
     builder = _Builder(find_model(model), EventQueue(), real_time, journal, seed)
@@ -192,25 +189,18 @@ class _Builder:
             raise InputError(f"{model.name} doesn't fit into one {profile.name}", remedy="choose a smaller model")
         pool = settings.count("pool", profile.pool, 1)
         racks = Racks(
-            self.queue,
-            racks=pool,
-            stages=model.layers,
-            stage=settings.figure("stage", figures) * size,
-            limit=min(kv_tokens, model.context),
-            every_token=self.real_time,
-        )
+            self.queue, racks=pool, stages=model.layers, stage=settings.figure("stage", figures) * size,
+            limit=min(kv_tokens, model.context), every_token=self.real_time,
+        )  # fmt: skip
         return racks, _bill(profile, settings, pool)
 
     def link(self, profile: Profile, settings: Settings) -> Link:
         link = Link(
-            queue=self.queue,
-            t0=settings.figure("t0", profile.link),
+            queue=self.queue, t0=settings.figure("t0", profile.link),
             bandwidth=settings.figure("bandwidth", profile.link) * 1e9,
-            handover=settings.figure("handover", profile.link),
-            overlap=bool(settings.count("overlap", 0)),
-            token_bytes=self.model.kv_bytes,
-            layers=self.model.layers,
-        )
+            handover=settings.figure("handover", profile.link), overlap=bool(settings.count("overlap", 0)),
+            token_bytes=self.model.kv_bytes, layers=self.model.layers,
+        )  # fmt: skip
         settings.none_left()
         return link
 

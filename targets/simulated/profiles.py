@@ -11,7 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from traces.errors import InputError
+from traces.errors import InputError, one_of
 from traces.files import read_text, toml
 
 from .engine.roofline import Model
@@ -26,10 +26,8 @@ UNITS = {
     **dict.fromkeys(("memory", "sram"), "B"),
     **dict.fromkeys(("mbu", "mfu"), "1"),
     **dict.fromkeys(("c0", "all_reduce", "stage", "t0", "handover"), "s"),
-    "c1": "s/sequence",
-    "price": "$/h",
-    "watts": "W",
-}
+    "c1": "s/sequence", "price": "$/h", "watts": "W",
+}  # fmt: skip
 LINK_UNITS = UNITS | {"bandwidth": "GB/s"}
 POSITIVE = ("bandwidth", "interconnect", "peak", "peak_fp8", "peak_fp4", "mbu", "mfu", "stage")  # divisors, a beat
 ALIASES = {"a100": "a100-40g", "groqrack": "groqrack-alcf", "disaggregated": "gpu-prefill+groqrack-decode"}
@@ -91,22 +89,18 @@ def load(name: str) -> Profile:
     name = ALIASES.get(name, name)
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if name == "models" or not path.is_file():
-        known = ", ".join(sorted([*names(), *ALIASES]))
-        raise InputError(f"no such simulated endpoint: {name}", remedy=f"one of {known}, or the path of a TOML file")
+        remedy = f"{one_of(name, sorted([*names(), *ALIASES]))} or the path of a TOML file"
+        raise InputError(f"no such simulated endpoint: {name}", remedy=remedy)
     raw = _toml(path)
     try:
         profile = Profile(
-            name=path.stem,
-            kind=_one_of(path, "kind", raw.get("kind"), ("gpu", "pipeline", "disaggregated")),
-            description=str(raw.get("description", "")),
-            figures=_figures(path, raw.get("figures", {})),
+            name=path.stem, kind=_one_of(path, "kind", raw.get("kind"), ("gpu", "pipeline", "disaggregated")),
+            description=str(raw.get("description", "")), figures=_figures(path, raw.get("figures", {})),
             engines={engine: _figures(path, figures) for engine, figures in raw.get("engines", {}).items()},
-            link=_figures(path, raw.get("link", {}), LINK_UNITS),
-            prefill=str(raw.get("prefill", "")),
-            decode=str(raw.get("decode", "")),
-            pool=int(raw.get("pool", 1)),
+            link=_figures(path, raw.get("link", {}), LINK_UNITS), prefill=str(raw.get("prefill", "")),
+            decode=str(raw.get("decode", "")), pool=int(raw.get("pool", 1)),
             settings={key: str(value) for key, value in raw.get("settings", {}).items()},
-        )
+        )  # fmt: skip
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
             f"not a profile: {error}", where=str(path), remedy="docs/simulated.md shows the form"
@@ -151,4 +145,4 @@ def model(name: str) -> Model:
     try:
         return models()[name]
     except KeyError:
-        raise InputError(f"no such model: {name}", remedy=f"one of {', '.join(models())}") from None
+        raise InputError(f"no such model: {name}", remedy=one_of(name, models())) from None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from traces.errors import InputError
+from traces.errors import InputError, one_of
 
 from .profiles import ALIASES, MODEL, POSITIVE, Figure, load, models, names
 
@@ -74,7 +74,7 @@ class Settings:
         self._known.add(key)
         value = self._pairs.pop(key, default)
         if allowed and value not in allowed:
-            raise InputError(f"{self._prefix}{key}={value}", remedy=f"one of {', '.join(allowed)}")
+            raise InputError(f"{self._prefix}{key}={value}", remedy=one_of(value, allowed))
         return value
 
     def number(self, key: str, default: float, least: float = 0.0) -> float:
@@ -112,7 +112,7 @@ class Settings:
 
     def none_left(self) -> None:
         for key in self._pairs:
-            raise InputError(f"no such setting: {key}", remedy=f"one of {', '.join(sorted(self._known))}")
+            raise InputError(f"no such setting: {key}", remedy=one_of(key, sorted(self._known)))
 
 
 def _option(default: Any, help: str, *flags: str, metavar: str | None = None) -> Any:

@@ -17,6 +17,7 @@ import pytest
 import loadgen
 from loadgen import Load, Workers, capacities, capacity, replay
 from loadgen.options import RunKeywords, RunOptions, TargetOptions, attribute_names, user_options
+from targets import secrets
 from targets.target import Target
 from traces.errors import InputError, RunFailed
 from traces.reading import open_trace
@@ -166,7 +167,8 @@ def test_a_user_takes_every_option_of_replay() -> None:
         RunOptions(slo=["ttft p99 < 1s"], salt="none", prompts="texts.jsonl", out="r"),
     )
     target = options.target(None)
-    assert (target.name, target.url, target.model, target.headers) == ("Mine", "http://h:1", "m", (("X-Team", "a"),))
+    headers = (("X-Team", secrets.hold("a", "X-Team")),)
+    assert (target.name, target.url, target.model, target.headers) == ("Mine", "http://h:1", "m", headers)
     assert (target.api_key_env, target.limits.first_token_timeout, target.extra_body) == ("KEY", 5.0, {"top_k": 1})
     assert (target.price_per_hour, target.labels) == (2.5, {"gpu": "h100"})
 

@@ -128,8 +128,11 @@ def test_stop_and_start_from_the_web_page_makes_two_runs(tmp_path: Path, process
     assert about(tmp_path / "r")["salt"] != about(tmp_path / "r-2")["salt"]
 
 
-def test_workers_without_the_masters_folder_send_their_rows(tmp_path: Path) -> None:
-    """As on other machines: the workers see no run folder of the master's (mount namespaces would need root)."""
+def test_workers_without_the_masters_folder_send_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on other machines: the workers see no run folder of the master's (mount namespaces would need root), and fill
+    in what they may. All share a token."""
+    for name, value in (("PHASELOAD_TOKEN", "sesame"), ("PHASELOAD_ALLOWED", "$TEAM"), ("TEAM", "blue")):
+        monkeypatch.setenv(name, value)
     trace(tmp_path / "t.csv", 200, gap_s=0.005)
     port = str(free_port())
     hidden = [
@@ -151,7 +154,7 @@ def test_workers_without_the_masters_folder_send_their_rows(tmp_path: Path) -> N
         endpoint() as server,
         running(
             "replay", "t.csv", "--url", server.url, "--master", "--expect-workers", "2", "--master-bind-port", port,
-            "--out", "r", cwd=tmp_path,
+            "-H", "X-Team: ${TEAM}", "--out", "r", cwd=tmp_path,
         ) as master,
         running(cwd=tmp_path, argv=hidden),
         running(cwd=tmp_path, argv=hidden),

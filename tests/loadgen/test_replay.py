@@ -363,7 +363,11 @@ def test_workers_end_with_a_killed_master(tmp_path: Path) -> None:
         assert len(rows(tmp_path / "r")) == len(server.prompts)
 
 
-def test_a_killed_worker_makes_the_run_invalid_and_names_what_is_missing(tmp_path: Path) -> None:
+def test_a_killed_worker_makes_the_run_invalid_and_names_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spare").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "spare"))
     trace(tmp_path / "t.csv", 150, gap_s=0.02)
     with (
         endpoint() as server,
@@ -375,9 +379,18 @@ def test_a_killed_worker_makes_the_run_invalid_and_names_what_is_missing(tmp_pat
         out, err = process.communicate(timeout=40)
         assert process.returncode == 3, out + err
     assert "is lost" in err
+    assert list((tmp_path / "spare").iterdir()) == []
     facts = about(tmp_path / "r")
     recorded = set(rows(tmp_path / "r")["index"].to_pylist())
     assert facts["ended"] == "worker_lost"
     assert server.repeated == []
     assert set(facts["missing_requests"]) == set(range(150)) - recorded
     assert sum(facts["missing"].values()) == 150 - len(recorded) > 25
+
+
+def test_every_request_failed_is_no_success(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 4, gap_s=0.1)
+    with endpoint("failing") as server:
+        done = phaseload("replay", "t.csv", "--url", server.url, "--out", "r", cwd=tmp_path)
+    assert done.stdout.startswith("every request failed: 4 of 4\n")
+    assert done.returncode == expected(tmp_path / "r", 1)

@@ -55,13 +55,14 @@ def failure(target: Target, allowed: set[str]) -> str:
         ({"headers": (("X-Team", "a ${HOME_SECRET}"),)}, "$HOME_SECRET", "--allow-env HOME_SECRET"),
         ({"api_key_env": "HOME_SECRET"}, "$HOME_SECRET", "--allow-env HOME_SECRET"),
         ({"api_key_file": "/etc/hostname"}, "/etc/hostname", "--allow-key-file /etc/hostname"),
+        ({"url": "unix:///run/docker.sock"}, "/run/docker.sock", "--allow-key-file /run/docker.sock"),
     ],
 )
 def test_a_worker_fills_in_only_what_its_own_command_line_names(
     fields: dict[str, Any], secret: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME_SECRET", "hunter2")
-    target = Target("a", "http://h", **fields)
+    target = Target(**{"name": "a", "url": "http://h", **fields})
     refusal = failure(target, {"$OTHER"})
     assert f"asks for {secret}, which this worker may not give away" in refusal and remedy in refusal
     assert failure(target, {secret}) == "Ping", "it goes on"
@@ -123,6 +124,11 @@ def test_a_workers_odd_message_costs_that_worker_and_not_the_run(tmp_path: Path,
     assert "it sent what can't be used" in coordinator.workers["w"].lost
     assert (facts["ended"], facts["missing"]) == ("worker_lost", {"a": 3})
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_workers_words_are_one_bounded_line(tmp_path: Path) -> None:
+    coordinator, _ = coordinated(tmp_path, ("w", encode(Failed("\x1b[2J\nowned" + "!" * 10_000))))
+    assert coordinator.workers["w"].lost.startswith("[2J owned!") and len(coordinator.workers["w"].lost) < 1000
 
 
 def test_rows_that_are_none_are_for_the_report_to_name(tmp_path: Path) -> None:

@@ -27,22 +27,25 @@ from loadgen.run.messages import LaneProgress
 from targets import secrets
 from targets.client import http_client
 from targets.target import TIMEOUTS, Limits, Target
-from traces.errors import InputError
+from traces.errors import InputError, seconds
 
 
 def plan(**arm: Any) -> Plan:
     return Plan("p", (Step("base", (Arm(Target("gpu", "http://h"), "plan/0.arrow", 5000, **arm),), "5/s"),))
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25)])
-def test_times(text: str, seconds: float) -> None:
-    assert preflight.seconds(text, "--x") == seconds
+@pytest.mark.parametrize(("text", "expected"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25)])
+def test_times(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+    assert seconds(90.0) == 90 and seconds("800", "ms") == seconds("0.8 s", "ms") == 0.8
 
 
-@pytest.mark.parametrize("text", ["", "ten", "5 parsecs", "-3s"])
+@pytest.mark.parametrize("text", ["ten", "5 parsecs", "m", "3s3s"])
 def test_times_that_are_none(text: str) -> None:
-    with pytest.raises(InputError, match="--x"):
-        preflight.seconds(text, "--x")
+    with pytest.raises(ValueError, match="expected a time such as 90s"):
+        seconds(text)
+    with pytest.raises(InputError, match="--wait-ready: expected a time"):
+        preflight.wait_ready([], text)
 
 
 def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
@@ -98,13 +101,14 @@ def test_the_command_line_is_kept_without_secrets(given: list[str], kept: list[s
 
 def test_a_literal_header_is_held_and_not_kept(monkeypatch: Any) -> None:
     monkeypatch.setattr(secrets, "HELD", {})
-    given = ["Authorization: Bearer sk-1", "X-Key: sk-2", "X-Again: Bearer sk-1", "X-Team: a", "X-Token: ${T}"]
+    given = ["Authorization: Bearer sk-1", "X-Key: sk-2", "X-Team: a", "X-Token: ${T}"]
     headers = dict(TargetOptions(header=given).target("http://h").headers)
     assert headers == {
-        "Authorization": "${PHASELOAD_SECRET_1}", "X-Key": "${PHASELOAD_SECRET_2}", "X-Again": "${PHASELOAD_SECRET_1}",
-        "X-Team": "${PHASELOAD_SECRET_3}", "X-Token": "${T}",
+        "Authorization": "${PHASELOAD_SECRET_AUTHORIZATION}", "X-Key": "${PHASELOAD_SECRET_X_KEY}",
+        "X-Team": "${PHASELOAD_SECRET_X_TEAM}", "X-Token": "${T}",
     }  # fmt: skip
-    assert secrets.value("PHASELOAD_SECRET_1") == "Bearer sk-1" and "PHASELOAD_SECRET_1" not in os.environ
+    assert secrets.HELD["PHASELOAD_SECRET_AUTHORIZATION"] == "Bearer sk-1" and not os.environ.keys() & secrets.HELD
+    assert TargetOptions(header=["X-Key: 3"]).target("http://h").headers == (("X-Key", "${PHASELOAD_SECRET_X_KEY_2}"),)
     with pytest.raises(InputError, match="Authorization"):
         Target("x", "http://h", headers=(("Authorization", "Bearer sk-1"),))
 
@@ -114,12 +118,12 @@ def test_a_key_in_a_path_or_a_body_is_held_and_put_back(monkeypatch: Any) -> Non
     url, body = "https://h-1a2b3c4d5e6f7a8b.x/v1/a8Fk29Lx0Qm4Vb7Nz3/chat", {"a": [{"b": "Bearer gsk_abcdef"}], "k": 3}
     target = Target("x", url, metrics=(f"{url}/metrics",), headers=(("X-Team", "a"),), extra_body=body)
     kept = target.sheltered()
-    assert kept.url == "https://h-1a2b3c4d5e6f7a8b.x/v1/${PHASELOAD_SECRET_2}/chat"
+    assert kept.url == "https://h-1a2b3c4d5e6f7a8b.x/v1/${PHASELOAD_SECRET_KEY_2}/chat"
     assert (kept.metrics, kept.extra_body["k"]) == ((f"{kept.url}/metrics",), 3)
-    assert kept.extra_body["a"] == [{"b": "Bearer ${PHASELOAD_SECRET_3}"}]
+    assert kept.extra_body["a"] == [{"b": "Bearer ${PHASELOAD_SECRET_KEY}"}]
     assert (kept.sheltered(), kept.opened().url, kept.opened().extra_body) == (kept, url, body)
     secrets.HELD.clear()
-    with pytest.raises(InputError, match="x: the environment has no PHASELOAD_SECRET_2"):
+    with pytest.raises(InputError, match="x: the environment has no PHASELOAD_SECRET_KEY"):
         kept.opened()
 
 

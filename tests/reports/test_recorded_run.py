@@ -43,7 +43,7 @@ def test_its_facts_are_read_and_written_without_loss(tmp_path: Path) -> None:
     ]
     run_json.write(tmp_path, facts)
     stored, written = (json.loads((folder / "run.json").read_text()) for folder in (STORED, tmp_path))
-    assert {name: written[name] for name in stored} == stored
+    assert dict(leaves(stored)).items() <= dict(leaves(written)).items(), "a later version may know more"
 
 
 def test_its_summary_has_the_same_figures(folder: Path) -> None:

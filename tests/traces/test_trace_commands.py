@@ -55,6 +55,8 @@ def test_fit_and_synth_go_round(csv, tmp_path):
     [
         (("info", "/nowhere"), "no such file"),
         (("synth", "nothing"), "no such workload"),
+        (("synth", "azurecode"), "no such workload (did you mean azure-code?)"),
+        (("info", "azure-cnv"), "no such file, and no bundled workload (did you mean azure-conv?)"),
         (("convert", "azure-conv", "/tmp/x.odd", "--end", "5"), "unknown ending"),
         (("info", "azure-conv", "--until", "-5"), "seconds above 0"),
         (("info", "azure-conv", "--until", "nan"), "seconds above 0"),

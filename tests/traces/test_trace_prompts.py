@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -209,7 +210,22 @@ def test_with_a_tokenizer_history_counts_too(tokenizer):
 
 def test_a_missing_or_broken_tokenizer_is_named(tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        counter(str(tmp_path / "none.json"))
+        counter(str(tmp_path / "none.json"))  # named even where the package is missing
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(InputError, match=r"not a tokenizer\.json"):
         counter(str(tmp_path / "bad.json"))
+
+
+def test_a_tokenizer_is_found_in_a_folder_or_in_the_cache_and_the_right_package_is_named(
+    tmp_path, tokenizer, monkeypatch
+):
+    snapshot = tmp_path / "hub" / "models--org--name" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "tokenizer.json").write_bytes(Path(tokenizer).read_bytes())
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert counter(str(snapshot))("the time") == counter("org/name")("the time") == counter(tokenizer)("the time")
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(InputError, match="no such file, folder or cached model"):
+        counter("org/other")
+    with pytest.raises(InputError, match=r"phaseload\[tokenizer\]"):
+        counter(tokenizer)

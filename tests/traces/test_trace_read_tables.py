@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import subprocess
 import sys
@@ -70,7 +71,7 @@ BLOCKS = f"due_s,{LENGTHS},prefix,prefix_tokens\n0,9,1,4 -5,8 {{}}\n1,9,1,,\n2,9
 def test_the_quick_and_the_careful_way_agree(tmp_path, text):
     source = Source("t", Path(written(tmp_path, text)))
     columns = csv_table.header(source.head)
-    table = format_of(columns, source.name)
+    table = format_of(columns, source.name, {})[0]
     quick = csv_table.read_fast(source, columns, table, Options())
     assert quick is not None
     careful = csv_table.read_carefully(source, columns, table, Options())
@@ -86,14 +87,13 @@ def test_the_quick_and_the_careful_way_agree(tmp_path, text):
         *(SESSIONS.replace("5,1,0,", odd) for odd in ("a,1,0,", "5,0x1,0,", "5,1.0,0,", "5,-1,0,", "5,1,,")),
         *(BLOCKS.format(odd) for odd in ("0", "8 8", "0x8", "1,5")),
         BLOCKS.format(8).replace("4,8", "4,7"),
-        "due_s, prompt_tokens,output_tokens\n0,1,1\n",
         "due_s,prompt_tokens,output_tokens,output_tokens\n0,1,1,2\n",
     ],
 )
 def test_the_quick_way_leaves_to_the_careful_one_what_it_may_not_decide(tmp_path, text):
     source = Source("t", Path(written(tmp_path, text)))
     columns = csv_table.header(source.head)
-    assert csv_table.read_fast(source, columns, format_of(columns, source.name), Options()) is None
+    assert csv_table.read_fast(source, columns, format_of(columns, source.name, {})[0], Options()) is None
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_what_the_quick_way_takes_the_careful_way_takes_alike(tmp_path, drawn, u
     rows = [f"{stamp},{prompt},{output}" for stamp, (_, prompt, output) in zip(stamps, drawn, strict=True)]
     source = Source("t", Path(written(tmp_path, "\n".join([names, *rows]))))
     columns = csv_table.header(source.head)
-    table = format_of(columns, source.name)
+    table = format_of(columns, source.name, {})[0]
     quick = csv_table.read_fast(source, columns, table, Options())
     good = all(1 <= prompt < 2**31 and 0 <= output < 2**31 for _, prompt, output in drawn)
     if good and drawn == sorted(drawn, key=lambda row: row[0]):
@@ -261,6 +261,44 @@ def test_what_the_quick_way_takes_the_careful_way_takes_alike(tmp_path, drawn, u
 def test_an_exponent_of_any_size_is_read(tmp_path, exponent):
     text = f"due_s,prompt_tokens,output_tokens\n3{exponent},5,6\n1.5,7,8\n"
     assert open_trace(written(tmp_path, text)).column("prompt_tokens").tolist() == [5, 7]
+
+
+MINE = "start_time, input_tokens,output_len,user\n0.0,100,20,a\n1.5,200,30,b\n"
+OURS = "due_s=start_time, prompt_tokens=input_tokens,output_tokens=output_len"
+
+
+@pytest.mark.parametrize("session", ["", ",session=user"])
+def test_a_table_with_names_of_its_own(tmp_path, session):
+    trace = open_trace(written(tmp_path, MINE), columns=OURS + session)
+    rows = [(request.due, request.prompt_tokens, request.output_tokens) for request in trace]
+    assert rows == [(0, 100, 20), (1_500_000_000, 200, 30)] and trace.has("session") is bool(session)
+    assert trace.notes["columns"]["start_time"] == "due_s"
+    lines = "".join(json.dumps(dict(zip(["t", "prompt_tokens", "o"], row, strict=True))) + "\n" for row in rows)
+    again = open_trace(written(tmp_path, lines), columns="due_ns=t,output_tokens=o")
+    assert [request.due for request in again] == [0, 1_500_000_000]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "says"),
+    [
+        (
+            MINE,
+            None,
+            "understood none of .*'user' .*--columns due_s=...,prompt_tokens=input_tokens,output_",
+        ),
+        (MINE.replace("output_len", "output_tokens"), None, "understood output_tokens of the columns"),
+        (MINE, "due_s=begin", "no column 'begin' .it has 'start_time', 'input_tokens'"),
+        (MINE, "due=start_time", "OURS=THEIRS, got 'due=start_time' .did you mean due_s"),
+        (MINE, "due_s", "OURS=THEIRS"),
+        (MINE.split("\n", 1)[1], None, "no header line"),
+        ("[]", OURS, "no usable request"),
+    ],
+)
+def test_columns_that_arent_understood_are_listed(tmp_path, text, columns, says):
+    with pytest.raises(InputError, match=says):
+        open_trace(written(tmp_path, text), columns=columns)
+    with pytest.raises(InputError, match="is no table"):
+        open_trace("azure-conv", columns=OURS)
 
 
 MEMORY = """

@@ -68,7 +68,7 @@ def test_what_is_written_is_read_again(tmp_path, drawn, sessions, prefixes, endi
     assert all((sizes if isinstance(sizes, int) else sizes[block]) == block + 1 for block in used)
     if ".csv" in path:
         columns = csv_table.header(Source(path, Path(path)).head)
-        assert csv_table.read_fast(Source(path, Path(path)), columns, format_of(columns, path), Options())
+        assert csv_table.read_fast(Source(path, Path(path)), columns, format_of(columns, path, {})[0], Options())
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

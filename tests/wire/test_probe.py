@@ -1,5 +1,6 @@
 """What a probe's one exchange means: reasons not to start, each with its remedy, and what is worth knowing."""
 
+import json
 import ssl
 import time
 from array import array
@@ -11,7 +12,7 @@ import pytest
 import trustme
 
 from targets.exchange import Outcome
-from targets.probing import TOKENS, judge, probe
+from targets.probing import TOKENS, judge, probe, with_model
 from targets.target import Limits, Target
 from tests.exchanges import make_exchange
 from tests.targets.scripted import Scripted, good
@@ -198,6 +199,38 @@ def test_a_scheme_that_the_port_doesnt_speak_is_named_with_the_one_it_does(https
     (found,) = probe([Target("other", given, "m", limits=Limits(connect_timeout=0.5))])
     server.close()
     assert found.problem == f"{given} doesn't speak {schemes[0]} at this port: give {right}" and found.hopeless
+
+
+@pytest.mark.parametrize(
+    ("listed", "model", "note"),
+    [
+        (["only"], "only", "asks for model 'only', the only one of URL"),
+        (["one", "two"], "", "no model is named (-m), and URL has one, two"),
+        ([], "", ""),
+        ([{"id": 3}, None], "", ""),
+    ],
+)
+def test_a_model_that_nobody_named_is_the_only_one_of_the_server(listed, model, note, monkeypatch):
+    monkeypatch.setenv("THE_KEY", "sk-secret-1")
+    body = json.dumps({"data": [{"id": name} for name in listed]}).encode()
+
+    def script(peer):
+        request = peer.request()
+        assert request.startswith(b"GET /sk-path-2/v1/models ") and b"Bearer sk-secret-1" in request
+        peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    server = Scripted(script)
+    target, said = with_model(Target("a", f"{server.url}/sk-path-2", api_key_env="THE_KEY").sheltered())
+    server.close()
+    assert (target.model, said) == (model, note.replace("URL", target.url)) and "sk-path-2" not in said
+
+
+def test_a_server_that_lists_no_models_is_left_to_the_probe():
+    server = Scripted(cut(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"))
+    for target in (Target("a", server.url), Target("b", server.url, "m"), Target("c", server.url, endpoint_type="tgi")):
+        assert with_model(target) == (target, "")
+    server.close()
+    assert server.connections == 1
 
 
 HANDED = {"choices": [{"message": {"content": "w"}}], "kv_transfer_params": {"remote_host": "h"}}

@@ -229,14 +229,11 @@ def _sub_agent(
 def _turn(request: Any, session: int, offset: int, begun: int, parent: int | None) -> Row:
     ids = block_ids(_field(request, "hash_ids"), "hash_ids")
     return {
-        "due": begun + instant(request.get("t"), "s", "t"),
-        "prompt_tokens": length(request.get("in"), "in", least=1),
-        "output_tokens": length(request.get("out"), "out"),
-        "session": session,
-        "prefix": [offset + block for block in ids],
-        "parent": parent,
+        "due": begun + instant(request.get("t"), "s", "t"), "prompt_tokens": length(request.get("in"), "in", least=1),
+        "output_tokens": length(request.get("out"), "out"), "session": session,
+        "prefix": [offset + block for block in ids], "parent": parent,
         "think": instant(request.get("think_time", 0), "s", "think_time"),
-    }
+    }  # fmt: skip
 
 
 def _field(request: Any, name: str) -> Any:

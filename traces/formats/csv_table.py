@@ -23,11 +23,12 @@ from ..files import Source
 from ..trace import LATEST, LONGEST, SCHEMA, Columns, Trace, build
 from .cells import NANOS, BadCell
 from .rows import Options, beginning, linked, within
-from .tables import FAILURES, TABLES, TableFormat, format_of, read_rows
+from .tables import FAILURES, TableFormat, format_of, read_rows
 
 BLOCK = 4 << 20  # bytes parsed at a time
 DECIMAL = pa.decimal128(27, 9)  # its 38 digits hold it and its nanoseconds
 NUMBERS = "^(-?[0-9]{1,18}( -?[0-9]{1,18})*)?$"
+VALUE = re.compile(r"[-+]?[\d.]+|\d{4}-\d\d-\d\d.*")  # of a row, which no header has
 EXPONENT = re.compile(rb"(?:^|[0-9.])[eE][-+]?(?:[0-9]{3}|[0-9]{0,2}$)")  # of three digits, or cut by a read's end
 TIMES = ("due", "think")
 NotPlain = pa.ArrowInvalid  # raised by Arrow and by us: the careful way has to look
@@ -37,13 +38,13 @@ BOUNDS = dict.fromkeys(TIMES, (-LATEST, LATEST)) | {
 
 
 def header(head: bytes) -> list[str] | None:
-    """The column names of a CSV file by its first bytes, or None where its first line is no header of ours."""
+    """The column names of a CSV file by its first bytes, or None where its first line is no header."""
     line = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
     try:
         cells = _cells(line.decode())
     except (UnicodeDecodeError, csv.Error):
         return None
-    return cells if any(cell in table.columns for table in TABLES for cell in cells) else None
+    return cells if any(cells) and b"\0" not in line and not any(map(VALUE.fullmatch, cells)) else None
 
 
 def read(source: Source, options: Options) -> Trace:
@@ -51,8 +52,8 @@ def read(source: Source, options: Options) -> Trace:
     if not columns:
         if b"\0" in source.head:
             raise InputError("not a trace of a known format", where=source.name, remedy="see docs/traces.md")
-        raise InputError("no header line", where=source.name, line=1, remedy="is it a CSV trace?")
-    table = format_of(columns, source.name)
+        raise InputError("no header line", where=source.name, line=1, remedy="is it a CSV trace? docs/traces.md")
+    table, columns = format_of(columns, source.name, options.names)
     return read_fast(source, columns, table, options) or read_carefully(source, columns, table, options)
 
 
@@ -83,7 +84,7 @@ def read_fast(source: Source, columns: list[str], table: TableFormat, options: O
     try:
         fields = _fields(table, columns)
         with source.open() as stream:
-            for batch in _batches(_Decimal(stream), source, table, fields):
+            for batch in _batches(_Decimal(stream), source, table, columns, fields):
                 part = _part(batch, table, fields)
                 trace = {name: _longer(trace.get(name), values) for name, values in part.items()}
                 first = beginning(int(trace["due"][0]), table.relative)
@@ -98,17 +99,17 @@ class _Decimal(io.RawIOBase):
     """A table of plain decimals. Arrow would take 0x10 for a number, and a large exponent (1e-400000000) crashes it."""
 
     def __init__(self, stream: io.BufferedReader) -> None:
-        self._stream, self._header = stream, stream.readline()
+        self._stream = stream
+        stream.readline()  # the header
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int | None = -1) -> bytes:
-        header, self._header = self._header, b""
         data = self._stream.read(size)
         if b"x" in data or b"X" in data or ((b"e" in data or b"E" in data) and EXPONENT.search(data)):
             raise NotPlain("no decimal numbers")  # through Arrow, which calls this
-        return header + data
+        return data
 
 
 def _fields(table: TableFormat, columns: list[str]) -> dict[str, str]:
@@ -122,7 +123,7 @@ def _fields(table: TableFormat, columns: list[str]) -> dict[str, str]:
     return fields
 
 
-def _batches(stream: Any, source: Source, table: TableFormat, fields: dict[str, str]) -> Any:
+def _batches(stream: Any, source: Source, table: TableFormat, columns: list[str], fields: dict[str, str]) -> Any:
     second = source.head.split(b"\n", 2)[1:2]
     stamp = pa.timestamp("ns", "UTC" if second and b"+" in second[0] else None)
     times: Any = stamp if table.unit == "iso" else DECIMAL
@@ -130,7 +131,7 @@ def _batches(stream: Any, source: Source, table: TableFormat, fields: dict[str, 
     types = {column: kinds.get(name, pa.int64()) for name, column in fields.items()}
     return pyarrow.csv.open_csv(
         stream,
-        read_options=pyarrow.csv.ReadOptions(block_size=BLOCK),
+        read_options=pyarrow.csv.ReadOptions(block_size=BLOCK, column_names=columns),
         convert_options=pyarrow.csv.ConvertOptions(column_types=types, include_columns=list(types)),
     )
 
@@ -148,9 +149,8 @@ def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> Columns:
         low, high = BOUNDS.get(name, (-(2**63), 2**63 - 1))
         if values.min() < (low and low - table.drop_failures) or values.max() > high:
             raise NotPlain
-        part[name] = values.astype(
-            SCHEMA.field(name).type.to_pandas_dtype()
-        )  # a copy: the batch's memory is free again
+        # A copy: the batch's memory is free again.
+        part[name] = values.astype(SCHEMA.field(name).type.to_pandas_dtype())
     return part
 
 

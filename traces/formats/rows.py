@@ -38,6 +38,7 @@ class Options:
     keep_ticks: bool = False
     seed: int = 0
     until_ns: int | None = None
+    names: Mapping[str, str] = field(default_factory=dict)  # our columns' names by the file's
 
 
 @dataclass

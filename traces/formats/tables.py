@@ -13,16 +13,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, one_of
 from ..files import Source
 from ..trace import Trace
 from .cells import BadCell, block_ids, instant, keys, length, mapping, parse, shown, whole
 from .rows import Options, Row, Rows, spread, timed
 
 FAILURES = "failed requests left out"
+MOST_SHOWN = 8  # columns in a message
 Line = tuple[int, bytes]  # numbered from 1
 PARTS = ("sys_prompt", "passages_ids", "history", "web_search", "user_input")
 LENGTH = "token_length"
@@ -88,7 +90,7 @@ def _own(unit: str) -> TableFormat:
 
 
 TABLES = (
-    *(_own(unit) for unit in ("ns", "us", "ms", "s")),
+    *(_own(unit) for unit in ("s", "ms", "us", "ns")),
     TableFormat("azure-2025-lmm", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso", needs=("NumImages",)),
     TableFormat("azure", "ContextTokens", "GeneratedTokens", "TIMESTAMP", "iso"),
     TableFormat("burstgpt", "Request tokens", "Response tokens", "Timestamp", session="Session ID",
@@ -104,20 +106,41 @@ TABLES = (
 )  # fmt: skip
 
 
-def format_of(columns: list[str], where: str) -> TableFormat:
-    """The first format that fits. Raises InputError with what is missing for the one that comes closest."""
+def names_of(text: str) -> dict[str, str]:
+    """`due_s=start_time,prompt_tokens=in`: what a user says of a table's columns, as our names by theirs."""
+    known, names = sorted({column for table in TABLES for column in table.columns if column}), {}
+    for part in text.split(","):
+        ours, equals, theirs = (word.strip() for word in part.partition("="))
+        if not equals or not theirs or ours not in known:
+            remedy = "as in due_s=start_time,prompt_tokens=in" if ours in known else one_of(ours, known)
+            raise InputError(f"expected OURS=THEIRS, got {part.strip()!r}", where="--columns", remedy=remedy)
+        names[theirs] = ours
+    return names
+
+
+def format_of(given: list[str], where: str, names: Mapping[str, str]) -> tuple[TableFormat, list[str]]:
+    """The first format that fits these columns, and their names in it. Raises InputError with what is missing for the
+    one that comes closest."""
+    if absent := [shown(theirs) for theirs in names if theirs not in given]:
+        there = ", ".join(map(shown, given[:MOST_SHOWN]))
+        raise InputError(f"no column {', '.join(absent)}", where=f"--columns: {where}", remedy=f"it has {there}")
+    columns = [names.get(column, column) for column in given]
     lacking = [(table, [column for column in table.required if column not in columns]) for table in TABLES]
     for table, missing in lacking:
         if not missing:
-            return table
+            return table, columns
     nearest, missing = min((pair for pair in lacking if pair[0].time), key=lambda pair: len(pair[1]))
+    others, guesses = [column for column in columns if column not in nearest.columns], []
+    for column in missing:
+        near = get_close_matches(column, others, 1)
+        others = [other for other in others if other not in near]
+        guesses.append(f"{column}={near[0] if near else '...'}")
+    understood = ", ".join(column for column in columns if column in nearest.columns) or "none"
     raise InputError(
-        f"expected column {missing[0]!r} of the {nearest.name} format, columns {', '.join(map(shown, columns[:8]))}",
-        where=where,
-        line=1,
-        column=missing[0],
-        remedy="rename the column, or see docs/traces.md for the formats",
-    )
+        f"expected column {missing[0]!r} of the {nearest.name} format; understood {understood} of the columns "
+        f"{', '.join(map(shown, given[:MOST_SHOWN]))}",
+        where=where, line=1, column=missing[0], remedy=f"name them: --columns {','.join(guesses)}",
+    )  # fmt: skip
 
 
 def read_rows(

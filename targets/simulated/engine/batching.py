@@ -55,11 +55,9 @@ class Batching:
 
 
 class DecodeBatch:
-    """The sequences that decode: `running` is a heap of (end step, job number, job).
-
-    `steps`: decode steps since the start; `context`: tokens of all sequences together, in the next step; `ends`, the
-    journal: when step `since` and those after it ended, from which the instants of every token are read.
-    """
+    """The sequences that decode: `running` is a heap of (end step, job number, job). `steps`: decode steps since the
+    start; `context`: tokens of all sequences together, in the next step; `ends`, the journal: when step `since` and
+    those after it ended, from which the instants of every token are read."""
 
     __slots__ = ("batching", "context", "ends", "memory", "roofline", "running", "since", "steps")
 

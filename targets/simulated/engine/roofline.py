@@ -52,10 +52,8 @@ class Roofline:
     def mixed(
         self, decodes: int, context: float, tokens: float, squares: float, prompts: float, ending: float
     ) -> float:
-        """One step: `decodes` sequences of `context` tokens together, and chunks of `prompts` prompts.
-
-        `tokens` in the chunks, `squares` the sum of to^2 - from^2 over them, `ending` prompts complete with this step.
-        """
+        """One step: `decodes` sequences of `context` tokens together, and chunks of `prompts` prompts. `tokens` in the
+        chunks, `squares` the sum of to^2 - from^2 over them, `ending` prompts complete with this step."""
         computed = decodes * self.verified
         compute = self.decoded * computed + self.attention * context * self.verified
         compute += self.prefilled * tokens + self.attention * 0.5 * squares + self.head * ending

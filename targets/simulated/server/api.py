@@ -33,14 +33,9 @@ class ApiError(Exception):
     """Answered with `status` and the vendor's error body."""
 
     def __init__(
-        self,
-        status: int,
-        message: str,
-        kind: str = "invalid_request_error",
-        code: str | int | None = None,
-        param: str | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
+        self, status: int, message: str, kind: str = "invalid_request_error", code: str | int | None = None,
+        param: str | None = None, headers: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.status, self.headers = status, headers or {}
         self.body = orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
@@ -81,14 +76,11 @@ def parse(api: str, raw: bytes, model: str, context: int) -> RequestBody:
             if body.get(name):
                 raise ApiError(400, f"property '{name}' is unsupported", param=name)
     return RequestBody(
-        prompt_tokens=len(words),
-        output_tokens=_limit(api, body, len(words), context),
-        stream=body.get("stream") is True,
-        usage=mapping(body.get("stream_options")).get("include_usage") is True,
-        words=tuple(words),
-        nvext=mapping(mapping(body.get("nvext")).get("extra_fields"), list),
+        prompt_tokens=len(words), output_tokens=_limit(api, body, len(words), context),
+        stream=body.get("stream") is True, usage=mapping(body.get("stream_options")).get("include_usage") is True,
+        words=tuple(words), nvext=mapping(mapping(body.get("nvext")).get("extra_fields"), list),
         fields={name: value for name, value in body.items() if name not in ("messages", "prompt")},
-    )
+    )  # fmt: skip
 
 
 def mapping(value: Any, kind: type = dict) -> Any:

@@ -78,15 +78,11 @@ def _nixl(request: LegRequest, role: str) -> Leg | None:
     if params.get("do_remote_decode") is True:
         host, _, port = request.address.rpartition(":")
         handed = {
-            "do_remote_prefill": True,
-            "do_remote_decode": False,
+            "do_remote_prefill": True, "do_remote_decode": False,
             "remote_block_ids": list(range(blocks_for(request.body.prompt_tokens + 1))),
-            "remote_engine_id": request.engine,
-            "remote_request_id": request.answer_id,
-            "remote_host": host,
-            "remote_port": int(port),
-            "tp_size": 1,
-        }
+            "remote_engine_id": request.engine, "remote_request_id": request.answer_id, "remote_host": host,
+            "remote_port": int(port), "tp_size": 1,
+        }  # fmt: skip
         return Prefill(request.answer_id, handed, {"kv_transfer_params": handed})
     if params.get("do_remote_prefill") is True:
         host, port, key = _needed(params, "remote_host", "remote_port", "remote_request_id")
@@ -161,17 +157,10 @@ def _trtllm(request: LegRequest, role: str) -> Leg | None:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """
-    leg       of a request and the server's role; None for an exchange on its own
-    at_once   decode may come first
-    whole     prefill's answer is read, so it can't be a stream
-    one       the prefill leg is for one token
-    """
-
-    leg: Callable[[LegRequest, str], Leg | None]
-    at_once: bool = False
-    whole: bool = False
-    one: bool = True
+    leg: Callable[[LegRequest, str], Leg | None]  # of a request and the server's role; None: an exchange on its own
+    at_once: bool = False  # decode may come first
+    whole: bool = False  # prefill's answer is read, so it can't be a stream
+    one: bool = True  # the prefill leg is for one token
 
 
 PROTOCOLS = {

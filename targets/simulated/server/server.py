@@ -210,14 +210,11 @@ class Server:
         nvext: Json = {}
         if "timing" in body.nvext:
             nvext["timing"] = {
-                "prefill_wait_time_ms": queue * 1e3,
-                "prefill_time_ms": prefill * 1e3,
-                "kv_transfer_time_ms": transfer * 1e3,
-                "decode_time_ms": decode * 1e3,
-                "ttft_ms": (job.first - job.arrival) * 1e3,
-                "total_time_ms": (job.last - job.arrival) * 1e3,
+                "prefill_wait_time_ms": queue * 1e3, "prefill_time_ms": prefill * 1e3,
+                "kv_transfer_time_ms": transfer * 1e3, "decode_time_ms": decode * 1e3,
+                "ttft_ms": (job.first - job.arrival) * 1e3, "total_time_ms": (job.last - job.arrival) * 1e3,
                 "kv_hit_rate": job.cached / job.prompt,
-            }
+            }  # fmt: skip
         if "worker_id" in body.nvext:
             nvext["worker_id"] = {"prefill_worker_id": job.prefill_worker, "decode_worker_id": job.decode_worker}
         if nvext:
