@@ -25,9 +25,7 @@ DEBIAN = {
 }
 UPSTREAM, SILENT, NOBODY = 18800, 18801, 9  # ports: of a simulated endpoint, of who takes requests and says nothing
 MODEL = "llama3-8b"
-LISTEN = (
-    "import socket, signal; keep = socket.create_server(('127.0.0.1', int(__import__('sys').argv[1]))); signal.pause()"
-)
+LISTEN = "import signal, socket, sys; to = socket.create_server(('127.0.0.1', int(sys.argv[1]))); signal.pause()"
 UNPACK = "cd $0 && apt-get download -q $* && for package in *.deb; do dpkg-deb -x $package .; done"
 
 NGINX = """

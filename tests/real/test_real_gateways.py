@@ -104,7 +104,7 @@ def test_litellm(namespace, simulated, replayed, tmp_path):
 def test_aimock_whose_disconnects_are_counted_once_each(namespace, replayed, tmp_path):
     """It logs each request that it took: as many as there are rows, whatever became of them."""
     with had(aimock(namespace, tmp_path, WORDS, "--chaos-disconnect", "0.3")) as url:
-        done, rows = replayed(url, MODEL, "--retries", "0")
+        done, rows = replayed(url)
         journal = json.loads(namespace.run(sys.executable, "-c", GET, f"{url}/v1/_requests"))
     cut = sum(entry["response"].get("chaosAction") == "disconnect" for entry in journal)
     assert len(rows) == len(journal) == 24 and 0 < cut < 24
@@ -126,8 +126,10 @@ def test_guidellms_mock_server(namespace, replayed):
 
 
 def test_transformers_serve(namespace, replayed):
-    """It sends no [DONE]: an answer with a finish_reason and a clean end is whole."""
+    """It sends no [DONE]: an answer with a finish_reason and a clean end is whole. It takes no ignore_eos, either."""
     with had(transformers(namespace)) as (url, model):
+        done, rows = replayed(url, model, "--probe")
+        assert done.returncode == 2 and not rows and "--heed-eos" in done.stderr, done.stderr
         done, rows = replayed(url, model, "--concurrency", "2", "--heed-eos", "--probe")
     assert {r["outcome"] for r in rows} == {"ok"}, done.stdout + done.stderr
     assert all(r["finish_reason"] in ("length", "stop") and 0 < r["usage_output"] <= 4 for r in rows)
