@@ -188,7 +188,7 @@ def conclude(folder: Path, console: Console | None = None) -> int:
     text.print_summary(summary, console)
     try:
         verdicts = judge(summary, facts.slo)
-        text.print_verdicts(verdicts, console)
+        text.print_verdicts(verdicts, summary.validity, console)
         code = exit_code(verdicts, summary.validity.status)
         if all_failed and summary.validity.status is not Status.INVALID:
             code = FAILED

@@ -30,7 +30,8 @@ from gevent.event import AsyncResult
 from gevent.pool import Pool
 
 from traces.errors import InputError
-from traces.request import NS_PER_S, Request
+from traces.request import Request
+from traces.trace import NS_PER_MS
 
 from .address import RequestHead, address, tls_context
 from .client import blocking, loop
@@ -212,10 +213,8 @@ def _problem(target: Target, exchange: Exchange, server: str) -> str:
             remedy = f"is the key in {key} still good?" if key else "name a key with --api-key-env"
             return f"{server} asks for another key (HTTP {exchange.status}{detail}); {remedy}"
         case Outcome.HTTP_ERROR, 404 | 405:
-            return (
-                f"{server} has no such model or path (HTTP {exchange.status}{detail}); "
-                f"check model {target.model!r} and endpoint type {target.endpoint_type!r}"
-            )
+            remedy = f"check model {target.model!r} and endpoint type {target.endpoint_type!r}"
+            return f"{server} has no such model or path (HTTP {exchange.status}{detail}); {remedy}"
         case Outcome.HTTP_ERROR, 200:
             return f"{server} reports a failure inside its answer{detail}"
         case Outcome.HTTP_ERROR, status if 300 <= (status or 0) < 400:
@@ -243,10 +242,8 @@ def _unusable(exchange: Exchange, server: str) -> str:
     if exchange.whole:
         return f"{server} doesn't stream: it answered with one JSON document, which has no TTFT and no TPOT"
     if _together(exchange) and not _unsure(exchange):
-        return (
-            f"{server} doesn't stream: {_count(exchange)} tokens came at once, so that TTFT and TPOT can't be "
-            f"told apart; is there a buffering proxy in between?"
-        )
+        effect = "so that TTFT and TPOT can't be told apart; is there a buffering proxy in between?"
+        return f"{server} doesn't stream: {_count(exchange)} tokens came at once, {effect}"
     return ""
 
 
@@ -272,11 +269,9 @@ def _notes(target: Target, exchange: Exchange) -> Iterator[str]:
     if target.model and exchange.model and exchange.model != target.model:
         yield f"answers as model {exchange.model!r}, asked was {target.model!r}"
     if _together(exchange):
-        took = ((exchange.first_token or 0) - (exchange.sent or 0)) / NS_PER_S
-        yield (
-            f"may not stream: {_count(exchange)} tokens were read at once, {took * 1e3:.3g} ms after the request; "
-            "it was too fast to tell, or this machine too busy"
-        )
+        took = f"{((exchange.first_token or 0) - (exchange.sent or 0)) / NS_PER_MS:.3g} ms after the request"
+        why = "it was too fast to tell, or this machine too busy"
+        yield f"may not stream: {_count(exchange)} tokens were read at once, {took}; {why}"
     if exchange.unterminated:
         yield "ends its answers with a finish reason alone, without the format's terminator: taken as complete"
     if exchange.usage_output is None:

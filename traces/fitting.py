@@ -185,10 +185,8 @@ def _on_off(due: Floats, gaps: Floats) -> Bursts:
     sizes = np.diff(np.flatnonzero(np.concatenate(([True], silent, [True]))))
     ends = np.cumsum(sizes) - 1
     lasted = due[ends] - due[ends - sizes + 1]
-    hurry = spearman(sizes[sizes > 1], sizes[sizes > 1] / np.maximum(lasted[sizes > 1], 1e-3)) or 0.0
-    return Bursts(
-        table(sizes), table(gaps[silent] * 1e3), table(gaps[~silent] * 1e6), TEMPO, DRIFT, hurry=round(hurry, 3)
-    )
+    hurry = round(spearman(sizes[sizes > 1], sizes[sizes > 1] / np.maximum(lasted[sizes > 1], 1e-3)) or 0.0, 3)
+    return Bursts(table(sizes), table(gaps[silent] * 1e3), table(gaps[~silent] * 1e6), TEMPO, DRIFT, hurry)
 
 
 def _cox(process: Process, due: Floats, gaps: Floats) -> Process:

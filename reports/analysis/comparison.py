@@ -163,17 +163,12 @@ def of_pair(base: pd.DataFrame, other: pd.DataFrame, base_name: str, other_name:
     hidden = () if lengths.comparable else ("e2e",)
     by_output = () if hidden else _bucketed(pairs, "output_count", pairs["output_tokens_base"], "e2e")
     return Comparison(
-        base=base_name,
-        other=other_name,
-        step=step,
-        pairs=len(pairs),
-        base_failed=int((~pairs["ok_base"]).sum()),
-        other_failed=int((~pairs["ok_other"]).sum()),
-        lengths=lengths,
+        base=base_name, other=other_name, step=step, pairs=len(pairs), base_failed=int((~pairs["ok_base"]).sum()),
+        other_failed=int((~pairs["ok_other"]).sum()), lengths=lengths,
         metrics={m: None if m in hidden else _ratio(pairs, m, base_name, other_name) for m in HEADLINES},
         by_prompt=list(_bucketed(pairs, "prompt_tokens", pairs["prompt_tokens_base"], "ttft")),
         by_output=list(by_output),
-    )
+    )  # fmt: skip
 
 
 def _paired(base: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
@@ -211,13 +206,9 @@ def _ratio(pairs: pd.DataFrame, metric: str, base: str, other: str) -> Ratio | N
     if (median := _median(ordered)) is None:
         return None
     return Ratio(
-        n=len(ordered),
-        median=median,
-        base_won=float((ordered > 1).mean()),
-        other_won=float((ordered < 1).mean()),
-        winner={1: base, 0: None, -1: other}[median.faster],
-        p99=_p99(pairs, metric),
-    )
+        n=len(ordered), median=median, base_won=float((ordered > 1).mean()), other_won=float((ordered < 1).mean()),
+        winner={1: base, 0: None, -1: other}[median.faster], p99=_p99(pairs, metric),
+    )  # fmt: skip
 
 
 def _median(ordered: Values) -> Interval | None:

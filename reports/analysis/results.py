@@ -211,20 +211,13 @@ def _counts(sample: Sample, counted: pd.DataFrame, step: StepFacts | None) -> Co
     in_one_read = (counted["reads"] == 1) & (counted["output_count"] > 1)
     return Counts(
         planned=step.planned.get(sample.target) if step else None,
-        unsent=step.unsent.get(sample.target, 0) if step else 0,
-        recorded=len(sample.rows),
-        warmup=len(sample.rows) - sample.n,
-        counted=sample.n,
-        ok=sample.n - sample.failed,
-        failed=sample.failed,
-        requests=requests,
-        admitted=admitted / requests if requests else None,
-        outcomes=_tally(counted["outcome"]),
+        unsent=step.unsent.get(sample.target, 0) if step else 0, recorded=len(sample.rows),
+        warmup=len(sample.rows) - sample.n, counted=sample.n, ok=sample.n - sample.failed, failed=sample.failed,
+        requests=requests, admitted=admitted / requests if requests else None, outcomes=_tally(counted["outcome"]),
         whole=int((counted["ok"] & counted["whole"]).sum()),
         at_once=int((counted["ok"] & ~counted["whole"] & in_one_read).sum()),
-        retried=int((counted["attempt"] > 1).sum()),
-        sent_again=int(counted["reconnected"].sum()),
-    )
+        retried=int((counted["attempt"] > 1).sum()), sent_again=int(counted["reconnected"].sum()),
+    )  # fmt: skip
 
 
 def _tally(texts: pd.Series[str]) -> dict[str, int]:
@@ -267,12 +260,10 @@ def _cached(answered: pd.DataFrame, run: Run) -> Cached:
 def _client(sample: Sample, counted: pd.DataFrame) -> ClientState:
     read = counted[counted["reads"] > 0]
     return ClientState(
-        brackets=sample.brackets,
-        shared_first_reads=finite((read["first_events"] > 1).mean()),
-        unstamped=finite((read["unstamped"] > 0).mean()),
-        reused_connections=finite(counted["reused"].mean()),
+        brackets=sample.brackets, shared_first_reads=finite((read["first_events"] > 1).mean()),
+        unstamped=finite((read["unstamped"] > 0).mean()), reused_connections=finite(counted["reused"].mean()),
         max_lag=finite(counted["max_lag"].max() / NS_PER_S),
-    )
+    )  # fmt: skip
 
 
 def _errors(counted: pd.DataFrame) -> list[ErrorCount]:
@@ -304,16 +295,11 @@ def _vllm(sample: Sample, answered: pd.DataFrame) -> dict[str, float | None]:
     window, rates = sample.window_s, sample.throughput
     prompt, output = float(answered["prompt_tokens"].sum()), float(answered["output_count"].sum())
     flat: dict[str, float | None] = {
-        "duration": window,
-        "completed": len(answered),
-        "failed": sample.failed,
-        "total_input_tokens": _whole(prompt),
-        "total_output_tokens": _whole(output),
-        "request_throughput": rates.requests_per_s,
-        "request_goodput": sample.goodput,
-        "output_throughput": rates.output_tokens_per_s,
+        "duration": window, "completed": len(answered), "failed": sample.failed, "total_input_tokens": _whole(prompt),
+        "total_output_tokens": _whole(output), "request_throughput": rates.requests_per_s,
+        "request_goodput": sample.goodput, "output_throughput": rates.output_tokens_per_s,
         "total_token_throughput": rates.output_tokens_per_s + (prompt / window if window else 0.0),
-    }
+    }  # fmt: skip
     for metric, name in (("ttft", "ttft"), ("tpot", "tpot"), ("itl", "itl"), ("e2e", "e2el")):
         values = sample.values[metric]
         flat[f"mean_{name}_ms"] = finite(values.mean() * 1e3) if len(values) else None

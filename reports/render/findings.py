@@ -7,7 +7,7 @@ from math import isfinite
 
 from .. import number_format
 from ..analysis.comparison import LEAST, Comparison, Interval
-from ..analysis.gates import Verdict
+from ..analysis.gates import Decision, Verdict, exit_code
 from ..analysis.leaders import Flip, crossovers, flips, leads, listed
 from ..analysis.quantiles import Quantile
 from ..analysis.results import Counts, ErrorCount, Result
@@ -54,6 +54,16 @@ def bounds(verdict: Verdict) -> str:
     """A verdict's interval; only latencies have one."""
     low, high = verdict.low, verdict.high
     return "" if low is None or high is None else number_format.span(low, high, unit=True)
+
+
+def headline(verdicts: Sequence[Verdict], validity: Validity) -> tuple[str, str]:
+    """What the gates decided together, and whether on good evidence: (PASS 3/3, run valid). A run's being valid is no
+    praise of its targets."""
+    if not verdicts:
+        return "no gate", f"run {validity.status}"
+    word = {0: "PASS", 1: "FAIL"}.get(exit_code(verdicts, validity.status), "UNDECIDED")
+    passed = sum(verdict.decision is Decision.PASS for verdict in verdicts)
+    return f"{word} {passed}/{len(verdicts)}", f"run {validity.status}"
 
 
 def is_best(summary: Summary, result: Result, metric: str, q: float) -> bool:

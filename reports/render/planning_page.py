@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -22,12 +23,12 @@ from traces.files import write_whole
 
 from .. import number_format
 from .html import render
-from .plots import GRID, Numbers, Plot, colour, drawing, log_axis
+from .plots import GRID, Numbers, Plot, drawing, log_axis, stroke
 from .text import grid, widen
 
 FILE = "planning.html"
 METRICS = {"ttft": "Prefill: TTFT", "tpot": "Decode: TPOT"}
-QUANTILES = {"p50": "-", "p99": "--"}  # and how their lines look
+QUANTILES: dict[str, dict[str, Any]] = {"p50": {}, "p99": {"markerfacecolor": "none", "alpha": 0.55}}  # and their looks
 LINES = 8  # of one target in a plot; a larger grid is read from its table
 WIDE = 150  # columns of a file or a pipe
 SHOWN = 400  # rows of the table; planning.json has all
@@ -167,15 +168,15 @@ def _against(figure: Figure, planning: Planning, axis: str, numbers: Numbers) ->
         for target, lines in _lines(planning, axis).items():
             for points in lines[:LINES]:
                 x = [point.values[axis] for point in points]
-                for q, style in QUANTILES.items():
+                for q, look in QUANTILES.items():
                     y = np.array([_at(point, metric, q) for point in points]) * 1e3
                     y[~np.isfinite(y)] = np.nan
-                    axes.plot(x, y, style, color=colour(numbers[target]), marker=".")
+                    axes.plot(x, y, marker="o", markersize=4.5, **stroke(numbers[target]), **look)
         axes.set(title=title, xlabel=axis, ylabel="ms")
         log_axis(axes, "y")
         if len(planning.axes[axis]) > 2 and not words:
             log_axis(axes, "x")
-    return f"p50 solid, p99 dashed; a line for each combination of the other axes (at most {LINES})."
+    return f"p50, and p99 pale with open points; a line for each combination of the other axes (at most {LINES})."
 
 
 def _lines(planning: Planning, axis: str) -> dict[str, list[list[Point]]]:
@@ -193,11 +194,11 @@ def _decode(figure: Figure, planning: Planning, numbers: Numbers) -> str:
     axes = figure.subplots()
     for target in planning.targets:
         if target.decode:
-            axes.plot(*np.array(target.decode).T, color=colour(numbers[target.name]), marker=".")
+            axes.plot(*np.array(target.decode).T, **stroke(numbers[target.name]), marker=".")
     for pair in planning.crossovers:
-        axes.axhline(pair.rack_tokens_per_s, color=colour(numbers[pair.rack]), linestyle="--")
+        axes.axhline(pair.rack_tokens_per_s, **stroke(numbers[pair.rack]))
         if pair.batch:
-            axes.axvline(pair.batch, color=GRID, linestyle=":")
+            axes.axvline(pair.batch, color=GRID)
             axes.text(pair.batch, pair.rack_tokens_per_s, f" batch {pair.batch}", va="bottom")
     axes.set(xlabel="batch", ylabel="tokens a second", title="Decode throughput")
     log_axis(axes, "x")
@@ -234,13 +235,13 @@ def _price(figure: Figure, planning: Planning, numbers: Numbers) -> str:
     for target in planning.targets:
         if target.batch_cost:
             batches, tpot, cost = np.array(target.batch_cost).T
-            axes.plot(tpot * 1e3, cost, color=colour(numbers[target.name]), marker=".")
+            axes.plot(tpot * 1e3, cost, **stroke(numbers[target.name]), marker=".")
             for batch, x, y in zip(batches, tpot, cost, strict=True):
                 if batch in (1, 4, 16, 64, 256):
                     axes.annotate(f" {batch:.0f}", (x * 1e3, y), va="bottom", fontsize=8.5)
             if target.floor:
-                axes.axvline(target.floor * 1e3, color=colour(numbers[target.name]), linestyle=":")
-    axes.set(xlabel="TPOT, ms (dotted: the floor, weights over bandwidth)", ylabel="$ a million tokens")
+                axes.axvline(target.floor * 1e3, **stroke(numbers[target.name]), alpha=0.55)
+    axes.set(xlabel="TPOT, ms (upright: the floor, weights over bandwidth)", ylabel="$ a million tokens")
     axes.set(title="Cost against latency")
     log_axis(axes, "y")
     return "A replica kept full, by its batch cap (the figures at the points): premium tiers sell small batches."

@@ -27,6 +27,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from traces.request import NS_PER_S
 
 from ..analysis import leaders, phases, samples
+from ..analysis.gates import Verdict
 from ..analysis.phases import Part, Series
 from ..analysis.quantiles import Quantile, Values
 from ..analysis.results import Result
@@ -103,7 +104,7 @@ def stroke(target: int) -> dict[str, Any]:
     return {"color": colour(target), "linestyle": LINES[target % len(LINES)]}
 
 
-def log_axis(axes: Axes, which: Literal["x", "y"], label: Callable[[float], str] = "{:,g}".format) -> None:
+def log_axis(axes: Axes, which: Literal["x", "y"], label: Callable[[float], str] = "{:,.10g}".format) -> None:
     """Logarithmic, with as many round ticks as its span has room for."""
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
@@ -111,7 +112,7 @@ def log_axis(axes: Axes, which: Literal["x", "y"], label: Callable[[float], str]
         axes.set_ylim(low / 2, 2 * low)  # or a level line would be all there is to see
     low, high = axis.get_view_interval()
     span = high / max(low, 1e-12)
-    steps = (1, 1.5, 2, 3, 4, 5, 7) if span < 8 else (1, 2, 5) if span < 300 else (1,)
+    steps = (1, 1.5, 2, 3, 4, 5, 7) if span < 8 else (1, 2, 5) if span < 500 else (1,)
     axis.set_major_locator(LogLocator(subs=steps, numticks=12))
     axis.set_major_formatter(lambda value, _: label(value))
     axis.set_minor_formatter(NullFormatter())
@@ -134,20 +135,29 @@ def _log_seconds(axes: Axes, which: Literal["x", "y"], empty: str) -> None:
         _empty(axes, empty)
 
 
+def _red_line(axes: Axes, x: float, text: str) -> None:
+    axes.axvline(x, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.annotate(text, (x, 0.02), xycoords=("data", "axes fraction"), color=BAD,
+                  xytext=(-4, 0), textcoords="offset points", ha="right", fontsize=9.5)  # fmt: skip
+
+
 def _empty(axes: Axes, text: str) -> None:
     axes.annotate(text, (0.5, 0.6), xycoords="axes fraction", ha="center", color=INK)
 
 
 @drawing(3.5)
-def cdfs(figure: Figure, summary: Summary, step: str, numbers: Numbers) -> str:
-    """TTFT and TPOT side by side: the share of requests that were at most that slow. Failures never arrive at 1."""
+def cdfs(figure: Figure, summary: Summary, step: str, numbers: Numbers, verdicts: Sequence[Verdict]) -> str:
+    """TTFT and TPOT side by side: the share of requests that were at most that slow, and what the gates allow. Failures
+    never arrive at 1."""
     of_step = [sample for sample in summary.samples.values() if sample.step == step]
     left, right = figure.subplots(1, 2)
     for axes, metric, title in ((left, "ttft", "Prefill: TTFT"), (right, "tpot", "Decode: TPOT")):
-        _cdf(axes, title, [(numbers[s.target], s.values[metric], s.failed) for s in of_step], "no answered request")
+        gates = [verdict.gate for verdict in verdicts if (verdict.step, verdict.gate.metric) == (step, metric)]
+        curves = [(numbers[s.target], s.values[metric], s.failed) for s in of_step]
+        _cdf(axes, title, curves, "no answered request", {(gate.statistic, gate.limit) for gate in gates})
     left.set_ylabel("share of requests")
     return (
-        f"Cumulative shares{', ' + step if step else ''}; logarithmic time. Dotted: p50 and p99. "
+        f"Cumulative shares{', ' + step if step else ''}; logarithmic time. Dotted: p50 and p99; red: limits of gates. "
         "A curve that ends below 100 % belongs to an endpoint that failed some."
     )
 
@@ -169,10 +179,15 @@ def client(figure: Figure, summary: Summary, numbers: Numbers) -> str:
     return "The client's own part, all counted requests."
 
 
-def _cdf(axes: Axes, title: str, curves: Iterable[tuple[int, Values, int]], empty: str) -> None:
-    """Curves: a target's number, its sorted seconds, and how many requests failed."""
+Curve = tuple[int, Values, int]  # a target's number, its sorted seconds, and how many requests failed
+Limit = tuple[str, float]  # a gate's statistic and seconds
+
+
+def _cdf(axes: Axes, title: str, curves: Iterable[Curve], empty: str, limits: Iterable[Limit] = ()) -> None:
     for target, values, failed in curves:
         _shares(axes, np.maximum(values, 1e-6), len(values) + failed, **stroke(target))
+    for statistic, limit in limits if axes.lines else ():
+        _red_line(axes, limit, f"{statistic} {seconds(limit)}")
     for level in (0.5, 0.99):
         axes.axhline(level, color=INK, linewidth=0.7, linestyle=(0, (2, 3)))
     axes.set(title=title, ylim=(0, 1.02), yticks=[0, 0.25, 0.5, 0.75, 0.99])
@@ -246,10 +261,7 @@ def by_step(figure: Figure, summary: Summary, numbers: Numbers) -> str:
             points = [(x, median.value) for x, median in medians if bounded(median)]
             axes.plot(*np.array(points).reshape(-1, 2).T, marker=MARKERS[number % len(MARKERS)], **stroke(number))
         for flip in leaders.flips(leaders.leads(summary, metric)):
-            where = steps.index(flip.step) - 0.5
-            axes.axvline(where, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
-            axes.annotate("lead lost", (where, 0.02), xycoords=("data", "axes fraction"), color=BAD,
-                          xytext=(-4, 0), textcoords="offset points", ha="right", fontsize=9.5)  # fmt: skip
+            _red_line(axes, steps.index(flip.step) - 0.5, "lead lost")
         axes.set_xticks(range(len(steps)), [f"step {number + 1}" for number in range(len(steps))])
         axes.set_xlim(-0.3, len(steps) - 0.7)
         _log_seconds(axes, "y", FEW)

@@ -40,7 +40,7 @@ CSV_COLUMNS = (
     "server_queue", "server_prefill", "server_transfer", "server_decode", "error",
 )  # fmt: skip
 Cell = tuple[Text, Text]  # a figure, and what stands beneath it: its interval, or the samples that it lacks
-STATUS_STYLE = {Status.VALID: "green", Status.SUSPECT: "yellow", Status.INVALID: "bold red"}
+STATUS_STYLE = {Status.VALID: "bold", Status.SUSPECT: "yellow", Status.INVALID: "bold red"}
 DECISION_STYLE = {
     Decision.PASS: "green", Decision.FAIL: "bold red", Decision.TOO_FEW: "yellow", Decision.INVALID: "bold red"
 }  # fmt: skip
@@ -184,22 +184,27 @@ def validity_line(validity: Validity) -> Text:
     return text
 
 
-def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
-    """One line a gate and target: verdict, figure, interval, samples."""
+def print_verdicts(verdicts: Sequence[Verdict], validity: Validity, console: Console) -> None:
+    """One line a gate and target: verdict, figure, interval, samples; and what they say together."""
     if not verdicts:
         return
     widen(console)
     if console.width < ROOM:
         for verdict in verdicts:
             console.print(_verdict(verdict), soft_wrap=True)
-        return
+    else:
+        console.print(_verdicts(verdicts), soft_wrap=False)
+    console.print(Text(", ".join(findings.headline(verdicts, validity)), style="bold"))
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> Table:
     figures = ("figure", "95 % interval", "n")
     rows = [
         (v.gate.text, v.target, v.step, Text(v.decision, style=DECISION_STYLE[v.decision]),
          findings.figure(v), findings.bounds(v), f"{v.n:,}", v.note)
         for v in verdicts
     ]  # fmt: skip
-    console.print(grid(("gate", "target", "load", "verdict", *figures, ""), rows, figures), soft_wrap=False)
+    return grid(("gate", "target", "load", "verdict", *figures, ""), rows, figures)
 
 
 def _verdict(verdict: Verdict) -> Text:

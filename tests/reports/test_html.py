@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from reports import number_format
 from reports.analysis.summary import Summary
@@ -60,7 +61,7 @@ def test_the_page_needs_nothing_from_anywhere(page: Seen) -> None:
         for name in ("src", "href", "xlink:href", "action", "srcset", "data"):
             value = attributes.get(name) or "#"
             assert value.startswith("#") or value == "data:,", (tag, value)
-    style = page.text[: page.text.index("The run is")]
+    style = page.text[: page.text.index("run valid")]
     assert "@import" not in style
     assert "url(http" not in style
 
@@ -107,6 +108,28 @@ def test_several_runs_in_one_page(tmp_path: Path) -> None:
     assert out == tmp_path / "both.html"
     assert "The same request in both runs" in seen.text
     assert seen.text.count("h100 (") > 0
+
+
+def test_page_one_says_what_passed_and_what_was_asked(tmp_path: Path) -> None:
+    """Not "valid" in green, which reads as a pass."""
+    slo = ["ttft p99 < 800ms", "tpot p50 < 5ms", "errors < 1%"]
+    folder = made.run(tmp_path, (made.GPU,), change=lambda facts: facts.update(slo=slo))
+    page = made.page([folder]).read_text()
+    first = Seen(page[page.index('<section class="answers">') : page.index("</section>")]).text
+    assert first.startswith("FAIL 2/3 , run valid its client was not the bottleneck.")
+    for words in ("endpoint h100 http://127.0.0.1:8000, made-7b, chat", "load 1x 10 requests/s, counted for 57 s",
+                  "per million output tokens"):  # fmt: skip
+        assert words in first, words
+    cdf = page[page.index('<figure id="run0-cdf-0">') :].partition("</figure>")[0]
+    assert "p99 800 ms" in cdf and "p50 5 ms" in cdf
+    assert cdf.count("stroke: var(--bad)") == 2
+
+
+def test_large_ticks_are_plain_numbers() -> None:
+    axes = Figure().subplots()
+    axes.plot([1, 2], [2e5, 3e6])
+    plots.log_axis(axes, "y")
+    assert [axes.yaxis.get_major_formatter()(value) for value in (0.5, 2e5, 1e6)] == ["0.5", "200,000", "1,000,000"]
 
 
 def test_a_run_without_answers_and_one_without_facts_still_make_a_page(tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ from reports.analysis import leaders, summary
 from reports.analysis.comparison import Comparison, GivenLengths, Interval, Ratio
 from reports.analysis.quantiles import Quantile
 from reports.analysis.summary import Summary, summarise
+from reports.analysis.validity import Status, Validity
 from reports.render import findings, text
 from reports.store.run_folder import Run
 from tests.reports import made
 
+VALID = Validity(Status.VALID, ())
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -77,7 +79,7 @@ def test_too_few_samples_stand_beneath_the_dash(tmp_path: Path) -> None:
 
 def test_no_gates_no_table() -> None:
     out = io.StringIO()
-    text.print_verdicts([], Console(file=out))
+    text.print_verdicts([], VALID, Console(file=out))
     assert out.getvalue() == ""
 
 
@@ -90,17 +92,18 @@ def test_gates(read_back: Run) -> None:
     slos = ["ttft p99 < 800ms", "@1x: tpot p99 < 5ms", "errors < 1%", "goodput > 8/s", "h100@1x: e2e p99.9 < 9s"]
     judged = summary.judge(summarise(read_back, {"ttft": 0.8}), slos)
     out = io.StringIO()
-    text.print_verdicts(judged, Console(file=out, width=130))
+    text.print_verdicts(judged, VALID, Console(file=out, width=130))
     same("gates.txt", out.getvalue())
 
 
 def test_gates_on_a_narrow_terminal_are_sentences(read_back: Run) -> None:
     judged = summary.judge(read_back, ["h100@1x: ttft p99 < 800ms", "h100@1x: e2e p99.9 < 9s"])
     out = io.StringIO()
-    text.print_verdicts(judged, Console(file=out, width=60, force_terminal=True, color_system=None))
+    text.print_verdicts(judged, VALID, Console(file=out, width=60, force_terminal=True, color_system=None))
     assert out.getvalue().splitlines() == [
         "pass h100@1x: ttft p99 < 800ms, h100 at 1x: 167 ms, 164 ms–∞, the limit lies inside the 95 % interval",
         "too few samples h100@1x: e2e p99.9 < 9s, h100 at 1x: -, n=514, needs 2995",
+        "UNDECIDED 1/2, run valid",
     ]
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loadgen import Load
 from traces.errors import InputError
 from traces.files import Source
 from traces.formats import csv_table
@@ -273,6 +274,7 @@ def test_a_table_with_names_of_its_own(tmp_path, session):
     rows = [(request.due, request.prompt_tokens, request.output_tokens) for request in trace]
     assert rows == [(0, 100, 20), (1_500_000_000, 200, 30)] and trace.has("session") is bool(session)
     assert trace.notes["columns"]["start_time"] == "due_s"
+    assert len(Load(columns=OURS).requests(trace.source)) == 2
     lines = "".join(json.dumps(dict(zip(["t", "prompt_tokens", "o"], row, strict=True))) + "\n" for row in rows)
     again = open_trace(written(tmp_path, lines), columns="due_ns=t,output_tokens=o")
     assert [request.due for request in again] == [0, 1_500_000_000]
