@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT, Popen
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from reports.store.run_json import EmbeddedFacts
 from targets.linux import die_with_parent
 from targets.simulated.analysis import pool
-from targets.simulated.build import build
+from targets.simulated.build import SimulatedTarget
 from targets.simulated.profiles import load as load_profile
 from targets.target import Target
 from traces.errors import InputError
@@ -50,13 +50,10 @@ START_S = 30.0  # that an endpoint may take to accept connections
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """A simulated endpoint of a bake-off. `profile` and `settings` as `phaseload serve` takes them."""
+class Embedded(SimulatedTarget):
+    """A simulated endpoint of a bake-off, served in real time."""
 
-    name: str
-    profile: str
     endpoint_type: str = "chat"
-    settings: Mapping[str, str] = field(default_factory=dict)
 
     def facts(self, model: str) -> EmbeddedFacts:
         profile = load_profile(self.profile)
@@ -66,9 +63,9 @@ class Embedded:
 
 # The three ways of serving that the paper compares (docs/design.md).
 THREE = (
-    Embedded("a100", "a100", "chat"),
-    Embedded("groqrack", "groqrack", "groq"),
-    Embedded("a100+groqrack", "disaggregated", "dynamo"),
+    Embedded("a100", "a100"),
+    Embedded("groqrack", "groqrack", endpoint_type="groq"),
+    Embedded("a100+groqrack", "disaggregated", endpoint_type="dynamo"),
 )
 # A light step, where each GPU has one sequence at a time; at least 500 counted requests in the base step, so that p99
 # can be bounded; and an overload. All of it within 100 s on two cores.
@@ -213,7 +210,7 @@ def _ready(endpoint: Embedded, process: Popen[bytes], log: Path, model: str) -> 
         for line in log.read_text(errors="replace").splitlines():
             if line.startswith("{") and line.endswith("}"):
                 url, kind = str(json.loads(line)["url"]), endpoint.endpoint_type
-                built = build(endpoint.profile, model=model, settings=endpoint.settings)
+                built = endpoint.build(model)
                 return Target(endpoint.name, url, model, kind, price_per_hour=built.price, watts=built.watts)
         if process.poll() is not None:
             break

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from reports.analysis.gates import Gate, exit_code, parse, parse_goodput, verdict
+from reports.analysis.quantiles import finite
 from reports.analysis.results import costs
 from reports.analysis.samples import Sample, sample
 from reports.analysis.validity import Status
@@ -242,17 +242,14 @@ def _point(question: Question, combination: Combination, rate: float, endpoint: 
     return Point(
         target=answers.target, values=dict(combination.values), rate=rate, requests=answers.n, failed=answers.failed,
         goodput=met / answers.n if answers.n else None, units=endpoint.units, ttft=ttft, tpot=tpot, e2e=e2e,
-        queue_mean=_mean(answered["server_queue"]), prefill_mean=_mean(answered["server_prefill"]),
-        transfer_mean=_mean(answered["server_transfer"].fillna(0.0)), decode_mean=_mean(answered["server_decode"]),
+        queue_mean=finite(answered["server_queue"].mean()), prefill_mean=finite(answered["server_prefill"].mean()),
+        transfer_mean=finite(answered["server_transfer"].fillna(0.0).mean()),
+        decode_mean=finite(answered["server_decode"].mean()),
         tokens_per_s=tokens_per_s, in_flight=_in_flight(answers), dollars_per_mtok=cost.get("per_million_tokens"),
         dollars_per_good_mtok=cost.get("per_million_good_tokens"), joules_per_token=cost.get("joules_per_token"),
         slo=OUTCOMES[exit_code(verdicts, Status.VALID)] if verdicts else None,
         gates=[verdict.as_json() for verdict in verdicts],
     )  # fmt: skip
-
-
-def _mean(values: pd.Series[float]) -> float | None:
-    return float(values.mean()) if values.notna().any() else None
 
 
 def _in_flight(answers: Sample) -> float:

@@ -95,8 +95,8 @@ def gate(
         o.print_json({"exit_code": code, "validity": summary.validity, "verdicts": [v.as_json() for v in verdicts]})
     else:
         console = Console()
-        text.print_verdicts(verdicts, summary.validity, console)
         console.print(text.validity_line(summary.validity), soft_wrap=True)
+        text.print_verdicts(verdicts, summary.validity, console)
     raise typer.Exit(code)
 
 
