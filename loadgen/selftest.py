@@ -201,15 +201,12 @@ def main() -> None:
 
 def _row(exchange: Any, origin: int) -> dict[str, Any]:
     first, last = exchange.first_token, exchange.last_token
+    shared = sum(exchange.token_events[:1]) > 1  # the first token's instant is only an upper bound
     return {
-        "ok": exchange.ok and last is not None,
-        "sent": origin + (exchange.sent or 0),
-        "first": origin + (first or 0),
-        "last": origin + (last or 0),
-        "events": sum(exchange.token_events),
-        "reads": len(exchange.token_at),
-        "shared": sum(exchange.token_events[:1]) > 1,  # the first token's instant is only an upper bound
-    }
+        "ok": exchange.ok and last is not None, "sent": origin + (exchange.sent or 0), "first": origin + (first or 0),
+        "last": origin + (last or 0), "events": sum(exchange.token_events), "reads": len(exchange.token_at),
+        "shared": shared,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -22,15 +22,9 @@ if TYPE_CHECKING:
 
 @o.taking()
 def replay(
-    ctx: typer.Context,
-    *,
-    trace: o.Trace = "",
-    url: o.Url = None,
-    options: TargetOptions,
-    load: Load,
-    run: RunOptions,
+    ctx: typer.Context, *, trace: o.Trace = "", url: o.Url = None, options: TargetOptions, load: Load, run: RunOptions,
     workers: Workers,
-) -> None:
+) -> None:  # fmt: skip
     """Replay a trace against an endpoint, and report TTFT and TPOT.
 
     What follows `--` goes to Locust as it is. Exit codes: 0 all gates hold, 1 one doesn't or every request failed,

@@ -110,9 +110,7 @@ class Comparison:
 
 def compare(run: Run, other: Run | None = None, *, base: str = "") -> list[Comparison]:
     """Every pair of the run's targets in each load step (with `base`: its pairs only), or the run against a later one.
-
-    Raises InputError where `base` is no target of the run, and where the two runs have no requests in common.
-    """
+    Raises InputError where `base` is no target of the run, and where the two runs have no requests in common."""
     if other is not None:
         return of_runs(run, other)
     groups = dict(run.groups())

@@ -25,11 +25,8 @@ from .summary import Summary
 @dataclass(frozen=True, slots=True)
 class Lead:
     """The fastest of one step in one metric: `leaders` are level, and each `factor` times or more faster than `behind`
-    (0 where that one failed too often to say).
-
-    `p50` in seconds. `why` there are no leaders, or those in `aside` take no part (too few pairs, not comparable);
-    `failed` are those with too many failures for a median.
-    """
+    (0 where that one failed too often to say). `p50` in seconds. `why` there are no leaders, or those in `aside` take
+    no part (too few pairs, not comparable); `failed` are those with too many failures for a median."""
 
     step: str
     leaders: tuple[str, ...]
@@ -176,11 +173,9 @@ def flips_of_pairs(comparisons: Sequence[Comparison], metric: str) -> list[Flip]
 
 
 def crossovers(summary: Summary, metric: str) -> Iterator[tuple[str, str, float]]:
-    """(leader, follower, in flight): where one target's p50 against its own concurrency crosses another's.
-
-    Between the two buckets around the crossing, on the logarithms of both axes; only where both buckets' intervals are
-    clear of each other on their side.
-    """
+    """(leader, follower, in flight): where one target's p50 against its own concurrency crosses another's. Between the
+    two buckets around the crossing, on the logarithms of both axes; only where both buckets' intervals are clear of
+    each other on their side."""
     curves = _curves(summary, metric)
     for (first, a), (second, b) in combinations(curves.items(), 2):
         clear = [low for low in sorted(set(a) & set(b)) if _apart(a[low], b[low])]

@@ -314,10 +314,8 @@ def costs(
     price_per_hour: float | None, watts: float | None, tokens_per_s: float, good_tokens_per_s: float | None
 ) -> dict[str, float] | None:
     """What a million output tokens cost at this load, and joules per token; None without a price, watts or tokens.
-
     Price and watts are of the whole target, whatever number of machines stands behind its address. The good tokens are
-    those of requests that met every objective.
-    """
+    those of requests that met every objective."""
     if (not price_per_hour and not watts) or tokens_per_s <= 0:
         return None
     cost = {}

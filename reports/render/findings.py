@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import isfinite
+from math import isfinite, isinf
 
 from .. import number_format
 from ..analysis.comparison import LEAST, Comparison, Interval
@@ -51,9 +51,9 @@ def figure(verdict: Verdict) -> str:
 
 
 def bounds(verdict: Verdict) -> str:
-    """A verdict's interval; only latencies have one."""
+    """A verdict's interval; only latencies have one, and none where failures alone decide."""
     low, high = verdict.low, verdict.high
-    return "" if low is None or high is None else number_format.span(low, high, unit=True)
+    return "" if low is None or high is None or isinf(low) else number_format.span(low, high, unit=True)
 
 
 def headline(verdicts: Sequence[Verdict], validity: Validity) -> tuple[str, str]:

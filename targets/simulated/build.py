@@ -162,21 +162,15 @@ class _Builder:
             if size:
                 tiers.append(TierSize(size / kv_bytes, kv_bytes / speed))
         return Batching(
-            kv_tokens=kv_tokens,
-            context=self.model.context,
-            max_batch=settings.count("max_batch", 256, 1),
+            kv_tokens=kv_tokens, context=self.model.context, max_batch=settings.count("max_batch", 256, 1),
             chunk=settings.count("chunk", 8192) or 1 << 40,
             decode_first=settings.text("policy", "decode-first", ("decode-first", "prefill-first")) == "decode-first",
             static=settings.text("batching", "continuous", ("continuous", "static")) == "static",
-            interval=settings.number("interval_ms", 0.0) / 1e3,
-            acceptance=acceptance,
-            drafted=settings.count("drafted", 0),
-            seed=self.seed,
-            prefix_cache=bool(settings.count("prefix_cache", 1 if tiers else 0)),
-            tiers=tuple(tiers),
-            longest=1 if self.real_time else inf,
-            journal=self.journal,
-        )
+            interval=settings.number("interval_ms", 0.0) / 1e3, acceptance=acceptance,
+            drafted=settings.count("drafted", 0), seed=self.seed,
+            prefix_cache=bool(settings.count("prefix_cache", 1 if tiers else 0)), tiers=tuple(tiers),
+            longest=1 if self.real_time else inf, journal=self.journal,
+        )  # fmt: skip
 
     def racks(self, profile: Profile, settings: Settings) -> tuple[Racks, Bill]:
         model, figures = self.model, profile.figures

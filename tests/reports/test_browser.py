@@ -131,11 +131,8 @@ def test_it_prints(browser: Any, report: Path) -> None:
     assert len(printed) > 50_000
 
 
-def test_a_hostile_run_runs_nothing(browser: Any, tmp_path: Path) -> None:
-    from tests.reports import made
-    from tests.reports.test_html import hostile
-
-    report = made.page([hostile(tmp_path)])
+def test_a_hostile_run_runs_nothing(browser: Any, hostile: Path) -> None:
+    report = hostile / "report.html"
     browser.get_log("browser")
     browser.get_log("performance")
     browser.get(report.as_uri())

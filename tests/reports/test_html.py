@@ -6,7 +6,6 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
@@ -18,8 +17,6 @@ from reports.store import row_files
 from targets.exchange import Outcome
 from tests.exchanges import make_exchange
 from tests.reports import made
-
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)> \"' $\\frac{ {{7*7}} {% x %} & _hidden \x1b[31m"
 
 
 class Seen(HTMLParser):
@@ -82,27 +79,8 @@ def test_the_figures_are_those_of_the_summary(summed: Summary, page: Seen) -> No
                     assert findings.quantile(row) in page.text
 
 
-def hostile(folder: Path) -> Path:
-    """A run whose every text from outside is an attack."""
-    evil = made.Made(EVIL, prefill=9000, tpot=0.005)
-
-    def change(facts: dict[str, Any]) -> None:
-        facts.update(name=EVIL, argv=[EVIL], slo=["ttft p50 < 9s"], salt=EVIL, versions={EVIL: EVIL})
-        facts["trace"].update(name=EVIL, source=EVIL, transforms=[EVIL], notes={EVIL: [EVIL]})
-        facts["workers"][0].update(host=EVIL, counts={EVIL: 1})
-        facts["machine"].update(host=EVIL, system=EVIL, cpu=EVIL)
-
-    made.run(folder, (evil, made.GPU), steps={EVIL: 9.0}, seconds=30, change=change)
-    writer = row_files.Writer(folder, 7)
-    for index in range(9000, 9020):
-        writer.append(make_exchange(index, EVIL, 5 * made.S, 9, 9, step=EVIL,
-                                    outcome=Outcome.HTTP_ERROR, error=EVIL * 200, model=EVIL))  # fmt: skip
-    writer.flush()
-    return folder
-
-
-def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
-    page = made.page([hostile(tmp_path)]).read_text()
+def test_hostile_texts_stay_texts(hostile: Path) -> None:
+    page = (hostile / "report.html").read_text()
     seen = Seen(page)
     assert not {tag for tag, _ in seen.tags} & {"script", "img"}
     assert "<script>alert(1)</script>" in seen.text
@@ -113,10 +91,10 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
         assert not any(name.startswith("on") for name in attributes)
 
 
-def test_hostile_texts_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_texts_on_a_terminal(hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    text.print_summary(made.summarise(hostile(tmp_path)), Console(width=200))
+    text.print_summary(made.summarise(hostile), Console(width=200))
     assert "\x1b[31m" not in capsys.readouterr().out
 
 

@@ -14,12 +14,12 @@ import pytest
 from rich.console import Console
 
 from reports.analysis import leaders, summary
-from reports.analysis.comparison import Comparison, GivenLengths, Interval, Ratio
+from reports.analysis.comparison import Comparison, GivenLengths, Interval, Ratio, compare
 from reports.analysis.quantiles import Quantile
 from reports.analysis.summary import Summary, summarise
 from reports.analysis.validity import Status, Validity
 from reports.render import findings, text
-from reports.store.run_folder import Run
+from reports.store.run_folder import Run, open_run
 from tests.reports import made
 
 VALID = Validity(Status.VALID, ())
@@ -161,6 +161,18 @@ def test_failed_targets_are_named_together_and_never_lead() -> None:
     assert led(live | odd, pairs) == "good 5.00 ms, 2.0x ahead of slow (failed: s429, s498, half)"
     assert led({"good": median(0.005), "s429": median(None)}, pairs) == "good 5.00 ms (failed: s429)"
     assert led({"s429": median(None), "s498": median(None)}, {}) == "no leader (failed: s429, s498)"
+
+
+def test_where_failures_decide_nothing_is_infinite(tmp_path: Path) -> None:
+    folder = made.run(tmp_path, (made.GPU, replace(made.RACK, fails=1.0)), seconds=20)
+    run = open_run(folder)
+    judged = summary.judge(run, ["groqrack: ttft p50 < 1s"])
+    out = io.StringIO()
+    console = Console(file=out, width=140)
+    text.print_verdicts(judged, VALID, console)
+    text.print_comparison(compare(run), console)
+    assert "162 failed: no bound" in out.getvalue() and "h100: groqrack failed too often" in out.getvalue()
+    assert not re.search(r"∞|\binf|\bnan", out.getvalue())
 
 
 def test_a_target_without_an_answer_has_failed_in_every_phase(tmp_path: Path) -> None:

@@ -70,14 +70,10 @@ class TableFormat:
     def optional(self) -> list[tuple[str, str, Callable[[Any, str], Any]]]:
         """What its rows may have: (name of ours, its column, what reads a cell)."""
         readers: dict[str, Callable[[Any, str], Any]] = {
-            "session": _key,
-            "turn": length,
-            "index": whole,
-            "parent": _key,
+            "session": _key, "turn": length, "index": whole, "parent": _key,
             "think": lambda cell, column: instant(cell, self.think_unit, column),
-            "service": lambda cell, column: instant(cell, "s", column),
-            "prefix": block_ids,
-        }
+            "service": lambda cell, column: instant(cell, "s", column), "prefix": block_ids,
+        }  # fmt: skip
         return [(name, column, read) for name, read in readers.items() if (column := getattr(self, name))]
 
 
