@@ -71,8 +71,9 @@ class Summary:
     def to_json(self) -> bytes:
         return orjson.dumps(self, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Writes summary.json, and digests.json where the workers left none that fits."""
+        folder = Path(folder)
         if self._digests.origin == "rows":
             self._digests.save(folder / "digests.json")
         write_whole(folder / "summary.json", self.to_json())
@@ -101,11 +102,12 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
     )  # fmt: skip
 
 
-def judge(run: Run | Summary, gates: Sequence[Gate | str]) -> list[Verdict]:
+def judge(run: Run | Summary, gates: Sequence[Gate | str] | Gate | str) -> list[Verdict]:
     """Each gate ("ttft p99 < 800ms") on every target and load step of the run that it concerns, in their order. Raises
     InputError for what is no gate, for a target or step that the run lacks, and for a gate on goodput where the run (or
     the summary) has no objectives."""
-    parsed = [parse(gate) if isinstance(gate, str) else gate for gate in gates]
+    listed = [gates] if isinstance(gates, Gate | str) else gates
+    parsed = [parse(gate) if isinstance(gate, str) else gate for gate in listed]
     summary = run if isinstance(run, Summary) else summarise(run)
     return decide(parsed, summary.samples, summary.validity.reasons)
 
