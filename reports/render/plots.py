@@ -376,9 +376,8 @@ def trace(figure: Figure, run: Run) -> str:
     for label, style in (("prompt", "-"), ("output", "--")):
         tokens = np.sort(rows[f"{label}_tokens"].to_numpy(np.float64))
         _shares(right, np.maximum(tokens, 1), len(tokens), color=INK, linestyle=style, label=label)
-    right.set(title="Tokens asked for", xscale="log")
-    right.xaxis.set_major_formatter("{x:,.0f}")
-    right.xaxis.set_minor_formatter(NullFormatter())
+    right.set_title("Tokens asked for")
+    log_axis(right, "x")
     right.yaxis.set_major_formatter("{x:.0%}")
     right.legend(frameon=False, loc="lower right")
     return "The requests as planned, before any server saw them."
