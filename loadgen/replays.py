@@ -169,7 +169,7 @@ def conclude(folder: Path, console: Console | None = None) -> int:
     from rich.console import Console
 
     from reports.analysis.gates import exit_code
-    from reports.analysis.summary import judge
+    from reports.analysis.summary import judge, own_gates
     from reports.analysis.validity import Status
     from reports.render import text
     from reports.store import run_json
@@ -187,7 +187,7 @@ def conclude(folder: Path, console: Console | None = None) -> int:
         console.print(f"every request failed: {counted:,} of {counted:,}")
     text.print_summary(summary, console)
     try:
-        verdicts = judge(summary, facts.slo)
+        verdicts = judge(summary, own_gates(run))
         text.print_verdicts(verdicts, summary.validity, console)
         code = exit_code(verdicts, summary.validity.status)
         if all_failed and summary.validity.status is not Status.INVALID:

@@ -72,8 +72,9 @@ def from_plain(kind: type[T], raw: object, where: str) -> T:
     try:
         value: T = _read(kind, raw, "")
     except _Mistake as mistake:
-        field = mistake.field.lstrip(".")
-        raise InputError(str(mistake), where=f"{where}, field {field}" if field else where) from None
+        if field := mistake.field.lstrip("."):
+            where += f", field {field}"
+        raise InputError(str(mistake), where=where, remedy=mistake.remedy) from None
     return value
 
 
@@ -88,9 +89,9 @@ def hold_to_types(record: object) -> None:
 class _Mistake(Exception):
     """What is wrong with a field."""
 
-    def __init__(self, message: str, field: str) -> None:
+    def __init__(self, message: str, field: str, remedy: str = "") -> None:
         super().__init__(message)
-        self.field = field
+        self.field, self.remedy = field, remedy
 
 
 def _read(kind: Any, raw: Any, field: str) -> Any:
@@ -136,7 +137,11 @@ def _record(kind: Any, raw: Any, field: str) -> Any:
             values[each.name] = _read(hint, raw[key], f"{field}.{key}")
         elif each.default is MISSING and each.default_factory is MISSING:
             raise _Mistake("is missing", f"{field}.{key}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except InputError as error:  # the dataclass's own check, which knows no file, and perhaps the field
+        inner = getattr(error, "field", "")
+        raise _Mistake(error.message, f"{field}.{inner}" if inner else field, error.remedy) from None
 
 
 def _union(kinds: tuple[Any, ...], raw: Any, field: str) -> Any:

@@ -14,6 +14,7 @@ from math import isnan
 import pandas as pd
 
 from targets.exchange import Outcome
+from traces.errors import InputError, one_of
 from traces.request import NS_PER_S
 
 from ..store.digests import Digests
@@ -165,6 +166,9 @@ class Result:
     vllm: dict[str, float | None]
 
     def quantile(self, metric: str, q: float) -> Quantile:
+        """In seconds. `metric`: one of `metrics`; `q`: 0.5, 0.9, 0.95, 0.99 or 0.999. InputError for any other."""
+        if metric not in self.metrics:
+            raise InputError(f"no metric {metric!r}", where="quantile", remedy=one_of(metric, self.metrics))
         return self.metrics[metric].at(q)
 
 

@@ -12,11 +12,12 @@ from targets.exchange import Outcome
 from traces.errors import InputError
 from traces.files import write_whole
 
+from ..store import run_json
 from ..store.digests import METRICS, Digests
 from ..store.run_folder import Key, Run
 from . import comparison, quantiles, validity
 from .comparison import Comparison
-from .gates import Gate, Verdict, decide, parse, parse_goodput
+from .gates import Gate, Verdict, check_objectives, decide, parse, parse_goodput
 from .results import Result, measure
 from .samples import Sample, samples_of
 from .validity import Evidence, Validity
@@ -87,9 +88,10 @@ def save(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
 
 
 def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
-    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own. Raises InputError where
-    run.json's objectives can't be read."""
-    limits = dict(objectives) if objectives is not None else parse_goodput(run.facts.goodput)
+    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own. Raises InputError for an
+    objective that there is not, or that can't be read in run.json."""
+    limits = parse_goodput(run.facts.goodput, _field(run, "goodput")) if objectives is None else dict(objectives)
+    check_objectives(limits)
     samples = samples_of(run, limits)
     digests = _digests(run, samples)
     results = [measure(run, sample, digests, limits) for sample in samples.values()]
@@ -100,6 +102,15 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
         comparison=comparison.of_groups({key: sample.rows for key, sample in samples.items()}), _samples=samples,
         _digests=digests,
     )  # fmt: skip
+
+
+def own_gates(run: Run) -> list[Gate]:
+    """The gates that the run was started with. Raises InputError with run.json's field."""
+    return [parse(text, _field(run, "slo")) for text in run.facts.slo]
+
+
+def _field(run: Run, name: str) -> str:
+    return f"{run.folder / run_json.FILE}, field {name}"
 
 
 def judge(run: Run | Summary, gates: Sequence[Gate | str] | Gate | str) -> list[Verdict]:
