@@ -30,7 +30,7 @@ from traces.trace import NS_PER_S, Trace
 
 from . import plan as plans
 from . import preflight, replays
-from .options import Load, RunKeywords, RunOptions
+from .options import Load, RunKeywords, RunOptions, check_names
 from .processes import Workers
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def bakeoff(
 
     Ctrl-C and exceptions as for `replay`.
     """
-    workers, kept, ladder = workers or Workers(), RunOptions(**options), Ladder(steps, step_duration, order)
+    workers, kept, ladder = workers or Workers(), RunOptions.of(options), Ladder(steps, step_duration, order)
     with ExitStack() as servers:
         if targets:
             folder = prepare(trace or WORKLOAD, targets, load or Load(), ladder, kept, workers.count)
@@ -125,6 +125,7 @@ def prepare(
     trace: Trace | str, targets: Sequence[Target], load: Load, ladder: Ladder, options: RunOptions, workers: int
 ) -> Path:
     """Plans a bake-off of the user's targets: see `replays.prepare_run`."""
+    check_names(targets)
     loads = steps_of(load, ladder.factors or (1.0,), ladder.step_s)
     return replays.prepare_run("bakeoff", trace, loads, targets, options, workers, order=ladder.order or "sequential")
 

@@ -60,7 +60,7 @@ def capacity(
 
     Raises InputError before anything is sent, RunFailed for a step without a verdict.
     """
-    kept = RunOptions(**options)
+    kept = RunOptions.of(options)
     return find(trace, target, load, (lowest, highest), precision, kept, workers or Workers(), on_step)
 
 
@@ -72,7 +72,7 @@ def find(
     """`capacity` between two rates, with options for Locust itself; `shown`: its warnings and live lines go to
     stderr."""
     if not 0 < rates[0] <= rates[1] or not precision > 0:
-        raise InputError("expected 0 < --from <= --to, and a --precision above 0", where="capacity")
+        raise InputError("expected 0 < lowest <= highest (--from, --to), and a precision above 0", where="capacity")
     if not " ".join(options.slo):
         raise InputError("is missing", where="--slo", remedy='for example --slo "ttft p99 < 800ms"')
     if not trace:

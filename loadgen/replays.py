@@ -47,7 +47,7 @@ def replay(
     then is returned. Raises InputError before anything is sent, RunFailed where nothing was recorded.
     """
     workers = workers or Workers()
-    folder = prepare(trace, target, load or Load(), RunOptions(**options), workers.count)
+    folder = prepare(trace, target, load or Load(), RunOptions.of(options), workers.count)
     return recorded(folder, workers)
 
 

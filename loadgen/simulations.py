@@ -20,7 +20,7 @@ from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
 from .certificate import machine_facts
-from .options import Load, RunOptions
+from .options import Load, RunOptions, check_names
 from .plan import trace_facts
 from .replays import name_of, new_folder, reported
 
@@ -56,9 +56,7 @@ def named(targets: Targets) -> list[SimulatedTarget]:
         targets = [SimulatedTarget.parse(text, name=name) for name, text in targets.items()]
     if not targets:
         raise InputError("is missing", where="--target", remedy="a profile; `phaseload serve --list` shows them")
-    names = [target.name for target in targets]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"two targets are called {min(twice)}", remedy="--target NAME=PROFILE")
+    check_names(targets)
     return list(targets)
 
 

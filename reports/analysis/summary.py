@@ -74,8 +74,9 @@ class Summary:
         """summary.json as `save` writes it."""
         return orjson.dumps(self, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Writes summary.json, and digests.json where the workers left none that fits."""
+        folder = Path(folder)
         if self._digests.origin == "rows":
             self._digests.save(folder / "digests.json")
         write_whole(folder / "summary.json", self.to_json())
@@ -114,11 +115,12 @@ def _field(run: Run, name: str) -> str:
     return f"{run.folder / run_json.FILE}, field {name}"
 
 
-def judge(run: Run | Summary, gates: Sequence[Gate | str]) -> list[Verdict]:
+def judge(run: Run | Summary, gates: Sequence[Gate | str] | Gate | str) -> list[Verdict]:
     """Each gate ("ttft p99 < 800ms") on every target and load step of the run that it concerns, in their order. Raises
     InputError for what is no gate, for a target or step that the run lacks, and for a gate on goodput where the run (or
     the summary) has no objectives."""
-    parsed = [parse(gate) if isinstance(gate, str) else gate for gate in gates]
+    listed = [gates] if isinstance(gates, Gate | str) else gates
+    parsed = [parse(gate) if isinstance(gate, str) else gate for gate in listed]
     summary = run if isinstance(run, Summary) else summarise(run)
     return decide(parsed, summary.samples, summary.validity.reasons)
 

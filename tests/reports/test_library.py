@@ -18,7 +18,7 @@ from tests.reports import made
 from traces.errors import InputError
 
 
-def test_a_run_is_read_and_judged(bakeoff: Path, read_back: Run) -> None:
+def test_a_run_is_read_and_judged(bakeoff: Path, read_back: Run, tmp_path: Path) -> None:
     files = {path: path.stat().st_mtime_ns for path in bakeoff.rglob("*")}
     run = open_run(bakeoff)
     summary = summarise(run)
@@ -26,10 +26,12 @@ def test_a_run_is_read_and_judged(bakeoff: Path, read_back: Run) -> None:
     assert summary.results[0].quantile("ttft", 0.5).value == summary.samples["h100", "1x"].quantile("ttft", 0.5).value
     verdicts = judge(run, ["ttft p99 < 800ms"])
     assert [(verdict.target, verdict.step) for verdict in verdicts] == list(summary.samples)
-    assert verdicts == judge(summary, ["ttft p99 < 800ms"])
+    assert verdicts == judge(summary, "ttft p99 < 800ms") == judge(summary, verdicts[0].gate)
     assert compare(run) == summary.comparison
     assert compare(run, base="h100") == [pair for pair in summary.comparison if pair.base == "h100"]
     assert {path: path.stat().st_mtime_ns for path in bakeoff.rglob("*")} == files  # reading writes nothing
+    summary.save(str(tmp_path))
+    assert (tmp_path / "summary.json").exists()
     with pytest.raises(InputError, match="not a gate"):
         judge(summary, ["ttft p99"])
     with pytest.raises(InputError, match="needs objectives"):

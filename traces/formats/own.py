@@ -29,8 +29,9 @@ PACKED = (".gz", ".zst")  # which Arrow knows
 NAMES = {"due": "due_ns", "think": "think_ns"}  # of our columns, where they have others in text files
 
 
-def write(trace: Trace, path: str) -> None:
+def write(trace: Trace, path: str | Path) -> None:
     """Raises InputError for an ending that isn't ours or a place that can't be written."""
+    path = str(path)
     plain = Path(path).with_suffix("") if Path(path).suffix in PACKED else Path(path)
     try:
         if path.endswith(".parquet"):
