@@ -41,7 +41,7 @@ def replay(
     trace    a trace, or the name of a file or of a bundled workload
     load     how it is paced and cut; by default as it is
     workers  worker processes; by default Locust is one process
-    options  see `RunOptions`
+    options  the fields of `RunOptions`: out, slo, goodput, salt, prompts, tokenizer, wait_ready, probe, ...
 
     Locust runs in a process of its own, which ends with the caller. Ctrl-C ends the run early; what was recorded by
     then is returned. Raises InputError before anything is sent, RunFailed where nothing was recorded.
