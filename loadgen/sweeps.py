@@ -120,7 +120,7 @@ def axis(text: str) -> tuple[str, list[Value]]:
 
 
 def sweep(
-    trace: Trace | str, targets: Targets, axes: Axes, load: Load | None = None, *, model: str = "llama2-7b",
+    trace: Trace | str | Path, targets: Targets, axes: Axes, load: Load | None = None, *, model: str = "llama2-7b",
     slo: Sequence[str] = (), goodput: Sequence[str] = (), out: Path | str | None = None,
 ) -> Planning:  # fmt: skip
     """Simulates every combination of the axes' values for each target, on all cores (in this process where gevent has
@@ -145,7 +145,7 @@ def sweep(
     folder = new_folder(f"simulate-{name_of(trace)}", options.out)
     typical = _PACED[min(_PACED)].requests
     planning = Planning(
-        folder=folder, model=model, trace=trace if isinstance(trace, str) else trace.name,
+        folder=folder, model=model, trace=trace.name if isinstance(trace, Trace) else str(trace),
         goodput=list(options.goodput), slo=list(options.slo), axes={key: list(values) for key, values in axes.items()},
         points=_simulated(combinations, question),
         targets=[analysis.hardware(target, model, typical) for target in targets],
