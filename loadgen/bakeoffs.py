@@ -30,7 +30,7 @@ from traces.trace import NS_PER_S, Trace
 
 from . import plan as plans
 from . import preflight, replays
-from .options import Load, RunKeywords, RunOptions
+from .options import Load, RunKeywords, RunOptions, check_names
 from .processes import Workers
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Ladder:
 
 
 def bakeoff(
-    trace: Trace | str | None = None, targets: Sequence[Target] = (), load: Load | None = None, *,
+    trace: Trace | str | Path | None = None, targets: Sequence[Target] = (), load: Load | None = None, *,
     steps: Sequence[float] | None = None, step_duration: float | None = None, order: str | None = None,
     workers: Workers | None = None, **options: Unpack[RunKeywords],
 ) -> Run:  # fmt: skip
@@ -111,7 +111,7 @@ def bakeoff(
 
     Ctrl-C and exceptions as for `replay`.
     """
-    workers, kept, ladder = workers or Workers(), RunOptions(**options), Ladder(steps, step_duration, order)
+    workers, kept, ladder = workers or Workers(), RunOptions.of(options), Ladder(steps, step_duration, order)
     with ExitStack() as servers:
         if targets:
             folder = prepare(trace or WORKLOAD, targets, load or Load(), ladder, kept, workers.count)
@@ -122,15 +122,16 @@ def bakeoff(
 
 
 def prepare(
-    trace: Trace | str, targets: Sequence[Target], load: Load, ladder: Ladder, options: RunOptions, workers: int
+    trace: Trace | str | Path, targets: Sequence[Target], load: Load, ladder: Ladder, options: RunOptions, workers: int
 ) -> Path:
     """Plans a bake-off of the user's targets: see `replays.prepare_run`."""
+    check_names(targets)
     loads = steps_of(load, ladder.factors or (1.0,), ladder.step_s)
     return replays.prepare_run("bakeoff", trace, loads, targets, options, workers, order=ladder.order or "sequential")
 
 
 def prepare_demonstration(
-    trace: Trace | str, load: Load, ladder: Ladder, options: RunOptions, workers: int, *, model: str = MODEL,
+    trace: Trace | str | Path, load: Load, ladder: Ladder, options: RunOptions, workers: int, *, model: str = MODEL,
     servers: ExitStack | None = None,
 ) -> Path:  # fmt: skip
     """Starts the simulated endpoints and plans a bake-off of them. They end with this process, or with `servers`."""
@@ -171,7 +172,7 @@ def _faster(load: Load, factor: float, step_s: float | None) -> Load:
     return replace(faster, speedup=load.speedup * factor)
 
 
-def sized(endpoints: Sequence[Embedded], trace: Trace | str, load: Load, model: str = MODEL) -> list[Embedded]:
+def sized(endpoints: Sequence[Embedded], trace: Trace | str | Path, load: Load, model: str = MODEL) -> list[Embedded]:
     """The endpoints with pools that the load uses to about USE."""
     requests = load.requests(trace)
     rate = load.request_rate or len(requests) * NS_PER_S / max(requests.span, NS_PER_S)

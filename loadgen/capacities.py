@@ -46,7 +46,7 @@ class CapacityResult:
 
 
 def capacity(
-    trace: Trace | str, target: Target, load: Load = STEP, *, lowest: float = 1.0, highest: float = 1000.0,
+    trace: Trace | str | Path, target: Target, load: Load = STEP, *, lowest: float = 1.0, highest: float = 1000.0,
     precision: float = 0.1, workers: Workers | None = None, on_step: Callable[[CapacityStep], None] | None = None,
     **options: Unpack[RunKeywords],
 ) -> CapacityResult:  # fmt: skip
@@ -60,19 +60,19 @@ def capacity(
 
     Raises InputError before anything is sent, RunFailed for a step without a verdict.
     """
-    kept = RunOptions(**options)
+    kept = RunOptions.of(options)
     return find(trace, target, load, (lowest, highest), precision, kept, workers or Workers(), on_step)
 
 
 def find(
-    trace: Trace | str, target: Target, load: Load, rates: tuple[float, float], precision: float, options: RunOptions,
-    workers: Workers, on_step: Callable[[CapacityStep], None] | None = None, extra: Sequence[str] = (), *,
-    shown: bool = False,
+    trace: Trace | str | Path, target: Target, load: Load, rates: tuple[float, float], precision: float,
+    options: RunOptions, workers: Workers, on_step: Callable[[CapacityStep], None] | None = None,
+    extra: Sequence[str] = (), *, shown: bool = False,
 ) -> CapacityResult:  # fmt: skip
     """`capacity` between two rates, with options for Locust itself; `shown`: its warnings and live lines go to
     stderr."""
     if not 0 < rates[0] <= rates[1] or not precision > 0:
-        raise InputError("expected 0 < --from <= --to, and a --precision above 0", where="capacity")
+        raise InputError("expected 0 < lowest <= highest (--from, --to), and a precision above 0", where="capacity")
     if not " ".join(options.slo):
         raise InputError("is missing", where="--slo", remedy='for example --slo "ttft p99 < 800ms"')
     if not trace:

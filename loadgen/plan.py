@@ -43,7 +43,7 @@ class Arm:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(rf"{FOLDER}/\d+\.arrow", self.file):  # a plan may come from another machine
-            raise InputError("no file of a plan", where=repr(self.file))
+            raise InputError(f"{self.file!r} is no file of a plan")
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
 
 
 def check(
-    plan: Plan, workers: int, targets: Sequence[Target] = (), patience: str | None = None, probing: bool = False
+    plan: Plan, workers: int, targets: Sequence[Target] = (), patience: str | float | None = None, probing: bool = False
 ) -> None:
     """What can be known before the load begins: of the plan, and of targets that aren't ours. Raises InputError."""
     for arm in (arm for step in plan.steps for arm in step.arms):
@@ -75,7 +75,7 @@ def check_keys(targets: Sequence[Target]) -> None:
         connect(target, Clock()).close()
 
 
-def settled(targets: Sequence[Target], patience: str | None) -> list[Target]:
+def settled(targets: Sequence[Target], patience: str | float | None) -> list[Target]:
     """The targets with their endpoint types and models known, as far as their servers say them; what was found out is
     reported on stderr. Raises InputError."""
     if not (unknown := [target for target in targets if target.endpoint_type == AUTO or not target.model]):
@@ -160,8 +160,8 @@ def check_open_files(plan: Plan, workers: int) -> None:
             )
 
 
-def wait_ready(targets: Sequence[Target], patience: str | None) -> None:
-    """Waits until each target takes connections, for `patience` (90s, 10m) at most. Raises InputError."""
+def wait_ready(targets: Sequence[Target], patience: str | float | None) -> None:
+    """Waits until each target takes connections, for `patience` (90, "90s", "10m") at most. Raises InputError."""
     try:
         limit = time.monotonic() + seconds(patience or 0)
     except ValueError as error:

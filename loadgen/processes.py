@@ -22,6 +22,7 @@ from typing import NoReturn, Self
 
 from targets import secrets
 from traces.errors import UNUSABLE, InputError, RunFailed
+from traces.typed_json import hold_to_types
 
 LOCUSTFILE = Path(__file__).parent / "run" / "locustfile.py"
 RUN = "PHASELOAD_RUN"  # the folder of the planned run
@@ -50,6 +51,7 @@ class Workers:
     web_port: int | None = None
 
     def __post_init__(self) -> None:
+        hold_to_types(self)
         for option, count in (("--processes", self.processes), ("--expect-workers", self.expect_workers)):
             if count is not None and count < 1:
                 raise InputError(f"must be at least 1, not {count}", where=option)

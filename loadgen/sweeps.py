@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +25,7 @@ from reports.analysis.validity import Status
 from reports.render import planning_page
 from reports.render.planning_page import Planning, Point, Quantiles, Value
 from reports.store import durations
+from targets.linux import die_with_parent
 from targets.simulated import analysis
 from targets.simulated.build import Endpoint, SimulatedTarget
 from targets.simulated.engine.disaggregation import Disaggregated
@@ -31,7 +33,7 @@ from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Request, Trace
 
-from .options import Load
+from .options import Load, RunOptions
 from .replays import name_of, new_folder
 from .simulations import STEP, Targets, named, window
 
@@ -70,7 +72,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Workload:
+class PacedRequests:
     """A trace at one load, as objects, so that points of one load don't make them again."""
 
     requests: list[Request]
@@ -84,7 +86,7 @@ class Workload:
 
 
 # By load, in every worker: workers are forked after this is filled, so nothing is copied to them.
-_WORKLOADS: dict[Loads, Workload] = {}
+_PACED: dict[Loads, PacedRequests] = {}
 
 
 def axis(text: str) -> tuple[str, list[Value]]:
@@ -118,33 +120,33 @@ def axis(text: str) -> tuple[str, list[Value]]:
 
 
 def sweep(
-    trace: Trace | str, targets: Targets, axes: Axes, load: Load | None = None, *, model: str = "llama2-7b",
+    trace: Trace | str | Path, targets: Targets, axes: Axes, load: Load | None = None, *, model: str = "llama2-7b",
     slo: Sequence[str] = (), goodput: Sequence[str] = (), out: Path | str | None = None,
 ) -> Planning:  # fmt: skip
-    """Simulates every combination of the axes' values for each target, on all cores; writes planning.json and
-    planning.html.
+    """Simulates every combination of the axes' values for each target, on all cores (in this process where gevent has
+    patched it, as Locust has it do); writes planning.json and planning.html.
 
     axes     setting of a target, "speedup" or "request_rate" -> values; a target is swept over those that it knows
     slo      gates; each point has a verdict on those that concern its target
 
     The other arguments are `simulate`'s. Raises InputError, for what a point can't answer too.
     """
-    targets, load = named(targets), load or Load()
-    question = Question(model, load, parse_goodput(list(goodput)), [parse(text) for text in slo])
+    targets, load, options = named(targets), load or Load(), RunOptions(slo=slo, goodput=goodput, out=out)
+    question = Question(model, load, parse_goodput(options.goodput), [parse(text) for text in options.slo])
     _check_answerable(question, [target.name for target in targets])
     combinations = list(_combinations(targets, axes, model))
     if len(combinations) > LARGEST:
         raise InputError(f"{len(combinations):,} points", where="--sweep", remedy=f"at most {LARGEST:,}")
-    _WORKLOADS.clear()
+    _PACED.clear()
     for loads in sorted({combination.loads for combination in combinations}):
         paces: dict[str, Any] = dict(loads)
         requests = replace(load, **paces).requests(trace)
-        _WORKLOADS[loads] = Workload(list(requests), requests.block_tokens, window(load, requests))
-    folder = new_folder(f"simulate-{name_of(trace)}", out)
-    typical = _WORKLOADS[min(_WORKLOADS)].requests
+        _PACED[loads] = PacedRequests(list(requests), requests.block_tokens, window(load, requests))
+    folder = new_folder(f"simulate-{name_of(trace)}", options.out)
+    typical = _PACED[min(_PACED)].requests
     planning = Planning(
-        folder=folder, model=model, trace=trace if isinstance(trace, str) else trace.name, goodput=list(goodput),
-        slo=list(slo), axes={key: list(values) for key, values in axes.items()},
+        folder=folder, model=model, trace=trace.name if isinstance(trace, Trace) else str(trace),
+        goodput=list(options.goodput), slo=list(options.slo), axes={key: list(values) for key, values in axes.items()},
         points=_simulated(combinations, question),
         targets=[analysis.hardware(target, model, typical) for target in targets],
         crossovers=list(analysis.crossovers(targets, model, typical)),
@@ -208,16 +210,26 @@ def _simulated(combinations: Sequence[Combination], question: Question) -> list[
     """A point for each combination, in order; with a progress bar on a terminal."""
     from rich.progress import track
 
+    measure, count = partial(_measure, question), len(combinations)
+    track_all = partial(track, description="simulating", total=count, transient=True, disable=count < 4)
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("threading"):  # the pool's threads would block one another
+        return list(track_all(map(measure, combinations)))
     gc.freeze()  # a collection in a worker would walk, and so copy, all the requests
-    processes = min(len(os.sched_getaffinity(0)), len(combinations))
-    with multiprocessing.get_context("fork").Pool(processes, gc.disable) as pool:
-        points = pool.imap(partial(_measure, question), combinations)
-        return list(track(points, "simulating", len(combinations), transient=True, disable=len(combinations) < 4))
+    processes = min(len(os.sched_getaffinity(0)), count)
+    with multiprocessing.get_context("fork").Pool(processes, _begin) as pool:
+        return list(track_all(pool.imap(measure, combinations)))
+
+
+def _begin() -> None:
+    """A worker's start: it ends with the process that forked it."""
+    die_with_parent()
+    gc.disable()
 
 
 def _measure(question: Question, combination: Combination) -> Point:
     """One simulation, summarised as a run's rows are: exchanges, a frame of durations, a sample, figures."""
-    workload, name = _WORKLOADS[combination.loads], combination.target.name
+    workload, name = _PACED[combination.loads], combination.target.name
     endpoint = _set(combination.target, combination.values).build(question.model, question.load.seed)
     exchanges = simulate(
         endpoint, workload.requests, target=name, step=STEP, warmup=workload.window[0],

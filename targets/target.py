@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from . import rules, secrets
 from .rules import PORTS, TIMEOUTS, FieldError, Limits, expect, split
@@ -205,6 +205,11 @@ def _table(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _limits(value: Any) -> Limits:
+    expect(isinstance(value, Limits), "Limits(...)")
+    return cast(Limits, value)
+
+
 def _labels(value: Any) -> dict[str, str]:
     labels = {key: str(text) for key, text in _table(value).items()}
     for key, text in labels.items():
@@ -254,5 +259,6 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "headers": _headers, "extra_body": _body, "labels": _labels,
     "ignore_eos": _flag, "insecure": _flag, "resend": _flag,
     "local_prefill_below": _count, "price_per_hour": _number, "watts": _number, "format": _table,
+    "limits": _limits,
 }  # fmt: skip
 DEFAULTS = {f.name: f.default for f in fields(Target)}

@@ -62,10 +62,10 @@ def seconds(text: str | float, unit: str = "s") -> float:
         raise ValueError(f"expected a time such as 90s, 10m or 500ms, got {text!r}") from None
 
 
-def one_of(given: str, known: Iterable[str]) -> str:
-    """A remedy for a name that isn't known: the one that it resembles, else all there are."""
+def one_of(given: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A remedy for a name that isn't known: the one that it resembles, else `otherwise`, or all there are."""
     near = get_close_matches(given, names := list(known), n=1)
-    return f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}"
+    return f"did you mean {near[0]}?" if near else otherwise or f"one of {', '.join(names)}"
 
 
 def check_factor(factor: float, where: str) -> None:

@@ -142,7 +142,8 @@ def taking(*, omit: Collection[str] = ()) -> Callable[[Command], Command]:
 
 def _options(group: Any, omit: Collection[str]) -> Iterator[Parameter]:
     """A parameter for each field. One that carries its own help (a simulated server's) needs no entry in OPTIONS."""
-    typers: dict[Any, Any] = {Sequence[str]: list[str], str | Path | None: Path | None}  # what Typer takes instead
+    # What Typer takes instead.
+    typers: dict[Any, Any] = {Sequence[str]: list[str], str | Path | None: Path | None, str | float | None: str | None}
     for field in fields(group):
         if field.name not in omit:
             own, kind = field.metadata, get_type_hints(group)[field.name]

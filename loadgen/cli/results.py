@@ -81,10 +81,11 @@ def gate(
     from rich.console import Console
 
     from reports.analysis.gates import exit_code, parse_goodput
+    from reports.analysis.summary import own_gates
     from reports.render import text
 
     recorded = reports.open_run(run)
-    gates = slo or recorded.facts.slo
+    gates = slo or own_gates(recorded)
     if not gates:
         raise InputError("no gate to ask", where=str(run), remedy='add --slo "ttft p99 < 800ms"')
     objectives = [*(goodput or []), *context.args]

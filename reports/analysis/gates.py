@@ -19,7 +19,7 @@ from enum import StrEnum
 from math import inf, isnan, nan
 from typing import TYPE_CHECKING
 
-from traces.errors import InputError, seconds
+from traces.errors import InputError, one_of, seconds
 
 from .quantiles import finite
 from .validity import Reason, Status
@@ -63,9 +63,11 @@ class Gate:
 
     @property
     def q(self) -> float | None:
+        """The quantile as a share (0.99 of p99); None for mean, max, shares and rates."""
         return float(self.statistic[1:]) / 100 if self.statistic.startswith("p") else None
 
     def holds(self, figure: float) -> bool:
+        """Does the figure (in the unit of `limit`) meet the limit?"""
         return OPERATORS[self.op](figure, self.limit)
 
 
@@ -74,8 +76,8 @@ _TOKEN = re.compile(
 )
 
 
-def parse(text: str) -> Gate:
-    """Reads a gate. InputError with a caret under the place that can't be read."""
+def parse(text: str, where: str = "--slo") -> Gate:
+    """Reads a gate. InputError with a caret under the place that can't be read, and `where` the text stands."""
     head, colon, _ = text.rpartition(":")
     target, _, step = head.partition("@")
     tokens = [(match.lastgroup or "", match.group(match.lastgroup or 0), match.start(match.lastgroup or 0))
@@ -85,21 +87,21 @@ def parse(text: str) -> Gate:
     def take(kind: str, expected: str) -> tuple[str, int]:
         actual, value, at = tokens.pop(0) if tokens else end
         if actual != kind:
-            raise _nonsense(text, at, expected)
+            raise _nonsense(text, at, expected, where)
         return value, at
 
     metrics = "a metric: " + ", ".join(UNITS)
     name, at = take("word", metrics)
     metric = ALIASES.get(name.lower(), name.lower())
     if metric not in UNITS:
-        raise _nonsense(text, at, metrics)
+        raise _nonsense(text, at, metrics, where)
     statistic = ""
     if metric in LATENCIES:
         word, at = take("word", STATISTICS)
         statistic = word.lower()
         number = re.fullmatch(r"p(\d{1,2}(?:\.\d+)?)", statistic)
         if statistic not in ("mean", "max") and not (number and 0 < float(number[1]) < 100):
-            raise _nonsense(text, at, STATISTICS)
+            raise _nonsense(text, at, STATISTICS, where)
     op, _ = take("op", "one of < <= > >=")
     limit, _ = take("number", "a number")
     if not tokens and metric in BARE:
@@ -107,18 +109,18 @@ def parse(text: str) -> Gate:
     units = f"a unit: {', '.join(UNITS[metric])}"
     unit, at = take("word", units)
     if unit not in UNITS[metric]:
-        raise _nonsense(text, at, units)
+        raise _nonsense(text, at, units, where)
     if tokens:
-        raise _nonsense(text, tokens[0][2], "nothing more")
+        raise _nonsense(text, tokens[0][2], "nothing more", where)
     scaled = float(limit) * UNITS[metric][unit]
     return Gate(text.strip(), metric, statistic, op, scaled, unit, target.strip(), step.strip())
 
 
-def _nonsense(text: str, at: int, expected: str) -> InputError:
-    return InputError(f"not a gate: expected {expected}\n    {text}\n    {' ' * at}^", where="--slo", column=at + 1)
+def _nonsense(text: str, at: int, expected: str, where: str) -> InputError:
+    return InputError(f"not a gate: expected {expected}\n    {text}\n    {' ' * at}^", where=where, column=at + 1)
 
 
-def parse_goodput(objectives: Iterable[str]) -> dict[str, float]:
+def parse_goodput(objectives: Iterable[str], where: str = "--goodput") -> dict[str, float]:
     """["ttft:800", "tpot:40ms", "e2el:5s"] (bare numbers are ms, as vLLM and SGLang write them; one string with spaces
     works too) -> {"ttft": 0.8, "tpot": 0.04, "e2e": 5.0} (s)."""
     limits = {}
@@ -126,14 +128,23 @@ def parse_goodput(objectives: Iterable[str]) -> dict[str, float]:
         name, _, value = part.partition(":")
         metric = ALIASES.get(name.lower(), name.lower())
         if metric not in OBJECTIVES:
-            raise InputError(f"{part!r} has no objective: expected one of {', '.join(OBJECTIVES)}", where="--goodput")
+            raise InputError(f"{part!r} has no objective: expected one of {', '.join(OBJECTIVES)}", where=where)
         try:
             limits[metric] = seconds(value, "ms")
         except ValueError:
             limits[metric] = nan
         if not 0 < limits[metric] < inf:
-            raise InputError(f"{part!r}: expected a time after the colon, as in ttft:800ms", where="--goodput")
+            raise InputError(f"{part!r}: expected a time after the colon, as in ttft:800ms", where=where)
     return limits
+
+
+def check_objectives(limits: Mapping[str, float]) -> None:
+    """Raises InputError for a metric that can be no objective, or a limit that is no number of seconds above 0."""
+    for metric, limit in limits.items():
+        if metric not in OBJECTIVES:
+            raise InputError(f"{metric!r} is no objective", where="objectives", remedy=one_of(metric, OBJECTIVES))
+        if not 0 < limit < inf:
+            raise InputError(f"{metric}: expected seconds above 0, got {limit!r}", where="objectives")
 
 
 def check(slo: Sequence[str], goodput: Sequence[str]) -> None:
@@ -171,6 +182,7 @@ class Verdict:
     note: str = ""
 
     def as_json(self) -> dict[str, object]:
+        """The verdict as `phaseload gate --json` prints it; an infinite figure is null, and `unbounded`."""
         return {
             "gate": self.gate.text, "target": self.target, "step": self.step, "result": str(self.decision),
             "figure": finite(self.figure), "unbounded": self.figure == inf, "low": finite(self.low),

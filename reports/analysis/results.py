@@ -14,6 +14,7 @@ from math import isnan
 import pandas as pd
 
 from targets.exchange import Outcome
+from traces.errors import InputError, one_of
 from traces.request import NS_PER_S
 
 from ..store.digests import Digests
@@ -85,7 +86,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class LengthFigures:
     """Comparing E2E stands on the equality of what was asked and given."""
 
     prompt: Length
@@ -150,7 +151,7 @@ class Result:
     metrics: dict[str, Metric]
     throughput: Throughput
     goodput: Goodput | None
-    lengths: Lengths
+    lengths: LengthFigures
     tokens_from: dict[str, int]
     cached: Cached
     phases: list[Part]
@@ -165,6 +166,9 @@ class Result:
     vllm: dict[str, float | None]
 
     def quantile(self, metric: str, q: float) -> Quantile:
+        """In seconds. `metric`: one of `metrics`; `q`: 0.5, 0.9, 0.95, 0.99 or 0.999. InputError for any other."""
+        if metric not in self.metrics:
+            raise InputError(f"no metric {metric!r}", where="quantile", remedy=one_of(metric, self.metrics))
         return self.metrics[metric].at(q)
 
 
@@ -185,7 +189,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         metrics={name: samples.metric(sample, name, digests) for name in (*DURATIONS, "itl")},
         throughput=sample.throughput,
         goodput=None if sample.good is None else Goodput(dict(objectives), sample.good, share, sample.goodput),
-        lengths=Lengths(
+        lengths=LengthFigures(
             prompt=_length(answered["prompt_tokens"], answered["usage_prompt"].dropna()),
             output=_length(answered["output_tokens"], answered["output_count"]),
             reference=_reference(answered),

@@ -21,6 +21,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from traces.errors import InputError
 from traces.request import NS_PER_S
 
 from ..store.digests import METRICS, UNADJUSTED, Digests
@@ -212,7 +213,10 @@ class Metric:
     quantiles: tuple[Quantile, ...]
 
     def at(self, q: float) -> Quantile:
-        return next(quantile for quantile in self.quantiles if quantile.q == q)
+        """In seconds. Raises InputError unless `q` is one of QUANTILES."""
+        if q not in QUANTILES:
+            raise InputError(f"no quantile {q!r}", where="quantile", remedy=f"one of {', '.join(map(str, QUANTILES))}")
+        return self.quantiles[QUANTILES.index(q)]
 
 
 def metric(sample: Sample, name: str, digests: Digests) -> Metric:

@@ -12,11 +12,12 @@ from targets.exchange import Outcome
 from traces.errors import InputError
 from traces.files import write_whole
 
+from ..store import run_json
 from ..store.digests import METRICS, Digests
 from ..store.run_folder import Key, Run
 from . import comparison, quantiles, validity
 from .comparison import Comparison
-from .gates import Gate, Verdict, decide, parse, parse_goodput
+from .gates import Gate, Verdict, check_objectives, decide, parse, parse_goodput
 from .results import Result, measure
 from .samples import Sample, samples_of
 from .validity import Evidence, Validity
@@ -66,13 +67,16 @@ class Summary:
         return list(dict.fromkeys(result.step for result in self.results))
 
     def of_step(self, step: str) -> list[Result]:
+        """One load step's results, a target each."""
         return [result for result in self.results if result.step == step]
 
     def to_json(self) -> bytes:
+        """summary.json as `save` writes it."""
         return orjson.dumps(self, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Writes summary.json, and digests.json where the workers left none that fits."""
+        folder = Path(folder)
         if self._digests.origin == "rows":
             self._digests.save(folder / "digests.json")
         write_whole(folder / "summary.json", self.to_json())
@@ -86,9 +90,10 @@ def save(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
 
 
 def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
-    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own. Raises InputError where
-    run.json's objectives can't be read."""
-    limits = dict(objectives) if objectives is not None else parse_goodput(run.facts.goodput)
+    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own. Raises InputError for an
+    objective that there is not, or that can't be read in run.json."""
+    limits = parse_goodput(run.facts.goodput, _field(run, "goodput")) if objectives is None else dict(objectives)
+    check_objectives(limits)
     samples = samples_of(run, limits)
     digests = _digests(run, samples)
     results = [measure(run, sample, digests, limits) for sample in samples.values()]
@@ -101,11 +106,21 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
     )  # fmt: skip
 
 
-def judge(run: Run | Summary, gates: Sequence[Gate | str]) -> list[Verdict]:
+def own_gates(run: Run) -> list[Gate]:
+    """The gates that the run was started with. Raises InputError with run.json's field."""
+    return [parse(text, _field(run, "slo")) for text in run.facts.slo]
+
+
+def _field(run: Run, name: str) -> str:
+    return f"{run.folder / run_json.FILE}, field {name}"
+
+
+def judge(run: Run | Summary, gates: Sequence[Gate | str] | Gate | str) -> list[Verdict]:
     """Each gate ("ttft p99 < 800ms") on every target and load step of the run that it concerns, in their order. Raises
     InputError for what is no gate, for a target or step that the run lacks, and for a gate on goodput where the run (or
     the summary) has no objectives."""
-    parsed = [parse(gate) if isinstance(gate, str) else gate for gate in gates]
+    listed = [gates] if isinstance(gates, Gate | str) else gates
+    parsed = [parse(gate) if isinstance(gate, str) else gate for gate in listed]
     summary = run if isinstance(run, Summary) else summarise(run)
     return decide(parsed, summary.samples, summary.validity.reasons)
 

@@ -23,7 +23,7 @@ from .. import number_format
 from ..analysis import comparison, leaders, phases, quantiles
 from ..analysis.results import Result
 from ..analysis.samples import Slice
-from ..analysis.summary import Summary, judge
+from ..analysis.summary import Summary, judge, own_gates
 from ..store.run_folder import Run
 from . import findings, plots
 
@@ -96,7 +96,7 @@ class Section:
     its colour; `slug` makes the plots' ids unique in the page."""
 
     def __init__(self, run: Run, summary: Summary, numbers: Mapping[str, int], slug: str) -> None:
-        facts, results, steps = run.facts, summary.results, summary.steps
+        results, steps = summary.results, summary.steps
         readings = phases.readings(run.folder)
         self.run, self.summary = run, summary
         self.causes = findings.causes(summary.validity)
@@ -105,7 +105,7 @@ class Section:
         self.sentences = findings.sentences(summary)
         self.notes = findings.notes(summary)
         self.targets = _standing(run, [name for name in numbers if any(result.target == name for result in results)])
-        self.verdicts = judge(summary, facts.slo)
+        self.verdicts = judge(summary, own_gates(run))
         self.headline = findings.headline(self.verdicts, summary.validity)
         self.first = list(_first(run, summary))
         self.steps = [(step, summary.of_step(step)) for step in steps]

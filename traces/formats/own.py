@@ -22,15 +22,16 @@ import pyarrow.parquet
 from ..errors import InputError
 from ..files import Source
 from ..trace import REQUIRED, SCHEMA, Trace, unpacked
-from .rows import Options, Row, within
+from .rows import ReadOptions, Row, within
 
 MAGIC = b"PAR1"  # of Parquet
 PACKED = (".gz", ".zst")  # which Arrow knows
 NAMES = {"due": "due_ns", "think": "think_ns"}  # of our columns, where they have others in text files
 
 
-def write(trace: Trace, path: str) -> None:
+def write(trace: Trace, path: str | Path) -> None:
     """Raises InputError for an ending that isn't ours or a place that can't be written."""
+    path = str(path)
     plain = Path(path).with_suffix("") if Path(path).suffix in PACKED else Path(path)
     try:
         if path.endswith(".parquet"):
@@ -69,7 +70,7 @@ def _columns(trace: Trace) -> list[str]:
     return [name for name in trace.table.column_names if not (name == "index" and counted)]
 
 
-def read_parquet(source: Source, options: Options) -> Trace:
+def read_parquet(source: Source, options: ReadOptions) -> Trace:
     try:
         with source.open() as stream:
             table = pyarrow.parquet.read_table(pa.BufferReader(stream.read()))
