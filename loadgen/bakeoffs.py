@@ -137,7 +137,7 @@ def prepare_demonstration(
     """Starts the simulated endpoints and plans a bake-off of them. They end with this process, or with `servers`."""
     preflight.check_options(options, [endpoint.endpoint_type for endpoint in THREE])
     loads = steps_of(load, ladder.factors or DEMO_FACTORS, ladder.step_s or DEMO_STEP_S)
-    endpoints = sized(THREE, trace, load)
+    endpoints = sized(THREE, trace, load, model)
     folder = replays.new_folder("bakeoff", options.out)
     plan, traces = replays.planned(
         "bakeoff", trace, loads, start(endpoints, model, folder / "endpoints", servers), options,

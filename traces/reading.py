@@ -15,7 +15,7 @@ from .workload import WORKLOADS, synthesise
 
 
 def open_trace(
-    name: str, *, until: float | None = None, skip_bad_rows: bool = False, keep_ticks: bool = False,
+    name: str | Path, *, until: float | None = None, skip_bad_rows: bool = False, keep_ticks: bool = False,
     columns: str | None = None, seed: int = 0,
 ) -> Trace:  # fmt: skip
     """A file or folder (plain, gzip or zstd), standard input (`-`), or a bundled workload; a file wins over a workload
@@ -24,6 +24,7 @@ def open_trace(
     `Trace.notes` instead of refusing it; `keep_ticks` leaves coarse timestamps on their ticks; `columns` names those of
     a table that has other names ("due_s=start_time,prompt_tokens=in"); `seed` is for what the format leaves open.
     Raises InputError, with file, line, column and remedy, for anything unusable."""
+    name = str(name)
     if until is not None and not 1 <= until * NS_PER_S <= LATEST:  # NaN neither
         raise InputError(f"can't be read until {until:g} s", where=name, remedy="expected seconds above 0")
     names = tables.names_of(columns) if columns else {}

@@ -75,6 +75,7 @@ def test_what_is_written_is_read_again(tmp_path, drawn, sessions, prefixes, endi
 def test_a_part_of_a_trace_keeps_its_names(tmp_path, ending):
     part = synthesise("mooncake-conversation", duration=60)[10:50]
     write(part, tmp_path / f"t.{ending}")
+    assert open_trace(tmp_path / f"t.{ending}").source == str(tmp_path / f"t.{ending}")
     assert [r.index for r in open_trace(str(tmp_path / f"t.{ending}"))] == list(range(10, 50))
 
 
