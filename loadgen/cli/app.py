@@ -111,11 +111,8 @@ def check_rooms() -> None:
         spec = find_spec(room)
         origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
         if origin is None or origin.parent.parent != home:
-            raise InputError(
-                f"the package {room!r} is somebody else's",
-                where=str(origin or room),
-                remedy=f"expected it in {home}: install phaseload into an environment of its own",
-            )
+            remedy = f"expected it in {home}: install phaseload into an environment of its own"
+            raise InputError(f"the package {room!r} is somebody else's", where=str(origin or room), remedy=remedy)
 
 
 def _fault(error: Exception) -> str:

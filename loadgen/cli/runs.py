@@ -214,7 +214,8 @@ def certify(
         phaseload certify --quick --json
     """
     from rich.console import Console
-    from rich.table import Table
+
+    from reports.render.text import grid
 
     from .. import certificate
 
@@ -223,14 +224,9 @@ def certify(
         certified = certificate.certify(quick=quick, on_step=status.update)
     steps = certified.steps
     if not json:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for heading in CERTIFIED:
-            table.add_column(heading, justify="right")
-        table.add_column()
-        for step in steps:
-            table.add_row(*(figure(step) for figure in CERTIFIED.values()), step.verdict)
+        rows = ([*(figure(step) for figure in CERTIFIED.values()), step.verdict] for step in steps)
         console.print("errors against the instants of the server's writes; CPU and cores of the client\n")
-        console.print(table, soft_wrap=False)
+        console.print(grid((*CERTIFIED, ""), rows, CERTIFIED), soft_wrap=False)
         console.print()
     verdicts = [step.verdict for step in steps]
     for verdict in dict.fromkeys(verdicts):

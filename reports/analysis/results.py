@@ -229,11 +229,8 @@ def _tally(texts: pd.Series[str]) -> dict[str, int]:
 
 
 def _length(asked: pd.Series[float], given: pd.Series[float]) -> Length:
-    return Length(finite(asked.median()), finite(given.median()), _total(asked), _total(given))
-
-
-def _total(tokens: pd.Series[float]) -> int | None:
-    return _whole(tokens.sum()) if len(tokens) else None
+    sums = (_whole(tokens.sum(min_count=1)) for tokens in (asked, given))  # nan without any
+    return Length(finite(asked.median()), finite(given.median()), *sums)
 
 
 def _whole(value: float) -> int | None:

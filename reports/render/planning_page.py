@@ -32,8 +32,6 @@ QUANTILES: dict[str, dict[str, Any]] = {"p50": {}, "p99": {"markerfacecolor": "n
 LINES = 8  # of one target in a plot; a larger grid is read from its table
 WIDE = 150  # columns of a file or a pipe
 SHOWN = 400  # rows of the table; planning.json has all
-
-
 Value = float | str  # of an axis
 
 

@@ -193,18 +193,14 @@ def print_verdicts(verdicts: Sequence[Verdict], validity: Validity, console: Con
         for verdict in verdicts:
             console.print(_verdict(verdict), soft_wrap=True)
     else:
-        console.print(_verdicts(verdicts), soft_wrap=False)
+        figures = ("figure", "95 % interval", "n")
+        rows = (
+            (v.gate.text, v.target, v.step, Text(v.decision, style=DECISION_STYLE[v.decision]),
+             findings.figure(v), findings.bounds(v), f"{v.n:,}", v.note)
+            for v in verdicts
+        )  # fmt: skip
+        console.print(grid(("gate", "target", "load", "verdict", *figures, ""), rows, figures), soft_wrap=False)
     console.print(Text(", ".join(findings.headline(verdicts, validity)), style="bold"))
-
-
-def _verdicts(verdicts: Sequence[Verdict]) -> Table:
-    figures = ("figure", "95 % interval", "n")
-    rows = [
-        (v.gate.text, v.target, v.step, Text(v.decision, style=DECISION_STYLE[v.decision]),
-         findings.figure(v), findings.bounds(v), f"{v.n:,}", v.note)
-        for v in verdicts
-    ]  # fmt: skip
-    return grid(("gate", "target", "load", "verdict", *figures, ""), rows, figures)
 
 
 def _verdict(verdict: Verdict) -> Text:
