@@ -9,7 +9,7 @@ so a request's every instant is known when its service begins. Several racks beh
 come first served; with one rack and fixed lengths that is M/D/1 under Poisson arrivals. A job whose prompt was computed
 elsewhere begins with its first token and takes one TPOT for each later one.
 
-Where prefill and decode are apart, a job's prompt is computed in the prefill pool, which keeps the KV until the link has
+Where prefill and decode are apart, a prompt is computed in the prefill pool, which keeps the KV until the link has
 carried it; then the decode pool takes the job in and puts out its first token (the prefill's) as soon as it has a place
 for it, so TTFT is queue + prefill + transfer + the wait for that place. Prompts shorter than `local_below` skip all
 that: the decode pool computes them itself, if it can.
