@@ -20,9 +20,9 @@ from traces.importing import lazy
 
 if TYPE_CHECKING:
     from .bakeoffs import bakeoff
-    from .capacities import CapacityResult, capacity
+    from .capacities import CapacityResult, CapacityStep, capacity
     from .certificate import Certificate, certify
-    from .options import Load
+    from .options import Load, RunOptions
     from .plan import Plan
     from .processes import Workers
     from .replays import replay
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from .sweeps import sweep
 
 __all__ = [
-    "CapacityResult", "Certificate", "Load", "Plan", "Workers",
+    "CapacityResult", "CapacityStep", "Certificate", "Load", "Plan", "RunOptions", "Workers",
     "bakeoff", "capacity", "certify", "replay", "simulate", "sweep",
 ]  # fmt: skip
 
 # The modules have other names than the functions: a submodule would hide a function of its name.
 __getattr__, __dir__ = lazy(__name__, {
-    "bakeoffs": "bakeoff", "capacities": "CapacityResult capacity", "certificate": "Certificate certify",
-    "options": "Load", "plan": "Plan", "processes": "Workers", "replays": "replay", "run.locust_user": "TraceUser",
-    "simulations": "simulate", "sweeps": "sweep",
+    "bakeoffs": "bakeoff", "capacities": "CapacityResult CapacityStep capacity", "certificate": "Certificate certify",
+    "options": "Load RunOptions", "plan": "Plan", "processes": "Workers", "replays": "replay",
+    "run.locust_user": "TraceUser", "simulations": "simulate", "sweeps": "sweep",
 })  # fmt: skip

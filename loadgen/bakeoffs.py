@@ -95,7 +95,7 @@ class Ladder:
 
 
 def bakeoff(
-    trace: Trace | str | None = None, targets: Sequence[Target] = (), load: Load | None = None, *,
+    trace: Trace | str | Path | None = None, targets: Sequence[Target] = (), load: Load | None = None, *,
     steps: Sequence[float] | None = None, step_duration: float | None = None, order: str | None = None,
     workers: Workers | None = None, **options: Unpack[RunKeywords],
 ) -> Run:  # fmt: skip
@@ -122,7 +122,7 @@ def bakeoff(
 
 
 def prepare(
-    trace: Trace | str, targets: Sequence[Target], load: Load, ladder: Ladder, options: RunOptions, workers: int
+    trace: Trace | str | Path, targets: Sequence[Target], load: Load, ladder: Ladder, options: RunOptions, workers: int
 ) -> Path:
     """Plans a bake-off of the user's targets: see `replays.prepare_run`."""
     check_names(targets)
@@ -131,13 +131,13 @@ def prepare(
 
 
 def prepare_demonstration(
-    trace: Trace | str, load: Load, ladder: Ladder, options: RunOptions, workers: int, *, model: str = MODEL,
+    trace: Trace | str | Path, load: Load, ladder: Ladder, options: RunOptions, workers: int, *, model: str = MODEL,
     servers: ExitStack | None = None,
 ) -> Path:  # fmt: skip
     """Starts the simulated endpoints and plans a bake-off of them. They end with this process, or with `servers`."""
     preflight.check_options(options, [endpoint.endpoint_type for endpoint in THREE])
     loads = steps_of(load, ladder.factors or DEMO_FACTORS, ladder.step_s or DEMO_STEP_S)
-    endpoints = sized(THREE, trace, load)
+    endpoints = sized(THREE, trace, load, model)
     folder = replays.new_folder("bakeoff", options.out)
     plan, traces = replays.planned(
         "bakeoff", trace, loads, start(endpoints, model, folder / "endpoints", servers), options,
@@ -172,7 +172,7 @@ def _faster(load: Load, factor: float, step_s: float | None) -> Load:
     return replace(faster, speedup=load.speedup * factor)
 
 
-def sized(endpoints: Sequence[Embedded], trace: Trace | str, load: Load, model: str = MODEL) -> list[Embedded]:
+def sized(endpoints: Sequence[Embedded], trace: Trace | str | Path, load: Load, model: str = MODEL) -> list[Embedded]:
     """The endpoints with pools that the load uses to about USE."""
     requests = load.requests(trace)
     rate = load.request_rate or len(requests) * NS_PER_S / max(requests.span, NS_PER_S)

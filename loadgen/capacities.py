@@ -46,7 +46,7 @@ class CapacityResult:
 
 
 def capacity(
-    trace: Trace | str, target: Target, load: Load = STEP, *, lowest: float = 1.0, highest: float = 1000.0,
+    trace: Trace | str | Path, target: Target, load: Load = STEP, *, lowest: float = 1.0, highest: float = 1000.0,
     precision: float = 0.1, workers: Workers | None = None, on_step: Callable[[CapacityStep], None] | None = None,
     **options: Unpack[RunKeywords],
 ) -> CapacityResult:  # fmt: skip
@@ -65,9 +65,9 @@ def capacity(
 
 
 def find(
-    trace: Trace | str, target: Target, load: Load, rates: tuple[float, float], precision: float, options: RunOptions,
-    workers: Workers, on_step: Callable[[CapacityStep], None] | None = None, extra: Sequence[str] = (), *,
-    shown: bool = False,
+    trace: Trace | str | Path, target: Target, load: Load, rates: tuple[float, float], precision: float,
+    options: RunOptions, workers: Workers, on_step: Callable[[CapacityStep], None] | None = None,
+    extra: Sequence[str] = (), *, shown: bool = False,
 ) -> CapacityResult:  # fmt: skip
     """`capacity` between two rates, with options for Locust itself; `shown`: its warnings and live lines go to
     stderr."""

@@ -90,13 +90,14 @@ class Load:
             return f"{self.request_rate:g} requests/s"
         return "trace" if self.speedup == 1 else f"trace x {self.speedup:g}"
 
-    def requests(self, trace: Trace | str) -> Trace:
+    def requests(self, trace: Trace | str | Path) -> Trace:
         """The requests of one load step with their final due instants, in nanoseconds from its start; of a trace or of
         the one of that name (see `traces.open_trace`). Raises InputError."""
         from traces import transforms
+        from traces.trace import Trace
 
-        paced = self._opened(trace) if isinstance(trace, str) else trace
-        name = trace if isinstance(trace, str) else trace.source or trace.name
+        paced = trace if isinstance(trace, Trace) else self._opened(str(trace))
+        name = trace.source or trace.name if isinstance(trace, Trace) else str(trace)
         if not len(paced):
             raise InputError("the trace is empty", where=name)
         if self.speedup != 1:
@@ -283,7 +284,7 @@ class UserOptions:
     the other way to give it; `more`: fields of the target that targets.toml has and no option."""
 
     name: str
-    trace: Trace | str
+    trace: Trace | str | Path
     url: str
     load: Load
     run: RunOptions

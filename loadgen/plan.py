@@ -93,6 +93,9 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.steps or not all(step.arms for step in self.steps):
             raise InputError("there is nothing to replay", remedy="give a trace and a target")
+        targets = self.targets
+        if twice := [arm.target.name for step in self.steps for arm in step.arms if arm.target not in targets]:
+            raise InputError("two different targets have this name", where=twice[0])
 
     @property
     def targets(self) -> list[Target]:

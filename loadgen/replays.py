@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def replay(
-    trace: Trace | str, target: Target, load: Load | None = None, *, workers: Workers | None = None,
+    trace: Trace | str | Path, target: Target, load: Load | None = None, *, workers: Workers | None = None,
     **options: Unpack[RunKeywords],
 ) -> Run:  # fmt: skip
     """Replays a trace against a target, waits for the end, and returns what was recorded.
@@ -41,7 +41,7 @@ def replay(
     trace    a trace, or the name of a file or of a bundled workload
     load     how it is paced and cut; by default as it is
     workers  worker processes; by default Locust is one process
-    options  see `RunOptions`
+    options  the fields of `RunOptions`: out, slo, goodput, salt, prompts, tokenizer, wait_ready, probe, ...
 
     Locust runs in a process of its own, which ends with the caller. Ctrl-C ends the run early; what was recorded by
     then is returned. Raises InputError before anything is sent, RunFailed where nothing was recorded.
@@ -58,13 +58,13 @@ def recorded(folder: Path, workers: Workers) -> Run:
     return reported(folder)
 
 
-def prepare(trace: Trace | str, target: Target, load: Load, options: RunOptions, workers: int) -> Path:
+def prepare(trace: Trace | str | Path, target: Target, load: Load, options: RunOptions, workers: int) -> Path:
     """Plans a replay: see `prepare_run`."""
     return prepare_run(name_of(trace), trace, {"replay": load}, [target], options, workers)
 
 
 def prepare_run(
-    name: str, trace: Trace | str, loads: Mapping[str, Load], targets: Sequence[Target], options: RunOptions,
+    name: str, trace: Trace | str | Path, loads: Mapping[str, Load], targets: Sequence[Target], options: RunOptions,
     workers: int, *, order: str = "parallel",
 ) -> Path:  # fmt: skip
     """Plans a run for so many worker processes (see `planned`), looks at its targets, and saves the plan in the run's
@@ -79,7 +79,7 @@ def prepare_run(
 
 
 def planned(
-    name: str, trace: Trace | str, loads: Mapping[str, Load], targets: Sequence[Target], options: RunOptions, *,
+    name: str, trace: Trace | str | Path, loads: Mapping[str, Load], targets: Sequence[Target], options: RunOptions, *,
     order: str = "parallel", closing: str = "", embedded: Mapping[str, EmbeddedFacts] | None = None,
 ) -> tuple[Plan, dict[str, Trace]]:  # fmt: skip
     """The plan of a run, whose load steps have these names, and its requests by file. `order`: a step has all targets
@@ -104,9 +104,9 @@ def planned(
     return plan, traces
 
 
-def name_of(trace: Trace | str) -> str:
+def name_of(trace: Trace | str | Path) -> str:
     """A short name for runs of a trace, or of the one of that name."""
-    name = trace if isinstance(trace, str) else trace.name
+    name = trace.name if isinstance(trace, Trace) else str(trace)
     return "stdin" if name == "-" else Path(name).name.partition(".")[0] or "trace"
 
 

@@ -31,7 +31,7 @@ Targets = Mapping[str, str] | Sequence[SimulatedTarget]
 
 
 def simulate(
-    trace: Trace | str, targets: Targets, load: Load | None = None, *, model: str = "llama2-7b",
+    trace: Trace | str | Path, targets: Targets, load: Load | None = None, *, model: str = "llama2-7b",
     slo: Sequence[str] = (), goodput: Sequence[str] = (), out: Path | str | None = None,
 ) -> Run:  # fmt: skip
     """Sends a trace through simulated endpoints in virtual time: an hour of traffic in a second, and the same `Run`.
@@ -61,7 +61,7 @@ def named(targets: Targets) -> list[SimulatedTarget]:
 
 
 def record_run(
-    trace: Trace | str, targets: Sequence[SimulatedTarget], load: Load, options: RunOptions, *, model: str
+    trace: Trace | str | Path, targets: Sequence[SimulatedTarget], load: Load, options: RunOptions, *, model: str
 ) -> Path:
     """Simulates all targets and writes the run's folder, which it returns; summary and report are made from it."""
     check(options.slo, options.goodput)

@@ -72,7 +72,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Workload:
+class PacedRequests:
     """A trace at one load, as objects, so that points of one load don't make them again."""
 
     requests: list[Request]
@@ -86,7 +86,7 @@ class Workload:
 
 
 # By load, in every worker: workers are forked after this is filled, so nothing is copied to them.
-_WORKLOADS: dict[Loads, Workload] = {}
+_PACED: dict[Loads, PacedRequests] = {}
 
 
 def axis(text: str) -> tuple[str, list[Value]]:
@@ -120,7 +120,7 @@ def axis(text: str) -> tuple[str, list[Value]]:
 
 
 def sweep(
-    trace: Trace | str, targets: Targets, axes: Axes, load: Load | None = None, *, model: str = "llama2-7b",
+    trace: Trace | str | Path, targets: Targets, axes: Axes, load: Load | None = None, *, model: str = "llama2-7b",
     slo: Sequence[str] = (), goodput: Sequence[str] = (), out: Path | str | None = None,
 ) -> Planning:  # fmt: skip
     """Simulates every combination of the axes' values for each target, on all cores (in this process where gevent has
@@ -137,15 +137,15 @@ def sweep(
     combinations = list(_combinations(targets, axes, model))
     if len(combinations) > LARGEST:
         raise InputError(f"{len(combinations):,} points", where="--sweep", remedy=f"at most {LARGEST:,}")
-    _WORKLOADS.clear()
+    _PACED.clear()
     for loads in sorted({combination.loads for combination in combinations}):
         paces: dict[str, Any] = dict(loads)
         requests = replace(load, **paces).requests(trace)
-        _WORKLOADS[loads] = Workload(list(requests), requests.block_tokens, window(load, requests))
+        _PACED[loads] = PacedRequests(list(requests), requests.block_tokens, window(load, requests))
     folder = new_folder(f"simulate-{name_of(trace)}", options.out)
-    typical = _WORKLOADS[min(_WORKLOADS)].requests
+    typical = _PACED[min(_PACED)].requests
     planning = Planning(
-        folder=folder, model=model, trace=trace if isinstance(trace, str) else trace.name,
+        folder=folder, model=model, trace=trace.name if isinstance(trace, Trace) else str(trace),
         goodput=list(options.goodput), slo=list(options.slo), axes={key: list(values) for key, values in axes.items()},
         points=_simulated(combinations, question),
         targets=[analysis.hardware(target, model, typical) for target in targets],
@@ -229,7 +229,7 @@ def _begin() -> None:
 
 def _measure(question: Question, combination: Combination) -> Point:
     """One simulation, summarised as a run's rows are: exchanges, a frame of durations, a sample, figures."""
-    workload, name = _WORKLOADS[combination.loads], combination.target.name
+    workload, name = _PACED[combination.loads], combination.target.name
     endpoint = _set(combination.target, combination.values).build(question.model, question.load.seed)
     exchanges = simulate(
         endpoint, workload.requests, target=name, step=STEP, warmup=workload.window[0],

@@ -58,16 +58,17 @@ class Call:
 
 
 class Client(Protocol):
-    """What sends calls to a target. It starts exchanges and hands each one back, once, when it is over. `start` never
-    blocks and never raises for the endpoint's sake: `done` is called exactly once for each call, from an ordinary
-    greenlet, with the finished Exchange. `stop` ends what is open with the given outcome. `close` ends what is still
-    open as cut, and returns when all exchanges are handed back."""
+    """What sends calls to a target: it starts exchanges and hands each one back, once, when it is over."""
 
-    def start(self, call: Call, done: Done) -> None: ...
+    def start(self, call: Call, done: Done) -> None:
+        """Never blocks, and never raises for the endpoint's sake: `done` is called exactly once for each call, from an
+        ordinary greenlet, with the finished Exchange."""
 
-    def stop(self, outcome: Outcome) -> None: ...
+    def stop(self, outcome: Outcome) -> None:
+        """Ends what is open with this outcome."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends what is still open as cut, and returns when all exchanges are handed back."""
 
 
 Done = Callable[["Exchange"], None]
@@ -173,10 +174,12 @@ class Exchange:
 
     @property
     def first_token(self) -> int | None:
+        """The instant of the first token-bearing read, ns from the run's start; None where no token came."""
         return self.token_at[0] if self.token_at else None
 
     @property
     def last_token(self) -> int | None:
+        """The instant of the last token-bearing read, ns."""
         return self.token_at[-1] if self.token_at else None
 
     @property
@@ -190,15 +193,17 @@ class Exchange:
 
     @property
     def lateness(self) -> float | None:
+        """Seconds from the instant at which it was due until the client started it."""
         return _span(self.due, self.started)
 
     @property
     def ttft(self) -> float | None:
-        """None where the answer came whole, without a first token."""
+        """Seconds from sent to the first token; None where the answer came whole, without one."""
         return None if self.whole else _span(self.sent, self.first_token)
 
     @property
     def ttft_from_due(self) -> float | None:
+        """TTFT counted from the instant at which the request was due: seconds, lateness included."""
         return None if self.whole else _span(self.due, self.first_token)
 
     @property
@@ -211,6 +216,7 @@ class Exchange:
 
     @property
     def e2e(self) -> float | None:
+        """Seconds from sent to the last token."""
         return _span(self.sent, self.last_token)
 
     def gaps(self) -> Iterator[float]:

@@ -98,6 +98,7 @@ class Probe:
 
     @property
     def ok(self) -> bool:
+        """Can the target be measured, as far as one request shows it?"""
         return not self.problem
 
     @property

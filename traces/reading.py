@@ -9,13 +9,13 @@ from .errors import InputError, one_of
 from .files import Source, sources
 from .formats import conversations, csv_table, own, servegen, tables
 from .formats.cells import BadCell, keys, mapping, parse
-from .formats.rows import Options
+from .formats.rows import ReadOptions
 from .trace import LATEST, NS_PER_S, Trace
 from .workload import WORKLOADS, synthesise
 
 
 def open_trace(
-    name: str, *, until: float | None = None, skip_bad_rows: bool = False, keep_ticks: bool = False,
+    name: str | Path, *, until: float | None = None, skip_bad_rows: bool = False, keep_ticks: bool = False,
     columns: str | None = None, seed: int = 0,
 ) -> Trace:  # fmt: skip
     """A file or folder (plain, gzip or zstd), standard input (`-`), or a bundled workload; a file wins over a workload
@@ -24,12 +24,13 @@ def open_trace(
     `Trace.notes` instead of refusing it; `keep_ticks` leaves coarse timestamps on their ticks; `columns` names those of
     a table that has other names ("due_s=start_time,prompt_tokens=in"); `seed` is for what the format leaves open.
     Raises InputError, with file, line, column and remedy, for anything unusable."""
+    name = str(name)
     if until is not None and not 1 <= until * NS_PER_S <= LATEST:  # NaN neither
         raise InputError(f"can't be read until {until:g} s", where=name, remedy="expected seconds above 0")
     names = tables.names_of(columns) if columns else {}
     if name == "-" or Path(name).exists():
         until_ns = None if until is None else round(until * NS_PER_S)
-        trace = _read(name, Options(skip_bad_rows, keep_ticks, seed, until_ns, names))
+        trace = _read(name, ReadOptions(skip_bad_rows, keep_ticks, seed, until_ns, names))
     elif name in WORKLOADS:
         trace = synthesise(name, duration=until, seed=seed)
     else:
@@ -39,7 +40,7 @@ def open_trace(
     return trace
 
 
-def _read(name: str, options: Options) -> Trace:
+def _read(name: str, options: ReadOptions) -> Trace:
     try:
         trace = _of_files(sources(name), options, name)
     except BadCell as error:  # about a whole document rather than a row of it
@@ -48,7 +49,7 @@ def _read(name: str, options: Options) -> Trace:
     return replace(trace, source=name, notes=notes)
 
 
-def _of_files(files: list[Source], options: Options, where: str) -> Trace:
+def _of_files(files: list[Source], options: ReadOptions, where: str) -> Trace:
     """By the format that the files' first bytes show; more particular formats are tried first."""
     if not any(source.head.strip() for source in files):
         raise InputError("is empty", where=where, remedy="expected a trace")
@@ -65,7 +66,7 @@ def _of_files(files: list[Source], options: Options, where: str) -> Trace:
     return _of_file(files[0], options)
 
 
-def _of_file(source: Source, options: Options) -> Trace:
+def _of_file(source: Source, options: ReadOptions) -> Trace:
     if source.head.startswith(own.MAGIC):
         return own.read_parquet(source, options)
     if source.head.lstrip().startswith(b"["):

@@ -71,6 +71,7 @@ class Trace:
         return int(self.table["due"][-1].as_py()) if len(self) else 0
 
     def has(self, column: str) -> bool:
+        """Does the table have this column itself, or only its default?"""
         return column in self.table.column_names
 
     def column(self, name: str) -> Whole:
@@ -107,6 +108,7 @@ class Trace:
         return replace(self, table=self.table.filter(chosen) if rows.dtype == bool else self.table.take(chosen))
 
     def with_columns(self, **columns: npt.NDArray[Any]) -> Trace:
+        """The trace with these columns of `SCHEMA` (a value for each row) added or put in the place of its own."""
         table = self.table
         for name, values in columns.items():
             array = pa.array(values, SCHEMA.field(name).type)
@@ -115,6 +117,7 @@ class Trace:
         return replace(self, table=table)
 
     def noted(self, transform: str) -> Trace:
+        """The trace with one more of `transforms`, in words."""
         return replace(self, transforms=(*self.transforms, transform))
 
     def packed(self) -> pa.Table:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from targets.simulated.settings import Options
+from targets.simulated.settings import ServerOptions
 from traces.errors import InputError
 
 from ..options import Load, RunOptions, TargetOptions
@@ -181,7 +181,7 @@ def serve(
     name: Annotated[str, typer.Argument(help="Profile or composition (see --list), or the path of a TOML file.")] = "",
     port: Annotated[int, typer.Option(help="Port, 0 for any free one.")] = 8000,
     *,
-    options: Options,
+    options: ServerOptions,
     list_: Annotated[bool, typer.Option("--list", help="Show profiles with their standing, models, settings.")] = False,
     figures: Annotated[bool, typer.Option(help="With NAME: show each figure with its standing and source.")] = False,
 ) -> None:

@@ -314,10 +314,11 @@ class Wiring:
 def _refuse_foreign() -> tuple[str, int] | None:
     """The web page is for who opened it at this machine's address or name: a page of another site must not start a run,
     nor one under a name that was made to lead here."""
-    host = urlsplit(f"//{request.host}").hostname or ""
-    own = host in ("localhost", platform.node().lower()) or re.fullmatch(r"[\d.]+|[\da-f:.]*:[\da-f:.]*", host)
-    if own and urlsplit(request.headers.get("Origin", request.host_url)).netloc == request.host:
-        return None
+    with suppress(ValueError):  # such a URL is nobody's own
+        host = urlsplit(f"//{request.host}").hostname or ""
+        own = host in ("localhost", platform.node().lower()) or re.fullmatch(r"[\d.]+|[\da-f:.]*:[\da-f:.]*", host)
+        if own and urlsplit(request.headers.get("Origin", request.host_url)).netloc == request.host:
+            return None
     return "refused: this page is used at this machine's own address, and from no other page\n", 403
 
 

@@ -113,7 +113,7 @@ class Worker:
         assignment = self._link.claim()
         plan = assignment.plan
         if self._allowed is not None:
-            _check(plan.targets, self._allowed)
+            _check((arm.target for step in plan.steps for arm in step.arms), self._allowed)
         self._corpus = None if plan.prompts is None else Corpus.expected(plan.prompts)
         self._offset, error = self._link.clock_offset(assignment.boot)
         shared = messages.is_shared(assignment)  # else the rows lie here until the coordinator has them

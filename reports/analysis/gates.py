@@ -63,9 +63,11 @@ class Gate:
 
     @property
     def q(self) -> float | None:
+        """The quantile as a share (0.99 of p99); None for mean, max, shares and rates."""
         return float(self.statistic[1:]) / 100 if self.statistic.startswith("p") else None
 
     def holds(self, figure: float) -> bool:
+        """Does the figure (in the unit of `limit`) meet the limit?"""
         return OPERATORS[self.op](figure, self.limit)
 
 
@@ -180,6 +182,7 @@ class Verdict:
     note: str = ""
 
     def as_json(self) -> dict[str, object]:
+        """The verdict as `phaseload gate --json` prints it; an infinite figure is null, and `unbounded`."""
         return {
             "gate": self.gate.text, "target": self.target, "step": self.step, "result": str(self.decision),
             "figure": finite(self.figure), "unbounded": self.figure == inf, "low": finite(self.low),

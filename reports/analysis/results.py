@@ -86,7 +86,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class LengthFigures:
     """Comparing E2E stands on the equality of what was asked and given."""
 
     prompt: Length
@@ -151,7 +151,7 @@ class Result:
     metrics: dict[str, Metric]
     throughput: Throughput
     goodput: Goodput | None
-    lengths: Lengths
+    lengths: LengthFigures
     tokens_from: dict[str, int]
     cached: Cached
     phases: list[Part]
@@ -189,7 +189,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         metrics={name: samples.metric(sample, name, digests) for name in (*DURATIONS, "itl")},
         throughput=sample.throughput,
         goodput=None if sample.good is None else Goodput(dict(objectives), sample.good, share, sample.goodput),
-        lengths=Lengths(
+        lengths=LengthFigures(
             prompt=_length(answered["prompt_tokens"], answered["usage_prompt"].dropna()),
             output=_length(answered["output_tokens"], answered["output_count"]),
             reference=_reference(answered),

@@ -67,9 +67,11 @@ class Summary:
         return list(dict.fromkeys(result.step for result in self.results))
 
     def of_step(self, step: str) -> list[Result]:
+        """One load step's results, a target each."""
         return [result for result in self.results if result.step == step]
 
     def to_json(self) -> bytes:
+        """summary.json as `save` writes it."""
         return orjson.dumps(self, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
 
     def save(self, folder: Path | str) -> None:

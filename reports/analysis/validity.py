@@ -59,6 +59,8 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Validity:
+    """Whether a run's figures can be trusted: the worst status of all reasons, and the reasons, the worst first."""
+
     status: Status
     reasons: tuple[Reason, ...]
 

@@ -44,6 +44,7 @@ class Run:
 
     @property
     def name(self) -> str:
+        """As run.json has it; the folder's name where there is none."""
         return self.facts.name
 
     def exchanges(self) -> pa.Table:

@@ -120,7 +120,7 @@ def _option(default: Any, help: str, *flags: str, metavar: str | None = None) ->
 
 
 @dataclass(frozen=True)
-class Options:
+class ServerOptions:
     """The options of a simulated server. Both command lines, `phaseload serve` and `python -m targets.simulated`, are
     made from these fields and their metadata. `name`: a profile or composition, or the path of a TOML file."""
 

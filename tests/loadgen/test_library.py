@@ -161,6 +161,8 @@ SPOKEN_TO = Target(url="http://127.0.0.1:9", model="m")
         (lambda: Target(url="http://h:1", limits=None), r"limits: expected Limits"),  # type: ignore[arg-type]
         (lambda: replay("azure-conv", SPOKEN_TO, slooo=["x"]), "^slooo: .*did you mean slo?"),  # type: ignore[call-arg]
         (lambda: replay("azure-conv", SPOKEN_TO, slo=5), "^slo: expected a list, got 5"),  # type: ignore[arg-type]
+        (lambda: replay(5, SPOKEN_TO), "^5: "),  # type: ignore[arg-type]
+        (lambda: replay(Path("no.csv"), SPOKEN_TO), "^no.csv: "),
         (lambda: replay("azure-conv", SPOKEN_TO, slo="nonsense"), "not a gate"),
         (lambda: capacity("azure-conv", SPOKEN_TO, lowest=2, highest=1), "lowest <= highest"),
     ],

@@ -68,6 +68,16 @@ def test_a_worker_fills_in_only_what_its_own_command_line_names(
     assert failure(target, {secret}) == "Ping", "it goes on"
 
 
+def test_a_plan_has_no_second_target_behind_a_name() -> None:
+    evil, clean = (
+        Arm(Target("a", "http://h", headers=headers), plans.step_file(0), 1) for headers in ((("X", "${HOME}"),), ())
+    )
+    for steps in ((Step("s", (evil, clean)),), (Step("s", (evil,)), Step("t", (clean,)))):
+        with pytest.raises(InputError, match="two different targets have this name"):
+            Plan("p", steps)
+    assert Plan("p", (Step("s", (clean, clean)),)).targets == [clean.target]
+
+
 def test_what_a_worker_names() -> None:
     options = TargetOptions(header=["X-Team: ${TEAM}"], api_key_env="KEY", api_key_file="/run/key")
     wants = options.target("http://h").wants()
@@ -184,6 +194,7 @@ def test_a_foreign_page_starts_no_run(tmp_path: Path) -> None:
         assert status("/", Host=f"localhost:{port}") == status("/", Host=f"[::1]:{port}") == 200
         assert status("/", Host="rebound.example") == 403
         assert status("/swarm", form, Host="rebound.example", Origin="http://rebound.example") == 403
+        assert status("/swarm", form, Origin="http://[") == status("/", Host="[") == 403
         assert status("/swarm", form, Origin="http://evil.example") == status("/swarm", form, Origin="null") == 403
         assert not (tmp_path / "r" / "run.json").exists()
         assert status("/swarm", form, Origin=page) == 200

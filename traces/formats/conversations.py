@@ -29,7 +29,7 @@ from typing import Any
 from ..files import Source
 from ..trace import ASSUMED_TPOT, Trace
 from .cells import BadCell, block_ids, document, instant, length, listing, mapping, parse, shown
-from .rows import Options, Row, Rows, timed
+from .rows import ReadOptions, Row, Rows, timed
 
 Sizes = dict[int, int]  # tokens by block id
 CHARS_PER_TOKEN = 4
@@ -44,7 +44,7 @@ SESSION_BITS = 32  # block ids of session k are k << 32 | local id
 ANSWERED = ("gen_ai.output.messages", "gen_ai.output.text", "gen_ai.completion")
 
 
-def read_sharegpt(source: Source, options: Options) -> Trace:
+def read_sharegpt(source: Source, options: ReadOptions) -> Trace:
     rows, sizes = Rows(source.name, options, unordered=True), Sizes()
     with source.open() as stream:
         conversations = listing(parse(stream.read()))
@@ -102,7 +102,7 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else "" if content is None else str(content)
 
 
-def read_spans(sources: list[Source], options: Options) -> Trace:
+def read_spans(sources: list[Source], options: ReadOptions) -> Trace:
     rows, sizes = Rows(sources[0].name, options, unordered=True), Sizes()
     calls: list[Row] = []
     for source in sources:
@@ -184,7 +184,7 @@ def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((attributes[name] for name in names if attributes.get(name) is not None), None)
 
 
-def read_weka(sources: list[Source], options: Options) -> Trace:
+def read_weka(sources: list[Source], options: ReadOptions) -> Trace:
     rows = Rows(sources[0].name if len(sources) == 1 else f"{len(sources)} sessions", options, unordered=True)
     sizes: set[int] = set()
     for number, source in enumerate(sources):

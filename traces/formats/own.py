@@ -22,7 +22,7 @@ import pyarrow.parquet
 from ..errors import InputError
 from ..files import Source
 from ..trace import REQUIRED, SCHEMA, Trace, unpacked
-from .rows import Options, Row, within
+from .rows import ReadOptions, Row, within
 
 MAGIC = b"PAR1"  # of Parquet
 PACKED = (".gz", ".zst")  # which Arrow knows
@@ -70,7 +70,7 @@ def _columns(trace: Trace) -> list[str]:
     return [name for name in trace.table.column_names if not (name == "index" and counted)]
 
 
-def read_parquet(source: Source, options: Options) -> Trace:
+def read_parquet(source: Source, options: ReadOptions) -> Trace:
     try:
         with source.open() as stream:
             table = pyarrow.parquet.read_table(pa.BufferReader(stream.read()))

@@ -31,7 +31,7 @@ Row = dict[str, Any]  # a request by the fields of `Request`, its session and pa
 
 
 @dataclass(frozen=True)
-class Options:
+class ReadOptions:
     """How to read, as `traces.open_trace` has it. `until_ns` from the trace's start ends the reading early."""
 
     skip_bad_rows: bool = False
@@ -46,7 +46,7 @@ class Rows:
     """Collects the rows of one source, or of several files of one trace."""
 
     where: str
-    options: Options
+    options: ReadOptions
     unordered: bool = False  # the format is known to come out of order: sorted without a note
     relative: bool = False  # instants count from the trace's start already, unless they look like a calendar's
     notes: Notes = field(default_factory=dict)
@@ -188,7 +188,7 @@ def numbered(keys: list[Hashable]) -> list[int]:
     return [-1 if key is None or key == -1 else seen.setdefault(key, len(seen)) for key in keys]
 
 
-def within(trace: Trace, options: Options) -> Trace:
+def within(trace: Trace, options: ReadOptions) -> Trace:
     """The part that `until` asks for."""
     if options.until_ns is None:
         return trace
@@ -214,7 +214,7 @@ def spread(trace: Trace, seed: int) -> Trace:
     return replace(trace.with_columns(due=moved), notes=notes)
 
 
-def timed(trace: Trace, options: Options) -> Trace:
+def timed(trace: Trace, options: ReadOptions) -> Trace:
     """A trace of a format without instants, as Poisson arrivals."""
     notes = {**trace.notes, "no arrival times": f"Poisson at {ASSUMED_RATE:g}/s, seed {options.seed}"}
     return replace(within(pace(trace, ASSUMED_RATE, seed=options.seed), options), notes=notes)

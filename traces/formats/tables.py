@@ -21,7 +21,7 @@ from ..errors import InputError, one_of
 from ..files import Source
 from ..trace import Trace
 from .cells import BadCell, block_ids, instant, keys, length, mapping, parse, shown, whole
-from .rows import Options, Row, Rows, spread, timed
+from .rows import ReadOptions, Row, Rows, spread, timed
 
 FAILURES = "failed requests left out"
 MOST_SHOWN = 8  # columns in a message
@@ -140,7 +140,7 @@ def format_of(given: list[str], where: str, names: Mapping[str, str]) -> tuple[T
 
 
 def read_rows(
-    source: Source, table: TableFormat, options: Options, lines: Iterable[Line], record: Callable[[bytes], Any]
+    source: Source, table: TableFormat, options: ReadOptions, lines: Iterable[Line], record: Callable[[bytes], Any]
 ) -> Trace:
     """A table's trace from its numbered lines, of which `record` makes a mapping or raises BadCell."""
     rows = Rows(source.name, options, table.unordered, table.relative)
@@ -207,7 +207,7 @@ def is_ragpulse(columns: list[str]) -> bool:
     return {"timestamp", "input_length", "output_length", "hash_ids", "session_id"} <= set(columns)
 
 
-def read_ragpulse(sources: list[Source], options: Options) -> Trace:
+def read_ragpulse(sources: list[Source], options: ReadOptions) -> Trace:
     described = [(source, keys(source.head)) for source in sources]
     requests = next(source for source, columns in described if is_ragpulse(columns))
     rows = Rows(requests.name, options, unordered=True)

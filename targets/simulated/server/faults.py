@@ -52,7 +52,7 @@ class Faults:
 
 
 @dataclass(slots=True)
-class Bucket:
+class RateBucket:
     """`level` of `size` units at the instant `at`; they refill within `period` seconds."""
 
     size: float
@@ -69,12 +69,12 @@ class Bucket:
         return max(0.0, (amount - self.level) * self.period / self.size)
 
 
-class Limits:
+class RateLimits:
     """`requests` a day and `tokens` a minute; 0 for no limit of that kind."""
 
     def __init__(self, requests: int = 0, tokens: int = 0) -> None:
         sizes = (("requests", requests, DAY), ("tokens", tokens, MINUTE))
-        self.buckets = {name: Bucket(size, period, size) for name, size, period in sizes if size}
+        self.buckets = {name: RateBucket(size, period, size) for name, size, period in sizes if size}
 
     def take(self, tokens: int, now: float) -> tuple[float, str, dict[str, str]]:
         """Takes one request of `tokens`, if there is room: (seconds to wait, the limit at fault, headers)."""

@@ -156,7 +156,7 @@ def _trtllm(request: LegRequest, role: str) -> Leg | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class LegProtocol:
     leg: Callable[[LegRequest, str], Leg | None]  # of a request and the server's role; None: an exchange on its own
     at_once: bool = False  # decode may come first
     whole: bool = False  # prefill's answer is read, so it can't be a stream
@@ -164,12 +164,12 @@ class Protocol:
 
 
 PROTOCOLS = {
-    "nixl": Protocol(_nixl, whole=True),
-    "p2p-nccl": Protocol(_p2p_nccl),
-    "mooncake": Protocol(_mooncake, at_once=True),
-    "lmcache": Protocol(_lmcache, whole=True),
-    "sglang": Protocol(_sglang, at_once=True, one=False),
-    "trtllm": Protocol(_trtllm, whole=True, one=False),
+    "nixl": LegProtocol(_nixl, whole=True),
+    "p2p-nccl": LegProtocol(_p2p_nccl),
+    "mooncake": LegProtocol(_mooncake, at_once=True),
+    "lmcache": LegProtocol(_lmcache, whole=True),
+    "sglang": LegProtocol(_sglang, at_once=True, one=False),
+    "trtllm": LegProtocol(_trtllm, whole=True, one=False),
 }
 ROLES = ("prefill", "decode")
 
@@ -182,7 +182,7 @@ def parse_role(text: str) -> tuple[str, str]:
     return name, role
 
 
-def leg_of(protocol: Protocol, role: str, request: LegRequest) -> Leg | None:
+def leg_of(protocol: LegProtocol, role: str, request: LegRequest) -> Leg | None:
     """The leg of a request, None for an exchange on its own. Raises ApiError."""
     leg = protocol.leg(request, role)
     if leg is None:
@@ -195,7 +195,7 @@ def leg_of(protocol: Protocol, role: str, request: LegRequest) -> Leg | None:
     return leg
 
 
-def _check_prefill(protocol: Protocol, body: RequestBody) -> None:
+def _check_prefill(protocol: LegProtocol, body: RequestBody) -> None:
     """In vLLM's words, where it has some."""
     if protocol.whole and body.stream:
         raise refused("the answer to a prefill leg isn't streamed")

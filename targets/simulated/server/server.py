@@ -22,9 +22,9 @@ from ...linux import send_unpaced
 from ..build import Endpoint
 from ..engine.job import Job
 from ..engine.kv_memory import chain
-from ..settings import Options
+from ..settings import ServerOptions
 from .api import ApiError, Format, Json, RequestBody, parse, text
-from .faults import Faults, Limits
+from .faults import Faults, RateLimits
 from .handover import Handover, digest_of
 from .leg_protocols import Decode, Leg, LegRequest, Prefill, leg_of, refused
 from .realtime import Driver, FaultyStream, Sink, Stamped, Stream, stamped
@@ -39,11 +39,11 @@ Answerer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Server:
-    def __init__(self, endpoint: Endpoint, driver: Driver, options: Options) -> None:
+    def __init__(self, endpoint: Endpoint, driver: Driver, options: ServerOptions) -> None:
         self.endpoint, self.driver, self.metrics = endpoint, driver, driver.metrics
         self.station, self.legs, self.model = endpoint.station, endpoint.legs, endpoint.model.name
         self.faults = Faults(options.fault, options.seed)
-        self.limits = Limits(options.limit_requests, options.limit_tokens)
+        self.limits = RateLimits(options.limit_requests, options.limit_tokens)
         self._salt = os.urandom(4).hex()
         self.handover = Handover(options.leg)
         self._count = 0
@@ -222,7 +222,7 @@ class Server:
         return counts, extra
 
 
-async def serve(endpoint: Endpoint, options: Options, ready: Callable[[str], None]) -> None:
+async def serve(endpoint: Endpoint, options: ServerOptions, ready: Callable[[str], None]) -> None:
     """Serves until SIGTERM or SIGINT; `ready` is given the base URL once connections are accepted. Raises OSError."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
