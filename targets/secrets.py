@@ -37,8 +37,6 @@ _WORD = re.compile(r"(?<=://)[^/?\s]+|([A-Za-z0-9][\w.~+/-]*=*)")  # or a URL's 
 _RUN = re.compile(r"[A-Za-z0-9]{16,}")
 _TURN = re.compile(r"(?<=[A-Za-z])\d|(?<=\d)[A-Za-z]")
 _CHUNK = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")  # of a name: a word, capitals, a number
-_HUMP = re.compile("[a-z][A-Z]")
-_VARIABLE = re.compile("[A-Z_][A-Z0-9_]*")
 PLACE = re.compile(rf"\$\{{({NAME}\w+)\}}")
 
 
@@ -56,7 +54,7 @@ def _mixed(word: str) -> bool:
     runs = re.findall("[A-Za-z0-9]+", word)
     size = sum(map(len, runs))
     joints = sum(len(_CHUNK.findall(run)) - 1 for run in runs)
-    humps = len(_HUMP.findall(word)) if size >= 20 and re.search(r"\d", word) else 0
+    humps = len(re.findall("[a-z][A-Z]", word)) if size >= 20 and re.search(r"\d", word) else 0
     return size >= 10 and (joints >= size / 2 or (humps >= 4 and joints >= size * 0.15))
 
 
@@ -144,7 +142,7 @@ def value(name: str) -> str | None:
 
 def absent(name: str, where: str, remedy: str = "export it") -> InputError:
     """For a variable that isn't there; a name that isn't a variable's may be a key."""
-    plain = _VARIABLE.fullmatch(name) and not suspicious(name)
+    plain = re.fullmatch("[A-Z_][A-Z0-9_]*", name) and not suspicious(name)
     shown = name if plain else "such variable (its name isn't shown: it may be a key)"
     return InputError(f"the environment has no {shown}", where=where, remedy=remedy)
 
