@@ -45,7 +45,7 @@ from .wire import WIRES, WireError, lenient
 
 PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
 TOKENS = 16
-ENDLESS = 16 * TOKENS  # events, after which we leave: a server may send one for each character of its tokens
+ENDLESS = 256 * TOKENS  # events, after which we leave: a server may send one for each character of its tokens
 SCHEMES = {"http": "https", "https": "http"}
 LISTING = 5.0  # seconds that a list of models may take
 HANDSHAKE = 2.0  # seconds that a look at the other scheme may take

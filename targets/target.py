@@ -85,10 +85,12 @@ class Target(TargetFields):
             raise self._mistake("url", "a target has a url or two legs, not both")
         if given and self.endpoint_type.endswith(".toml"):
             raise self._mistake("endpoint_type", "two legs take no format of your own")
-        sampling = self.extra_body.get("sampling_params")
-        choices = (self.extra_body.get("n"), sampling.get("n") if isinstance(sampling, dict) else None)
-        if any(n not in (None, 1) for n in choices) and not self.endpoint_type.endswith(".toml"):
-            raise self._mistake("extra_body", "n asks for several choices: only one can be measured", "leave n out")
+        places = (self.extra_body, self.extra_body.get("sampling_params"), self.extra_body.get("parameters"))
+        choices = [(key, place.get(key)) for place in places if isinstance(place, dict) for key in ("n", "best_of")]
+        several = [key for key, value in choices if value is True or value not in (None, 1)]
+        if several and not self.endpoint_type.endswith(".toml"):
+            problem = f"{several[0]} asks for several choices: only one can be measured"
+            raise self._mistake("extra_body", problem, f"leave {several[0]} out")
         if not self.url:
             raise self._mistake("url", "the target has no url", 'give one such as "http://host:port"')
         if not given and self.local_prefill_below:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -115,6 +117,30 @@ def test_what_is_no_message_of_ours_is_dropped_and_counted(tmp_path: Path) -> No
     coordinator, facts = coordinated(tmp_path, *stranger, *(("w", raw) for raw in strays), ("w", done()))
     assert facts["ended"] == "completed" and not coordinator.workers["w"].lost
     assert facts["strays"] == 2 * len(strays) + 2
+
+
+STRAYS = """
+import msgpack
+from loadgen.run import locust_user
+from gevent.queue import Queue
+from locust.env import Environment
+from locust.rpc.zmqrpc import Client
+
+odd = 7, ("up",), ("up", {}, [1]), ("up", {}, 7), ("up", {}, "w"), ("heartbeat", None, {}), ("exception", 1, "s")
+runner = Environment().create_master_runner("127.0.0.1", 0)
+runner.environment.phaseload = locust_user  # in place of a Wiring
+locust_user.inbox, received = Queue(), Queue()
+runner.register_message("up", lambda msg, **_: received.put(msg.data))
+stranger = Client("127.0.0.1", runner.server.port, "s")
+for raw in (b"", b"\\xc1", *map(msgpack.packb, odd), msgpack.packb(("up", "ours", "s"))):
+    stranger.socket.send(raw)
+print(received.get(timeout=5), len(received), len(locust_user.inbox) - len(odd))
+"""
+
+
+def test_a_stray_does_not_end_locusts_listener() -> None:
+    master = subprocess.run([sys.executable, "-c", STRAYS], capture_output=True, text=True, timeout=30, check=False)
+    assert master.stdout == "ours 0 2\n", master.stderr
 
 
 @pytest.mark.parametrize(

@@ -161,10 +161,10 @@ def event(text):
 
 
 def characters(peer):
-    """16 tokens, an event for each character."""
+    """16 tokens of 19 characters, an event for each."""
     while peer.request():
         peer.head()
-        for letter in "one two three four five six seven eight nine ten eleven twelve ...":
+        for letter in "incomprehensibility" * TOKENS:
             peer.say(event(letter), 0.001)
         usage = b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 16}}\n\n'
         peer.say(frame(usage) + frame(DONE.encode()) + frame(b""))
@@ -175,7 +175,7 @@ def endless(peer):
     peer.head()
     with suppress(OSError):
         while True:
-            peer.say(event("x"), 0.0005)
+            peer.say(event("x") * 16, 0.0005)
 
 
 def test_a_server_that_streams_by_character_is_usable_and_one_that_never_ends_is_not():

@@ -51,6 +51,8 @@ def test_what_is_given_loosely_is_held_as_declared() -> None:
         ({"url": "http://h", "headers": (("X-A", "1\r\nX-B: sk-secret"),)}, "headers", "without control characters"),
         ({"url": "http://h", "extra_body": {"a": [{"api_key": "sk-secret"}]}}, "extra_body", "api_key"),
         ({"url": "http://h", "extra_body": {"n": 2}}, "extra_body", "only one can be measured"),
+        ({"url": "http://h", "extra_body": {"n": True}}, "extra_body", "only one can be measured"),
+        ({"url": "http://h", "extra_body": {"parameters": {"best_of": 2}}}, "extra_body", "best_of asks for several"),
         ({"url": "http://h", "extra_body": {"sampling_params": {"n": [2]}}}, "extra_body", "only one can be measured"),
         ({"url": "http://h", "protocol": ["nixl"]}, "protocol", "one of nixl"),
         ({"url": "http://h", "prefill": "http://p"}, "prefill", "need decode and protocol too"),
