@@ -336,6 +336,30 @@ def _kill(code: int) -> None:
     os._exit(code)
 
 
+listen, handle = MasterRunner.client_listener, MasterRunner.handle_message
+
+
+def _listen(runner: Any) -> None:
+    """Locust's listener, which a message that is none ends, and with it the master: it is dropped, and counted."""
+    while True:
+        try:
+            listen(runner)
+        except Exception as error:
+            log.debug("a message was dropped: %r", error)
+            if wiring := getattr(runner.environment, "phaseload", None):
+                wiring.inbox.put(("", None))  # a stray
+
+
+def _handle(runner: Any, client: str, message: Any) -> None:
+    """Takes in what a client sent in its own name."""
+    if message.node_id != client:
+        raise ValueError("a message in another's name")
+    handle(runner, client, message)
+
+
+MasterRunner.client_listener, MasterRunner.handle_message = _listen, _handle
+
+
 @events.init.add_listener  # type: ignore[untyped-decorator]
 def wire(environment: Any, **_: Any) -> None:
     """Ties this process in, if its Locust file has a TraceUser."""
