@@ -60,7 +60,7 @@ class Workers:
         if self.master and self.worker:
             raise InputError("can't be combined with --worker", where="--master", remedy="give one of them")
         if self.token_env is not None and not os.environ.get(self.token_env):
-            raise InputError(f"the environment has no {self.token_env}", where="--token-env", remedy="export it")
+            raise secrets.absent(self.token_env, "--token-env")
         if self.web_port is not None:
             _check_bindable("--web-port", "127.0.0.1", self.web_port)
         if self.master:

@@ -300,7 +300,7 @@ def with_model(target: Target) -> tuple[Target, str]:
     head = RequestHead(opened, where, wire.key_header)
     payload = head.payload(f"{base}/v1/models", [*wire.headers, ("Connection", "close")], b"", "GET")
     try:
-        context = tls_context(insecure=target.insecure, ca_file=target.ca_file) if where.scheme == "https" else None
+        context = tls_context(insecure=target.insecure, ca_file=opened.ca_file) if where.scheme == "https" else None
         response, answer = blocking.exchange(where, payload, blocking.Within(LISTING), context)
         listed = lenient.mappings(lenient.load(answer).get("data")) if response.status == 200 else []
     except (OSError, HttpError, WireError):

@@ -33,19 +33,29 @@ SHAPE = re.compile(
     r"(?<![A-Za-z0-9])(?:sk|pk|rk|gsk|hf|nvapi|xai|pplx|gh[opsu]|github_pat|glpat|xox[a-z]|csk|fw|r8|tvly)[-_][\w-]{4,}"
     r"|A[KS]IA[A-Z0-9]{12,}|AIza[\w-]{20,}|eyJ[\w-]{10,}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 )
-_WORD = re.compile(r"(?<=://)[^/?\s]+|([A-Za-z0-9][\w.~+-]*=*)")  # or a URL's host, which is no secret
+_WORD = re.compile(r"(?<=://)[^/?\s]+|([A-Za-z0-9][\w.~+/-]*=*)")  # or a URL's host, which is no secret
 _RUN = re.compile(r"[A-Za-z0-9]{16,}")
 _TURN = re.compile(r"(?<=[A-Za-z])\d|(?<=\d)[A-Za-z]")
+_CHUNK = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")  # of a name: a word, capitals, a number
 PLACE = re.compile(rf"\$\{{({NAME}\w+)\}}")
 
 
 def suspicious(text: str) -> bool:
     """Is there a word in it that looks like a key?"""
-    return any(map(_like_key, _WORD.findall(text)))
+    return _each_key(text, lambda _: "") != text
 
 
 def _like_key(word: str) -> bool:
-    return bool(SHAPE.search(word)) or any(map(_random, _RUN.findall(word)))
+    return bool(SHAPE.search(word)) or any(map(_random, _RUN.findall(word))) or _mixed(word)
+
+
+def _mixed(word: str) -> bool:
+    """Across / + - . _ as well: is it made of chunks of one or two characters, or has it too many humps for a name?"""
+    runs = re.findall("[A-Za-z0-9]+", word)
+    size = sum(map(len, runs))
+    joints = sum(len(_CHUNK.findall(run)) - 1 for run in runs)
+    humps = len(re.findall("[a-z][A-Z]", word)) if size >= 20 and re.search(r"\d", word) else 0
+    return size >= 10 and (joints >= size / 2 or (humps >= 4 and joints >= size * 0.15))
 
 
 def _random(run: str) -> bool:
@@ -61,7 +71,13 @@ def masked(text: str) -> str:
 
 
 def _each_key(text: str, change: Callable[[str], str]) -> str:
-    return _WORD.sub(lambda word: change(word[1]) if word[1] and _like_key(word[1]) else word[0], text)
+    def part(match: re.Match[str]) -> str:
+        parts = (match[1] or "").split("/")
+        if _mixed("/".join(name for name in parts if not _like_key(name))):
+            return change(match[1])
+        return "/".join(change(name) if _like_key(name) else name for name in parts) if match[1] else match[0]
+
+    return _WORD.sub(part, text)
 
 
 def argv() -> list[str]:
@@ -124,13 +140,19 @@ def value(name: str) -> str | None:
     return HELD.get(name, os.environ.get(name))
 
 
+def absent(name: str, where: str, remedy: str = "export it") -> InputError:
+    """For a variable that isn't there; a name that isn't a variable's may be a key."""
+    plain = re.fullmatch("[A-Z_][A-Z0-9_]*", name) and not suspicious(name)
+    shown = name if plain else "such variable (its name isn't shown: it may be a key)"
+    return InputError(f"the environment has no {shown}", where=where, remedy=remedy)
+
+
 def put_back(text: str, where: str) -> str:
     """The text with the held secrets in it. Raises InputError."""
 
     def secret(variable: re.Match[str]) -> str:
         if (found := value(variable[1])) is None:
-            remedy = "export it on each machine that sends load"
-            raise InputError(f"the environment has no {variable[1]}", where=where, remedy=remedy)
+            raise absent(variable[1], where, "export it on each machine that sends load")
         return found
 
     return PLACE.sub(secret, text)

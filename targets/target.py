@@ -136,7 +136,7 @@ class Target(TargetFields):
         return {f"${name}" for name in names if name} | sockets | ({self.api_key_file} if self.api_key_file else set())
 
     def _changed(self, change: Callable[[str], str]) -> Target:
-        names = ("extra_body", "format", "url", "prefill", "decode", "metrics")  # the body's keys are numbered first
+        names = ("extra_body", "format", "url", "prefill", "decode", "metrics", "ca_file")  # in the order of numbers
         return replace(self, **{name: secrets.changed(getattr(self, name), change) for name in names})
 
     def to_json(self) -> dict[str, Any]:

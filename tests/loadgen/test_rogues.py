@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastdigest import TDigest
 from gevent.queue import Queue
 
 from loadgen import plan as plans
@@ -22,6 +23,7 @@ from loadgen.processes import TOKEN, Workers, free_port
 from loadgen.run.coordinator import Coordinator, Inbox
 from loadgen.run.messages import Assignment, Claim, Failed, Final, Message, Over, Rows, StrayError, decode, encode
 from loadgen.run.worker import Worker
+from reports.store.digests import MetricDigest
 from reports.store.run_json import WorkerFacts
 from targets.target import Target
 from traces.errors import InputError
@@ -106,9 +108,13 @@ def coordinated(folder: Path, *messages: tuple[str, object]) -> tuple[Coordinato
     return coordinator, json.loads((folder / "run.json").read_text())
 
 
+def final(digests: tuple[MetricDigest, ...] = (), **odd: Any) -> Final:
+    nothing: dict[str, Any] = {"rows": 0, "lost": None, "clock_offset_s": 0.0, "diagnostics": None}
+    return Final(WorkerFacts(**{"number": 0, "pid": 1, "host": "\x1b[2J" * 999, **nothing, **odd}), False, digests, 1)
+
+
 def done() -> Mapping[str, object]:
-    facts = WorkerFacts(number=0, pid=1, host="h", rows=0, lost=None, clock_offset_s=0.0, diagnostics=None)
-    return encode(Final(facts, False, (), 1))
+    return encode(final())
 
 
 def test_what_is_no_message_of_ours_is_dropped_and_counted(tmp_path: Path) -> None:
@@ -122,6 +128,7 @@ def test_what_is_no_message_of_ours_is_dropped_and_counted(tmp_path: Path) -> No
 STRAYS = """
 import msgpack
 from loadgen.run import locust_user
+from fastdigest import TDigest
 from gevent.queue import Queue
 from locust.env import Environment
 from locust.rpc.zmqrpc import Client
@@ -147,6 +154,12 @@ def test_a_stray_does_not_end_locusts_listener() -> None:
     "message",
     [
         Over(7, {"a": 1}),
+        Over(-1, {"a": 1}),
+        final(number=999),
+        final(pid=-5),
+        final(rows=-7),
+        final(rows=1 << 63),
+        final((MetricDigest("a", "s", 1 << 63, 0, "ttft", TDigest().to_dict()),)),
         Rows("../../0-00000.parquet", 0, b"x", 1),
         Rows("/tmp/0-00000.parquet", 0, b"x", 1),
         Rows("1-00000.parquet", 0, b"x", 1),
@@ -158,7 +171,7 @@ def test_a_stray_does_not_end_locusts_listener() -> None:
 def test_a_workers_odd_message_costs_that_worker_and_not_the_run(tmp_path: Path, message: Message) -> None:
     coordinator, facts = coordinated(tmp_path, ("w", encode(message)))
     assert "it sent what can't be used" in coordinator.workers["w"].lost
-    assert (facts["ended"], facts["missing"]) == ("worker_lost", {"a": 3})
+    assert (facts["ended"], facts["missing"], facts["workers"][0]["shard"]) == ("worker_lost", {"a": 3}, 0)
     assert not list(tmp_path.rglob("*.parquet"))
 
 

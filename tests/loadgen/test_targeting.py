@@ -22,6 +22,7 @@ from loadgen import preflight
 from loadgen.cli import app as program
 from loadgen.options import TargetOptions
 from loadgen.plan import Arm, Plan, Step
+from loadgen.processes import Workers
 from loadgen.run import progress
 from loadgen.run.messages import LaneProgress
 from targets import secrets
@@ -92,6 +93,8 @@ def test_time_limits_that_are_none(seconds: float) -> None:
         (['--extra-body={"a": {"api-key": "k"}}'], ["--extra-body=***"]),
         (["--extra-body", '{"max_tokens": 3, "stop": ["x"]}'], ["--extra-body", '{"max_tokens": 3, "stop": ["x"]}']),
         (["--target", "key=http://h:1"], ["--target", "key=http://h:1"]),
+        (["--url", "http://h/tenant/kL3-mN4-pQ5-rS6/v1"], ["--url", "http://h/tenant/***/v1"]),
+        (["--ca-file", "/x/gsk_abcdefghijklmnop1234"], ["--ca-file", "/x/***"]),
     ],
 )
 def test_the_command_line_is_kept_without_secrets(given: list[str], kept: list[str], monkeypatch: Any) -> None:
@@ -132,11 +135,16 @@ def test_a_key_in_a_path_or_a_body_is_held_and_put_back(monkeypatch: Any) -> Non
     [
         "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ", "gpt-4o-mini-2024-07-18", "HF_TOKEN",
         "runs/azure-conv-20261121-182900", "AzureLLMInferenceTrace_conv_1week.csv", "mixtral-8x22b-instruct-v0.1-fp8",
-        "accounts/fireworks/models/llama-v3p1-405b-instruct", "task-force-disk-assessment", "include_usage",
+        "accounts/fireworks/models/llama-v3p1-405b-instruct", "gpt-oss-120b", "Qwen/Qwen3-30B-A3B-FP8",
+        "/openai/v1/chat/completions", "/v1beta/models", "2024-07-18T10:20:30Z", "TheBloke/CodeLlama-7B-GPTQ",
+        "task-force-disk-assessment", "include_usage",
     ],
 )  # fmt: skip
 def test_a_name_is_no_key(name: str) -> None:
     assert not secrets.suspicious(name)
+
+
+APART = ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "aB3-dE6-gH9-jK2", "aB3.dE6.gH9.jK2", "x9K2p4Lm7Q")
 
 
 def test_what_chance_makes_is_a_key() -> None:
@@ -144,7 +152,7 @@ def test_what_chance_makes_is_a_key() -> None:
     keys = ["".join(draw.choices(string.ascii_letters + string.digits, k=32)) for _ in range(200)]
     keys += [f"{draw.getrandbits(128):032x}" for _ in range(200)] + [str(uuid.UUID(int=draw.getrandbits(128)))]
     assert [key for key in keys if not secrets.suspicious(key)] == []
-    for key in ("sk-abcdef", "hf_abcdef", "AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1NiJ9.e30.abc"):
+    for key in ("sk-abcdef", "hf_abcdef", "AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1NiJ9.e30.abc", *APART):
         assert secrets.suspicious(key)
 
 
@@ -156,6 +164,13 @@ def test_a_key_in_the_place_of_its_variable_is_not_echoed(key: str) -> None:
     with pytest.raises(InputError, match=r"http://h/v1\?\*\*\*'") as refused:
         TargetOptions().target(f"http://h/v1?key={key}")
     assert key not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["quietwinterorchard", "AKIAIOSFODNN7EXAMPLE"])
+def test_a_name_that_is_no_variables_is_not_echoed(name: str) -> None:
+    with pytest.raises(InputError, match="the environment has no such variable") as refused:
+        Workers(token_env=name)
+    assert name not in str(refused.value)
 
 
 @pytest.mark.parametrize("url", ["g:1", "ftp://g", "http://", "http://g:0", "http://u:p@g", "unix://s", ""])
