@@ -214,8 +214,7 @@ def certify(
         phaseload certify --quick --json
     """
     from rich.console import Console
-
-    from reports.render.text import grid
+    from rich.table import Table
 
     from .. import certificate
 
@@ -224,9 +223,14 @@ def certify(
         certified = certificate.certify(quick=quick, on_step=status.update)
     steps = certified.steps
     if not json:
-        rows = ([*(figure(step) for figure in CERTIFIED.values()), step.verdict] for step in steps)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for heading in CERTIFIED:
+            table.add_column(heading, justify="right")
+        table.add_column()
+        for step in steps:
+            table.add_row(*(figure(step) for figure in CERTIFIED.values()), step.verdict)
         console.print("errors against the instants of the server's writes; CPU and cores of the client\n")
-        console.print(grid((*CERTIFIED, ""), rows, CERTIFIED), soft_wrap=False)
+        console.print(table, soft_wrap=False)
         console.print()
     verdicts = [step.verdict for step in steps]
     for verdict in dict.fromkeys(verdicts):
