@@ -17,6 +17,7 @@ import pyarrow as pa
 from reports.store.run_json import EmbeddedFacts, TraceFacts
 from targets.target import Target
 from traces.errors import InputError
+from traces.files import regular
 from traces.statistics import describe
 from traces.trace import NS_PER_S, Trace, unpacked
 from traces.typed_json import from_json, to_json
@@ -128,7 +129,7 @@ def save(plan: Plan, traces: Mapping[str, Trace], folder: Path) -> None:
 def load(folder: Path) -> Plan:
     """The plan that `save` wrote. Raises InputError for anything else."""
     try:
-        return from_json(Plan, (folder / FILE).read_bytes(), FILE)
+        return from_json(Plan, regular(folder / FILE).read_bytes(), FILE)
     except OSError as problem:
         raise InputError(str(problem), where=str(folder)) from None
 

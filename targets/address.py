@@ -14,11 +14,13 @@ import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import SplitResult, quote, quote_plus, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from traces.errors import InputError
+from traces.files import read_text, regular
 
 from . import secrets
 from .exchange import Exchange
@@ -115,7 +117,7 @@ def tls_context(*, insecure: bool, ca_file: str | None) -> ssl.SSLContext:
     """A client's context: certificates are verified, against `ca_file` where one is given, unless `insecure`. Raises
     InputError."""
     try:
-        made = ssl.create_default_context(cafile=ca_file)
+        made = ssl.create_default_context(cafile=ca_file and regular(ca_file))
     except OSError as error:  # ssl.SSLError is one
         raise InputError(f"can't be used as CA file: {error}", where=masked(ca_file or "")) from None
     if insecure:
@@ -209,13 +211,19 @@ def _forms(key: str) -> set[str]:
     return {key, quoted, quoted.replace("/", "\\/"), quote(key), quote(key, safe=""), quote_plus(key)}
 
 
+_once = cache(read_text)  # a pipe, `<(...)`, gives its key once, and every client asks for it
+
+
 def _key(target: Target) -> str:
     """The API key from its file or variable; "" where the target names neither."""
     if target.api_key_file:
         try:
-            return Path(target.api_key_file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
+            read = _once if Path(target.api_key_file).is_fifo() else read_text
+            if key := read(target.api_key_file).strip():
+                return key
+        except InputError:
             raise InputError("the API key can't be read", where=masked(target.api_key_file)) from None
+        raise InputError("holds no API key", where=masked(target.api_key_file))
     if target.api_key_env:
         key = os.environ.get(target.api_key_env, "").strip()
         if not key:

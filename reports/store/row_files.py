@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from targets.exchange import Exchange
 from traces.errors import InputError
-from traces.files import whole
+from traces.files import regular, whole
 
 FOLDER = "exchanges"
 
@@ -175,7 +175,7 @@ def batches(
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
     try:
-        there = pq.read_schema(path).names
+        there = pq.read_schema(regular(path)).names
         if absent := [name for name in schema.names if name not in (*there, *LATER)]:
             remedy = "written by another version?"
             raise InputError("column is missing", where=str(path), column=absent[0], remedy=remedy)
