@@ -28,7 +28,7 @@ from reports.store import durations
 from targets.linux import die_with_parent
 from targets.simulated import analysis
 from targets.simulated.build import Endpoint, SimulatedTarget
-from targets.simulated.engine.disaggregation import Disaggregated
+from targets.simulated.engine.stations import Disaggregated
 from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Request, Trace

@@ -14,7 +14,6 @@ import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from urllib.parse import SplitResult, quote, quote_plus, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
@@ -211,19 +210,18 @@ def _forms(key: str) -> set[str]:
     return {key, quoted, quoted.replace("/", "\\/"), quote(key), quote(key, safe=""), quote_plus(key)}
 
 
-_once = cache(read_text)  # a pipe, `<(...)`, gives its key once, and every client asks for it
-
-
 def _key(target: Target) -> str:
     """The API key from its file or variable; "" where the target names neither."""
     if target.api_key_file:
         try:
-            read = _once if Path(target.api_key_file).is_fifo() else read_text
-            if key := read(target.api_key_file).strip():
-                return key
+            key = secrets.HELD.get(target.api_key_file) or read_text(target.api_key_file).strip()
         except InputError:
             raise InputError("the API key can't be read", where=masked(target.api_key_file)) from None
-        raise InputError("holds no API key", where=masked(target.api_key_file))
+        if not key:
+            raise InputError("holds no API key", where=masked(target.api_key_file))
+        if Path(target.api_key_file).is_fifo():  # `<(...)` gives it once, and every client and worker asks for it
+            secrets.HELD[target.api_key_file] = key
+        return key
     if target.api_key_env:
         key = os.environ.get(target.api_key_env, "").strip()
         if not key:

@@ -16,9 +16,8 @@ from .importing import lazy
 if TYPE_CHECKING:
     from .errors import InputError, PhaseloadError, RunFailed
     from .fitting import fit
-    from .formats.own import write
     from .prompts import Prompts
-    from .reading import open_trace
+    from .reading import open_trace, write
     from .request import Request
     from .statistics import Statistics, describe
     from .trace import Trace, build
@@ -32,8 +31,8 @@ __all__ = [
     "repeat", "scale_rate", "speedup", "synthesise", "write",
 ]  # fmt: skip
 __getattr__, __dir__ = lazy(__name__, {
-    "errors": "InputError PhaseloadError RunFailed", "fitting": "fit", "formats.own": "write", "prompts": "Prompts",
-    "reading": "open_trace", "request": "Request", "statistics": "Statistics describe", "trace": "Trace build",
+    "errors": "InputError PhaseloadError RunFailed", "fitting": "fit", "prompts": "Prompts",
+    "reading": "open_trace write", "request": "Request", "statistics": "Statistics describe", "trace": "Trace build",
     "transforms": "cap_context clip limit merge only pace repeat scale_rate speedup", "words": "Corpus",
     "workload": "Workload synthesise",
 })  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from targets.simulated.settings import ServerOptions
+from targets.simulated.profiles import ServerOptions
 from traces.errors import InputError
 
 from ..options import Load, RunOptions, TargetOptions
@@ -152,7 +152,7 @@ def simulate(
         phaseload simulate azure-conv --duration 600 --target h100 --target h100-disagg --sweep speedup=0.5..8
     """
     from targets.simulated.build import SimulatedTarget
-    from targets.simulated.settings import pairs
+    from targets.simulated.profiles import pairs
 
     from .. import simulations
 
@@ -204,8 +204,7 @@ def serve(
         phaseload serve h100 --leg sglang:prefill
     """
     if list_ or figures:
-        from targets.simulated.profiles import load
-        from targets.simulated.settings import catalogue
+        from targets.simulated.profiles import catalogue, load
 
         typer.echo(load(name).sheet() if figures else catalogue())
         return

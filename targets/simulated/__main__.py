@@ -11,7 +11,7 @@ from dataclasses import fields
 from traces.errors import InputError
 
 from .build import build
-from .settings import ServerOptions, pairs
+from .profiles import ServerOptions, pairs
 
 
 def main(argv: list[str] | None = None) -> int:

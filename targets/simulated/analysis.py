@@ -22,11 +22,10 @@ from traces.errors import InputError
 from traces.request import Request
 
 from .build import Endpoint, SimulatedTarget, build
-from .engine.disaggregation import Disaggregated
 from .engine.job import Job, Station
-from .engine.pipeline import Racks
 from .engine.replica import Pool
 from .engine.roofline import Roofline
+from .engine.stations import Disaggregated, Racks
 from .profiles import MODEL, load
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)

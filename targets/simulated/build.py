@@ -10,15 +10,13 @@ from pathlib import Path
 from traces.errors import InputError
 
 from .engine.batching import Batching
-from .engine.disaggregation import Disaggregated, Link
 from .engine.job import EventQueue, Station
 from .engine.kv_memory import TierSize
-from .engine.pipeline import Racks
 from .engine.replica import Pool, Replica
 from .engine.roofline import Model, Roofline
-from .profiles import MODEL, Profile, load
+from .engine.stations import Disaggregated, Link, Racks
+from .profiles import MODEL, Profile, Settings, load, pairs
 from .profiles import model as find_model
-from .settings import Settings, pairs
 
 WEIGHT_BYTES = {"fp16": 2.0, "fp8": 1.0, "fp4": 0.5}
 RESERVED = 2e9  # bytes beside weights and KV: activations, graphs, the runtime

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from targets.simulated.build import build
-from targets.simulated.profiles import ALIASES, STANDINGS, load, models, names
-from targets.simulated.settings import SETTINGS, ServerOptions, catalogue
+from targets.simulated.profiles import ALIASES, SETTINGS, STANDINGS, ServerOptions, catalogue, load, models, names
 from traces.errors import InputError
 
 BUNDLED = [

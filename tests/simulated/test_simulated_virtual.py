@@ -10,7 +10,7 @@ import pytest
 from targets.exchange import Outcome
 from targets.simulated.analysis import capacity, pool
 from targets.simulated.build import build
-from targets.simulated.server.faults import RateLimits, duration
+from targets.simulated.server.api import RateLimits, duration
 from targets.simulated.virtual import simulate
 from tests.public_traces import public_trace
 from traces.errors import InputError

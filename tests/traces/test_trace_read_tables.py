@@ -20,10 +20,9 @@ from traces.errors import InputError
 from traces.files import Source
 from traces.formats import csv_table
 from traces.formats.cells import NANOS
-from traces.formats.own import write
 from traces.formats.rows import ReadOptions, beginning
 from traces.formats.tables import format_of
-from traces.reading import open_trace
+from traces.reading import open_trace, write
 from traces.trace import build
 
 NAMES = "TIMESTAMP,ContextTokens,GeneratedTokens"

@@ -11,10 +11,9 @@ from reports.render.trace_view import duration, plot_trace, spark, trace_text
 from traces.errors import InputError
 from traces.files import Source
 from traces.formats import csv_table
-from traces.formats.own import write
 from traces.formats.rows import ReadOptions
 from traces.formats.tables import format_of
-from traces.reading import open_trace
+from traces.reading import open_trace, write
 from traces.statistics import describe
 from traces.trace import Trace, build
 from traces.workload import synthesise

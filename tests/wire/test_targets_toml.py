@@ -148,7 +148,8 @@ def test_a_custom_format_beside_the_file(tmp_path):
         load_targets(tmp_path / "targets.toml")
 
 
-def test_a_fifo_that_nobody_writes_is_refused_and_a_pipe_gives_its_key_to_every_client(tmp_path):
+def test_a_fifo_that_nobody_writes_is_refused_and_a_pipe_gives_its_key_to_every_client(tmp_path, monkeypatch):
+    monkeypatch.setattr("targets.secrets.HELD", {})
     os.mkfifo(fifo := tmp_path / "fifo.toml")
     named = Target("a", "http://127.0.0.1:9", "m", api_key_file=str(fifo))
     waiting = (

@@ -22,9 +22,8 @@ from ...linux import send_unpaced
 from ..build import Endpoint
 from ..engine.job import Job
 from ..engine.kv_memory import chain
-from ..settings import ServerOptions
-from .api import ApiError, Format, Json, RequestBody, parse, text
-from .faults import Faults, RateLimits
+from ..profiles import ServerOptions
+from .api import ApiError, Faults, Format, Json, RateLimits, RequestBody, parse, text
 from .handover import Handover, digest_of
 from .leg_protocols import Decode, Leg, LegRequest, Prefill, leg_of, refused
 from .realtime import Driver, FaultyStream, Sink, Stamped, Stream, stamped
