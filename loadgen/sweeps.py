@@ -175,7 +175,6 @@ def _check_answerable(question: Question, names: Sequence[str]) -> None:
 
 
 def _combinations(targets: Sequence[SimulatedTarget], axes: Axes, model: str) -> Iterator[Combination]:
-    """Every combination for each target, of the axes that it knows."""
     used = set()
     for target in targets:
         target.build(model)

@@ -66,7 +66,6 @@ def commands() -> Iterator[tuple[str, str, Any]]:
 
 
 def program() -> typer.Typer:
-    """The program with all its commands."""
     if app.registered_commands:
         return app
     for name, group, command in commands():
@@ -116,7 +115,6 @@ def check_rooms() -> None:
 
 
 def _fault(error: Exception) -> str:
-    """The text for a mistake of ours."""
     if os.environ.get("PHASELOAD_DEBUG"):
         return "".join(traceback.format_exception(error))
     from targets.secrets import masked

@@ -268,7 +268,6 @@ def _client(sample: Sample, counted: pd.DataFrame) -> ClientState:
 
 
 def _errors(counted: pd.DataFrame) -> list[ErrorCount]:
-    """The most frequent error texts."""
     each = counted[~counted["ok"]].groupby(["outcome", "error"], observed=True).size().reset_index(name="n")
     each = each.sort_values("n", ascending=False, kind="stable").astype({"error": "str"})
     each["alike"] = each["error"].str.replace(WITH_DIGIT, "0", regex=True)

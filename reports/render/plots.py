@@ -270,7 +270,6 @@ def by_step(figure: Figure, summary: Summary, numbers: Numbers) -> str:
 
 @drawing(5.2)
 def timeline(figure: Figure, rows: pd.DataFrame, numbers: Numbers, windows: Iterable[tuple[float, float]]) -> str:
-    """Arrivals, requests in flight, and failures over the run's seconds; windows (ns) are shaded."""
     arrivals, open_, failures = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.4, 0.8])
     edges = bins(float(rows["due"].min()) / NS_PER_S, float(rows[["due", "done"]].max().max()) / NS_PER_S)
     width = edges[1] - edges[0]

@@ -83,7 +83,10 @@ def _table(summary: Summary, width: int) -> Iterator[Text]:
     """The table's lines: a load step's title spans them, and what a narrow console has no room for is left out."""
     rows = [(result.step, _cells(summary, result)) for result in summary.results]
     widths, beneath = _layout([cells for _, cells in rows], width)
-    yield _title(summary, beneath)
+    limits = ", ".join(f"{name} <= {number_format.ms(limit, unit=True)}" for name, limit in summary.objectives.items())
+    intervals = ", 95 % intervals beneath" if beneath else ""
+    goodput = f"; goodput: {limits}" if limits else ""
+    yield Text(f"{printable(summary.run.name)} (milliseconds{intervals}{goodput})", style="bold")
     yield Text()
     yield _line({name: Text(name, style="bold") for name in widths}, widths)
     yield _line({name: Text(UNDER.get(name, ""), style="dim") for name in widths}, widths)
@@ -138,13 +141,6 @@ def _leads(rows: Sequence[tuple[str, Sequence[Lead]]], width: int) -> Table | Te
         return Text(printable("\n".join(("", "fastest by p50, ahead by request:", *lines))))
     headings = ("fastest, by p50;\nahead, by request", *(lead.step or "all" for lead in rows[0][1]))
     return grid(headings, ((phase, *map(str, leads)) for phase, leads in rows))
-
-
-def _title(summary: Summary, beneath: bool) -> Text:
-    limits = ", ".join(f"{name} <= {number_format.ms(limit, unit=True)}" for name, limit in summary.objectives.items())
-    intervals = ", 95 % intervals beneath" if beneath else ""
-    goodput = f"; goodput: {limits}" if limits else ""
-    return Text(f"{printable(summary.run.name)} (milliseconds{intervals}{goodput})", style="bold")
 
 
 def _cells(summary: Summary, result: Result) -> dict[str, Cell]:

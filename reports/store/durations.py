@@ -7,7 +7,7 @@ seconds, nan where undefined.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -171,9 +171,11 @@ def of_exchanges(rows: Iterable[Exchange], columns: Sequence[str] = COLUMNS) -> 
     return pd.DataFrame(columns_of(pa.concat_tables(parts)))
 
 
-def frames(run: Path | str, damaged: dict[str, InputError] | None = None) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
+def frames(
+    run: Path | str, damaged: dict[str, InputError] | None = None, planned: Collection[tuple[str, str]] = ()
+) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
     """A frame of flat columns and durations for each of the run's files, with the rows it came from."""
-    for part in row_files.batches(run, COLUMNS, damaged):
+    for part in row_files.batches(run, COLUMNS, damaged, planned):
         columns = {name: column for name, column in columns_of(part).items() if name not in _SPENT}
         yield pd.DataFrame(columns), part
 

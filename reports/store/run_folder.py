@@ -86,7 +86,9 @@ def open_run(folder: Path | str) -> Run:
     frames: list[pd.DataFrame] = []
     gaps: dict[Key, list[Array]] = {}
     damaged: dict[str, InputError] = {}
-    for part, table in durations.frames(folder, damaged):
+    facts = run_json.read(folder) if (folder / run_json.FILE).exists() else run_json.unknown(folder.name)
+    planned = {(target, step.name) for step in facts.steps for target in step.planned}
+    for part, table in durations.frames(folder, damaged, planned):
         frames.append(part)
         _add_gaps(gaps, part, *durations.itl(table))
     if not frames:
@@ -96,7 +98,6 @@ def open_run(folder: Path | str) -> Run:
     gaps_of = {key: np.concatenate(gaps.pop(key)) for key in list(gaps)}
     for values in gaps_of.values():
         values.sort()  # in place: a long run has hundreds of millions of gaps
-    facts = run_json.read(folder) if (folder / run_json.FILE).exists() else run_json.unknown(folder.name)
     return Run(folder, facts, rows, gaps_of, tuple(damaged))
 
 
