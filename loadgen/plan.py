@@ -148,7 +148,6 @@ def trace_facts(trace: Trace) -> TraceFacts:
 
 
 def step_file(step: int) -> str:
-    """Where the requests of a load step lie, below the run's folder."""
     return f"{FOLDER}/{step}.arrow"
 
 

@@ -104,7 +104,6 @@ def planned(
 
 
 def name_of(trace: Trace | str | Path) -> str:
-    """A short name for runs of a trace, or of the one of that name."""
     name = trace.name if isinstance(trace, Trace) else str(trace)
     return "stdin" if name == "-" else Path(name).name.partition(".")[0] or "trace"
 

@@ -63,7 +63,6 @@ class Gate:
         return float(self.statistic[1:]) / 100 if self.statistic.startswith("p") else None
 
     def holds(self, figure: float) -> bool:
-        """Does the figure (in the unit of `limit`) meet the limit?"""
         return OPERATORS[self.op](figure, self.limit)
 
 

@@ -49,7 +49,6 @@ FILTERS: dict[str, Callable[..., str]] = {
 
 
 def render(template: str, **values: Any) -> str:
-    """A page's text, from a template of `assets/`."""
     loader = PackageLoader("reports", "assets")
     env = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     env.filters |= FILTERS

@@ -100,7 +100,6 @@ def colour(target: int) -> str:
 
 
 def stroke(target: int) -> dict[str, Any]:
-    """How a target's lines look."""
     return {"color": colour(target), "linestyle": LINES[target % len(LINES)]}
 
 
