@@ -114,10 +114,8 @@ def write(trace: Trace, path: str | Path) -> None:
                 rows = csv.writer(text, lineterminator="\n")
                 names = [NAMES.get(name, name) for name in _columns(trace)]
                 rows.writerow(names + ["prefix_tokens"] * trace.has("prefix"))
-                for row in _rows(trace):
-                    rows.writerow(
-                        [cell if isinstance(cell, int) else " ".join(map(str, cell)) for cell in row.values()]
-                    )
+                for cells in (row.values() for row in _rows(trace)):
+                    rows.writerow([cell if isinstance(cell, int) else " ".join(map(str, cell)) for cell in cells])
         else:
             raise InputError("unknown ending", where=path, remedy="end in .parquet, .jsonl or .csv (.gz, .zst)")
     except OSError as error:
