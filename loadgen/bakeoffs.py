@@ -177,11 +177,10 @@ def sized(endpoints: Sequence[Embedded], trace: Trace | str | Path, load: Load, 
     requests = load.requests(trace)
     rate = load.request_rate or len(requests) * NS_PER_S / max(requests.span, NS_PER_S)
     sample = list(requests[:SAMPLED])
-
-    def size(endpoint: Embedded) -> str:
-        return pool(endpoint.profile, sample, rate, use=USE, model=model, settings=endpoint.settings)
-
-    return [replace(each, settings={**each.settings, "pool": size(each)}) for each in endpoints]
+    pools = [pool(each.profile, sample, rate, use=USE, model=model, settings=each.settings) for each in endpoints]
+    return [
+        replace(each, settings={**each.settings, "pool": size}) for each, size in zip(endpoints, pools, strict=True)
+    ]
 
 
 def start(endpoints: Sequence[Embedded], model: str, folder: Path, servers: ExitStack | None = None) -> list[Target]:

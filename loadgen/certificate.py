@@ -130,12 +130,10 @@ def path() -> Path:
 
 
 def machine() -> Machine:
-    """This machine."""
     return Machine(cpu(), os.cpu_count(), platform.release(), platform.python_version())
 
 
 def machine_facts() -> MachineFacts:
-    """What run.json holds of it."""
     system, usable_cores = f"{platform.system()} {platform.release()}", len(os.sched_getaffinity(0))
     return MachineFacts(platform.node(), system, cpu(), os.cpu_count(), usable_cores)
 
@@ -146,7 +144,6 @@ def versions() -> dict[str, str]:
 
 
 def cpu() -> str:
-    """The processor's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

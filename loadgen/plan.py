@@ -135,7 +135,6 @@ def load(folder: Path) -> Plan:
 
 
 def step_of(file: str, name: str, load: Load, targets: Sequence[Target], trace: Trace) -> Step:
-    """A step that sends the same requests, those of `file`, to every target."""
     arms = tuple(
         Arm(target, file, len(trace), load.concurrency, load.open_loop, load.retries, load.leave) for target in targets
     )
@@ -143,7 +142,6 @@ def step_of(file: str, name: str, load: Load, targets: Sequence[Target], trace: 
 
 
 def trace_facts(trace: Trace) -> TraceFacts:
-    """What run.json holds of a trace."""
     return TraceFacts(
         trace.name, trace.source, trace.fingerprint(), len(trace), trace.span / NS_PER_S, tuple(trace.transforms),
         describe(trace), dict(trace.notes),
@@ -156,7 +154,6 @@ def step_file(step: int) -> str:
 
 
 def pack(trace: Trace, path: Path) -> None:
-    """An arm's requests as an Arrow file."""
     table = trace.packed()
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

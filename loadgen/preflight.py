@@ -56,23 +56,18 @@ def check(
     plan: Plan, workers: int, targets: Sequence[Target] = (), patience: str | float | None = None, probing: bool = False
 ) -> None:
     """What can be known before the load begins: of the plan, and of targets that aren't ours. Raises InputError."""
+    from targets import connect
+    from targets.clock import Clock
+
     for arm in (arm for step in plan.steps for arm in step.arms):
         if arm.concurrency is not None and arm.concurrency < workers:
             raise InputError(f"{arm.concurrency} in flight can't be shared by {workers} workers", where="--concurrency")
     check_open_files(plan, workers)
-    check_keys(targets)
+    for target in targets:  # names, keys and certificates are looked at now, not when the load begins
+        connect(target, Clock()).close()
     wait_ready(targets, patience)
     if probing:
         probe(targets)
-
-
-def check_keys(targets: Sequence[Target]) -> None:
-    """Names, keys and certificates of the targets are looked at now, not when the load begins. Raises InputError."""
-    from targets import connect
-    from targets.clock import Clock
-
-    for target in targets:
-        connect(target, Clock()).close()
 
 
 def settled(targets: Sequence[Target], patience: str | float | None) -> list[Target]:

@@ -80,7 +80,6 @@ class Workers:
         return {**shared, ALLOWED: "\n".join(allowed)}
 
     def arguments(self) -> list[str]:
-        """Locust's own options for them."""
         if self.worker:
             return ["--worker", "--master-host", self.master_host, "--master-port", str(self.master_port)]
         web_page = ["--web-host", "127.0.0.1", "--web-port", str(self.web_port)]
@@ -181,7 +180,6 @@ class LocustProcess:
             return ""
 
     def _last_words(self) -> str:
-        """The end of what the process printed."""
         self._process.wait(FAREWELL_S)
         self._output.seek(0)
         lines = self._output.read().decode(errors="replace").strip().splitlines()

@@ -59,7 +59,6 @@ def recorded(folder: Path, workers: Workers) -> Run:
 
 
 def prepare(trace: Trace | str | Path, target: Target, load: Load, options: RunOptions, workers: int) -> Path:
-    """Plans a replay: see `prepare_run`."""
     return prepare_run(name_of(trace), trace, {"replay": load}, [target], options, workers)
 
 

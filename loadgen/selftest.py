@@ -174,7 +174,13 @@ def main() -> None:
         key = f"{stream}-{turn}"
 
         def done(exchange: Exchange) -> None:
-            rows[key] = _row(exchange, clock.origin)
+            first, last = exchange.first_token, exchange.last_token
+            rows[key] = {
+                "ok": exchange.ok and last is not None, "sent": clock.origin + (exchange.sent or 0),
+                "first": clock.origin + (first or 0), "last": clock.origin + (last or 0),
+                "events": sum(exchange.token_events), "reads": len(exchange.token_at),
+                "shared": sum(exchange.token_events[:1]) > 1,  # the first token's instant is only an upper bound
+            }  # fmt: skip
             if turn + 1 < load["rounds"]:
                 send(stream, turn + 1)
 
@@ -197,16 +203,6 @@ def main() -> None:
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     times = {"cpu_s": cpu / NS_PER_S, "wall_s": wall, "waited_s": waited}
     json.dump({**times, "rows": rows, "grown_kb": grown, "facts": facts}, sys.stdout)
-
-
-def _row(exchange: Any, origin: int) -> dict[str, Any]:
-    first, last = exchange.first_token, exchange.last_token
-    shared = sum(exchange.token_events[:1]) > 1  # the first token's instant is only an upper bound
-    return {
-        "ok": exchange.ok and last is not None, "sent": origin + (exchange.sent or 0), "first": origin + (first or 0),
-        "last": origin + (last or 0), "events": sum(exchange.token_events), "reads": len(exchange.token_at),
-        "shared": shared,
-    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ COUNTS = ("pool", "tp", "max_batch", "chunk", "drafted", "local_below")
 POINTS = 8
 LARGEST = 20_000  # points of a grid
 UNSWEPT = {"itl", "longest_stall", "lateness", "connect"}  # metrics that points don't keep
-OUTCOMES = {0: "met", 1: "missed", 3: "undecided"}  # by the exit code that the gates of a point alone would give
-EXIT_CODES = {"met": 0, "undecided": 3, "missed": 1}  # the first outcome that some point has decides
+# By the exit code that the gates of a point alone would give; the first outcome that some point has decides.
+OUTCOMES = {0: "met", 3: "undecided", 1: "missed"}
 
 Axes = Mapping[str, Sequence[Value]]
 Loads = tuple[tuple[str, float], ...]  # the values of the axes that change the load
@@ -51,8 +51,6 @@ Loads = tuple[tuple[str, float], ...]  # the values of the axes that change the 
 
 @dataclass(frozen=True)
 class Combination:
-    """One combination of the axes' values, for one target."""
-
     target: SimulatedTarget
     values: tuple[tuple[str, Value], ...]
 
@@ -161,7 +159,7 @@ def outcome_code(planning: Planning) -> int:
     """The exit code: with gates, 0 where some point meets all that concern it, else 3 where one can't be decided,
     else 1."""
     outcomes = {point.slo for point in planning.points}
-    return next((code for outcome, code in EXIT_CODES.items() if outcome in outcomes), 0)
+    return next((code for code, outcome in OUTCOMES.items() if outcome in outcomes), 0)
 
 
 def _check_answerable(question: Question, names: Sequence[str]) -> None:
@@ -177,7 +175,6 @@ def _check_answerable(question: Question, names: Sequence[str]) -> None:
 
 
 def _combinations(targets: Sequence[SimulatedTarget], axes: Axes, model: str) -> Iterator[Combination]:
-    """Every combination for each target, of the axes that it knows."""
     used = set()
     for target in targets:
         target.build(model)
@@ -242,7 +239,9 @@ def _measure(question: Question, combination: Combination) -> Point:
 
 def _point(question: Question, combination: Combination, rate: float, endpoint: Endpoint, answers: Sample) -> Point:
     verdicts = [verdict(gate, answers) for gate in question.gates if gate.target in ("", answers.target)]
-    answered = answers.answered
+    counted, answered = answers.counted, answers.answered
+    span_s = (counted["done"].max() - counted["due"].min()) / NS_PER_S if len(counted) else 0.0
+    in_flight = float(answers.values["e2e"].sum() / span_s) if span_s > 0 else 0.0  # Little's law
     met = len(answered) if answers.good is None else answers.good
     tokens_per_s = answers.throughput.output_tokens_per_s
     good_tokens_per_s = tokens_per_s if answers.good is None else answers.good_tokens_per_s
@@ -257,15 +256,8 @@ def _point(question: Question, combination: Combination, rate: float, endpoint: 
         queue_mean=finite(answered["server_queue"].mean()), prefill_mean=finite(answered["server_prefill"].mean()),
         transfer_mean=finite(answered["server_transfer"].fillna(0.0).mean()),
         decode_mean=finite(answered["server_decode"].mean()),
-        tokens_per_s=tokens_per_s, in_flight=_in_flight(answers), dollars_per_mtok=cost.get("per_million_tokens"),
+        tokens_per_s=tokens_per_s, in_flight=in_flight, dollars_per_mtok=cost.get("per_million_tokens"),
         dollars_per_good_mtok=cost.get("per_million_good_tokens"), joules_per_token=cost.get("joules_per_token"),
         slo=OUTCOMES[exit_code(verdicts, Status.VALID)] if verdicts else None,
         gates=[verdict.as_json() for verdict in verdicts],
     )  # fmt: skip
-
-
-def _in_flight(answers: Sample) -> float:
-    """Little's law, from the first counted arrival to the last end."""
-    counted = answers.counted
-    span_s = (counted["done"].max() - counted["due"].min()) / NS_PER_S if len(counted) else 0.0
-    return float(answers.values["e2e"].sum() / span_s) if span_s > 0 else 0.0

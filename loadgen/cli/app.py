@@ -66,7 +66,6 @@ def commands() -> Iterator[tuple[str, str, Any]]:
 
 
 def program() -> typer.Typer:
-    """The program with all its commands."""
     if app.registered_commands:
         return app
     for name, group, command in commands():
@@ -111,15 +110,11 @@ def check_rooms() -> None:
         spec = find_spec(room)
         origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
         if origin is None or origin.parent.parent != home:
-            raise InputError(
-                f"the package {room!r} is somebody else's",
-                where=str(origin or room),
-                remedy=f"expected it in {home}: install phaseload into an environment of its own",
-            )
+            remedy = f"expected it in {home}: install phaseload into an environment of its own"
+            raise InputError(f"the package {room!r} is somebody else's", where=str(origin or room), remedy=remedy)
 
 
 def _fault(error: Exception) -> str:
-    """The text for a mistake of ours."""
     if os.environ.get("PHASELOAD_DEBUG"):
         return "".join(traceback.format_exception(error))
     from targets.secrets import masked

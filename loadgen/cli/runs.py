@@ -166,7 +166,6 @@ def capacity(
 
 
 def _overridden(group: Group, more: typer.Context) -> Group:
-    """The group of options with what stands after `--`."""
     return replace(group, **o.given(more, type(group)))
 
 

@@ -77,9 +77,7 @@ def convert(
     max_output: Annotated[int | None, Shape] = None,
     repeat: Annotated[int, Shape] = 1,
     rate_scale: Annotated[float, typer.Option(help="Thin (< 1) or superpose (> 1).", rich_help_panel=SHAPE)] = 1.0,
-    speedup: Annotated[
-        float, typer.Option("--speedup", "--speed", help="Time runs so many times as fast.", rich_help_panel=SHAPE)
-    ] = 1.0,
+    speedup: Annotated[float, o.option(SHAPE, "Time runs so many times as fast.", "--speedup", "--speed")] = 1.0,
     max_context: Annotated[int | None, typer.Option(help="Cut lengths to fit (tokens).", rich_help_panel=SHAPE)] = None,
     limit: Annotated[int | None, typer.Option(help="The first so many requests.", rich_help_panel=SHAPE)] = None,
     *,
@@ -188,20 +186,18 @@ def fit(
         phaseload trace fit mine.csv -o mine.json && phaseload trace synth mine.json --rate 20
     """
     from rich.console import Console
-    from rich.table import Table
 
+    from reports.render.text import grid
     from traces.fitting import closeness
     from traces.typed_json import to_json
 
     real = reading.trace(source)
     workload = traces.fit(real)
     rows = closeness(real, workload, seeds)
-    table = Table(title=f"Synthetic against {real.name}: KS distances, relative errors of the rest")
-    for heading in ("", *(f"seed {number}" for number in range(seeds))):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name in rows[0]:
-        table.add_row(name, *(_figure(name, row[name]) for row in rows))
-    Console().print(table)
+    headings = [f"seed {number}" for number in range(seeds)]
+    lines = ([name, *(_figure(name, row[name]) for row in rows)] for name in rows[0])
+    title = f"Synthetic against {real.name}: KS distances, relative errors of the rest"
+    Console().print(grid(("", *headings), lines, headings, title))
     if out is not None:
         try:
             Path(out).write_bytes(to_json(workload))

@@ -199,7 +199,6 @@ def ratios(pairs: pd.DataFrame, metric: str) -> Values:
 
 
 def _ratio(pairs: pd.DataFrame, metric: str, base: str, other: str) -> Ratio | None:
-    """None where too few pairs have the metric to bound the median."""
     ordered = ratios(pairs, metric)
     if (median := _median(ordered)) is None:
         return None

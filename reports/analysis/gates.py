@@ -35,13 +35,9 @@ DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 RATE_UNITS = {"/s": 1.0, "/min": 1 / 60}
 SHARE_UNITS = {"%": 0.01}
 LATENCIES = ("ttft", "ttft_from_due", "tpot", "itl", "e2e", "longest_stall", "lateness", "connect")
-UNITS: dict[str, dict[str, float]] = {
-    **dict.fromkeys(LATENCIES, DURATION_UNITS),
-    "errors": SHARE_UNITS,
-    "goodput": RATE_UNITS | SHARE_UNITS,
-    "requests": RATE_UNITS,
-    "tokens": RATE_UNITS,
-}
+UNITS: dict[str, dict[str, float]] = dict.fromkeys(LATENCIES, DURATION_UNITS) | {
+    "errors": SHARE_UNITS, "goodput": RATE_UNITS | SHARE_UNITS, "requests": RATE_UNITS, "tokens": RATE_UNITS
+}  # fmt: skip
 BARE = dict.fromkeys(LATENCIES, "ms") | {"errors": "%", "requests": "/s", "tokens": "/s"}  # units of bare numbers
 ALIASES = {"e2el": "e2e", "stall": "longest_stall", "error_rate": "errors", "ttft-from-due": "ttft_from_due"}
 OBJECTIVES = ("ttft", "ttft_from_due", "tpot", "e2e", "longest_stall")

@@ -178,7 +178,7 @@ def crossovers(summary: Summary, metric: str) -> Iterator[tuple[str, str, float]
     each other on their side."""
     curves = _curves(summary, metric)
     for (first, a), (second, b) in combinations(curves.items(), 2):
-        clear = [low for low in sorted(set(a) & set(b)) if _apart(a[low], b[low])]
+        clear = [low for low in sorted(set(a) & set(b)) if a[low].high < b[low].low or b[low].high < a[low].low]
         for left, right in pairwise(clear):
             gap = [log(a[low].value / b[low].value) for low in (left, right)]
             if gap[0] * gap[1] < 0:
@@ -198,7 +198,3 @@ def _curves(summary: Summary, metric: str) -> dict[str, dict[int, Quantile]]:
             if median.enough and isfinite(median.value) and median.value and median.n > most:
                 curve[part.low] = median
     return curves
-
-
-def _apart(a: Quantile, b: Quantile) -> bool:
-    return a.high < b.low or b.high < a.low

@@ -229,11 +229,8 @@ def _tally(texts: pd.Series[str]) -> dict[str, int]:
 
 
 def _length(asked: pd.Series[float], given: pd.Series[float]) -> Length:
-    return Length(finite(asked.median()), finite(given.median()), _total(asked), _total(given))
-
-
-def _total(tokens: pd.Series[float]) -> int | None:
-    return _whole(tokens.sum()) if len(tokens) else None
+    sums = (_whole(tokens.sum(min_count=1)) for tokens in (asked, given))  # nan without any
+    return Length(finite(asked.median()), finite(given.median()), *sums)
 
 
 def _whole(value: float) -> int | None:
@@ -271,7 +268,6 @@ def _client(sample: Sample, counted: pd.DataFrame) -> ClientState:
 
 
 def _errors(counted: pd.DataFrame) -> list[ErrorCount]:
-    """The most frequent error texts."""
     each = counted[~counted["ok"]].groupby(["outcome", "error"], observed=True).size().reset_index(name="n")
     each = each.sort_values("n", ascending=False, kind="stable").astype({"error": "str"})
     each["alike"] = each["error"].str.replace(WITH_DIGIT, "0", regex=True)

@@ -45,8 +45,6 @@ LEAST = 20  # requests in the window, below which none is called overloaded
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Requests and tokens per second of the window."""
-
     requests_per_s: float
     output_tokens_per_s: float
 

@@ -58,20 +58,16 @@ class Summary:
 
     @property
     def samples(self) -> dict[Key, Sample]:
-        """What the figures were made from, for gates and plots."""
         return self._samples
 
     @property
     def steps(self) -> list[str]:
-        """The load steps, in the order of the run."""
         return list(dict.fromkeys(result.step for result in self.results))
 
     def of_step(self, step: str) -> list[Result]:
-        """One load step's results, a target each."""
         return [result for result in self.results if result.step == step]
 
     def to_json(self) -> bytes:
-        """summary.json as `save` writes it."""
         return orjson.dumps(self, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
 
     def save(self, folder: Path | str) -> None:

@@ -88,7 +88,6 @@ def alarms(summary: Summary) -> Iterator[str]:
 
 
 def notes(summary: Summary) -> list[str]:
-    """What a reader must know before he quotes a figure."""
     return [f"{where(result)}: {note}" for result in summary.results for note in _notes(result)]
 
 

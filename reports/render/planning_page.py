@@ -32,8 +32,6 @@ QUANTILES: dict[str, dict[str, Any]] = {"p50": {}, "p99": {"markerfacecolor": "n
 LINES = 8  # of one target in a plot; a larger grid is read from its table
 WIDE = 150  # columns of a file or a pipe
 SHOWN = 400  # rows of the table; planning.json has all
-
-
 Value = float | str  # of an axis
 
 
@@ -94,7 +92,6 @@ class Planning:
 
 
 def write(planning: Planning) -> Path:
-    """Writes the page into the grid's folder; returns its path."""
     numbers = {target.name: number for number, target in enumerate(planning.targets)}
     page = render(
         "planning.html.j2", planning=planning, numbers=numbers, figures=list(_figures(planning, numbers)),
@@ -140,7 +137,6 @@ def print_points(planning: Planning, console: Console) -> None:
 
 
 def _latencies(point: Point) -> list[str]:
-    """TTFT p50 and p99, TPOT p50 and p99."""
     return [number_format.ms(_at(point, metric, q)) for metric in METRICS for q in QUANTILES]
 
 
@@ -149,7 +145,6 @@ def _at(point: Point, metric: str, q: str) -> float:
 
 
 def _figures(planning: Planning, numbers: Numbers) -> Iterator[tuple[str, Plot]]:
-    """(title, plot) of all that the data allows."""
     for axis, values in planning.axes.items():
         if len(values) > 1:
             yield f"TTFT and TPOT against {axis}", _against(f"against {axis}", planning, axis, numbers)

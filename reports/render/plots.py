@@ -204,7 +204,6 @@ def _shares(axes: Axes, values: Values, whole: int, **style: Any) -> None:
 
 @drawing(3.5)
 def in_flight(figure: Figure, rows: pd.DataFrame, numbers: Numbers) -> str:
-    """p50 of TTFT, TPOT and E2E with intervals, against the target's own requests in flight when one was sent."""
     tables = {
         numbers[str(target)]: samples.slices(part, "in_flight")
         for target, part in rows[rows["counted"]].groupby("target", observed=True)
@@ -253,7 +252,6 @@ def _sliced(axes: Axes, slices: Sequence[Slice], metric: str, target: int) -> No
 
 @drawing(3.2)
 def by_step(figure: Figure, summary: Summary, numbers: Numbers) -> str:
-    """p50 of each metric against the load step, and where the lead changes hands."""
     steps = summary.steps
     for axes, metric in _panels(figure):
         for target, number in numbers.items():
@@ -272,7 +270,6 @@ def by_step(figure: Figure, summary: Summary, numbers: Numbers) -> str:
 
 @drawing(5.2)
 def timeline(figure: Figure, rows: pd.DataFrame, numbers: Numbers, windows: Iterable[tuple[float, float]]) -> str:
-    """Arrivals, requests in flight, and failures over the run's seconds; windows (ns) are shaded."""
     arrivals, open_, failures = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.4, 0.8])
     edges = bins(float(rows["due"].min()) / NS_PER_S, float(rows[["due", "done"]].max().max()) / NS_PER_S)
     width = edges[1] - edges[0]
@@ -306,7 +303,6 @@ def bins(start: float, end: float) -> Values:
 
 @drawing(3.5)
 def servers(figure: Figure, run: Run, of_urls: Mapping[str, Series], numbers: Numbers) -> str:
-    """The servers' own gauges over the run, one panel each."""
     shown = [gauge for gauge in phases.GAUGES if any(gauge in gauges for gauges in of_urls.values())]
     figure.set_figheight(0.7 + 1.5 * len(shown))
     panels = np.atleast_1d(figure.subplots(len(shown), 1, sharex=True))
@@ -327,8 +323,6 @@ HATCHES = dict(zip(phases.ALL, ("", "////", "....", "", "xxxx", "++++", "\\\\\\\
 
 @drawing(3.5)
 def accounts(figure: Figure, results: Sequence[Result], numbers: Numbers) -> str:
-    """Where the mean request's time went: a bar for each target and step, up to the first token on the left, the whole
-    on the right."""
     figure.set_figheight(1.5 + 0.42 * len(results))
     left, right = figure.subplots(1, 2)
     for axes, shown, title in (

@@ -83,7 +83,10 @@ def _table(summary: Summary, width: int) -> Iterator[Text]:
     """The table's lines: a load step's title spans them, and what a narrow console has no room for is left out."""
     rows = [(result.step, _cells(summary, result)) for result in summary.results]
     widths, beneath = _layout([cells for _, cells in rows], width)
-    yield _title(summary, beneath)
+    limits = ", ".join(f"{name} <= {number_format.ms(limit, unit=True)}" for name, limit in summary.objectives.items())
+    intervals = ", 95 % intervals beneath" if beneath else ""
+    goodput = f"; goodput: {limits}" if limits else ""
+    yield Text(f"{printable(summary.run.name)} (milliseconds{intervals}{goodput})", style="bold")
     yield Text()
     yield _line({name: Text(name, style="bold") for name in widths}, widths)
     yield _line({name: Text(UNDER.get(name, ""), style="dim") for name in widths}, widths)
@@ -140,13 +143,6 @@ def _leads(rows: Sequence[tuple[str, Sequence[Lead]]], width: int) -> Table | Te
     return grid(headings, ((phase, *map(str, leads)) for phase, leads in rows))
 
 
-def _title(summary: Summary, beneath: bool) -> Text:
-    limits = ", ".join(f"{name} <= {number_format.ms(limit, unit=True)}" for name, limit in summary.objectives.items())
-    intervals = ", 95 % intervals beneath" if beneath else ""
-    goodput = f"; goodput: {limits}" if limits else ""
-    return Text(f"{printable(summary.run.name)} (milliseconds{intervals}{goodput})", style="bold")
-
-
 def _cells(summary: Summary, result: Result) -> dict[str, Cell]:
     counts, failed = result.counts, "bold red" if result.counts.failed else ""
     cells = {
@@ -193,18 +189,14 @@ def print_verdicts(verdicts: Sequence[Verdict], validity: Validity, console: Con
         for verdict in verdicts:
             console.print(_verdict(verdict), soft_wrap=True)
     else:
-        console.print(_verdicts(verdicts), soft_wrap=False)
+        figures = ("figure", "95 % interval", "n")
+        rows = (
+            (v.gate.text, v.target, v.step, Text(v.decision, style=DECISION_STYLE[v.decision]),
+             findings.figure(v), findings.bounds(v), f"{v.n:,}", v.note)
+            for v in verdicts
+        )  # fmt: skip
+        console.print(grid(("gate", "target", "load", "verdict", *figures, ""), rows, figures), soft_wrap=False)
     console.print(Text(", ".join(findings.headline(verdicts, validity)), style="bold"))
-
-
-def _verdicts(verdicts: Sequence[Verdict]) -> Table:
-    figures = ("figure", "95 % interval", "n")
-    rows = [
-        (v.gate.text, v.target, v.step, Text(v.decision, style=DECISION_STYLE[v.decision]),
-         findings.figure(v), findings.bounds(v), f"{v.n:,}", v.note)
-        for v in verdicts
-    ]  # fmt: skip
-    return grid(("gate", "target", "load", "verdict", *figures, ""), rows, figures)
 
 
 def _verdict(verdict: Verdict) -> Text:

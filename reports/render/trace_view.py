@@ -115,7 +115,11 @@ def draw(trace: Trace, statistics: Statistics) -> Figure:
     figure = Figure(figsize=(11, 7), layout="constrained")
     figure.suptitle(f"{trace.name}: {len(trace):,} requests")
     (rate, lengths), (gaps, both) = figure.subplots(2, 2)
-    _draw_rate(rate, statistics)
+    rate.set(title="Arrivals", xlabel="seconds from the start", ylabel="requests/s")
+    if (timeline := statistics.timeline) and statistics.rate:
+        counts, step_s = np.array(timeline.counts), timeline.step_s
+        rate.bar(np.arange(len(counts)) * step_s, counts / step_s, step_s, align="edge", color=SOFT)
+        rate.axhline(statistics.rate, color=INK, linewidth=1)
     _draw_gaps(gaps, trace)
     for name, colour in (("prompt_tokens", INK), ("output_tokens", "#c05a2b")):
         ordered = np.sort(trace.column(name))
@@ -130,14 +134,6 @@ def draw(trace: Trace, statistics: Statistics) -> Figure:
     for axes in (rate, lengths, gaps, both):
         axes.grid(alpha=0.25)
     return figure
-
-
-def _draw_rate(axes: Axes, statistics: Statistics) -> None:
-    axes.set(title="Arrivals", xlabel="seconds from the start", ylabel="requests/s")
-    if (timeline := statistics.timeline) and statistics.rate:
-        counts, step = np.array(timeline.counts), timeline.step_s
-        axes.bar(np.arange(len(counts)) * step, counts / step, step, align="edge", color=SOFT)
-        axes.axhline(statistics.rate, color=INK, linewidth=1)
 
 
 def _draw_gaps(axes: Axes, trace: Trace) -> None:

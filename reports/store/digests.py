@@ -122,7 +122,6 @@ class Digests:
         )
 
     def merge(self, state: Sequence[MetricDigest]) -> None:
-        """Adds another worker's `state()`."""
         for group in {(each.target, each.step, each.counted, each.failed) for each in state}:
             self.count(*group)
         for each in state:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Collection, Iterator, Sequence, Sized
 from contextlib import suppress
 from dataclasses import fields
 from operator import attrgetter
@@ -151,14 +151,22 @@ def files(run: Path | str) -> list[Path]:
 
 
 def batches(
-    run: Path | str, columns: Sequence[str] = SCHEMA.names, damaged: dict[str, InputError] | None = None
+    run: Path | str,
+    columns: Sequence[str] = SCHEMA.names,
+    damaged: dict[str, InputError] | None = None,
+    planned: Collection[tuple[str, str]] = (),
 ) -> Iterator[pa.Table]:
     """One table for each file: a long run's token lists need not fit into memory together. InputError for a file that
-    can't be read; where `damaged` is given, it takes file name and error instead, and the other files are read."""
+    can't be read, or has rows of other targets and steps than those planned; where `damaged` is given, it takes file
+    name and error instead, and the other files are read."""
     schema = pa.schema([SCHEMA.field(name) for name in columns])
     for path in files(run):
         try:
-            yield _read(path, schema)
+            rows = _read(path, schema)
+            groups = rows.group_by(["target", "step"]).aggregate([]).to_pylist() if planned else ()
+            if any((group["target"], group["step"]) not in planned for group in groups):
+                raise InputError("rows of no target and step of the run", where=str(path))
+            yield rows
         except InputError as error:
             if damaged is None:
                 raise

@@ -98,8 +98,6 @@ class ClockFacts:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """What the load generator ran on."""
-
     host: str
     system: str
     cpu: str

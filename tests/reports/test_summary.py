@@ -93,11 +93,23 @@ def test_digests_agree_with_the_exact_quantiles(summed: Summary) -> None:
             assert abs(quantiles[3].digest_error) < 0.002
 
 
+def test_rows_of_no_step_of_the_run_are_left_out_and_named(tmp_path: Path) -> None:
+    folder = made.run(tmp_path, (made.GPU,), seconds=10)
+    writer = row_files.Writer(folder, 9)
+    for row in made.exchanges(made.GPU, seconds=10, seed=3, step="extra"):
+        writer.append(row)
+    writer.flush()
+    recorded = run_folder.open_run(folder)
+    assert recorded.damaged == ("9-00000.parquet",) and set(recorded.rows["step"]) == {"1x"}
+    with pytest.raises(InputError, match="rows of no target and step of the run"):
+        list(row_files.batches(folder, damaged=None, planned=[(made.GPU.name, "1x")]))
+
+
 def test_stale_digests_are_replaced(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=10)
     made.summarise(folder)
     writer = row_files.Writer(folder, 9)
-    for row in made.exchanges(made.GPU, seconds=10, seed=3, step="extra"):
+    for row in made.exchanges(made.GPU, seconds=10, seed=3):
         writer.append(row)
     writer.flush()
     assert [made.summarise(folder).digests for _ in range(2)] == ["from the rows"] * 2
