@@ -115,7 +115,6 @@ def verdict(figures: Figures, planned: float) -> str:
 
 
 def allowed(steps: Sequence[CertifiedStep]) -> tuple[SafeLoad, ...]:
-    """The safe loads that no other one covers."""
     loads = [SafeLoad(step.streams, step.rate) for step in steps if step.verdict == SAFE]
     return tuple(load for load in loads if not any(other.covers(load) for other in loads if other is not load))
 
@@ -139,7 +138,6 @@ def machine_facts() -> MachineFacts:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that take part in measuring, and of Python."""
     return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
 

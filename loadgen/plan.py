@@ -100,7 +100,6 @@ class Plan:
 
     @property
     def targets(self) -> list[Target]:
-        """Each target once, in the order of its first arm."""
         return list({arm.target.name: arm.target for step in self.steps for arm in step.arms}.values())
 
 

@@ -201,7 +201,6 @@ def _check_bindable(option: str, host: str, port: int) -> None:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -274,10 +274,8 @@ def _errors(counted: pd.DataFrame) -> list[ErrorCount]:
     alike = each.groupby(["outcome", "alike"], observed=True, sort=False)
     most = alike.agg(error=("error", "first"), n=("n", "sum"), texts=("n", "size"))
     most = most.sort_values("n", ascending=False, kind="stable").head(ERRORS).reset_index()
-    rows = most[["outcome", "error", "n", "texts"]].to_numpy()
-    return [
-        ErrorCount(str(outcome), str(error)[:ERROR_LENGTH], int(n), int(texts)) for outcome, error, n, texts in rows
-    ]
+    rows = most[["outcome", "error", "n", "texts"]].itertuples(index=False)
+    return [ErrorCount(str(outcome), error[:ERROR_LENGTH], n, texts) for outcome, error, n, texts in rows]
 
 
 def _no_answer_since(rows: pd.DataFrame) -> float | None:

@@ -30,7 +30,6 @@ def lacking(row: Quantile) -> str:
 
 
 def interval(row: Quantile) -> str:
-    """The 95 % interval, empty where there is none."""
     return number_format.span(row.low, row.high) if row.enough and isfinite(row.low) else ""
 
 
@@ -42,7 +41,6 @@ def failures(counts: Counts) -> str:
 
 
 def figure(verdict: Verdict) -> str:
-    """A verdict's figure with its unit."""
     value, unit = verdict.figure, verdict.gate.unit
     if unit == "%":
         return number_format.share(value)

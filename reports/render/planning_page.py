@@ -115,7 +115,6 @@ def ratio(capacity: Sequence[float]) -> str:
 
 
 def print_points(planning: Planning, console: Console) -> None:
-    """The grid as a table, in the order of the axes."""
     widen(console, WIDE)
     headings = ["target", *planning.axes, "req/s", *(f"{metric.upper()} {q}" for metric in METRICS for q in QUANTILES),
                 "in flight", "failed", "goodput", "$/Mtok", *(["SLO"] if planning.slo else [])]  # fmt: skip

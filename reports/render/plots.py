@@ -28,7 +28,7 @@ from traces.request import NS_PER_S
 
 from ..analysis import leaders, phases, samples
 from ..analysis.gates import Verdict
-from ..analysis.phases import Part, Series
+from ..analysis.phases import Series
 from ..analysis.quantiles import Quantile, Values
 from ..analysis.results import Result
 from ..analysis.samples import Slice
@@ -223,7 +223,6 @@ def in_flight(figure: Figure, rows: pd.DataFrame, numbers: Numbers) -> str:
 
 
 def _panels(figure: Figure) -> Iterable[tuple[Axes, str]]:
-    """One for the p50 of each metric."""
     for axes, (metric, phase) in zip(figure.subplots(1, 3), HEADLINES.items(), strict=True):
         axes.set_title(f"{phase.capitalize()}: {metric.upper()} p50")
         yield axes, metric
@@ -330,7 +329,13 @@ def accounts(figure: Figure, results: Sequence[Result], numbers: Numbers) -> str
         (right, phases.ALL, "The whole request"),
     ):
         for row, result in enumerate(results):
-            _bar(axes, row, numbers[result.target], [part for part in result.phases if part.phase in shown])
+            start, ink = 0.0, colour(numbers[result.target])
+            for part in result.phases:
+                if part.mean and part.phase in shown:
+                    place: Any = {"y": row, "width": part.mean, "left": start, "height": 0.66}
+                    axes.barh(**place, color=ink, alpha=SHADES[part.phase], linewidth=0)
+                    axes.barh(**place, fc="none", ec=ink, linewidth=0.8, hatch=HATCHES[part.phase])
+                    start += part.mean
         if not axes.patches:
             _empty(axes, "no answered request")
         axes.set_title(f"{title}: mean")
@@ -343,16 +348,6 @@ def accounts(figure: Figure, results: Sequence[Result], numbers: Numbers) -> str
         "Bars are numbered as the rows above; from left to right the phases in the order of the columns. Palest: not "
         "attributed, and the client's own; dotted: queue; solid: prefill; crossed: KV transfer and hand-over."
     )
-
-
-def _bar(axes: Axes, row: int, target: int, parts: Iterable[Part]) -> None:
-    start = 0.0
-    for part in parts:
-        if part.mean:
-            place: Any = {"y": row, "width": part.mean, "left": start, "height": 0.66}
-            axes.barh(**place, color=colour(target), alpha=SHADES[part.phase], linewidth=0)
-            axes.barh(**place, fc="none", ec=colour(target), linewidth=0.8, hatch=HATCHES[part.phase])
-            start += part.mean
 
 
 @drawing(2.9)

@@ -207,7 +207,6 @@ def _verdict(verdict: Verdict) -> Text:
 
 
 def print_comparison(comparisons: Sequence[Comparison], console: Console) -> None:
-    """A row for each pair, step and phase: who is faster, and by how much."""
     widen(console)
     rows: dict[str, list[list[str]]] = {}
     for pair, *cells in findings.comparison_rows(comparisons):

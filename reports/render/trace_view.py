@@ -90,7 +90,6 @@ def duration(seconds: float) -> str:
 
 
 def plot_trace(trace: Trace, statistics: Statistics, path: str) -> None:
-    """Writes the picture in the format of the path's ending."""
     ending = Path(path).suffix.lower()
     if ending not in (".png", ".svg", ".html"):
         raise InputError("unknown ending", where=path, remedy="end in .png, .svg or .html")

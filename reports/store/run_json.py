@@ -149,7 +149,7 @@ def write(folder: Path, facts: RunFacts) -> None:
 
 
 def read(folder: Path) -> RunFacts:
-    """The facts of the run in a folder. Raises InputError with file and field."""
+    """Raises InputError with file and field."""
     path = folder / FILE
     try:
         raw = regular(path).read_bytes()
