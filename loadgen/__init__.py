@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from traces.importing import lazy
+from traces import lazy
 
 if TYPE_CHECKING:
     from .bakeoffs import bakeoff

@@ -15,7 +15,7 @@ can't be used raises `traces.InputError`, with file, field and remedy. Nothing i
 
 from typing import TYPE_CHECKING
 
-from traces.importing import lazy
+from traces import lazy
 
 if TYPE_CHECKING:
     from .analysis.comparison import Comparison, compare

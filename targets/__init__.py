@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from traces.importing import lazy
+from traces import lazy
 
 if TYPE_CHECKING:
     from .client.disaggregated import connect

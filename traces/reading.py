@@ -111,18 +111,15 @@ def write(trace: Trace, path: str | Path) -> None:
                 out.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in _rows(trace))
         elif plain.suffix == ".csv":
             with pa.output_stream(path) as out, io.TextIOWrapper(cast(IO[bytes], out), newline="") as text:
-                _write_csv(trace, text)
+                rows = csv.writer(text, lineterminator="\n")
+                names = [NAMES.get(name, name) for name in _columns(trace)]
+                rows.writerow(names + ["prefix_tokens"] * trace.has("prefix"))
+                for cells in (row.values() for row in _rows(trace)):
+                    rows.writerow([cell if isinstance(cell, int) else " ".join(map(str, cell)) for cell in cells])
         else:
             raise InputError("unknown ending", where=path, remedy="end in .parquet, .jsonl or .csv (.gz, .zst)")
     except OSError as error:
         raise InputError(f"can't be written: {error.strerror or error}", where=path, remedy="check the path") from None
-
-
-def _write_csv(trace: Trace, text: IO[str]) -> None:
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow([NAMES.get(name, name) for name in _columns(trace)] + ["prefix_tokens"] * trace.has("prefix"))
-    for row in _rows(trace):
-        rows.writerow([cell if isinstance(cell, int) else " ".join(map(str, cell)) for cell in row.values()])
 
 
 def _rows(trace: Trace) -> Iterator[Row]:

@@ -1,7 +1,4 @@
-"""`Trace`: all rows of what should happen (`request.Request`) as columns.
-
-Instants and gaps are integer nanoseconds; `NS_PER_S` turns them into seconds.
-"""
+"""`Trace`: all rows of what should happen (`request.Request`) as columns; instants and gaps are integer nanoseconds."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ from traces.errors import InputError
 from traces.request import Request
 
 from .build import Endpoint, SimulatedTarget, build
+from .engine.batching import Roofline
 from .engine.job import Job, Station
 from .engine.replica import Pool
-from .engine.roofline import Roofline
 from .engine.stations import Disaggregated, Racks
 from .profiles import MODEL, load
 

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from traces.errors import InputError
 
-from .engine.batching import Batching
+from .engine.batching import Batching, Model, Roofline
 from .engine.job import EventQueue, Station
 from .engine.kv_memory import TierSize
 from .engine.replica import Pool, Replica
-from .engine.roofline import Model, Roofline
 from .engine.stations import Disaggregated, Link, Racks
 from .profiles import MODEL, Profile, Settings, load, pairs
 from .profiles import model as find_model
@@ -109,10 +108,6 @@ class _Builder:
 
     def gpus(self, profile: Profile, settings: Settings) -> tuple[Pool, Bill]:
         pool, tp = settings.count("pool", profile.pool, 1), settings.count("tp", 1, 1)
-        roofline, batching = self._gpu(profile, settings, tp)
-        return Pool([Replica(self.queue, roofline, batching) for _ in range(pool)]), _bill(profile, settings, pool * tp)
-
-    def _gpu(self, profile: Profile, settings: Settings, tp: int) -> tuple[Roofline, Batching]:
         engine = settings.text("engine", next(iter(profile.engines)), tuple(profile.engines))
         figures = profile.figures | profile.engines[engine]
         model = self.model
@@ -149,7 +144,7 @@ class _Builder:
             verified=batching.drafted + 1,
             draft=batching.drafted * draft_cost * weight * body / speed,
         )
-        return roofline, batching
+        return Pool([Replica(self.queue, roofline, batching) for _ in range(pool)]), _bill(profile, settings, pool * tp)
 
     def _batching(self, settings: Settings, kv_tokens: float, kv_bytes: float) -> Batching:
         acceptance, tiers = settings.number("acceptance", 0.7), []

@@ -20,7 +20,7 @@ from typing import Any
 from traces.errors import InputError, one_of
 from traces.files import read_text, toml
 
-from .engine.roofline import Model
+from .engine.batching import Model
 
 MODEL = "llama2-7b"  # unless another is named
 FOLDER = Path(__file__).parent / "profiles"
@@ -121,7 +121,7 @@ def load(name: str) -> Profile:
     if name == "models" or not path.is_file():
         remedy = f"{one_of(name, sorted([*names(), *ALIASES]))} or the path of a TOML file"
         raise InputError(f"no such simulated endpoint: {name}", remedy=remedy)
-    raw = _toml(path)
+    raw = toml(read_text(path), str(path))
     try:
         profile = Profile(
             name=path.stem, kind=_one_of(path, "kind", raw.get("kind"), ("gpu", "pipeline", "disaggregated")),
@@ -162,13 +162,10 @@ def _one_of(path: Path, name: str, value: Any, allowed: tuple[str, ...]) -> str:
     return str(value)
 
 
-def _toml(path: Path) -> dict[str, Any]:
-    return toml(read_text(path), str(path))
-
-
 @cache
 def models() -> dict[str, Model]:
-    return {name: Model(name=name, **sizes) for name, sizes in _toml(FOLDER / "models.toml").items()}
+    path = FOLDER / "models.toml"
+    return {name: Model(name=name, **sizes) for name, sizes in toml(read_text(path), str(path)).items()}
 
 
 def model(name: str) -> Model:

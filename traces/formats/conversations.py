@@ -1,23 +1,18 @@
 """Logged conversations: real messages become lengths and prefix blocks, and their text is not kept.
 
 Each message is a block of its own size whose id is a hash of its role and text, so that requests which began with
-the same messages share the same (generated) text, in any order and across files. Without the model's own count, a
-message has a token for every four characters, the usual rule for English, and the trace's notes say so.
+the same messages share the same (generated) text, in any order and across files. docs/traces.md has the formats and
+what is estimated.
 
-ShareGPT is a JSON list of conversations without instants: `conversations[{from, value}]` or
-`messages[{role, content}]`. Each answer is a request that carries all messages before it; a conversation that opens
-with an answer loses that answer.
+ShareGPT: each answer is a request that carries all messages before it; a conversation that opens with an answer loses
+that answer.
 
-OpenTelemetry's spans of generative AI come as collectors' files (`spans`) or as OTLP JSON (`resourceSpans`). A model
-call is a span with `gen_ai.*` messages or token counts; agents' and tools' spans are left out. Spans don't say who
-waited for whom: a call's parent is the one in its session that ended last before it started, and the time between is
-its think time. Parallel calls then share a parent. Lengths are `gen_ai.usage.*` where logged, else estimated.
+OpenTelemetry: a model call is a span with `gen_ai.*` messages or token counts; agents' and tools' spans are left out.
+Spans don't say who waited for whom (see `_linked`); parallel calls share a parent.
 
-Weka's agentic coding sessions have lengths and block ids instead of text: one JSON file a session, each on its own
-clock from 0; read together they start together. A turn comes `think_time` after the one before was answered
-(`api_time`). A sub-agent's entry stands at its *end*: it began `duration_ms` earlier, its turns count from there, and
-it runs beside its parent, waiting only for the turn it was born from. Block ids are local to the session (64 tokens,
-whole blocks only), so they are numbered anew across sessions.
+Weka: a turn comes `think_time` after the one before was answered (`api_time`). A sub-agent's entry stands at its *end*:
+it began `duration_ms` earlier, and its turns count from there. Block ids are local to the session, so they are numbered
+anew across sessions.
 """
 
 from __future__ import annotations

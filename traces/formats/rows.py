@@ -74,7 +74,10 @@ class Rows:
         if self._last is not None and due < self._last:
             self._sorted = False
             if not self.unordered:
-                self._out_of_order(line, time_column)
+                if not self.options.skip_bad_rows:
+                    remedy = "sort the file by time, or pass --skip-bad-rows to have it sorted"
+                    self.bad(line, BadCell(time_column, "earlier than the row before it", remedy))
+                self.count("rows out of order, sorted")
         self._last = due
         self._first = due if self._first is None else min(self._first, due)
         for name in row.keys() - self._columns.keys():
@@ -124,12 +127,6 @@ class Rows:
 
     def _first_due(self) -> int:
         return beginning(self._first or 0, self.relative)
-
-    def _out_of_order(self, line: int | None, column: str) -> None:
-        if not self.options.skip_bad_rows:
-            remedy = "sort the file by time, or pass --skip-bad-rows to have it sorted"
-            self.bad(line, BadCell(column, "earlier than the row before it", remedy))
-        self.count("rows out of order, sorted")
 
 
 def beginning(first: int, relative: bool) -> int:

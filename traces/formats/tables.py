@@ -4,8 +4,8 @@ row of `TABLES`.
 A format fits a table that has its `time`, `prompt` and `output` columns and everything in `needs`; the first that
 fits is taken, so more particular formats come first. Schemas and their quirks: docs/traces.md.
 
-Here tables are read row by row, which can say what is wrong where, and which alone defines what is accepted.
-`csv_table` has a faster way. Numbers with a fraction are read as decimals, so that no digit is lost.
+Here tables are read row by row, numbers with a fraction as decimals, so that no digit is lost; `csv_table` has a
+faster way.
 """
 
 from __future__ import annotations

@@ -24,8 +24,7 @@ from ..engine.job import Job
 from ..engine.kv_memory import chain
 from ..profiles import ServerOptions
 from .api import ApiError, Faults, Format, Json, RateLimits, RequestBody, parse, text
-from .handover import Handover, digest_of
-from .leg_protocols import Decode, Leg, LegRequest, Prefill, leg_of, refused
+from .leg_protocols import Decode, Handover, Leg, LegRequest, Prefill, digest_of, leg_of, refused
 from .realtime import Driver, FaultyStream, Sink, Stamped, Stream, stamped
 
 LARGEST_BODY = 64 << 20
