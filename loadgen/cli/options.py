@@ -144,9 +144,10 @@ def _options(group: Any, omit: Collection[str]) -> Iterator[Parameter]:
     """A parameter for each field. One that carries its own help (a simulated server's) needs no entry in OPTIONS."""
     # What Typer takes instead.
     typers: dict[Any, Any] = {Sequence[str]: list[str], str | Path | None: Path | None, str | float | None: str | None}
+    hints = get_type_hints(group)
     for field in fields(group):
         if field.name not in omit:
-            own, kind = field.metadata, get_type_hints(group)[field.name]
+            own, kind = field.metadata, hints[field.name]
             info = typer.Option(*own["flags"], help=own["help"], metavar=own["metavar"]) if own else OPTIONS[field.name]
             default: Any = field.default if field.default_factory is MISSING else field.default_factory()
             yield Parameter(

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from traces.errors import InputError
 
-from .engine.batching import Batching, Model, Roofline
+from .engine.batching import Batching, Roofline
 from .engine.job import EventQueue, Station
 from .engine.kv_memory import TierSize
 from .engine.replica import Pool, Replica
 from .engine.stations import Disaggregated, Link, Racks
-from .profiles import MODEL, Profile, Settings, load, pairs
+from .profiles import MODEL, Model, Profile, Settings, load, pairs
 from .profiles import model as find_model
 
 WEIGHT_BYTES = {"fp16": 2.0, "fp8": 1.0, "fp4": 0.5}

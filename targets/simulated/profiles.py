@@ -20,8 +20,6 @@ from typing import Any
 from traces.errors import InputError, one_of
 from traces.files import read_text, toml
 
-from .engine.batching import Model
-
 MODEL = "llama2-7b"  # unless another is named
 FOLDER = Path(__file__).parent / "profiles"
 STANDINGS = ("measured", "vendor", "fitted", "derived", "assumed")  # from the firmest to the least firm
@@ -61,6 +59,19 @@ SETTINGS = {
     "link.bandwidth": "gigabytes a second, one way; link.t0 and link.handover in seconds",
     "link.overlap": "compositions: 1 to send each layer's KV while the next is computed (0)",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Sizes of a transformer: parameters, layers, hidden size, KV bytes a token (fp16), embedding parameters."""
+
+    name: str
+    parameters: float
+    layers: int
+    hidden: int
+    kv_bytes: float
+    embedding: float
+    context: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,19 +35,6 @@ from .kv_memory import BLOCK, KvMemory, TierSize, blocks_for
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """Sizes of a transformer: parameters, layers, hidden size, KV bytes a token (fp16), embedding parameters."""
-
-    name: str
-    parameters: float
-    layers: int
-    hidden: int
-    kv_bytes: float
-    embedding: float
-    context: int
-
-
-@dataclass(frozen=True, slots=True)
 class Roofline:
     """Seconds, each per unit: of weights, of a context token (memory, compute), of a decoded and a prefilled token."""
 
