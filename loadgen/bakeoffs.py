@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT, Popen
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from reports.store.run_json import EmbeddedFacts
 from targets.linux import die_with_parent
 from targets.simulated.analysis import pool
-from targets.simulated.build import build
+from targets.simulated.build import SimulatedTarget
 from targets.simulated.profiles import load as load_profile
 from targets.target import Target
 from traces.errors import InputError
@@ -30,7 +30,7 @@ from traces.trace import NS_PER_S, Trace
 
 from . import plan as plans
 from . import preflight, replays
-from .options import Load, RunKeywords, RunOptions
+from .options import Load, RunKeywords, RunOptions, check_names
 from .processes import Workers
 
 if TYPE_CHECKING:
@@ -50,13 +50,10 @@ START_S = 30.0  # that an endpoint may take to accept connections
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """A simulated endpoint of a bake-off. `profile` and `settings` as `phaseload serve` takes them."""
+class Embedded(SimulatedTarget):
+    """A simulated endpoint of a bake-off, served in real time."""
 
-    name: str
-    profile: str
     endpoint_type: str = "chat"
-    settings: Mapping[str, str] = field(default_factory=dict)
 
     def facts(self, model: str) -> EmbeddedFacts:
         profile = load_profile(self.profile)
@@ -66,9 +63,9 @@ class Embedded:
 
 # The three ways of serving that the paper compares (docs/design.md).
 THREE = (
-    Embedded("a100", "a100", "chat"),
-    Embedded("groqrack", "groqrack", "groq"),
-    Embedded("a100+groqrack", "disaggregated", "dynamo"),
+    Embedded("a100", "a100"),
+    Embedded("groqrack", "groqrack", endpoint_type="groq"),
+    Embedded("a100+groqrack", "disaggregated", endpoint_type="dynamo"),
 )
 # A light step, where each GPU has one sequence at a time; at least 500 counted requests in the base step, so that p99
 # can be bounded; and an overload. All of it within 100 s on two cores.
@@ -98,16 +95,10 @@ class Ladder:
 
 
 def bakeoff(
-    trace: Trace | str | None = None,
-    targets: Sequence[Target] = (),
-    load: Load | None = None,
-    *,
-    steps: Sequence[float] | None = None,
-    step_duration: float | None = None,
-    order: str | None = None,
-    workers: Workers | None = None,
-    **options: Unpack[RunKeywords],
-) -> Run:
+    trace: Trace | str | Path | None = None, targets: Sequence[Target] = (), load: Load | None = None, *,
+    steps: Sequence[float] | None = None, step_duration: float | None = None, order: str | None = None,
+    workers: Workers | None = None, **options: Unpack[RunKeywords],
+) -> Run:  # fmt: skip
     """Replays one trace against several targets, step by step, and returns what was recorded.
 
     trace          a trace or its name; by default the bundled azure-conv
@@ -120,7 +111,7 @@ def bakeoff(
 
     Ctrl-C and exceptions as for `replay`.
     """
-    workers, kept, ladder = workers or Workers(), RunOptions(**options), Ladder(steps, step_duration, order)
+    workers, kept, ladder = workers or Workers(), RunOptions.of(options), Ladder(steps, step_duration, order)
     with ExitStack() as servers:
         if targets:
             folder = prepare(trace or WORKLOAD, targets, load or Load(), ladder, kept, workers.count)
@@ -131,27 +122,22 @@ def bakeoff(
 
 
 def prepare(
-    trace: Trace | str, targets: Sequence[Target], load: Load, ladder: Ladder, options: RunOptions, workers: int
+    trace: Trace | str | Path, targets: Sequence[Target], load: Load, ladder: Ladder, options: RunOptions, workers: int
 ) -> Path:
     """Plans a bake-off of the user's targets: see `replays.prepare_run`."""
+    check_names(targets)
     loads = steps_of(load, ladder.factors or (1.0,), ladder.step_s)
     return replays.prepare_run("bakeoff", trace, loads, targets, options, workers, order=ladder.order or "sequential")
 
 
 def prepare_demonstration(
-    trace: Trace | str,
-    load: Load,
-    ladder: Ladder,
-    options: RunOptions,
-    workers: int,
-    *,
-    model: str = MODEL,
+    trace: Trace | str | Path, load: Load, ladder: Ladder, options: RunOptions, workers: int, *, model: str = MODEL,
     servers: ExitStack | None = None,
-) -> Path:
+) -> Path:  # fmt: skip
     """Starts the simulated endpoints and plans a bake-off of them. They end with this process, or with `servers`."""
     preflight.check_options(options, [endpoint.endpoint_type for endpoint in THREE])
     loads = steps_of(load, ladder.factors or DEMO_FACTORS, ladder.step_s or DEMO_STEP_S)
-    endpoints = sized(THREE, trace, load)
+    endpoints = sized(THREE, trace, load, model)
     folder = replays.new_folder("bakeoff", options.out)
     plan, traces = replays.planned(
         "bakeoff", trace, loads, start(endpoints, model, folder / "endpoints", servers), options,
@@ -186,16 +172,15 @@ def _faster(load: Load, factor: float, step_s: float | None) -> Load:
     return replace(faster, speedup=load.speedup * factor)
 
 
-def sized(endpoints: Sequence[Embedded], trace: Trace | str, load: Load, model: str = MODEL) -> list[Embedded]:
+def sized(endpoints: Sequence[Embedded], trace: Trace | str | Path, load: Load, model: str = MODEL) -> list[Embedded]:
     """The endpoints with pools that the load uses to about USE."""
     requests = load.requests(trace)
     rate = load.request_rate or len(requests) * NS_PER_S / max(requests.span, NS_PER_S)
     sample = list(requests[:SAMPLED])
-
-    def size(endpoint: Embedded) -> str:
-        return pool(endpoint.profile, sample, rate, use=USE, model=model, settings=endpoint.settings)
-
-    return [replace(each, settings={**each.settings, "pool": size(each)}) for each in endpoints]
+    pools = [pool(each.profile, sample, rate, use=USE, model=model, settings=each.settings) for each in endpoints]
+    return [
+        replace(each, settings={**each.settings, "pool": size}) for each, size in zip(endpoints, pools, strict=True)
+    ]
 
 
 def start(endpoints: Sequence[Embedded], model: str, folder: Path, servers: ExitStack | None = None) -> list[Target]:
@@ -225,7 +210,7 @@ def _ready(endpoint: Embedded, process: Popen[bytes], log: Path, model: str) -> 
         for line in log.read_text(errors="replace").splitlines():
             if line.startswith("{") and line.endswith("}"):
                 url, kind = str(json.loads(line)["url"]), endpoint.endpoint_type
-                built = build(endpoint.profile, model=model, settings=endpoint.settings)
+                built = endpoint.build(model)
                 return Target(endpoint.name, url, model, kind, price_per_hour=built.price, watts=built.watts)
         if process.poll() is not None:
             break

@@ -46,17 +46,10 @@ class CapacityResult:
 
 
 def capacity(
-    trace: Trace | str,
-    target: Target,
-    load: Load = STEP,
-    *,
-    lowest: float = 1.0,
-    highest: float = 1000.0,
-    precision: float = 0.1,
-    workers: Workers | None = None,
-    on_step: Callable[[CapacityStep], None] | None = None,
+    trace: Trace | str | Path, target: Target, load: Load = STEP, *, lowest: float = 1.0, highest: float = 1000.0,
+    precision: float = 0.1, workers: Workers | None = None, on_step: Callable[[CapacityStep], None] | None = None,
     **options: Unpack[RunKeywords],
-) -> CapacityResult:
+) -> CapacityResult:  # fmt: skip
     """Finds the highest request rate at which every gate of `slo` holds.
 
     load     of each step; its rate is the search's, its duration (s) longer where a gate's percentile needs it
@@ -67,33 +60,26 @@ def capacity(
 
     Raises InputError before anything is sent, RunFailed for a step without a verdict.
     """
-    kept = RunOptions(**options)
+    kept = RunOptions.of(options)
     return find(trace, target, load, (lowest, highest), precision, kept, workers or Workers(), on_step)
 
 
 def find(
-    trace: Trace | str,
-    target: Target,
-    load: Load,
-    rates: tuple[float, float],
-    precision: float,
-    options: RunOptions,
-    workers: Workers,
-    on_step: Callable[[CapacityStep], None] | None = None,
-    extra: Sequence[str] = (),
-    *,
-    shown: bool = False,
-) -> CapacityResult:
+    trace: Trace | str | Path, target: Target, load: Load, rates: tuple[float, float], precision: float,
+    options: RunOptions, workers: Workers, on_step: Callable[[CapacityStep], None] | None = None,
+    extra: Sequence[str] = (), *, shown: bool = False,
+) -> CapacityResult:  # fmt: skip
     """`capacity` between two rates, with options for Locust itself; `shown`: its warnings and live lines go to
     stderr."""
     if not 0 < rates[0] <= rates[1] or not precision > 0:
-        raise InputError("expected 0 < --from <= --to, and a --precision above 0", where="capacity")
+        raise InputError("expected 0 < lowest <= highest (--from, --to), and a precision above 0", where="capacity")
     if not " ".join(options.slo):
         raise InputError("is missing", where="--slo", remedy='for example --slo "ttft p99 < 800ms"')
     if not trace:
         raise InputError("is missing", where="TRACE", remedy="a file, or a bundled workload such as azure-conv")
-    target = target.carried().sheltered()  # before the process is started that shall hold its secrets
     preflight.check_options(options, [target.endpoint_type])
+    # Its secrets are put away before the process is started that shall hold them.
+    [target] = preflight.settled([target.carried().sheltered()], options.wait_ready)
     folder = new_folder("capacity", options.out)
     quantiles = [q for gate in options.slo if (q := parse(gate).q) is not None]
     requests = max(map(needed, quantiles), default=1)
@@ -122,11 +108,8 @@ def search(
     holds: Callable[[float], bool], first: float, highest: float, precision: float = 0.1
 ) -> tuple[float, float | None]:
     """Doubles the rate from `first` until the gates fail, then halves the interval, in the logarithm. Gives `rate` and
-    `fails` of the result.
-
-    Ends when the two rates are within `precision` (0.1: 10 %) of each other, or at `highest`. A first rate that fails
-    is halved until one holds, five times at most.
-    """
+    `fails` of the result. Ends when the two rates are within `precision` (0.1: 10 %) of each other, or at `highest`. A
+    first rate that fails is halved until one holds, five times at most."""
     rate, good, bad = min(first, highest), 0.0, None
     while bad is None or (good == 0 and rate >= first / 32):
         if holds(rate):

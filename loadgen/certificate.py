@@ -115,7 +115,6 @@ def verdict(figures: Figures, planned: float) -> str:
 
 
 def allowed(steps: Sequence[CertifiedStep]) -> tuple[SafeLoad, ...]:
-    """The safe loads that no other one covers."""
     loads = [SafeLoad(step.streams, step.rate) for step in steps if step.verdict == SAFE]
     return tuple(load for load in loads if not any(other.covers(load) for other in loads if other is not load))
 
@@ -130,23 +129,19 @@ def path() -> Path:
 
 
 def machine() -> Machine:
-    """This machine."""
     return Machine(cpu(), os.cpu_count(), platform.release(), platform.python_version())
 
 
 def machine_facts() -> MachineFacts:
-    """What run.json holds of it."""
     system, usable_cores = f"{platform.system()} {platform.release()}", len(os.sched_getaffinity(0))
     return MachineFacts(platform.node(), system, cpu(), os.cpu_count(), usable_cores)
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that take part in measuring, and of Python."""
     return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
 
 def cpu() -> str:
-    """The processor's model."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -172,9 +167,7 @@ def load() -> Certificate | None:
 
 def cite(diagnostics: Diagnostics) -> Diagnostics:
     """A process's diagnostics, and with them what its machine is certified for and why it went beyond ("": it didn't).
-
-    Nothing is added where there is no certificate: that a run is within one is a claim that needs one.
-    """
+    Nothing is added where there is no certificate: that a run is within one is a claim that needs one."""
     certificate = load()
     if certificate is None:
         return diagnostics

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import json
 from collections import ChainMap
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from targets import secrets
 from targets.rules import FieldError, Limits
-from traces.errors import InputError, check_factor
+from traces.errors import InputError, check_factor, one_of
 from traces.request import NS_PER_S
+from traces.typed_json import hold_to_types
 
 if TYPE_CHECKING:
-    from targets.target import Target
+    from targets.simulated.build import SimulatedTarget
+    from targets.target import Target, TargetFields
     from traces.trace import Trace
 
 LONGEST = 10_000_000  # tokens of a prompt; more is a slip of the keyboard
@@ -52,6 +53,7 @@ class Load:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        hold_to_types(self)
         for option, value in (("--duration", self.duration), ("--drain-timeout", self.drain_timeout)):
             if value is not None and not 0 < value < inf:
                 raise InputError(f"must be positive and finite, not {value:g} s", where=option)
@@ -88,13 +90,14 @@ class Load:
             return f"{self.request_rate:g} requests/s"
         return "trace" if self.speedup == 1 else f"trace x {self.speedup:g}"
 
-    def requests(self, trace: Trace | str) -> Trace:
+    def requests(self, trace: Trace | str | Path) -> Trace:
         """The requests of one load step with their final due instants, in nanoseconds from its start; of a trace or of
         the one of that name (see `traces.open_trace`). Raises InputError."""
         from traces import transforms
+        from traces.trace import Trace
 
-        paced = self._opened(trace) if isinstance(trace, str) else trace
-        name = trace if isinstance(trace, str) else trace.source or trace.name
+        paced = trace if isinstance(trace, Trace) else self._opened(str(trace))
+        name = trace.source or trace.name if isinstance(trace, Trace) else str(trace)
         if not len(paced):
             raise InputError("the trace is empty", where=name)
         if self.speedup != 1:
@@ -172,7 +175,9 @@ class TargetOptions:
 
     def __post_init__(self) -> None:
         with _at_option():
-            Limits(self.connect_timeout, self.first_token_timeout, self.silence_timeout, self.request_timeout)
+            limits = Limits(self.connect_timeout, self.first_token_timeout, self.silence_timeout, self.request_timeout)
+        vars(self).update(vars(limits))
+        hold_to_types(self)
 
     def target(self, url: str | None, name: str = "") -> Target:
         """The target at this URL. Raises InputError with the option."""
@@ -195,16 +200,22 @@ class TargetOptions:
             if not equals or not name.strip():
                 raise InputError(f"expected NAME=URL, got {secrets.masked(text)!r}", where="--target")
             targets.append(self.target(url.strip(), name.strip()))
-        if len({target.name for target in targets}) < len(targets):
-            raise InputError("two targets have the same name", where="--target", remedy="results are told apart by it")
         return targets
+
+
+def check_names(targets: Iterable[TargetFields | SimulatedTarget]) -> None:
+    """Raises InputError where two targets have one name."""
+    names = [target.name for target in targets]
+    if twice := {name for name in names if names.count(name) > 1}:
+        remedy = "results are told apart by it: give name=, on the command line --target NAME=..."
+        raise InputError(f"two targets are called {min(twice)}", remedy=remedy)
 
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
         raise InputError("expected KEY:VALUE", where="--header", remedy="what was given isn't shown: it may be a key")
-    return name.strip(), secrets.header_value(value.strip())
+    return name.strip(), secrets.header_value(name.strip(), value.strip())
 
 
 def _body(text: str | None) -> dict[str, Any]:
@@ -224,7 +235,7 @@ class RunOptions:
     `slo`: gates such as "ttft p99 < 800ms"; `goodput`: objectives such as "ttft:800 tpot:40" (ms). `prompts`: a JSONL
     file of the user's own texts, from which prompts take their words; `tokenizer`: a tokenizer.json in whose tokens
     prompts are exact; `token_ids`: prompts are sent as ids below it; `salt` keeps prompts out of the caches of earlier
-    runs: "auto", "none", or a text. `wait_ready` ("90s", "10m"): how long a target may take until it accepts
+    runs: "auto", "none", or a text. `wait_ready` (90, "90s", "10m"): how long a target may take until it accepts
     connections; `probe`: each target gets one request before the run. `out`: the run's folder (runs/NAME-TIME where it
     is None); `report`: report.html is written; `json`: the command line prints the summary as JSON.
     """
@@ -235,11 +246,21 @@ class RunOptions:
     tokenizer: str | None = None
     token_ids: int | None = None
     salt: str = "auto"
-    wait_ready: str | None = None
+    wait_ready: str | float | None = None
     probe: bool = True
     out: str | Path | None = None
     report: bool = True
     json: bool = False
+
+    def __post_init__(self) -> None:
+        hold_to_types(self)
+
+    @classmethod
+    def of(cls, keywords: Mapping[str, Any]) -> RunOptions:
+        """The options that a library's caller names. Raises InputError, for a name that nobody knows too."""
+        for name in keywords.keys() - {field.name for field in fields(cls)}:
+            raise InputError("no option of a run", where=name, remedy=one_of(name, RunKeywords.__annotations__))
+        return cls(**keywords)
 
 
 class RunKeywords(TypedDict, total=False):
@@ -251,7 +272,7 @@ class RunKeywords(TypedDict, total=False):
     tokenizer: str | None
     token_ids: int | None
     salt: str
-    wait_ready: str | None
+    wait_ready: str | float | None
     probe: bool
     out: str | Path | None
     report: bool
@@ -263,7 +284,7 @@ class UserOptions:
     the other way to give it; `more`: fields of the target that targets.toml has and no option."""
 
     name: str
-    trace: Trace | str
+    trace: Trace | str | Path
     url: str
     load: Load
     run: RunOptions
@@ -301,8 +322,7 @@ def user_options(user: type, base: type, locusts: Collection[str]) -> UserOption
         and (name in known or name not in locusts)
     }
     for name in given.keys() - known:
-        near = get_close_matches(name, known, 1)
-        remedy = f"did you mean {near[0]}?" if near else "an option of `phaseload replay`, with underscores"
+        remedy = one_of(name, known, "an option of `phaseload replay`, with underscores")
         raise InputError(f"no option of a replay: {name}", where=user.__name__, remedy=remedy)
     load, run, endpoint, more = ({name: given[name] for name in names & given.keys()} for names in groups)
     more = {name: tuple(value) if isinstance(value, list) else value for name, value in more.items()}

@@ -17,6 +17,7 @@ import pyarrow as pa
 from reports.store.run_json import EmbeddedFacts, TraceFacts
 from targets.target import Target
 from traces.errors import InputError
+from traces.files import regular
 from traces.statistics import describe
 from traces.trace import NS_PER_S, Trace, unpacked
 from traces.typed_json import from_json, to_json
@@ -43,7 +44,7 @@ class Arm:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(rf"{FOLDER}/\d+\.arrow", self.file):  # a plan may come from another machine
-            raise InputError("no file of a plan", where=repr(self.file))
+            raise InputError(f"{self.file!r} is no file of a plan")
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,12 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.steps or not all(step.arms for step in self.steps):
             raise InputError("there is nothing to replay", remedy="give a trace and a target")
+        targets = self.targets
+        if twice := [arm.target.name for step in self.steps for arm in step.arms if arm.target not in targets]:
+            raise InputError("two different targets have this name", where=twice[0])
 
     @property
     def targets(self) -> list[Target]:
-        """Each target once, in the order of its first arm."""
         return list({arm.target.name: arm.target for step in self.steps for arm in step.arms}.values())
 
 
@@ -125,13 +128,12 @@ def save(plan: Plan, traces: Mapping[str, Trace], folder: Path) -> None:
 def load(folder: Path) -> Plan:
     """The plan that `save` wrote. Raises InputError for anything else."""
     try:
-        return from_json(Plan, (folder / FILE).read_bytes(), FILE)
+        return from_json(Plan, regular(folder / FILE).read_bytes(), FILE)
     except OSError as problem:
         raise InputError(str(problem), where=str(folder)) from None
 
 
 def step_of(file: str, name: str, load: Load, targets: Sequence[Target], trace: Trace) -> Step:
-    """A step that sends the same requests, those of `file`, to every target."""
     arms = tuple(
         Arm(target, file, len(trace), load.concurrency, load.open_loop, load.retries, load.leave) for target in targets
     )
@@ -139,7 +141,6 @@ def step_of(file: str, name: str, load: Load, targets: Sequence[Target], trace: 
 
 
 def trace_facts(trace: Trace) -> TraceFacts:
-    """What run.json holds of a trace."""
     return TraceFacts(
         trace.name, trace.source, trace.fingerprint(), len(trace), trace.span / NS_PER_S, tuple(trace.transforms),
         describe(trace), dict(trace.notes),
@@ -147,12 +148,10 @@ def trace_facts(trace: Trace) -> TraceFacts:
 
 
 def step_file(step: int) -> str:
-    """Where the requests of a load step lie, below the run's folder."""
     return f"{FOLDER}/{step}.arrow"
 
 
 def pack(trace: Trace, path: Path) -> None:
-    """An arm's requests as an Arrow file."""
     table = trace.packed()
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)

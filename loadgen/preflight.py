@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import sys
 import time
@@ -15,7 +14,7 @@ import orjson
 
 from targets.secrets import masked
 from targets.target import AUTO, Target
-from traces.errors import InputError
+from traces.errors import InputError, seconds
 from traces.trace import Trace
 
 from .options import RunOptions
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 COMMON = 1000  # requests of an open loop that are assumed to be in flight at once
 SPARE = 200  # open files beside the connections
-UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 MINUTE, DAY = 60_000_000_000, 86_400_000_000_000  # nanoseconds
 NAMES = {MINUTE: "minute", DAY: "day"}
 # How long a limit counts for: a minute everywhere, but for Groq's requests (console.groq.com/docs/rate-limits).
@@ -55,37 +53,24 @@ def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
 
 
 def check(
-    plan: Plan, workers: int, targets: Sequence[Target] = (), patience: str | None = None, probing: bool = False
+    plan: Plan, workers: int, targets: Sequence[Target] = (), patience: str | float | None = None, probing: bool = False
 ) -> None:
     """What can be known before the load begins: of the plan, and of targets that aren't ours. Raises InputError."""
+    from targets import connect
+    from targets.clock import Clock
+
     for arm in (arm for step in plan.steps for arm in step.arms):
         if arm.concurrency is not None and arm.concurrency < workers:
             raise InputError(f"{arm.concurrency} in flight can't be shared by {workers} workers", where="--concurrency")
     check_open_files(plan, workers)
-    check_keys(targets)
+    for target in targets:  # names, keys and certificates are looked at now, not when the load begins
+        connect(target, Clock()).close()
     wait_ready(targets, patience)
     if probing:
         probe(targets)
 
 
-def seconds(text: str, option: str) -> float:
-    """A time as people write it: 90, 90s, 10m, 500ms."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text.strip())
-    if match is None:
-        raise InputError(f"expected a time such as 90s or 10m, got {text!r}", where=option)
-    return float(match[1]) * UNITS[match[2]]
-
-
-def check_keys(targets: Sequence[Target]) -> None:
-    """Names, keys and certificates of the targets are looked at now, not when the load begins. Raises InputError."""
-    from targets import connect
-    from targets.clock import Clock
-
-    for target in targets:
-        connect(target, Clock()).close()
-
-
-def settled(targets: Sequence[Target], patience: str | None) -> list[Target]:
+def settled(targets: Sequence[Target], patience: str | float | None) -> list[Target]:
     """The targets with their endpoint types and models known, as far as their servers say them; what was found out is
     reported on stderr. Raises InputError."""
     if not (unknown := [target for target in targets if target.endpoint_type == AUTO or not target.model]):
@@ -170,9 +155,12 @@ def check_open_files(plan: Plan, workers: int) -> None:
             )
 
 
-def wait_ready(targets: Sequence[Target], patience: str | None) -> None:
-    """Waits until each target takes connections, for `patience` (90s, 10m) at most. Raises InputError."""
-    limit = time.monotonic() + (seconds(patience, "--wait-ready") if patience else 0.0)
+def wait_ready(targets: Sequence[Target], patience: str | float | None) -> None:
+    """Waits until each target takes connections, for `patience` (90, "90s", "10m") at most. Raises InputError."""
+    try:
+        limit = time.monotonic() + seconds(patience or 0)
+    except ValueError as error:
+        raise InputError(str(error), where="--wait-ready") from None
     for target in targets:
         reported = False
         while (problem := _unreachable(target)) is not None:

@@ -22,6 +22,7 @@ from typing import NoReturn, Self
 
 from targets import secrets
 from traces.errors import UNUSABLE, InputError, RunFailed
+from traces.typed_json import hold_to_types
 
 LOCUSTFILE = Path(__file__).parent / "run" / "locustfile.py"
 RUN = "PHASELOAD_RUN"  # the folder of the planned run
@@ -50,6 +51,7 @@ class Workers:
     web_port: int | None = None
 
     def __post_init__(self) -> None:
+        hold_to_types(self)
         for option, count in (("--processes", self.processes), ("--expect-workers", self.expect_workers)):
             if count is not None and count < 1:
                 raise InputError(f"must be at least 1, not {count}", where=option)
@@ -58,7 +60,7 @@ class Workers:
         if self.master and self.worker:
             raise InputError("can't be combined with --worker", where="--master", remedy="give one of them")
         if self.token_env is not None and not os.environ.get(self.token_env):
-            raise InputError(f"the environment has no {self.token_env}", where="--token-env", remedy="export it")
+            raise secrets.absent(self.token_env, "--token-env")
         if self.web_port is not None:
             _check_bindable("--web-port", "127.0.0.1", self.web_port)
         if self.master:
@@ -78,7 +80,6 @@ class Workers:
         return {**shared, ALLOWED: "\n".join(allowed)}
 
     def arguments(self) -> list[str]:
-        """Locust's own options for them."""
         if self.worker:
             return ["--worker", "--master-host", self.master_host, "--master-port", str(self.master_port)]
         web_page = ["--web-host", "127.0.0.1", "--web-port", str(self.web_port)]
@@ -133,14 +134,11 @@ class LocustProcess:
         environment, held = secrets.hand_over()
         with theirs:
             self._process = subprocess.Popen(
-                _command(workers, extra),
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
+                _command(workers, extra), stdin=subprocess.DEVNULL, stdout=self._output,
                 stderr=None if shown else subprocess.STDOUT,
                 env={**environment, **workers.environment(), CHANNEL: str(theirs.fileno())},
-                pass_fds=(theirs.fileno(), held),
-                start_new_session=True,
-            )
+                pass_fds=(theirs.fileno(), held), start_new_session=True,
+            )  # fmt: skip
         os.close(held)
         self._replies = self._channel.makefile(encoding="utf-8")
 
@@ -182,7 +180,6 @@ class LocustProcess:
             return ""
 
     def _last_words(self) -> str:
-        """The end of what the process printed."""
         self._process.wait(FAREWELL_S)
         self._output.seek(0)
         lines = self._output.read().decode(errors="replace").strip().splitlines()
@@ -204,7 +201,6 @@ def _check_bindable(option: str, host: str, port: int) -> None:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

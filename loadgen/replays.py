@@ -33,25 +33,21 @@ if TYPE_CHECKING:
 
 
 def replay(
-    trace: Trace | str,
-    target: Target,
-    load: Load | None = None,
-    *,
-    workers: Workers | None = None,
+    trace: Trace | str | Path, target: Target, load: Load | None = None, *, workers: Workers | None = None,
     **options: Unpack[RunKeywords],
-) -> Run:
+) -> Run:  # fmt: skip
     """Replays a trace against a target, waits for the end, and returns what was recorded.
 
     trace    a trace, or the name of a file or of a bundled workload
     load     how it is paced and cut; by default as it is
     workers  worker processes; by default Locust is one process
-    options  see `RunOptions`
+    options  the fields of `RunOptions`: out, slo, goodput, salt, prompts, tokenizer, wait_ready, probe, ...
 
     Locust runs in a process of its own, which ends with the caller. Ctrl-C ends the run early; what was recorded by
     then is returned. Raises InputError before anything is sent, RunFailed where nothing was recorded.
     """
     workers = workers or Workers()
-    folder = prepare(trace, target, load or Load(), RunOptions(**options), workers.count)
+    folder = prepare(trace, target, load or Load(), RunOptions.of(options), workers.count)
     return recorded(folder, workers)
 
 
@@ -62,21 +58,14 @@ def recorded(folder: Path, workers: Workers) -> Run:
     return reported(folder)
 
 
-def prepare(trace: Trace | str, target: Target, load: Load, options: RunOptions, workers: int) -> Path:
-    """Plans a replay: see `prepare_run`."""
+def prepare(trace: Trace | str | Path, target: Target, load: Load, options: RunOptions, workers: int) -> Path:
     return prepare_run(name_of(trace), trace, {"replay": load}, [target], options, workers)
 
 
 def prepare_run(
-    name: str,
-    trace: Trace | str,
-    loads: Mapping[str, Load],
-    targets: Sequence[Target],
-    options: RunOptions,
-    workers: int,
-    *,
-    order: str = "parallel",
-) -> Path:
+    name: str, trace: Trace | str | Path, loads: Mapping[str, Load], targets: Sequence[Target], options: RunOptions,
+    workers: int, *, order: str = "parallel",
+) -> Path:  # fmt: skip
     """Plans a run for so many worker processes (see `planned`), looks at its targets, and saves the plan in the run's
     folder, which it returns. Raises InputError."""
     preflight.check_options(options, [target.endpoint_type for target in targets])
@@ -89,16 +78,9 @@ def prepare_run(
 
 
 def planned(
-    name: str,
-    trace: Trace | str,
-    loads: Mapping[str, Load],
-    targets: Sequence[Target],
-    options: RunOptions,
-    *,
-    order: str = "parallel",
-    closing: str = "",
-    embedded: Mapping[str, EmbeddedFacts] | None = None,
-) -> tuple[Plan, dict[str, Trace]]:
+    name: str, trace: Trace | str | Path, loads: Mapping[str, Load], targets: Sequence[Target], options: RunOptions, *,
+    order: str = "parallel", closing: str = "", embedded: Mapping[str, EmbeddedFacts] | None = None,
+) -> tuple[Plan, dict[str, Trace]]:  # fmt: skip
     """The plan of a run, whose load steps have these names, and its requests by file. `order`: a step has all targets
     ("parallel"), or each target has a step of its own ("sequential")."""
     corpus = None if options.prompts is None else Corpus.read(options.prompts)
@@ -121,9 +103,8 @@ def planned(
     return plan, traces
 
 
-def name_of(trace: Trace | str) -> str:
-    """A short name for runs of a trace, or of the one of that name."""
-    name = trace if isinstance(trace, str) else trace.name
+def name_of(trace: Trace | str | Path) -> str:
+    name = trace.name if isinstance(trace, Trace) else str(trace)
     return "stdin" if name == "-" else Path(name).name.partition(".")[0] or "trace"
 
 
@@ -186,7 +167,7 @@ def conclude(folder: Path, console: Console | None = None) -> int:
     from rich.console import Console
 
     from reports.analysis.gates import exit_code
-    from reports.analysis.summary import judge
+    from reports.analysis.summary import judge, own_gates
     from reports.analysis.validity import Status
     from reports.render import text
     from reports.store import run_json
@@ -204,8 +185,8 @@ def conclude(folder: Path, console: Console | None = None) -> int:
         console.print(f"every request failed: {counted:,} of {counted:,}")
     text.print_summary(summary, console)
     try:
-        verdicts = judge(summary, facts.slo)
-        text.print_verdicts(verdicts, console)
+        verdicts = judge(summary, own_gates(run))
+        text.print_verdicts(verdicts, summary.validity, console)
         code = exit_code(verdicts, summary.validity.status)
         if all_failed and summary.validity.status is not Status.INVALID:
             code = FAILED

@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from targets.linux import kept_waiting
@@ -63,18 +62,16 @@ def measure(
     load: ClientLoad, *, client: Sequence[str] = CLIENT, tls: tuple[str, str] | None = None,
     cores: tuple[int, int] | None = None, ahead: bool = False,
 ) -> Figures:  # fmt: skip
-    """One client against a fresh server, pinned to these cores (the first, the last).
-
-    `tls`: files of a certificate and its key. `ahead` keeps the machine's other work out of the cores, as far as the
-    user may: for what the client can do, not for what it will do here (that is `phaseload certify`'s question).
-    """
+    """One client against a fresh server, pinned to these cores (the first, the last). `tls`: files of a certificate and
+    its key. `ahead` keeps the machine's other work out of the cores, as far as the user may: for what the client can
+    do, not for what it will do here (that is `phaseload certify`'s question)."""
     cores = cores or (min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0)))
     gap = 1 / load.rate
     truth = {"ttft_s": 0.1, "gap_s": gap, "step_s": gap, "tokens": load.tokens, **load.truth}
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "truth.jsonl"
-        command = [sys.executable, "-m", "targets.reference_server", "--log", str(log)]
+    with tempfile.TemporaryFile("w+") as log:  # without a name: a kill leaves nothing
+        path = f"/proc/{os.getpid()}/fd/{log.fileno()}"
+        command = [sys.executable, "-m", "targets.reference_server", "--log", path]
         server = pinned([*command, "--tls", *tls] if tls else command, cores[1], ahead=ahead)
         try:
             assert server.stdout is not None
@@ -85,7 +82,7 @@ def measure(
             waited = kept_waiting(server.pid) / (time.monotonic() - began)
             server.send_signal(signal.SIGTERM)
             server.communicate(timeout=60)
-        records = {record["id"]: record for record in map(json.loads, log.read_text().splitlines())}
+        records = {record["id"]: record for record in map(json.loads, log)}
     if worker.returncode:
         raise RunFailed(f"the client's process ended with code {worker.returncode}")
     figures = judge(json.loads(out), records)
@@ -120,20 +117,14 @@ def judge(measured: Mapping[str, Any], truth: Mapping[str, Any]) -> Figures:
         return float(p50), float(p99)
 
     return Figures(
-        requests=len(rows),
-        failed=len(measured["rows"]) - len(rows),
-        ttft=quantiles(first) if rows else (1.0, 1.0),
+        requests=len(rows), failed=len(measured["rows"]) - len(rows), ttft=quantiles(first) if rows else (1.0, 1.0),
         tpot=quantiles(np.abs(spans) / gaps) if rows else (1.0, 1.0),
         shared=sum(row["shared"] for row in rows.values()) / max(1, len(rows)),
-        merged=1 - sum(row["reads"] for row in rows.values()) / chunks,
-        cpu=measured["cpu_s"] / chunks,
-        rate=rate,
-        core=measured["cpu_s"] / chunks * rate,
-        waited=measured.get("waited_s", 0.0) / measured.get("wall_s", 1.0),
-        late=quantiles([record["late_ns"] for record in truth.values()]),
-        grown_mb=measured["grown_kb"] / 1024,
+        merged=1 - sum(row["reads"] for row in rows.values()) / chunks, cpu=measured["cpu_s"] / chunks, rate=rate,
+        core=measured["cpu_s"] / chunks * rate, waited=measured.get("waited_s", 0.0) / measured.get("wall_s", 1.0),
+        late=quantiles([record["late_ns"] for record in truth.values()]), grown_mb=measured["grown_kb"] / 1024,
         facts=measured.get("facts", {}),
-    )
+    )  # fmt: skip
 
 
 def busiest(records: Iterable[Mapping[str, Any]]) -> float:
@@ -183,7 +174,13 @@ def main() -> None:
         key = f"{stream}-{turn}"
 
         def done(exchange: Exchange) -> None:
-            rows[key] = _row(exchange, clock.origin)
+            first, last = exchange.first_token, exchange.last_token
+            rows[key] = {
+                "ok": exchange.ok and last is not None, "sent": clock.origin + (exchange.sent or 0),
+                "first": clock.origin + (first or 0), "last": clock.origin + (last or 0),
+                "events": sum(exchange.token_events), "reads": len(exchange.token_at),
+                "shared": sum(exchange.token_events[:1]) > 1,  # the first token's instant is only an upper bound
+            }  # fmt: skip
             if turn + 1 < load["rounds"]:
                 send(stream, turn + 1)
 
@@ -206,19 +203,6 @@ def main() -> None:
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     times = {"cpu_s": cpu / NS_PER_S, "wall_s": wall, "waited_s": waited}
     json.dump({**times, "rows": rows, "grown_kb": grown, "facts": facts}, sys.stdout)
-
-
-def _row(exchange: Any, origin: int) -> dict[str, Any]:
-    first, last = exchange.first_token, exchange.last_token
-    return {
-        "ok": exchange.ok and last is not None,
-        "sent": origin + (exchange.sent or 0),
-        "first": origin + (first or 0),
-        "last": origin + (last or 0),
-        "events": sum(exchange.token_events),
-        "reads": len(exchange.token_at),
-        "shared": sum(exchange.token_events[:1]) > 1,  # the first token's instant is only an upper bound
-    }
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace
 
 from .certificate import machine_facts
-from .options import Load, RunOptions
+from .options import Load, RunOptions, check_names
 from .plan import trace_facts
 from .replays import name_of, new_folder, reported
 
@@ -31,15 +31,9 @@ Targets = Mapping[str, str] | Sequence[SimulatedTarget]
 
 
 def simulate(
-    trace: Trace | str,
-    targets: Targets,
-    load: Load | None = None,
-    *,
-    model: str = "llama2-7b",
-    slo: Sequence[str] = (),
-    goodput: Sequence[str] = (),
-    out: Path | str | None = None,
-) -> Run:
+    trace: Trace | str | Path, targets: Targets, load: Load | None = None, *, model: str = "llama2-7b",
+    slo: Sequence[str] = (), goodput: Sequence[str] = (), out: Path | str | None = None,
+) -> Run:  # fmt: skip
     """Sends a trace through simulated endpoints in virtual time: an hour of traffic in a second, and the same `Run`.
 
     trace    a trace, or the name of a file or of a bundled workload
@@ -62,14 +56,12 @@ def named(targets: Targets) -> list[SimulatedTarget]:
         targets = [SimulatedTarget.parse(text, name=name) for name, text in targets.items()]
     if not targets:
         raise InputError("is missing", where="--target", remedy="a profile; `phaseload serve --list` shows them")
-    names = [target.name for target in targets]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"two targets are called {min(twice)}", remedy="--target NAME=PROFILE")
+    check_names(targets)
     return list(targets)
 
 
 def record_run(
-    trace: Trace | str, targets: Sequence[SimulatedTarget], load: Load, options: RunOptions, *, model: str
+    trace: Trace | str | Path, targets: Sequence[SimulatedTarget], load: Load, options: RunOptions, *, model: str
 ) -> Path:
     """Simulates all targets and writes the run's folder, which it returns; summary and report are made from it."""
     check(options.slo, options.goodput)

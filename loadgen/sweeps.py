@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,23 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from reports.analysis.gates import Gate, exit_code, parse, parse_goodput, verdict
+from reports.analysis.quantiles import finite
 from reports.analysis.results import costs
 from reports.analysis.samples import Sample, sample
 from reports.analysis.validity import Status
 from reports.render import planning_page
 from reports.render.planning_page import Planning, Point, Quantiles, Value
 from reports.store import durations
+from targets.linux import die_with_parent
 from targets.simulated import analysis
 from targets.simulated.build import Endpoint, SimulatedTarget
-from targets.simulated.engine.disaggregation import Disaggregated
+from targets.simulated.engine.stations import Disaggregated
 from targets.simulated.virtual import simulate
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Request, Trace
 
-from .options import Load
+from .options import Load, RunOptions
 from .replays import name_of, new_folder
 from .simulations import STEP, Targets, named, window
 
@@ -40,8 +42,8 @@ COUNTS = ("pool", "tp", "max_batch", "chunk", "drafted", "local_below")
 POINTS = 8
 LARGEST = 20_000  # points of a grid
 UNSWEPT = {"itl", "longest_stall", "lateness", "connect"}  # metrics that points don't keep
-OUTCOMES = {0: "met", 1: "missed", 3: "undecided"}  # by the exit code that the gates of a point alone would give
-EXIT_CODES = {"met": 0, "undecided": 3, "missed": 1}  # the first outcome that some point has decides
+# By the exit code that the gates of a point alone would give; the first outcome that some point has decides.
+OUTCOMES = {0: "met", 3: "undecided", 1: "missed"}
 
 Axes = Mapping[str, Sequence[Value]]
 Loads = tuple[tuple[str, float], ...]  # the values of the axes that change the load
@@ -49,8 +51,6 @@ Loads = tuple[tuple[str, float], ...]  # the values of the axes that change the 
 
 @dataclass(frozen=True)
 class Combination:
-    """One combination of the axes' values, for one target."""
-
     target: SimulatedTarget
     values: tuple[tuple[str, Value], ...]
 
@@ -70,7 +70,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Workload:
+class PacedRequests:
     """A trace at one load, as objects, so that points of one load don't make them again."""
 
     requests: list[Request]
@@ -84,7 +84,7 @@ class Workload:
 
 
 # By load, in every worker: workers are forked after this is filled, so nothing is copied to them.
-_WORKLOADS: dict[Loads, Workload] = {}
+_PACED: dict[Loads, PacedRequests] = {}
 
 
 def axis(text: str) -> tuple[str, list[Value]]:
@@ -118,40 +118,33 @@ def axis(text: str) -> tuple[str, list[Value]]:
 
 
 def sweep(
-    trace: Trace | str,
-    targets: Targets,
-    axes: Axes,
-    load: Load | None = None,
-    *,
-    model: str = "llama2-7b",
-    slo: Sequence[str] = (),
-    goodput: Sequence[str] = (),
-    out: Path | str | None = None,
-) -> Planning:
-    """Simulates every combination of the axes' values for each target, on all cores; writes planning.json and
-    planning.html.
+    trace: Trace | str | Path, targets: Targets, axes: Axes, load: Load | None = None, *, model: str = "llama2-7b",
+    slo: Sequence[str] = (), goodput: Sequence[str] = (), out: Path | str | None = None,
+) -> Planning:  # fmt: skip
+    """Simulates every combination of the axes' values for each target, on all cores (in this process where gevent has
+    patched it, as Locust has it do); writes planning.json and planning.html.
 
     axes     setting of a target, "speedup" or "request_rate" -> values; a target is swept over those that it knows
     slo      gates; each point has a verdict on those that concern its target
 
     The other arguments are `simulate`'s. Raises InputError, for what a point can't answer too.
     """
-    targets, load = named(targets), load or Load()
-    question = Question(model, load, parse_goodput(list(goodput)), [parse(text) for text in slo])
+    targets, load, options = named(targets), load or Load(), RunOptions(slo=slo, goodput=goodput, out=out)
+    question = Question(model, load, parse_goodput(options.goodput), [parse(text) for text in options.slo])
     _check_answerable(question, [target.name for target in targets])
     combinations = list(_combinations(targets, axes, model))
     if len(combinations) > LARGEST:
         raise InputError(f"{len(combinations):,} points", where="--sweep", remedy=f"at most {LARGEST:,}")
-    _WORKLOADS.clear()
+    _PACED.clear()
     for loads in sorted({combination.loads for combination in combinations}):
         paces: dict[str, Any] = dict(loads)
         requests = replace(load, **paces).requests(trace)
-        _WORKLOADS[loads] = Workload(list(requests), requests.block_tokens, window(load, requests))
-    folder = new_folder(f"simulate-{name_of(trace)}", out)
-    typical = _WORKLOADS[min(_WORKLOADS)].requests
+        _PACED[loads] = PacedRequests(list(requests), requests.block_tokens, window(load, requests))
+    folder = new_folder(f"simulate-{name_of(trace)}", options.out)
+    typical = _PACED[min(_PACED)].requests
     planning = Planning(
-        folder=folder, model=model, trace=trace if isinstance(trace, str) else trace.name, goodput=list(goodput),
-        slo=list(slo), axes={key: list(values) for key, values in axes.items()},
+        folder=folder, model=model, trace=trace.name if isinstance(trace, Trace) else str(trace),
+        goodput=list(options.goodput), slo=list(options.slo), axes={key: list(values) for key, values in axes.items()},
         points=_simulated(combinations, question),
         targets=[analysis.hardware(target, model, typical) for target in targets],
         crossovers=list(analysis.crossovers(targets, model, typical)),
@@ -166,7 +159,7 @@ def outcome_code(planning: Planning) -> int:
     """The exit code: with gates, 0 where some point meets all that concern it, else 3 where one can't be decided,
     else 1."""
     outcomes = {point.slo for point in planning.points}
-    return next((code for outcome, code in EXIT_CODES.items() if outcome in outcomes), 0)
+    return next((code for code, outcome in OUTCOMES.items() if outcome in outcomes), 0)
 
 
 def _check_answerable(question: Question, names: Sequence[str]) -> None:
@@ -182,7 +175,6 @@ def _check_answerable(question: Question, names: Sequence[str]) -> None:
 
 
 def _combinations(targets: Sequence[SimulatedTarget], axes: Axes, model: str) -> Iterator[Combination]:
-    """Every combination for each target, of the axes that it knows."""
     used = set()
     for target in targets:
         target.build(model)
@@ -215,16 +207,26 @@ def _simulated(combinations: Sequence[Combination], question: Question) -> list[
     """A point for each combination, in order; with a progress bar on a terminal."""
     from rich.progress import track
 
+    measure, count = partial(_measure, question), len(combinations)
+    track_all = partial(track, description="simulating", total=count, transient=True, disable=count < 4)
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("threading"):  # the pool's threads would block one another
+        return list(track_all(map(measure, combinations)))
     gc.freeze()  # a collection in a worker would walk, and so copy, all the requests
-    processes = min(len(os.sched_getaffinity(0)), len(combinations))
-    with multiprocessing.get_context("fork").Pool(processes, gc.disable) as pool:
-        points = pool.imap(partial(_measure, question), combinations)
-        return list(track(points, "simulating", len(combinations), transient=True, disable=len(combinations) < 4))
+    processes = min(len(os.sched_getaffinity(0)), count)
+    with multiprocessing.get_context("fork").Pool(processes, _begin) as pool:
+        return list(track_all(pool.imap(measure, combinations)))
+
+
+def _begin() -> None:
+    """A worker's start: it ends with the process that forked it."""
+    die_with_parent()
+    gc.disable()
 
 
 def _measure(question: Question, combination: Combination) -> Point:
     """One simulation, summarised as a run's rows are: exchanges, a frame of durations, a sample, figures."""
-    workload, name = _WORKLOADS[combination.loads], combination.target.name
+    workload, name = _PACED[combination.loads], combination.target.name
     endpoint = _set(combination.target, combination.values).build(question.model, question.load.seed)
     exchanges = simulate(
         endpoint, workload.requests, target=name, step=STEP, warmup=workload.window[0],
@@ -237,7 +239,9 @@ def _measure(question: Question, combination: Combination) -> Point:
 
 def _point(question: Question, combination: Combination, rate: float, endpoint: Endpoint, answers: Sample) -> Point:
     verdicts = [verdict(gate, answers) for gate in question.gates if gate.target in ("", answers.target)]
-    answered = answers.answered
+    counted, answered = answers.counted, answers.answered
+    span_s = (counted["done"].max() - counted["due"].min()) / NS_PER_S if len(counted) else 0.0
+    in_flight = float(answers.values["e2e"].sum() / span_s) if span_s > 0 else 0.0  # Little's law
     met = len(answered) if answers.good is None else answers.good
     tokens_per_s = answers.throughput.output_tokens_per_s
     good_tokens_per_s = tokens_per_s if answers.good is None else answers.good_tokens_per_s
@@ -249,21 +253,11 @@ def _point(question: Question, combination: Combination, rate: float, endpoint: 
     return Point(
         target=answers.target, values=dict(combination.values), rate=rate, requests=answers.n, failed=answers.failed,
         goodput=met / answers.n if answers.n else None, units=endpoint.units, ttft=ttft, tpot=tpot, e2e=e2e,
-        queue_mean=_mean(answered["server_queue"]), prefill_mean=_mean(answered["server_prefill"]),
-        transfer_mean=_mean(answered["server_transfer"].fillna(0.0)), decode_mean=_mean(answered["server_decode"]),
-        tokens_per_s=tokens_per_s, in_flight=_in_flight(answers), dollars_per_mtok=cost.get("per_million_tokens"),
+        queue_mean=finite(answered["server_queue"].mean()), prefill_mean=finite(answered["server_prefill"].mean()),
+        transfer_mean=finite(answered["server_transfer"].fillna(0.0).mean()),
+        decode_mean=finite(answered["server_decode"].mean()),
+        tokens_per_s=tokens_per_s, in_flight=in_flight, dollars_per_mtok=cost.get("per_million_tokens"),
         dollars_per_good_mtok=cost.get("per_million_good_tokens"), joules_per_token=cost.get("joules_per_token"),
         slo=OUTCOMES[exit_code(verdicts, Status.VALID)] if verdicts else None,
         gates=[verdict.as_json() for verdict in verdicts],
     )  # fmt: skip
-
-
-def _mean(values: pd.Series[float]) -> float | None:
-    return float(values.mean()) if values.notna().any() else None
-
-
-def _in_flight(answers: Sample) -> float:
-    """Little's law, from the first counted arrival to the last end."""
-    counted = answers.counted
-    span_s = (counted["done"].max() - counted["due"].min()) / NS_PER_S if len(counted) else 0.0
-    return float(answers.values["e2e"].sum() / span_s) if span_s > 0 else 0.0

@@ -15,7 +15,7 @@ can't be used raises `traces.InputError`, with file, field and remedy. Nothing i
 
 from typing import TYPE_CHECKING
 
-from traces.importing import lazy
+from traces import lazy
 
 if TYPE_CHECKING:
     from .analysis.comparison import Comparison, compare
@@ -23,20 +23,15 @@ if TYPE_CHECKING:
     from .analysis.results import Result
     from .analysis.summary import Summary, judge, summarise
     from .analysis.validity import Validity
+    from .render.planning_page import Planning
     from .store.run_folder import Run, open_run
 
 __all__ = [
-    "Comparison", "Gate", "Result", "Run", "Summary", "Validity", "Verdict",
+    "Comparison", "Gate", "Planning", "Result", "Run", "Summary", "Validity", "Verdict",
     "compare", "judge", "open_run", "summarise",
 ]  # fmt: skip
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "analysis.comparison": "Comparison compare",
-        "analysis.gates": "Gate Verdict",
-        "analysis.results": "Result",
-        "analysis.summary": "Summary judge summarise",
-        "analysis.validity": "Validity",
-        "store.run_folder": "Run open_run",
-    },
-)
+__getattr__, __dir__ = lazy(__name__, {
+    "analysis.comparison": "Comparison compare", "analysis.gates": "Gate Verdict", "analysis.results": "Result",
+    "analysis.summary": "Summary judge summarise", "analysis.validity": "Validity", "render.planning_page": "Planning",
+    "store.run_folder": "Run open_run",
+})  # fmt: skip

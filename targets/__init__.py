@@ -15,28 +15,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from traces.importing import lazy
+from traces import lazy
 
 if TYPE_CHECKING:
     from .client.disaggregated import connect
     from .exchange import Call, Client, Exchange, Outcome
     from .probing import Probe, probe
-    from .rules import Limits
+    from .rules import FieldError, Limits
+    from .simulated.build import SimulatedTarget
     from .target import Target
     from .targets_toml import load_targets
 
 __all__ = [
-    "Call", "Client", "Exchange", "Limits", "Outcome", "Probe", "Target", "connect", "load_targets", "probe",
+    "Call", "Client", "Exchange", "FieldError", "Limits", "Outcome", "Probe", "SimulatedTarget", "Target",
+    "connect", "load_targets", "probe",
 ]  # fmt: skip
 
-__getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "client.disaggregated": "connect",
-        "exchange": "Call Client Exchange Outcome",
-        "probing": "Probe probe",
-        "rules": "Limits",
-        "target": "Target",
-        "targets_toml": "load_targets",
-    },
-)
+__getattr__, __dir__ = lazy(__name__, {
+    "client.disaggregated": "connect", "exchange": "Call Client Exchange Outcome", "probing": "Probe probe",
+    "rules": "FieldError Limits", "simulated.build": "SimulatedTarget", "target": "Target",
+    "targets_toml": "load_targets",
+})  # fmt: skip

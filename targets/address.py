@@ -12,12 +12,14 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, quote_plus, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from traces.errors import InputError
+from traces.files import read_text, regular
 
 from . import secrets
 from .exchange import Exchange
@@ -29,7 +31,9 @@ SERVER_TEXTS = (  # fields of an exchange that hold a server's own words
     "error", "request_id", "model", "fingerprint", "finish_reason", "service_tier", "region", "ratelimit",
     "prefill_worker", "decode_worker",
 )  # fmt: skip
-SECRET, BEGINNING = 6, 16  # characters: of the shortest secret that is looked for, of what is found of a long one
+SECRET, LITERAL = 6, 8  # characters: of the shortest secret that is looked for, of a literal header's value
+BEGINNING, CUT = 8, 16  # characters that are found of a cut secret, of a cut value that may be several words
+PUBLIC = re.compile("accept|content-|user-agent", re.IGNORECASE)  # headers of no secret
 SCHEMES = ("bearer", "basic", "digest", "session", "token")
 _WORDS = re.compile(r"[\s;,=]+")
 
@@ -60,11 +64,9 @@ class Address:
 
 
 def address(url: str, environment: Mapping[str, str] | None = None) -> Address:
-    """Takes a base URL apart and resolves it. Raises InputError.
-
-    Forms: http://HOST:PORT/PREFIX, https://..., unix:///PATH/OF/SOCKET. The proxy comes from the environment
-    (http_proxy, https_proxy, no_proxy); loopback addresses never go through one.
-    """
+    """Takes a base URL apart and resolves it. Raises InputError. Forms: http://HOST:PORT/PREFIX, https://...,
+    unix:///PATH/OF/SOCKET. The proxy comes from the environment (http_proxy, https_proxy, no_proxy); loopback addresses
+    never go through one."""
     try:
         parts = split(url)
     except ValueError as error:
@@ -114,9 +116,9 @@ def tls_context(*, insecure: bool, ca_file: str | None) -> ssl.SSLContext:
     """A client's context: certificates are verified, against `ca_file` where one is given, unless `insecure`. Raises
     InputError."""
     try:
-        made = ssl.create_default_context(cafile=ca_file)
+        made = ssl.create_default_context(cafile=ca_file and regular(ca_file))
     except OSError as error:  # ssl.SSLError is one
-        raise InputError(f"can't be used as CA file: {error}", where=ca_file or "") from None
+        raise InputError(f"can't be used as CA file: {error}", where=masked(ca_file or "")) from None
     if insecure:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
@@ -125,14 +127,14 @@ def tls_context(*, insecure: bool, ca_file: str | None) -> ssl.SSLContext:
 
 
 class RequestHead:
-    """What each request to a target begins with. Raises InputError where a key or a variable isn't there.
-
-    `key_header`: the header that carries the API key as it is ("": Authorization, as a bearer's).
-    """
+    """What each request to a target begins with. Raises InputError where a key or a variable isn't there. `key_header`:
+    the header that carries the API key as it is ("": Authorization, as a bearer's)."""
 
     def __init__(self, target: Target, address: Address, key_header: str = "") -> None:
         self._target, self._address = target, address
-        self._secrets = [held for held in secrets.HELD.values() if secrets.suspicious(held)]
+        self._secrets: dict[str, int] = {}  # secret -> how many characters of a cut one are found
+        for held in filter(secrets.suspicious, secrets.HELD.values()):
+            self._hide(held)
         self._standing = "".join(_line(*header) for header in self._lines(key_header))
         self._keys = self._pattern()
 
@@ -160,9 +162,10 @@ class RequestHead:
         lines = [("Host", address.authority), ("User-Agent", "phaseload"), ("Content-Type", "application/json")]
         lines += [("Accept", "text/event-stream, application/json"), ("Accept-Encoding", "identity")]
         if key := _key(target):
-            self._secrets.append(key)
+            self._hide(key)
             lines.append((key_header, key) if key_header else ("Authorization", f"Bearer {key}"))
         if address.proxy == "forward" and address.proxy_key:
+            self._hide(address.proxy_key)
             lines.append(("Proxy-Authorization", address.proxy_key))
         own = [(name, self._filled(name, value)) for name, value in target.headers]
         replaced = {name.lower() for name, _ in own}
@@ -174,35 +177,55 @@ class RequestHead:
         def fill(match: re.Match[str]) -> str:
             secret = secrets.value(match[1])
             if secret is None:
-                problem = f"header {name}: the environment has no {match[1]}"
                 remedy = "export it on each machine that sends load, and name it in the header as ${VARIABLE}"
-                raise InputError(problem, where=self._target.name, remedy=remedy)
-            if match[1] not in secrets.HELD or secrets.HEADER.search(name):  # else it may be any word
-                self._secrets += {secret, *_WORDS.split(secret)}  # a server may echo the key without its "Bearer"
+                raise secrets.absent(match[1], f"{self._target.name}: header {name}", remedy)
+            if match[1] not in secrets.HELD or secrets.HEADER.search(name):
+                self._hide(secret)
+            elif len(secret) >= LITERAL and not PUBLIC.match(name):  # else it may be any word
+                self._secrets.setdefault(secret, CUT)
             return secret
 
         return FILLED_IN.sub(fill, value)
 
+    def _hide(self, secret: str) -> None:
+        """Of a secret of several words each one: a server may echo the key without its "Bearer", or Basic's pair."""
+        words = _WORDS.split(secret)
+        with suppress(ValueError):
+            pair = base64.b64decode(secret[6:]).decode("latin-1") if words[0].lower() == "basic" else ""
+            words += [pair, pair.partition(":")[2]]
+        self._secrets |= {secret: CUT} | dict.fromkeys(words, BEGINNING)
+
     def _pattern(self) -> re.Pattern[str] | None:
         """Finds the target's keys, and their beginnings where a bound cut them; short words would be everywhere."""
-        keys = {secret for secret in self._secrets if len(secret) >= SECRET and secret.lower() not in SCHEMES}
-        keys |= {json.dumps(key)[1:-1] for key in keys}  # as an error that is JSON has it
-        cut = {re.escape(key[:BEGINNING]) + r"[\w.~+/=-]*" for key in keys if len(key) > BEGINNING}
-        forms = [*sorted(map(re.escape, keys), key=len, reverse=True), *sorted(cut)]
-        return re.compile("|".join(forms)) if keys else None
+        known = {key: size for key, size in self._secrets.items() if len(key) >= SECRET and key.lower() not in SCHEMES}
+        keys = {form: size for key, size in known.items() for form in _forms(key)}
+        cut = {re.escape(key[:size]) + r"(?:[\w.~+/=%-]|\\/)*" for key, size in keys.items() if len(key) > size}
+        forms = [*sorted(map(re.escape, keys), key=len, reverse=True), *sorted(cut, key=len, reverse=True)]
+        return re.compile("|".join(forms), re.IGNORECASE) if keys else None  # names of headers come in lower case
+
+
+def _forms(key: str) -> set[str]:
+    """The key as it is, as JSON has it, and as a URL has it."""
+    quoted = json.dumps(key)[1:-1]
+    return {key, quoted, quoted.replace("/", "\\/"), quote(key), quote(key, safe=""), quote_plus(key)}
 
 
 def _key(target: Target) -> str:
     """The API key from its file or variable; "" where the target names neither."""
     if target.api_key_file:
         try:
-            return Path(target.api_key_file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
+            key = secrets.HELD.get(target.api_key_file) or read_text(target.api_key_file).strip()
+        except InputError:
             raise InputError("the API key can't be read", where=masked(target.api_key_file)) from None
+        if not key:
+            raise InputError("holds no API key", where=masked(target.api_key_file))
+        if Path(target.api_key_file).is_fifo():  # `<(...)` gives it once, and every client and worker asks for it
+            secrets.HELD[target.api_key_file] = key
+        return key
     if target.api_key_env:
         key = os.environ.get(target.api_key_env, "").strip()
         if not key:
-            raise InputError(f"the environment has no {target.api_key_env}", where=target.name, remedy="export it")
+            raise secrets.absent(target.api_key_env, target.name)
         return key
     return ""
 

@@ -38,30 +38,18 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request ready to be sent: the trace's row, its prompt, and its place in the plan.
+    """One request ready to be sent: the trace's row, its prompt, and its place in the plan."""
 
-    request      the row of the trace
-    target       name of the target that it is sent to
-    due          ns from the run's start
-    prompt       text, or token ids where the endpoint takes them
-    history      a conversation's earlier messages as (role, text) pairs, oldest first
-    step         the load step of the plan that it belongs to
-    planned      the trace's own instant (ns from the run's start), where `due` follows a parent's end instead
-    counted      due inside the step's window, not in its warm-up
-    attempt      1, and one more for each retry
-    leave_after  the user leaves after so many token-bearing events, and the exchange ends as cancelled (None: stays)
-    """
-
-    request: Request
-    target: str
-    due: int
-    prompt: str | list[int] = ""
-    history: tuple[tuple[str, str], ...] = ()
-    step: str = ""
-    planned: int | None = None
-    counted: bool = True
-    attempt: int = 1
-    leave_after: int | None = None
+    request: Request  # the row of the trace
+    target: str  # name of the target that it is sent to
+    due: int  # ns from the run's start
+    prompt: str | list[int] = ""  # text, or token ids where the endpoint takes them
+    history: tuple[tuple[str, str], ...] = ()  # a conversation's earlier messages as (role, text), oldest first
+    step: str = ""  # the load step of the plan that it belongs to
+    planned: int | None = None  # the trace's own instant, ns from the run's start, where `due` follows a parent's end
+    counted: bool = True  # due inside the step's window, not in its warm-up
+    attempt: int = 1  # and one more for each retry
+    leave_after: int | None = None  # token-bearing events after which its user leaves: it ends as cancelled
 
     @property
     def max_tokens(self) -> int:
@@ -70,18 +58,17 @@ class Call:
 
 
 class Client(Protocol):
-    """What sends calls to a target. It starts exchanges and hands each one back, once, when it is over.
+    """What sends calls to a target: it starts exchanges and hands each one back, once, when it is over."""
 
-    `start` never blocks and never raises for the endpoint's sake: `done` is called exactly once for each call, from
-    an ordinary greenlet, with the finished Exchange. `stop` ends what is open with the given outcome. `close` ends
-    what is still open as cut, and returns when all exchanges are handed back.
-    """
+    def start(self, call: Call, done: Done) -> None:
+        """Never blocks, and never raises for the endpoint's sake: `done` is called exactly once for each call, from an
+        ordinary greenlet, with the finished Exchange."""
 
-    def start(self, call: Call, done: Done) -> None: ...
+    def stop(self, outcome: Outcome) -> None:
+        """Ends what is open with this outcome."""
 
-    def stop(self, outcome: Outcome) -> None: ...
-
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends what is still open as cut, and returns when all exchanges are handed back."""
 
 
 Done = Callable[["Exchange"], None]
@@ -187,10 +174,12 @@ class Exchange:
 
     @property
     def first_token(self) -> int | None:
+        """The instant of the first token-bearing read, ns from the run's start; None where no token came."""
         return self.token_at[0] if self.token_at else None
 
     @property
     def last_token(self) -> int | None:
+        """The instant of the last token-bearing read, ns."""
         return self.token_at[-1] if self.token_at else None
 
     @property
@@ -204,15 +193,17 @@ class Exchange:
 
     @property
     def lateness(self) -> float | None:
+        """Seconds from the instant at which it was due until the client started it."""
         return _span(self.due, self.started)
 
     @property
     def ttft(self) -> float | None:
-        """None where the answer came whole, without a first token."""
+        """Seconds from sent to the first token; None where the answer came whole, without one."""
         return None if self.whole else _span(self.sent, self.first_token)
 
     @property
     def ttft_from_due(self) -> float | None:
+        """TTFT counted from the instant at which the request was due: seconds, lateness included."""
         return None if self.whole else _span(self.due, self.first_token)
 
     @property
@@ -225,6 +216,7 @@ class Exchange:
 
     @property
     def e2e(self) -> float | None:
+        """Seconds from sent to the last token."""
         return _span(self.sent, self.last_token)
 
     def gaps(self) -> Iterator[float]:

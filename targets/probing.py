@@ -30,7 +30,8 @@ from gevent.event import AsyncResult
 from gevent.pool import Pool
 
 from traces.errors import InputError
-from traces.request import NS_PER_S, Request
+from traces.request import Request
+from traces.trace import NS_PER_MS
 
 from .address import RequestHead, address, tls_context
 from .client import blocking, loop
@@ -44,7 +45,7 @@ from .wire import WIRES, WireError, lenient
 
 PROMPT = "Count upwards from one in words, one word after the other, and don't stop: one two three four five six"
 TOKENS = 16
-ENDLESS = 16 * TOKENS  # events, after which we leave: a server may send one for each character of its tokens
+ENDLESS = 256 * TOKENS  # events, after which we leave: a server may send one for each character of its tokens
 SCHEMES = {"http": "https", "https": "http"}
 LISTING = 5.0  # seconds that a list of models may take
 HANDSHAKE = 2.0  # seconds that a look at the other scheme may take
@@ -97,6 +98,7 @@ class Probe:
 
     @property
     def ok(self) -> bool:
+        """Can the target be measured, as far as one request shows it?"""
         return not self.problem
 
     @property
@@ -212,10 +214,8 @@ def _problem(target: Target, exchange: Exchange, server: str) -> str:
             remedy = f"is the key in {key} still good?" if key else "name a key with --api-key-env"
             return f"{server} asks for another key (HTTP {exchange.status}{detail}); {remedy}"
         case Outcome.HTTP_ERROR, 404 | 405:
-            return (
-                f"{server} has no such model or path (HTTP {exchange.status}{detail}); "
-                f"check model {target.model!r} and endpoint type {target.endpoint_type!r}"
-            )
+            remedy = f"check model {target.model!r} and endpoint type {target.endpoint_type!r}"
+            return f"{server} has no such model or path (HTTP {exchange.status}{detail}); {remedy}"
         case Outcome.HTTP_ERROR, 200:
             return f"{server} reports a failure inside its answer{detail}"
         case Outcome.HTTP_ERROR, status if 300 <= (status or 0) < 400:
@@ -243,10 +243,8 @@ def _unusable(exchange: Exchange, server: str) -> str:
     if exchange.whole:
         return f"{server} doesn't stream: it answered with one JSON document, which has no TTFT and no TPOT"
     if _together(exchange) and not _unsure(exchange):
-        return (
-            f"{server} doesn't stream: {_count(exchange)} tokens came at once, so that TTFT and TPOT can't be "
-            f"told apart; is there a buffering proxy in between?"
-        )
+        effect = "so that TTFT and TPOT can't be told apart; is there a buffering proxy in between?"
+        return f"{server} doesn't stream: {_count(exchange)} tokens came at once, {effect}"
     return ""
 
 
@@ -272,11 +270,9 @@ def _notes(target: Target, exchange: Exchange) -> Iterator[str]:
     if target.model and exchange.model and exchange.model != target.model:
         yield f"answers as model {exchange.model!r}, asked was {target.model!r}"
     if _together(exchange):
-        took = ((exchange.first_token or 0) - (exchange.sent or 0)) / NS_PER_S
-        yield (
-            f"may not stream: {_count(exchange)} tokens were read at once, {took * 1e3:.3g} ms after the request; "
-            "it was too fast to tell, or this machine too busy"
-        )
+        took = f"{((exchange.first_token or 0) - (exchange.sent or 0)) / NS_PER_MS:.3g} ms after the request"
+        why = "it was too fast to tell, or this machine too busy"
+        yield f"may not stream: {_count(exchange)} tokens were read at once, {took}; {why}"
     if exchange.unterminated:
         yield "ends its answers with a finish reason alone, without the format's terminator: taken as complete"
     if exchange.usage_output is None:
@@ -299,12 +295,12 @@ def with_model(target: Target) -> tuple[Target, str]:
     base, v1, _ = wire.path.partition("/v1/") if wire else ("", "", "")
     if wire is None or not v1 or target.model:
         return target, ""
-    where = address(target.url)
-    headers = [*wire.headers, ("Connection", "close")]
-    head = RequestHead(target, where, wire.key_header)
-    payload = head.payload(f"{base}/v1/models", headers, b"", "GET")
+    opened = target.opened()
+    where = address(opened.url)
+    head = RequestHead(opened, where, wire.key_header)
+    payload = head.payload(f"{base}/v1/models", [*wire.headers, ("Connection", "close")], b"", "GET")
     try:
-        context = tls_context(insecure=target.insecure, ca_file=target.ca_file) if where.scheme == "https" else None
+        context = tls_context(insecure=target.insecure, ca_file=opened.ca_file) if where.scheme == "https" else None
         response, answer = blocking.exchange(where, payload, blocking.Within(LISTING), context)
         listed = lenient.mappings(lenient.load(answer).get("data")) if response.status == 200 else []
     except (OSError, HttpError, WireError):

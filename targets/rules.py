@@ -10,10 +10,10 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from math import inf
+from math import inf, nan
 from urllib.parse import SplitResult, urlsplit
 
-from traces.errors import InputError
+from traces.errors import InputError, seconds
 
 PORTS = {"http": 80, "https": 443}
 OUR_HEADERS = {
@@ -46,10 +46,14 @@ class Limits:
     request_timeout: float = 600.0  # the whole exchange
 
     def __post_init__(self) -> None:
-        for field, seconds in asdict(self).items():
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < inf:
-                raise FieldError(field, f"expected a number of seconds above 0, and finite, got {seconds!r}")
-            object.__setattr__(self, field, float(seconds))
+        for field, value in asdict(self).items():
+            try:
+                limit = nan if isinstance(value, bool) else seconds(value)
+            except ValueError:
+                limit = nan
+            if not 0 < limit < inf:
+                raise FieldError(field, f"expected a number of seconds above 0, and finite, got {value!r}")
+            object.__setattr__(self, field, limit)
 
 
 TIMEOUTS = tuple(field.name for field in fields(Limits))

@@ -80,8 +80,8 @@ class Look:
         try:
             if self.round_trip:
                 return Reading(at, self.url, when, round_trip=_round_trip(self.url))
-            url = put_back(self.url, "metrics")
-            text = get(url, PATIENCE, insecure=self.insecure, ca_file=self.ca_file, largest=LARGEST)
+            url, ca_file = put_back(self.url, "metrics"), put_back(self.ca_file or "", "ca_file") or None
+            text = get(url, PATIENCE, insecure=self.insecure, ca_file=ca_file, largest=LARGEST)
             return Reading.of_text(at, self.url, when, text.decode("utf-8", "replace"))
         except (OSError, HttpError, InputError) as error:
             return Reading(at, self.url, when, error=lenient.line(str(error) or type(error).__name__, 200))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from . import rules, secrets
 from .rules import PORTS, TIMEOUTS, FieldError, Limits, expect, split
@@ -85,10 +85,12 @@ class Target(TargetFields):
             raise self._mistake("url", "a target has a url or two legs, not both")
         if given and self.endpoint_type.endswith(".toml"):
             raise self._mistake("endpoint_type", "two legs take no format of your own")
-        sampling = self.extra_body.get("sampling_params")
-        choices = (self.extra_body.get("n"), sampling.get("n") if isinstance(sampling, dict) else None)
-        if any(n not in (None, 1) for n in choices) and not self.endpoint_type.endswith(".toml"):
-            raise self._mistake("extra_body", "n asks for several choices: only one can be measured", "leave n out")
+        places = (self.extra_body, self.extra_body.get("sampling_params"), self.extra_body.get("parameters"))
+        choices = [(key, place.get(key)) for place in places if isinstance(place, dict) for key in ("n", "best_of")]
+        several = [key for key, value in choices if value is True or value not in (None, 1)]
+        if several and not self.endpoint_type.endswith(".toml"):
+            problem = f"{several[0]} asks for several choices: only one can be measured"
+            raise self._mistake("extra_body", problem, f"leave {several[0]} out")
         if not self.url:
             raise self._mistake("url", "the target has no url", 'give one such as "http://host:port"')
         if not given and self.local_prefill_below:
@@ -118,7 +120,7 @@ class Target(TargetFields):
 
     def sheltered(self) -> Target:
         """The target as a run may keep it: see `secrets`."""
-        headers = tuple((name, secrets.header_value(value)) for name, value in self.headers)
+        headers = tuple((name, secrets.header_value(name, value)) for name, value in self.headers)
         return replace(self._changed(secrets.keys_held), headers=headers)
 
     def opened(self) -> Target:
@@ -126,13 +128,15 @@ class Target(TargetFields):
         return self._changed(lambda text: secrets.put_back(text, self.name))
 
     def wants(self) -> set[str]:
-        """The secrets that its client is given: variables as "$NAME", and files."""
+        """What its client is given of a machine's own: variables as "$NAME", key files, and Unix sockets."""
         filled_in = rules.FILLED_IN.findall(" ".join(value for _, value in self.headers))
         names = {*filled_in, *secrets.PLACE.findall(str(self.to_json())), self.api_key_env}
-        return {f"${name}" for name in names if name} | ({self.api_key_file} if self.api_key_file else set())
+        urls = (self.url, *self.prefill, *self.decode, *self.metrics)
+        sockets = {split(url).path for url in urls if url.startswith("unix:")}
+        return {f"${name}" for name in names if name} | sockets | ({self.api_key_file} if self.api_key_file else set())
 
     def _changed(self, change: Callable[[str], str]) -> Target:
-        names = ("url", "prefill", "decode", "metrics", "extra_body", "format")
+        names = ("extra_body", "format", "url", "prefill", "decode", "metrics", "ca_file")  # in the order of numbers
         return replace(self, **{name: secrets.changed(getattr(self, name), change) for name in names})
 
     def to_json(self) -> dict[str, Any]:
@@ -203,6 +207,11 @@ def _table(value: Any) -> dict[str, Any]:
     return dict(value)
 
 
+def _limits(value: Any) -> Limits:
+    expect(isinstance(value, Limits), "Limits(...)")
+    return cast(Limits, value)
+
+
 def _labels(value: Any) -> dict[str, str]:
     labels = {key: str(text) for key, text in _table(value).items()}
     for key, text in labels.items():
@@ -252,5 +261,6 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "headers": _headers, "extra_body": _body, "labels": _labels,
     "ignore_eos": _flag, "insecure": _flag, "resend": _flag,
     "local_prefill_below": _count, "price_per_hour": _number, "watts": _number, "format": _table,
+    "limits": _limits,
 }  # fmt: skip
 DEFAULTS = {f.name: f.default for f in fields(Target)}

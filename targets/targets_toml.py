@@ -14,6 +14,7 @@ from traces.errors import InputError, one_of
 from traces.files import read_text, toml
 
 from .rules import TIMEOUTS, FieldError, Limits
+from .secrets import masked
 from .target import LEGS, ONLY_LEGS, Target
 from .wire import custom
 
@@ -108,7 +109,8 @@ def _target(name: str, values: dict[str, Any], source: _Source) -> Target:
     if str(values.get("type")).endswith(".toml"):
         values["type"] = _custom(name, values["type"], source)
     if "ca_file" in values and not Path(str(values["ca_file"])).is_file():
-        raise source.mistake(name, "ca_file", f"expected a file that can be found from here, got {values['ca_file']!r}")
+        shown = masked(repr(values["ca_file"]))
+        raise source.mistake(name, "ca_file", f"expected a file that can be found from here, got {shown}")
     try:
         limits = Limits(**{key: values[key] for key in TIMEOUTS if key in values})
         target = Target(name, limits=limits, **{field: values[key] for key, field in FIELDS.items() if key in values})

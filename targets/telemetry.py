@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 from traces.errors import InputError
+from traces.files import read_text, regular
 
 FILE = "metrics.jsonl"
 BEFORE, DURING, AFTER = "before", "during", "after"  # the load
@@ -165,7 +166,7 @@ class Reading:
 def read(path: Path) -> list[Reading]:
     """The readings of a file. A line that a kill cut short is left out. Raises InputError."""
     readings = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(regular(path)).splitlines(), 1):
         try:
             row = json.loads(line)
         except ValueError:

@@ -64,6 +64,13 @@ def resolves(name: str) -> bool:
     return False
 
 
+def test_the_files_that_name_the_first_tokens_limit_are_listed() -> None:
+    paragraph = (ROOT / "docs/design.md").read_text().partition("`--first-token-timeout` is named in five")[2]
+    listed = set(re.findall(r"`([^`]+\.py)`", paragraph.partition("\n\n")[0]))
+    rooms = [file for file in FILES if file.endswith(".py") and file.partition("/")[0] in ROOMS.split("|")]
+    assert listed == {file for file in rooms if "first_token_timeout" in (ROOT / file).read_text()}
+
+
 def test_the_hooks_are_the_checks() -> None:
     tools = re.findall(r"entry: \.venv/bin/(\S+ ?\w*)", (ROOT / ".pre-commit-config.yaml").read_text())
     checks = re.findall(
@@ -71,3 +78,9 @@ def test_the_hooks_are_the_checks() -> None:
     )
     assert [tool.strip() for tool in tools] == [check.strip() for check in checks[: len(tools)]]
     assert "repo: local" in (ROOT / ".pre-commit-config.yaml").read_text()
+
+
+def test_the_source_archive_holds_documents_and_tests() -> None:
+    named = (ROOT / "MANIFEST.in").read_text().split()
+    folders = {name.partition("/")[0] for name in FILES} - set(ROOMS.split("|"))
+    assert folders | {page.name for page in ROOT.glob("*.md")} - {"README.md"} <= set(named)

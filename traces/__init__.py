@@ -9,16 +9,16 @@ Instants and gaps in a `Trace` are integer nanoseconds from its start; durations
 What can't be used raises `InputError`, with file, line and remedy. Nothing is imported before it is used (PEP 562).
 """
 
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING
-
-from .importing import lazy
 
 if TYPE_CHECKING:
     from .errors import InputError, PhaseloadError, RunFailed
     from .fitting import fit
-    from .formats.own import write
     from .prompts import Prompts
-    from .reading import open_trace
+    from .reading import open_trace, write
     from .request import Request
     from .statistics import Statistics, describe
     from .trace import Trace, build
@@ -31,9 +31,25 @@ __all__ = [
     "build", "cap_context", "clip", "describe", "fit", "limit", "merge", "only", "open_trace", "pace",
     "repeat", "scale_rate", "speedup", "synthesise", "write",
 ]  # fmt: skip
+
+
+def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """A room's `__getattr__` and `__dir__`. `homes`: module -> the names that it defines, with blanks between."""
+    home = {name: module for module, names in homes.items() for name in names.split()}
+
+    def attribute(name: str) -> object:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(f".{home[name]}", package), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return attribute, lambda: sorted(home)
+
+
 __getattr__, __dir__ = lazy(__name__, {
-    "errors": "InputError PhaseloadError RunFailed", "fitting": "fit", "formats.own": "write", "prompts": "Prompts",
-    "reading": "open_trace", "request": "Request", "statistics": "Statistics describe", "trace": "Trace build",
+    "errors": "InputError PhaseloadError RunFailed", "fitting": "fit", "prompts": "Prompts",
+    "reading": "open_trace write", "request": "Request", "statistics": "Statistics describe", "trace": "Trace build",
     "transforms": "cap_context clip limit merge only pace repeat scale_rate speedup", "words": "Corpus",
     "workload": "Workload synthesise",
 })  # fmt: skip

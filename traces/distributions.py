@@ -106,7 +106,9 @@ class Process:
 def arrivals(process: Process, rate: float, duration: float, rng: np.random.Generator) -> Floats:
     """Ascending instants in [0, duration), seconds, at `rate` a second on average."""
     if process.clients:
-        return _clients(process.clients, rate, duration, rng)
+        share = rate / sum(client.own_rate for client in process.clients)
+        parts = [arrivals(client, client.own_rate * share, duration, rng) for client in process.clients]
+        return np.sort(np.concatenate(parts))
     if process.bursts:
         return _bursts(process.bursts, rate / process.own_rate, duration, rng)
     time, intensity = _rate(process, duration, rng)
@@ -198,12 +200,6 @@ def _alike(count: int, slow: float, tempo: float, drift: float, rng: np.random.G
             path = DRIFT_DECAY * path + fresh[position]
             score[position] += math.sqrt(drift) * path
     return score
-
-
-def _clients(clients: tuple[Process, ...], rate: float, duration: float, rng: np.random.Generator) -> Floats:
-    share = rate / sum(client.own_rate for client in clients)
-    parts = [arrivals(client, client.own_rate * share, duration, rng) for client in clients]
-    return np.sort(np.concatenate(parts))
 
 
 def pairs(count: int, rho: float, seed: tuple[int, ...]) -> tuple[Floats, Floats]:

@@ -50,10 +50,22 @@ class InputError(PhaseloadError):
         return f"{text} ({self.remedy})" if self.remedy else text
 
 
-def one_of(given: str, known: Iterable[str]) -> str:
-    """A remedy for a name that isn't known: the one that it resembles, else all there are."""
+TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}  # seconds of each unit, no end of a later one
+
+
+def seconds(text: str | float, unit: str = "s") -> float:
+    """A time as people write it (90, 90s, 10m, 500ms) in seconds; a bare number counts in `unit`. Raises ValueError."""
+    written = next(filter(str(text).strip().endswith, TIMES), "")
+    try:
+        return float(str(text).strip().removesuffix(written)) * TIMES[written or unit]
+    except ValueError:
+        raise ValueError(f"expected a time such as 90s, 10m or 500ms, got {text!r}") from None
+
+
+def one_of(given: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A remedy for a name that isn't known: the one that it resembles, else `otherwise`, or all there are."""
     near = get_close_matches(given, names := list(known), n=1)
-    return f"did you mean {near[0]}?" if near else f"one of {', '.join(names)}"
+    return f"did you mean {near[0]}?" if near else otherwise or f"one of {', '.join(names)}"
 
 
 def check_factor(factor: float, where: str) -> None:

@@ -21,8 +21,6 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any
 
-import pyarrow as pa
-
 from .errors import InputError
 
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -43,6 +41,8 @@ class Source:
     def open(self) -> Iterator[io.BufferedReader]:
         """The decompressed bytes from their start. Damaged or unreadable files raise InputError; so does what can be
         read only once, before it is opened: a FIFO that nobody writes would never open."""
+        import pyarrow as pa  # the help, which is there at once, reads files too
+
         path = self._file
         if isinstance(path, Path) and path.exists() and not (path.is_file() or path.is_dir()):
             raise InputError("can be read only once", where=self.name, remedy="pipe it to standard input and name it -")
@@ -93,10 +93,25 @@ def sources(name: str) -> list[Source]:
     return [Source(str(p), p) for p in files]
 
 
+def regular(path: str | Path) -> Path:
+    """The path, unless something lies there that has no end or waits for a writer. Raises InputError."""
+    if (path := Path(path)).exists() and not path.is_file():
+        raise InputError("no regular file", where=str(path))
+    return path
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens without a wait for a FIFO's writer: one that nobody writes is empty, `<(...)` is read to its end."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
 def read_text(path: str | Path) -> str:
-    """A user's whole text file. Raises InputError."""
+    """A user's whole text file, or pipe. Raises InputError."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with open(path, encoding="utf-8", opener=_at_once) as file:
+            return file.read()
     except (OSError, UnicodeDecodeError) as error:
         problem = f"can't be read: {getattr(error, 'strerror', None) or 'not UTF-8'}"
         raise InputError(problem, where=str(path)) from None

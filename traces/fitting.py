@@ -46,13 +46,11 @@ def fit(trace: Trace) -> Workload:
     due = (trace.column("due") - trace.column("due")[0]) / NS_PER_S
     rank = spearman(trace.column("prompt_tokens"), trace.column("output_tokens"))
     workload = Workload(
-        about=f"Fitted to {trace.name}: {len(trace)} requests in {due[-1]:.0f} s.",
-        duration=round(float(due[-1]), 3),
-        arrivals=_arrivals(due),
-        prompt=table(trace.column("prompt_tokens")),
+        about=f"Fitted to {trace.name}: {len(trace)} requests in {due[-1]:.0f} s.", duration=round(float(due[-1]), 3),
+        arrivals=_arrivals(due), prompt=table(trace.column("prompt_tokens")),
         output=table(trace.column("output_tokens")),
         copula=round(2 * math.sin(math.pi / 6 * rank), 4) if rank is not None else 0.0,
-    )
+    )  # fmt: skip
     return _with_sessions(workload, trace)
 
 
@@ -69,13 +67,9 @@ def _with_sessions(workload: Workload, trace: Trace) -> Workload:
         return _growing(workload, trace, parent, size)
     due = trace.column("due")
     sessions = Continued(
-        share=round(len(rows) / len(trace), 4),
-        gap_ms=table((due[rows] - due[parent[rows]]) / 1e6),
-        block_tokens=size,
-        common=common // size,
-        nest=round(nest, 3),
-        openings=_openings(trace, parent < 0, common, size),
-    )
+        share=round(len(rows) / len(trace), 4), gap_ms=table((due[rows] - due[parent[rows]]) / 1e6), block_tokens=size,
+        common=common // size, nest=round(nest, 3), openings=_openings(trace, parent < 0, common, size),
+    )  # fmt: skip
     return replace(workload, sessions=sessions)
 
 
@@ -107,13 +101,10 @@ def _growing(workload: Workload, trace: Trace, parent: Whole, size: int) -> Work
     chain = session[session >= 0] if trace.has("session") else chain_starts(parent)
     turns = np.unique(chain, return_counts=True)[1]
     sessions = Grown(
-        turns=table(turns),
-        mean_turns=round(float(turns.mean()), 1),
+        turns=table(turns), mean_turns=round(float(turns.mean()), 1),
         growth=table(np.maximum(0, prompt[later] - prompt[parent[later]])),
-        think_ms=table(trace.column("think")[later] / 1e6),
-        block_tokens=size,
-        most=int(np.quantile(prompt, 0.99)),
-    )
+        think_ms=table(trace.column("think")[later] / 1e6), block_tokens=size, most=int(np.quantile(prompt, 0.99)),
+    )  # fmt: skip
     rate = float(f"{len(trace) / max(trace.span / NS_PER_S, 1e-9):.5g}")
     return replace(workload, arrivals=Process(rate=rate), prompt=table(prompt[parent < 0]), sessions=sessions)
 
@@ -194,10 +185,8 @@ def _on_off(due: Floats, gaps: Floats) -> Bursts:
     sizes = np.diff(np.flatnonzero(np.concatenate(([True], silent, [True]))))
     ends = np.cumsum(sizes) - 1
     lasted = due[ends] - due[ends - sizes + 1]
-    hurry = spearman(sizes[sizes > 1], sizes[sizes > 1] / np.maximum(lasted[sizes > 1], 1e-3)) or 0.0
-    return Bursts(
-        table(sizes), table(gaps[silent] * 1e3), table(gaps[~silent] * 1e6), TEMPO, DRIFT, hurry=round(hurry, 3)
-    )
+    hurry = round(spearman(sizes[sizes > 1], sizes[sizes > 1] / np.maximum(lasted[sizes > 1], 1e-3)) or 0.0, 3)
+    return Bursts(table(sizes), table(gaps[silent] * 1e3), table(gaps[~silent] * 1e6), TEMPO, DRIFT, hurry)
 
 
 def _cox(process: Process, due: Floats, gaps: Floats) -> Process:

@@ -96,17 +96,11 @@ def describe(trace: Trace) -> Statistics:
     del due  # of a long trace it is much memory, which ranks need
     prompt, output = trace.column("prompt_tokens"), trace.column("output_tokens")
     return Statistics(
-        requests=len(trace),
-        span_s=span,
-        rate=len(trace) / span if span else None,
-        arrivals=arrivals,
-        prompt_tokens=_spread(prompt),
-        output_tokens=_spread(output),
-        spearman=spearman(prompt, output),
+        requests=len(trace), span_s=span, rate=len(trace) / span if span else None, arrivals=arrivals,
+        prompt_tokens=_spread(prompt), output_tokens=_spread(output), spearman=spearman(prompt, output),
         sessions=_sessions(trace) if trace.has("session") else None,
-        prefix=prefix_reuse(trace) if trace.has("prefix") else None,
-        timeline=timeline,
-    )
+        prefix=prefix_reuse(trace) if trace.has("prefix") else None, timeline=timeline,
+    )  # fmt: skip
 
 
 def dispersion(due: Floats, window: float) -> float | None:
@@ -137,12 +131,9 @@ def prefix_reuse(trace: Trace) -> PrefixReuse:
     total = int(trace.column("prompt_tokens").sum(dtype=np.int64))
     tokens, hit = entries.tokens, int(entries.tokens[~new].sum())
     return PrefixReuse(
-        blocks=entries.blocks,
-        block_tokens=trace.block_tokens if isinstance(trace.block_tokens, int) else "variable",
-        in_blocks_share=int(tokens.sum()) / total,
-        hit_tokens=hit,
-        hit_share=hit / total,
-    )
+        blocks=entries.blocks, block_tokens=trace.block_tokens if isinstance(trace.block_tokens, int) else "variable",
+        in_blocks_share=int(tokens.sum()) / total, hit_tokens=hit, hit_share=hit / total,
+    )  # fmt: skip
 
 
 class Entries(NamedTuple):
@@ -210,12 +201,9 @@ def _sessions(trace: Trace) -> Sessions:
     numbers, turns = np.unique(inside, return_counts=True)
     waiting = trace.column("parent") >= 0
     return Sessions(
-        count=len(numbers),
-        requests=len(inside),
-        turns=_spread(turns),
-        follow_ups=int(waiting.sum()),
+        count=len(numbers), requests=len(inside), turns=_spread(turns), follow_ups=int(waiting.sum()),
         think_ms=_spread(trace.column("think")[waiting] // NS_PER_MS),
-    )
+    )  # fmt: skip
 
 
 def _timeline(due: Floats, step: float) -> Timeline:

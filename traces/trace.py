@@ -1,7 +1,4 @@
-"""`Trace`: all rows of what should happen (`request.Request`) as columns.
-
-Instants and gaps are integer nanoseconds; `NS_PER_S` turns them into seconds.
-"""
+"""`Trace`: all rows of what should happen (`request.Request`) as columns; instants and gaps are integer nanoseconds."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from .errors import InputError, one_of
 from .request import NS_PER_S as NS_PER_S
 from .request import Request as Request
 
@@ -70,6 +68,7 @@ class Trace:
         return int(self.table["due"][-1].as_py()) if len(self) else 0
 
     def has(self, column: str) -> bool:
+        """Does the table have this column itself, or only its default?"""
         return column in self.table.column_names
 
     def column(self, name: str) -> Whole:
@@ -106,6 +105,7 @@ class Trace:
         return replace(self, table=self.table.filter(chosen) if rows.dtype == bool else self.table.take(chosen))
 
     def with_columns(self, **columns: npt.NDArray[Any]) -> Trace:
+        """The trace with these columns of `SCHEMA` (a value for each row) added or put in the place of its own."""
         table = self.table
         for name, values in columns.items():
             array = pa.array(values, SCHEMA.field(name).type)
@@ -114,6 +114,7 @@ class Trace:
         return replace(self, table=table)
 
     def noted(self, transform: str) -> Trace:
+        """The trace with one more of `transforms`, in words."""
         return replace(self, transforms=(*self.transforms, transform))
 
     def packed(self) -> pa.Table:
@@ -137,18 +138,26 @@ class Trace:
 
 
 def build(
-    columns: Mapping[str, Any],
-    *,
-    name: str = "trace",
-    block_tokens: int | Mapping[int, int] = 0,
-    source: str = "",
+    columns: Mapping[str, Any], *, name: str = "trace", block_tokens: int | Mapping[int, int] = 0, source: str = "",
     notes: Mapping[str, Any] | None = None,
-) -> Trace:
-    """A Trace from arrays (numpy, Arrow or lists) by column name; `due` ascending; `index` counts rows if not given."""
-    rows = len(columns["due"])
-    columns = {"index": np.arange(rows, dtype=np.int64), **columns}
+) -> Trace:  # fmt: skip
+    """A Trace from arrays (numpy, Arrow or lists) of one length, by the names of `Request`'s fields: `due` (ascending),
+    `prompt_tokens`, `output_tokens`, the rest as wanted; `index` counts rows if not given. Raises InputError with the
+    column."""
+    columns = {"index": np.arange(len(columns.get("due", ())), dtype=np.int64), **columns}
+    for column in columns.keys() - set(SCHEMA.names):
+        raise InputError("no such column", where=name, column=column, remedy=one_of(column, SCHEMA.names))
+    for column in set(REQUIRED) - columns.keys():
+        raise InputError("is missing", where=name, column=column)
     schema = pa.schema([column for column in SCHEMA if column.name in columns])
-    table = pa.Table.from_arrays([_array(columns[column.name], column.type) for column in schema], schema=schema)
+    arrays = {column.name: _array(columns[column.name], column, name) for column in schema}
+    for column, array in arrays.items():
+        if len(array) != len(arrays["due"]):
+            raise InputError(f"{len(array)} rows, but {len(arrays['due'])} of due", where=name, column=column)
+    table = pa.Table.from_arrays(list(arrays.values()), schema=schema)
+    due = table["due"].to_numpy()
+    if (due[1:] < due[:-1]).any():
+        raise InputError("expected ascending instants", where=name, column="due", remedy="sort the rows by it")
     return Trace(table, name=name, block_tokens=block_tokens, source=source, notes=notes or {})
 
 
@@ -174,17 +183,19 @@ def unpacked(table: pa.Table) -> Trace:
     about = json.loads((table.schema.metadata or {}).get(KEY, b"{}"))
     blocks = about.get("block_tokens", 0)
     return Trace(
-        table.replace_schema_metadata(None),
-        name=str(about.get("name", "trace")),
+        table.replace_schema_metadata(None), name=str(about.get("name", "trace")),
         block_tokens=int(blocks) if isinstance(blocks, int) else {int(block): int(size) for block, size in blocks},
-        source=str(about.get("source", "")),
-        transforms=tuple(map(str, about.get("transforms", ()))),
+        source=str(about.get("source", "")), transforms=tuple(map(str, about.get("transforms", ()))),
         notes=dict(about.get("notes", {})),
-    )
+    )  # fmt: skip
 
 
-def _array(values: Any, kind: pa.DataType) -> Any:
-    return values.cast(kind) if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, kind)
+def _array(values: Any, column: pa.Field[Any], where: str) -> Any:
+    kind = column.type
+    try:
+        return values.cast(kind) if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, kind)
+    except (pa.ArrowException, TypeError, OverflowError) as problem:
+        raise InputError(str(problem), where=where, column=column.name) from None
 
 
 def _values(part: pa.Table, name: str) -> Any:

@@ -43,11 +43,14 @@ def limit(trace: Trace, requests: int) -> Trace:
 
 
 def only(trace: Trace, *, prompt: Range = (None, None), output: Range = (None, None)) -> Trace:
-    """Requests whose lengths lie in the given ranges (tokens, ends included, None: open)."""
+    """Requests whose lengths lie in the given ranges (tokens, ends included, None: open). Raises InputError for a range
+    that ends before it starts."""
     kept, words = np.ones(len(trace), bool), []
     for name, (low, high) in (("prompt", prompt), ("output", output)):
         if low is None and high is None:
             continue
+        if low is not None and high is not None and not low <= high:
+            raise InputError(f"expected {name} from low to high, got {low} to {high} tokens", where="only")
         values = trace.column(f"{name}_tokens")
         kept &= (values >= (low or 0)) & (values <= (2**31 if high is None else high))
         words.append(f"{name} {low or 0}-{'' if high is None else high}")

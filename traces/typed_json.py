@@ -3,7 +3,7 @@
 Reading takes nothing for something else: "3" is no number, 3.0 is no whole number (but a whole number is a number), an
 unknown field and a missing one are mistakes. Each mistake is one InputError with file and field. Lists become the
 tuples that a dataclass declares. `to_plain` and `from_plain` do the same with dicts and lists, for channels that have
-their own bytes (Locust's messages).
+their own bytes (Locust's messages). `hold_to_types` asks the same of a dataclass that a library's caller makes.
 
 A field's metadata says where JSON differs from the dataclass: `named("phases")` gives its key; with LEFT_OUT its
 default is not written at all, with EMPTY a None is written, and read, as {}.
@@ -12,10 +12,12 @@ default is not written at all, with EMPTY a None is written, and read, as {}.
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
+from numbers import Integral, Real
+from os import PathLike
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import orjson
@@ -27,6 +29,7 @@ T = TypeVar("T")
 LEFT_OUT: Mapping[str, str] = {"none": "left out"}
 EMPTY: Mapping[str, str] = {"none": "{}"}
 SCALARS = {bool: "true or false", int: "a whole number", str: "a text", bytes: "bytes", float: "a number"}
+ALIKE: Mapping[Any, Any] = {int: Integral, float: Real, str: str | PathLike}  # numpy's numbers, and paths, from callers
 
 
 def named(key: str) -> Mapping[str, str]:
@@ -69,17 +72,26 @@ def from_plain(kind: type[T], raw: object, where: str) -> T:
     try:
         value: T = _read(kind, raw, "")
     except _Mistake as mistake:
-        field = mistake.field.lstrip(".")
-        raise InputError(str(mistake), where=f"{where}, field {field}" if field else where) from None
+        if field := mistake.field.lstrip("."):
+            where += f", field {field}"
+        raise InputError(str(mistake), where=where, remedy=mistake.remedy) from None
     return value
+
+
+def hold_to_types(record: object) -> None:
+    """Gives each field of a dataclass, frozen or not, the value that its type says; a text where a `Sequence` is meant
+    is one of one item. Raises InputError with the field."""
+    kind: Any = type(record)
+    for _, field, hint, _ in _fields(kind):
+        object.__setattr__(record, field.name, from_plain(hint, getattr(record, field.name), field.name))
 
 
 class _Mistake(Exception):
     """What is wrong with a field."""
 
-    def __init__(self, message: str, field: str) -> None:
+    def __init__(self, message: str, field: str, remedy: str = "") -> None:
         super().__init__(message)
-        self.field = field
+        self.field, self.remedy = field, remedy
 
 
 def _read(kind: Any, raw: Any, field: str) -> Any:
@@ -96,6 +108,9 @@ def _read(kind: Any, raw: Any, field: str) -> Any:
         if len(_is(list | tuple, raw, "a list", field)) != len(kinds):
             raise _unexpected(f"a list of {len(kinds)}", raw, field)
         return tuple(_read(of, item, f"{field}[{i}]") for i, (of, item) in enumerate(zip(kinds, raw, strict=True)))
+    if origin is Sequence:
+        items = (raw,) if isinstance(raw, str) else _is(list | tuple, raw, "a list", field)
+        return tuple(_read(arguments[0], item, f"{field}[{i}]") for i, item in enumerate(items))
     if origin is list:
         items = _is(list | tuple, raw, "a list", field)
         return [_read(arguments[0], item, f"{field}[{i}]") for i, item in enumerate(items)]
@@ -107,7 +122,7 @@ def _read(kind: Any, raw: Any, field: str) -> Any:
         if raw not in choices:
             raise _unexpected("one of " + ", ".join(map(str, choices)), raw, field)
         return raw if origin is Literal else kind(raw)
-    if type(raw) is not kind and not (kind is float and type(raw) is int):
+    if type(raw) is not kind and (isinstance(raw, bool) or not isinstance(raw, ALIKE.get(kind, kind))):
         raise _unexpected(SCALARS[kind], raw, field)
     return kind(raw)
 
@@ -122,7 +137,11 @@ def _record(kind: Any, raw: Any, field: str) -> Any:
             values[each.name] = _read(hint, raw[key], f"{field}.{key}")
         elif each.default is MISSING and each.default_factory is MISSING:
             raise _Mistake("is missing", f"{field}.{key}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except InputError as error:  # the dataclass's own check, which knows no file, and perhaps the field
+        inner = getattr(error, "field", "")
+        raise _Mistake(error.message, f"{field}.{inner}" if inner else field, error.remedy) from None
 
 
 def _union(kinds: tuple[Any, ...], raw: Any, field: str) -> Any:

@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from .distributions import LONGEST_MS, Lengths, Process, arrivals, pairs, quantile
 from .errors import InputError, one_of
+from .files import regular
 from .trace import ASSUMED_TPOT, LONGEST, NS_PER_MS, NS_PER_S, SCHEMA, Columns, Trace, Whole, build, in_order
 from .typed_json import LEFT_OUT, from_plain, named
 
@@ -102,7 +103,7 @@ def load(name_or_file: str) -> Workload:
     """The workload of a name or a file. Raises InputError, with file and field."""
     path = FOLDER / f"{name_or_file}.json" if name_or_file in WORKLOADS else Path(name_or_file)
     try:
-        return from_plain(Workload, json.loads(path.read_text()), name_or_file)
+        return from_plain(Workload, json.loads(regular(path).read_text()), name_or_file)
     except OSError:
         remedy = one_of(name_or_file, WORKLOADS)
         raise InputError("no such workload", where=name_or_file, remedy=remedy) from None

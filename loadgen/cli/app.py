@@ -4,12 +4,14 @@ its options, calls the library and prints."""
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
+from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,19 +23,12 @@ RUN, PLAN, REPORT, CHECK = "Replay", "Traces and simulation", "Results", "The to
 
 # Name, module beside this one, and group in the help: a function or a Typer app of that name. The order of the help.
 COMMANDS = (
-    ("replay", "runs", RUN),
-    ("bakeoff", "runs", RUN),
-    ("capacity", "runs", RUN),
-    ("targets", "servers", RUN),
+    ("replay", "runs", RUN), ("bakeoff", "runs", RUN), ("capacity", "runs", RUN), ("targets", "servers", RUN),
     ("record", "servers", RUN),
-    ("trace", "trace", PLAN),
-    ("simulate", "servers", PLAN),
-    ("serve", "servers", PLAN),
-    ("report", "results", REPORT),
-    ("gate", "results", REPORT),
-    ("compare", "results", REPORT),
+    ("trace", "trace", PLAN), ("simulate", "servers", PLAN), ("serve", "servers", PLAN),
+    ("report", "results", REPORT), ("gate", "results", REPORT), ("compare", "results", REPORT),
     ("certify", "runs", CHECK),
-)
+)  # fmt: skip
 ROOMS = ("loadgen", "reports", "targets", "traces")
 
 # They pass on the arguments that they don't know: to Locust, to a replay, as more objectives.
@@ -71,16 +66,23 @@ def commands() -> Iterator[tuple[str, str, Any]]:
 
 
 def program() -> typer.Typer:
-    """The program with all its commands."""
     if app.registered_commands:
         return app
     for name, group, command in commands():
         if isinstance(command, typer.Typer):
+            for each in command.registered_commands:
+                each.help = _help(each.callback)
             app.add_typer(command, name=name, rich_help_panel=group)
         else:
             more = {"allow_extra_args": name in PASSING_ON}
-            app.command(name, rich_help_panel=group, context_settings=more)(command)
+            app.command(name, help=_help(command), rich_help_panel=group, context_settings=more)(command)
     return app
+
+
+def _help(command: Any) -> str:
+    """A command's docstring as plain text: Rich would take `[TARGET]` for markup, and break lines where the source
+    does."""
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", cleandoc(command.__doc__)).replace("[", r"\[")
 
 
 def main() -> None:
@@ -108,15 +110,11 @@ def check_rooms() -> None:
         spec = find_spec(room)
         origin = Path(spec.origin).resolve() if spec is not None and spec.origin else None
         if origin is None or origin.parent.parent != home:
-            raise InputError(
-                f"the package {room!r} is somebody else's",
-                where=str(origin or room),
-                remedy=f"expected it in {home}: install phaseload into an environment of its own",
-            )
+            remedy = f"expected it in {home}: install phaseload into an environment of its own"
+            raise InputError(f"the package {room!r} is somebody else's", where=str(origin or room), remedy=remedy)
 
 
 def _fault(error: Exception) -> str:
-    """The text for a mistake of ours."""
     if os.environ.get("PHASELOAD_DEBUG"):
         return "".join(traceback.format_exception(error))
     from targets.secrets import masked

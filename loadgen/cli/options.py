@@ -17,6 +17,8 @@ from typing import Annotated, Any, cast, get_type_hints
 
 import typer
 
+from traces.errors import seconds
+
 TARGET, LOAD, ANSWERS, OUTCOME, LOCUST = "Target", "Load", "Answers", "Verdict and files", "Locust"
 
 Command = Callable[..., None]
@@ -25,6 +27,18 @@ Command = Callable[..., None]
 def option(panel: str, text: str, *names: str, metavar: str | None = None) -> Any:
     """An option in that panel of the help; its own name unless others are given."""
     return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar)
+
+
+def time(panel: str, text: str, *names: str) -> Any:
+    """The same for a time in seconds, which may be written with a unit."""
+    return typer.Option(*names, help=text, rich_help_panel=panel or None, metavar="TIME", parser=_time)
+
+
+def _time(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 TRACE = "A file or folder of any known format, or a bundled workload such as azure-conv."
@@ -41,17 +55,17 @@ OPTIONS: dict[str, Any] = {
     "insecure": option(TARGET, "Don't verify certificates.", "--insecure"),
     "resend": option(TARGET, "Send again what a closing connection didn't deliver.", "--resend/--no-resend"),
     "ca_file": option(TARGET, "CA certificates to trust."),
-    "connect_timeout": option(TARGET, "Seconds that a connection may take."),
-    "first_token_timeout": option(TARGET, "Seconds until the first token."),
-    "silence_timeout": option(TARGET, "Seconds between tokens."),
-    "request_timeout": option(TARGET, "Seconds of a whole request."),
+    "connect_timeout": time(TARGET, "How long a connection may take."),
+    "first_token_timeout": time(TARGET, "How long the first token may take."),
+    "silence_timeout": time(TARGET, "How long there may be no token after it."),
+    "request_timeout": time(TARGET, "How long a whole request may take."),
     "speedup": option(LOAD, "Time of the trace runs so many times as fast."),
     "request_rate": option(LOAD, "Requests per second, instead of the trace's instants (or inf)."),
     "burstiness": option(LOAD, "Shape of --request-rate's gaps: 1 Poisson, less is burstier."),
     "concurrency": option(LOAD, "A fixed number of requests in flight, instead of instants."),
-    "duration": option(LOAD, "Seconds of counted arrivals; they follow the warm-up."),
-    "warmup": option(LOAD, "Seconds whose requests are sent, not counted."),
-    "drain_timeout": option(LOAD, "Seconds that the last answers may take; then they are cut."),
+    "duration": time(LOAD, "How long arrivals are counted (60, 90s, 10m); the warm-up comes before."),
+    "warmup": time(LOAD, "How long requests are sent, not counted."),
+    "drain_timeout": time(LOAD, "How long the last answers may take; then they are cut."),
     "request_count": option(LOAD, "At most so many requests.", "--request-count", "-n"),
     "max_context": option(LOAD, "Cut lengths to a model's context (tokens)."),
     "open_loop": option(LOAD, "Send later turns by their timestamps, too.", "--open-loop"),
@@ -59,7 +73,7 @@ OPTIONS: dict[str, Any] = {
     "leave": option(LOAD, "Share of users who leave in mid-answer (0 to 1)."),
     "skip_bad_rows": option(LOAD, "Count unusable rows instead of refusing them.", "--skip-bad-rows"),
     "keep_ticks": option(LOAD, "Leave a coarse clock's ticks as they are.", "--keep-ticks"),
-    "columns": option(LOAD, "A table's own names for columns: due_s=start,prompt_tokens=in,output_tokens=out."),
+    "columns": option(LOAD, "A table's own names: due_s=start,prompt_tokens=in.", metavar="OURS=THEIRS,..."),
     "seed": option(LOAD, "Of every random draw."),
     "salt": option(LOAD, "Keeps prompts out of caches of earlier runs: auto, none, or a text."),
     "wait_ready": option(TARGET, "Wait so long for the endpoint to accept connections (90s, 10m)."),
@@ -75,7 +89,7 @@ OPTIONS: dict[str, Any] = {
     "ignore_eos": option(ANSWERS, "Ask for answers of exactly the trace's length.", "--ignore-eos/--heed-eos"),
     "extra_body": option(ANSWERS, "JSON object merged into each request."),
     "slo": option(OUTCOME, 'A gate, repeatable: "ttft p99 < 800ms".'),
-    "goodput": option(OUTCOME, 'Objectives in ms, repeatable: "ttft:800 tpot:40".'),
+    "goodput": option(OUTCOME, 'Objectives, repeatable: "ttft:800ms tpot:40ms" (bare numbers are ms).'),
     "processes": option(LOCUST, "Worker processes on this machine."),
     "master": option(LOCUST, "Lead workers of other machines.", "--master"),
     "expect_workers": option(LOCUST, "Workers that a master waits for."),
@@ -85,7 +99,7 @@ OPTIONS: dict[str, Any] = {
     "master_host": option(LOCUST, "The worker's master."),
     "master_port": option(LOCUST, "Its port."),
     "allow_env": option(LOCUST, "A variable that a worker may fill in for its master's plan, repeatable."),
-    "allow_key_file": option(LOCUST, "A key file that a worker may read for it, repeatable."),
+    "allow_key_file": option(LOCUST, "A key file or Unix socket that a worker may use for it, repeatable."),
     "token_env": option(LOCUST, "Variable with the token that a master and its workers share."),
     "web_port": option(LOCUST, "Wait to be started from Locust's web page at this port."),
 }
@@ -128,10 +142,12 @@ def taking(*, omit: Collection[str] = ()) -> Callable[[Command], Command]:
 
 def _options(group: Any, omit: Collection[str]) -> Iterator[Parameter]:
     """A parameter for each field. One that carries its own help (a simulated server's) needs no entry in OPTIONS."""
-    typers: dict[Any, Any] = {Sequence[str]: list[str], str | Path | None: Path | None}  # what Typer takes instead
+    # What Typer takes instead.
+    typers: dict[Any, Any] = {Sequence[str]: list[str], str | Path | None: Path | None, str | float | None: str | None}
+    hints = get_type_hints(group)
     for field in fields(group):
         if field.name not in omit:
-            own, kind = field.metadata, get_type_hints(group)[field.name]
+            own, kind = field.metadata, hints[field.name]
             info = typer.Option(*own["flags"], help=own["help"], metavar=own["metavar"]) if own else OPTIONS[field.name]
             default: Any = field.default if field.default_factory is MISSING else field.default_factory()
             yield Parameter(

@@ -16,7 +16,7 @@ from . import options as o
 def report(
     run: Annotated[list[Path], typer.Argument(help="Run folders; several are compared in one report.")],
     out: Annotated[Path | None, typer.Option(help="The page's path; report.html in the first run else.")] = None,
-    goodput: Annotated[str | None, typer.Option(help="ttft:800,tpot:40 (ms): other objectives than the run's.")] = None,
+    goodput: Annotated[str | None, typer.Option(help="ttft:800ms,tpot:40ms: other objectives than the run's.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write every request's figures as CSV to this path.")] = None,
 ) -> None:
@@ -60,7 +60,7 @@ def gate(
         list[str] | None, typer.Option(metavar="GATE", help='"ttft p99 < 800ms"; repeatable. The run\'s own else.')
     ] = None,
     goodput: Annotated[
-        list[str] | None, typer.Option(metavar="METRIC:MS", help="ttft:800 tpot:40, for gates on goodput.")
+        list[str] | None, typer.Option(metavar="METRIC:TIME", help="ttft:800ms tpot:40ms, for gates on goodput.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print validity and verdicts as JSON and nothing else.")] = False,
 ) -> None:
@@ -68,7 +68,7 @@ def gate(
     3: can't be decided, because the run is invalid or its sample too small.
 
     A gate is [TARGET][@STEP]: METRIC [pNN | mean | max] < NUMBER UNIT. Metrics: ttft, ttft_from_due, tpot, itl, e2e,
-    longest_stall, lateness, connect (us, ms, s), errors (%), goodput (/s, %), requests and tokens (/s).
+    longest_stall, lateness, connect (us, ms, s; bare: ms), errors (%), goodput (/s, %), requests and tokens (/s).
 
     Examples:
 
@@ -76,15 +76,16 @@ def gate(
 
         phaseload gate runs/azure-conv-1 --goodput ttft:800 tpot:40 --slo "goodput > 95%"
 
-        phaseload gate runs/bakeoff-1 --slo "groqrack@1x: tpot p50 < 6ms"
+        phaseload gate runs/bakeoff-1 --slo "groqrack@base: tpot p50 < 6ms"
     """
     from rich.console import Console
 
     from reports.analysis.gates import exit_code, parse_goodput
+    from reports.analysis.summary import own_gates
     from reports.render import text
 
     recorded = reports.open_run(run)
-    gates = slo or recorded.facts.slo
+    gates = slo or own_gates(recorded)
     if not gates:
         raise InputError("no gate to ask", where=str(run), remedy='add --slo "ttft p99 < 800ms"')
     objectives = [*(goodput or []), *context.args]
@@ -95,8 +96,8 @@ def gate(
         o.print_json({"exit_code": code, "validity": summary.validity, "verdicts": [v.as_json() for v in verdicts]})
     else:
         console = Console()
-        text.print_verdicts(verdicts, console)
         console.print(text.validity_line(summary.validity), soft_wrap=True)
+        text.print_verdicts(verdicts, summary.validity, console)
     raise typer.Exit(code)
 
 

@@ -22,15 +22,9 @@ if TYPE_CHECKING:
 
 @o.taking()
 def replay(
-    ctx: typer.Context,
-    *,
-    trace: o.Trace = "",
-    url: o.Url = None,
-    options: TargetOptions,
-    load: Load,
-    run: RunOptions,
+    ctx: typer.Context, *, trace: o.Trace = "", url: o.Url = None, options: TargetOptions, load: Load, run: RunOptions,
     workers: Workers,
-) -> None:
+) -> None:  # fmt: skip
     """Replay a trace against an endpoint, and report TTFT and TPOT.
 
     What follows `--` goes to Locust as it is. Exit codes: 0 all gates hold, 1 one doesn't or every request failed,
@@ -69,7 +63,7 @@ def bakeoff(
         str | None, o.option(o.LOAD, "parallel (simulated ones), or sequential (yours): each alone.")
     ] = None,
     steps: Annotated[str | None, o.option(o.LOAD, "Load steps as factors: 1,2,4 (simulated: 0.1,1,3).")] = None,
-    step_duration: Annotated[float | None, o.option(o.LOAD, "Seconds of each step but the base (factor 1).")] = None,
+    step_duration: Annotated[float | None, o.time(o.LOAD, "How long each step takes but the base (factor 1).")] = None,
     load: Load,
     run: RunOptions,
     workers: Workers,
@@ -127,7 +121,7 @@ def capacity(
     lowest: Annotated[float, o.option(o.LOAD, "Rate of the first step, requests/s.", "--from")] = 1.0,
     highest: Annotated[float, o.option(o.LOAD, "Rate that is never exceeded.", "--to")] = 1000.0,
     precision: Annotated[float, o.option(o.LOAD, "How close the answer must be: 0.1 is 10 %.")] = 0.1,
-    duration: Annotated[float, o.option(o.LOAD, "Seconds of a step; longer where p99 needs it.", "--duration")] = 30.0,
+    duration: Annotated[float, o.time(o.LOAD, "How long a step takes, more where p99 needs it.", "--duration")] = 30.0,
     warmup: Annotated[float, o.OPTIONS["warmup"]] = 5.0,
     load: Load,
     run: RunOptions,
@@ -172,7 +166,6 @@ def capacity(
 
 
 def _overridden(group: Group, more: typer.Context) -> Group:
-    """The group of options with what stands after `--`."""
     return replace(group, **o.given(more, type(group)))
 
 

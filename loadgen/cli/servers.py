@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from targets.simulated.settings import Options
+from targets.simulated.profiles import ServerOptions
 from traces.errors import InputError
 
 from ..options import Load, RunOptions, TargetOptions
@@ -30,7 +30,7 @@ def check(
         str | None, typer.Option(help="Compare each target's request and token limits with this trace.")
     ] = None,
     speedup: Annotated[float, typer.Option(help="As the replay will have it.")] = 1.0,
-    duration: Annotated[float | None, typer.Option(help="Seconds of the trace that will be replayed.")] = None,
+    duration: Annotated[float | None, o.time("", "How much of the trace will be replayed.")] = None,
 ) -> None:
     """Send one request to each target: is its URL right, its key, its model; does it stream and count tokens?
 
@@ -152,7 +152,7 @@ def simulate(
         phaseload simulate azure-conv --duration 600 --target h100 --target h100-disagg --sweep speedup=0.5..8
     """
     from targets.simulated.build import SimulatedTarget
-    from targets.simulated.settings import pairs
+    from targets.simulated.profiles import pairs
 
     from .. import simulations
 
@@ -181,7 +181,7 @@ def serve(
     name: Annotated[str, typer.Argument(help="Profile or composition (see --list), or the path of a TOML file.")] = "",
     port: Annotated[int, typer.Option(help="Port, 0 for any free one.")] = 8000,
     *,
-    options: Options,
+    options: ServerOptions,
     list_: Annotated[bool, typer.Option("--list", help="Show profiles with their standing, models, settings.")] = False,
     figures: Annotated[bool, typer.Option(help="With NAME: show each figure with its standing and source.")] = False,
 ) -> None:
@@ -204,8 +204,7 @@ def serve(
         phaseload serve h100 --leg sglang:prefill
     """
     if list_ or figures:
-        from targets.simulated.profiles import load
-        from targets.simulated.settings import catalogue
+        from targets.simulated.profiles import catalogue, load
 
         typer.echo(load(name).sheet() if figures else catalogue())
         return

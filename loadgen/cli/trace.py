@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 import traces
 from traces.errors import InputError
 
+from . import options as o
 from .options import print_json
 
 trace = typer.Typer(no_args_is_help=True, help="Look at traces, reshape them, synthesise them, fit workloads to them.")
@@ -17,23 +19,29 @@ trace = typer.Typer(no_args_is_help=True, help="Look at traces, reshape them, sy
 SHAPE = "Shape, in this order"
 SOURCE = "A file or folder of any known format, - for stdin, or a bundled workload."
 Source = Annotated[str, typer.Argument(help=SOURCE)]
-SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Count unusable rows instead of refusing them.")]
-KeepTicks = Annotated[bool, typer.Option("--keep-ticks", help="Leave coarse timestamps on their ticks.")]
-Columns = Annotated[
-    str | None, typer.Option(metavar="OURS=THEIRS,...", help="A table's own names: due_s=start,prompt_tokens=in.")
-]
-Seed = Annotated[int, typer.Option(help="Of every random draw.")]
 Shape = typer.Option(rich_help_panel=SHAPE)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a trace's file is read: see `traces.open_trace`."""
+
+    skip_bad_rows: bool = False
+    keep_ticks: bool = False
+    columns: str | None = None
+    seed: int = 0
+
+    def trace(self, source: str, until: float | None = None) -> traces.Trace:
+        return traces.open_trace(source, until=until, **vars(self))
+
+
 @trace.command()
+@o.taking()
 def info(
     source: Source,
-    until: Annotated[float | None, typer.Option(help="Read only so many seconds of it.")] = None,
-    skip_bad_rows: SkipBadRows = False,
-    keep_ticks: KeepTicks = False,
-    columns: Columns = None,
-    seed: Seed = 0,
+    until: Annotated[float | None, o.time("", "Read only so much of it.")] = None,
+    *,
+    reading: Reading,
     json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:
     """Say what a trace is like: rate, burstiness, lengths, sessions, and what a perfect prefix cache would hit.
@@ -47,8 +55,7 @@ def info(
     from reports.render.trace_view import trace_text
     from traces.typed_json import to_plain
 
-    as_given = {"skip_bad_rows": skip_bad_rows, "keep_ticks": keep_ticks}
-    shown = traces.open_trace(source, columns=columns, seed=seed, until=until, **as_given)
+    shown = reading.trace(source, until)
     statistics = traces.describe(shown)
     if json:
         about = {"name": shown.name, "fingerprint": shown.fingerprint(), "notes": dict(shown.notes)}
@@ -58,26 +65,23 @@ def info(
 
 
 @trace.command()
+@o.taking()
 def convert(
     source: Annotated[list[str], typer.Argument(help="One trace, or several that are merged.")],
     out: Annotated[str, typer.Argument(help="File to write: .parquet, .jsonl or .csv, the latter two also .gz, .zst.")],
-    start: Annotated[float, Shape] = 0.0,
-    end: Annotated[float | None, Shape] = None,
+    start: Annotated[float, o.time(SHAPE, "Cut what comes before.")] = 0.0,
+    end: Annotated[float | None, o.time(SHAPE, "Cut what comes after.")] = None,
     min_prompt: Annotated[int | None, Shape] = None,
     max_prompt: Annotated[int | None, Shape] = None,
     min_output: Annotated[int | None, Shape] = None,
     max_output: Annotated[int | None, Shape] = None,
     repeat: Annotated[int, Shape] = 1,
     rate_scale: Annotated[float, typer.Option(help="Thin (< 1) or superpose (> 1).", rich_help_panel=SHAPE)] = 1.0,
-    speedup: Annotated[
-        float, typer.Option("--speedup", "--speed", help="Time runs so many times as fast.", rich_help_panel=SHAPE)
-    ] = 1.0,
+    speedup: Annotated[float, o.option(SHAPE, "Time runs so many times as fast.", "--speedup", "--speed")] = 1.0,
     max_context: Annotated[int | None, typer.Option(help="Cut lengths to fit (tokens).", rich_help_panel=SHAPE)] = None,
     limit: Annotated[int | None, typer.Option(help="The first so many requests.", rich_help_panel=SHAPE)] = None,
-    skip_bad_rows: SkipBadRows = False,
-    keep_ticks: KeepTicks = False,
-    columns: Columns = None,
-    seed: Seed = 0,
+    *,
+    reading: Reading,
 ) -> None:
     """Read traces of any format, reshape them and write one of our own.
 
@@ -87,8 +91,7 @@ def convert(
 
         phaseload trace convert conv.csv code.csv both.jsonl.zst --end 600 --rate-scale 2 --max-context 8192
     """
-    as_given = {"skip_bad_rows": skip_bad_rows, "keep_ticks": keep_ticks}
-    parts = [traces.open_trace(name, columns=columns, seed=seed, until=end, **as_given) for name in source]
+    parts = [reading.trace(name, end) for name in source]
     shaped = parts[0] if len(parts) == 1 else traces.merge(parts)
     if start or end is not None:
         shaped = traces.clip(shaped, start, end)
@@ -96,7 +99,7 @@ def convert(
     if repeat != 1:
         shaped = traces.repeat(shaped, repeat)
     if rate_scale != 1:
-        shaped = traces.scale_rate(shaped, rate_scale, seed)
+        shaped = traces.scale_rate(shaped, rate_scale, reading.seed)
     if speedup != 1:
         shaped = traces.speedup(shaped, speedup)
     if max_context is not None:
@@ -114,13 +117,12 @@ def _write(made: traces.Trace, out: str) -> None:
 
 
 @trace.command()
+@o.taking()
 def plot(
     source: Source,
     out: Annotated[str, typer.Argument(help="Picture to write: .png, .svg or .html.")],
-    skip_bad_rows: SkipBadRows = False,
-    keep_ticks: KeepTicks = False,
-    columns: Columns = None,
-    seed: Seed = 0,
+    *,
+    reading: Reading,
 ) -> None:
     """Draw a trace: arrivals, gaps against Poisson's, lengths, prompt against output.
 
@@ -130,8 +132,7 @@ def plot(
     """
     from reports.render.trace_view import plot_trace
 
-    as_given = {"skip_bad_rows": skip_bad_rows, "keep_ticks": keep_ticks}
-    shown = traces.open_trace(source, columns=columns, seed=seed, **as_given)
+    shown = reading.trace(source)
     plot_trace(shown, traces.describe(shown), out)
     typer.echo(out)
 
@@ -140,8 +141,8 @@ def plot(
 def synth(
     name: Annotated[str, typer.Argument(help="A bundled workload, or a workload file as fit writes it.")] = "",
     rate: Annotated[float | None, typer.Option(help="Requests a second, else the workload's own.")] = None,
-    duration: Annotated[float | None, typer.Option(help="Seconds, else the workload's own.")] = None,
-    seed: Seed = 0,
+    duration: Annotated[float | None, o.time("", "How long, else the workload's own.")] = None,
+    seed: Annotated[int, o.OPTIONS["seed"]] = 0,
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="File to write, else a description is printed.")
     ] = None,
@@ -170,14 +171,13 @@ def synth(
 
 
 @trace.command()
+@o.taking()
 def fit(
     source: Source,
     out: Annotated[str | None, typer.Option("--out", "-o", help="Workload file to write.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Synthetic traces to compare it with.")] = 3,
-    skip_bad_rows: SkipBadRows = False,
-    keep_ticks: KeepTicks = False,
-    columns: Columns = None,
-    seed: Seed = 0,
+    *,
+    reading: Reading,
 ) -> None:
     """Fit a workload to a trace, parameters only, and say how well traces made from it resemble it.
 
@@ -186,21 +186,18 @@ def fit(
         phaseload trace fit mine.csv -o mine.json && phaseload trace synth mine.json --rate 20
     """
     from rich.console import Console
-    from rich.table import Table
 
+    from reports.render.text import grid
     from traces.fitting import closeness
     from traces.typed_json import to_json
 
-    as_given = {"skip_bad_rows": skip_bad_rows, "keep_ticks": keep_ticks}
-    real = traces.open_trace(source, columns=columns, seed=seed, **as_given)
+    real = reading.trace(source)
     workload = traces.fit(real)
     rows = closeness(real, workload, seeds)
-    table = Table(title=f"Synthetic against {real.name}: KS distances, relative errors of the rest")
-    for heading in ("", *(f"seed {number}" for number in range(seeds))):
-        table.add_column(heading, justify="right" if heading else "left")
-    for name in rows[0]:
-        table.add_row(name, *(_figure(name, row[name]) for row in rows))
-    Console().print(table)
+    headings = [f"seed {number}" for number in range(seeds)]
+    lines = ([name, *(_figure(name, row[name]) for row in rows)] for name in rows[0])
+    title = f"Synthetic against {real.name}: KS distances, relative errors of the rest"
+    Console().print(grid(("", *headings), lines, headings, title))
     if out is not None:
         try:
             Path(out).write_bytes(to_json(workload))

@@ -30,6 +30,7 @@ from reports.store.digests import Digests
 from reports.store.run_json import ClockFacts, RunFacts, StepFacts, WorkerFacts
 from targets.clock import realtime_ns
 from targets.scraper import Scraper
+from targets.wire import lenient
 from traces.errors import InputError
 from traces.request import NS_PER_S
 from traces.transforms import part_of
@@ -45,6 +46,7 @@ LEAD = 300_000_000  # nanoseconds from the announcement of a step to its first i
 CLAIM = 30.0  # seconds that a worker has to claim its part
 FAREWELL = 30.0  # seconds without news after which a worker that should finish is given up
 
+LARGEST = 1 << 53  # of the numbers that a worker sends
 LISTED = 1000  # missing requests that are named by index; all of them are counted
 
 log = logging.getLogger("phaseload")
@@ -167,8 +169,8 @@ class Coordinator:
                 self._lose(worker, "it didn't hand over its results")
 
     def _lose(self, worker: WorkerState, why: str) -> None:
-        worker.lost = why
-        log.error("worker %d of %d is lost: %s; the run is invalid", worker.number, len(self.workers), why)
+        worker.lost = lenient.line(why)
+        log.error("worker %d of %d is lost: %s; the run is invalid", worker.number, len(self.workers), worker.lost)
 
     def _send(self, message: FromCoordinator, client: str) -> None:
         self._channel(encode(message), client)
@@ -208,8 +210,10 @@ class Coordinator:
             case messages.Ready():
                 worker.ready = message.step
             case messages.Over():
-                worker.over = message.step
+                if not worker.over < message.step <= self.step:
+                    raise InputError("no step that it was in", where=str(message.step))
                 self.record.unsent(message.step, message.unsent)
+                worker.over = message.step
             case messages.Progress():
                 worker.lanes = message.lanes
             case messages.Rows() | Final():
@@ -224,7 +228,9 @@ class Coordinator:
         if worker.pid:
             self._send(messages.Refused("it has its part already"), worker.client)
             return
-        worker.pid, worker.host = claim.pid, claim.host
+        if claim.pid <= 0:
+            raise InputError("no process", where=str(claim.pid))
+        worker.pid, worker.host = claim.pid, lenient.line(claim.host, 255)
         of, folder, salt = len(self.workers), str(self.folder.resolve()), self.record.facts.salt
         assignment = messages.Assignment(worker.number, of, self.plan, salt, folder, self._secret, boot_id())
         self._send(assignment, worker.client)
@@ -256,7 +262,12 @@ class Coordinator:
                 out.seek(result.at)
                 out.write(result.data)
         elif worker.final is None:
-            worker.final = result
+            facts = result.worker
+            if (facts.number, facts.pid) != (worker.number, worker.pid) or not 0 <= facts.rows < LARGEST:
+                raise InputError("no facts of its own", where=f"number {facts.number}, pid {facts.pid}")
+            if not all(0 <= each.failed <= each.counted <= facts.rows for each in result.digests):
+                raise InputError("no counts of its rows")
+            worker.final = replace(result, worker=replace(facts, host=worker.host))
             self.digests.merge(result.digests)
             if result.early and not self.interrupted:
                 self._lose(worker, "it was stopped")
@@ -288,7 +299,9 @@ class Record:
 
     def unsent(self, number: int, counts: Mapping[str, int]) -> None:
         """What a worker was planned to send in a step and hadn't by its end."""
-        unsent = self.facts.steps[number].unsent
+        unsent, planned = self.facts.steps[number].unsent, self.facts.steps[number].planned
+        if not all(0 <= count <= planned.get(target, 0) for target, count in counts.items()):
+            raise InputError("no counts of what was planned")
         total = {target: unsent.get(target, 0) + count for target, count in counts.items()}
         self._change(number, unsent={**unsent, **total})
 

@@ -39,10 +39,8 @@ CALM = 3_000_000  # nanoseconds before the next due instant within which nothing
 
 class Timer(Timerfd):
     """An alarm on CLOCK_MONOTONIC, exact to tens of microseconds. `set` may be called by any greenlet, `wait` by one.
-
     gevent.sleep is late by 0.7 ms at the median, because libev waits in whole milliseconds. Here an io watcher wakes
-    the waiting greenlet in the turn of the loop in which the alarm goes off.
-    """
+    the waiting greenlet in the turn of the loop in which the alarm goes off."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,10 +141,8 @@ class Lane:
 
 
 class Dispatcher:
-    """Runs one step of one worker. `finished` gets every exchange, from an ordinary greenlet.
-
-    `start` is the step's first instant, nanoseconds from the run's start; `seed` decides which users leave early.
-    """
+    """Runs one step of one worker. `finished` gets every exchange, from an ordinary greenlet. `start` is the step's
+    first instant, nanoseconds from the run's start; `seed` decides which users leave early."""
 
     def __init__(
         self, step: Step, lanes: list[Lane], clock: Clock, start: int, finished: Callable[[Exchange], None],
@@ -232,9 +228,7 @@ class Dispatcher:
         except Exception as error:  # a fault of ours must not leave the request in flight for ever
             exchange.outcome, exchange.error = Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}"
             log.exception("request %d could not be recorded properly", request.index)
-        # A slot is free, and a user thinks, once the answer's body has ended: until then it is the server's.
-        known = [instant for instant in (exchange.body_end, exchange.done) if instant is not None]
-        ended = known[0] if known else self.start + self.now()
+        ended = exchange.done if exchange.done is not None else self.start + self.now()
         if not self._stopped and call.attempt <= lane.arm.retries and worth_retrying(exchange):
             pause_s = exchange.retry_after if exchange.retry_after is not None else 0.5 * 2 ** (call.attempt - 1)
             again = replace(call, due=ended + round(pause_s * NS_PER_S), attempt=call.attempt + 1)
@@ -242,7 +236,8 @@ class Dispatcher:
             return
         lane.done += 1
         lane.failed += not exchange.ok
-        lane.schedule.finished(request, ended - self.start)
+        free = exchange.body_end if exchange.body_end is not None else ended
+        lane.schedule.finished(request, ended - self.start, free - self.start)
         if not self._stopped:
             self._timer.set(1)
 

@@ -314,10 +314,11 @@ class Wiring:
 def _refuse_foreign() -> tuple[str, int] | None:
     """The web page is for who opened it at this machine's address or name: a page of another site must not start a run,
     nor one under a name that was made to lead here."""
-    host = urlsplit(f"//{request.host}").hostname or ""
-    own = host in ("localhost", platform.node().lower()) or re.fullmatch(r"[\d.]+|[\da-f:.]*:[\da-f:.]*", host)
-    if own and urlsplit(request.headers.get("Origin", request.host_url)).netloc == request.host:
-        return None
+    with suppress(ValueError):  # such a URL is nobody's own
+        host = urlsplit(f"//{request.host}").hostname or ""
+        own = host in ("localhost", platform.node().lower()) or re.fullmatch(r"[\d.]+|[\da-f:.]*:[\da-f:.]*", host)
+        if own and urlsplit(request.headers.get("Origin", request.host_url)).netloc == request.host:
+            return None
     return "refused: this page is used at this machine's own address, and from no other page\n", 403
 
 
@@ -333,6 +334,30 @@ def _kill(code: int) -> None:
     for child in psutil.Process().children(recursive=True):
         child.kill()
     os._exit(code)
+
+
+listen, handle = MasterRunner.client_listener, MasterRunner.handle_message
+
+
+def _listen(runner: Any) -> None:
+    """Locust's listener, which a message that is none ends, and with it the master: it is dropped, and counted."""
+    while True:
+        try:
+            listen(runner)
+        except Exception as error:
+            log.debug("a message was dropped: %r", error)
+            if wiring := getattr(runner.environment, "phaseload", None):
+                wiring.inbox.put(("", None))  # a stray
+
+
+def _handle(runner: Any, client: str, message: Any) -> None:
+    """Takes in what a client sent in its own name."""
+    if message.node_id != client:
+        raise ValueError("a message in another's name")
+    handle(runner, client, message)
+
+
+MasterRunner.client_listener, MasterRunner.handle_message = _listen, _handle
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]

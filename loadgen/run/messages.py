@@ -286,10 +286,8 @@ class Link:
         return False
 
     def clock_offset(self, boot: str) -> tuple[int, int]:
-        """(this clock - the coordinator's, its error bound), ns: from the fastest of a few round trips.
-
-        `boot`: the coordinator's boot_id; on one machine the clock is the same one: offset and error are 0.
-        """
+        """(this clock - the coordinator's, its error bound), ns: from the fastest of a few round trips. `boot`: the
+        coordinator's boot_id; on one machine the clock is the same one: offset and error are 0."""
         if boot == boot_id():
             return 0, 0
         trips: list[tuple[int, int]] = []  # duration, offset

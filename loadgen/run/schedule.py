@@ -32,11 +32,9 @@ class Due:
 
 
 class Schedule:
-    """One worker's requests of one arm in the order in which they become due.
-
-    `concurrency` is this worker's share of the requests in flight (None: no limit), `open_loop` sends sessions by their
-    timestamps. Call `pop` for what is due, and `finished` once for each request that it gave.
-    """
+    """One worker's requests of one arm in the order in which they become due. `concurrency` is this worker's share of
+    the requests in flight (None: no limit), `open_loop` sends sessions by their timestamps. Call `pop` for what is due,
+    and `finished` once for each request that it gave."""
 
     def __init__(
         self, trace: Trace, *, end: int | None = None, concurrency: int | None = None, open_loop: bool = False
@@ -82,14 +80,16 @@ class Schedule:
         while (due := self.next_due()) is not None and due <= now:
             yield self._take(due)
 
-    def finished(self, request: Request, at: int) -> None:
-        """Its answer ended `at`: its followers' users start thinking, and a slot is free."""
+    def finished(self, request: Request, at: int, free: int | None = None) -> None:
+        """Its answer was done `at`: its followers' users start thinking. Its slot is free, and the next turn can be
+        sent, from `free` on (None: at once): a server may keep the body of an answer open that is done."""
+        free = at if free is None else free
         self.in_flight -= 1
         for child in self._children.pop(request.index, ()):
-            heapq.heappush(self._waiting, (at + child.think, child.index, child))
+            heapq.heappush(self._waiting, (max(free, at + child.think), child.index, child))
         if self._free is not None:
             self._free += 1
-            self._freed = at
+            self._freed = free
 
     def exhausted(self, now: int) -> bool:
         """Nothing more will be sent, whatever is finished from now on."""

@@ -20,11 +20,12 @@ import logging
 import os
 import platform
 import sys
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import gevent
 from fastdigest import TDigest
@@ -39,6 +40,7 @@ from targets.client.http_client import diagnostics
 from targets.clock import Clock
 from targets.exchange import Diagnostics, Exchange
 from targets.target import Target
+from targets.wire import lenient
 from traces.errors import InputError
 from traces.prompts import Prompts
 from traces.request import NS_PER_S
@@ -102,7 +104,7 @@ class Worker:
             self._link.post(Failed(str(error) if isinstance(error, InputError) else repr(error)))
             if not isinstance(error, InputError):
                 raise
-            log.error("%s", error)
+            log.error("%s", lenient.line(str(error)))
         finally:
             self.done.set()
 
@@ -111,12 +113,12 @@ class Worker:
         assignment = self._link.claim()
         plan = assignment.plan
         if self._allowed is not None:
-            _check(plan.targets, self._allowed)
+            _check((arm.target for step in plan.steps for arm in step.arms), self._allowed)
         self._corpus = None if plan.prompts is None else Corpus.expected(plan.prompts)
         self._offset, error = self._link.clock_offset(assignment.boot)
-        with tempfile.TemporaryDirectory(prefix="phaseload-") as spare:
-            shared = messages.is_shared(assignment)
-            self._folder = Path(assignment.folder) if shared else Path(spare)
+        shared = messages.is_shared(assignment)  # else the rows lie here until the coordinator has them
+        with nullcontext(assignment.folder) if shared else TemporaryDirectory(prefix="phaseload-") as folder:
+            self._folder = Path(folder)
             self._writer = Writer(self._folder, assignment.part)
             flusher = gevent.spawn(_often, FLUSH, self._flush)
             for number, step in enumerate(plan.steps):
@@ -207,11 +209,11 @@ class Worker:
 
 
 def _check(targets: Iterable[Target], allowed: Collection[str]) -> None:
-    """Raises InputError for a secret that a worker may not fill in, and so give to the URL that a master names."""
+    """Raises InputError for what a worker may not fill in or open, and so give to the URL that a master names."""
     for target in targets:
-        for secret in sorted(target.wants() - set(allowed)):
-            option = f"--allow-env {secret[1:]}" if secret.startswith("$") else f"--allow-key-file {secret}"
-            problem = f"the master's plan asks for {secret}, which this worker may not give away"
+        for own in sorted(target.wants() - set(allowed)):
+            option = f"--allow-env {own[1:]}" if own.startswith("$") else f"--allow-key-file {own}"
+            problem = f"the master's plan asks for {own}, which this worker may not give away"
             raise InputError(problem, where=target.name, remedy=f"{option}, where the worker is started")
 
 
@@ -222,12 +224,10 @@ def _often(period_s: float, act: Callable[[], None]) -> None:
 
 
 class TokenCounting:
-    """Answers' tokens by a local tokenizer.json, in a native thread, before their rows are recorded.
-
-    Vendors count tokens each in their own way, and some don't count: what this counts is the same for all targets. An
-    exchange that is over waits here while others go on; the text is forgotten once it is counted. `record(exchange)` is
-    called for each exchange that was put, in their order.
-    """
+    """Answers' tokens by a local tokenizer.json, in a native thread, before their rows are recorded. Vendors count
+    tokens each in their own way, and some don't count: what this counts is the same for all targets. An exchange that
+    is over waits here while others go on; the text is forgotten once it is counted. `record(exchange)` is called for
+    each exchange that was put, in their order."""
 
     def __init__(self, tokenizer: str, record: Callable[[Exchange], None]) -> None:
         self._count, self._record = counter(tokenizer), record

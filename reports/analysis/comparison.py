@@ -6,7 +6,8 @@ interval from the batches of the window (`quantiles`). It takes failures as they
 answered is won by that one without bound. The ratio of the p99s is not a quantile of ratios; its interval comes from a
 paired bootstrap, seeded, over blocks of neighbouring requests.
 
-A ratio is other / base: below 1 the other is faster. A metric is won only where the interval excludes 1.
+A ratio is other / base: below 1 the other is faster. A metric is won only where the interval excludes 1, by LEAST or
+more.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ..store.run_folder import Key, Run
 from . import quantiles, samples
 from .quantiles import BATCHES, Ordered, Values, batch_of, finite
 
+LEAST = 1.02  # a difference of less than 2 % is no lead, however many pairs prove it
 SAME_LENGTH = 0.10  # the largest difference of median given lengths at which whole requests are comparable
 RESAMPLES = 1000
 WORK = 40_000_000  # values drawn by one bootstrap at most
@@ -44,10 +46,12 @@ class Interval:
 
     @property
     def faster(self) -> int:
-        """1 where the interval says that the base is, -1 where the other is, 0 where it holds 1."""
+        """1 where the interval says that the base is, -1 where the other is; 0 where it holds 1, or the ratio is below
+        LEAST. Where only the side of 1 is known, that end is 1 and the other unbounded."""
         if self.low is None or (self.low >= 1 and self.high != 1):
-            return 1
-        return -1 if self.high is not None and self.high <= 1 and self.low < 1 else 0
+            return int(self.value is None or self.value >= LEAST)
+        side = self.high is not None and self.high <= 1 and self.low < 1
+        return -int(side and (self.value or 0.0) <= 1 / LEAST)
 
     @property
     def inverse(self) -> Interval:
@@ -59,7 +63,7 @@ class Interval:
 @dataclass(frozen=True, slots=True)
 class Ratio:
     """The `n` pairs that have a metric: the median of their ratios, the shares that each side won, the `winner` (None
-    where the interval holds 1), and the ratio of the two p99s (None where there are too few pairs for it)."""
+    where neither is clearly faster), and the ratio of the two p99s (None where there are too few pairs for it)."""
 
     n: int
     median: Interval
@@ -110,9 +114,7 @@ class Comparison:
 
 def compare(run: Run, other: Run | None = None, *, base: str = "") -> list[Comparison]:
     """Every pair of the run's targets in each load step (with `base`: its pairs only), or the run against a later one.
-
-    Raises InputError where `base` is no target of the run, and where the two runs have no requests in common.
-    """
+    Raises InputError where `base` is no target of the run, and where the two runs have no requests in common."""
     if other is not None:
         return of_runs(run, other)
     groups = dict(run.groups())
@@ -164,17 +166,12 @@ def of_pair(base: pd.DataFrame, other: pd.DataFrame, base_name: str, other_name:
     hidden = () if lengths.comparable else ("e2e",)
     by_output = () if hidden else _bucketed(pairs, "output_count", pairs["output_tokens_base"], "e2e", window)
     return Comparison(
-        base=base_name,
-        other=other_name,
-        step=step,
-        pairs=len(pairs),
-        base_failed=int((~pairs["ok_base"]).sum()),
-        other_failed=int((~pairs["ok_other"]).sum()),
-        lengths=lengths,
+        base=base_name, other=other_name, step=step, pairs=len(pairs), base_failed=int((~pairs["ok_base"]).sum()),
+        other_failed=int((~pairs["ok_other"]).sum()), lengths=lengths,
         metrics={m: None if m in hidden else _ratio(pairs, m, base_name, other_name, window) for m in HEADLINES},
         by_prompt=list(_bucketed(pairs, "prompt_tokens", pairs["prompt_tokens_base"], "ttft", window)),
         by_output=list(by_output),
-    )
+    )  # fmt: skip
 
 
 def _paired(base: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
@@ -217,13 +214,10 @@ def _ratio(pairs: pd.DataFrame, metric: str, base: str, other: str, window: tupl
         return None
     median = _median(quotients)
     return Ratio(
-        n=quotients.n,
-        median=median,
-        base_won=float(quotients.beyond(1.0, inclusive=False).sum() / quotients.n),
+        n=quotients.n, median=median, base_won=float(quotients.beyond(1.0, inclusive=False).sum() / quotients.n),
         other_won=1 - float(quotients.beyond(1.0, inclusive=True).sum() / quotients.n),
-        winner={1: base, 0: None, -1: other}[median.faster],
-        p99=_p99(pairs, metric),
-    )
+        winner={1: base, 0: None, -1: other}[median.faster], p99=_p99(pairs, metric),
+    )  # fmt: skip
 
 
 def _median(quotients: Ordered) -> Interval:

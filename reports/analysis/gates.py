@@ -3,12 +3,12 @@
     [TARGET][@STEP]: METRIC [pNN | mean | max] OP NUMBER UNIT
 
 TARGET and STEP narrow a gate; without them it holds for each target in each load step. Latencies need a statistic and
-a unit (us, ms, s); `errors` is a share (%), `goodput` a rate (/s) or a share (%), `requests` and `tokens` are rates
-(/s). "ttft p99 < 800ms" asks whether fewer than 1 % of the requests, failures included, take 800 ms or longer: it
-passes where the upper one-sided 95 % bound of that share (`quantiles.share`) is below 1 %, fails where the lower one is
-above, and else there is no verdict. Shares are decided likewise; rates, means and maxima have no bounds and are
-compared as they are. Exit codes: 0 all passed, 1 one failed, 2 not a gate, 3 no verdict (or the run is invalid). No
-pandas here: gates are checked before a run is begun.
+are in us, ms or s (a bare number: ms); `errors` is a share (%), `requests` and `tokens` are rates (/s); `goodput` is
+either, so its unit must be there. "ttft p99 < 800ms" asks whether fewer than 1 % of the requests, failures included,
+take 800 ms or longer: it passes where the upper one-sided 95 % bound of that share (`quantiles.share`) is below 1 %,
+fails where the lower one is above, and else there is no verdict. Shares are decided likewise; rates, means and maxima
+have no bounds and are compared as they are. Exit codes: 0 all passed, 1 one failed, 2 not a gate, 3 no verdict (or the
+run is invalid). No pandas here: gates are checked before a run is begun.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from enum import StrEnum
 from math import inf, isnan, nan
 from typing import TYPE_CHECKING
 
-from traces.errors import InputError
+from traces.errors import InputError, one_of, seconds
 
 from . import quantiles
 from .quantiles import Share, finite
@@ -38,13 +38,10 @@ DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 RATE_UNITS = {"/s": 1.0, "/min": 1 / 60}
 SHARE_UNITS = {"%": 0.01}
 LATENCIES = ("ttft", "ttft_from_due", "tpot", "itl", "e2e", "longest_stall", "lateness", "connect")
-UNITS: dict[str, dict[str, float]] = {
-    **dict.fromkeys(LATENCIES, DURATION_UNITS),
-    "errors": SHARE_UNITS,
-    "goodput": RATE_UNITS | SHARE_UNITS,
-    "requests": RATE_UNITS,
-    "tokens": RATE_UNITS,
-}
+UNITS: dict[str, dict[str, float]] = dict.fromkeys(LATENCIES, DURATION_UNITS) | {
+    "errors": SHARE_UNITS, "goodput": RATE_UNITS | SHARE_UNITS, "requests": RATE_UNITS, "tokens": RATE_UNITS
+}  # fmt: skip
+BARE = dict.fromkeys(LATENCIES, "ms") | {"errors": "%", "requests": "/s", "tokens": "/s"}  # units of bare numbers
 ALIASES = {"e2el": "e2e", "stall": "longest_stall", "error_rate": "errors", "ttft-from-due": "ttft_from_due"}
 OBJECTIVES = ("ttft", "ttft_from_due", "tpot", "e2e", "longest_stall")
 STATISTICS = "a statistic: p50, p99, p99.9, mean or max"
@@ -65,6 +62,7 @@ class Gate:
 
     @property
     def q(self) -> float | None:
+        """The quantile as a share (0.99 of p99); None for mean, max, shares and rates."""
         return float(self.statistic[1:]) / 100 if self.statistic.startswith("p") else None
 
     def holds(self, figure: float) -> bool:
@@ -76,8 +74,8 @@ _TOKEN = re.compile(
 )
 
 
-def parse(text: str) -> Gate:
-    """Reads a gate. InputError with a caret under the place that can't be read."""
+def parse(text: str, where: str = "--slo") -> Gate:
+    """Reads a gate. InputError with a caret under the place that can't be read, and `where` the text stands."""
     head, colon, _ = text.rpartition(":")
     target, _, step = head.partition("@")
     tokens = [(match.lastgroup or "", match.group(match.lastgroup or 0), match.start(match.lastgroup or 0))
@@ -87,53 +85,64 @@ def parse(text: str) -> Gate:
     def take(kind: str, expected: str) -> tuple[str, int]:
         actual, value, at = tokens.pop(0) if tokens else end
         if actual != kind:
-            raise _nonsense(text, at, expected)
+            raise _nonsense(text, at, expected, where)
         return value, at
 
     metrics = "a metric: " + ", ".join(UNITS)
     name, at = take("word", metrics)
     metric = ALIASES.get(name.lower(), name.lower())
     if metric not in UNITS:
-        raise _nonsense(text, at, metrics)
+        raise _nonsense(text, at, metrics, where)
     statistic = ""
     if metric in LATENCIES:
         word, at = take("word", STATISTICS)
         statistic = word.lower()
         number = re.fullmatch(r"p(\d{1,2}(?:\.\d+)?)", statistic)
         if statistic not in ("mean", "max") and not (number and 0 < float(number[1]) < 100):
-            raise _nonsense(text, at, STATISTICS)
+            raise _nonsense(text, at, STATISTICS, where)
     op, _ = take("op", "one of < <= > >=")
     limit, _ = take("number", "a number")
+    if not tokens and metric in BARE:
+        tokens, text = [("word", BARE[metric], len(text))], f"{text.strip()}{BARE[metric]}"
     units = f"a unit: {', '.join(UNITS[metric])}"
     unit, at = take("word", units)
     if unit not in UNITS[metric]:
-        raise _nonsense(text, at, units)
+        raise _nonsense(text, at, units, where)
     if tokens:
-        raise _nonsense(text, tokens[0][2], "nothing more")
+        raise _nonsense(text, tokens[0][2], "nothing more", where)
     scaled = float(limit) * UNITS[metric][unit]
     return Gate(text.strip(), metric, statistic, op, scaled, unit, target.strip(), step.strip())
 
 
-def _nonsense(text: str, at: int, expected: str) -> InputError:
-    return InputError(f"not a gate: expected {expected}\n    {text}\n    {' ' * at}^", where="--slo", column=at + 1)
+def _nonsense(text: str, at: int, expected: str, where: str) -> InputError:
+    return InputError(f"not a gate: expected {expected}\n    {text}\n    {' ' * at}^", where=where, column=at + 1)
 
 
-def parse_goodput(objectives: Iterable[str]) -> dict[str, float]:
-    """["ttft:800", "tpot:40", "e2el:5000"] (ms, as vLLM and SGLang write them; one string with spaces works too)
-    -> {"ttft": 0.8, "tpot": 0.04, "e2e": 5.0} (s)."""
+def parse_goodput(objectives: Iterable[str], where: str = "--goodput") -> dict[str, float]:
+    """["ttft:800", "tpot:40ms", "e2el:5s"] (bare numbers are ms, as vLLM and SGLang write them; one string with spaces
+    works too) -> {"ttft": 0.8, "tpot": 0.04, "e2e": 5.0} (s)."""
     limits = {}
     for part in " ".join(objectives).replace(",", " ").split():
         name, _, value = part.partition(":")
         metric = ALIASES.get(name.lower(), name.lower())
         if metric not in OBJECTIVES:
-            raise InputError(f"{part!r} has no objective: expected one of {', '.join(OBJECTIVES)}", where="--goodput")
+            raise InputError(f"{part!r} has no objective: expected one of {', '.join(OBJECTIVES)}", where=where)
         try:
-            limits[metric] = float(value) / 1e3
+            limits[metric] = seconds(value, "ms")
         except ValueError:
             limits[metric] = nan
         if not 0 < limits[metric] < inf:
-            raise InputError(f"{part!r}: expected milliseconds after the colon, as in ttft:800", where="--goodput")
+            raise InputError(f"{part!r}: expected a time after the colon, as in ttft:800ms", where=where)
     return limits
+
+
+def check_objectives(limits: Mapping[str, float]) -> None:
+    """Raises InputError for a metric that can be no objective, or a limit that is no number of seconds above 0."""
+    for metric, limit in limits.items():
+        if metric not in OBJECTIVES:
+            raise InputError(f"{metric!r} is no objective", where="objectives", remedy=one_of(metric, OBJECTIVES))
+        if not 0 < limit < inf:
+            raise InputError(f"{metric}: expected seconds above 0, got {limit!r}", where="objectives")
 
 
 def check(slo: Sequence[str], goodput: Sequence[str]) -> None:
@@ -173,6 +182,7 @@ class Verdict:
     more_s: float | None = None
 
     def as_json(self) -> dict[str, object]:
+        """The verdict as `phaseload gate --json` prints it; an infinite figure is null, and `unbounded`."""
         return {
             "gate": self.gate.text, "target": self.target, "step": self.step, "result": str(self.decision),
             "figure": finite(self.figure), "unbounded": self.figure == inf, "low": finite(self.low),

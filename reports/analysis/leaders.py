@@ -1,10 +1,10 @@
 """Who leads in which phase at which load, and where a lead is lost. Pure.
 
-A target is beaten where another answers the same requests faster (`reports.analysis.comparison`: the paired interval
-excludes 1) by LEAST or more. The fastest of those that nobody beats leads; others lead with it where neither the paired
-interval nor the medians' own tell them apart, and where they too are ahead of the one named as behind. A target whose
-failures leave its median or its interval unbounded can't lead: it is named as failed. Targets that can't be compared
-with the others stand aside, as few of them as possible.
+A target is beaten where another answers the same requests clearly faster (`reports.analysis.comparison`). The fastest
+of those that nobody beats leads; others lead with it where neither the paired interval nor the medians' own tell them
+apart, and where they too are ahead of the one named as behind. A target whose failures leave its median or its interval
+unbounded can't lead: it is named as failed. Targets that can't be compared with the others stand aside, as few of them
+as possible.
 """
 
 from __future__ import annotations
@@ -17,21 +17,16 @@ from math import exp, inf, isfinite, log
 
 from .. import number_format
 from ..store.durations import HEADLINES
-from .comparison import Comparison, Interval
+from .comparison import LEAST, Comparison, Interval
 from .quantiles import Quantile
 from .summary import Summary
-
-LEAST = 1.02  # a difference of less than 2 % is no lead, however many pairs prove it
 
 
 @dataclass(frozen=True, slots=True)
 class Lead:
     """The fastest of one step in one metric: `leaders` are level, and each `factor` times or more faster than `behind`
-    (0 where that one failed too often to say).
-
-    `p50` in seconds. `why` there are no leaders, or those in `aside` take no part (too few pairs, not comparable);
-    `failed` are those with too many failures for a median.
-    """
+    (0 where that one failed too often to say). `p50` in seconds. `why` there are no leaders, or those in `aside` take
+    no part (too few pairs, not comparable); `failed` are those with too many failures for a median."""
 
     step: str
     leaders: tuple[str, ...]
@@ -48,7 +43,7 @@ class Lead:
 
     @property
     def ahead(self) -> str:
-        """How far ahead of whom; empty where there is nobody behind."""
+        """How far ahead of whom, by the ratio of pairs: it isn't that of the medians. Empty where nobody is behind."""
         if not self.behind:
             return ""
         factor = number_format.factor(self.factor)
@@ -110,11 +105,7 @@ def lead(step: str, metric: str, medians: Mapping[str, Quantile], pairs: Sequenc
     if not order or len(order) + len(failed) < 2:
         return Lead(step, (), why=why if aside else "no leader", failed=failed)
     slower = _slower(_among(set(order), pairs), metric)
-    beats = {
-        both: ratio.value or 0.0
-        for both, ratio in slower.items()
-        if ratio.faster > 0 and (ratio.value is None or ratio.value >= LEAST)
-    }
+    beats = {both: ratio.value or 0.0 for both, ratio in slower.items() if ratio.faster > 0}
     beaten = {loser for _, loser in beats}
     first = next((name for name in order if name not in beaten), order[0])
     behind = next((name for name in order if (first, name) in beats), "")
@@ -180,14 +171,12 @@ def flips_of_pairs(comparisons: Sequence[Comparison], metric: str) -> list[Flip]
 
 
 def crossovers(summary: Summary, metric: str) -> Iterator[tuple[str, str, float]]:
-    """(leader, follower, in flight): where one target's p50 against its own concurrency crosses another's.
-
-    Between the two buckets around the crossing, on the logarithms of both axes; only where both buckets' intervals are
-    clear of each other on their side.
-    """
+    """(leader, follower, in flight): where one target's p50 against its own concurrency crosses another's. Between the
+    two buckets around the crossing, on the logarithms of both axes; only where both buckets' intervals are clear of
+    each other on their side."""
     curves = _curves(summary, metric)
     for (first, a), (second, b) in combinations(curves.items(), 2):
-        clear = [low for low in sorted(set(a) & set(b)) if _apart(a[low], b[low])]
+        clear = [low for low in sorted(set(a) & set(b)) if a[low].high < b[low].low or b[low].high < a[low].low]
         for left, right in pairwise(clear):
             gap = [log(a[low].value / b[low].value) for low in (left, right)]
             if gap[0] * gap[1] < 0:
@@ -207,7 +196,3 @@ def _curves(summary: Summary, metric: str) -> dict[str, dict[int, Quantile]]:
             if median.enough and isfinite(median.value) and median.value and median.n > most:
                 curve[part.low] = median
     return curves
-
-
-def _apart(a: Quantile, b: Quantile) -> bool:
-    return a.high < b.low or b.high < a.low

@@ -154,7 +154,6 @@ def _figure(column: pd.Series[float]) -> ServerFigure | None:
 
 
 def server_figures(answered: pd.DataFrame) -> dict[str, ServerFigure | None]:
-    """What the server reported with its answers; None for what it doesn't report."""
     difference = answered["ttft"] - answered["server_ttft"]
     return {name: _figure(answered[name]) for name in SERVER} | {"ttft_difference": _figure(difference)}
 
@@ -188,7 +187,6 @@ def series(readings: Sequence[Reading]) -> dict[str, Series]:
 
 
 def phase_means(run: Run, readings: Sequence[Reading]) -> list[PhaseMean]:
-    """One for each URL and each phase that its histograms have."""
     means = []
     for url, phases in telemetry.means(readings).items():
         target = owner(run.facts.targets, url)
@@ -201,7 +199,6 @@ def phase_means(run: Run, readings: Sequence[Reading]) -> list[PhaseMean]:
 
 
 def round_trips(run: Run, readings: Sequence[Reading]) -> list[RoundTrip]:
-    """One for each URL to which round trips were measured."""
     whens, of_urls = ("before", "during", "after"), telemetry.round_trips(readings)
     return [RoundTrip(url, owner(run.facts.targets, url), *map(of_urls[url].get, whens)) for url in of_urls]
 

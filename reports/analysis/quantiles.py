@@ -45,14 +45,11 @@ POWER = 0.8416  # the normal quantile of 80 %
 
 @dataclass(frozen=True, slots=True)
 class Quantile:
-    """One quantile of `n` requests (or values), of those without a value too.
-
-    `value`, `low` and `high` are inf where failures leave them unbounded. `low` and `high` are nan where there is no
-    interval: the sample is too small (n < needs, not `enough`: print no bare number), or `more_s` further seconds of
-    the same load would be needed. Where the batches rise or fall (`drifting`) they bound no steady figure: print none.
-    `answered` is the quantile of the values alone; `effective` the number of independent requests that the sample is
-    worth, nan where batches aren't known.
-    """
+    """One quantile of `n` requests (or values), of those without a value too. `value`, `low` and `high` are inf where
+    failures leave them unbounded. `low` and `high` are nan where there is no interval: the sample is too small (n <
+    needs, not `enough`: print no bare number), or `more_s` further seconds of the same load would be needed. Where the
+    batches rise or fall (`drifting`) they bound no steady figure: print none. `answered` is the quantile of the values
+    alone; `effective` the number of independent requests that the sample is worth, nan where batches aren't known."""
 
     q: float
     value: float
@@ -169,10 +166,8 @@ def needed(q: float) -> int:
 @lru_cache(maxsize=4096)
 def ranks(n: int, q: float) -> tuple[int, int] | None:
     """Ranks (from 1) of the order statistics that bound the q-quantile of n independent samples; None where none do.
-
     Tails are equal (2.5 %) where they can be; near the ends of the sample the one rank that is left takes what it needs
-    and the other tail gets the rest.
-    """
+    and the other tail gets the rest."""
     if n < needed(q) or not 0 < q < 1:
         return None
     first, mass = _binomial(n, q)

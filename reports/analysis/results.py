@@ -14,6 +14,7 @@ from math import isnan
 import pandas as pd
 
 from targets.exchange import Outcome
+from traces.errors import InputError, one_of
 from traces.request import NS_PER_S
 
 from ..store.digests import Digests
@@ -28,6 +29,8 @@ from .samples import Metric, Sample, Slice, Throughput
 CHARACTERS = 4  # of a reference token, where no tokenizer is at hand
 ERRORS = 10  # texts that are listed, the most frequent first
 ERROR_LENGTH = 300  # characters of each
+WITH_DIGIT = r"\w*\d\w*"  # a word that may differ from one failure to the next of the same cause
+FEWEST, CHANCE = 5, 0.001  # of failures in a row that mean an end, and how probable they may be by the rate before
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
+class LengthFigures:
     """Comparing E2E stands on the equality of what was asked and given."""
 
     prompt: Length
@@ -125,17 +128,20 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class ErrorCount:
-    """A server wrote these texts, so they are cut and must be escaped."""
+    """A server wrote these texts, so they are cut and must be escaped. `texts` that differ only in words with a digit
+    (a length, an id) are counted together, `error` is the most frequent of them."""
 
     outcome: str
     error: str
     n: int
+    texts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """One target in one load step. `window` in seconds from the run's start; `server`: None for what it doesn't report;
-    `cost`: see `costs`; `vllm`: the keys of vLLM's benchmark."""
+    `cost`: see `costs`; `no_answer_since`: the second of the run after which all requests failed; `vllm`: the keys of
+    vLLM's benchmark."""
 
     target: str
     step: str
@@ -145,7 +151,7 @@ class Result:
     metrics: dict[str, Metric]
     throughput: Throughput
     goodput: Goodput | None
-    lengths: Lengths
+    lengths: LengthFigures
     tokens_from: dict[str, int]
     cached: Cached
     phases: list[Part]
@@ -156,9 +162,13 @@ class Result:
     in_flight: InFlight
     slices: dict[str, list[Slice]]
     errors: list[ErrorCount]
+    no_answer_since: float | None
     vllm: dict[str, float | None]
 
     def quantile(self, metric: str, q: float) -> Quantile:
+        """In seconds. `metric`: one of `metrics`; `q`: 0.5, 0.9, 0.95, 0.99 or 0.999. InputError for any other."""
+        if metric not in self.metrics:
+            raise InputError(f"no metric {metric!r}", where="quantile", remedy=one_of(metric, self.metrics))
         return self.metrics[metric].at(q)
 
 
@@ -179,7 +189,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         metrics={name: samples.metric(sample, name, digests) for name in (*DURATIONS, "itl")},
         throughput=sample.throughput,
         goodput=None if sample.good is None else Goodput(dict(objectives), sample.good, share, sample.goodput),
-        lengths=Lengths(
+        lengths=LengthFigures(
             prompt=_length(answered["prompt_tokens"], answered["usage_prompt"].dropna()),
             output=_length(answered["output_tokens"], answered["output_count"]),
             reference=_reference(answered),
@@ -194,6 +204,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max()), finite(held.median())),
         slices={name: samples.slices(counted, name) for name in samples.SLICES},
         errors=_errors(counted),
+        no_answer_since=_no_answer_since(sample.rows),
         vllm=_vllm(sample, answered),
     )
 
@@ -204,20 +215,13 @@ def _counts(sample: Sample, counted: pd.DataFrame, step: StepFacts | None) -> Co
     in_one_read = (counted["reads"] == 1) & (counted["output_count"] > 1)
     return Counts(
         planned=step.planned.get(sample.target) if step else None,
-        unsent=step.unsent.get(sample.target, 0) if step else 0,
-        recorded=len(sample.rows),
-        warmup=len(sample.rows) - sample.n,
-        counted=sample.n,
-        ok=sample.n - sample.failed,
-        failed=sample.failed,
-        requests=requests,
-        admitted=admitted / requests if requests else None,
-        outcomes=_tally(counted["outcome"]),
+        unsent=step.unsent.get(sample.target, 0) if step else 0, recorded=len(sample.rows),
+        warmup=len(sample.rows) - sample.n, counted=sample.n, ok=sample.n - sample.failed, failed=sample.failed,
+        requests=requests, admitted=admitted / requests if requests else None, outcomes=_tally(counted["outcome"]),
         whole=int((counted["ok"] & counted["whole"]).sum()),
         at_once=int((counted["ok"] & ~counted["whole"] & in_one_read).sum()),
-        retried=int((counted["attempt"] > 1).sum()),
-        sent_again=int(counted["reconnected"].sum()),
-    )
+        retried=int((counted["attempt"] > 1).sum()), sent_again=int(counted["reconnected"].sum()),
+    )  # fmt: skip
 
 
 def _tally(texts: pd.Series[str]) -> dict[str, int]:
@@ -225,11 +229,8 @@ def _tally(texts: pd.Series[str]) -> dict[str, int]:
 
 
 def _length(asked: pd.Series[float], given: pd.Series[float]) -> Length:
-    return Length(finite(asked.median()), finite(given.median()), _total(asked), _total(given))
-
-
-def _total(tokens: pd.Series[float]) -> int | None:
-    return _whole(tokens.sum()) if len(tokens) else None
+    sums = (_whole(tokens.sum(min_count=1)) for tokens in (asked, given))  # nan without any
+    return Length(finite(asked.median()), finite(given.median()), *sums)
 
 
 def _whole(value: float) -> int | None:
@@ -260,19 +261,31 @@ def _cached(answered: pd.DataFrame, run: Run) -> Cached:
 def _client(sample: Sample, counted: pd.DataFrame) -> ClientState:
     read = counted[counted["reads"] > 0]
     return ClientState(
-        brackets=sample.brackets,
-        shared_first_reads=finite((read["first_events"] > 1).mean()),
-        unstamped=finite((read["unstamped"] > 0).mean()),
-        reused_connections=finite(counted["reused"].mean()),
+        brackets=sample.brackets, shared_first_reads=finite((read["first_events"] > 1).mean()),
+        unstamped=finite((read["unstamped"] > 0).mean()), reused_connections=finite(counted["reused"].mean()),
         max_lag=finite(counted["max_lag"].max() / NS_PER_S),
-    )
+    )  # fmt: skip
 
 
 def _errors(counted: pd.DataFrame) -> list[ErrorCount]:
-    """The most frequent error texts."""
-    groups = counted[~counted["ok"]].groupby(["outcome", "error"], observed=True).size().reset_index(name="n")
-    most = groups.sort_values("n", ascending=False, kind="stable").head(ERRORS)
-    return [ErrorCount(str(outcome), str(error)[:ERROR_LENGTH], int(n)) for outcome, error, n in most.to_numpy()]
+    each = counted[~counted["ok"]].groupby(["outcome", "error"], observed=True).size().reset_index(name="n")
+    each = each.sort_values("n", ascending=False, kind="stable").astype({"error": "str"})
+    each["alike"] = each["error"].str.replace(WITH_DIGIT, "0", regex=True)
+    alike = each.groupby(["outcome", "alike"], observed=True, sort=False)
+    most = alike.agg(error=("error", "first"), n=("n", "sum"), texts=("n", "size"))
+    most = most.sort_values("n", ascending=False, kind="stable").head(ERRORS).reset_index()
+    rows = most[["outcome", "error", "n", "texts"]].itertuples(index=False)
+    return [ErrorCount(str(outcome), error[:ERROR_LENGTH], n, texts) for outcome, error, n, texts in rows]
+
+
+def _no_answer_since(rows: pd.DataFrame) -> float | None:
+    """The second of the run of a target's last answer, where it is no chance that all later requests failed."""
+    last = rows.loc[rows["ok"], "done"].max()
+    before, after = rows[rows["due"] <= last], rows[(rows["due"] > last) & (rows["outcome"] != Outcome.CUT.value)]
+    if len(after) < FEWEST or (after["outcome"] == Outcome.RATE_LIMITED.value).any():
+        return None
+    share = (1 + int((~before["ok"]).sum())) / (2 + len(before))
+    return float(last / NS_PER_S) if share ** len(after) < CHANCE else None
 
 
 def _vllm(sample: Sample, answered: pd.DataFrame) -> dict[str, float | None]:
@@ -280,16 +293,11 @@ def _vllm(sample: Sample, answered: pd.DataFrame) -> dict[str, float | None]:
     window, rates = sample.window_s, sample.throughput
     prompt, output = float(answered["prompt_tokens"].sum()), float(answered["output_count"].sum())
     flat: dict[str, float | None] = {
-        "duration": window,
-        "completed": len(answered),
-        "failed": sample.failed,
-        "total_input_tokens": _whole(prompt),
-        "total_output_tokens": _whole(output),
-        "request_throughput": rates.requests_per_s,
-        "request_goodput": sample.goodput,
-        "output_throughput": rates.output_tokens_per_s,
+        "duration": window, "completed": len(answered), "failed": sample.failed, "total_input_tokens": _whole(prompt),
+        "total_output_tokens": _whole(output), "request_throughput": rates.requests_per_s,
+        "request_goodput": sample.goodput, "output_throughput": rates.output_tokens_per_s,
         "total_token_throughput": rates.output_tokens_per_s + (prompt / window if window else 0.0),
-    }
+    }  # fmt: skip
     for metric, name in (("ttft", "ttft"), ("tpot", "tpot"), ("itl", "itl"), ("e2e", "e2el")):
         values = sample.values[metric]
         flat[f"mean_{name}_ms"] = finite(values.mean() * 1e3) if len(values) else None
@@ -304,10 +312,8 @@ def costs(
     price_per_hour: float | None, watts: float | None, tokens_per_s: float, good_tokens_per_s: float | None
 ) -> dict[str, float] | None:
     """What a million output tokens cost at this load, and joules per token; None without a price, watts or tokens.
-
     Price and watts are of the whole target, whatever number of machines stands behind its address. The good tokens are
-    those of requests that met every objective.
-    """
+    those of requests that met every objective."""
     if (not price_per_hour and not watts) or tokens_per_s <= 0:
         return None
     cost = {}

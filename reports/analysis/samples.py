@@ -22,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from traces.errors import InputError
 from traces.request import NS_PER_S
 
 from ..store.digests import METRICS, UNADJUSTED, Digests
@@ -45,21 +46,17 @@ LEAST = 20  # requests in the window, below which none is called overloaded
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Requests and tokens per second of the window."""
-
     requests_per_s: float
     output_tokens_per_s: float
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One target in one load step.
-
-    `n` requests were counted (due inside the window), of which `failed` have no latency; `good` met every objective
-    (None without objectives). `ordered`: metric -> seconds of the answered requests (lateness and client lag: of all
-    counted ones) and the batches of the window that they belong to; `gaps`: sorted seconds between reads, which belong
-    to no request. `sizes`, `good_in`: counted and good requests by batch. `window` is in ns from the run's start.
-    """
+    """One target in one load step. `n` requests were counted (due inside the window), of which `failed` have no
+    latency; `good` met every objective, and `goodput` is the part of the throughput's requests a second that did (None
+    without objectives). `ordered`: metric -> seconds of the answered requests (lateness and client lag: of all counted
+    ones) and the batches of the window that they belong to; `gaps`: sorted seconds between reads, which belong to no
+    request. `sizes`, `good_in`: counted and good requests by batch. `window` is in ns from the run's start."""
 
     target: str
     step: str
@@ -72,6 +69,7 @@ class Sample:
     throughput: Throughput
     good: int | None = None
     good_in: Counts | None = None
+    goodput: float | None = None
     good_tokens_per_s: float | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)  # warm-up included
 
@@ -83,11 +81,6 @@ class Sample:
     @property
     def window_s(self) -> float:
         return (self.window[1] - self.window[0]) / NS_PER_S
-
-    @property
-    def goodput(self) -> float | None:
-        """Requests per second of the window that met every objective."""
-        return self.good / self.window_s if self.good is not None and self.window_s else None
 
     @property
     def counted(self) -> pd.DataFrame:
@@ -144,9 +137,10 @@ def sample(
         return result
     good = meets(answered, objectives)
     share = float(tokens[good].sum() / tokens.sum()) if tokens.sum() else None
-    good_tokens_per_s = None if share is None else throughput.output_tokens_per_s * share
+    good_tokens = None if share is None else share * throughput.output_tokens_per_s
+    goodput = float(meets(ended(rows, window), objectives).sum() / result.window_s) if result.window_s else None
     good_in = np.bincount(batch[ok][good.to_numpy()], minlength=BATCHES)
-    return replace(result, good=int(good.sum()), good_in=good_in, good_tokens_per_s=good_tokens_per_s)
+    return replace(result, good=int(good.sum()), good_in=good_in, goodput=goodput, good_tokens_per_s=good_tokens)
 
 
 def _ordered(counted: pd.DataFrame, metrics: Iterable[str], window: tuple[float, float]) -> dict[str, Ordered]:
@@ -161,6 +155,11 @@ def _ordered(counted: pd.DataFrame, metrics: Iterable[str], window: tuple[float,
     }
 
 
+def ended(rows: pd.DataFrame, window: tuple[float, float]) -> pd.DataFrame:
+    """What was answered inside the window (ns), whenever its request was due."""
+    return rows[rows["ok"] & (rows["done"] >= window[0]) & (rows["done"] < window[1])]
+
+
 def rates(rows: pd.DataFrame, window: tuple[float, float]) -> Throughput:
     """What really arrived inside the window (ns), whenever its request was due: what is drained after the window must
     not count. A stream's tokens are spread evenly from its first to its last. `rows` includes the warm-up's."""
@@ -172,9 +171,8 @@ def rates(rows: pd.DataFrame, window: tuple[float, float]) -> Throughput:
     inside = np.minimum(last, end) - np.maximum(first, begin)
     length = np.maximum(last - first, 1)
     share = np.clip(np.where(last > first, inside / length, (first >= begin) & (first < end)), 0, 1)
-    done = rows["ok"] & (rows["done"] >= begin) & (rows["done"] < end)
     tokens = np.nansum(share * rows["output_count"].to_numpy())
-    return Throughput(float(done.sum() / window_s), float(tokens / window_s))
+    return Throughput(len(ended(rows, window)) / window_s, float(tokens / window_s))
 
 
 def meets(answered: pd.DataFrame, objectives: Mapping[str, float]) -> pd.Series[bool]:
@@ -237,7 +235,10 @@ class Metric:
     quantiles: tuple[Quantile, ...]
 
     def at(self, q: float) -> Quantile:
-        return next(quantile for quantile in self.quantiles if quantile.q == q)
+        """In seconds. Raises InputError unless `q` is one of QUANTILES."""
+        if q not in QUANTILES:
+            raise InputError(f"no quantile {q!r}", where="quantile", remedy=f"one of {', '.join(map(str, QUANTILES))}")
+        return self.quantiles[QUANTILES.index(q)]
 
 
 def metric(sample: Sample, name: str, digests: Digests) -> Metric:
@@ -246,13 +247,10 @@ def metric(sample: Sample, name: str, digests: Digests) -> Metric:
     if name in METRICS:
         rows = [_digested(row, digests.quantile(sample.target, sample.step, name, row.q)) for row in rows]
     return Metric(
-        n=len(values),
-        failed=sample.failed_in(name),
-        mean=finite(float(values.mean())) if len(values) else None,
-        min=float(values[0]) if len(values) else None,
-        max=float(values[-1]) if len(values) else None,
+        n=len(values), failed=sample.failed_in(name), mean=finite(float(values.mean())) if len(values) else None,
+        min=float(values[0]) if len(values) else None, max=float(values[-1]) if len(values) else None,
         quantiles=tuple(rows),
-    )
+    )  # fmt: skip
 
 
 def _digested(quantile: Quantile, digest: float) -> DigestedQuantile:
@@ -290,10 +288,8 @@ def label(name: str, low: int) -> str:
 
 
 def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
-    """One slice for each bucket that has requests.
-
-    Output length is what was given, so a failed request has none: that table shows answered requests only.
-    """
+    """One slice for each bucket that has requests. Output length is what was given, so a failed request has none: that
+    table shows answered requests only."""
     rows = counted[counted["ok"]] if name == "output_count" else counted
     return [_slice(part, name, int(low)) for low, part in rows.groupby(bucket(rows[name], name), observed=True)]
 

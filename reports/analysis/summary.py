@@ -12,11 +12,12 @@ from targets.exchange import Outcome
 from traces.errors import InputError
 from traces.files import write_whole
 
+from ..store import run_json
 from ..store.digests import METRICS, Digests
 from ..store.run_folder import Key, Run
 from . import comparison, quantiles, validity
 from .comparison import Comparison
-from .gates import Gate, Verdict, decide, parse, parse_goodput
+from .gates import Gate, Verdict, check_objectives, decide, parse, parse_goodput
 from .results import Result, measure
 from .samples import Sample, samples_of
 from .validity import Evidence, Validity
@@ -42,11 +43,8 @@ class RunIdentity:
 @dataclass(frozen=True)
 class Summary:
     """What a run measured and whether it can be trusted. In summary.json each dataclass is an object of the same
-    fields, and infinite or undefined numbers are null.
-
-    `objectives`: metric -> seconds. `digests`: where the t-digests come from. `results`: one for each target and load
-    step. `comparison`: each pair of targets in each step.
-    """
+    fields, and infinite or undefined numbers are null. `objectives`: metric -> seconds. `digests`: where the t-digests
+    come from. `results`: one for each target and load step. `comparison`: each pair of targets in each step."""
 
     format: int
     run: RunIdentity
@@ -60,12 +58,10 @@ class Summary:
 
     @property
     def samples(self) -> dict[Key, Sample]:
-        """What the figures were made from, for gates and plots."""
         return self._samples
 
     @property
     def steps(self) -> list[str]:
-        """The load steps, in the order of the run."""
         return list(dict.fromkeys(result.step for result in self.results))
 
     def of_step(self, step: str) -> list[Result]:
@@ -74,8 +70,9 @@ class Summary:
     def to_json(self) -> bytes:
         return orjson.dumps(self, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Writes summary.json, and digests.json where the workers left none that fits."""
+        folder = Path(folder)
         if self._digests.origin == "rows":
             self._digests.save(folder / "digests.json")
         write_whole(folder / "summary.json", self.to_json())
@@ -89,35 +86,37 @@ def save(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
 
 
 def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
-    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own.
-
-    Raises InputError where run.json's objectives can't be read.
-    """
-    limits = dict(objectives) if objectives is not None else parse_goodput(run.facts.goodput)
+    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own. Raises InputError for an
+    objective that there is not, or that can't be read in run.json."""
+    limits = parse_goodput(run.facts.goodput, _field(run, "goodput")) if objectives is None else dict(objectives)
+    check_objectives(limits)
     samples = samples_of(run, limits)
     digests = _digests(run, samples)
     results = [measure(run, sample, digests, limits) for sample in samples.values()]
     evidence = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
     return Summary(
-        format=FORMAT,
-        run=_identity(run),
-        validity=validity.judge(evidence, run),
-        objectives=limits,
-        digests=f"from the {digests.origin}",
-        results=results,
-        comparison=comparison.of_groups({key: sample.rows for key, sample in samples.items()}),
-        _samples=samples,
+        format=FORMAT, run=_identity(run), validity=validity.judge(evidence, run), objectives=limits,
+        digests=f"from the {digests.origin}", results=results,
+        comparison=comparison.of_groups({key: sample.rows for key, sample in samples.items()}), _samples=samples,
         _digests=digests,
-    )
+    )  # fmt: skip
 
 
-def judge(run: Run | Summary, gates: Sequence[Gate | str]) -> list[Verdict]:
-    """Each gate ("ttft p99 < 800ms") on every target and load step of the run that it concerns, in their order.
+def own_gates(run: Run) -> list[Gate]:
+    """The gates that the run was started with. Raises InputError with run.json's field."""
+    return [parse(text, _field(run, "slo")) for text in run.facts.slo]
 
-    Raises InputError for what is no gate, for a target or step that the run lacks, and for a gate on goodput where the
-    run (or the summary) has no objectives.
-    """
-    parsed = [parse(gate) if isinstance(gate, str) else gate for gate in gates]
+
+def _field(run: Run, name: str) -> str:
+    return f"{run.folder / run_json.FILE}, field {name}"
+
+
+def judge(run: Run | Summary, gates: Sequence[Gate | str] | Gate | str) -> list[Verdict]:
+    """Each gate ("ttft p99 < 800ms") on every target and load step of the run that it concerns, in their order. Raises
+    InputError for what is no gate, for a target or step that the run lacks, and for a gate on goodput where the run (or
+    the summary) has no objectives."""
+    listed = [gates] if isinstance(gates, Gate | str) else gates
+    parsed = [parse(gate) if isinstance(gate, str) else gate for gate in listed]
     summary = run if isinstance(run, Summary) else summarise(run)
     return decide(parsed, summary.samples, summary.validity.reasons)
 
@@ -152,15 +151,9 @@ def _evidence(sample: Sample, result: Result) -> Evidence:
     counted, late = sample.counted, sample.values["lateness"]
     own_faults = counted.loc[counted["outcome"] == Outcome.INTERNAL_ERROR.value, "error"]
     return Evidence(
-        target=sample.target,
-        step=sample.step,
-        counted=sample.n,
-        brackets=result.client.brackets,
+        target=sample.target, step=sample.step, counted=sample.n, brackets=result.client.brackets,
         lateness_p99=quantiles.at(late, 0.99) if len(late) else None,
-        mean_gap=sample.window_s / sample.n if sample.n else None,
-        unstamped_share=result.client.unstamped or 0.0,
-        internal_errors=len(own_faults),
-        fault=str(own_faults.mode().iloc[0]) if len(own_faults) else "",
-        stepped=int(counted["stepped"].sum()),
-        duplicates=int(sample.rows.duplicated(["index", "attempt"]).sum()),
-    )
+        mean_gap=sample.window_s / sample.n if sample.n else None, unstamped_share=result.client.unstamped or 0.0,
+        internal_errors=len(own_faults), fault=str(own_faults.mode().iloc[0]) if len(own_faults) else "",
+        stepped=int(counted["stepped"].sum()), duplicates=int(sample.rows.duplicated(["index", "attempt"]).sum()),
+    )  # fmt: skip

@@ -42,9 +42,6 @@ class Status(StrEnum):
     INVALID = "invalid"
 
 
-_ORDER = list(Status)
-
-
 @dataclass(frozen=True, slots=True)
 class Reason:
     """`affects`: the figures that can't be trusted for it; `target` and `step` are empty where all are concerned."""
@@ -59,6 +56,8 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Validity:
+    """Whether a run's figures can be trusted: the worst status of all reasons, and the reasons, the worst first."""
+
     status: Status
     reasons: tuple[Reason, ...]
 
@@ -89,7 +88,7 @@ def judge(groups: Sequence[Evidence], run: Run) -> Validity:
         reasons.append(Reason(Status.INVALID, text, remedy="a longer --duration or a shorter --warmup"))
     for group in groups:
         reasons += [*_of_brackets(group, remedy), *_of_lateness(group, remedy), *_of_rows(group)]
-    reasons.sort(key=lambda reason: -_ORDER.index(reason.status))
+    reasons.sort(key=lambda reason: -list(Status).index(reason.status))
     return Validity(reasons[0].status if reasons else Status.VALID, tuple(reasons))
 
 

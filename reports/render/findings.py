@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import ceil, floor, isfinite, isnan
+from math import ceil, floor, isfinite, isinf
 
 from .. import number_format
-from ..analysis.comparison import Comparison, Interval
-from ..analysis.gates import Verdict
-from ..analysis.leaders import LEAST, Flip, crossovers, flips, leads, listed
+from ..analysis.comparison import LEAST, Comparison, Interval
+from ..analysis.gates import Decision, Verdict, exit_code
+from ..analysis.leaders import Flip, crossovers, flips, leads, listed
 from ..analysis.quantiles import Quantile
-from ..analysis.results import Counts, Result
+from ..analysis.results import Counts, ErrorCount, Result
 from ..analysis.summary import Summary
 from ..analysis.validity import Reason, Validity
 from ..store.durations import HEADLINES
@@ -36,7 +36,8 @@ def lacking(row: Quantile) -> str:
 
 def interval(row: Quantile) -> str:
     """The 95 % interval, empty where there is none, or no steady figure that it could hold."""
-    return number_format.span(row.low, row.high) if row.enough and not isnan(row.low) and not row.drifting else ""
+    bounded = row.enough and isfinite(row.low) and not row.drifting
+    return number_format.span(row.low, row.high) if bounded else ""
 
 
 def failures(counts: Counts) -> str:
@@ -47,7 +48,6 @@ def failures(counts: Counts) -> str:
 
 
 def figure(verdict: Verdict) -> str:
-    """A verdict's figure with its unit."""
     value, unit = verdict.figure, verdict.gate.unit
     if unit == "%":
         return number_format.share(value)
@@ -56,13 +56,23 @@ def figure(verdict: Verdict) -> str:
 
 
 def bounds(verdict: Verdict) -> str:
-    """A verdict's interval: a latency's, or the one-sided bounds of a share."""
+    """A verdict's interval: a latency's, or the one-sided bounds of a share. None where failures alone decide."""
     low, high = verdict.low, verdict.high
-    if low is None or high is None:
+    if low is None or high is None or isinf(low):
         return ""
     if verdict.gate.unit == "%":
         return f"{number_format.share(low)}–{number_format.share(high)}"
     return number_format.span(low, high, unit=True)
+
+
+def headline(verdicts: Sequence[Verdict], validity: Validity) -> tuple[str, str]:
+    """What the gates decided together, and whether on good evidence: (PASS 3/3, run valid). A run's being valid is no
+    praise of its targets."""
+    if not verdicts:
+        return "no gate", f"run {validity.status}"
+    word = {0: "PASS", 1: "FAIL"}.get(exit_code(verdicts, validity.status), "NO VERDICT")
+    passed = sum(verdict.decision is Decision.PASS for verdict in verdicts)
+    return f"{word} {passed}/{len(verdicts)}", f"run {validity.status}"
 
 
 def is_best(summary: Summary, result: Result, metric: str, q: float) -> bool:
@@ -80,13 +90,14 @@ def alarms(summary: Summary) -> Iterator[str]:
     """Where there are no figures to read: the verdict is about the client, and stays valid."""
     for result in summary.results:
         if result.counts.counted and not result.counts.ok:
-            first = result.errors[0]
-            error = f"{first.outcome}: {first.error}" if first.error else first.outcome
-            yield f"{where(result)}: every request failed, {result.counts.counted:,} of them; {error}"
+            first = failure(result.errors[0])
+            yield f"{where(result)}: every request failed, {result.counts.counted:,} of them; {first}"
+        elif result.no_answer_since is not None:
+            since = f"no answer since {result.no_answer_since:.1f} s of the run"
+            yield f"{where(result)}: {since}: every later request failed"
 
 
 def notes(summary: Summary) -> list[str]:
-    """What a reader must know before he quotes a figure."""
     return [f"{where(result)}: {note}" for result in summary.results for note in _notes(result)]
 
 
@@ -122,7 +133,13 @@ def _notes(result: Result) -> Iterator[str]:
     if chunks := result.tokens_from.get("chunks"):
         yield f"{chunks:,} answers reported no token counts; their token-bearing events were counted instead."
     for error in result.errors[:2]:
-        yield f"{error.n:,} x {error.outcome}: {error.error}"
+        yield f"{error.n:,} x {failure(error)}"
+
+
+def failure(error: ErrorCount) -> str:
+    """Its outcome and words, those of one for all that differ in numbers only."""
+    others = f" (one of {error.texts:,} that differ in numbers)" if error.texts > 1 else ""
+    return str(error.outcome) + (f": {error.error}" if error.error else "") + others
 
 
 def _refusals(counts: Counts) -> str:
@@ -213,11 +230,13 @@ def _why_no_ratio(pair: Comparison, metric: str) -> str:
 
 def faster(pair: Comparison, ratio: Interval) -> str:
     """From the winner's side, so that a factor is above 1: `groqrack 2.11x (2.06–2.11)`."""
-    winner = {1: pair.base, 0: "", -1: pair.other}[ratio.faster]
+    winner, loser = (pair.other, pair.base) if ratio.faster < 0 else (pair.base, pair.other)
     shown = ratio.inverse if ratio.faster < 0 else ratio
     ends = f"({_factor(shown.low)}–{_factor(shown.high)})"
-    return f"{winner} {_factor(shown.value)}x {ends}" if winner else f"no clear difference {ends}"
+    if not ratio.faster:
+        return f"no clear difference {ends}"
+    return f"{winner}: {loser} failed too often" if shown.value is None else f"{winner} {_factor(shown.value)}x {ends}"
 
 
 def _factor(value: float | None) -> str:
-    return "∞" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return "∞" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"

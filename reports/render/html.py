@@ -23,7 +23,7 @@ from .. import number_format
 from ..analysis import comparison, leaders, phases, quantiles
 from ..analysis.results import Result
 from ..analysis.samples import Slice
-from ..analysis.summary import Summary, judge
+from ..analysis.summary import Summary, judge, own_gates
 from ..store.run_folder import Run
 from . import findings, plots
 
@@ -49,7 +49,6 @@ FILTERS: dict[str, Callable[..., str]] = {
 
 
 def render(template: str, **values: Any) -> str:
-    """A page's text, from a template of `assets/`."""
     loader = PackageLoader("reports", "assets")
     env = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     env.filters |= FILTERS
@@ -92,13 +91,11 @@ def _across(runs: Sequence[Run]) -> list[tuple[str, ...]]:
 
 
 class Section:
-    """What the page shows of one run: the template reads these attributes.
-
-    `numbers`: target -> its number, which gives its colour; `slug` makes the plots' ids unique in the page.
-    """
+    """What the page shows of one run: the template reads these attributes. `numbers`: target -> its number, which gives
+    its colour; `slug` makes the plots' ids unique in the page."""
 
     def __init__(self, run: Run, summary: Summary, numbers: Mapping[str, int], slug: str) -> None:
-        facts, results, steps = run.facts, summary.results, summary.steps
+        results, steps = summary.results, summary.steps
         readings = phases.readings(run.folder)
         self.run, self.summary = run, summary
         self.causes = findings.causes(summary.validity)
@@ -107,7 +104,9 @@ class Section:
         self.sentences = findings.sentences(summary)
         self.notes = findings.notes(summary)
         self.targets = _standing(run, [name for name in numbers if any(result.target == name for result in results)])
-        self.verdicts = judge(summary, facts.slo)
+        self.verdicts = judge(summary, own_gates(run))
+        self.headline = findings.headline(self.verdicts, summary.validity)
+        self.first = list(_first(run, summary))
         self.steps = [(step, summary.of_step(step)) for step in steps]
         self.several = len(steps) > 1
         self.comparison = list(findings.comparison_rows(summary.comparison))
@@ -122,7 +121,9 @@ class Section:
         self.profile = list(_profile(run))
         self.configured = list(_targets(run))
         self.configuration = list(_configuration(run))
-        self.cdfs = [plots.cdfs(f"{slug}-cdf-{n}", summary, step, numbers) for n, step in enumerate(steps)]
+        self.cdfs = [
+            plots.cdfs(f"{slug}-cdf-{n}", summary, step, numbers, self.verdicts) for n, step in enumerate(steps)
+        ]
         self.load = [plots.by_step(f"{slug}-steps", summary, numbers)] if self.several else []
         self.load.append(plots.in_flight(f"{slug}-in-flight", run.rows, numbers))
         self.bars = plots.accounts(f"{slug}-phases", results, numbers)
@@ -132,6 +133,24 @@ class Section:
         self.gauges = [plots.servers(f"{slug}-servers", run, gauges, numbers)] if gauges else []
         self.client = plots.client(f"{slug}-client", summary, numbers)
         self.trace = plots.trace(f"{slug}-trace", run)
+
+
+def _first(run: Run, summary: Summary) -> Iterator[tuple[str, str]]:
+    """What was asked, under which load, at what cost."""
+    for target in run.facts.targets:
+        where = target.url or ", ".join((*target.prefill, *target.decode)) or target.description
+        yield f"endpoint {target.name}", ", ".join(part for part in (where, target.model, target.endpoint_type) if part)
+    for step in summary.steps:
+        window, load = summary.of_step(step)[0].window, summary.of_step(step)[0].load
+        counted = f"counted for {window[1] - window[0]:,.0f} s"
+        yield f"load {step}", ", ".join(part for part in (load, counted) if part)
+    costs: dict[str, list[str]] = {}
+    for result in summary.results:
+        if result.cost and "per_million_tokens" in result.cost:
+            cost = f"${number_format.rate(result.cost['per_million_tokens'])}"
+            costs.setdefault(result.target, []).append(f"{cost} at {result.step}" if result.step else cost)
+    for name, of_steps in costs.items():
+        yield f"cost {name}", f"{', '.join(of_steps)} per million output tokens"
 
 
 def _matched(summary: Summary, name: str) -> list[tuple[str, list[tuple[Result, Slice]]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -22,17 +23,15 @@ from traces.files import write_whole
 
 from .. import number_format
 from .html import render
-from .plots import GRID, Numbers, Plot, colour, drawing, log_axis
+from .plots import GRID, Numbers, Plot, drawing, log_axis, stroke
 from .text import grid, widen
 
 FILE = "planning.html"
 METRICS = {"ttft": "Prefill: TTFT", "tpot": "Decode: TPOT"}
-QUANTILES = {"p50": "-", "p99": "--"}  # and how their lines look
+QUANTILES: dict[str, dict[str, Any]] = {"p50": {}, "p99": {"markerfacecolor": "none", "alpha": 0.55}}  # and their looks
 LINES = 8  # of one target in a plot; a larger grid is read from its table
 WIDE = 150  # columns of a file or a pipe
 SHOWN = 400  # rows of the table; planning.json has all
-
-
 Value = float | str  # of an axis
 
 
@@ -46,24 +45,15 @@ class Quantiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One target at one combination of the axes' values.
-
-    rate       requests offered a second; `requests` of them counted, `failed` of those without an answer
-    goodput    share of the counted requests that met every objective; without objectives, that were answered
-    units      GPUs and racks
-    *_mean     of the answered requests; None without one
-    in_flight  requests in the endpoint, on average (Little's law)
-    slo        "met", "missed" or "undecided" by the gates that concern the target; None without one
-    gates      their verdicts, as summary.json has them
-    """
+    """One target at one combination of the axes' values. Means are of the answered requests; None without one."""
 
     target: str
     values: Mapping[str, Value]
-    rate: float
-    requests: int
-    failed: int
-    goodput: float | None
-    units: int
+    rate: float  # requests offered a second
+    requests: int  # of them counted
+    failed: int  # of those without an answer
+    goodput: float | None  # share of the counted that met every objective; without objectives, that were answered
+    units: int  # GPUs and racks
     ttft: Quantiles
     tpot: Quantiles
     e2e: Quantiles
@@ -72,12 +62,12 @@ class Point:
     transfer_mean: float | None
     decode_mean: float | None
     tokens_per_s: float
-    in_flight: float
+    in_flight: float  # requests in the endpoint, on average (Little's law)
     dollars_per_mtok: float | None
     dollars_per_good_mtok: float | None
     joules_per_token: float | None
-    slo: str | None
-    gates: list[dict[str, object]]
+    slo: str | None  # "met", "missed" or "undecided" by the gates that concern the target; None without one
+    gates: list[dict[str, object]]  # their verdicts, as summary.json has them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,17 +92,13 @@ class Planning:
 
 
 def write(planning: Planning) -> Path:
-    """Writes the page into the grid's folder; returns its path."""
     numbers = {target.name: number for number, target in enumerate(planning.targets)}
     page = render(
-        "planning.html.j2",
-        planning=planning,
-        numbers=numbers,
-        figures=list(_figures(planning, numbers)),
+        "planning.html.j2", planning=planning, numbers=numbers, figures=list(_figures(planning, numbers)),
         points=[(point, _latencies(point)) for point in planning.points[:SHOWN]],
         hidden=max(0, len(planning.points) - SHOWN),
         ratios=[(t.name, ratio(t.capacity)) for t in planning.targets if len(t.capacity) == 2],
-    )
+    )  # fmt: skip
     path = planning.folder / FILE
     write_whole(path, page.encode())
     return path
@@ -129,7 +115,6 @@ def ratio(capacity: Sequence[float]) -> str:
 
 
 def print_points(planning: Planning, console: Console) -> None:
-    """The grid as a table, in the order of the axes."""
     widen(console, WIDE)
     headings = ["target", *planning.axes, "req/s", *(f"{metric.upper()} {q}" for metric in METRICS for q in QUANTILES),
                 "in flight", "failed", "goodput", "$/Mtok", *(["SLO"] if planning.slo else [])]  # fmt: skip
@@ -151,7 +136,6 @@ def print_points(planning: Planning, console: Console) -> None:
 
 
 def _latencies(point: Point) -> list[str]:
-    """TTFT p50 and p99, TPOT p50 and p99."""
     return [number_format.ms(_at(point, metric, q)) for metric in METRICS for q in QUANTILES]
 
 
@@ -160,7 +144,6 @@ def _at(point: Point, metric: str, q: str) -> float:
 
 
 def _figures(planning: Planning, numbers: Numbers) -> Iterator[tuple[str, Plot]]:
-    """(title, plot) of all that the data allows."""
     for axis, values in planning.axes.items():
         if len(values) > 1:
             yield f"TTFT and TPOT against {axis}", _against(f"against {axis}", planning, axis, numbers)
@@ -179,15 +162,15 @@ def _against(figure: Figure, planning: Planning, axis: str, numbers: Numbers) ->
         for target, lines in _lines(planning, axis).items():
             for points in lines[:LINES]:
                 x = [point.values[axis] for point in points]
-                for q, style in QUANTILES.items():
+                for q, look in QUANTILES.items():
                     y = np.array([_at(point, metric, q) for point in points]) * 1e3
                     y[~np.isfinite(y)] = np.nan
-                    axes.plot(x, y, style, color=colour(numbers[target]), marker=".")
+                    axes.plot(x, y, marker="o", markersize=4.5, **stroke(numbers[target]), **look)
         axes.set(title=title, xlabel=axis, ylabel="ms")
         log_axis(axes, "y")
         if len(planning.axes[axis]) > 2 and not words:
             log_axis(axes, "x")
-    return f"p50 solid, p99 dashed; a line for each combination of the other axes (at most {LINES})."
+    return f"p50, and p99 pale with open points; a line for each combination of the other axes (at most {LINES})."
 
 
 def _lines(planning: Planning, axis: str) -> dict[str, list[list[Point]]]:
@@ -205,11 +188,11 @@ def _decode(figure: Figure, planning: Planning, numbers: Numbers) -> str:
     axes = figure.subplots()
     for target in planning.targets:
         if target.decode:
-            axes.plot(*np.array(target.decode).T, color=colour(numbers[target.name]), marker=".")
+            axes.plot(*np.array(target.decode).T, **stroke(numbers[target.name]), marker=".")
     for pair in planning.crossovers:
-        axes.axhline(pair.rack_tokens_per_s, color=colour(numbers[pair.rack]), linestyle="--")
+        axes.axhline(pair.rack_tokens_per_s, **stroke(numbers[pair.rack]))
         if pair.batch:
-            axes.axvline(pair.batch, color=GRID, linestyle=":")
+            axes.axvline(pair.batch, color=GRID)
             axes.text(pair.batch, pair.rack_tokens_per_s, f" batch {pair.batch}", va="bottom")
     axes.set(xlabel="batch", ylabel="tokens a second", title="Decode throughput")
     log_axis(axes, "x")
@@ -246,13 +229,13 @@ def _price(figure: Figure, planning: Planning, numbers: Numbers) -> str:
     for target in planning.targets:
         if target.batch_cost:
             batches, tpot, cost = np.array(target.batch_cost).T
-            axes.plot(tpot * 1e3, cost, color=colour(numbers[target.name]), marker=".")
+            axes.plot(tpot * 1e3, cost, **stroke(numbers[target.name]), marker=".")
             for batch, x, y in zip(batches, tpot, cost, strict=True):
                 if batch in (1, 4, 16, 64, 256):
                     axes.annotate(f" {batch:.0f}", (x * 1e3, y), va="bottom", fontsize=8.5)
             if target.floor:
-                axes.axvline(target.floor * 1e3, color=colour(numbers[target.name]), linestyle=":")
-    axes.set(xlabel="TPOT, ms (dotted: the floor, weights over bandwidth)", ylabel="$ a million tokens")
+                axes.axvline(target.floor * 1e3, **stroke(numbers[target.name]), alpha=0.55)
+    axes.set(xlabel="TPOT, ms (upright: the floor, weights over bandwidth)", ylabel="$ a million tokens")
     axes.set(title="Cost against latency")
     log_axis(axes, "y")
     return "A replica kept full, by its batch cap (the figures at the points): premium tiers sell small batches."

@@ -27,7 +27,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from traces.request import NS_PER_S
 
 from ..analysis import leaders, phases, samples
-from ..analysis.phases import Part, Series
+from ..analysis.gates import Verdict
+from ..analysis.phases import Series
 from ..analysis.quantiles import Quantile, Values
 from ..analysis.results import Result
 from ..analysis.samples import Slice
@@ -99,11 +100,10 @@ def colour(target: int) -> str:
 
 
 def stroke(target: int) -> dict[str, Any]:
-    """How a target's lines look."""
     return {"color": colour(target), "linestyle": LINES[target % len(LINES)]}
 
 
-def log_axis(axes: Axes, which: Literal["x", "y"], label: Callable[[float], str] = "{:,g}".format) -> None:
+def log_axis(axes: Axes, which: Literal["x", "y"], label: Callable[[float], str] = "{:,.10g}".format) -> None:
     """Logarithmic, with as many round ticks as its span has room for."""
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
@@ -111,7 +111,7 @@ def log_axis(axes: Axes, which: Literal["x", "y"], label: Callable[[float], str]
         axes.set_ylim(low / 2, 2 * low)  # or a level line would be all there is to see
     low, high = axis.get_view_interval()
     span = high / max(low, 1e-12)
-    steps = (1, 1.5, 2, 3, 4, 5, 7) if span < 8 else (1, 2, 5) if span < 300 else (1,)
+    steps = (1, 1.5, 2, 3, 4, 5, 7) if span < 8 else (1, 2, 5) if span < 500 else (1,)
     axis.set_major_locator(LogLocator(subs=steps, numticks=12))
     axis.set_major_formatter(lambda value, _: label(value))
     axis.set_minor_formatter(NullFormatter())
@@ -134,20 +134,29 @@ def _log_seconds(axes: Axes, which: Literal["x", "y"], empty: str) -> None:
         _empty(axes, empty)
 
 
+def _red_line(axes: Axes, x: float, text: str) -> None:
+    axes.axvline(x, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.annotate(text, (x, 0.02), xycoords=("data", "axes fraction"), color=BAD,
+                  xytext=(-4, 0), textcoords="offset points", ha="right", fontsize=9.5)  # fmt: skip
+
+
 def _empty(axes: Axes, text: str) -> None:
     axes.annotate(text, (0.5, 0.6), xycoords="axes fraction", ha="center", color=INK)
 
 
 @drawing(3.5)
-def cdfs(figure: Figure, summary: Summary, step: str, numbers: Numbers) -> str:
-    """TTFT and TPOT side by side: the share of requests that were at most that slow. Failures never arrive at 1."""
+def cdfs(figure: Figure, summary: Summary, step: str, numbers: Numbers, verdicts: Sequence[Verdict]) -> str:
+    """TTFT and TPOT side by side: the share of requests that were at most that slow, and what the gates allow. Failures
+    never arrive at 1."""
     of_step = [sample for sample in summary.samples.values() if sample.step == step]
     left, right = figure.subplots(1, 2)
     for axes, metric, title in ((left, "ttft", "Prefill: TTFT"), (right, "tpot", "Decode: TPOT")):
-        _cdf(axes, title, [(numbers[s.target], s.values[metric], s.failed) for s in of_step], "no answered request")
+        gates = [verdict.gate for verdict in verdicts if (verdict.step, verdict.gate.metric) == (step, metric)]
+        curves = [(numbers[s.target], s.values[metric], s.failed) for s in of_step]
+        _cdf(axes, title, curves, "no answered request", {(gate.statistic, gate.limit) for gate in gates})
     left.set_ylabel("share of requests")
     return (
-        f"Cumulative shares{', ' + step if step else ''}; logarithmic time. Dotted: p50 and p99. "
+        f"Cumulative shares{', ' + step if step else ''}; logarithmic time. Dotted: p50 and p99; red: limits of gates. "
         "A curve that ends below 100 % belongs to an endpoint that failed some."
     )
 
@@ -169,10 +178,15 @@ def client(figure: Figure, summary: Summary, numbers: Numbers) -> str:
     return "The client's own part, all counted requests."
 
 
-def _cdf(axes: Axes, title: str, curves: Iterable[tuple[int, Values, int]], empty: str) -> None:
-    """Curves: a target's number, its sorted seconds, and how many requests failed."""
+Curve = tuple[int, Values, int]  # a target's number, its sorted seconds, and how many requests failed
+Limit = tuple[str, float]  # a gate's statistic and seconds
+
+
+def _cdf(axes: Axes, title: str, curves: Iterable[Curve], empty: str, limits: Iterable[Limit] = ()) -> None:
     for target, values, failed in curves:
         _shares(axes, np.maximum(values, 1e-6), len(values) + failed, **stroke(target))
+    for statistic, limit in limits if axes.lines else ():
+        _red_line(axes, limit, f"{statistic} {seconds(limit)}")
     for level in (0.5, 0.99):
         axes.axhline(level, color=INK, linewidth=0.7, linestyle=(0, (2, 3)))
     axes.set(title=title, ylim=(0, 1.02), yticks=[0, 0.25, 0.5, 0.75, 0.99])
@@ -189,7 +203,6 @@ def _shares(axes: Axes, values: Values, whole: int, **style: Any) -> None:
 
 @drawing(3.5)
 def in_flight(figure: Figure, rows: pd.DataFrame, numbers: Numbers) -> str:
-    """p50 of TTFT, TPOT and E2E with intervals, against the target's own requests in flight when one was sent."""
     tables = {
         numbers[str(target)]: samples.slices(part, "in_flight")
         for target, part in rows[rows["counted"]].groupby("target", observed=True)
@@ -209,7 +222,6 @@ def in_flight(figure: Figure, rows: pd.DataFrame, numbers: Numbers) -> str:
 
 
 def _panels(figure: Figure) -> Iterable[tuple[Axes, str]]:
-    """One for the p50 of each metric."""
     for axes, (metric, phase) in zip(figure.subplots(1, 3), HEADLINES.items(), strict=True):
         axes.set_title(f"{phase.capitalize()}: {metric.upper()} p50")
         yield axes, metric
@@ -238,7 +250,6 @@ def _sliced(axes: Axes, slices: Sequence[Slice], metric: str, target: int) -> No
 
 @drawing(3.2)
 def by_step(figure: Figure, summary: Summary, numbers: Numbers) -> str:
-    """p50 of each metric against the load step, and where the lead changes hands."""
     steps = summary.steps
     for axes, metric in _panels(figure):
         for target, number in numbers.items():
@@ -246,10 +257,7 @@ def by_step(figure: Figure, summary: Summary, numbers: Numbers) -> str:
             points = [(x, median.value) for x, median in medians if bounded(median)]
             axes.plot(*np.array(points).reshape(-1, 2).T, marker=MARKERS[number % len(MARKERS)], **stroke(number))
         for flip in leaders.flips(leaders.leads(summary, metric)):
-            where = steps.index(flip.step) - 0.5
-            axes.axvline(where, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)))
-            axes.annotate("lead lost", (where, 0.02), xycoords=("data", "axes fraction"), color=BAD,
-                          xytext=(-4, 0), textcoords="offset points", ha="right", fontsize=9.5)  # fmt: skip
+            _red_line(axes, steps.index(flip.step) - 0.5, "lead lost")
         axes.set_xticks(range(len(steps)), [f"step {number + 1}" for number in range(len(steps))])
         axes.set_xlim(-0.3, len(steps) - 0.7)
         _log_seconds(axes, "y", FEW)
@@ -260,7 +268,6 @@ def by_step(figure: Figure, summary: Summary, numbers: Numbers) -> str:
 
 @drawing(5.2)
 def timeline(figure: Figure, rows: pd.DataFrame, numbers: Numbers, windows: Iterable[tuple[float, float]]) -> str:
-    """Arrivals, requests in flight, and failures over the run's seconds; windows (ns) are shaded."""
     arrivals, open_, failures = figure.subplots(3, 1, sharex=True, height_ratios=[1, 1.4, 0.8])
     edges = bins(float(rows["due"].min()) / NS_PER_S, float(rows[["due", "done"]].max().max()) / NS_PER_S)
     width = edges[1] - edges[0]
@@ -294,7 +301,6 @@ def bins(start: float, end: float) -> Values:
 
 @drawing(3.5)
 def servers(figure: Figure, run: Run, of_urls: Mapping[str, Series], numbers: Numbers) -> str:
-    """The servers' own gauges over the run, one panel each."""
     shown = [gauge for gauge in phases.GAUGES if any(gauge in gauges for gauges in of_urls.values())]
     figure.set_figheight(0.7 + 1.5 * len(shown))
     panels = np.atleast_1d(figure.subplots(len(shown), 1, sharex=True))
@@ -315,8 +321,6 @@ HATCHES = dict(zip(phases.ALL, ("", "////", "....", "", "xxxx", "++++", "\\\\\\\
 
 @drawing(3.5)
 def accounts(figure: Figure, results: Sequence[Result], numbers: Numbers) -> str:
-    """Where the mean request's time went: a bar for each target and step, up to the first token on the left, the whole
-    on the right."""
     figure.set_figheight(1.5 + 0.42 * len(results))
     left, right = figure.subplots(1, 2)
     for axes, shown, title in (
@@ -324,7 +328,13 @@ def accounts(figure: Figure, results: Sequence[Result], numbers: Numbers) -> str
         (right, phases.ALL, "The whole request"),
     ):
         for row, result in enumerate(results):
-            _bar(axes, row, numbers[result.target], [part for part in result.phases if part.phase in shown])
+            start, ink = 0.0, colour(numbers[result.target])
+            for part in result.phases:
+                if part.mean and part.phase in shown:
+                    place: Any = {"y": row, "width": part.mean, "left": start, "height": 0.66}
+                    axes.barh(**place, color=ink, alpha=SHADES[part.phase], linewidth=0)
+                    axes.barh(**place, fc="none", ec=ink, linewidth=0.8, hatch=HATCHES[part.phase])
+                    start += part.mean
         if not axes.patches:
             _empty(axes, "no answered request")
         axes.set_title(f"{title}: mean")
@@ -337,16 +347,6 @@ def accounts(figure: Figure, results: Sequence[Result], numbers: Numbers) -> str
         "Bars are numbered as the rows above; from left to right the phases in the order of the columns. Palest: not "
         "attributed, and the client's own; dotted: queue; solid: prefill; crossed: KV transfer and hand-over."
     )
-
-
-def _bar(axes: Axes, row: int, target: int, parts: Iterable[Part]) -> None:
-    start = 0.0
-    for part in parts:
-        if part.mean:
-            place: Any = {"y": row, "width": part.mean, "left": start, "height": 0.66}
-            axes.barh(**place, color=colour(target), alpha=SHADES[part.phase], linewidth=0)
-            axes.barh(**place, fc="none", ec=colour(target), linewidth=0.8, hatch=HATCHES[part.phase])
-            start += part.mean
 
 
 @drawing(2.9)
@@ -364,9 +364,8 @@ def trace(figure: Figure, run: Run) -> str:
     for label, style in (("prompt", "-"), ("output", "--")):
         tokens = np.sort(rows[f"{label}_tokens"].to_numpy(np.float64))
         _shares(right, np.maximum(tokens, 1), len(tokens), color=INK, linestyle=style, label=label)
-    right.set(title="Tokens asked for", xscale="log")
-    right.xaxis.set_major_formatter("{x:,.0f}")
-    right.xaxis.set_minor_formatter(NullFormatter())
+    right.set_title("Tokens asked for")
+    log_axis(right, "x")
     right.yaxis.set_major_formatter("{x:.0%}")
     right.legend(frameon=False, loc="lower right")
     return "The requests as planned, before any server saw them."

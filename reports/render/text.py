@@ -40,7 +40,7 @@ CSV_COLUMNS = (
     "server_queue", "server_prefill", "server_transfer", "server_decode", "error",
 )  # fmt: skip
 Cell = tuple[Text, Text]  # a figure, and what stands beneath it: its interval, or the samples that it lacks
-STATUS_STYLE = {Status.VALID: "green", Status.SUSPECT: "yellow", Status.INVALID: "bold red"}
+STATUS_STYLE = {Status.VALID: "bold", Status.SUSPECT: "yellow", Status.INVALID: "bold red"}
 DECISION_STYLE = {
     Decision.PASS: "green", Decision.FAIL: "bold red", Decision.NO_VERDICT: "yellow", Decision.INVALID: "bold red"
 }  # fmt: skip
@@ -83,7 +83,10 @@ def _table(summary: Summary, width: int) -> Iterator[Text]:
     """The table's lines: a load step's title spans them, and what a narrow console has no room for is left out."""
     rows = [(result.step, _cells(summary, result)) for result in summary.results]
     widths, beneath = _layout([cells for _, cells in rows], width)
-    yield _title(summary, beneath)
+    limits = ", ".join(f"{name} <= {number_format.ms(limit, unit=True)}" for name, limit in summary.objectives.items())
+    intervals = ", 95 % intervals beneath" if beneath else ""
+    goodput = f"; goodput: {limits}" if limits else ""
+    yield Text(f"{printable(summary.run.name)} (milliseconds{intervals}{goodput})", style="bold")
     yield Text()
     yield _line({name: Text(name, style="bold") for name in widths}, widths)
     yield _line({name: Text(UNDER.get(name, ""), style="dim") for name in widths}, widths)
@@ -134,17 +137,10 @@ def _leads(rows: Sequence[tuple[str, Sequence[Lead]]], width: int) -> Table | Te
     if not rows:
         return Text()
     if width < LEAD * (len(rows[0][1]) + 1):
-        lines = [f"fastest by p50, {phase}, {lead.step}: {lead}" for phase, leads in rows for lead in leads]
-        return Text(printable("\n" + "\n".join(lines)))
-    headings = ("fastest, by p50", *(lead.step or "all" for lead in rows[0][1]))
+        lines = [f"{phase}, {lead.step}: {lead}" for phase, leads in rows for lead in leads]
+        return Text(printable("\n".join(("", "fastest by p50, ahead by request:", *lines))))
+    headings = ("fastest, by p50;\nahead, by request", *(lead.step or "all" for lead in rows[0][1]))
     return grid(headings, ((phase, *map(str, leads)) for phase, leads in rows))
-
-
-def _title(summary: Summary, beneath: bool) -> Text:
-    limits = ", ".join(f"{name} <= {number_format.ms(limit, unit=True)}" for name, limit in summary.objectives.items())
-    intervals = ", 95 % intervals beneath" if beneath else ""
-    goodput = f"; goodput: {limits}" if limits else ""
-    return Text(f"{printable(summary.run.name)} (milliseconds{intervals}{goodput})", style="bold")
 
 
 def _cells(summary: Summary, result: Result) -> dict[str, Cell]:
@@ -184,22 +180,23 @@ def validity_line(validity: Validity) -> Text:
     return text
 
 
-def print_verdicts(verdicts: Sequence[Verdict], console: Console) -> None:
-    """One line a gate and target: verdict, figure, interval, samples."""
+def print_verdicts(verdicts: Sequence[Verdict], validity: Validity, console: Console) -> None:
+    """One line a gate and target: verdict, figure, interval, samples; and what they say together."""
     if not verdicts:
         return
     widen(console)
     if console.width < ROOM:
         for verdict in verdicts:
             console.print(_verdict(verdict), soft_wrap=True)
-        return
-    figures = ("figure", "95 % interval", "n")
-    rows = [
-        (v.gate.text, v.target, v.step, Text(v.decision, style=DECISION_STYLE[v.decision]),
-         findings.figure(v), findings.bounds(v), f"{v.n:,}", v.note)
-        for v in verdicts
-    ]  # fmt: skip
-    console.print(grid(("gate", "target", "load", "verdict", *figures, ""), rows, figures), soft_wrap=False)
+    else:
+        figures = ("figure", "95 % interval", "n")
+        rows = (
+            (v.gate.text, v.target, v.step, Text(v.decision, style=DECISION_STYLE[v.decision]),
+             findings.figure(v), findings.bounds(v), f"{v.n:,}", v.note)
+            for v in verdicts
+        )  # fmt: skip
+        console.print(grid(("gate", "target", "load", "verdict", *figures, ""), rows, figures), soft_wrap=False)
+    console.print(Text(", ".join(findings.headline(verdicts, validity)), style="bold"))
 
 
 def _verdict(verdict: Verdict) -> Text:
@@ -210,7 +207,6 @@ def _verdict(verdict: Verdict) -> Text:
 
 
 def print_comparison(comparisons: Sequence[Comparison], console: Console) -> None:
-    """A row for each pair, step and phase: who is faster, and by how much."""
     widen(console)
     rows: dict[str, list[list[str]]] = {}
     for pair, *cells in findings.comparison_rows(comparisons):

@@ -17,7 +17,6 @@ from traces.statistics import Statistics
 from traces.trace import NS_PER_S, Trace
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -90,7 +89,6 @@ def duration(seconds: float) -> str:
 
 
 def plot_trace(trace: Trace, statistics: Statistics, path: str) -> None:
-    """Writes the picture in the format of the path's ending."""
     ending = Path(path).suffix.lower()
     if ending not in (".png", ".svg", ".html"):
         raise InputError("unknown ending", where=path, remedy="end in .png, .svg or .html")
@@ -115,8 +113,18 @@ def draw(trace: Trace, statistics: Statistics) -> Figure:
     figure = Figure(figsize=(11, 7), layout="constrained")
     figure.suptitle(f"{trace.name}: {len(trace):,} requests")
     (rate, lengths), (gaps, both) = figure.subplots(2, 2)
-    _draw_rate(rate, statistics)
-    _draw_gaps(gaps, trace)
+    rate.set(title="Arrivals", xlabel="seconds from the start", ylabel="requests/s")
+    if (timeline := statistics.timeline) and statistics.rate:
+        counts, step_s = np.array(timeline.counts), timeline.step_s
+        rate.bar(np.arange(len(counts)) * step_s, counts / step_s, step_s, align="edge", color=SOFT)
+        rate.axhline(statistics.rate, color=INK, linewidth=1)
+    gaps.set(title="Gaps between arrivals", xlabel="seconds", ylabel="share of gaps", xscale="log")
+    gaps_s = np.sort(np.diff(trace.column("due"))) / NS_PER_S
+    if len(gaps_s) > 1 and gaps_s[-1] > 0:
+        gaps.step(np.maximum(gaps_s, 1e-6), np.arange(1, len(gaps_s) + 1) / len(gaps_s), color=INK, label=trace.name)
+        grid = np.geomspace(max(1e-6, float(gaps_s[gaps_s > 0][0])), gaps_s[-1], 200)
+        gaps.plot(grid, 1 - np.exp(-grid / gaps_s.mean()), color=SOFT, linestyle="--", label="Poisson")
+        gaps.legend()
     for name, colour in (("prompt_tokens", INK), ("output_tokens", "#c05a2b")):
         ordered = np.sort(trace.column(name))
         lengths.step(ordered, np.arange(1, len(ordered) + 1) / len(ordered), color=colour, label=name.split("_")[0])
@@ -130,22 +138,3 @@ def draw(trace: Trace, statistics: Statistics) -> Figure:
     for axes in (rate, lengths, gaps, both):
         axes.grid(alpha=0.25)
     return figure
-
-
-def _draw_rate(axes: Axes, statistics: Statistics) -> None:
-    axes.set(title="Arrivals", xlabel="seconds from the start", ylabel="requests/s")
-    if (timeline := statistics.timeline) and statistics.rate:
-        counts, step = np.array(timeline.counts), timeline.step_s
-        axes.bar(np.arange(len(counts)) * step, counts / step, step, align="edge", color=SOFT)
-        axes.axhline(statistics.rate, color=INK, linewidth=1)
-
-
-def _draw_gaps(axes: Axes, trace: Trace) -> None:
-    """Gaps against those of a Poisson process of the same rate."""
-    axes.set(title="Gaps between arrivals", xlabel="seconds", ylabel="share of gaps", xscale="log")
-    gaps = np.sort(np.diff(trace.column("due"))) / NS_PER_S
-    if len(gaps) > 1 and gaps[-1] > 0:
-        axes.step(np.maximum(gaps, 1e-6), np.arange(1, len(gaps) + 1) / len(gaps), color=INK, label=trace.name)
-        grid = np.geomspace(max(1e-6, float(gaps[gaps > 0][0])), gaps[-1], 200)
-        axes.plot(grid, 1 - np.exp(-grid / gaps.mean()), color=SOFT, linestyle="--", label="Poisson")
-        axes.legend()

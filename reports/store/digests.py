@@ -26,7 +26,7 @@ from fastdigest import TDigest
 
 from targets.exchange import Exchange
 from traces.errors import InputError
-from traces.files import write_whole
+from traces.files import regular, write_whole
 from traces.request import NS_PER_S
 from traces.typed_json import from_json, named, to_json
 
@@ -122,7 +122,6 @@ class Digests:
         )
 
     def merge(self, state: Sequence[MetricDigest]) -> None:
-        """Adds another worker's `state()`."""
         for group in {(each.target, each.step, each.counted, each.failed) for each in state}:
             self.count(*group)
         for each in state:
@@ -135,7 +134,7 @@ class Digests:
     def load(cls, path: Path) -> Digests:
         """Reads what `save` wrote. InputError for anything else."""
         try:
-            stored = from_json(DigestsFile, path.read_bytes(), str(path))
+            stored = from_json(DigestsFile, regular(path).read_bytes(), str(path))
             digests = cls(stored.origin)
             digests.merge(stored.digests)
         except (OSError, ValueError, KeyError, TypeError) as problem:

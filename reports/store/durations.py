@@ -7,7 +7,7 @@ seconds, nan where undefined.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -95,10 +95,8 @@ def _low(rows: Columns, end: str) -> Array:
 
 def columns_of(part: pa.Table) -> Columns:
     """Columns of numpy arrays: numbers as float64 (nanoseconds are exact up to 104 days), texts as pandas categories,
-    and what follows from them.
-
-    Token lists become first_token, last_token, longest_gap (ns), reads, events, first_events, last_events.
-    """
+    and what follows from them. Token lists become first_token, last_token, longest_gap (ns), reads, events,
+    first_events, last_events."""
     columns: Columns = {}
     for name in part.schema.names:
         column = part[name]
@@ -145,14 +143,6 @@ def _picked(values: Array, position: Array, none: Array) -> Array:
     return np.where(none, np.nan, values[np.minimum(position, len(values) - 1)])
 
 
-def _gaps(at: Array, starts: Array, ends: Array) -> tuple[Array, Array]:
-    """Every gap (ns) between neighbouring reads of one row, and the row that it belongs to."""
-    row = np.repeat(np.arange(len(starts)), ends - starts)
-    values = at[starts[0] : ends[-1]] if len(starts) else at
-    same = row[1:] == row[:-1]
-    return np.diff(values)[same], row[1:][same]
-
-
 def _longest_gap(at: Array, starts: Array, ends: Array) -> Array:
     longest = np.full(len(starts), np.nan)
     several = ends - starts >= 2
@@ -165,8 +155,11 @@ def _longest_gap(at: Array, starts: Array, ends: Array) -> Array:
 
 def itl(part: pa.Table) -> tuple[Array, Array]:
     """Inter-token latencies (s) and the row of each: one gap for each token-bearing read after the first."""
-    gaps, row = _gaps(*_list(part["token_at"]))
-    return gaps / NS_PER_S, row
+    at, starts, ends = _list(part["token_at"])
+    row = np.repeat(np.arange(len(starts)), ends - starts)
+    values = at[starts[0] : ends[-1]] if len(starts) else at
+    same = row[1:] == row[:-1]
+    return np.diff(values)[same] / NS_PER_S, row[1:][same]
 
 
 def of_exchanges(rows: Iterable[Exchange], columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
@@ -178,9 +171,11 @@ def of_exchanges(rows: Iterable[Exchange], columns: Sequence[str] = COLUMNS) -> 
     return pd.DataFrame(columns_of(pa.concat_tables(parts)))
 
 
-def frames(run: Path | str, damaged: dict[str, InputError] | None = None) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
+def frames(
+    run: Path | str, damaged: dict[str, InputError] | None = None, planned: Collection[tuple[str, str]] = ()
+) -> Iterator[tuple[pd.DataFrame, pa.Table]]:
     """A frame of flat columns and durations for each of the run's files, with the rows it came from."""
-    for part in row_files.batches(run, COLUMNS, damaged):
+    for part in row_files.batches(run, COLUMNS, damaged, planned):
         columns = {name: column for name, column in columns_of(part).items() if name not in _SPENT}
         yield pd.DataFrame(columns), part
 
@@ -197,10 +192,8 @@ def joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def in_flight(rows: pd.DataFrame) -> Array:
-    """For each row, how many exchanges of its target were open at the instant it was sent, itself included.
-
-    From the rows' own [sent, done] intervals: no worker knows what the others have in flight. nan where never sent.
-    """
+    """For each row, how many exchanges of its target were open at the instant it was sent, itself included. From the
+    rows' own [sent, done] intervals: no worker knows what the others have in flight. nan where never sent."""
     count = np.full(len(rows), np.nan)
     for _, part in rows.groupby("target", observed=True):
         sent = part["sent"].to_numpy()

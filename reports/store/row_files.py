@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Collection, Iterator, Sequence, Sized
 from contextlib import suppress
 from dataclasses import fields
 from operator import attrgetter
@@ -27,39 +27,27 @@ import pyarrow.parquet as pq
 
 from targets.exchange import Exchange
 from traces.errors import InputError
-from traces.files import whole
+from traces.files import regular, whole
 
 FOLDER = "exchanges"
 
 _LARGEST = 2**63 - 1
 _LIST = pa.list_(pa.int64())
 _TYPES = {
-    "int": pa.int64(),
-    "int | None": pa.int64(),
-    "float | None": pa.float64(),
-    "str": pa.string(),
-    "str | None": pa.string(),
-    "bool": pa.bool_(),
-    "Outcome": pa.string(),
-    "array[int]": _LIST,
-}
+    "int": pa.int64(), "int | None": pa.int64(), "float | None": pa.float64(), "str": pa.string(),
+    "str | None": pa.string(), "bool": pa.bool_(), "Outcome": pa.string(), "array[int]": _LIST,
+}  # fmt: skip
 
+IN_NO_ROW = ("call", "text", "unterminated")
 # The columns, in their order: name, where an exchange has it, its Python type. First the call's, then a column for each
 # field of Exchange. Instants are int64 nanoseconds from the run's start.
 _COLUMNS = [
-    ("index", "call.request.index", "int"),
-    ("target", "call.target", "str"),
-    ("due", "call.due", "int"),
-    ("prompt_tokens", "call.request.prompt_tokens", "int"),
-    ("output_tokens", "call.request.output_tokens", "int"),
-    ("step", "call.step", "str"),
-    ("session", "call.request.session", "int"),
-    ("turn", "call.request.turn", "int"),
-    ("planned", "call.planned", "int | None"),
-    ("counted", "call.counted", "bool"),
-    ("attempt", "call.attempt", "int"),
-    *((field.name, field.name, str(field.type)) for field in fields(Exchange) if field.name not in ("call", "text")),
-]
+    ("index", "call.request.index", "int"), ("target", "call.target", "str"), ("due", "call.due", "int"),
+    ("prompt_tokens", "call.request.prompt_tokens", "int"), ("output_tokens", "call.request.output_tokens", "int"),
+    ("step", "call.step", "str"), ("session", "call.request.session", "int"), ("turn", "call.request.turn", "int"),
+    ("planned", "call.planned", "int | None"), ("counted", "call.counted", "bool"), ("attempt", "call.attempt", "int"),
+    *((field.name, field.name, str(field.type)) for field in fields(Exchange) if field.name not in IN_NO_ROW),
+]  # fmt: skip
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind], nullable=kind.endswith("| None")) for name, _, kind in _COLUMNS])
 LATER = ("body_end",)  # columns that runs of earlier versions lack: null there
 _VALUES = {name: attrgetter(path) for name, path, _ in _COLUMNS}
@@ -163,14 +151,22 @@ def files(run: Path | str) -> list[Path]:
 
 
 def batches(
-    run: Path | str, columns: Sequence[str] = SCHEMA.names, damaged: dict[str, InputError] | None = None
+    run: Path | str,
+    columns: Sequence[str] = SCHEMA.names,
+    damaged: dict[str, InputError] | None = None,
+    planned: Collection[tuple[str, str]] = (),
 ) -> Iterator[pa.Table]:
     """One table for each file: a long run's token lists need not fit into memory together. InputError for a file that
-    can't be read; where `damaged` is given, it takes file name and error instead, and the other files are read."""
+    can't be read, or has rows of other targets and steps than those planned; where `damaged` is given, it takes file
+    name and error instead, and the other files are read."""
     schema = pa.schema([SCHEMA.field(name) for name in columns])
     for path in files(run):
         try:
-            yield _read(path, schema)
+            rows = _read(path, schema)
+            groups = rows.group_by(["target", "step"]).aggregate([]).to_pylist() if planned else ()
+            if any((group["target"], group["step"]) not in planned for group in groups):
+                raise InputError("rows of no target and step of the run", where=str(path))
+            yield rows
         except InputError as error:
             if damaged is None:
                 raise
@@ -179,7 +175,7 @@ def batches(
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
     try:
-        there = pq.read_schema(path).names
+        there = pq.read_schema(regular(path)).names
         if absent := [name for name in schema.names if name not in (*there, *LATER)]:
             remedy = "written by another version?"
             raise InputError("column is missing", where=str(path), column=absent[0], remedy=remedy)

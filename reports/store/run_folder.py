@@ -44,6 +44,7 @@ class Run:
 
     @property
     def name(self) -> str:
+        """As run.json has it; the folder's name where there is none."""
         return self.facts.name
 
     def exchanges(self) -> pa.Table:
@@ -64,8 +65,8 @@ class Run:
     def step(self, key: Key) -> StepFacts | None:
         """run.json's step of this name that was planned for this target; None where it has none."""
         target, name = key
-        steps = [step for step in self.facts.steps if step.name == name]
-        return next((step for step in steps if target in step.planned), steps[0] if steps else None)
+        steps = (step for step in self.facts.steps if step.name == name)
+        return max(steps, key=lambda step: target in step.planned, default=None)
 
     def window(self, key: Key, rows: pd.DataFrame) -> tuple[float, float]:
         """The window in ns from the run's start; of the counted rows' own dues where run.json has none."""
@@ -85,22 +86,19 @@ def open_run(folder: Path | str) -> Run:
     frames: list[pd.DataFrame] = []
     gaps: dict[Key, list[Array]] = {}
     damaged: dict[str, InputError] = {}
-    for part, table in durations.frames(folder, damaged):
+    facts = run_json.read(folder) if (folder / run_json.FILE).exists() else run_json.unknown(folder.name)
+    planned = {(target, step.name) for step in facts.steps for target in step.planned}
+    for part, table in durations.frames(folder, damaged, planned):
         frames.append(part)
         _add_gaps(gaps, part, *durations.itl(table))
     if not frames:
         raise next(iter(damaged.values()))
     rows = durations.joined(frames)
     frames.clear()
-    gaps_of = {key: _sorted(gaps.pop(key)) for key in list(gaps)}
-    facts = run_json.read(folder) if (folder / run_json.FILE).exists() else run_json.unknown(folder.name)
+    gaps_of = {key: np.concatenate(gaps.pop(key)) for key in list(gaps)}
+    for values in gaps_of.values():
+        values.sort()  # in place: a long run has hundreds of millions of gaps
     return Run(folder, facts, rows, gaps_of, tuple(damaged))
-
-
-def _sorted(parts: list[Array]) -> Array:
-    whole = np.concatenate(parts)
-    whole.sort()  # in place: a long run has hundreds of millions of gaps
-    return whole
 
 
 def _add_gaps(gaps: dict[Key, list[Array]], part: pd.DataFrame, values: Array, owner: Array) -> None:

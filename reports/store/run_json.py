@@ -13,7 +13,7 @@ from typing import Any, Literal
 from targets.exchange import Diagnostics
 from targets.target import Target, TargetFields
 from traces.errors import InputError
-from traces.files import write_whole
+from traces.files import regular, write_whole
 from traces.statistics import Statistics
 from traces.typed_json import EMPTY, LEFT_OUT, from_json, from_plain, named, to_json
 from traces.words import CorpusFacts
@@ -98,8 +98,6 @@ class ClockFacts:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """What the load generator ran on."""
-
     host: str
     system: str
     cpu: str
@@ -151,10 +149,10 @@ def write(folder: Path, facts: RunFacts) -> None:
 
 
 def read(folder: Path) -> RunFacts:
-    """The facts of the run in a folder. Raises InputError with file and field."""
+    """Raises InputError with file and field."""
     path = folder / FILE
     try:
-        raw = path.read_bytes()
+        raw = regular(path).read_bytes()
     except OSError as problem:
         raise InputError(f"can't be read: {problem.strerror}", where=str(path)) from None
     return from_json(RunFacts, raw, str(path))

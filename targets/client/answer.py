@@ -209,11 +209,8 @@ class Answer:
         except (SseError, WireError) as error:
             return getattr(error, "outcome", Outcome.MALFORMED), str(error), stamp
         if not self.tokens and self._kind not in (EVENT_STREAM, JSON):
-            return (
-                Outcome.MALFORMED,
-                f"no token in an answer of type {self._kind or 'unknown'}, not {EVENT_STREAM}",
-                stamp,
-            )
+            problem = f"no token in an answer of type {self._kind or 'unknown'}, not {EVENT_STREAM}"
+            return Outcome.MALFORMED, problem, stamp
         if not (self._reader.finished or self._reader.open_ended):
             return Outcome.TRUNCATED, "the stream ended before its terminator", stamp
         exchange.unterminated = not (self._reader.finished or type(self._reader).open_ended)

@@ -85,10 +85,8 @@ def _get(where: Address, url: str) -> bytes:
 def exchange(
     where: Address, payload: bytes, within: Within, context: ssl.SSLContext | None, largest: int = LARGEST
 ) -> tuple[Response, bytes]:
-    """The answer to a request, as far as it comes; `Response.end` is true where that is all of it.
-
-    Raises OSError and HttpError where there are no headers, or where it takes too long or too much memory.
-    """
+    """The answer to a request, as far as it comes; `Response.end` is true where that is all of it. Raises OSError and
+    HttpError where there are no headers, or where it takes too long or too much memory."""
     response, body = Response(), bytearray()
     try:
         with _connected(where, context, within) as sock:

@@ -31,11 +31,9 @@ class Deadline(NamedTuple):
 def next_deadline(
     exchange: Exchange, limits: Limits, finished_at: int | None, stepped: int | None, connect_share: float = 1.0
 ) -> Deadline:
-    """The deadline of the stage that the exchange is in, or of the whole request where that comes first.
-
-    `finished_at`: when the answer's terminator came; `stepped`: when the clock was stepped (limits count from there);
-    `connect_share`: of the connect limit, for the addresses that were tried so far.
-    """
+    """The deadline of the stage that the exchange is in, or of the whole request where that comes first. `finished_at`:
+    when the answer's terminator came; `stepped`: when the clock was stepped (limits count from there); `connect_share`:
+    of the connect limit, for the addresses that were tried so far."""
     if finished_at is not None:
         return Deadline(finished_at + LINGER_NS, Outcome.OK, "")
     if exchange.sent is None:

@@ -134,18 +134,13 @@ class Loop:
         return Diagnostics(
             **{count: getattr(self, count) for count in COUNTS},
             time_source="kernel" if not unstamped else "user" if unstamped == self.reads else "mixed",
-            most_tokens_per_s=most_tokens,
-            busiest_core=most_core,
-            waited_s=kept_waiting() - self._waited,
-            longest_stall_s=self.longest_stall / NS_PER_S,
-            cpu_s=(clock.cpu_ns() - self._cpu) / NS_PER_S,
+            most_tokens_per_s=most_tokens, busiest_core=most_core, waited_s=kept_waiting() - self._waited,
+            longest_stall_s=self.longest_stall / NS_PER_S, cpu_s=(clock.cpu_ns() - self._cpu) / NS_PER_S,
             wall_s=(clock.monotonic_ns() - self._started) / NS_PER_S,
-            open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-            collections=COLLECTIONS.count,
-            collections_s=COLLECTIONS.total / NS_PER_S,
-            longest_collection_s=COLLECTIONS.longest / NS_PER_S,
+            open_files_limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0], collections=COLLECTIONS.count,
+            collections_s=COLLECTIONS.total / NS_PER_S, longest_collection_s=COLLECTIONS.longest / NS_PER_S,
             clock_steps=tuple(self.steps),
-        )
+        )  # fmt: skip
 
 
 class ClockAlarm:

@@ -11,12 +11,12 @@ from dataclasses import fields
 from traces.errors import InputError
 
 from .build import build
-from .settings import Options, pairs
+from .profiles import ServerOptions, pairs
 
 
 def main(argv: list[str] | None = None) -> int:
     try:
-        run(Options(**vars(_parser().parse_args(argv))))
+        run(ServerOptions(**vars(_parser().parse_args(argv))))
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -25,23 +25,20 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m targets.simulated", description=__doc__)
-    name, *options = fields(Options)
+    name, *options = fields(ServerOptions)
     parser.add_argument(name.name, help="a profile or composition, or the path of a TOML file")
     for option in options:
         repeatable = option.name == "setting"
         parser.add_argument(
-            *(option.metadata["flags"] or (f"--{option.name.replace('_', '-')}",)),
-            dest=option.name,
-            action="append" if repeatable else "store",
-            default=[] if repeatable else option.default,
-            type=int if isinstance(option.default, int) else str,
-            metavar=option.metadata["metavar"],
+            *(option.metadata["flags"] or (f"--{option.name.replace('_', '-')}",)), dest=option.name,
+            action="append" if repeatable else "store", default=[] if repeatable else option.default,
+            type=int if isinstance(option.default, int) else str, metavar=option.metadata["metavar"],
             help=option.metadata["help"],
-        )
+        )  # fmt: skip
     return parser
 
 
-def run(options: Options) -> None:
+def run(options: ServerOptions) -> None:
     """Serves until SIGTERM or SIGINT; prints the ready line. Raises InputError, for a port in use too."""
     from .server.server import serve  # aiohttp takes half a second to import
 

@@ -22,11 +22,10 @@ from traces.errors import InputError
 from traces.request import Request
 
 from .build import Endpoint, SimulatedTarget, build
-from .engine.disaggregation import Disaggregated
+from .engine.batching import Roofline
 from .engine.job import Job, Station
-from .engine.pipeline import Racks
 from .engine.replica import Pool
-from .engine.roofline import Roofline
+from .engine.stations import Disaggregated, Racks
 from .profiles import MODEL, load
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -43,28 +42,21 @@ class Alone:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What holds of a target whatever the load; seconds, $/h and W of the whole target.
-
-    floor        to read the weights once: no batch makes a GPU's token faster; None for racks, which read SRAM
-    capacity     requests a second of one replica at full use; of a composition, of one of each pool; empty where
-                 no request fits into its context
-    alone        a request of the median lengths; None where that doesn't fit
-    decode       (batch, tokens a second of a replica); empty for racks and compositions, as is
-    batch_cost   (batch cap, TPOT in s, $ a million output tokens)
-    """
+    """What holds of a target whatever the load; seconds, $/h and W of the whole target. `capacity`: requests a second
+    of one replica at full use; of a composition, of one of each pool; empty where no request fits into its context."""
 
     name: str
     profile: str
     description: str
     standing: str
     settings: dict[str, str]
-    floor: float | None
+    floor: float | None  # to read the weights once: no batch makes a token faster; None for racks, which read SRAM
     price_per_hour: float | None
     watts: float | None
     capacity: tuple[float, ...]
-    alone: Alone | None
-    decode: list[tuple[int, float]]
-    batch_cost: list[tuple[int, float, float]]
+    alone: Alone | None  # a request of the median lengths; None where that doesn't fit
+    decode: list[tuple[int, float]]  # (batch, tokens/s of a replica); empty for racks and compositions
+    batch_cost: list[tuple[int, float, float]]  # (batch cap, TPOT in s, $ a million output tokens); empty for the same
 
 
 @dataclass(frozen=True)
@@ -106,19 +98,12 @@ def hardware(target: SimulatedTarget, model: str, requests: Sequence[Request]) -
         decode = decode_curve(times, prompt + output // 2)
         batch_cost = price_of_speed(times, price, prompt, output, station.replicas[0].batching.kv_tokens)
     return Hardware(
-        name=target.name,
-        profile=endpoint.name,
-        description=endpoint.profile.description,
-        standing=endpoint.profile.standing,
-        settings=dict(target.settings),
-        floor=times.weights if times else None,
-        price_per_hour=endpoint.price,
-        watts=endpoint.watts,
-        capacity=capacity(target.profile, fitting, model=model, settings=bare) if fitting else (),
-        alone=single,
-        decode=decode,
-        batch_cost=batch_cost,
-    )
+        name=target.name, profile=endpoint.name, description=endpoint.profile.description,
+        standing=endpoint.profile.standing, settings=dict(target.settings), floor=times.weights if times else None,
+        price_per_hour=endpoint.price, watts=endpoint.watts,
+        capacity=capacity(target.profile, fitting, model=model, settings=bare) if fitting else (), alone=single,
+        decode=decode, batch_cost=batch_cost,
+    )  # fmt: skip
 
 
 def crossovers(targets: Sequence[SimulatedTarget], model: str, requests: Sequence[Request]) -> Iterator[Crossover]:
@@ -183,10 +168,8 @@ def crossover(times: Roofline, context: int, rack_tpot: float) -> int | None:
 
 
 def parts(hybrid: str, settings: Mapping[str, str] = {}) -> list[tuple[str, dict[str, str]]]:
-    """(profile, settings) of the hardware that could do without the hand-over: the prefill's, and a decode rack.
-
-    A decode pool of GPUs is left out: with as many cards the prefill's stand for it.
-    """
+    """(profile, settings) of the hardware that could do without the hand-over: the prefill's, and a decode rack. A
+    decode pool of GPUs is left out: with as many cards the prefill's stand for it."""
     profile = load(hybrid)
     settings = {**profile.settings, **settings}
     singles = []
@@ -216,11 +199,9 @@ def hybrid_gain(
 def price_of_speed(
     times: Roofline, price: float, prompt: int, output: int, kv_tokens: float
 ) -> list[tuple[int, float, float]]:
-    """(batch cap, TPOT in s, $ a million output tokens) of a replica kept full, as premium tiers sell it.
-
-    A batch of B finishes B answers in the time of `output` steps and B prefills; caps whose KV doesn't fit are left
-    out. `price` in $/h of one replica.
-    """
+    """(batch cap, TPOT in s, $ a million output tokens) of a replica kept full, as premium tiers sell it. A batch of B
+    finishes B answers in the time of `output` steps and B prefills; caps whose KV doesn't fit are left out. `price` in
+    $/h of one replica."""
     points = []
     for batch in BATCHES:
         context = batch * (prompt + output / 2)
@@ -237,10 +218,8 @@ def price_of_speed(
 def capacity(
     name: str, requests: Iterable[Request], *, model: str = MODEL, settings: Mapping[str, str] = {}
 ) -> tuple[float, ...]:
-    """Requests a second at full use: of one replica or rack, and for a composition of one of each pool.
-
-    Requests that exceed the endpoint's context are left out. InputError where none fits.
-    """
+    """Requests a second at full use: of one replica or rack, and for a composition of one of each pool. Requests that
+    exceed the endpoint's context are left out. InputError where none fits."""
     single = {**settings, "pool": "1"}
     endpoint = build(name, model=model, settings=single)
     lengths = [(r.prompt_tokens or 1, r.output_tokens or 1) for r in requests]

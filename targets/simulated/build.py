@@ -9,16 +9,13 @@ from pathlib import Path
 
 from traces.errors import InputError
 
-from .engine.batching import Batching
-from .engine.disaggregation import Disaggregated, Link
+from .engine.batching import Batching, Roofline
 from .engine.job import EventQueue, Station
 from .engine.kv_memory import TierSize
-from .engine.pipeline import Racks
 from .engine.replica import Pool, Replica
-from .engine.roofline import Model, Roofline
-from .profiles import MODEL, Profile, load
+from .engine.stations import Disaggregated, Link, Racks
+from .profiles import MODEL, Model, Profile, Settings, load, pairs
 from .profiles import model as find_model
-from .settings import Settings, pairs
 
 WEIGHT_BYTES = {"fp16": 2.0, "fp8": 1.0, "fp4": 0.5}
 RESERVED = 2e9  # bytes beside weights and KV: activations, graphs, the runtime
@@ -72,12 +69,9 @@ def build(
     name: str, *, model: str = MODEL, settings: Mapping[str, str] = {}, real_time: bool = False,
     journal: bool = False, seed: int = 0,
 ) -> Endpoint:  # fmt: skip
-    """The named endpoint on an event queue of its own.
-
-    `real_time`: an event for each step and token. `journal`: virtual time that keeps the instants of all tokens.
-
-    Raises InputError for an unknown name, model, setting or value, and for a model that doesn't fit.
-    """
+    """The named endpoint on an event queue of its own. `real_time`: an event for each step and token. `journal`:
+    virtual time that keeps the instants of all tokens. Raises InputError for an unknown name, model, setting or value,
+    and for a model that doesn't fit."""
     profile = load(name)
     chosen = Settings({**profile.settings, **settings})
     builder = _Builder(find_model(model), EventQueue(), real_time, journal, seed)
@@ -114,10 +108,6 @@ class _Builder:
 
     def gpus(self, profile: Profile, settings: Settings) -> tuple[Pool, Bill]:
         pool, tp = settings.count("pool", profile.pool, 1), settings.count("tp", 1, 1)
-        roofline, batching = self._gpu(profile, settings, tp)
-        return Pool([Replica(self.queue, roofline, batching) for _ in range(pool)]), _bill(profile, settings, pool * tp)
-
-    def _gpu(self, profile: Profile, settings: Settings, tp: int) -> tuple[Roofline, Batching]:
         engine = settings.text("engine", next(iter(profile.engines)), tuple(profile.engines))
         figures = profile.figures | profile.engines[engine]
         model = self.model
@@ -154,7 +144,7 @@ class _Builder:
             verified=batching.drafted + 1,
             draft=batching.drafted * draft_cost * weight * body / speed,
         )
-        return roofline, batching
+        return Pool([Replica(self.queue, roofline, batching) for _ in range(pool)]), _bill(profile, settings, pool * tp)
 
     def _batching(self, settings: Settings, kv_tokens: float, kv_bytes: float) -> Batching:
         acceptance, tiers = settings.number("acceptance", 0.7), []
@@ -165,21 +155,15 @@ class _Builder:
             if size:
                 tiers.append(TierSize(size / kv_bytes, kv_bytes / speed))
         return Batching(
-            kv_tokens=kv_tokens,
-            context=self.model.context,
-            max_batch=settings.count("max_batch", 256, 1),
+            kv_tokens=kv_tokens, context=self.model.context, max_batch=settings.count("max_batch", 256, 1),
             chunk=settings.count("chunk", 8192) or 1 << 40,
             decode_first=settings.text("policy", "decode-first", ("decode-first", "prefill-first")) == "decode-first",
             static=settings.text("batching", "continuous", ("continuous", "static")) == "static",
-            interval=settings.number("interval_ms", 0.0) / 1e3,
-            acceptance=acceptance,
-            drafted=settings.count("drafted", 0),
-            seed=self.seed,
-            prefix_cache=bool(settings.count("prefix_cache", 1 if tiers else 0)),
-            tiers=tuple(tiers),
-            longest=1 if self.real_time else inf,
-            journal=self.journal,
-        )
+            interval=settings.number("interval_ms", 0.0) / 1e3, acceptance=acceptance,
+            drafted=settings.count("drafted", 0), seed=self.seed,
+            prefix_cache=bool(settings.count("prefix_cache", 1 if tiers else 0)), tiers=tuple(tiers),
+            longest=1 if self.real_time else inf, journal=self.journal,
+        )  # fmt: skip
 
     def racks(self, profile: Profile, settings: Settings) -> tuple[Racks, Bill]:
         model, figures = self.model, profile.figures
@@ -192,25 +176,18 @@ class _Builder:
             raise InputError(f"{model.name} doesn't fit into one {profile.name}", remedy="choose a smaller model")
         pool = settings.count("pool", profile.pool, 1)
         racks = Racks(
-            self.queue,
-            racks=pool,
-            stages=model.layers,
-            stage=settings.figure("stage", figures) * size,
-            limit=min(kv_tokens, model.context),
-            every_token=self.real_time,
-        )
+            self.queue, racks=pool, stages=model.layers, stage=settings.figure("stage", figures) * size,
+            limit=min(kv_tokens, model.context), every_token=self.real_time,
+        )  # fmt: skip
         return racks, _bill(profile, settings, pool)
 
     def link(self, profile: Profile, settings: Settings) -> Link:
         link = Link(
-            queue=self.queue,
-            t0=settings.figure("t0", profile.link),
+            queue=self.queue, t0=settings.figure("t0", profile.link),
             bandwidth=settings.figure("bandwidth", profile.link) * 1e9,
-            handover=settings.figure("handover", profile.link),
-            overlap=bool(settings.count("overlap", 0)),
-            token_bytes=self.model.kv_bytes,
-            layers=self.model.layers,
-        )
+            handover=settings.figure("handover", profile.link), overlap=bool(settings.count("overlap", 0)),
+            token_bytes=self.model.kv_bytes, layers=self.model.layers,
+        )  # fmt: skip
         settings.none_left()
         return link
 

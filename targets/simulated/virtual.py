@@ -21,19 +21,12 @@ from .engine.job import Job
 
 
 def simulate(
-    endpoint: Endpoint,
-    requests: Iterable[Request],
-    *,
-    target: str = "",
-    step: str = "",
-    warmup: int = 0,
+    endpoint: Endpoint, requests: Iterable[Request], *, target: str = "", step: str = "", warmup: int = 0,
     block_tokens: int | Mapping[int, int] = 0,
-) -> Iterator[Exchange]:
-    """One Exchange for each request, in the order in which they end. An endpoint serves one simulation.
-
-    Requests due before `warmup` (ns) don't count. `block_tokens`: the trace's, for endpoints with a prefix cache.
-    Without a journal an Exchange has two token instants, the first and the last.
-    """
+) -> Iterator[Exchange]:  # fmt: skip
+    """One Exchange for each request, in the order in which they end. An endpoint serves one simulation. Requests due
+    before `warmup` (ns) don't count. `block_tokens`: the trace's, for endpoints with a prefix cache. Without a journal
+    an Exchange has two token instants, the first and the last."""
     queue, station, caches = endpoint.queue, endpoint.station, endpoint.caches
     complete: deque[Job] = deque()
 

@@ -58,13 +58,10 @@ class AnthropicReader(Reader):
         self._prompt = tuple(old if new is None else new for old, new in zip(self._prompt, counts, strict=True))
         fresh, cached, written = self._prompt
         lenient.note(
-            exchange,
-            model=lenient.name(message.get("model")),
-            finish_reason=lenient.name(message.get("stop_reason")),
+            exchange, model=lenient.name(message.get("model")), finish_reason=lenient.name(message.get("stop_reason")),
             service_tier=lenient.name(usage.get("service_tier")),
-            usage_prompt=None if fresh is None else fresh + (cached or 0) + (written or 0),
-            usage_cached=cached,
-        )
+            usage_prompt=None if fresh is None else fresh + (cached or 0) + (written or 0), usage_cached=cached,
+        )  # fmt: skip
 
     def _note_total(self, data: Json, exchange: Exchange) -> None:
         lenient.note(exchange, usage_output=lenient.total(lenient.mapping(data.get("usage")).get("output_tokens")))

@@ -90,12 +90,9 @@ def find(data: object, path: str) -> object:
 
 def _body(template: Json, call: Call, target: RequestFields) -> Json:
     words = {
-        "prompt": prompt(call),
-        "messages": messages(call),
-        "model": target.model,
-        "prompt_tokens": call.request.prompt_tokens,
-        "output_tokens": call.max_tokens,
-    }
+        "prompt": prompt(call), "messages": messages(call), "model": target.model,
+        "prompt_tokens": call.request.prompt_tokens, "output_tokens": call.max_tokens,
+    }  # fmt: skip
     return merged(_filled(template, words), target.extra_body)
 
 

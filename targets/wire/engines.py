@@ -69,14 +69,11 @@ def _note_sglang(meta: Json, exchange: Exchange) -> None:
     exchange.request_id = exchange.request_id or lenient.name(meta.get("id"))
     finish = lenient.mapping(meta.get("finish_reason"))
     lenient.note(
-        exchange,
-        usage_prompt=lenient.count(meta.get("prompt_tokens")),
+        exchange, usage_prompt=lenient.count(meta.get("prompt_tokens")),
         usage_output=lenient.total(meta.get("completion_tokens")),
-        usage_cached=lenient.count(meta.get("cached_tokens")),
-        server_total=lenient.seconds(meta.get("e2e_latency")),
-        server_queue=lenient.seconds(meta.get("queue_time")),
-        finish_reason=lenient.name(finish.get("type")),
-    )
+        usage_cached=lenient.count(meta.get("cached_tokens")), server_total=lenient.seconds(meta.get("e2e_latency")),
+        server_queue=lenient.seconds(meta.get("queue_time")), finish_reason=lenient.name(finish.get("type")),
+    )  # fmt: skip
     if finish.get("type") == "abort":
         status = lenient.count(finish.get("status_code"))
         raise WireError(lenient.complaint(finish), ABORTS.get(status or 0, Outcome.HTTP_ERROR))

@@ -45,10 +45,8 @@ class RequestFields(Protocol):
 
 
 class Reader:
-    """The events of one answer. Facts (usage, ids, timings, finish reason) go straight onto the exchange.
-
-    `feed` and `answer` raise WireError for what can't be understood or reports a failure of the server.
-    """
+    """The events of one answer. Facts (usage, ids, timings, finish reason) go straight onto the exchange. `feed` and
+    `answer` raise WireError for what can't be understood or reports a failure of the server."""
 
     finished = False  # the terminator has been seen; a body that ends before it is `truncated`
     open_ended = False  # whole when its body is: the format has no terminator, or the answer said why it ends

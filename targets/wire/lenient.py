@@ -22,7 +22,7 @@ from .interface import Json, WireError
 NAME_LIMIT = 200  # characters of an id or a name
 MESSAGE_LIMIT = 500  # characters of an error message
 PAGE_LIMIT = 16 << 10  # of a web page in its place
-PAGE = re.compile(r"<!doctype html|<html\b|</(?:title|body|center|h[1-6]|div|p|pre)>", re.IGNORECASE)
+PAGE = re.compile(r"<!doctype html|<html\b|<br\b|</(?:title|body|center|h[1-6]|div|p|pre|[abiu]|em|strong|code)>", re.I)
 TAGS = re.compile(r"<!--.*?(?:-->|\Z)|<(script|style)\b.*?(?:</\1>|\Z)|</?[a-z!][^<>]*>", re.IGNORECASE | re.DOTALL)
 EVENT = re.compile(rb"^data: *(\S.*)$", re.MULTILINE)  # a line of a server-sent event's data
 COUNT_LIMIT = 1 << 31
@@ -78,7 +78,8 @@ def mappings(value: object) -> list[Json]:
 def only_choice(choices: list[Json]) -> Json:
     """The choice of a chunk or an answer, if it has one. WireError where there are several: read as one text they would
     halve TPOT, and the server's count is of the tokens of all of them."""
-    if len(choices) > 1 or (choices and count(choices[0].get("index"))):
+    index = choices[0].get("index") if choices else None
+    if len(choices) > 1 or count(index) or (isinstance(index, str) and index.strip("0")):
         raise WireError("an answer of several choices: only one can be measured (n = 1)")
     return choices[0] if choices else {}
 

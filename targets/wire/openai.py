@@ -58,20 +58,16 @@ def _groq(call: Call, target: RequestFields) -> Json:
 
 
 def _dynamo(call: Call, target: RequestFields) -> Json:
-    """NVIDIA Dynamo's frontend: chat completions that also request the phases' times and the workers' ids.
-
-    They come in `nvext`; a server that doesn't know `nvext.extra_fields` may refuse the request, which is why this is a
-    type of its own and not part of chat. Source: dynamo, lib/llm/src/protocols/openai/nvext.rs.
-    """
+    """NVIDIA Dynamo's frontend: chat completions that also request the phases' times and the workers' ids. They come in
+    `nvext`; a server that doesn't know `nvext.extra_fields` may refuse the request, which is why this is a type of its
+    own and not part of chat. Source: dynamo, lib/llm/src/protocols/openai/nvext.rs."""
     nvext = {"extra_fields": ["timing", "worker_id"]}
     return _body(call, target, {"messages": messages(call), "nvext": nvext})
 
 
 def _body(call: Call, target: RequestFields, fields: Json, length: str = "max_tokens", exact: bool = True) -> Json:
-    """The request's body: what every server of the family takes, the format's own `fields`, then the user's.
-
-    `length`: name of the field that limits the answer's tokens; `exact`: exactly that many are wanted.
-    """
+    """The request's body: what every server of the family takes, the format's own `fields`, then the user's. `length`:
+    name of the field that limits the answer's tokens; `exact`: exactly that many are wanted."""
     own = dict(target.extra_body)
     if own.get(NEWER_LENGTH) == "{output_tokens}":  # OpenAI's newer models take it only
         length = NEWER_LENGTH
@@ -84,11 +80,9 @@ def _body(call: Call, target: RequestFields, fields: Json, length: str = "max_to
 
 
 class OpenAIReader(Reader):
-    """The chunks of one answer, of chat and of completions alike.
-
-    A usage beside the first text is that event's own count only where usage is continuous: where the next text comes
-    with a larger one. Else it is a total that came early, or the last chunk's.
-    """
+    """The chunks of one answer, of chat and of completions alike. A usage beside the first text is that event's own
+    count only where usage is continuous: where the next text comes with a larger one. Else it is a total that came
+    early, or the last chunk's."""
 
     _first: int | None = None  # usage beside the first text, until the second came; 0 where there's none
 

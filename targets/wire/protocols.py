@@ -28,27 +28,20 @@ from .interface import Json, WireError
 
 Leg = tuple[Json, list[tuple[str, str]]]
 PORT_LABELS = {  # and the servers' defaults
-    "bootstrap_port": 8998,
-    "prefill_zmq_port": 21001,
-    "decode_zmq_port": 22001,
-    "receiver_init_port": 7300,
-    "receiver_alloc_port": 7400,
-}
+    "bootstrap_port": 8998, "prefill_zmq_port": 21001, "decode_zmq_port": 22001,
+    "receiver_init_port": 7300, "receiver_alloc_port": 7400,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Which servers, and the name of this exchange.
-
-    id       unique, 32 hex digits
-    engine   name of prefill's engine, where the protocol asks for it (Mooncake)
-    options  ports and addresses that don't follow from the URLs: the target's labels of these names
-    """
+    """Which servers, and the name of this exchange. `options`: ports and addresses that don't follow from the URLs, the
+    target's labels of these names."""
 
     prefill: str
     decode: str
-    id: str
-    engine: str = ""
+    id: str  # unique, 32 hex digits
+    engine: str = ""  # name of prefill's engine, where the protocol asks for it (Mooncake)
     options: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -7,16 +7,19 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 import loadgen
-from loadgen import Load, Workers, capacities, capacity, replay
+from loadgen import Load, Workers, bakeoff, capacities, capacity, replay
 from loadgen.options import RunKeywords, RunOptions, TargetOptions, attribute_names, user_options
+from targets import secrets
 from targets.target import Target
 from traces.errors import InputError, RunFailed
 from traces.reading import open_trace
@@ -31,7 +34,8 @@ def test_importing_it_costs_nothing_and_every_name_is_there() -> None:
         "import sys, loadgen; print([m for m in ('numpy', 'rich', 'typer', 'locust', 'gevent') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout == "[]\n"
-    for name in set(loadgen.__all__) - {"TraceUser"}:  # which imports Locust, and so isn't for this process
+    assert "TraceUser" in dir(loadgen)  # which imports Locust, and so isn't for this process, nor for a star
+    for name in loadgen.__all__:
         assert getattr(loadgen, name).__name__ == name
     assert "locust" not in sys.modules
     with pytest.raises(AttributeError):
@@ -141,6 +145,53 @@ def test_a_capacity_search_starts_locust_once(
     assert len({about(step.folder)["salt"] for step in result.steps}) == 3
 
 
+TWO, NAMED = Target(url="http://127.0.0.1:8001", model="m"), Target(name="m", url="http://127.0.0.1:8002")
+SPOKEN_TO = Target(url="http://127.0.0.1:9", model="m")
+
+
+@pytest.mark.parametrize(
+    ("call", "mistake"),
+    [
+        (lambda: bakeoff("azure-conv", [TWO, TWO]), "two targets are called m .*give name="),
+        (lambda: bakeoff("azure-conv", [TWO, NAMED]), "two targets are called m .*give name="),
+        (lambda: Load(request_count=1.5), "^request_count: expected a whole number, got 1.5"),  # type: ignore[arg-type]
+        (lambda: Load(speedup="2"), "^speedup: expected a number, got '2'"),  # type: ignore[arg-type]
+        (lambda: Load(open_loop=1), "^open_loop: expected true or false, got 1"),  # type: ignore[arg-type]
+        (lambda: Workers(processes=True), "^processes: expected a whole number, got True"),
+        (lambda: Target(url="http://h:1", limits=None), r"limits: expected Limits"),  # type: ignore[arg-type]
+        (lambda: replay("azure-conv", SPOKEN_TO, slooo=["x"]), "^slooo: .*did you mean slo?"),  # type: ignore[call-arg]
+        (lambda: replay("azure-conv", SPOKEN_TO, slo=5), "^slo: expected a list, got 5"),  # type: ignore[arg-type]
+        (lambda: replay(5, SPOKEN_TO), "^5: "),  # type: ignore[arg-type]
+        (lambda: replay(Path("no.csv"), SPOKEN_TO), "^no.csv: "),
+        (lambda: replay("azure-conv", SPOKEN_TO, slo="nonsense"), "not a gate"),
+        (lambda: capacity("azure-conv", SPOKEN_TO, lowest=2, highest=1), "lowest <= highest"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_one_line(call: Callable[[], object], mistake: str) -> None:
+    with pytest.raises(InputError, match=mistake):
+        call()
+
+
+def test_a_text_is_a_list_of_one_and_what_is_alike_is_taken() -> None:
+    options = RunOptions(slo="ttft p99 < 800ms", goodput="ttft:800 tpot:40", wait_ready=5, prompts=Path("p"))  # type: ignore[arg-type]
+    assert (options.slo, options.goodput) == (("ttft p99 < 800ms",), ("ttft:800 tpot:40",))
+    assert (options.wait_ready, options.prompts) == (5, "p")
+    load = Load(speedup=np.float64(2), request_count=np.int64(3))  # type: ignore[arg-type]
+    assert [type(value) for value in (load.speedup, load.request_count)] == [float, int]
+
+
+@pytest.mark.parametrize("words", ["import *", "import TraceUser, sweep"])
+def test_a_sweep_ends_where_locust_may_have_patched_threads(tmp_path: Path, words: str) -> None:
+    call = (
+        f"from loadgen {words}\nimport sys; print('locust' in sys.modules)\n"
+        "load = __import__('loadgen').Load(duration=2)\n"
+        "axes = {'speedup': [0.5, 1, 1.5, 2]}\n"
+        f"print(len(sweep('azure-conv', {{'a': 'a100'}}, axes, load, out={str(tmp_path / 'r')!r}).points))"
+    )
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == [str("TraceUser" in words), "4"], done.stderr
+
+
 class Base:
     """Stands for TraceUser, without Locust."""
 
@@ -166,7 +217,8 @@ def test_a_user_takes_every_option_of_replay() -> None:
         RunOptions(slo=["ttft p99 < 1s"], salt="none", prompts="texts.jsonl", out="r"),
     )
     target = options.target(None)
-    assert (target.name, target.url, target.model, target.headers) == ("Mine", "http://h:1", "m", (("X-Team", "a"),))
+    headers = (("X-Team", secrets.hold("a", "X-Team")),)
+    assert (target.name, target.url, target.model, target.headers) == ("Mine", "http://h:1", "m", headers)
     assert (target.api_key_env, target.limits.first_token_timeout, target.extra_body) == ("KEY", 5.0, {"top_k": 1})
     assert (target.price_per_hour, target.labels) == (2.5, {"gpu": "h100"})
 
@@ -176,6 +228,23 @@ def test_every_option_is_an_attribute(name: str) -> None:
     groups = {f.name: f.default for kind in (Load, RunOptions, TargetOptions, Target) for f in fields(kind)}
     user_options(type("Mine", (Base,), {name: groups[name]}), Base, []) if name in groups else None
     assert name in groups
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "mistake"),
+    [
+        ("duration", "2", "^duration: expected a number, got '2'"),
+        ("speedup", "2", "^speedup: expected a number, got '2'"),
+        ("slo", 5, "^slo: expected a list, got 5"),
+        ("wait_ready", [5], "^wait_ready: expected "),
+        ("model", 5, "^model: expected a text, got 5"),
+        ("extra_body", 5, "extra_body: expected a table"),
+        ("limits", 5, "limits: expected Limits"),
+    ],
+)
+def test_an_attribute_of_a_wrong_type_is_refused(name: str, value: object, mistake: str) -> None:
+    with pytest.raises(InputError, match=mistake):
+        user_options(type("Mine", (Base,), {"trace": "t", name: value}), Base, []).target("http://h:1")
 
 
 @pytest.mark.parametrize(("name", "remedy"), [("speed_up", "did you mean speedup?"), ("qqq", "phaseload replay")])

@@ -78,6 +78,23 @@ def test_nonsense_is_refused(data: bytes, tmp_path: Path) -> None:
         plans.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ('"silence_timeout":60.0', '"silence_timeout":-1.0', ".target.limits.silence_timeout: expected a number"),
+        ('"local_prefill_below":0', '"local_prefill_below":-3', ".target.local_prefill_below: expected a whole number"),
+        ("plan/0.arrow", "../0.arrow", ": '../0.arrow' is no file of a plan"),
+    ],
+)
+def test_a_mistake_inside_an_arm_is_named_with_file_and_field(
+    before: str, after: str, words: str, tmp_path: Path
+) -> None:
+    text = to_json(made(), indent=False).decode()
+    (tmp_path / plans.FILE).write_text(text.replace(before, after))
+    with pytest.raises(InputError, match=rf"^plan.json, field steps\[0\].arms\[0\]{words}"):
+        plans.load(tmp_path)
+
+
 def test_no_secret_is_in_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY", "sesame")
     spec = Target("a", "http://h", api_key_env="SECRET_KEY", headers=(("Authorization", "Bearer ${SECRET_KEY}"),))

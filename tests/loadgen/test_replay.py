@@ -363,7 +363,11 @@ def test_workers_end_with_a_killed_master(tmp_path: Path) -> None:
         assert len(rows(tmp_path / "r")) == len(server.prompts)
 
 
-def test_a_killed_worker_makes_the_run_invalid_and_names_what_is_missing(tmp_path: Path) -> None:
+def test_a_killed_worker_makes_the_run_invalid_and_names_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spare").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "spare"))
     trace(tmp_path / "t.csv", 150, gap_s=0.02)
     with (
         endpoint() as server,
@@ -375,6 +379,7 @@ def test_a_killed_worker_makes_the_run_invalid_and_names_what_is_missing(tmp_pat
         out, err = process.communicate(timeout=40)
         assert process.returncode == 3, out + err
     assert "is lost" in err
+    assert list((tmp_path / "spare").iterdir()) == []
     facts = about(tmp_path / "r")
     recorded = set(rows(tmp_path / "r")["index"].to_pylist())
     assert facts["ended"] == "worker_lost"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastdigest import TDigest
 from gevent.queue import Queue
 
 from loadgen import plan as plans
@@ -20,6 +23,7 @@ from loadgen.processes import TOKEN, Workers, free_port
 from loadgen.run.coordinator import Coordinator, Inbox
 from loadgen.run.messages import Assignment, Claim, Failed, Final, Message, Over, Rows, StrayError, decode, encode
 from loadgen.run.worker import Worker
+from reports.store.digests import MetricDigest
 from reports.store.run_json import WorkerFacts
 from targets.target import Target
 from traces.errors import InputError
@@ -55,16 +59,27 @@ def failure(target: Target, allowed: set[str]) -> str:
         ({"headers": (("X-Team", "a ${HOME_SECRET}"),)}, "$HOME_SECRET", "--allow-env HOME_SECRET"),
         ({"api_key_env": "HOME_SECRET"}, "$HOME_SECRET", "--allow-env HOME_SECRET"),
         ({"api_key_file": "/etc/hostname"}, "/etc/hostname", "--allow-key-file /etc/hostname"),
+        ({"url": "unix:///run/docker.sock"}, "/run/docker.sock", "--allow-key-file /run/docker.sock"),
     ],
 )
 def test_a_worker_fills_in_only_what_its_own_command_line_names(
     fields: dict[str, Any], secret: str, remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME_SECRET", "hunter2")
-    target = Target("a", "http://h", **fields)
+    target = Target(**{"name": "a", "url": "http://h", **fields})
     refusal = failure(target, {"$OTHER"})
     assert f"asks for {secret}, which this worker may not give away" in refusal and remedy in refusal
     assert failure(target, {secret}) == "Ping", "it goes on"
+
+
+def test_a_plan_has_no_second_target_behind_a_name() -> None:
+    evil, clean = (
+        Arm(Target("a", "http://h", headers=headers), plans.step_file(0), 1) for headers in ((("X", "${HOME}"),), ())
+    )
+    for steps in ((Step("s", (evil, clean)),), (Step("s", (evil,)), Step("t", (clean,)))):
+        with pytest.raises(InputError, match="two different targets have this name"):
+            Plan("p", steps)
+    assert Plan("p", (Step("s", (clean, clean)),)).targets == [clean.target]
 
 
 def test_what_a_worker_names() -> None:
@@ -93,9 +108,13 @@ def coordinated(folder: Path, *messages: tuple[str, object]) -> tuple[Coordinato
     return coordinator, json.loads((folder / "run.json").read_text())
 
 
+def final(digests: tuple[MetricDigest, ...] = (), **odd: Any) -> Final:
+    nothing: dict[str, Any] = {"rows": 0, "lost": None, "clock_offset_s": 0.0, "diagnostics": None}
+    return Final(WorkerFacts(**{"number": 0, "pid": 1, "host": "\x1b[2J" * 999, **nothing, **odd}), False, digests, 1)
+
+
 def done() -> Mapping[str, object]:
-    facts = WorkerFacts(number=0, pid=1, host="h", rows=0, lost=None, clock_offset_s=0.0, diagnostics=None)
-    return encode(Final(facts, False, (), 1))
+    return encode(final())
 
 
 def test_what_is_no_message_of_ours_is_dropped_and_counted(tmp_path: Path) -> None:
@@ -106,10 +125,41 @@ def test_what_is_no_message_of_ours_is_dropped_and_counted(tmp_path: Path) -> No
     assert facts["strays"] == 2 * len(strays) + 2
 
 
+STRAYS = """
+import msgpack
+from loadgen.run import locust_user
+from fastdigest import TDigest
+from gevent.queue import Queue
+from locust.env import Environment
+from locust.rpc.zmqrpc import Client
+
+odd = 7, ("up",), ("up", {}, [1]), ("up", {}, 7), ("up", {}, "w"), ("heartbeat", None, {}), ("exception", 1, "s")
+runner = Environment().create_master_runner("127.0.0.1", 0)
+runner.environment.phaseload = locust_user  # in place of a Wiring
+locust_user.inbox, received = Queue(), Queue()
+runner.register_message("up", lambda msg, **_: received.put(msg.data))
+stranger = Client("127.0.0.1", runner.server.port, "s")
+for raw in (b"", b"\\xc1", *map(msgpack.packb, odd), msgpack.packb(("up", "ours", "s"))):
+    stranger.socket.send(raw)
+print(received.get(timeout=5), len(received), len(locust_user.inbox) - len(odd))
+"""
+
+
+def test_a_stray_does_not_end_locusts_listener() -> None:
+    master = subprocess.run([sys.executable, "-c", STRAYS], capture_output=True, text=True, timeout=30, check=False)
+    assert master.stdout == "ours 0 2\n", master.stderr
+
+
 @pytest.mark.parametrize(
     "message",
     [
         Over(7, {"a": 1}),
+        Over(-1, {"a": 1}),
+        final(number=999),
+        final(pid=-5),
+        final(rows=-7),
+        final(rows=1 << 63),
+        final((MetricDigest("a", "s", 1 << 63, 0, "ttft", TDigest().to_dict()),)),
         Rows("../../0-00000.parquet", 0, b"x", 1),
         Rows("/tmp/0-00000.parquet", 0, b"x", 1),
         Rows("1-00000.parquet", 0, b"x", 1),
@@ -121,8 +171,13 @@ def test_what_is_no_message_of_ours_is_dropped_and_counted(tmp_path: Path) -> No
 def test_a_workers_odd_message_costs_that_worker_and_not_the_run(tmp_path: Path, message: Message) -> None:
     coordinator, facts = coordinated(tmp_path, ("w", encode(message)))
     assert "it sent what can't be used" in coordinator.workers["w"].lost
-    assert (facts["ended"], facts["missing"]) == ("worker_lost", {"a": 3})
+    assert (facts["ended"], facts["missing"], facts["workers"][0]["shard"]) == ("worker_lost", {"a": 3}, 0)
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_workers_words_are_one_bounded_line(tmp_path: Path) -> None:
+    coordinator, _ = coordinated(tmp_path, ("w", encode(Failed("\x1b[2J\nowned" + "!" * 10_000))))
+    assert coordinator.workers["w"].lost.startswith("[2J owned!") and len(coordinator.workers["w"].lost) < 1000
 
 
 def test_rows_that_are_none_are_for_the_report_to_name(tmp_path: Path) -> None:
@@ -178,6 +233,7 @@ def test_a_foreign_page_starts_no_run(tmp_path: Path) -> None:
         assert status("/", Host=f"localhost:{port}") == status("/", Host=f"[::1]:{port}") == 200
         assert status("/", Host="rebound.example") == 403
         assert status("/swarm", form, Host="rebound.example", Origin="http://rebound.example") == 403
+        assert status("/swarm", form, Origin="http://[") == status("/", Host="[") == 403
         assert status("/swarm", form, Origin="http://evil.example") == status("/swarm", form, Origin="null") == 403
         assert not (tmp_path / "r" / "run.json").exists()
         assert status("/swarm", form, Origin=page) == 200

@@ -128,6 +128,13 @@ def test_shares_add_up() -> None:
             assert max(parts) - min(parts) <= 1
 
 
+def test_a_turn_waits_for_the_end_of_its_parents_body_too() -> None:
+    schedule = Schedule(trace((0, -1, 0), (1, 0, 5), (2, 0, 50)))
+    (parent,) = schedule.pop(0)
+    schedule.finished(parent.request, 100, free=120)
+    assert [(due.request.index, due.due) for due in schedule.pop(1000)] == [(1, 120), (2, 150)]
+
+
 def test_a_slot_is_free_when_the_answers_body_has_ended() -> None:
     """The dispatcher: what the server kept open is no lateness of the client's."""
     target, requests = Target("a", "http://127.0.0.1:9"), trace(*[(0, -1, 0)] * 3, sessions=False)

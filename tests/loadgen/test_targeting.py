@@ -22,27 +22,31 @@ from loadgen import preflight
 from loadgen.cli import app as program
 from loadgen.options import TargetOptions
 from loadgen.plan import Arm, Plan, Step
+from loadgen.processes import Workers
 from loadgen.run import progress
 from loadgen.run.messages import LaneProgress
 from targets import secrets
 from targets.client import http_client
 from targets.target import TIMEOUTS, Limits, Target
-from traces.errors import InputError
+from traces.errors import InputError, seconds
 
 
 def plan(**arm: Any) -> Plan:
     return Plan("p", (Step("base", (Arm(Target("gpu", "http://h"), "plan/0.arrow", 5000, **arm),), "5/s"),))
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25)])
-def test_times(text: str, seconds: float) -> None:
-    assert preflight.seconds(text, "--x") == seconds
+@pytest.mark.parametrize(("text", "expected"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("250ms", 0.25)])
+def test_times(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+    assert seconds(90.0) == 90 and seconds("800", "ms") == seconds("0.8 s", "ms") == 0.8
 
 
-@pytest.mark.parametrize("text", ["", "ten", "5 parsecs", "-3s"])
+@pytest.mark.parametrize("text", ["ten", "5 parsecs", "m", "3s3s"])
 def test_times_that_are_none(text: str) -> None:
-    with pytest.raises(InputError, match="--x"):
-        preflight.seconds(text, "--x")
+    with pytest.raises(ValueError, match="expected a time such as 90s"):
+        seconds(text)
+    with pytest.raises(InputError, match="--wait-ready: expected a time"):
+        preflight.wait_ready([], text)
 
 
 def test_several_targets_and_their_common_options(tmp_path: Path) -> None:
@@ -89,6 +93,8 @@ def test_time_limits_that_are_none(seconds: float) -> None:
         (['--extra-body={"a": {"api-key": "k"}}'], ["--extra-body=***"]),
         (["--extra-body", '{"max_tokens": 3, "stop": ["x"]}'], ["--extra-body", '{"max_tokens": 3, "stop": ["x"]}']),
         (["--target", "key=http://h:1"], ["--target", "key=http://h:1"]),
+        (["--url", "http://h/tenant/kL3-mN4-pQ5-rS6/v1"], ["--url", "http://h/tenant/***/v1"]),
+        (["--ca-file", "/x/gsk_abcdefghijklmnop1234"], ["--ca-file", "/x/***"]),
     ],
 )
 def test_the_command_line_is_kept_without_secrets(given: list[str], kept: list[str], monkeypatch: Any) -> None:
@@ -98,13 +104,14 @@ def test_the_command_line_is_kept_without_secrets(given: list[str], kept: list[s
 
 def test_a_literal_header_is_held_and_not_kept(monkeypatch: Any) -> None:
     monkeypatch.setattr(secrets, "HELD", {})
-    given = ["Authorization: Bearer sk-1", "X-Key: sk-2", "X-Again: Bearer sk-1", "X-Team: a", "X-Token: ${T}"]
+    given = ["Authorization: Bearer sk-1", "X-Key: sk-2", "X-Team: a", "X-Token: ${T}"]
     headers = dict(TargetOptions(header=given).target("http://h").headers)
     assert headers == {
-        "Authorization": "${PHASELOAD_SECRET_1}", "X-Key": "${PHASELOAD_SECRET_2}", "X-Again": "${PHASELOAD_SECRET_1}",
-        "X-Team": "${PHASELOAD_SECRET_3}", "X-Token": "${T}",
+        "Authorization": "${PHASELOAD_SECRET_AUTHORIZATION}", "X-Key": "${PHASELOAD_SECRET_X_KEY}",
+        "X-Team": "${PHASELOAD_SECRET_X_TEAM}", "X-Token": "${T}",
     }  # fmt: skip
-    assert secrets.value("PHASELOAD_SECRET_1") == "Bearer sk-1" and "PHASELOAD_SECRET_1" not in os.environ
+    assert secrets.HELD["PHASELOAD_SECRET_AUTHORIZATION"] == "Bearer sk-1" and not os.environ.keys() & secrets.HELD
+    assert TargetOptions(header=["X-Key: 3"]).target("http://h").headers == (("X-Key", "${PHASELOAD_SECRET_X_KEY_2}"),)
     with pytest.raises(InputError, match="Authorization"):
         Target("x", "http://h", headers=(("Authorization", "Bearer sk-1"),))
 
@@ -114,12 +121,12 @@ def test_a_key_in_a_path_or_a_body_is_held_and_put_back(monkeypatch: Any) -> Non
     url, body = "https://h-1a2b3c4d5e6f7a8b.x/v1/a8Fk29Lx0Qm4Vb7Nz3/chat", {"a": [{"b": "Bearer gsk_abcdef"}], "k": 3}
     target = Target("x", url, metrics=(f"{url}/metrics",), headers=(("X-Team", "a"),), extra_body=body)
     kept = target.sheltered()
-    assert kept.url == "https://h-1a2b3c4d5e6f7a8b.x/v1/${PHASELOAD_SECRET_2}/chat"
+    assert kept.url == "https://h-1a2b3c4d5e6f7a8b.x/v1/${PHASELOAD_SECRET_KEY_2}/chat"
     assert (kept.metrics, kept.extra_body["k"]) == ((f"{kept.url}/metrics",), 3)
-    assert kept.extra_body["a"] == [{"b": "Bearer ${PHASELOAD_SECRET_3}"}]
+    assert kept.extra_body["a"] == [{"b": "Bearer ${PHASELOAD_SECRET_KEY}"}]
     assert (kept.sheltered(), kept.opened().url, kept.opened().extra_body) == (kept, url, body)
     secrets.HELD.clear()
-    with pytest.raises(InputError, match="x: the environment has no PHASELOAD_SECRET_2"):
+    with pytest.raises(InputError, match="x: the environment has no PHASELOAD_SECRET_KEY"):
         kept.opened()
 
 
@@ -128,11 +135,16 @@ def test_a_key_in_a_path_or_a_body_is_held_and_put_back(monkeypatch: Any) -> Non
     [
         "meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-Coder-32B-Instruct-AWQ", "gpt-4o-mini-2024-07-18", "HF_TOKEN",
         "runs/azure-conv-20261121-182900", "AzureLLMInferenceTrace_conv_1week.csv", "mixtral-8x22b-instruct-v0.1-fp8",
-        "accounts/fireworks/models/llama-v3p1-405b-instruct", "task-force-disk-assessment", "include_usage",
+        "accounts/fireworks/models/llama-v3p1-405b-instruct", "gpt-oss-120b", "Qwen/Qwen3-30B-A3B-FP8",
+        "/openai/v1/chat/completions", "/v1beta/models", "2024-07-18T10:20:30Z", "TheBloke/CodeLlama-7B-GPTQ",
+        "task-force-disk-assessment", "include_usage",
     ],
 )  # fmt: skip
 def test_a_name_is_no_key(name: str) -> None:
     assert not secrets.suspicious(name)
+
+
+APART = ("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "aB3-dE6-gH9-jK2", "aB3.dE6.gH9.jK2", "x9K2p4Lm7Q")
 
 
 def test_what_chance_makes_is_a_key() -> None:
@@ -140,7 +152,7 @@ def test_what_chance_makes_is_a_key() -> None:
     keys = ["".join(draw.choices(string.ascii_letters + string.digits, k=32)) for _ in range(200)]
     keys += [f"{draw.getrandbits(128):032x}" for _ in range(200)] + [str(uuid.UUID(int=draw.getrandbits(128)))]
     assert [key for key in keys if not secrets.suspicious(key)] == []
-    for key in ("sk-abcdef", "hf_abcdef", "AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1NiJ9.e30.abc"):
+    for key in ("sk-abcdef", "hf_abcdef", "AKIAIOSFODNN7EXAMPLE", "eyJhbGciOiJIUzI1NiJ9.e30.abc", *APART):
         assert secrets.suspicious(key)
 
 
@@ -152,6 +164,13 @@ def test_a_key_in_the_place_of_its_variable_is_not_echoed(key: str) -> None:
     with pytest.raises(InputError, match=r"http://h/v1\?\*\*\*'") as refused:
         TargetOptions().target(f"http://h/v1?key={key}")
     assert key not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["quietwinterorchard", "AKIAIOSFODNN7EXAMPLE"])
+def test_a_name_that_is_no_variables_is_not_echoed(name: str) -> None:
+    with pytest.raises(InputError, match="the environment has no such variable") as refused:
+        Workers(token_env=name)
+    assert name not in str(refused.value)
 
 
 @pytest.mark.parametrize("url", ["g:1", "ftp://g", "http://", "http://g:0", "http://u:p@g", "unix://s", ""])

@@ -66,9 +66,9 @@ def install() -> None:
     LOGS.mkdir(exist_ok=True)
     with (SERVERS / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _environment("dynamo", DYNAMO)
-        _environment("llamacpp", LLAMA)
-        _once(TINY, [python("dynamo"), HERE / "tiny_model.py", TINY], [python("llamacpp"), HERE / "tiny_gguf.py", TINY])
+        environment("dynamo", DYNAMO)
+        environment("llamacpp", LLAMA)
+        once(TINY, [python("dynamo"), HERE / "tiny_model.py", TINY], [python("llamacpp"), HERE / "tiny_gguf.py", TINY])
 
 
 def install_vllm() -> Path:
@@ -78,9 +78,9 @@ def install_vllm() -> Path:
     with (SERVERS / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         without = [python("vllm"), "-m", "pip", "uninstall", "--quiet", "-y", "torchvision", "torchaudio", "torchcodec"]
-        _environment("vllm", VLLM, without, [python("vllm"), "-c", VLLM_NAME])
+        environment("vllm", VLLM, without, [python("vllm"), "-c", VLLM_NAME])
         made = [python("dynamo"), HERE / "tiny_model.py", model]
-        _once(model, made, [python("vllm"), HERE / "tiny_safetensors.py", model])
+        once(model, made, [python("vllm"), HERE / "tiny_safetensors.py", model])
     return model
 
 
@@ -88,13 +88,13 @@ def python(name: str) -> Path:
     return SERVERS / name / "bin" / "python"
 
 
-def _environment(name: str, requirements: list[list[str]], *more: list[str | Path]) -> None:
+def environment(name: str, requirements: list[list[str]], *more: list[str | Path]) -> None:
     pip = [python(name), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     make = [sys.executable, "-m", "venv", SERVERS / name]
-    _once(SERVERS / name, make, *([*pip, *line] for line in requirements), *more)
+    once(SERVERS / name, make, *([*pip, *line] for line in requirements), *more)
 
 
-def _once(folder: Path, *commands: list[str | Path]) -> None:
+def once(folder: Path, *commands: list[str | Path]) -> None:
     """Run commands that make a folder, unless the same ones (and the scripts that they run) made it before."""
     scripts = [Path(word) for command in commands for word in command if str(word).startswith(f"{HERE}{os.sep}")]
     made_by = hashlib.sha256(repr(commands).encode() + b"".join(s.read_bytes() for s in scripts)).hexdigest()
@@ -103,7 +103,10 @@ def _once(folder: Path, *commands: list[str | Path]) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     for command in commands:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+        except (OSError, subprocess.TimeoutExpired) as problem:
+            raise Unavailable(f"{command[0]}: {problem}") from None
         if done.returncode:
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
             raise Unavailable(f"{' '.join(map(str, command[:5]))} ... failed: {lines[-1][:200]}")

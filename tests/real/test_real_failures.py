@@ -91,7 +91,7 @@ def test_an_expired_key(namespace, monkeypatch):
 
 def test_a_server_that_dies_in_mid_stream(namespace):
     with llama(namespace, port=18082) as (url, pid):
-        dying = threading.Timer(1.5, os.kill, (pid, signal.SIGKILL))
+        dying = threading.Timer(3, os.kill, (pid, signal.SIGKILL))
         dying.start()
         exchanges = namespace.drive((Target("llama", url, "tiny"), [ask(i, tokens=900) for i in range(96)], 96))
         dying.join()

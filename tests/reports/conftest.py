@@ -25,6 +25,14 @@ def report(bakeoff: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder whose every text from outside is an attack, and its page."""
+    folder = made.hostile(tmp_path_factory.mktemp("hostile"))
+    made.page([folder])
+    return folder
+
+
+@pytest.fixture(scope="session")
 def read_back(bakeoff: Path) -> Run:
     """It, read back."""
     return run_folder.open_run(bakeoff)

@@ -34,6 +34,7 @@ DIAGNOSTICS = {"time_source": "kernel", "reads": 9000, "reads_unstamped": 0, "re
                "wall_s": 70.0, "open_files_limit": 1024, "collections": 3, "collections_s": 0.01,
                "longest_collection_s": 0.004}  # fmt: skip
 MS = 1_000_000
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)> \"' $\\frac{ {{7*7}} {% x %} & _hidden \x1b[31m"
 
 
 @dataclass
@@ -166,6 +167,25 @@ def run(
         change(facts)
     digests.save(folder / "digests.json")
     (folder / "run.json").write_text(json.dumps(facts, indent=1))
+    return folder
+
+
+def hostile(folder: Path) -> Path:
+    """A run whose every text from outside is an attack."""
+    evil = Made(EVIL, prefill=9000, tpot=0.005)
+
+    def change(facts: dict[str, Any]) -> None:
+        facts.update(name=EVIL, argv=[EVIL], slo=["ttft p50 < 9s"], salt=EVIL, versions={EVIL: EVIL})
+        facts["trace"].update(name=EVIL, source=EVIL, transforms=[EVIL], notes={EVIL: [EVIL]})
+        facts["workers"][0].update(host=EVIL, counts={EVIL: 1})
+        facts["machine"].update(host=EVIL, system=EVIL, cpu=EVIL)
+
+    run(folder, (evil, GPU), steps={EVIL: 9.0}, seconds=30, change=change)
+    writer = row_files.Writer(folder, 7)
+    for index in range(9000, 9020):
+        writer.append(make_exchange(index, EVIL, 5 * S, 9, 9, step=EVIL,
+                                    outcome=Outcome.HTTP_ERROR, error=EVIL * 200, model=EVIL))  # fmt: skip
+    writer.flush()
     return folder
 
 

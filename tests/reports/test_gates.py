@@ -32,6 +32,9 @@ from traces.errors import InputError
         ("tpot mean<40ms", "tpot", "mean", "<", 0.04, "", ""),
         ("e2el max < 30s", "e2e", "max", "<", 30.0, "", ""),
         ("errors < 1%", "errors", "", "<", 0.01, "", ""),
+        ("ttft p99 < 800", "ttft", "p99", "<", 0.8, "", ""),
+        ("gpu: errors < 1", "errors", "", "<", 0.01, "gpu", ""),
+        ("requests > 10", "requests", "", ">", 10.0, "", ""),
         ("goodput > 5/s", "goodput", "", ">", 5.0, "", ""),
         ("goodput >= 99.5 %", "goodput", "", ">=", 0.995, "", ""),
         ("tokens > 600 /min", "tokens", "", ">", 10.0, "", ""),
@@ -43,14 +46,14 @@ from traces.errors import InputError
 def test_read(text: str, metric: str, statistic: str, op: str, limit: float, target: str, step: str) -> None:
     gate = gates.parse(text)
     assert (gate.metric, gate.statistic, gate.op, gate.target, gate.step) == (metric, statistic, op, target, step)
-    assert gate.limit == pytest.approx(limit)
+    assert gate.limit == pytest.approx(limit) and gate.text.endswith(gate.unit)
 
 
 @pytest.mark.parametrize(
     ("text", "column"),
     [
         ("", 1), ("ttft", 5), ("tttf p99 < 1s", 1), ("ttft 99 < 1s", 6), ("ttft p0 < 1s", 6), ("ttft p100 < 1s", 6),
-        ("ttft p99 1s", 10), ("ttft p99 == 1s", 10), ("ttft p99 < fast", 12), ("ttft p99 < 80", 14),
+        ("ttft p99 1s", 10), ("ttft p99 == 1s", 10), ("ttft p99 < fast", 12), ("goodput > 5", 12),
         ("ttft p99 < 80 minutes", 15), ("ttft p99 < 80ms or so", 17), ("errors p99 < 1%", 8), ("errors < 1/s", 11),
         ("goodput > 5ms", 12), ("ttft < 1s", 6), ("ttft p99 < -1s", 12), ("a: b: ttft p9x < 1s", 12),
     ],
@@ -77,8 +80,9 @@ def test_any_text_is_a_gate_or_an_input_error(text: str) -> None:
 def test_objectives() -> None:
     assert gates.parse_goodput(["ttft:800", "tpot:40", "e2el:5000"]) == {"ttft": 0.8, "tpot": 0.04, "e2e": 5.0}
     assert gates.parse_goodput(["ttft:800 tpot:40"]) == gates.parse_goodput(["ttft:800,tpot:40"])
+    assert gates.parse_goodput(["ttft:800ms tpot:0.04s"]) == gates.parse_goodput(["ttft:800 tpot:40"])
     assert gates.parse_goodput([]) == {}
-    for text in ("ttft", "ttft:", "ttft:fast", "ttft:-1", "ttft:nan", "speed:1", "ttft:0"):
+    for text in ("ttft", "ttft:", "ttft:fast", "ttft:-1", "ttft:nan", "speed:1", "ttft:0", "ttft:5kg"):
         with pytest.raises(InputError, match="--goodput"):
             gates.parse_goodput([text])
 
@@ -92,7 +96,7 @@ def sample(values: Any, failed: int = 0, good: int | None = None, target: str = 
     return Sample(
         target=target, step=step, n=n, failed=failed, window=(0, 10 * made.S), gaps=ordered.values, sizes=counts(n),
         ordered=dict.fromkeys(gates.LATENCIES, ordered) | {"lateness": own}, throughput=Throughput(4.0, 400.0),
-        good=good, good_in=None if good is None else counts(good),
+        good=good, good_in=None if good is None else counts(good), goodput=None if good is None else good / 10,
     )  # fmt: skip
 
 
@@ -229,7 +233,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--slo", "ttft p99 < 2s", "--slo", "errors < 5%"], 0, "pass"),
         (["--slo", "ttft p99 < 1ms"], 1, "fail"),
         (["--slo", "ttft p99.9 < 2s"], 3, "needs 2995"),
-        (["--slo", "ttft p99 < 2"], 2, "^"),
+        (["--slo", "ttft p99 < fast"], 2, "^"),
         (["--goodput", "ttft:800", "tpot:40", "--slo", "goodput > 90%"], 0, "pass"),
         ([], 2, "no gate to ask"),
     ],

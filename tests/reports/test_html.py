@@ -6,9 +6,9 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from reports import number_format
 from reports.analysis.summary import Summary
@@ -17,8 +17,6 @@ from reports.store import row_files
 from targets.exchange import Outcome
 from tests.exchanges import make_exchange
 from tests.reports import made
-
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)> \"' $\\frac{ {{7*7}} {% x %} & _hidden \x1b[31m"
 
 
 class Seen(HTMLParser):
@@ -63,7 +61,7 @@ def test_the_page_needs_nothing_from_anywhere(page: Seen) -> None:
         for name in ("src", "href", "xlink:href", "action", "srcset", "data"):
             value = attributes.get(name) or "#"
             assert value.startswith("#") or value == "data:,", (tag, value)
-    style = page.text[: page.text.index("The run is")]
+    style = page.text[: page.text.index("run valid")]
     assert "@import" not in style
     assert "url(http" not in style
 
@@ -81,27 +79,8 @@ def test_the_figures_are_those_of_the_summary(summed: Summary, page: Seen) -> No
                     assert findings.quantile(row) in page.text
 
 
-def hostile(folder: Path) -> Path:
-    """A run whose every text from outside is an attack."""
-    evil = made.Made(EVIL, prefill=9000, tpot=0.005)
-
-    def change(facts: dict[str, Any]) -> None:
-        facts.update(name=EVIL, argv=[EVIL], slo=["ttft p50 < 9s"], salt=EVIL, versions={EVIL: EVIL})
-        facts["trace"].update(name=EVIL, source=EVIL, transforms=[EVIL], notes={EVIL: [EVIL]})
-        facts["workers"][0].update(host=EVIL, counts={EVIL: 1})
-        facts["machine"].update(host=EVIL, system=EVIL, cpu=EVIL)
-
-    made.run(folder, (evil, made.GPU), steps={EVIL: 9.0}, seconds=30, change=change)
-    writer = row_files.Writer(folder, 7)
-    for index in range(9000, 9020):
-        writer.append(make_exchange(index, EVIL, 5 * made.S, 9, 9, step=EVIL,
-                                    outcome=Outcome.HTTP_ERROR, error=EVIL * 200, model=EVIL))  # fmt: skip
-    writer.flush()
-    return folder
-
-
-def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
-    page = made.page([hostile(tmp_path)]).read_text()
+def test_hostile_texts_stay_texts(hostile: Path) -> None:
+    page = (hostile / "report.html").read_text()
     seen = Seen(page)
     assert not {tag for tag, _ in seen.tags} & {"script", "img"}
     assert "<script>alert(1)</script>" in seen.text
@@ -112,10 +91,10 @@ def test_hostile_texts_stay_texts(tmp_path: Path) -> None:
         assert not any(name.startswith("on") for name in attributes)
 
 
-def test_hostile_texts_on_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hostile_texts_on_a_terminal(hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from rich.console import Console
 
-    text.print_summary(made.summarise(hostile(tmp_path)), Console(width=200))
+    text.print_summary(made.summarise(hostile), Console(width=200))
     assert "\x1b[31m" not in capsys.readouterr().out
 
 
@@ -129,6 +108,28 @@ def test_several_runs_in_one_page(tmp_path: Path) -> None:
     assert out == tmp_path / "both.html"
     assert "The same request in both runs" in seen.text
     assert seen.text.count("h100 (") > 0
+
+
+def test_page_one_says_what_passed_and_what_was_asked(tmp_path: Path) -> None:
+    """Not "valid" in green, which reads as a pass."""
+    slo = ["ttft p99 < 800ms", "tpot p50 < 5ms", "errors < 1%"]
+    folder = made.run(tmp_path, (made.GPU,), change=lambda facts: facts.update(slo=slo))
+    page = made.page([folder]).read_text()
+    first = Seen(page[page.index('<section class="answers">') : page.index("</section>")]).text
+    assert first.startswith("FAIL 1/3 , run valid its client was not the bottleneck.")
+    for words in ("endpoint h100 http://127.0.0.1:8000, made-7b, chat", "load 1x 10 requests/s, counted for 57 s",
+                  "per million output tokens"):  # fmt: skip
+        assert words in first, words
+    cdf = page[page.index('<figure id="run0-cdf-0">') :].partition("</figure>")[0]
+    assert "p99 800 ms" in cdf and "p50 5 ms" in cdf
+    assert cdf.count("stroke: var(--bad)") == 2
+
+
+def test_large_ticks_are_plain_numbers() -> None:
+    axes = Figure().subplots()
+    axes.plot([1, 2], [2e5, 3e6])
+    plots.log_axis(axes, "y")
+    assert [axes.yaxis.get_major_formatter()(value) for value in (0.5, 2e5, 1e6)] == ["0.5", "200,000", "1,000,000"]
 
 
 def test_a_run_without_answers_and_one_without_facts_still_make_a_page(tmp_path: Path) -> None:

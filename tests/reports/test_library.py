@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -12,11 +13,12 @@ import pytest
 
 import reports
 from reports import Run, Summary, compare, judge, open_run, summarise
+from reports.analysis.summary import own_gates
 from tests.reports import made
 from traces.errors import InputError
 
 
-def test_a_run_is_read_and_judged(bakeoff: Path, read_back: Run) -> None:
+def test_a_run_is_read_and_judged(bakeoff: Path, read_back: Run, tmp_path: Path) -> None:
     files = {path: path.stat().st_mtime_ns for path in bakeoff.rglob("*")}
     run = open_run(bakeoff)
     summary = summarise(run)
@@ -24,14 +26,36 @@ def test_a_run_is_read_and_judged(bakeoff: Path, read_back: Run) -> None:
     assert summary.results[0].quantile("ttft", 0.5).value == summary.samples["h100", "1x"].quantile("ttft", 0.5).value
     verdicts = judge(run, ["ttft p99 < 800ms"])
     assert [(verdict.target, verdict.step) for verdict in verdicts] == list(summary.samples)
-    assert verdicts == judge(summary, ["ttft p99 < 800ms"])
+    assert verdicts == judge(summary, "ttft p99 < 800ms") == judge(summary, verdicts[0].gate)
     assert compare(run) == summary.comparison
     assert compare(run, base="h100") == [pair for pair in summary.comparison if pair.base == "h100"]
     assert {path: path.stat().st_mtime_ns for path in bakeoff.rglob("*")} == files  # reading writes nothing
+    summary.save(str(tmp_path))
+    assert (tmp_path / "summary.json").exists()
     with pytest.raises(InputError, match="not a gate"):
         judge(summary, ["ttft p99"])
     with pytest.raises(InputError, match="needs objectives"):
         judge(summary, ["goodput > 1/s"])
+
+
+def test_what_a_library_user_mistypes_is_named_with_what_there_is(read_back: Run, summed: Summary) -> None:
+    with pytest.raises(InputError, match=r"no quantile 0.37 \(one of 0.5, 0.9, 0.95, 0.99, 0.999\)"):
+        summed.results[0].quantile("ttft", 0.37)
+    with pytest.raises(InputError, match=r"no metric 'tttf' \(did you mean ttft\?\)"):
+        summed.results[0].quantile("tttf", 0.5)
+    with pytest.raises(InputError, match=r"objectives: 'zz' is no objective \(one of ttft, "):
+        summarise(read_back, {"zz": 1.0})
+    with pytest.raises(InputError, match="objectives: ttft: expected seconds above 0, got -1"):
+        summarise(read_back, {"ttft": -1})
+
+
+@pytest.mark.parametrize(("field", "text", "read"), [("slo", "ttft p99", own_gates), ("goodput", "zz:5", summarise)])
+def test_a_mistake_in_run_json_is_not_blamed_on_an_option(
+    read_back: Run, field: str, text: str, read: Callable[[Run], object]
+) -> None:
+    run = replace(read_back, facts=replace(read_back.facts, **{field: (text,)}))
+    with pytest.raises(InputError, match=f"run.json, field {field}(, column 9)?: "):
+        read(run)
 
 
 def test_json_has_the_fields_of_the_dataclasses(summed: Summary) -> None:

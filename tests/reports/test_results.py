@@ -64,7 +64,7 @@ def test_every_fact_has_a_column() -> None:
     row = make_exchange(session=3, turn=2, planned=5, counted=False, attempt=2, step="s")
     facts = {field.name for kind in (Exchange, Call, Request) for field in fields(kind)}
     assert facts - set(row_files.SCHEMA.names) == {
-        *("call", "request", "text", "prompt", "history", "leave_after", "prefix", "parent", "think")
+        *("call", "request", "text", "unterminated", "prompt", "history", "leave_after", "prefix", "parent", "think")
     }
     (written,) = row_files.table([row]).to_pylist()
     assert (written["session"], written["turn"], written["planned"], written["counted"]) == (3, 2, 5, False)

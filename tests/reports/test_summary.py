@@ -94,11 +94,23 @@ def test_digests_agree_with_the_exact_quantiles(summed: Summary) -> None:
             assert abs(quantiles[3].digest_error) < 0.002
 
 
+def test_rows_of_no_step_of_the_run_are_left_out_and_named(tmp_path: Path) -> None:
+    folder = made.run(tmp_path, (made.GPU,), seconds=10)
+    writer = row_files.Writer(folder, 9)
+    for row in made.exchanges(made.GPU, seconds=10, seed=3, step="extra"):
+        writer.append(row)
+    writer.flush()
+    recorded = run_folder.open_run(folder)
+    assert recorded.damaged == ("9-00000.parquet",) and set(recorded.rows["step"]) == {"1x"}
+    with pytest.raises(InputError, match="rows of no target and step of the run"):
+        list(row_files.batches(folder, damaged=None, planned=[(made.GPU.name, "1x")]))
+
+
 def test_stale_digests_are_replaced(tmp_path: Path) -> None:
     folder = made.run(tmp_path, (made.GPU,), seconds=10)
     made.summarise(folder)
     writer = row_files.Writer(folder, 9)
-    for row in made.exchanges(made.GPU, seconds=10, seed=3, step="extra"):
+    for row in made.exchanges(made.GPU, seconds=10, seed=3):
         writer.append(row)
     writer.flush()
     assert [made.summarise(folder).digests for _ in range(2)] == ["from the rows"] * 2
@@ -139,11 +151,21 @@ def test_what_the_server_told_is_told_and_nothing_else(summed: Summary) -> None:
 
 def test_goodput(folder: Path, rows: list[Exchange]) -> None:
     result = of(made.summarise(folder, {"ttft": 0.1, "tpot": 0.01}), "h100", "1x")
-    met = [row for row in rows if row.target == "h100" and row.step == "1x" and row.call.counted and row.ok
+    met = [row for row in rows if row.target == "h100" and row.step == "1x" and row.ok
            and row.ttft <= 0.1 and (row.tpot is None or row.tpot <= 0.01)]  # fmt: skip
-    assert result.goodput.good == len(met)
-    assert result.goodput.requests_per_s == pytest.approx(len(met) / 57)
-    assert result.vllm["request_goodput"] == pytest.approx(len(met) / 57)
+    assert result.goodput.good == sum(row.call.counted for row in met)
+    begin, end = result.window
+    rate = sum(begin <= row.done / made.S < end for row in met) / (end - begin)
+    assert result.goodput.requests_per_s == pytest.approx(rate)
+    assert result.vllm["request_goodput"] == pytest.approx(rate)
+
+
+def test_goodput_is_never_more_than_the_throughput_that_stands_beside_it(tmp_path: Path) -> None:
+    """Many an answer ends after the window; without bounds that anything misses, all of the throughput is good."""
+    (result,) = made.summarise(made.run(tmp_path, (made.GPU,), seconds=20), {"ttft": 1e6}).results
+    assert result.counts.ok / (result.window[1] - result.window[0]) > result.throughput.requests_per_s
+    assert result.goodput.requests_per_s == result.throughput.requests_per_s
+    assert result.goodput.share == 1.0
 
 
 def test_an_undefined_figure_violates_no_objective() -> None:
@@ -355,6 +377,45 @@ def test_nothing_answered_at_all(tmp_path: Path) -> None:
         "enough": True, "effective": 10.0, "drifting": False, "more_s": 0.0, "digest": 0, "digest_error": None,
     }  # fmt: skip
     assert result.errors == [ErrorCount("refused", "refused", 10)]
+
+
+def test_failures_that_differ_in_a_number_are_one(tmp_path: Path) -> None:
+    writer = row_files.Writer(tmp_path, 0)
+    times = {"prompt_tokens": 5, "output_tokens": 5, "started": 1, "done": 9}
+    for index in range(30):
+        error = f"400: {3000 + index} tokens of req_{index:04x}f exceed 2048" if index < 26 else "400: no such field"
+        writer.append(
+            make_exchange(index=index, target="t", due=index, outcome=Outcome.HTTP_ERROR, error=error, **times)
+        )
+    writer.flush()
+    summary = made.summarise(tmp_path)
+    (result,) = summary.results
+    like = "400: 3000 tokens of req_0000f exceed 2048"
+    assert result.errors == [
+        ErrorCount("http_error", like, 26, 26), ErrorCount("http_error", "400: no such field", 4)
+    ]  # fmt: skip
+    assert f"t: 26 x http_error: {like} (one of 26 that differ in numbers)" in findings.notes(summary)
+
+
+@pytest.mark.parametrize(
+    ("failing", "outcome", "since"),
+    [
+        (range(119, 400), Outcome.REFUSED, "h100 at 1x: no answer since 9.8 s of the run: every later request failed"),
+        (range(0, 400, 2), Outcome.REFUSED, ""),  # half of them, all along: the last may fail
+        (range(397, 400), Outcome.REFUSED, ""),
+        (range(120, 400), Outcome.CUT, ""),
+        (range(120, 400), Outcome.RATE_LIMITED, ""),
+    ],
+)
+def test_a_server_that_dies_has_an_instant(tmp_path: Path, failing: range, outcome: Outcome, since: str) -> None:
+    writer = row_files.Writer(tmp_path, 0)
+    for index in range(400):
+        due = index * made.S // 12
+        facts = {"index": index, "target": "h100", "step": "1x", "due": due, "started": due, "done": due + 10**7}
+        writer.append(make_exchange(**facts, outcome=outcome if index in failing else Outcome.OK,
+                                    prompt_tokens=5, output_tokens=5))  # fmt: skip
+    writer.flush()
+    assert list(findings.alarms(made.summarise(tmp_path))) == ([since] if since else [])
 
 
 @pytest.mark.parametrize(("content", "words"), [("{", "not JSON"), ("[]", "expected an object")])

@@ -14,13 +14,15 @@ import pytest
 from rich.console import Console
 
 from reports.analysis import leaders, summary
-from reports.analysis.comparison import Comparison, GivenLengths, Interval, Ratio
+from reports.analysis.comparison import Comparison, GivenLengths, Interval, Ratio, compare
 from reports.analysis.quantiles import Quantile
 from reports.analysis.summary import Summary, summarise
+from reports.analysis.validity import Status, Validity
 from reports.render import findings, text
-from reports.store.run_folder import Run
+from reports.store.run_folder import Run, open_run
 from tests.reports import made
 
+VALID = Validity(Status.VALID, ())
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -77,7 +79,7 @@ def test_too_few_samples_stand_beneath_the_dash(tmp_path: Path) -> None:
 
 def test_no_gates_no_table() -> None:
     out = io.StringIO()
-    text.print_verdicts([], Console(file=out))
+    text.print_verdicts([], VALID, Console(file=out))
     assert out.getvalue() == ""
 
 
@@ -90,17 +92,18 @@ def test_gates(read_back: Run) -> None:
     slos = ["ttft p99 < 800ms", "@1x: tpot p99 < 5ms", "errors < 1%", "goodput > 8/s", "h100@1x: e2e p99.9 < 9s"]
     judged = summary.judge(summarise(read_back, {"ttft": 0.8}), slos)
     out = io.StringIO()
-    text.print_verdicts(judged, Console(file=out, width=130))
+    text.print_verdicts(judged, VALID, Console(file=out, width=130))
     same("gates.txt", out.getvalue())
 
 
 def test_gates_on_a_narrow_terminal_are_sentences(read_back: Run) -> None:
     judged = summary.judge(read_back, ["h100@1x: ttft p99 < 800ms", "h100@1x: e2e p99.9 < 9s"])
     out = io.StringIO()
-    text.print_verdicts(judged, Console(file=out, width=60, force_terminal=True, color_system=None))
+    text.print_verdicts(judged, VALID, Console(file=out, width=60, force_terminal=True, color_system=None))
     assert out.getvalue().splitlines() == [
         "no verdict h100@1x: ttft p99 < 800ms, h100 at 1x: 167 ms, worth 491: run about 3 minutes more, or longer",
         "no verdict h100@1x: e2e p99.9 < 9s, h100 at 1x: -, n=514, needs 2995",
+        "NO VERDICT 0/2, run valid",
     ]
 
 
@@ -158,6 +161,18 @@ def test_failed_targets_are_named_together_and_never_lead() -> None:
     assert led(live | odd, pairs) == "good 5.00 ms, 2.0x ahead of slow (failed: s429, s498, half)"
     assert led({"good": median(0.005), "s429": median(None)}, pairs) == "good 5.00 ms (failed: s429)"
     assert led({"s429": median(None), "s498": median(None)}, {}) == "no leader (failed: s429, s498)"
+
+
+def test_where_failures_decide_nothing_is_infinite(tmp_path: Path) -> None:
+    folder = made.run(tmp_path, (made.GPU, replace(made.RACK, fails=1.0)), seconds=20)
+    run = open_run(folder)
+    judged = summary.judge(run, ["groqrack: ttft p50 < 1s"])
+    out = io.StringIO()
+    console = Console(file=out, width=140)
+    text.print_verdicts(judged, VALID, console)
+    text.print_comparison(compare(run), console)
+    assert "162 failed: no bound" in out.getvalue() and "h100: groqrack failed too often" in out.getvalue()
+    assert not re.search(r"∞|\binf|\bnan", out.getvalue())
 
 
 def test_a_target_without_an_answer_has_failed_in_every_phase(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ import pytest
 
 from targets.simulated.analysis import capacity, pool
 from targets.simulated.build import build
-from targets.simulated.profiles import ALIASES, names
+from targets.simulated.profiles import ALIASES, SETTINGS, names
 from targets.simulated.server.server import APIS
-from targets.simulated.settings import SETTINGS
 from traces import transforms
 from traces.workload import synthesise
 

@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targets.simulated.build import build
-from targets.simulated.engine.batching import Batching
+from targets.simulated.engine.batching import Batching, Roofline
 from targets.simulated.engine.job import EventQueue, Job
 from targets.simulated.engine.replica import Replica
-from targets.simulated.engine.roofline import Roofline
 
 from .engines import endpoint, work
 

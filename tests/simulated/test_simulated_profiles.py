@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from targets.simulated.build import build
-from targets.simulated.profiles import ALIASES, STANDINGS, load, models, names
-from targets.simulated.settings import SETTINGS, Options, catalogue
+from targets.simulated.profiles import ALIASES, SETTINGS, STANDINGS, ServerOptions, catalogue, load, models, names
 from traces.errors import InputError
 
 BUNDLED = [
@@ -142,5 +141,5 @@ def test_models_have_the_kv_of_their_heads():
 @pytest.mark.parametrize("options", [{"port": 99_999}, {"port": -1}, {"limit_tokens": -5}, {"limit_requests": -1}])
 def test_a_server_refuses_what_is_out_of_range(options):
     with pytest.raises(InputError) as problem:
-        Options("h100", **options)
+        ServerOptions("h100", **options)
     assert "\n" not in str(problem.value)

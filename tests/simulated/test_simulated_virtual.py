@@ -10,7 +10,7 @@ import pytest
 from targets.exchange import Outcome
 from targets.simulated.analysis import capacity, pool
 from targets.simulated.build import build
-from targets.simulated.server.faults import Limits, duration
+from targets.simulated.server.api import RateLimits, duration
 from targets.simulated.virtual import simulate
 from tests.public_traces import public_trace
 from traces.errors import InputError
@@ -133,7 +133,7 @@ def test_policies_trade_ttft_for_stalls():
 
 
 def test_limits_refill_and_write_times_as_groq_does():
-    limits = Limits(requests=100, tokens=600)
+    limits = RateLimits(requests=100, tokens=600)
     wait, _, headers = limits.take(500, 0.0)
     assert wait == 0
     assert headers["x-ratelimit-remaining-tokens"] == "100"
@@ -142,7 +142,7 @@ def test_limits_refill_and_write_times_as_groq_does():
     assert (wait, fault, headers["retry-after"]) == (10.0, "tokens", "10")
     assert limits.take(200, 10.0)[0] == 0
     assert [duration(s) for s in (7.66, 179.56, 3723.0, 0.0)] == ["7.66s", "2m59.56s", "1h2m3s", "0s"]
-    assert Limits().take(10**9, 0.0) == (0.0, "", {})
+    assert RateLimits().take(10**9, 0.0) == (0.0, "", {})
 
 
 def test_an_event_queue_runs_in_order_and_only_what_is_due():

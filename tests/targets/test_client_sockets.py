@@ -17,7 +17,7 @@ from typing import Any
 import gevent
 import pytest
 
-from targets import connect
+from targets import connect, secrets
 from targets.client.http_client import HttpClient, diagnostics
 from targets.clock import Clock
 from targets.exchange import Call, Exchange, Outcome
@@ -493,6 +493,32 @@ def test_an_echoed_key_is_in_no_fact_of_the_row(serve: Serve, caller: Any, monke
     assert "sk-secret" not in repr(exchange) and exchange.ratelimit == '{"x-ratelimit-of":"***…"}'
 
 
+@pytest.mark.parametrize(
+    ("header", "value", "echo"),
+    [
+        ("X-Team", "Vorn-Alpha-Kestrel-Moon", "Vorn-Alpha-Kestrel-Moon"),
+        ("X-Team", "Vorn-Alpha-Kestrel-Moon", "x-limit-vorn-alpha-kestrel-moon"),
+        ("Authorization", "Bearer plum/hollow+seven", "plum%2Fhollow%2Bseven"),
+        ("Authorization", "Bearer plum/hollow+seven", "plum\\\\/hollow+seven"),
+        ("Authorization", "Bearer plum/hollow+seven", "plum/hol"),
+        ("Authorization", "Basic bWU6cGx1bWhvbGxvdw==", "me:plumhollow"),
+        ("Authorization", "Basic bWU6cGx1bWhvbGxvdw==", "plumhollow"),
+    ],
+)
+def test_a_held_headers_echo_is_hidden_however_it_is_coded(
+    header: str, value: str, echo: str, serve: Serve, caller: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(secrets, "HELD", {})
+    body = b'{"error": {"message": "no %b here"}}' % echo.encode()
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.say(b"HTTP/1.1 500 No\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    error = caller(serve(script).url, headers=((header, secrets.header_value(header, value)),)).ask().error
+    assert error.endswith("*** here") and "hol" not in error and "alpha" not in error.lower(), error
+
+
 def test_a_key_that_json_escapes_is_in_no_error(serve: Serve, caller: Any, monkeypatch: Any) -> None:
     key = 'sk-SECRET+/"1234=\\5678'
     monkeypatch.setenv("ODD_KEY", key)
@@ -569,6 +595,7 @@ from targets.client.http_client import HttpClient
 from targets.clock import Clock
 from targets import connect
 from targets.exchange import Call
+from targets import secrets
 from targets.target import Target
 from traces.request import Request
 over, client = [], HttpClient(Target("t", sys.argv[1], "m"), Clock())

@@ -57,5 +57,5 @@ def test_busy_loops_on_the_clients_core_make_the_run_invalid(tmp_path: Path, tru
     assert summary["validity"]["status"] == "invalid"
     assert replay.returncode == 3
     reasons = json.dumps(summary["validity"])
-    assert "processes" in reasons, "what to change"
+    assert "leave it a core" in reasons, "what to change"
     assert "invalid" in out

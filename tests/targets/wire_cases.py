@@ -163,6 +163,8 @@ CASES = [
          facts={"finish_reason": "length"}),
     Case("two choices in turns", chunked(TWO + TWO.replace('"index": 0', '"index": 1') + DONE), "malformed",
          says="several choices"),
+    Case("two choices that texts tell apart", chunked(TWO + TWO.replace('"index": 0', '"index": "1"') + DONE),
+         "malformed", says="several choices"),
     Case("two choices in a chunk", chunked('data: {"choices": [{"text": "ab"}, {"text": "cd"}]}\n\n'), "malformed",
          0, 0, says="several choices"),
     Case("two choices in a whole answer", whole(choices=[{"message": {"content": "ab"}}] * 2), "malformed", 0, 0,

@@ -88,7 +88,7 @@ def test_synthetic_sessions_are_sound(name):
 
 
 def test_agents_are_seen_as_sessions_that_grow():
-    trace = synthesise("weka-agentic", duration=8000, rate=0.5)
+    trace = synthesise("weka-agentic", duration=3000, rate=0.5)
     spec = fit(trace).sessions
     assert spec.mean_turns > 20 and spec.block_tokens == 64
     growth = dict(map(tuple, spec.growth.quantiles))

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from bench.traces_fuzz import run
 from traces.errors import InputError
-from traces.formats.own import write
-from traces.reading import open_trace
+from traces.reading import open_trace, write
 from traces.workload import synthesise
 
 

@@ -6,8 +6,7 @@ import tarfile
 import pytest
 
 from tests.public_traces import FOLDER, needs_public_traces, public_trace
-from traces.formats.own import write
-from traces.reading import open_trace
+from traces.reading import open_trace, write
 from traces.statistics import describe, prefix_reuse
 from traces.trace import Trace
 

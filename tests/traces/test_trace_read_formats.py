@@ -9,8 +9,7 @@ import pytest
 
 from traces.errors import InputError
 from traces.formats.conversations import SESSION_BITS, tokens
-from traces.formats.own import write
-from traces.reading import open_trace
+from traces.reading import open_trace, write
 from traces.request import NS_PER_S
 
 

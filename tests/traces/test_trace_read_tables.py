@@ -15,14 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loadgen import Load
 from traces.errors import InputError
 from traces.files import Source
 from traces.formats import csv_table
 from traces.formats.cells import NANOS
-from traces.formats.own import write
-from traces.formats.rows import Options, beginning
+from traces.formats.rows import ReadOptions, beginning
 from traces.formats.tables import format_of
-from traces.reading import open_trace
+from traces.reading import open_trace, write
 from traces.trace import build
 
 NAMES = "TIMESTAMP,ContextTokens,GeneratedTokens"
@@ -72,9 +72,9 @@ def test_the_quick_and_the_careful_way_agree(tmp_path, text):
     source = Source("t", Path(written(tmp_path, text)))
     columns = csv_table.header(source.head)
     table = format_of(columns, source.name, {})[0]
-    quick = csv_table.read_fast(source, columns, table, Options())
+    quick = csv_table.read_fast(source, columns, table, ReadOptions())
     assert quick is not None
-    careful = csv_table.read_carefully(source, columns, table, Options())
+    careful = csv_table.read_carefully(source, columns, table, ReadOptions())
     assert quick.fingerprint() == careful.fingerprint() and quick.notes == careful.notes
     assert list(quick) == list(careful) and quick.block_tokens == careful.block_tokens
 
@@ -93,7 +93,7 @@ def test_the_quick_and_the_careful_way_agree(tmp_path, text):
 def test_the_quick_way_leaves_to_the_careful_one_what_it_may_not_decide(tmp_path, text):
     source = Source("t", Path(written(tmp_path, text)))
     columns = csv_table.header(source.head)
-    assert csv_table.read_fast(source, columns, format_of(columns, source.name, {})[0], Options()) is None
+    assert csv_table.read_fast(source, columns, format_of(columns, source.name, {})[0], ReadOptions()) is None
 
 
 @pytest.mark.parametrize(
@@ -243,10 +243,10 @@ def test_what_the_quick_way_takes_the_careful_way_takes_alike(tmp_path, drawn, u
     source = Source("t", Path(written(tmp_path, "\n".join([names, *rows]))))
     columns = csv_table.header(source.head)
     table = format_of(columns, source.name, {})[0]
-    quick = csv_table.read_fast(source, columns, table, Options())
+    quick = csv_table.read_fast(source, columns, table, ReadOptions())
     good = all(1 <= prompt < 2**31 and 0 <= output < 2**31 for _, prompt, output in drawn)
     if good and drawn == sorted(drawn, key=lambda row: row[0]):
-        careful = csv_table.read_carefully(source, columns, table, Options())
+        careful = csv_table.read_carefully(source, columns, table, ReadOptions())
         start = beginning(drawn[0][0], table.relative)
         assert careful.column("due").tolist() == [at - start for at, *_ in drawn]
         assert quick is None or quick.fingerprint() == careful.fingerprint()
@@ -254,7 +254,7 @@ def test_what_the_quick_way_takes_the_careful_way_takes_alike(tmp_path, drawn, u
     else:
         assert quick is None
         with pytest.raises(InputError):
-            csv_table.read_carefully(source, columns, table, Options())
+            csv_table.read_carefully(source, columns, table, ReadOptions())
 
 
 @pytest.mark.parametrize("exponent", ["e-400000000", "E-400000000", "e-5"])
@@ -273,6 +273,7 @@ def test_a_table_with_names_of_its_own(tmp_path, session):
     rows = [(request.due, request.prompt_tokens, request.output_tokens) for request in trace]
     assert rows == [(0, 100, 20), (1_500_000_000, 200, 30)] and trace.has("session") is bool(session)
     assert trace.notes["columns"]["start_time"] == "due_s"
+    assert len(Load(columns=OURS).requests(trace.source)) == 2
     lines = "".join(json.dumps(dict(zip(["t", "prompt_tokens", "o"], row, strict=True))) + "\n" for row in rows)
     again = open_trace(written(tmp_path, lines), columns="due_ns=t,output_tokens=o")
     assert [request.due for request in again] == [0, 1_500_000_000]

@@ -11,10 +11,9 @@ from reports.render.trace_view import duration, plot_trace, spark, trace_text
 from traces.errors import InputError
 from traces.files import Source
 from traces.formats import csv_table
-from traces.formats.own import write
-from traces.formats.rows import Options
+from traces.formats.rows import ReadOptions
 from traces.formats.tables import format_of
-from traces.reading import open_trace
+from traces.reading import open_trace, write
 from traces.statistics import describe
 from traces.trace import Trace, build
 from traces.workload import synthesise
@@ -68,13 +67,14 @@ def test_what_is_written_is_read_again(tmp_path, drawn, sessions, prefixes, endi
     assert all((sizes if isinstance(sizes, int) else sizes[block]) == block + 1 for block in used)
     if ".csv" in path:
         columns = csv_table.header(Source(path, Path(path)).head)
-        assert csv_table.read_fast(Source(path, Path(path)), columns, format_of(columns, path, {})[0], Options())
+        assert csv_table.read_fast(Source(path, Path(path)), columns, format_of(columns, path, {})[0], ReadOptions())
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_part_of_a_trace_keeps_its_names(tmp_path, ending):
     part = synthesise("mooncake-conversation", duration=60)[10:50]
-    write(part, str(tmp_path / f"t.{ending}"))
+    write(part, tmp_path / f"t.{ending}")
+    assert open_trace(tmp_path / f"t.{ending}").source == str(tmp_path / f"t.{ending}")
     assert [r.index for r in open_trace(str(tmp_path / f"t.{ending}"))] == list(range(10, 50))
 
 

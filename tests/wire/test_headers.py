@@ -54,6 +54,8 @@ def test_what_is_kept_is_bounded():
         (b'{"detail": [{"loc": 3, "msg": ["x"]}]}', "['x']"),
         (b'{"error": [{"loc": []}]}', "{'loc': []}"),
         (b'{"error": {"message": "no\\u001b[31m"}}', "no [31m"),
+        (b'data: {"error": {"message": "no\\nsuch <b>thing</b>"}}\n\n', "no such thing"),
+        (b'{"error": "no end of <think> in <|im_start|>"}', "no end of <think> in <|im_start|>"),
     ],
 )
 def test_what_an_error_says(body, says):

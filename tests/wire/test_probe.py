@@ -161,10 +161,10 @@ def event(text):
 
 
 def characters(peer):
-    """16 tokens, an event for each character."""
+    """16 tokens of 19 characters, an event for each."""
     while peer.request():
         peer.head()
-        for letter in "one two three four five six seven eight nine ten eleven twelve ...":
+        for letter in "incomprehensibility" * TOKENS:
             peer.say(event(letter), 0.001)
         usage = b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 16}}\n\n'
         peer.say(frame(usage) + frame(DONE.encode()) + frame(b""))
@@ -175,7 +175,7 @@ def endless(peer):
     peer.head()
     with suppress(OSError):
         while True:
-            peer.say(event("x"), 0.0005)
+            peer.say(event("x") * 16, 0.0005)
 
 
 def test_a_server_that_streams_by_character_is_usable_and_one_that_never_ends_is_not():
@@ -216,13 +216,13 @@ def test_a_model_that_nobody_named_is_the_only_one_of_the_server(listed, model, 
 
     def script(peer):
         request = peer.request()
-        assert request.startswith(b"GET /base/v1/models ") and b"Bearer sk-secret-1" in request
+        assert request.startswith(b"GET /sk-path-2/v1/models ") and b"Bearer sk-secret-1" in request
         peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
     server = Scripted(script)
-    target, said = with_model(Target("a", f"{server.url}/base", api_key_env="THE_KEY"))
+    target, said = with_model(Target("a", f"{server.url}/sk-path-2", api_key_env="THE_KEY").sheltered())
     server.close()
-    assert (target.model, said) == (model, note.replace("URL", target.url))
+    assert (target.model, said) == (model, note.replace("URL", target.url)) and "sk-path-2" not in said
 
 
 def test_a_server_that_lists_no_models_is_left_to_the_probe():

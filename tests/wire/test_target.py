@@ -51,6 +51,8 @@ def test_what_is_given_loosely_is_held_as_declared() -> None:
         ({"url": "http://h", "headers": (("X-A", "1\r\nX-B: sk-secret"),)}, "headers", "without control characters"),
         ({"url": "http://h", "extra_body": {"a": [{"api_key": "sk-secret"}]}}, "extra_body", "api_key"),
         ({"url": "http://h", "extra_body": {"n": 2}}, "extra_body", "only one can be measured"),
+        ({"url": "http://h", "extra_body": {"n": True}}, "extra_body", "only one can be measured"),
+        ({"url": "http://h", "extra_body": {"parameters": {"best_of": 2}}}, "extra_body", "best_of asks for several"),
         ({"url": "http://h", "extra_body": {"sampling_params": {"n": [2]}}}, "extra_body", "only one can be measured"),
         ({"url": "http://h", "protocol": ["nixl"]}, "protocol", "one of nixl"),
         ({"url": "http://h", "prefill": "http://p"}, "prefill", "need decode and protocol too"),
@@ -67,10 +69,14 @@ def test_a_mistake_names_its_field_and_repeats_no_secret(fields: dict[str, Any],
     assert "sk-secret" not in str(caught.value) and str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("seconds", [0, -1.0, float("inf"), float("nan"), True, "9"])
+@pytest.mark.parametrize("seconds", [0, -1.0, float("inf"), float("nan"), True, "nine", "-9s"])
 def test_limits_that_are_none(seconds: Any) -> None:
     with pytest.raises(FieldError, match=r"silence_timeout: expected a number of seconds above 0, and finite"):
         Limits(silence_timeout=seconds)
+
+
+def test_a_limit_may_be_written_with_its_unit() -> None:
+    assert Limits(connect_timeout="500ms", request_timeout="10m") == Limits(0.5, request_timeout=600)  # type: ignore[arg-type]
 
 
 def test_the_edges_add_where_a_mistake_stands() -> None:

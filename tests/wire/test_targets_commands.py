@@ -246,7 +246,7 @@ answer = { text = "choices.0.text", end = "[DONE]" }
 
 def test_a_bakeoff_of_a_front_door_two_legs_and_a_format_of_ones_own(tmp_path, replayed):
     """One server in three ways: rows of each have what its way can tell, and the report is written."""
-    trace(tmp_path / "t.csv", 20, gap_s=0.07)
+    trace(tmp_path / "t.csv", 40, gap_s=0.07)  # metrics are read once a second
     with simulated("h100-disagg") as url:
         (tmp_path / "targets.toml").write_text(KINDS.format(url=url))
         (tmp_path / "own.toml").write_text(OWN)

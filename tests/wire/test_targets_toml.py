@@ -1,7 +1,12 @@
 """targets.toml: what it gives, and that a mistake names the key and the line."""
 
+import os
+from dataclasses import replace
+
 import pytest
 
+from targets.address import RequestHead, address, tls_context
+from targets.target import Target
 from targets.targets_toml import load_targets, parse
 from traces.errors import InputError
 
@@ -141,3 +146,25 @@ def test_a_custom_format_beside_the_file(tmp_path):
     (tmp_path / "own.toml").write_text('path = "g"')
     with pytest.raises(InputError, match=r"own\.toml, column path"):
         load_targets(tmp_path / "targets.toml")
+
+
+def test_a_fifo_that_nobody_writes_is_refused_and_a_pipe_gives_its_key_to_every_client(tmp_path, monkeypatch):
+    monkeypatch.setattr("targets.secrets.HELD", {})
+    os.mkfifo(fifo := tmp_path / "fifo.toml")
+    named = Target("a", "http://127.0.0.1:9", "m", api_key_file=str(fifo))
+    waiting = (
+        lambda: RequestHead(named, address("http://127.0.0.1:9")),
+        lambda: load_targets(fifo),
+        lambda: tls_context(insecure=False, ca_file=str(fifo)),
+        replace(named, endpoint_type=str(fifo)).wire_format,
+    )
+    for read in waiting:
+        with pytest.raises(InputError, match=r"fifo\.toml"):
+            read()
+    read_end, write_end = os.pipe()
+    os.write(write_end, b"sk-of-a-pipe\n")
+    os.close(write_end)
+    piped = replace(named, api_key_file=f"/dev/fd/{read_end}")
+    heads = [RequestHead(piped, address("http://127.0.0.1:9")).payload("/", [], b"") for _ in range(2)]
+    os.close(read_end)
+    assert all(b"sk-of-a-pipe" in head for head in heads)

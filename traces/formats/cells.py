@@ -17,7 +17,6 @@ from ..files import Source
 from ..trace import LATEST, LONGEST
 
 NANOS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ISO = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))? ?(?:Z|([+-])(\d\d):?(\d\d)?)?", re.ASCII
 )
@@ -127,8 +126,7 @@ def _iso(value: Any, column: str) -> int:
         when = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
     except ValueError as error:
         raise BadCell(column, f"expected a time of the calendar, got {shown(value)} ({error})") from None
-    since = when - EPOCH
-    seconds = since.days * 86400 + since.seconds
+    seconds = int(when.timestamp())  # whole ones: exact
     if sign:
         seconds -= int(sign + "1") * (int(off_hours) * 3600 + int(off_minutes or 0) * 60)
     return seconds * 10**9 + int((fraction or "").ljust(9, "0"))

@@ -1,23 +1,18 @@
 """Logged conversations: real messages become lengths and prefix blocks, and their text is not kept.
 
 Each message is a block of its own size whose id is a hash of its role and text, so that requests which began with
-the same messages share the same (generated) text, in any order and across files. Without the model's own count, a
-message has a token for every four characters, the usual rule for English, and the trace's notes say so.
+the same messages share the same (generated) text, in any order and across files. docs/traces.md has the formats and
+what is estimated.
 
-ShareGPT is a JSON list of conversations without instants: `conversations[{from, value}]` or
-`messages[{role, content}]`. Each answer is a request that carries all messages before it; a conversation that opens
-with an answer loses that answer.
+ShareGPT: each answer is a request that carries all messages before it; a conversation that opens with an answer loses
+that answer.
 
-OpenTelemetry's spans of generative AI come as collectors' files (`spans`) or as OTLP JSON (`resourceSpans`). A model
-call is a span with `gen_ai.*` messages or token counts; agents' and tools' spans are left out. Spans don't say who
-waited for whom: a call's parent is the one in its session that ended last before it started, and the time between is
-its think time. Parallel calls then share a parent. Lengths are `gen_ai.usage.*` where logged, else estimated.
+OpenTelemetry: a model call is a span with `gen_ai.*` messages or token counts; agents' and tools' spans are left out.
+Spans don't say who waited for whom (see `_linked`); parallel calls share a parent.
 
-Weka's agentic coding sessions have lengths and block ids instead of text: one JSON file a session, each on its own
-clock from 0; read together they start together. A turn comes `think_time` after the one before was answered
-(`api_time`). A sub-agent's entry stands at its *end*: it began `duration_ms` earlier, its turns count from there, and
-it runs beside its parent, waiting only for the turn it was born from. Block ids are local to the session (64 tokens,
-whole blocks only), so they are numbered anew across sessions.
+Weka: a turn comes `think_time` after the one before was answered (`api_time`). A sub-agent's entry stands at its *end*:
+it began `duration_ms` earlier, and its turns count from there. Block ids are local to the session, so they are numbered
+anew across sessions.
 """
 
 from __future__ import annotations
@@ -29,7 +24,7 @@ from typing import Any
 from ..files import Source
 from ..trace import ASSUMED_TPOT, Trace
 from .cells import BadCell, block_ids, document, instant, length, listing, mapping, parse, shown
-from .rows import Options, Row, Rows, timed
+from .rows import ReadOptions, Row, Rows, timed
 
 Sizes = dict[int, int]  # tokens by block id
 CHARS_PER_TOKEN = 4
@@ -44,7 +39,7 @@ SESSION_BITS = 32  # block ids of session k are k << 32 | local id
 ANSWERED = ("gen_ai.output.messages", "gen_ai.output.text", "gen_ai.completion")
 
 
-def read_sharegpt(source: Source, options: Options) -> Trace:
+def read_sharegpt(source: Source, options: ReadOptions) -> Trace:
     rows, sizes = Rows(source.name, options, unordered=True), Sizes()
     with source.open() as stream:
         conversations = listing(parse(stream.read()))
@@ -102,7 +97,7 @@ def _text(content: Any) -> str:
     return content if isinstance(content, str) else "" if content is None else str(content)
 
 
-def read_spans(sources: list[Source], options: Options) -> Trace:
+def read_spans(sources: list[Source], options: ReadOptions) -> Trace:
     rows, sizes = Rows(sources[0].name, options, unordered=True), Sizes()
     calls: list[Row] = []
     for source in sources:
@@ -184,7 +179,7 @@ def _first(attributes: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((attributes[name] for name in names if attributes.get(name) is not None), None)
 
 
-def read_weka(sources: list[Source], options: Options) -> Trace:
+def read_weka(sources: list[Source], options: ReadOptions) -> Trace:
     rows = Rows(sources[0].name if len(sources) == 1 else f"{len(sources)} sessions", options, unordered=True)
     sizes: set[int] = set()
     for number, source in enumerate(sources):
@@ -229,14 +224,11 @@ def _sub_agent(
 def _turn(request: Any, session: int, offset: int, begun: int, parent: int | None) -> Row:
     ids = block_ids(_field(request, "hash_ids"), "hash_ids")
     return {
-        "due": begun + instant(request.get("t"), "s", "t"),
-        "prompt_tokens": length(request.get("in"), "in", least=1),
-        "output_tokens": length(request.get("out"), "out"),
-        "session": session,
-        "prefix": [offset + block for block in ids],
-        "parent": parent,
+        "due": begun + instant(request.get("t"), "s", "t"), "prompt_tokens": length(request.get("in"), "in", least=1),
+        "output_tokens": length(request.get("out"), "out"), "session": session,
+        "prefix": [offset + block for block in ids], "parent": parent,
         "think": instant(request.get("think_time", 0), "s", "think_time"),
-    }
+    }  # fmt: skip
 
 
 def _field(request: Any, name: str) -> Any:

@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..files import Source
 from ..trace import LATEST, LONGEST, SCHEMA, Columns, Trace, build
 from .cells import NANOS, BadCell
-from .rows import Options, beginning, linked, within
+from .rows import ReadOptions, beginning, linked, within
 from .tables import FAILURES, TableFormat, format_of, read_rows
 
 BLOCK = 4 << 20  # bytes parsed at a time
@@ -44,10 +44,10 @@ def header(head: bytes) -> list[str] | None:
         cells = _cells(line.decode())
     except (UnicodeDecodeError, csv.Error):
         return None
-    return cells if any(cells) and not any(map(VALUE.fullmatch, cells)) else None
+    return cells if any(cells) and b"\0" not in line and not any(map(VALUE.fullmatch, cells)) else None
 
 
-def read(source: Source, options: Options) -> Trace:
+def read(source: Source, options: ReadOptions) -> Trace:
     columns = header(source.head)
     if not columns:
         if b"\0" in source.head:
@@ -57,7 +57,7 @@ def read(source: Source, options: Options) -> Trace:
     return read_fast(source, columns, table, options) or read_carefully(source, columns, table, options)
 
 
-def read_carefully(source: Source, columns: list[str], table: TableFormat, options: Options) -> Trace:
+def read_carefully(source: Source, columns: list[str], table: TableFormat, options: ReadOptions) -> Trace:
     def record(line: bytes) -> dict[str, str]:
         try:
             cells = _cells(line.decode())
@@ -78,7 +78,7 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def read_fast(source: Source, columns: list[str], table: TableFormat, options: Options) -> Trace | None:
+def read_fast(source: Source, columns: list[str], table: TableFormat, options: ReadOptions) -> Trace | None:
     """None where the careful way has to look."""
     trace: Columns = {}
     try:
@@ -149,9 +149,8 @@ def _part(batch: Any, table: TableFormat, fields: dict[str, str]) -> Columns:
         low, high = BOUNDS.get(name, (-(2**63), 2**63 - 1))
         if values.min() < (low and low - table.drop_failures) or values.max() > high:
             raise NotPlain
-        part[name] = values.astype(
-            SCHEMA.field(name).type.to_pandas_dtype()
-        )  # a copy: the batch's memory is free again
+        # A copy: the batch's memory is free again.
+        part[name] = values.astype(SCHEMA.field(name).type.to_pandas_dtype())
     return part
 
 
@@ -185,7 +184,7 @@ def _longer(column: Any, values: Any) -> Any:
     return column
 
 
-def _ordered(columns: Columns, source: Source, table: TableFormat, options: Options) -> Trace:
+def _ordered(columns: Columns, source: Source, table: TableFormat, options: ReadOptions) -> Trace:
     """The trace of columns that are in order and don't contradict each other."""
     if not columns or ((due := columns["due"])[1:] < due[:-1]).any():
         raise NotPlain

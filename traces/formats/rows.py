@@ -31,7 +31,7 @@ Row = dict[str, Any]  # a request by the fields of `Request`, its session and pa
 
 
 @dataclass(frozen=True)
-class Options:
+class ReadOptions:
     """How to read, as `traces.open_trace` has it. `until_ns` from the trace's start ends the reading early."""
 
     skip_bad_rows: bool = False
@@ -46,7 +46,7 @@ class Rows:
     """Collects the rows of one source, or of several files of one trace."""
 
     where: str
-    options: Options
+    options: ReadOptions
     unordered: bool = False  # the format is known to come out of order: sorted without a note
     relative: bool = False  # instants count from the trace's start already, unless they look like a calendar's
     notes: Notes = field(default_factory=dict)
@@ -74,7 +74,10 @@ class Rows:
         if self._last is not None and due < self._last:
             self._sorted = False
             if not self.unordered:
-                self._out_of_order(line, time_column)
+                if not self.options.skip_bad_rows:
+                    remedy = "sort the file by time, or pass --skip-bad-rows to have it sorted"
+                    self.bad(line, BadCell(time_column, "earlier than the row before it", remedy))
+                self.count("rows out of order, sorted")
         self._last = due
         self._first = due if self._first is None else min(self._first, due)
         for name in row.keys() - self._columns.keys():
@@ -124,12 +127,6 @@ class Rows:
 
     def _first_due(self) -> int:
         return beginning(self._first or 0, self.relative)
-
-    def _out_of_order(self, line: int | None, column: str) -> None:
-        if not self.options.skip_bad_rows:
-            remedy = "sort the file by time, or pass --skip-bad-rows to have it sorted"
-            self.bad(line, BadCell(column, "earlier than the row before it", remedy))
-        self.count("rows out of order, sorted")
 
 
 def beginning(first: int, relative: bool) -> int:
@@ -188,7 +185,7 @@ def numbered(keys: list[Hashable]) -> list[int]:
     return [-1 if key is None or key == -1 else seen.setdefault(key, len(seen)) for key in keys]
 
 
-def within(trace: Trace, options: Options) -> Trace:
+def within(trace: Trace, options: ReadOptions) -> Trace:
     """The part that `until` asks for."""
     if options.until_ns is None:
         return trace
@@ -214,7 +211,7 @@ def spread(trace: Trace, seed: int) -> Trace:
     return replace(trace.with_columns(due=moved), notes=notes)
 
 
-def timed(trace: Trace, options: Options) -> Trace:
+def timed(trace: Trace, options: ReadOptions) -> Trace:
     """A trace of a format without instants, as Poisson arrivals."""
     notes = {**trace.notes, "no arrival times": f"Poisson at {ASSUMED_RATE:g}/s, seed {options.seed}"}
     return replace(within(pace(trace, ASSUMED_RATE, seed=options.seed), options), notes=notes)

@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..files import Source
 from ..trace import LONGEST, NS_PER_S, Floats, Notes, Trace, build
 from .cells import BadCell, shown
-from .rows import Options, within
+from .rows import ReadOptions, within
 
 NAME = re.compile(r"chunk-(\d+)-(trace\.csv|dataset\.json)")
 PAIR = re.compile(r"(\d+(?:\.\d+)?): *(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)")
@@ -39,7 +39,7 @@ Table = tuple[Floats, Floats]  # tokens ascending, and the share of lengths up t
 
 
 @dataclass
-class Client:
+class ServeGenClient:
     windows: list[tuple[float, float, str, float]] = field(default_factory=list)  # start s, rate, law, shape
     lengths: dict[float, tuple[Table, Table]] = field(default_factory=dict)  # by window start, s
 
@@ -50,13 +50,13 @@ def is_set(sources: list[Source]) -> bool:
     return any(NAME.search(PurePath(source.name).name) for source in sources)
 
 
-def read(sources: list[Source], options: Options) -> Trace:
-    clients: dict[int, Client] = {}
+def read(sources: list[Source], options: ReadOptions) -> Trace:
+    clients: dict[int, ServeGenClient] = {}
     for name, data in _files(sources):
         match = NAME.search(PurePath(name).name)
         if not match:
             continue
-        client = clients.setdefault(int(match[1]), Client())
+        client = clients.setdefault(int(match[1]), ServeGenClient())
         try:
             if match[2] == "trace.csv":
                 client.windows = list(_windows(data.decode()))
@@ -69,7 +69,7 @@ def read(sources: list[Source], options: Options) -> Trace:
     return _generate([clients[number] for number in sorted(clients)], options, sources[0].name)
 
 
-def _generate(clients: list[Client], options: Options, where: str) -> Trace:
+def _generate(clients: list[ServeGenClient], options: ReadOptions, where: str) -> Trace:
     end, cut = _end(clients, options)
     seeded = [np.random.default_rng((options.seed, number)) for number in range(len(clients))]
     drawn = [_client(client, end, rng) for client, rng in zip(clients, seeded, strict=True)]
@@ -87,7 +87,7 @@ def _generate(clients: list[Client], options: Options, where: str) -> Trace:
     return within(build(columns, name="servegen", source=where, notes=notes), options)
 
 
-def _end(clients: list[Client], options: Options) -> tuple[float, bool]:
+def _end(clients: list[ServeGenClient], options: ReadOptions) -> tuple[float, bool]:
     """(seconds at which to stop, whether because of the budget)."""
     rates: dict[float, float] = {}
     for client in clients:
@@ -107,7 +107,7 @@ def _end(clients: list[Client], options: Options) -> tuple[float, bool]:
     return min(until, starts[-1] + step), False
 
 
-def _client(client: Client, end: float, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+def _client(client: ServeGenClient, end: float, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
     """One client's (instants s, prompts, outputs) up to `end`."""
     dues, prompts, outputs = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
     ahead = None  # operational time from the window's start to the next request
@@ -125,7 +125,7 @@ def _client(client: Client, end: float, rng: np.random.Generator) -> tuple[Float
     return np.concatenate(dues), np.concatenate(prompts), np.concatenate(outputs)
 
 
-def _table(client: Client, start: float) -> tuple[Table, Table]:
+def _table(client: ServeGenClient, start: float) -> tuple[Table, Table]:
     """The length tables of the window nearest to `start`."""
     if not client.lengths:
         first, second = ((np.array([float(tokens)]), np.ones(1)) for tokens in STAND_IN)

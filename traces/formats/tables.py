@@ -4,8 +4,8 @@ row of `TABLES`.
 A format fits a table that has its `time`, `prompt` and `output` columns and everything in `needs`; the first that
 fits is taken, so more particular formats come first. Schemas and their quirks: docs/traces.md.
 
-Here tables are read row by row, which can say what is wrong where, and which alone defines what is accepted.
-`csv_table` has a faster way. Numbers with a fraction are read as decimals, so that no digit is lost.
+Here tables are read row by row, numbers with a fraction as decimals, so that no digit is lost; `csv_table` has a
+faster way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..errors import InputError, one_of
 from ..files import Source
 from ..trace import Trace
 from .cells import BadCell, block_ids, instant, keys, length, mapping, parse, shown, whole
-from .rows import Options, Row, Rows, spread, timed
+from .rows import ReadOptions, Row, Rows, spread, timed
 
 FAILURES = "failed requests left out"
 MOST_SHOWN = 8  # columns in a message
@@ -70,14 +70,10 @@ class TableFormat:
     def optional(self) -> list[tuple[str, str, Callable[[Any, str], Any]]]:
         """What its rows may have: (name of ours, its column, what reads a cell)."""
         readers: dict[str, Callable[[Any, str], Any]] = {
-            "session": _key,
-            "turn": length,
-            "index": whole,
-            "parent": _key,
+            "session": _key, "turn": length, "index": whole, "parent": _key,
             "think": lambda cell, column: instant(cell, self.think_unit, column),
-            "service": lambda cell, column: instant(cell, "s", column),
-            "prefix": block_ids,
-        }
+            "service": lambda cell, column: instant(cell, "s", column), "prefix": block_ids,
+        }  # fmt: skip
         return [(name, column, read) for name, read in readers.items() if (column := getattr(self, name))]
 
 
@@ -144,7 +140,7 @@ def format_of(given: list[str], where: str, names: Mapping[str, str]) -> tuple[T
 
 
 def read_rows(
-    source: Source, table: TableFormat, options: Options, lines: Iterable[Line], record: Callable[[bytes], Any]
+    source: Source, table: TableFormat, options: ReadOptions, lines: Iterable[Line], record: Callable[[bytes], Any]
 ) -> Trace:
     """A table's trace from its numbered lines, of which `record` makes a mapping or raises BadCell."""
     rows = Rows(source.name, options, table.unordered, table.relative)
@@ -211,7 +207,7 @@ def is_ragpulse(columns: list[str]) -> bool:
     return {"timestamp", "input_length", "output_length", "hash_ids", "session_id"} <= set(columns)
 
 
-def read_ragpulse(sources: list[Source], options: Options) -> Trace:
+def read_ragpulse(sources: list[Source], options: ReadOptions) -> Trace:
     described = [(source, keys(source.head)) for source in sources]
     requests = next(source for source, columns in described if is_ragpulse(columns))
     rows = Rows(requests.name, options, unordered=True)

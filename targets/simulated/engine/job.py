@@ -17,9 +17,7 @@ from typing import Any, Protocol
 
 class EventQueue:
     """`at` sets an event, `run` lets everything due happen; `now` is the instant of the event that is happening.
-
-    `emit`, set in real time only, is called with the jobs that put out tokens at an instant, each but its last one.
-    """
+    `emit`, set in real time only, is called with the jobs that put out tokens at an instant, each but its last one."""
 
     __slots__ = ("_count", "_heap", "emit", "now")
 
@@ -50,21 +48,15 @@ class EventQueue:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request on its way through the engine; instants are engine seconds, -1 where not reached.
+    """A request on its way through the engine; instants are engine seconds, -1 where not reached."""
 
-    number      order of arrival, breaks ties
-    prompt      prompt tokens; output: answer tokens (at least 1); prefix: (id, tokens) of the prompt's leading blocks
-    done        called once, at the instant of the last token: `done(job, now)`; that token gets no `emit` of its own
-    sink        whatever the driver keeps with the job (a stream, a trace's row)
-    """
-
-    number: int
+    number: int  # order of arrival, breaks ties
     arrival: float
-    prompt: int
-    output: int
-    done: Callable[[Job, float], None]
-    sink: Any = None
-    prefix: tuple[tuple[int, int], ...] = ()
+    prompt: int  # tokens
+    output: int  # tokens of the answer, at least 1
+    done: Callable[[Job, float], None]  # called once, at the instant of the last token, which gets no `emit` of its own
+    sink: Any = None  # whatever the driver keeps with the job (a stream, a trace's row)
+    prefix: tuple[tuple[int, int], ...] = ()  # (id, tokens) of the prompt's leading blocks
     # Facts, for the rows and for the wire.
     begun: float = -1.0  # work on the prompt began
     handed: float = -1.0  # the prefill pool was done with it
@@ -105,17 +97,12 @@ class Job:
 
 
 class Station(Protocol):
-    """What works on jobs: a GPU replica, a rack, a pool of them, or a prefill pool, a link and a decode pool.
+    """What works on jobs: a GPU replica, a rack, a pool of them, or a prefill pool, a link and a decode pool."""
 
-    limit     most tokens of one job, prompt and answer together
-    use       jobs in work, jobs that wait, and the share of the KV memory in use, 0 to 1
-    cancel    the client went away: frees what the job holds; `done` is not called
-    """
+    limit: int  # most tokens of one job, prompt and answer together
 
-    limit: int
-
-    def use(self) -> tuple[int, int, float]: ...
+    def use(self) -> tuple[int, int, float]: ...  # jobs in work, jobs that wait, share of the KV memory in use, 0 to 1
 
     def submit(self, job: Job, now: float) -> None: ...
 
-    def cancel(self, job: Job, now: float) -> None: ...
+    def cancel(self, job: Job, now: float) -> None: ...  # the client left: frees what it holds; no `done` is called

@@ -129,10 +129,7 @@ class PrefixCache:
 
     def take(self, job: Job) -> float:
         """Pins the cached blocks of the job's prompt, sets its `cached` and `filled`; returns the seconds that loading
-        from tiers takes.
-
-        One token is always left to compute: the answer's first token comes out of it.
-        """
+        from tiers takes. One token is always left to compute: the answer's first token comes out of it."""
         resident = loaded = 0
         seconds = 0.0
         for id, tokens in job.prefix:

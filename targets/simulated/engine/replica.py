@@ -7,7 +7,7 @@ their prompts are free; then the step is one of two kinds:
   with the policy `decode-first` one token of every decoding sequence too. With `prefill-first` decoding waits
   meanwhile.
 - a *stretch* is any number of decode steps between which nothing can happen: it ends with the first sequence that is
-  complete, or where the KV blocks run out. Its length has a closed form (roofline.py, kv_memory.py), so virtual time
+  complete, or where the KV blocks run out. Its length has a closed form (batching.py, kv_memory.py), so virtual time
   costs the same for one step and for a thousand. A job that arrives and can be admitted cuts the stretch at the end
   of the step that is going on. In real time a stretch is one step (`longest`), because each token has to be sent at
   its instant.
@@ -23,10 +23,9 @@ from collections.abc import Callable
 from math import ceil
 from operator import attrgetter
 
-from .batching import Batching, DecodeBatch
+from .batching import Batching, DecodeBatch, Roofline
 from .job import EventQueue, Job
 from .kv_memory import BLOCK, KvMemory
-from .roofline import Roofline
 
 IDLE, TURNING, MIXED, DECODING, PAUSED = range(5)
 TOLERANCE = 1e-9  # seconds: an instant this close to the end of a step belongs to it
@@ -285,7 +284,7 @@ class Replica:
     def _advance(self, steps: int, now: float) -> None:
         complete = self.batch.advance(steps, self._began, now)
         if self.queue.emit and self.running:
-            self.queue.emit(self.batch.jobs(), now)
+            self.queue.emit([entry[2] for entry in self.running], now)
         for job in complete:
             self._finish(job, now)
 

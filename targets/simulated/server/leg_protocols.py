@@ -1,19 +1,30 @@
-"""The two legs of a disaggregated exchange as a server sees them, protocol by protocol, checked strictly. Pure.
+"""The two legs of a disaggregated exchange as a server sees them, protocol by protocol, checked strictly; and how the
+KV cache of a prompt comes from the server of one to the server of the other.
 
 A prefill leg has a key under which its KV cache waits; a decode leg names that key, and the server to take it from
-(LMCache's decode server is sent it instead). What a real server would wait for in vain, crash on or silently compute
-again is refused here in one line, so that a client's mistake is seen. Sources: see `targets.wire.protocols`.
+(LMCache's decode server is sent it instead). Sources: see `targets.wire.protocols`; what is refused: docs/simulated.md.
+
+Theory of operation. A prefill leg puts its prompt on the shelf under the protocol's key, and computes it. The decode
+server takes it from there before its engine begins the transfer; LMCache's prefill server sends it instead, and answers
+once it is there. A KV cache is given once, and only for the prompt that it was computed for and with all that prefill
+has handed out. Real servers meet over ZMQ, RDMA or a bootstrap server; these over HTTP on their own ports.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
 import zlib
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
+
+import aiohttp
+import orjson
 
 from traces.errors import InputError
 
@@ -21,6 +32,7 @@ from ..engine.kv_memory import blocks_for
 from .api import ApiError, Json, RequestBody, mapping
 
 ADDRESSES = re.compile(r"___prefill_addr_(.+?:\d+)___decode_addr_(.+:\d+)_")
+RENDEZVOUS = 2.0  # seconds that a decode leg waits for its prefill leg where both are sent at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +90,11 @@ def _nixl(request: LegRequest, role: str) -> Leg | None:
     if params.get("do_remote_decode") is True:
         host, _, port = request.address.rpartition(":")
         handed = {
-            "do_remote_prefill": True,
-            "do_remote_decode": False,
+            "do_remote_prefill": True, "do_remote_decode": False,
             "remote_block_ids": list(range(blocks_for(request.body.prompt_tokens + 1))),
-            "remote_engine_id": request.engine,
-            "remote_request_id": request.answer_id,
-            "remote_host": host,
-            "remote_port": int(port),
-            "tp_size": 1,
-        }
+            "remote_engine_id": request.engine, "remote_request_id": request.answer_id, "remote_host": host,
+            "remote_port": int(port), "tp_size": 1,
+        }  # fmt: skip
         return Prefill(request.answer_id, handed, {"kv_transfer_params": handed})
     if params.get("do_remote_prefill") is True:
         host, port, key = _needed(params, "remote_host", "remote_port", "remote_request_id")
@@ -160,27 +168,20 @@ def _trtllm(request: LegRequest, role: str) -> Leg | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
-    """
-    leg       of a request and the server's role; None for an exchange on its own
-    at_once   decode may come first
-    whole     prefill's answer is read, so it can't be a stream
-    one       the prefill leg is for one token
-    """
-
-    leg: Callable[[LegRequest, str], Leg | None]
-    at_once: bool = False
-    whole: bool = False
-    one: bool = True
+class LegProtocol:
+    leg: Callable[[LegRequest, str], Leg | None]  # of a request and the server's role; None: an exchange on its own
+    at_once: bool = False  # decode may come first
+    whole: bool = False  # prefill's answer is read, so it can't be a stream
+    one: bool = True  # the prefill leg is for one token
 
 
 PROTOCOLS = {
-    "nixl": Protocol(_nixl, whole=True),
-    "p2p-nccl": Protocol(_p2p_nccl),
-    "mooncake": Protocol(_mooncake, at_once=True),
-    "lmcache": Protocol(_lmcache, whole=True),
-    "sglang": Protocol(_sglang, at_once=True, one=False),
-    "trtllm": Protocol(_trtllm, whole=True, one=False),
+    "nixl": LegProtocol(_nixl, whole=True),
+    "p2p-nccl": LegProtocol(_p2p_nccl),
+    "mooncake": LegProtocol(_mooncake, at_once=True),
+    "lmcache": LegProtocol(_lmcache, whole=True),
+    "sglang": LegProtocol(_sglang, at_once=True, one=False),
+    "trtllm": LegProtocol(_trtllm, whole=True, one=False),
 }
 ROLES = ("prefill", "decode")
 
@@ -193,7 +194,7 @@ def parse_role(text: str) -> tuple[str, str]:
     return name, role
 
 
-def leg_of(protocol: Protocol, role: str, request: LegRequest) -> Leg | None:
+def leg_of(protocol: LegProtocol, role: str, request: LegRequest) -> Leg | None:
     """The leg of a request, None for an exchange on its own. Raises ApiError."""
     leg = protocol.leg(request, role)
     if leg is None:
@@ -206,7 +207,7 @@ def leg_of(protocol: Protocol, role: str, request: LegRequest) -> Leg | None:
     return leg
 
 
-def _check_prefill(protocol: Protocol, body: RequestBody) -> None:
+def _check_prefill(protocol: LegProtocol, body: RequestBody) -> None:
     """In vLLM's words, where it has some."""
     if protocol.whole and body.stream:
         raise refused("the answer to a prefill leg isn't streamed")
@@ -216,3 +217,117 @@ def _check_prefill(protocol: Protocol, body: RequestBody) -> None:
         raise refused(f"a prefill leg is for one token, not {body.output_tokens}")
     if (body.fields.get("min_tokens") or 0) > body.output_tokens:
         raise refused(f"min_tokens must be less than or equal to max_tokens={body.output_tokens}")
+
+
+def digest_of(words: tuple[Any, ...]) -> str:
+    return blake2b(array("q", tokens(words)).tobytes(), digest_size=16).hexdigest()
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A KV cache on the shelf, or the place where one is expected."""
+
+    came: asyncio.Event = field(default_factory=asyncio.Event)  # the prefill leg
+    over: asyncio.Event = field(default_factory=asyncio.Event)  # and it is done
+    digest: str = ""  # of the prompt, once its KV cache is complete
+    handed: Json = field(default_factory=dict)
+    release: Callable[[], None] = lambda: None
+
+
+class Shelf:
+    """KV caches that wait to be taken, by key."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Held] = {}
+
+    def put(self, key: str) -> None:
+        """The prefill leg has come."""
+        held = self._held.setdefault(key, Held())
+        if held.came.is_set():
+            raise refused(f"{key} names another exchange already")
+        held.came.set()
+
+    def give(self, key: str, digest: str, handed: Json, release: Callable[[], None]) -> None:
+        """The prompt may be taken from now on; `release` is called when it is."""
+        held = self._held[key]
+        held.digest, held.handed, held.release = digest, handed, release
+        held.over.set()
+
+    def close(self, key: str) -> None:
+        """The prefill leg is over; if it gave nothing, a waiting decode leg is refused."""
+        held = self._held.get(key)
+        if held and not held.digest:
+            del self._held[key]
+            held.over.set()
+
+    async def take(self, key: str, digest: str, claim: Json, patient: bool = False) -> None:
+        """ApiError unless there is one for that prompt and claim. `patient`: wait for the prefill leg."""
+        held = self._held.setdefault(key, Held()) if patient else self._held.get(key)
+        if held and patient:
+            try:
+                await asyncio.wait_for(held.came.wait(), RENDEZVOUS)
+            except TimeoutError:
+                self._held.pop(key, None)
+                raise refused(f"no prefill leg for {key} within {RENDEZVOUS:g} s") from None
+            await held.over.wait()
+        if held is None or not held.over.is_set():
+            raise refused(f"no KV cache for {key}: its prefill leg must have ended first")
+        if not held.digest:
+            raise refused(f"no KV cache for {key}: its prefill leg failed", 502)
+        if held.digest != digest:
+            raise refused(f"{key} is the KV cache of another prompt")
+        for name, value in held.handed.items():
+            if claim.get(name) != value:
+                raise refused(f"{name} isn't what prefill handed out for {key}")
+        if self._held.pop(key, None) is held:
+            held.release()
+
+
+class Handover:
+    """One server's part in the protocol."""
+
+    def __init__(self, leg: str) -> None:
+        self.name, self.role = parse_role(leg)
+        self.protocol, self.shelf = PROTOCOLS[self.name], Shelf()
+        connections = aiohttp.TCPConnector(limit=0)
+        self._session = aiohttp.ClientSession(connector=connections, timeout=aiohttp.ClientTimeout(connect=5))
+        self.close = self._session.close
+
+    async def send(self, leg: Prefill, body: RequestBody) -> None:
+        """Where prefill sends its KV cache: does so, and the place on the shelf is empty."""
+        digest = digest_of(body.words)
+        await self._post(f"{leg.receiver}/kv/sent", {"key": leg.key, "prompt": digest})
+        await self.shelf.take(leg.key, digest, {})
+
+    async def fetch(self, leg: Decode, body: RequestBody) -> None:
+        """The KV cache of a decode leg, or ApiError."""
+        digest = digest_of(body.words)
+        if leg.source:
+            await self._post(f"{leg.source}/kv/take", {"key": leg.key, "prompt": digest, "claim": leg.claim})
+        else:
+            await self.shelf.take(leg.key, digest, leg.claim)
+
+    async def _post(self, url: str, body: Json) -> None:
+        try:
+            async with self._session.post(url, data=orjson.dumps({"protocol": self.name, **body})) as answer:
+                raw = await answer.read()
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise refused(f"no KV cache by {url}: {error or type(error).__name__}", 502) from None
+        if answer.status != 200:
+            try:
+                message = orjson.loads(raw)["error"]["message"]
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                message = f"HTTP {answer.status} from {url}"
+            raise refused(message, answer.status if answer.status == 502 else 400)
+
+    async def receive(self, verb: str, message: Json) -> None:
+        """A message of another server: a prefill server has `sent` a KV cache, or a decode server takes one."""
+        if message["protocol"] != self.name:
+            raise refused(f"this server speaks {self.name}, not {message['protocol']}")
+        if verb != "sent":
+            await self.shelf.take(message["key"], message["prompt"], message["claim"], self.protocol.at_once)
+        elif self.name == "lmcache" and self.role == "decode":
+            self.shelf.put(message["key"])
+            self.shelf.give(message["key"], message["prompt"], {}, lambda: None)
+        else:
+            raise refused(f"{self.name}:{self.role} takes no KV cache that is sent")

@@ -223,7 +223,7 @@ class Stream(Sink):
 
 
 class FaultyStream(Stream):
-    """A stream that goes wrong by `kind` (see faults.py) after `after` tokens."""
+    """A stream that goes wrong by `kind` (see `Faults`) after `after` tokens."""
 
     __slots__ = ("_after", "_kind", "_struck", "_transport")
 

@@ -22,11 +22,9 @@ from ...linux import send_unpaced
 from ..build import Endpoint
 from ..engine.job import Job
 from ..engine.kv_memory import chain
-from ..settings import Options
-from .api import ApiError, Format, Json, RequestBody, parse, text
-from .faults import Faults, Limits
-from .handover import Handover, digest_of
-from .leg_protocols import Decode, Leg, LegRequest, Prefill, leg_of, refused
+from ..profiles import ServerOptions
+from .api import ApiError, Faults, Format, Json, RateLimits, RequestBody, parse, text
+from .leg_protocols import Decode, Handover, Leg, LegRequest, Prefill, digest_of, leg_of, refused
 from .realtime import Driver, FaultyStream, Sink, Stamped, Stream, stamped
 
 LARGEST_BODY = 64 << 20
@@ -39,11 +37,11 @@ Answerer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Server:
-    def __init__(self, endpoint: Endpoint, driver: Driver, options: Options) -> None:
+    def __init__(self, endpoint: Endpoint, driver: Driver, options: ServerOptions) -> None:
         self.endpoint, self.driver, self.metrics = endpoint, driver, driver.metrics
         self.station, self.legs, self.model = endpoint.station, endpoint.legs, endpoint.model.name
         self.faults = Faults(options.fault, options.seed)
-        self.limits = Limits(options.limit_requests, options.limit_tokens)
+        self.limits = RateLimits(options.limit_requests, options.limit_tokens)
         self._salt = os.urandom(4).hex()
         self.handover = Handover(options.leg)
         self._count = 0
@@ -210,14 +208,11 @@ class Server:
         nvext: Json = {}
         if "timing" in body.nvext:
             nvext["timing"] = {
-                "prefill_wait_time_ms": queue * 1e3,
-                "prefill_time_ms": prefill * 1e3,
-                "kv_transfer_time_ms": transfer * 1e3,
-                "decode_time_ms": decode * 1e3,
-                "ttft_ms": (job.first - job.arrival) * 1e3,
-                "total_time_ms": (job.last - job.arrival) * 1e3,
+                "prefill_wait_time_ms": queue * 1e3, "prefill_time_ms": prefill * 1e3,
+                "kv_transfer_time_ms": transfer * 1e3, "decode_time_ms": decode * 1e3,
+                "ttft_ms": (job.first - job.arrival) * 1e3, "total_time_ms": (job.last - job.arrival) * 1e3,
                 "kv_hit_rate": job.cached / job.prompt,
-            }
+            }  # fmt: skip
         if "worker_id" in body.nvext:
             nvext["worker_id"] = {"prefill_worker_id": job.prefill_worker, "decode_worker_id": job.decode_worker}
         if nvext:
@@ -225,7 +220,7 @@ class Server:
         return counts, extra
 
 
-async def serve(endpoint: Endpoint, options: Options, ready: Callable[[str], None]) -> None:
+async def serve(endpoint: Endpoint, options: ServerOptions, ready: Callable[[str], None]) -> None:
     """Serves until SIGTERM or SIGINT; `ready` is given the base URL once connections are accepted. Raises OSError."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
