@@ -26,7 +26,7 @@ COMMANDS = (
     ("replay", "runs", RUN), ("bakeoff", "bakeoff", RUN), ("capacity", "runs", RUN), ("targets", "servers", RUN),
     ("record", "servers", RUN),
     ("trace", "trace", PLAN), ("simulate", "servers", PLAN), ("serve", "servers", PLAN),
-    ("report", "results", REPORT), ("gate", "results", REPORT), ("compare", "results", REPORT),
+    ("report", "results", REPORT), ("gate", "gate", REPORT), ("compare", "results", REPORT),
     ("certify", "runs", CHECK),
 )  # fmt: skip
 ROOMS = ("loadgen", "reports", "targets", "traces")
