@@ -44,8 +44,8 @@ def requests(rounds: int) -> int:
 
 
 def prompts() -> list[str]:
-    """The fixed prompts, the same in every bake-off. A chat model comments on a text that makes no sense unless it is told
-    to go on with it, and comments are much alike."""
+    """The fixed prompts, the same in every bake-off. A chat model comments on a text that makes no sense, and comments
+    are much alike, unless it is told to go on with it."""
     return [f"{TASK} {words(SEED % number, WORDS)}" for number in range(QUESTIONS)]
 
 

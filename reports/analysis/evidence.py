@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LEVEL = 0.05  # of calling any round's answers changed where the server is the same
 NOTABLE, LEAST_S = 0.05, 0.001  # of a round trip's move: share of the median TTFT, seconds
 CACHED = 0.10  # of the share of cached prompt tokens: moves by more are named
+IN_TTFT = ", and TTFT has that in it"
 APART = 0.1  # share of a round in which two names may overlap where one followed the other
 KINDS = {"model": "model", "fingerprint": "fingerprint", "service_tier": "service tier", "region": "region"}
 
@@ -115,9 +116,7 @@ def gather(run: Run) -> ServerEvidence:
     return judge(rounds, {target: differing(each.first, each.again) for target, each in asked.items()})
 
 
-def judge(
-    rounds: Mapping[str, Sequence[RoundEvidence]], by_itself: Mapping[str, tuple[int, int]]
-) -> ServerEvidence:
+def judge(rounds: Mapping[str, Sequence[RoundEvidence]], by_itself: Mapping[str, tuple[int, int]]) -> ServerEvidence:
     """`rounds`: by target, in their order; `by_itself`: see `TargetEvidence`."""
     later = [each for of_target in rounds.values() for each in of_target if each.round > 1]
     level = LEVEL / max(1, sum(each.answers is not None for each in later))
@@ -165,7 +164,7 @@ def compare(facts: AnswerFacts) -> Answers:
 def sign_test(more: int, less: int) -> float:
     """The probability of `more` or more heads in so many throws of a fair coin."""
     throws = more + less
-    return sum(comb(throws, heads) for heads in range(more, throws + 1)) / 2**throws
+    return float(sum(comb(throws, heads) for heads in range(more, throws + 1)) / 2**throws)
 
 
 def _changes(
@@ -231,7 +230,8 @@ def _of_cache(target: str, rounds: Sequence[RoundEvidence]) -> Iterator[Change]:
     for number, share in shares[1:]:
         first, at_first = shares[0]
         if abs(share - at_first) > CACHED:
-            text = f"{share:.0%} of its prompt tokens came from its cache in round {number}, {at_first:.0%} in round {first}"
+            then = f"{at_first:.0%} in round {first}"
+            text = f"{share:.0%} of its prompt tokens came from its cache in round {number}, {then}"
             yield Change(target, number, "cached_tokens", text)
             return
 
@@ -246,15 +246,15 @@ def _of_network(target: str, rounds: Sequence[RoundEvidence]) -> Iterator[Change
     for each in measured:
         before, during = each.round_trip.before, each.round_trip.during
         if before is not None and during is not None and during > before and _notable(before, during, each.ttft):
-            text = f"its network round trip rose from {_ms(before)} to {_ms(during)} under the load of round {each.round}"
-            yield Change(target, each.round, "round_trip", f"{text}, and TTFT has that in it")
+            text = f"rose from {_ms(before)} to {_ms(during)} under the load of round {each.round}"
+            yield Change(target, each.round, "round_trip", f"its network round trip {text}{IN_TTFT}")
             break
     for each in measured[1:]:
         first = measured[0]
         at_first, now = first.round_trip.typical or 0.0, each.round_trip.typical or 0.0
         if _notable(at_first, now, each.ttft):
-            text = f"its network round trip was {_ms(at_first)} in round {first.round} and {_ms(now)} in round {each.round}"
-            yield Change(target, each.round, "round_trip", f"{text}, and TTFT has that in it")
+            text = f"was {_ms(at_first)} in round {first.round} and {_ms(now)} in round {each.round}"
+            yield Change(target, each.round, "round_trip", f"its network round trip {text}{IN_TTFT}")
             break
 
 

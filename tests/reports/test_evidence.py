@@ -36,7 +36,7 @@ def b(n=100, first=0.0, last=60.0):
         ([[a()], [a()], [b()]], ["its fingerprint changed from fp_a to fp_b in round 3"]),
         (
             [[a()], [b()], [a()]],
-            ["its fingerprint changed from fp_a to fp_b in round 2", "its fingerprint changed from fp_b to fp_a in round 3"],
+            [f"its fingerprint changed from fp_{x} to fp_{y} in round {n}" for x, y, n in ("ab2", "ba3")],
         ),
         ([[a(), b(20)], [b(), a(30)], [a()]], []),  # a server that mixes two, and a round that happens to get one
         ([[a()], [a(75), b(25)]], ["a new fingerprint came in round 2, fp_b, in 25% of its answers"]),
@@ -91,7 +91,9 @@ def test_answers_have_changed_only_beyond_what_differs_by_itself(again, now, cha
 
 def test_prompts_that_were_not_answered_are_not_compared():
     first = ("a", "b", "", "d")
-    facts = AnswerFacts(target="t", first=first, again=("a", "b", "c", ""), answers=("z", "", "c", "z"), failure="timeout")
+    facts = AnswerFacts(
+        target="t", first=first, again=("a", "b", "c", ""), answers=("z", "", "c", "z"), failure="timeout"
+    )
     answers = compare(facts)
     assert (answers.changed, answers.compared, answers.chance, answers.failure) == (2, 2, 0.5, "timeout")
 
@@ -125,7 +127,7 @@ def test_the_sign_test_is_the_binomial_tail():
         ([(0.02, 0.02, 0.02), (0.06, 0.06, 0.06)], 0.3, ["was 20.0 ms in round 1 and 60.0 ms in round 2"]),
         ([(0.02, 0.02, 0.02), (0.06, 0.06, 0.06)], 3.0, []),  # 40 ms of 3 s can't explain what is compared
         ([(0.0002, 0.0002, 0.0002), (0.0009, 0.0009, 0.0009)], 0.004, []),
-        ([(0.02, 0.08, 0.02)], 0.3, ["rose from 20.0 to 80.0 ms under the load of round 1"]),
+        ([(0.02, 0.08, 0.02)], 0.3, ["rose from 20.0 ms to 80.0 ms under the load of round 1"]),
         ([(None, None, None), (0.06, 0.06, 0.06)], 0.3, []),
     ],
 )
@@ -133,7 +135,7 @@ def test_a_round_trip_that_moved_by_a_notable_part_of_ttft_is_named(trips, ttft,
     rounds = [of_round(number, trip=RoundTrips(*trip), ttft=ttft) for number, trip in enumerate(trips, 1)]
     texts = said(*rounds)
     assert len(texts) == len(changes)
-    assert all(change.replace("20.0 to", "20.0 ms to") in text for change, text in zip(changes, texts, strict=True)), texts
+    assert all(change in text for change, text in zip(changes, texts, strict=True)), texts
 
 
 def test_a_cache_that_fills_from_round_to_round_is_named():
