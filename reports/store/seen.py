@@ -59,7 +59,9 @@ class Seen:
 def seen(folder: Path) -> dict[str, Seen]:
     """By target. Row files that can't be read are left out: whoever opens the run names them."""
     damaged: dict[str, InputError] = {}
-    rows = pa.concat_tables(row_files.batches(folder, COLUMNS, damaged), promote_options="none")
+    if not (tables := list(row_files.batches(folder, COLUMNS, damaged))):
+        return {}
+    rows = pa.concat_tables(tables)
     regions = pc.replace_substring_regex(rows["region"], f"^{RAY.pattern}$", r"\1")
     rows = rows.set_column(rows.schema.get_field_index("region"), "region", regions)
     kinds = {kind: _names(rows, kind) for kind in NAMES}
