@@ -32,7 +32,8 @@ Targets = Mapping[str, str] | Sequence[SimulatedTarget]
 
 def simulate(
     trace: Trace | str | Path, targets: Targets, load: Load | None = None, *, model: str = "llama2-7b",
-    slo: Sequence[str] = (), goodput: Sequence[str] = (), out: Path | str | None = None,
+    slo: Sequence[str] = (), goodput: Sequence[str] = (), slo_file: Path | str | None = None,
+    out: Path | str | None = None,
 ) -> Run:  # fmt: skip
     """Sends a trace through simulated endpoints in virtual time: an hour of traffic in a second, and the same `Run`.
 
@@ -40,12 +41,12 @@ def simulate(
     targets  {"name": "PROFILE[,KEY=VALUE...]"}, or `SimulatedTarget`s
     load     how the trace is paced and cut; by default as it is
     model    whose sizes set the speed
-    slo      gates ("ttft p99 < 800ms"); goodput: objectives ("ttft:800 tpot:40", ms)
+    slo      gates ("ttft p99 < 800ms"); goodput: objectives ("ttft:800 tpot:40", ms); slo_file: a slo.toml with both
     out      the run's folder; by default a new one in runs/
 
     Raises InputError for what isn't known, doesn't fit, or leaves no request to send.
     """
-    options = RunOptions(slo=slo, goodput=goodput, out=out)
+    options = RunOptions(slo=slo, goodput=goodput, slo_file=slo_file, out=out)
     folder = record_run(trace, named(targets), load or Load(), options, model=model)
     return reported(folder)
 
