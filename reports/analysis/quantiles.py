@@ -323,7 +323,8 @@ def _drifts(levels: Values) -> bool:
 
 def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
     centre, width = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, (centre - width) / (1 + z * z / n)), min(1.0, (centre + width) / (1 + z * z / n))
+    low, high = ((centre + side) / (1 + z * z / n) for side in (-width, width))
+    return max(0.0, low) if p else 0.0, min(1.0, high) if p < 1 else 1.0
 
 
 def _ranked(values: Values, rank: int) -> float:

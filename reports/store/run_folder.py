@@ -20,13 +20,15 @@ import pyarrow as pa
 
 from traces.errors import InputError
 
-from . import durations, row_files, run_json
+from . import durations, rounds_json, row_files, run_json
 from .durations import Array
+from .rounds_json import RoundsFacts
 from .run_json import RunFacts, StepFacts
 
 Key = tuple[str, str]  # target, step
 
 _ROUND = re.compile(r"round-([1-9][0-9]{0,5})")
+_BADLY = {"worker_lost": "a worker was lost", "running": "it never ended", "interrupted": "it was interrupted"}
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Run:
     round: int = 1
     rounds: tuple[Run, ...] = ()
     lost: dict[int, str] = field(default_factory=dict)
+    series: RoundsFacts | None = None  # rounds.json, where there is one
 
     @property
     def parts(self) -> tuple[Run, ...]:
@@ -141,7 +144,9 @@ def _of_one(folder: Path) -> Run:
 
 
 def _of_rounds(folder: Path, folders: dict[int, Path]) -> Run:
-    """The rounds as one run. InputError where none can be read."""
+    """The rounds as one run. InputError where none can be read, and for a mistake in rounds.json."""
+    series = rounds_json.read(folder) if rounds_json.is_series(folder) else None
+    known = {each.number: each.lost for each in series.rounds if each.lost} if series else {}
     runs: list[Run] = []
     lost: dict[int, str] = {}
     for number, path in folders.items():
@@ -149,14 +154,15 @@ def _of_rounds(folder: Path, folders: dict[int, Path]) -> Run:
             runs.append(replace(_of_one(path), round=number))
         except InputError as problem:
             lost[number] = str(problem)
-    unfit = {run.round: why for run in runs if (why := _unfit(run))}
+    unfit = {run.round: why for run in runs if (why := known.get(run.round) or _unfit(run))}
     good = [run for run in runs if run.round not in unfit]
     if not good:  # what was recorded still speaks, as a run's does that ended badly
         good, unfit = runs, {}
     if not good:
         reasons = "; ".join(f"round {number}: {why}" for number, why in lost.items())
         raise InputError(f"no round can be read: {reasons}", where=str(folder))
-    return merged(folder, good, dict(sorted((lost | unfit).items())))
+    run = merged(folder, series.name if series else folder.name, good)
+    return replace(run, lost=dict(sorted((known | lost | unfit).items())), series=series)
 
 
 def _unfit(run: Run) -> str:
@@ -164,20 +170,20 @@ def _unfit(run: Run) -> str:
     facts = run.facts
     gone = ", ".join(f"worker {worker.number} lost: {worker.lost}" for worker in facts.workers if worker.lost)
     if gone or facts.ended != "completed":
-        return gone or {"worker_lost": "a worker was lost", "running": "it never ended"}.get(facts.ended, facts.ended)
+        return gone or _BADLY[facts.ended]
     missing = run.lacking + sum(facts.missing.values())
     if run.damaged or missing:
         return f"row files can't be read: {', '.join(run.damaged)}" if run.damaged else f"{missing:,} rows are missing"
     return ""
 
 
-def merged(folder: Path, runs: Sequence[Run], lost: dict[int, str]) -> Run:
+def merged(folder: Path, name: str, runs: Sequence[Run]) -> Run:
     """The runs as the rounds of one. Their rows are moved to its time axis."""
     origin, end = _origin(runs[0]), 0
     for run in runs:
         start = max(end, _origin(run) - origin)
-        for name in durations.INSTANTS:
-            run.rows[name] += start
+        for column in durations.INSTANTS:
+            run.rows[column] += start
         run.rows["round"] = run.round
         run.facts = replace(run.facts, steps=tuple(_moved(step, start) for step in run.facts.steps))
         end = 1 + int(max(run.rows["due"].max(), run.rows["done"].max(), *(step.end or 0 for step in run.facts.steps)))
@@ -189,7 +195,7 @@ def merged(folder: Path, runs: Sequence[Run], lost: dict[int, str]) -> Run:
     for values in gaps.values():
         values.sort()
     damaged = tuple(f"{run.folder.name}/{name}" for run in runs for name in run.damaged)
-    return Run(folder, _facts(folder.name, runs), rows, gaps, damaged, rounds=tuple(runs), lost=lost)
+    return Run(folder, _facts(name, runs), rows, gaps, damaged, rounds=tuple(runs))
 
 
 def _origin(run: Run) -> int:

@@ -63,6 +63,86 @@ def test_any_text_is_a_gate_or_an_input_error(text: str) -> None:
     assert gate.metric in gate_grammar.UNITS
 
 
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("ttft p99 < 2s where prompt_tokens > 4096", "prompt_tokens > 4096"),
+        ("gpu@2x: ttft p99 < 2s WHERE turn > 0 and in_flight <= 8", "turn > 0, in_flight <= 8"),
+        ("errors < 1 where session = 12", "session = 12"),
+        ("goodput > 95% where output_tokens != 1 and prompt_tokens>=1024", "output_tokens != 1, prompt_tokens >= 1024"),
+    ],
+)
+def test_slices(text: str, where: str) -> None:
+    gate = gate_grammar.parse(text)
+    assert ", ".join(map(str, gate.where)) == where
+    assert gate_grammar.parse_conditions(text.partition(" where ")[2] or text.partition(" WHERE ")[2], "") == gate.where
+
+
+def test_a_bare_number_gets_its_unit_before_the_slice() -> None:
+    assert gate_grammar.parse(" ttft p99 < 800 where turn > 0 ").text == "ttft p99 < 800ms where turn > 0"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ttft p99 < 800ms # chat feels instant",
+        "groqrack@base: ttft p99 < 2s where prompt_tokens > 4096 # long prompts: no. 2 # of 3",
+        "host:8000: errors < 1% # 5 %",
+    ],
+)
+def test_a_line_carries_name_slice_and_target(line: str) -> None:
+    gate = gate_grammar.parse(line)
+    assert gate.line == line and gate_grammar.parse(gate.line) == gate
+    assert gate.text + " # " + gate.name == line
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "expected"),
+    [
+        ("ttft p99 < 2s where class = 1", 21, "prompt_tokens, output_tokens, in_flight, session, turn"),
+        ("ttft p99 < 2s where turn", 25, "one of < <= >"),
+        ("ttft p99 < 2s where turn > two", 28, "a number"),
+        ("ttft p99 < 2s where", 20, "sliced by"),
+        ("ttft p99 < 2s where turn > 1 or turn < 0", 30, "`and`"),
+        ("ttft p99 < 2s if turn > 1", 15, "nothing more, or `where`"),
+        ("ttft p99 = 2s", 10, "one of < <= > >="),
+        ("ttft p99 < 2s # ", 17, "a name"),
+    ],
+)
+def test_a_mistake_in_a_slice_says_which_slices_there_are(text: str, column: int, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        gate_grammar.parse(text)
+    assert caught.value.column == column
+    assert expected in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "statistic", "limit"),
+    [
+        ("ttft p99 10%", "ttft", "p99", 0.1), ("a@b: TPOT P50 2.5 %", "tpot", "p50", 0.025),
+        ("e2el mean 5% where turn > 0", "e2e", "mean", 0.05), ("goodput 3%", "goodput", "", 0.03),
+        ("tokens 3% # speed", "tokens", "", 0.03),
+    ],
+)  # fmt: skip
+def test_what_may_regress(text: str, metric: str, statistic: str, limit: float) -> None:
+    allowance = gate_grammar.parse_allowance(text)
+    assert (allowance.metric, allowance.statistic) == (metric, statistic)
+    assert allowance.limit == pytest.approx(limit)
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        ("ttft p99", 9), ("ttft 10%", 6), ("ttft max 10%", 6), ("ttft p99 10ms", 12), ("errors 1%", 1),
+        ("ttft p99 < 1%", 10), ("ttft p99 10", 12), ("", 1),
+    ],
+)  # fmt: skip
+def test_what_is_no_regression(text: str, column: int) -> None:
+    with pytest.raises(InputError, match="not a regression") as caught:
+        gate_grammar.parse_allowance(text)
+    assert caught.value.column == column
+
+
 def test_objectives() -> None:
     assert gate_grammar.parse_goodput(["ttft:800", "tpot:40", "e2el:5000"]) == {"ttft": 0.8, "tpot": 0.04, "e2e": 5.0}
     assert gate_grammar.parse_goodput(["ttft:800 tpot:40"]) == gate_grammar.parse_goodput(["ttft:800,tpot:40"])

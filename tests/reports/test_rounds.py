@@ -13,6 +13,8 @@ import pytest
 from reports import open_run, summarise
 from reports.analysis.samples import samples_of
 from reports.analysis.student import cdf, t
+from reports.store import rounds_json
+from reports.store.rounds_json import RoundFacts, RoundsFacts
 from reports.store.run_folder import Run
 from targets.exchange import Outcome
 from tests.reports import made
@@ -92,7 +94,7 @@ def test_the_summary_counts_a_request_of_each_round(run: Run) -> None:
     ("change", "why"),
     [
         (lambda facts: facts["workers"][0].update(lost="killed"), "worker 0 lost: killed"),
-        (lambda facts: facts.update(ended="interrupted"), "interrupted"),
+        (lambda facts: facts.update(ended="interrupted"), "it was interrupted"),
         (lambda facts: facts.update(ended="running"), "it never ended"),
         (lambda facts: facts["workers"][0].update(rows=facts["workers"][0]["rows"] + 7), "7 rows are missing"),
         (lambda facts: facts.update(ended="sideways"), "sideways"),
@@ -107,6 +109,19 @@ def test_a_lost_round_is_named_and_the_others_decide(tmp_path: Path, change: Any
     summary = summarise(run)
     assert summary.validity.status == "valid" and why in summary.run.lost["2"]
     assert summary.results[0].quantile("ttft", 0.5).rounds == 2
+
+
+def test_rounds_json_names_the_series_and_what_it_lost(tmp_path: Path) -> None:
+    made.rounds(tmp_path, 2, targets=(GPU,), seconds=12.0)
+    lost = (RoundFacts(2, seed=8, lost="the machine slept"), RoundFacts(3, seed=9, lost="no worker was left"))
+    rounds_json.write(tmp_path, RoundsFacts(
+        name="five", created="2026-11-21T01:30:00+00:00", version="1", seed=7, planned=5, order="parallel",
+        factors=(1.0,), rounds=(RoundFacts(1, seed=7), *lost), ended="interrupted",
+    ))  # fmt: skip
+    run = open_run(tmp_path)
+    assert run.name == "five" and run.series is not None and run.series.planned == 5
+    assert [part.round for part in run.parts] == [1]
+    assert run.lost == {2: "the machine slept", 3: "no worker was left"}
 
 
 def test_where_all_rounds_are_lost_what_they_recorded_still_speaks(tmp_path: Path) -> None:
