@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from reports.analysis.gates import check
+from reports.analysis.gate_grammar import check
 from reports.store import run_json
 from reports.store.row_files import Writer
 from reports.store.run_folder import Run

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from reports.analysis.gates import Gate, exit_code, parse, parse_goodput, verdict
+from reports.analysis.gate_grammar import Gate, parse, parse_goodput
+from reports.analysis.gates import exit_code, verdict
 from reports.analysis.quantiles import finite
 from reports.analysis.results import costs
 from reports.analysis.samples import Sample, sample
