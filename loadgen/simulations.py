@@ -75,8 +75,9 @@ def record_run(
         )
         last = max(last, _record(Writer(folder, number), exchanges))
     step = StepFacts(
-        STEP, load.describe(), 0, (warmup, end), last, load.warmup, (last - end) / NS_PER_S,
+        STEP, load.describe(), 0, (warmup, end), last, load.warmup_s, (last - end) / NS_PER_S,
         planned={target.name: len(requests) for target in targets},
+        warmup="sought" if load.warmup == "auto" else "given",
     )  # fmt: skip
     facts = RunFacts(
         name=folder.name, created=datetime.now(UTC).isoformat(timespec="seconds"), version=version("phaseload"),
@@ -91,7 +92,7 @@ def record_run(
 
 def window(load: Load, requests: Trace) -> tuple[int, int]:
     """Instants, in ns, between which arrivals count."""
-    return round(load.warmup * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else requests.span
+    return round(load.warmup_s * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else requests.span
 
 
 def _record(writer: Writer, exchanges: Iterable[Exchange]) -> int:

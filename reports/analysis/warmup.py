@@ -23,14 +23,20 @@ docs/metrics.md says how often the answer is right, and how often a steady windo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import inf, nan, sqrt
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from math import inf, isnan, nan, sqrt
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from traces.errors import InputError
 from traces.request import NS_PER_S
 
+from ..store import rounds_json, run_json
+from ..store.run_folder import Run, open_run
+from ..store.run_json import StepFacts
 from .quantiles import Values
 from .samples import backlog
 
@@ -56,6 +62,33 @@ class Start:
     steady_s: float
     late_s: float = 0.0
     sign: str = ""
+
+
+def settle(folder: Path) -> None:
+    """Where run.json says that a warm-up is sought, finds it in the rows, and has the step's window begin there: where
+    the last of its targets became steady, or after the LONGEST start, where there is no answer. Each round of a series
+    has its own. Raises InputError as `open_run` does."""
+    if rounds_json.is_series(folder):
+        for each in rounds_json.read(folder).rounds:
+            with suppress(InputError):  # a lost round has nothing to find
+                settle(rounds_json.round_folder(folder, each.number))
+        return
+    facts = run_json.read(folder)
+    if any(step.warmup == "sought" for step in facts.steps):
+        run = open_run(folder)
+        run_json.write(folder, replace(facts, steps=tuple(_found(run, step) for step in facts.steps)))
+
+
+def _found(run: Run, step: StepFacts) -> StepFacts:
+    if step.warmup != "sought":
+        return step
+    groups = {target: rows for (target, name), rows in run.groups() if name == step.name and target in step.planned}
+    begin, end = next((run.window((target, step.name), rows) for target, rows in groups.items()), (step.start, 0.0))
+    starts = [start_of(rows, step.start, (begin, end)).steady_s for rows in groups.values()]
+    longest = LONGEST * (end - begin) / NS_PER_S
+    seconds = max((longest if isnan(start) else start for start in starts), default=0.0)
+    window = (step.start + round(seconds * NS_PER_S), step.window[1])
+    return replace(step, window=window, warmup_s=seconds, warmup="found")
 
 
 def start_of(rows: pd.DataFrame, begin: float, window: tuple[float, float]) -> Start:
@@ -129,7 +162,8 @@ def _differs(values: Values, lengths: Values, whole: int) -> bool:
     others = len(means) - 1
     # Blocks that agree by chance know no less than independent requests would.
     spread = max(float(means[1:].std(ddof=1)), float(values.std()) / sqrt(n[0]))
-    return abs(means[0] - means[1:].mean()) > T[min(others - 1, len(T)) - 1] * spread * sqrt(1 + 1 / others)
+    apart = abs(float(means[0]) - float(means[1:].mean()))
+    return apart > T[min(others - 3, len(T) - 1)] * spread * sqrt(1 + 1 / others)
 
 
 def _ranks(values: Values) -> Values:

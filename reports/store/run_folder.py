@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,6 +89,7 @@ def open_run(folder: Path | str) -> Run:
     facts = run_json.read(folder) if (folder / run_json.FILE).exists() else run_json.unknown(folder.name)
     planned = {(target, step.name) for step in facts.steps for target in step.planned}
     for part, table in durations.frames(folder, damaged, planned):
+        _uncount(part, facts.steps)
         frames.append(part)
         _add_gaps(gaps, part, *durations.itl(table))
     if not frames:
@@ -99,6 +100,14 @@ def open_run(folder: Path | str) -> Run:
     for values in gaps_of.values():
         values.sort()  # in place: a long run has hundreds of millions of gaps
     return Run(folder, facts, rows, gaps_of, tuple(damaged))
+
+
+def _uncount(part: pd.DataFrame, steps: Sequence[StepFacts]) -> None:
+    """Where the warm-up was found after the run, its rows were recorded as counted."""
+    for step in steps:
+        if step.warmup == "found":
+            of_step = (part["step"] == step.name) & part["target"].isin(list(step.planned))
+            part.loc[of_step & (part["due"] < step.window[0]), "counted"] = False
 
 
 def _add_gaps(gaps: dict[Key, list[Array]], part: pd.DataFrame, values: Array, owner: Array) -> None:
