@@ -74,12 +74,14 @@ class Step:
 
 @dataclass(frozen=True)
 class LoadStep:
-    """A load before it has targets: its requests with their final instants. `factor`: its multiple of the base load."""
+    """A load before it has targets: its requests with their final instants. `factor`: its multiple of the base load;
+    `sessions`: that many times the trace's sessions are among them."""
 
     name: str
     load: Load
     requests: Trace
     factor: float = 1.0
+    sessions: float = 1.0
 
     def step(self, file: str, targets: Sequence[Target]) -> Step:
         """The step of a plan, whose requests are in this file, with an arm for each target."""
@@ -88,9 +90,17 @@ class LoadStep:
             Arm(target, file, count, load.concurrency, load.open_loop, load.retries, load.leave) for target in targets
         )
         return Step(
-            self.name, arms, load.describe(), load.warmup_s, load.window_s, load.drain_timeout, self.factor,
-            "sought" if load.warmup == "auto" else "given",
+            self.name, arms, self.describe(), load.warmup_s, load.window_s, load.drain_timeout, self.factor,
+            self.warmup,
         )  # fmt: skip
+
+    @property
+    def warmup(self) -> Literal["given", "sought"]:
+        return "sought" if self.load.warmup == "auto" else "given"
+
+    def describe(self) -> str:
+        """The load in a few words, for reports."""
+        return self.load.describe() + ("" if self.sessions == 1 else f", {self.sessions:g} times its sessions")
 
 
 @dataclass(frozen=True)

@@ -168,15 +168,14 @@ def conclude(folder: Path, console: Console | None = None) -> int:
     from reports.analysis.summary import judge, own_gates
     from reports.analysis.validity import Status
     from reports.render import text
-    from reports.store import run_json
 
-    facts = run_json.read(folder)
-    console = console or Console(stderr=facts.json, soft_wrap=True)
     try:
         run, summary = _summarised(folder)
     except RunFailed as problem:
-        console.print(str(problem), markup=False)
+        (console or Console(stderr=True, soft_wrap=True)).print(str(problem), markup=False)
         return INCOMPLETE
+    facts = run.facts
+    console = console or Console(stderr=facts.json, soft_wrap=True)
     counted = sum(result.counts.counted for result in summary.results)
     all_failed = counted > 0 and not any(result.counts.ok for result in summary.results)
     if all_failed:

@@ -67,14 +67,14 @@ class Start:
 def settle(folder: Path) -> None:
     """Where run.json says that a warm-up is sought, finds it in the rows, and has the step's window begin there: where
     the last of its targets became steady, or after the LONGEST start, where there is no answer. Each round of a series
-    has its own. Raises InputError as `open_run` does."""
+    has its own. A run that is still going on, or was killed, stays as it is. Raises InputError as `open_run` does."""
     if rounds_json.is_series(folder):
         for each in rounds_json.read(folder).rounds:
             with suppress(InputError):  # a lost round has nothing to find
                 settle(rounds_json.round_folder(folder, each.number))
         return
-    facts = run_json.read(folder)
-    if any(step.warmup == "sought" for step in facts.steps):
+    facts = run_json.read(folder) if (folder / run_json.FILE).exists() else run_json.unknown(folder.name)
+    if facts.ended != "running" and any(step.warmup == "sought" for step in facts.steps):
         run = open_run(folder)
         run_json.write(folder, replace(facts, steps=tuple(_found(run, step) for step in facts.steps)))
 

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 import reports
-from loadgen import Load, simulate
+from loadgen.options import Load, RunOptions
+from loadgen.simulations import named, record
 from reports.analysis import warmup
 from reports.analysis.warmup import FEWEST, Start, start_of
 
@@ -83,8 +84,10 @@ def test_mser_is_whites_formula() -> None:
 
 def test_a_warm_up_that_is_found_moves_the_window_and_nothing_else(tmp_path: Path) -> None:
     load = Load(request_rate=6.0, duration=45.0, warmup="auto", max_context=4096)
-    run = simulate("azure-conv", {"h100": "h100"}, load, out=tmp_path / "run")
-    [step] = json.loads((tmp_path / "run/run.json").read_text())["phases"]
+    folder = record("azure-conv", named({"h100": "h100"}), load, RunOptions(out=tmp_path / "run"), model="llama2-7b")
+    warmup.settle(folder)
+    run = reports.open_run(folder)
+    [step] = json.loads((folder / "run.json").read_text())["phases"]
     assert step["warmup"] == "found" and step["warmup_s"] == pytest.approx(step["window"][0] / S)
     assert 2 < step["warmup_s"] < 16 and step["window"][1] == 60 * S
     assert (run.rows["counted"] == (run.rows["due"] >= step["window"][0])).all()
@@ -92,6 +95,6 @@ def test_a_warm_up_that_is_found_moves_the_window_and_nothing_else(tmp_path: Pat
     [result] = reports.summarise(run).results
     assert result.counts.warmup == (run.rows["due"] < step["window"][0]).sum() > 0
     assert result.window == pytest.approx((step["warmup_s"], 60.0))
-    before = (tmp_path / "run/run.json").read_bytes()
-    warmup.settle(tmp_path / "run")
-    assert (tmp_path / "run/run.json").read_bytes() == before
+    before = (folder / "run.json").read_bytes()
+    warmup.settle(folder)
+    assert (folder / "run.json").read_bytes() == before
