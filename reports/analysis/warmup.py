@@ -34,8 +34,8 @@ import numpy as np
 from traces.errors import InputError
 from traces.request import NS_PER_S
 
-from ..store import rounds_json, run_json
-from ..store.run_folder import Run, open_run
+from ..store import run_json
+from ..store.run_folder import Run, open_run, round_folders
 from ..store.run_json import StepFacts
 from .quantiles import Values
 from .samples import backlog
@@ -68,10 +68,10 @@ def settle(folder: Path) -> None:
     """Where run.json says that a warm-up is sought, finds it in the rows, and has the step's window begin there: where
     the last of its targets became steady, or after the LONGEST start, where there is no answer. Each round of a series
     has its own. A run that is still going on, or was killed, stays as it is. Raises InputError as `open_run` does."""
-    if rounds_json.is_series(folder):
-        for each in rounds_json.read(folder).rounds:
+    if rounds := round_folders(folder):
+        for each in rounds.values():
             with suppress(InputError):  # a lost round has nothing to find
-                settle(rounds_json.round_folder(folder, each.number))
+                settle(each)
         return
     facts = run_json.read(folder) if (folder / run_json.FILE).exists() else run_json.unknown(folder.name)
     if facts.ended != "running" and any(step.warmup == "sought" for step in facts.steps):
