@@ -44,6 +44,7 @@ UNITS: dict[str, dict[str, float]] = dict.fromkeys(LATENCIES, DURATION_UNITS) | 
 BARE = dict.fromkeys(LATENCIES, "ms") | {"errors": "%", "requests": "/s", "tokens": "/s"}  # units of bare numbers
 ALIASES = {"e2el": "e2e", "stall": "longest_stall", "error_rate": "errors", "ttft-from-due": "ttft_from_due"}
 OBJECTIVES = ("ttft", "ttft_from_due", "tpot", "e2e", "longest_stall")
+TAIL = 0.9  # quantiles from here on are a tail
 STATISTICS = "a statistic: p50, p99, p99.9, mean or max"
 
 
@@ -143,6 +144,19 @@ def check_objectives(limits: Mapping[str, float]) -> None:
             raise InputError(f"{metric!r} is no objective", where="objectives", remedy=one_of(metric, OBJECTIVES))
         if not 0 < limit < inf:
             raise InputError(f"{metric}: expected seconds above 0, got {limit!r}", where="objectives")
+
+
+def implied_objectives(gates: Iterable[Gate]) -> dict[str, float]:
+    """The objectives of a run that names gates alone: a gate on a tail (p90 and above, max) counts the requests beyond
+    its limit, so that the limit is what a single request must keep. Of several on one metric the one furthest out; none
+    from a gate on a median or mean, which half of all requests may miss, or on one target or step."""
+    limits: dict[str, tuple[float, float]] = {}
+    for gate in gates:
+        q = 1.0 if gate.statistic == "max" else gate.q or 0.0
+        of_all = not gate.target and not gate.step and gate.op.startswith("<")
+        if gate.metric in OBJECTIVES and q >= TAIL and of_all and gate.limit > 0:
+            limits[gate.metric] = max(limits.get(gate.metric, (0.0, 0.0)), (q, gate.limit))
+    return {metric: limit for metric, (_, limit) in limits.items()}
 
 
 def check(slo: Sequence[str], goodput: Sequence[str]) -> None:

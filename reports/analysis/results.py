@@ -22,6 +22,7 @@ from ..store.durations import DURATIONS
 from ..store.run_folder import Run
 from ..store.run_json import StepFacts
 from . import phases, quantiles, samples
+from .costs import Cost, cost, usage_of
 from .phases import Part, ServerFigure
 from .quantiles import Quantile, finite
 from .samples import Metric, Sample, Slice, Throughput
@@ -140,8 +141,8 @@ class ErrorCount:
 @dataclass(frozen=True, slots=True)
 class Result:
     """One target in one load step. `window` in seconds from the run's start; `server`: None for what it doesn't report;
-    `cost`: see `costs`; `no_answer_since`: the second of the run after which all requests failed; `vllm`: the keys of
-    vLLM's benchmark."""
+    `cost`: None without a price or watts; `no_answer_since`: the second of the run after which all requests failed;
+    `vllm`: the keys of vLLM's benchmark."""
 
     target: str
     step: str
@@ -156,7 +157,7 @@ class Result:
     cached: Cached
     phases: list[Part]
     server: dict[str, ServerFigure | None]
-    cost: dict[str, float] | None
+    cost: Cost | None
     overloaded: bool
     client: ClientState
     in_flight: InFlight
@@ -177,7 +178,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
     counted, answered = sample.counted, sample.answered
     step = run.step((sample.target, sample.step))
     target = next((target for target in run.facts.targets if target.name == sample.target), None)
-    price, watts = (target.price_per_hour, target.watts) if target else (None, None)
+    mean_rate = run.facts.trace.profile.rate if run.facts.trace else None
     share = sample.good / sample.n if sample.good is not None and sample.n else None
     levels, held = counted["in_flight"].dropna(), (answered["body_end"] - answered["done"]).fillna(0.0) / NS_PER_S
     return Result(
@@ -198,7 +199,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         cached=_cached(answered, run),
         phases=phases.account(answered),
         server=phases.server_figures(answered),
-        cost=costs(price, watts, sample.throughput.output_tokens_per_s, sample.good_tokens_per_s),
+        cost=cost(target, usage_of(sample), mean_rate, simulated=target is not None and target.embedded),
         overloaded=samples.overloaded(sample.rows, sample.window),
         client=_client(sample, counted),
         in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max()), finite(held.median())),
@@ -306,21 +307,3 @@ def _vllm(sample: Sample, answered: pd.DataFrame) -> dict[str, float | None]:
         for q, label in ((0.5, "p50"), (0.9, "p90"), (0.95, "p95"), (0.99, "p99")):
             flat[f"{label}_{name}_ms"] = finite(quantiles.at(values, q) * 1e3)
     return flat
-
-
-def costs(
-    price_per_hour: float | None, watts: float | None, tokens_per_s: float, good_tokens_per_s: float | None
-) -> dict[str, float] | None:
-    """What a million output tokens cost at this load, and joules per token; None without a price, watts or tokens.
-    Price and watts are of the whole target, whatever number of machines stands behind its address. The good tokens are
-    those of requests that met every objective."""
-    if (not price_per_hour and not watts) or tokens_per_s <= 0:
-        return None
-    cost = {}
-    if price_per_hour:
-        cost["per_million_tokens"] = price_per_hour / 3600 / tokens_per_s * 1e6
-        if good_tokens_per_s:
-            cost["per_million_good_tokens"] = price_per_hour / 3600 / good_tokens_per_s * 1e6
-    if watts:
-        cost["joules_per_token"] = watts / tokens_per_s
-    return cost

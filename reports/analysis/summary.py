@@ -17,7 +17,7 @@ from ..store.digests import METRICS, Digests
 from ..store.run_folder import Key, Run
 from . import comparison, quantiles, validity
 from .comparison import Comparison
-from .gates import Gate, Verdict, check_objectives, decide, parse, parse_goodput
+from .gates import Gate, Verdict, check_objectives, decide, implied_objectives, parse, parse_goodput
 from .results import Result, measure
 from .samples import Sample, samples_of
 from .validity import Evidence, Validity
@@ -86,9 +86,9 @@ def save(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
 
 
 def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
-    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own. Raises InputError for an
-    objective that there is not, or that can't be read in run.json."""
-    limits = parse_goodput(run.facts.goodput, _field(run, "goodput")) if objectives is None else dict(objectives)
+    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own, which its gates imply
+    where it has none. Raises InputError for an objective that there is not, or that can't be read in run.json."""
+    limits = _own_objectives(run) if objectives is None else dict(objectives)
     check_objectives(limits)
     samples = samples_of(run, limits)
     digests = _digests(run, samples)
@@ -105,6 +105,11 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
 def own_gates(run: Run) -> list[Gate]:
     """The gates that the run was started with. Raises InputError with run.json's field."""
     return [parse(text, _field(run, "slo")) for text in run.facts.slo]
+
+
+def _own_objectives(run: Run) -> dict[str, float]:
+    named = parse_goodput(run.facts.goodput, _field(run, "goodput"))
+    return named or implied_objectives(own_gates(run))
 
 
 def _field(run: Run, name: str) -> str:

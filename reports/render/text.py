@@ -39,6 +39,10 @@ CSV_COLUMNS = (
     "usage_prompt", "output_count", "token_source", "usage_cached", "in_flight", *DURATIONS,
     "server_queue", "server_prefill", "server_transfer", "server_decode", "error",
 )  # fmt: skip
+DOLLARS = {
+    "per_request": "a request", "per_million_tokens": "a million\ntokens", "per_million_output": "of answers",
+    "per_million_good": "that met\nthe SLO",
+}  # fmt: skip
 Cell = tuple[Text, Text]  # a figure, and what stands beneath it: its interval, or the samples that it lacks
 STATUS_STYLE = {Status.VALID: "bold", Status.SUSPECT: "yellow", Status.INVALID: "bold red"}
 DECISION_STYLE = {
@@ -52,6 +56,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     for line in _table(summary, console.width):
         console.print(line, soft_wrap=True)
     console.print(_leads(leaders.matrix(summary), console.width), soft_wrap=False)
+    if costs := _costs(summary):
+        console.print(costs, soft_wrap=False)
     for style, sentences in (
         ("bold red", findings.alarms(summary)), ("", findings.sentences(summary)), ("yellow", findings.notes(summary))
     ):  # fmt: skip
@@ -141,6 +147,21 @@ def _leads(rows: Sequence[tuple[str, Sequence[Lead]]], width: int) -> Table | Te
         return Text(printable("\n".join(("", "fastest by p50, ahead by request:", *lines))))
     headings = ("fastest, by p50;\nahead, by request", *(lead.step or "all" for lead in rows[0][1]))
     return grid(headings, ((phase, *map(str, leads)) for phase, leads in rows))
+
+
+def _costs(summary: Summary) -> Table | None:
+    """What was measured before what was simulated, whose prices are assumptions."""
+    costs = [(result, result.cost) for result in summary.results if result.cost and result.cost.at_this_load]
+    if not costs:
+        return None
+    rows = [
+        (result.target + (" (simulated)" if cost.simulated else ""), result.step, cost.by or "-",
+         *(number_format.dollars(getattr(cost.at_this_load, name)) for name in DOLLARS),
+         number_format.dollars(cost.at_mean_load.per_million_output if cost.at_mean_load else None))
+        for result, cost in sorted(costs, key=lambda pair: pair[1].simulated)
+    ]  # fmt: skip
+    headings = ("cost", "load", "paid by the", *DOLLARS.values(), "of answers, at\nthe trace's mean")
+    return grid(headings, rows, headings[3:])
 
 
 def _cells(summary: Summary, result: Result) -> dict[str, Cell]:
