@@ -31,6 +31,7 @@ from traces.trace import NS_PER_S, Trace
 from . import plan as plans
 from . import preflight, replays
 from .options import Load, RunKeywords, RunOptions, check_names
+from .plan import LoadStep
 from .processes import Workers
 
 if TYPE_CHECKING:
@@ -126,8 +127,8 @@ def prepare(
 ) -> Path:
     """Plans a bake-off of the user's targets: see `replays.prepare_run`."""
     check_names(targets)
-    loads = steps_of(load, ladder.factors or (1.0,), ladder.step_s)
-    return replays.prepare_run("bakeoff", trace, loads, targets, options, workers, order=ladder.order or "sequential")
+    steps = steps_of(trace, load, ladder.factors or (1.0,), ladder.step_s)
+    return replays.prepare_run("bakeoff", steps, targets, options, workers, order=ladder.order or "sequential")
 
 
 def prepare_demonstration(
@@ -136,11 +137,11 @@ def prepare_demonstration(
 ) -> Path:  # fmt: skip
     """Starts the simulated endpoints and plans a bake-off of them. They end with this process, or with `servers`."""
     preflight.check_options(options, [endpoint.endpoint_type for endpoint in THREE])
-    loads = steps_of(load, ladder.factors or DEMO_FACTORS, ladder.step_s or DEMO_STEP_S)
+    steps = steps_of(trace, load, ladder.factors or DEMO_FACTORS, ladder.step_s or DEMO_STEP_S)
     endpoints = sized(THREE, trace, load, model)
     folder = replays.new_folder("bakeoff", options.out)
     plan, traces = replays.planned(
-        "bakeoff", trace, loads, start(endpoints, model, folder / "endpoints", servers), options,
+        "bakeoff", steps, start(endpoints, model, folder / "endpoints", servers), options,
         order=ladder.order or "parallel", closing=DEMONSTRATION,
         embedded={endpoint.name: endpoint.facts(model) for endpoint in endpoints},
     )  # fmt: skip
@@ -155,12 +156,14 @@ def demonstration_load(given: Mapping[str, Any], *, own_trace: bool) -> Load:
     return replace(base, **given)
 
 
-def steps_of(load: Load, factors: Sequence[float], step_s: float | None) -> dict[str, Load]:
-    """The base load and its multiples, by name; `step_s`: the window of all but the base."""
-    return {
-        "base" if factor == 1 else f"{factor:g}x": load if factor == 1 else _faster(load, factor, step_s)
-        for factor in factors
-    }
+def steps_of(trace: Trace | str | Path, load: Load, factors: Sequence[float], step_s: float | None) -> list[LoadStep]:
+    """The base load and its multiples; `step_s`: the window of all but the base."""
+    loads = [(factor, load if factor == 1 else _faster(load, factor, step_s)) for factor in factors]
+    return [LoadStep(step_name(factor), each, each.requests(trace), factor) for factor, each in loads]
+
+
+def step_name(factor: float) -> str:
+    return "base" if factor == 1 else f"{factor:g}x"
 
 
 def _faster(load: Load, factor: float, step_s: float | None) -> Load:

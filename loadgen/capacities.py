@@ -11,7 +11,7 @@ from typing import Unpack
 
 from rich.console import Console
 
-from reports.analysis.gates import parse
+from reports.analysis.gate_grammar import parse
 from reports.analysis.quantiles import needed
 from targets.target import Target
 from traces.errors import InputError, RunFailed

@@ -115,14 +115,21 @@ class Load:
         self._check(paced, name)
         return paced
 
+    @property
+    def timed(self) -> bool:
+        """Do requests have the trace's own instants?"""
+        return self.request_rate is None and self.concurrency is None
+
     def _opened(self, name: str) -> Trace:
         """As much of the trace as its own instants bring into the run."""
+        return self.opened(name, self.seconds * self.speedup if self.timed and self.seconds is not None else None)
+
+    def opened(self, name: str, until: float | None = None) -> Trace:
+        """The trace of this name, as it is, up to this second of it. Raises InputError."""
         from traces.reading import open_trace
 
         if not name:
             raise InputError("is missing", where="TRACE", remedy="a file, or a bundled workload such as azure-conv")
-        timed = self.request_rate is None and self.concurrency is None
-        until = self.seconds * self.speedup if timed and self.seconds is not None else None
         rows = {"skip_bad_rows": self.skip_bad_rows, "keep_ticks": self.keep_ticks}
         return open_trace(name, until=until, columns=self.columns, seed=self.seed, **rows)
 

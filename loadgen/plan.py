@@ -20,7 +20,7 @@ from traces.errors import InputError
 from traces.files import regular
 from traces.statistics import describe
 from traces.trace import NS_PER_S, Trace, unpacked
-from traces.typed_json import from_json, to_json
+from traces.typed_json import LEFT_OUT, from_json, to_json
 from traces.words import CorpusFacts
 
 from .options import Load
@@ -49,7 +49,8 @@ class Arm:
 
 @dataclass(frozen=True)
 class Step:
-    """Arms that run side by side. `window_s` None: the whole trace; `drain_s`: how long the last answers may take."""
+    """Arms that run side by side. `window_s` None: the whole trace; `drain_s`: how long the last answers may take;
+    `factor`: the load's multiple of the base load."""
 
     name: str
     arms: tuple[Arm, ...]
@@ -57,6 +58,7 @@ class Step:
     warmup_s: float = 0.0
     window_s: float | None = None
     drain_s: float = 60.0
+    factor: float = field(default=1.0, metadata=LEFT_OUT)
 
     @property
     def warmup_ns(self) -> int:
@@ -66,6 +68,30 @@ class Step:
     def end_ns(self) -> int | None:
         """When arrivals stop, from the step's start."""
         return None if self.window_s is None else self.warmup_ns + round(self.window_s * NS_PER_S)
+
+
+@dataclass(frozen=True)
+class LoadStep:
+    """A load before it has targets: its requests with their final instants. `factor`: its multiple of the base load;
+    `sessions`: that many times the trace's sessions are among them."""
+
+    name: str
+    load: Load
+    requests: Trace
+    factor: float = 1.0
+    sessions: float = 1.0
+
+    def step(self, file: str, targets: Sequence[Target]) -> Step:
+        """The step of a plan, whose requests are in this file, with an arm for each target."""
+        load, count = self.load, len(self.requests)
+        arms = tuple(
+            Arm(target, file, count, load.concurrency, load.open_loop, load.retries, load.leave) for target in targets
+        )
+        return Step(self.name, arms, self.describe(), load.warmup, load.duration, load.drain_timeout, self.factor)
+
+    def describe(self) -> str:
+        """The load in a few words, for reports."""
+        return self.load.describe() + ("" if self.sessions == 1 else f", {self.sessions:g} times its sessions")
 
 
 @dataclass(frozen=True)
@@ -131,13 +157,6 @@ def load(folder: Path) -> Plan:
         return from_json(Plan, regular(folder / FILE).read_bytes(), FILE)
     except OSError as problem:
         raise InputError(str(problem), where=str(folder)) from None
-
-
-def step_of(file: str, name: str, load: Load, targets: Sequence[Target], trace: Trace) -> Step:
-    arms = tuple(
-        Arm(target, file, len(trace), load.concurrency, load.open_loop, load.retries, load.leave) for target in targets
-    )
-    return Step(name, arms, load.describe(), load.warmup, load.duration, load.drain_timeout)
 
 
 def trace_facts(trace: Trace) -> TraceFacts:

@@ -33,7 +33,7 @@ PERIODS = {("groq", "requests"): DAY}
 
 def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
     """A gate that can't be read, or prompts that can't be made, must not come to light after the run."""
-    from reports.analysis.gates import check
+    from reports.analysis.gate_grammar import check
 
     check(options.slo, options.goodput)
     if options.tokenizer is not None:

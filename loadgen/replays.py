@@ -22,7 +22,7 @@ from traces.words import Corpus
 from . import plan as plans
 from . import preflight
 from .options import Load, RunKeywords, RunOptions
-from .plan import Plan
+from .plan import LoadStep, Plan
 from .processes import LocustProcess, Workers
 
 if TYPE_CHECKING:
@@ -59,18 +59,19 @@ def recorded(folder: Path, workers: Workers) -> Run:
 
 
 def prepare(trace: Trace | str | Path, target: Target, load: Load, options: RunOptions, workers: int) -> Path:
-    return prepare_run(name_of(trace), trace, {"replay": load}, [target], options, workers)
+    step = LoadStep("replay", load, load.requests(trace))
+    return prepare_run(name_of(trace), [step], [target], options, workers)
 
 
 def prepare_run(
-    name: str, trace: Trace | str | Path, loads: Mapping[str, Load], targets: Sequence[Target], options: RunOptions,
-    workers: int, *, order: str = "parallel",
+    name: str, steps: Sequence[LoadStep], targets: Sequence[Target], options: RunOptions, workers: int, *,
+    order: str = "parallel",
 ) -> Path:  # fmt: skip
     """Plans a run for so many worker processes (see `planned`), looks at its targets, and saves the plan in the run's
     folder, which it returns. Raises InputError."""
     preflight.check_options(options, [target.endpoint_type for target in targets])
     targets = preflight.settled([target.carried().sheltered() for target in targets], options.wait_ready)
-    plan, traces = planned(name, trace, loads, targets, options, order=order)
+    plan, traces = planned(name, steps, targets, options, order=order)
     preflight.check(plan, workers, targets, options.wait_ready, options.probe)
     folder = new_folder(name, options.out)
     plans.save(plan, traces, folder)
@@ -78,29 +79,24 @@ def prepare_run(
 
 
 def planned(
-    name: str, trace: Trace | str | Path, loads: Mapping[str, Load], targets: Sequence[Target], options: RunOptions, *,
-    order: str = "parallel", closing: str = "", embedded: Mapping[str, EmbeddedFacts] | None = None,
+    name: str, loads: Sequence[LoadStep], targets: Sequence[Target], options: RunOptions, *, order: str = "parallel",
+    closing: str = "", embedded: Mapping[str, EmbeddedFacts] | None = None,
 ) -> tuple[Plan, dict[str, Trace]]:  # fmt: skip
-    """The plan of a run, whose load steps have these names, and its requests by file. `order`: a step has all targets
-    ("parallel"), or each target has a step of its own ("sequential")."""
+    """The plan of a run and its requests by file. `order`: a step has all targets ("parallel"), or each target has a
+    step of its own ("sequential")."""
     corpus = None if options.prompts is None else Corpus.read(options.prompts)
     if corpus is not None and options.tokenizer is None:
         corpus.check_words()
     groups = [targets] if order == "parallel" else [[target] for target in targets]
-    traces = {plans.step_file(number): load.requests(trace) for number, load in enumerate(loads.values())}
-    steps = [
-        plans.step_of(file, step, load, group, traces[file])
-        for file, (step, load) in zip(traces, loads.items(), strict=True)
-        for group in groups
-    ]
-    first_load, first_requests = next(iter(loads.values())), next(iter(traces.values()))
+    files = {plans.step_file(number): load for number, load in enumerate(loads)}
+    steps = [load.step(file, group) for file, load in files.items() for group in groups]
     plan = Plan(
-        name, tuple(steps), first_load.seed, options.salt, options.tokenizer, options.token_ids,
+        name, tuple(steps), loads[0].load.seed, options.salt, options.tokenizer, options.token_ids,
         prompts=None if corpus is None else corpus.facts(), slo=tuple(options.slo), goodput=tuple(options.goodput),
-        trace=plans.trace_facts(first_requests), argv=tuple(secrets.argv()), order=order, json=options.json,
+        trace=plans.trace_facts(loads[0].requests), argv=tuple(secrets.argv()), order=order, json=options.json,
         report=options.report, closing=closing, embedded=embedded or {},
     )  # fmt: skip
-    return plan, traces
+    return plan, {file: load.requests for file, load in files.items()}
 
 
 def name_of(trace: Trace | str | Path) -> str:
@@ -170,15 +166,14 @@ def conclude(folder: Path, console: Console | None = None) -> int:
     from reports.analysis.summary import judge, own_gates
     from reports.analysis.validity import Status
     from reports.render import text
-    from reports.store import run_json
 
-    facts = run_json.read(folder)
-    console = console or Console(stderr=facts.json, soft_wrap=True)
     try:
         run, summary = _summarised(folder)
     except RunFailed as problem:
-        console.print(str(problem), markup=False)
+        (console or Console(stderr=True, soft_wrap=True)).print(str(problem), markup=False)
         return INCOMPLETE
+    facts = run.facts
+    console = console or Console(stderr=facts.json, soft_wrap=True)
     counted = sum(result.counts.counted for result in summary.results)
     all_failed = counted > 0 and not any(result.counts.ok for result in summary.results)
     if all_failed:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from reports.analysis.costs import Price, Usage, dollars
-from reports.analysis.gates import Gate, exit_code, parse, parse_goodput, verdict
+from reports.analysis.gate_grammar import Gate, parse, parse_goodput
+from reports.analysis.gates import exit_code, verdict
 from reports.analysis.quantiles import finite
 from reports.analysis.samples import Sample, sample
 from reports.analysis.validity import Status

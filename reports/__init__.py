@@ -19,7 +19,8 @@ from traces import lazy
 
 if TYPE_CHECKING:
     from .analysis.comparison import Comparison, compare
-    from .analysis.gates import Gate, Verdict
+    from .analysis.gate_grammar import Gate
+    from .analysis.gates import Verdict
     from .analysis.results import Result
     from .analysis.summary import Summary, judge, summarise
     from .analysis.validity import Validity
@@ -31,7 +32,8 @@ __all__ = [
     "compare", "judge", "open_run", "summarise",
 ]  # fmt: skip
 __getattr__, __dir__ = lazy(__name__, {
-    "analysis.comparison": "Comparison compare", "analysis.gates": "Gate Verdict", "analysis.results": "Result",
+    "analysis.comparison": "Comparison compare", "analysis.gate_grammar": "Gate", "analysis.gates": "Verdict",
+    "analysis.results": "Result",
     "analysis.summary": "Summary judge summarise", "analysis.validity": "Validity", "render.planning_page": "Planning",
     "store.run_folder": "Run open_run",
 })  # fmt: skip

@@ -4,14 +4,13 @@ docs/protocols.md shows one with every key. A mistake raises InputError with the
 from __future__ import annotations
 
 import dataclasses
-import re
-import tomllib
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from traces.errors import InputError, one_of
 from traces.files import read_text, toml
+from traces.toml_lines import TomlLines
 
 from .rules import TIMEOUTS, FieldError, Limits
 from .secrets import masked
@@ -26,7 +25,7 @@ def load_targets(path: str | Path) -> list[Target]:
 
 def parse(text: str, where: str = "targets.toml") -> list[Target]:
     """The same from the file's text. Pure, but for a custom format's file that a target names."""
-    tables, source = toml(text, where), _Source(text, where)
+    tables, source = toml(text, where), TomlLines(text, where, "defaults")
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise source.mistake("", name, f"{name!r} stands outside a table", f"start each target with [{name}]")
@@ -36,45 +35,7 @@ def parse(text: str, where: str = "targets.toml") -> list[Target]:
     return [target for name, table in tables.items() for target in _targets(name, table, defaults, source)]
 
 
-class _Source:
-    """The file's text, to say on which line a key stands (tomllib doesn't)."""
-
-    def __init__(self, text: str, where: str) -> None:
-        self._lines, self.where = text.splitlines(), where
-
-    def _line(self, table: str, key: str) -> int | None:
-        """Line of `key` in `[table]`, of the table's head where `key` is empty. Nested keys lead to their parent."""
-        head, entry = (table,) if table else (), re.compile(rf"""\s*["']?{re.escape(key)}["']?\s*[=.]""")
-        within: tuple[str, ...] = ()
-        for number, line in enumerate(self._lines, 1):
-            if opened := _head(line):
-                within = opened
-                if within == ((table, key) if key else (table,)):
-                    return number
-            elif key and within == head and entry.match(line):
-                return number
-        return None
-
-    def mistake(self, table: str, key: str, message: str, remedy: str = "") -> InputError:
-        line = self._line(table, key) or self._line("defaults", key) or self._line(table, "")
-        column = key if key.isprintable() else repr(key)
-        return InputError(message, where=self.where, line=line, column=column or None, remedy=remedy)
-
-
-def _head(line: str) -> tuple[str, ...]:
-    """The names in a table's head, `[a."b c"]`; empty for any other line."""
-    try:
-        opened: Any = tomllib.loads(line) if line.lstrip().startswith("[") else {}
-    except tomllib.TOMLDecodeError:
-        return ()
-    names = []
-    while isinstance(opened, dict) and opened:
-        ((name, opened),) = opened.items()
-        names.append(name)
-    return tuple(names)
-
-
-def _targets(name: str, table: dict[str, Any], defaults: dict[str, Any], source: _Source) -> list[Target]:
+def _targets(name: str, table: dict[str, Any], defaults: dict[str, Any], source: TomlLines) -> list[Target]:
     """A table's target, or one for each pair of its servers: `name/i+j`, counted from 1 in the file's order."""
     values = {**defaults, **table}
     for key in values:
@@ -100,7 +61,7 @@ def _targets(name: str, table: dict[str, Any], defaults: dict[str, Any], source:
     ]
 
 
-def _target(name: str, values: dict[str, Any], source: _Source) -> Target:
+def _target(name: str, values: dict[str, Any], source: TomlLines) -> Target:
     """The target; what is wrong with it gets its place in the file."""
     if "omit" in values:
         omit = values["omit"]
@@ -121,7 +82,7 @@ def _target(name: str, values: dict[str, Any], source: _Source) -> Target:
     return dataclasses.replace(target, extra_body=extra_body)
 
 
-def _custom(name: str, file: str, source: _Source) -> str:
+def _custom(name: str, file: str, source: TomlLines) -> str:
     """Path of a custom format's file, which must be free of mistakes now."""
     path = (Path(source.where).parent / file).resolve()
     if not path.is_file():

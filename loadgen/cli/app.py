@@ -23,10 +23,10 @@ RUN, PLAN, REPORT, CHECK = "Replay", "Traces and simulation", "Results", "The to
 
 # Name, module beside this one, and group in the help: a function or a Typer app of that name. The order of the help.
 COMMANDS = (
-    ("replay", "runs", RUN), ("bakeoff", "runs", RUN), ("capacity", "runs", RUN), ("targets", "servers", RUN),
+    ("replay", "runs", RUN), ("bakeoff", "bakeoff", RUN), ("capacity", "runs", RUN), ("targets", "servers", RUN),
     ("record", "servers", RUN),
     ("trace", "trace", PLAN), ("simulate", "servers", PLAN), ("serve", "servers", PLAN),
-    ("report", "results", REPORT), ("gate", "results", REPORT), ("compare", "results", REPORT),
+    ("report", "results", REPORT), ("gate", "gate", REPORT), ("compare", "results", REPORT),
     ("certify", "runs", CHECK),
 )  # fmt: skip
 ROOMS = ("loadgen", "reports", "targets", "traces")

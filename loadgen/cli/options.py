@@ -41,6 +41,24 @@ def _time(text: str) -> float:
         raise typer.BadParameter(str(error)) from None
 
 
+def factors(panel: str, text: str, *names: str) -> Any:
+    """The same for factors, "0.5,1,2"."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, metavar="F,F,...", parser=_factors)
+
+
+def _factors(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"expected positive factors such as 1,2,4, got {text!r}") from None
+
+
+Rounds = Annotated[int, option(LOAD, "How often all of it is repeated, each time with other requests of the trace.")]
+RoundDuration = Annotated[float | None, time(LOAD, "How long arrivals of a round's step are counted (10m).")]
+LoadFactors = Annotated[
+    Any, factors(LOAD, "Load steps: so many times the trace's sessions (0.5,1,2); bursts and pauses stay.", "--load")
+]
+
 TRACE = "A file or folder of any known format, or a bundled workload such as azure-conv."
 Trace = Annotated[str, typer.Argument(help=TRACE, show_default=False)]
 Url = Annotated[str | None, option(TARGET, "Base URL of the endpoint.")]

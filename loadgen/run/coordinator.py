@@ -294,7 +294,9 @@ class Record:
         step = self.plan.steps[number]
         window = (start + step.warmup_ns, None if step.end_ns is None else start + step.end_ns)
         planned = {arm.target.name: arm.requests for arm in step.arms}
-        facts = StepFacts(step.name, step.load, start, window, None, step.warmup_s, step.drain_s, planned)
+        facts = StepFacts(
+            step.name, step.load, start, window, None, step.warmup_s, step.drain_s, planned, factor=step.factor
+        )
         self._write(steps=(*self.facts.steps, facts), clock=ClockFacts(origin))
 
     def unsent(self, number: int, counts: Mapping[str, int]) -> None:

@@ -17,7 +17,8 @@ from ..store.digests import METRICS, Digests
 from ..store.run_folder import Key, Run
 from . import comparison, quantiles, validity
 from .comparison import Comparison
-from .gates import Gate, Verdict, check_objectives, decide, implied_objectives, parse, parse_goodput
+from .gate_grammar import Gate, check_objectives, implied_objectives, parse, parse_goodput
+from .gates import Verdict, decide
 from .results import Result, measure
 from .samples import Sample, samples_of
 from .validity import Evidence, Validity

@@ -56,7 +56,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     for line in _table(summary, console.width):
         console.print(line, soft_wrap=True)
     console.print(_leads(leaders.matrix(summary), console.width), soft_wrap=False)
-    if costs := _costs(summary):
+    if costs := _costs(summary, console.width):
         console.print(costs, soft_wrap=False)
     for style, sentences in (
         ("bold red", findings.alarms(summary)), ("", findings.sentences(summary)), ("yellow", findings.notes(summary))
@@ -149,18 +149,22 @@ def _leads(rows: Sequence[tuple[str, Sequence[Lead]]], width: int) -> Table | Te
     return grid(headings, ((phase, *map(str, leads)) for phase, leads in rows))
 
 
-def _costs(summary: Summary) -> Table | None:
+def _costs(summary: Summary, width: int) -> Table | Text | None:
     """What was measured before what was simulated, whose prices are assumptions."""
     costs = [(result, result.cost) for result in summary.results if result.cost and result.cost.at_this_load]
-    if not costs:
+    rows = []
+    for result, cost in sorted(costs, key=lambda pair: pair[1].simulated):
+        at_mean = cost.at_mean_load.per_million_output if cost.at_mean_load else None
+        figures = [*(getattr(cost.at_this_load, name) for name in DOLLARS), at_mean]
+        name = result.target + (" (simulated)" if cost.simulated else "")
+        rows.append((name, result.step, cost.by or "", *map(number_format.dollars, figures)))
+    if not rows:
         return None
-    rows = [
-        (result.target + (" (simulated)" if cost.simulated else ""), result.step, cost.by or "-",
-         *(number_format.dollars(getattr(cost.at_this_load, name)) for name in DOLLARS),
-         number_format.dollars(cost.at_mean_load.per_million_output if cost.at_mean_load else None))
-        for result, cost in sorted(costs, key=lambda pair: pair[1].simulated)
-    ]  # fmt: skip
-    headings = ("cost", "load", "paid by the", *DOLLARS.values(), "of answers, at\nthe trace's mean")
+    if width < ROOM:
+        lines = [f"{' at '.join(filter(None, row[:2]))}: {row[3]} a request, {row[5]} a million tokens of answers"
+                 for row in rows]  # fmt: skip
+        return Text(printable("\n".join(("", "cost:", *lines))))
+    headings = ("cost", "load", "by the", *DOLLARS.values(), "of answers, at\nthe trace's mean")
     return grid(headings, rows, headings[3:])
 
 

@@ -63,7 +63,7 @@ class TargetFacts(TargetFields):
 @dataclass(frozen=True)
 class StepFacts:
     """A load step: `window` holds the instants between which arrivals count (its end None: not known yet), `planned`
-    and `unsent` the requests of each target."""
+    and `unsent` the requests of each target; `factor` is the load's multiple of the base load."""
 
     name: str
     load: str
@@ -74,6 +74,7 @@ class StepFacts:
     drain_s: float
     planned: dict[str, int]
     unsent: dict[str, int] = field(default_factory=dict)
+    factor: float = field(default=1.0, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pytest
 
 from loadgen import processes, replays
-from loadgen.cli import runs
+from loadgen.cli import bakeoff, runs
 from reports.store import row_files
 from tests import commands
 
@@ -226,7 +226,8 @@ class Replays:
 
     def __call__(self, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runs, "become_locust", self._become)
+            for module in (runs, bakeoff):
+                patch.setattr(module, "become_locust", self._become)
             return commands.phaseload(*command(*arguments)[4:], cwd=cwd)
 
     def _become(self, folder: Path, workers: processes.Workers, extra: list[str]) -> NoReturn:
@@ -248,7 +249,8 @@ def refused(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[st
         raise AssertionError("the run was started")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "become_locust", started)
+        for module in (runs, bakeoff):
+            patch.setattr(module, "become_locust", started)
         return commands.phaseload(*command(*arguments)[4:], cwd=cwd)
 
 

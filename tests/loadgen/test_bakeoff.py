@@ -107,11 +107,14 @@ def test_the_demonstration_can_bound_p99() -> None:
 
 
 def test_steps_multiply_any_kind_of_load() -> None:
-    ladder = steps_of(Load(request_rate=2.0, duration=9, warmup=1), [1, 3], 4.0)
-    assert [(name, load.request_rate, load.duration, load.warmup) for name, load in ladder.items()] == [
-        ("base", 2.0, 9, 1),
-        ("3x", 6.0, 4.0, 0.0),
+    ladder = steps_of(WORKLOAD, Load(request_rate=2.0, duration=9, warmup=1), [1, 3], 4.0)
+    assert [
+        (step.name, step.factor, step.load.request_rate, step.load.duration, step.load.warmup) for step in ladder
+    ] == [
+        ("base", 1.0, 2.0, 9, 1),
+        ("3x", 3.0, 6.0, 4.0, 0.0),
     ]
-    assert steps_of(Load(concurrency=3), [2.5], None)["2.5x"].concurrency == 8
-    assert steps_of(Load(speedup=2), [2], None)["2x"].speedup == 4
-    assert len(steps_of(DEMO, DEMO_FACTORS, DEMO_STEP_S)) == 3
+    assert [len(step.requests) for step in ladder] == pytest.approx([20, 24], abs=8)
+    assert steps_of(WORKLOAD, Load(concurrency=3), [2.5], None)[0].load.concurrency == 8
+    assert steps_of(WORKLOAD, Load(speedup=2, duration=5), [2], None)[0].load.speedup == 4
+    assert len(steps_of(WORKLOAD, DEMO, DEMO_FACTORS, DEMO_STEP_S)) == 3

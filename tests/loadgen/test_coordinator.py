@@ -30,8 +30,8 @@ from .running import trace
 )
 def test_a_worker_that_sends_what_nobody_knows_is_lost(tmp_path: Path, raw: Mapping[str, Any], words: str) -> None:
     target = Target("a", "http://127.0.0.1:9")
-    name = str(trace(tmp_path / "t.csv", 3))
-    plan, traces = replays.planned("t", name, {"replay": Load()}, [target], RunOptions())
+    requests = Load().requests(trace(tmp_path / "t.csv", 3))
+    plan, traces = replays.planned("t", [plans.LoadStep("replay", Load(), requests)], [target], RunOptions())
     plans.save(plan, traces, tmp_path)
     sent: list[Message] = []
     inbox: Inbox = Queue()

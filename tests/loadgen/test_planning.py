@@ -11,7 +11,7 @@ import pytest
 from loadgen import plan as plans
 from loadgen.cli import app as program
 from loadgen.options import Load
-from loadgen.plan import step_of
+from loadgen.plan import LoadStep
 from loadgen.replays import numbered
 from targets.target import Target
 from traces.errors import InputError
@@ -62,7 +62,7 @@ def test_a_folder_that_cant_be_made() -> None:
 def test_a_plan_is_cut(tmp_path: Path) -> None:
     load = Load(warmup=0.05)
     sent = load.requests(str(trace(tmp_path / "t.csv", 10)))
-    one = step_of(plans.step_file(0), "replay", load, [Target("a", "http://a", "m")], sent)
+    one = LoadStep("replay", load, sent).step(plans.step_file(0), [Target("a", "http://a", "m")])
     plan = plans.Plan("p", (one,))
     assert plans.cut(plan, 0.15).steps[0].end_ns == 150_000_000
     with pytest.raises(InputError, match="before the warm-up"):

@@ -96,9 +96,8 @@ def test_what_a_worker_names() -> None:
 
 def coordinated(folder: Path, *messages: tuple[str, object]) -> tuple[Coordinator, dict[str, Any]]:
     """A run whose worker "w" claims its part, what it and others send, and its run.json."""
-    plan, traces = replays.planned(
-        "t", str(trace(folder / "t.csv", 3)), {"replay": Load()}, [Target("a", "http://127.0.0.1:9")], RunOptions()
-    )
+    step = plans.LoadStep("replay", Load(), Load().requests(trace(folder / "t.csv", 3)))
+    plan, traces = replays.planned("t", [step], [Target("a", "http://127.0.0.1:9")], RunOptions())
     plans.save(plan, traces, folder)
     inbox: Inbox = Queue()
     for message in (("w", encode(Claim(1, "h", "b"))), *messages):

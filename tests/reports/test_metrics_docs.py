@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.analysis import gates, quantiles, validity
+from reports.analysis import gate_grammar, quantiles, validity
 from reports.store import durations
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
@@ -19,7 +19,7 @@ def test_every_duration_is_defined(name: str) -> None:
     assert re.search(rf"\*\*{name.replace('_', ' ')}\*\*", PAGE, re.IGNORECASE)
 
 
-@pytest.mark.parametrize("name", [*gates.UNITS, "e2el", "stall"])
+@pytest.mark.parametrize("name", [*gate_grammar.UNITS, "e2el", "stall"])
 def test_every_gate_metric_is_listed(name: str) -> None:
     assert f"`{name}`" in PAGE
 
@@ -28,9 +28,9 @@ def test_the_example_gates_are_gates() -> None:
     examples = re.findall(r'--slo "([^"]+)"', PAGE)
     assert len(examples) >= 4
     for example in examples:
-        gates.parse(example)
+        gate_grammar.parse(example)
     (objectives,) = re.findall(r"--goodput ((?:\w+:\d+ ?)+)", PAGE)
-    assert gates.parse_goodput([objectives]) == {"ttft": 0.8, "tpot": 0.04}
+    assert gate_grammar.parse_goodput([objectives]) == {"ttft": 0.8, "tpot": 0.04}
 
 
 @pytest.mark.parametrize(("q", "n"), [(0.5, "6"), (0.9, "29"), (0.95, "59"), (0.99, "299"), (0.999, "2,995")])
