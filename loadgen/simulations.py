@@ -37,7 +37,8 @@ Targets = Mapping[str, str] | Sequence[SimulatedTarget]
 def simulate(
     trace: Trace | str | Path, targets: Targets, load: Load | None = None, *, model: str = "llama2-7b",
     rounds: int = 1, round_duration: float | None = None, load_factors: Sequence[float] = (1.0,),
-    slo: Sequence[str] = (), goodput: Sequence[str] = (), out: Path | str | None = None,
+    slo: Sequence[str] = (), goodput: Sequence[str] = (), slo_file: Path | str | None = None,
+    out: Path | str | None = None,
 ) -> Run:  # fmt: skip
     """Sends a trace through simulated endpoints in virtual time: an hour of traffic in a second, and the same `Run`.
 
@@ -48,12 +49,12 @@ def simulate(
     rounds   so many, each on another slice of the trace or another seed of the workload
     round_duration  seconds of a round's window (600, where the load has no duration)
     load_factors    load steps: the base load with so many times the trace's sessions
-    slo      gates ("ttft p99 < 800ms"); goodput: objectives ("ttft:800 tpot:40", ms)
+    slo      gates ("ttft p99 < 800ms"); goodput: objectives ("ttft:800 tpot:40", ms); slo_file: a slo.toml with both
     out      the run's folder; by default a new one in runs/
 
     Raises InputError for what isn't known, doesn't fit, or leaves no request to send.
     """
-    options = RunOptions(slo=slo, goodput=goodput, out=out)
+    options = RunOptions(slo=slo, goodput=goodput, slo_file=slo_file, out=out)
     load, ladder = windowed(load or Load(), round_duration), Ladder(load_factors)
     return reported(record(trace, named(targets), load, options, model=model, ladder=ladder, rounds=rounds))
 
@@ -121,9 +122,9 @@ def record_run(
             )  # fmt: skip
             last = max(last, _record(writer, exchanges))
         recorded.append(StepFacts(
-            each.name, each.describe(), start, (start + warmup, start + end), last, each.load.warmup,
+            each.name, each.describe(), start, (start + warmup, start + end), last, each.load.warmup_s,
             max(0, last - start - end) / NS_PER_S, planned={target.name: len(requests) for target in targets},
-            factor=each.factor,
+            factor=each.factor, warmup=each.warmup,
         ))  # fmt: skip
         start = max(last, start + end)
     facts = RunFacts(
@@ -143,7 +144,7 @@ def now() -> str:
 
 def window(load: Load, requests: Trace) -> tuple[int, int]:
     """Instants, in ns, between which arrivals count."""
-    return round(load.warmup * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else requests.span
+    return round(load.warmup_s * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else requests.span
 
 
 def _record(writer: Writer, exchanges: Iterable[Exchange]) -> int:

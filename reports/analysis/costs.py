@@ -9,6 +9,8 @@ bought for the peak. Tokens cost the same at any load. docs/metrics.md defines e
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Literal
 
 import numpy as np
@@ -129,10 +131,13 @@ def _per_million(spent: float, tokens: float | None) -> float | None:
 
 
 def usage_of(sample: Sample) -> Usage:
-    """What the sample's target did inside its window. A prompt counts where its first token came inside the window, by
-    the server's usage, and by the trace where the server told none."""
-    seconds, rates = sample.window_s, sample.throughput
-    begun = sample.rows["first_token"]
+    """What the sample's target did inside its window, or its rounds' windows. A prompt counts where its first token
+    came inside the window, by the server's usage, and by the trace where the server told none."""
+    return reduce(add, map(_usage, sample.rounds))
+
+
+def _usage(sample: Sample) -> Usage:
+    seconds, rates, begun = sample.window_s, sample.throughput, sample.rows["first_token"]
     inside = sample.rows[(begun >= sample.window[0]) & (begun < sample.window[1])]
     prompt = inside["usage_prompt"].fillna(inside["prompt_tokens"]).to_numpy()
     cached = np.minimum(inside["usage_cached"].fillna(0).to_numpy(), prompt)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan
+from statistics import fmean
 
 import pandas as pd
 
@@ -178,7 +179,6 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
     counted, answered = sample.counted, sample.answered
     step = run.step((sample.target, sample.step))
     target = next((target for target in run.facts.targets if target.name == sample.target), None)
-    mean_rate = run.facts.trace.profile.rate if run.facts.trace else None
     share = sample.good / sample.n if sample.good is not None and sample.n else None
     levels, held = counted["in_flight"].dropna(), (answered["body_end"] - answered["done"]).fillna(0.0) / NS_PER_S
     return Result(
@@ -199,8 +199,8 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         cached=_cached(answered, run),
         phases=phases.account(answered),
         server=phases.server_figures(answered),
-        cost=cost(target, usage_of(sample), mean_rate, simulated=target is not None and target.embedded),
-        overloaded=samples.overloaded(sample.rows, sample.window),
+        cost=cost(target, usage_of(sample), _mean_rate(run), simulated=target is not None and target.embedded),
+        overloaded=sample.overloaded,
         client=_client(sample, counted),
         in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max()), finite(held.median())),
         slices={name: samples.slices(counted, name) for name in samples.SLICES},
@@ -210,9 +210,20 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
     )
 
 
+def _mean_rate(run: Run) -> float | None:
+    """The trace's requests/s at a factor of 1, of all rounds. run.json describes what the first step sent."""
+    known = [
+        part.facts.trace.profile.rate / part.facts.steps[0].factor
+        for part in run.parts
+        if part.facts.trace and part.facts.trace.profile.rate and part.facts.steps
+    ]
+    return fmean(known) if known else None
+
+
 def _counts(sample: Sample, counted: pd.DataFrame, step: StepFacts | None) -> Counts:
-    requests = counted["index"].nunique()
-    admitted = counted.loc[counted["outcome"] != Outcome.RATE_LIMITED.value, "index"].nunique()
+    request = ["round", "index"]
+    requests = len(counted.drop_duplicates(request))
+    admitted = len(counted[counted["outcome"] != Outcome.RATE_LIMITED.value].drop_duplicates(request))
     in_one_read = (counted["reads"] == 1) & (counted["output_count"] > 1)
     return Counts(
         planned=step.planned.get(sample.target) if step else None,
