@@ -33,11 +33,6 @@ def gate(
     goodput: Annotated[
         list[str] | None, typer.Option(metavar="METRIC:TIME", help="ttft:800ms tpot:40ms, for gates on goodput.")
     ] = None,
-    baseline: Annotated[Path | None, typer.Option(help="An earlier run that this one is compared with.")] = None,
-    max_regress: Annotated[
-        list[str] | None,
-        typer.Option(metavar="REGRESSION", help='What may be worse than the baseline: "ttft p99 10%"; repeatable.'),
-    ] = None,
     junit: Annotated[Path | None, o.option(FILES, "Also write the verdicts as JUnit XML to this file.")] = None,
     markdown: Annotated[
         Path | None, o.option(FILES, "Also write them as Markdown, for a pull request's comment.")
@@ -65,9 +60,9 @@ def gate(
 
         phaseload gate runs/bakeoff-1 --slo "groqrack@base: tpot p50 < 6ms"
 
-        phaseload gate runs/new --slo-file slo.toml --baseline runs/last --max-regress "ttft p50 10%" --junit out.xml
+        phaseload gate runs/new --slo-file slo.toml --junit out.xml --markdown out.md
     """
-    judgement = _judged(run, slo or [], [*(goodput or []), *context.args], slo_file, baseline, max_regress or [])
+    judgement = _judged(run, slo or [], [*(goodput or []), *context.args], slo_file)
     from rich.console import Console
 
     from reports.render import github as actions
@@ -94,36 +89,27 @@ def gate(
     raise typer.Exit(judgement.exit_code)
 
 
-def _judged(
-    run: Path, slo: list[str], goodput: list[str], slo_file: Path | None, baseline: Path | None, max_regress: list[str]
-) -> Judgement:
+def _judged(run: Path, slo: list[str], goodput: list[str], slo_file: Path | None) -> Judgement:
     """What is asked is read before the run is: a mistake costs no time."""
     from reports.analysis import slo_toml
-    from reports.analysis.gate_grammar import parse, parse_allowance, parse_goodput
-    from reports.analysis.judgement import Judgement, regressions
+    from reports.analysis.gate_grammar import parse, parse_goodput
+    from reports.analysis.judgement import Judgement
     from reports.analysis.summary import own_gates
     from reports.render.findings import command
     from targets import secrets
 
     file = slo_toml.load(slo_file) if slo_file is not None else slo_toml.Slo()
+    if file.max_regress:
+        raise InputError("baselines aren't compared yet", where=str(slo_file), remedy="leave [baseline] out")
     gates = [parse(text) for text in (*slo, *file.gates)]
-    allowances = [parse_allowance(text) for text in (*max_regress, *file.max_regress)]
     objectives = parse_goodput(goodput or file.goodput)
-    baseline = baseline or file.baseline
-    if baseline is None and allowances:
-        raise InputError("needs a run to compare with", where="--max-regress", remedy="add --baseline runs/LAST")
-    if baseline is not None and not allowances:
-        remedy = 'add --max-regress "ttft p99 10%"'
-        raise InputError("what may regress, and how far, is missing", where="--baseline", remedy=remedy)
     recorded = reports.open_run(run)
     gates = gates or own_gates(recorded)
-    if not gates and not allowances:
+    if not gates:
         raise InputError("no gate to ask", where=str(run), remedy='add --slo "ttft p99 < 800ms"')
     summary = reports.summarise(recorded, objectives or None)
     verdicts = reports.judge(summary, gates)
-    against = regressions(summary, recorded, reports.open_run(baseline), allowances) if baseline is not None else []
-    said = str(baseline) if baseline is not None else ""
-    return Judgement(recorded, summary, verdicts, against, said, command(secrets.argv()))
+    return Judgement(recorded, summary, verdicts, command=command(secrets.argv()))
 
 
 def _write(path: Path, data: bytes) -> None:

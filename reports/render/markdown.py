@@ -8,6 +8,7 @@ rows, so that a comment stays within what GitHub takes (65,536 characters).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from ..analysis.gates import Decision, Verdict
@@ -17,6 +18,7 @@ from .text import printable
 
 LONGEST = 100  # rows of a table
 WIDEST = 200  # characters of a name
+PLAIN = re.compile(r"[A-Za-z0-9 ;:,.=%()-]*")
 SIGNS = {Decision.PASS: "✅ PASS", Decision.FAIL: "❌ FAIL"}
 ORDER = (Decision.FAIL, Decision.INVALID, Decision.NO_VERDICT, Decision.PASS)
 HEADINGS = ("gate", "target", "load", "figure (95 % interval)", "n", "verdict", "note")
@@ -31,9 +33,13 @@ def markdown(judgement: Judgement) -> str:
 def _lines(judgement: Judgement) -> Iterator[str]:
     word, validity = findings.headline(judgement.everything, judgement.validity)
     yield f"### phaseload: {word}, {validity}"
+    if judgement.validity.reasons:
+        yield ""
     for reason in judgement.validity.reasons:
-        remedy = f" ({code(reason.remedy)})" if reason.remedy else ""
-        yield f"\n- {reason.status}: {code(findings.where(reason))} {code(reason.text)}{remedy}".replace(":  ", ": ")
+        remedy = f" ({_words(reason.remedy)})" if reason.remedy else ""
+        yield (
+            " ".join(filter(None, (f"- {reason.status}:", code(findings.where(reason)), _words(reason.text)))) + remedy
+        )
     if judgement.verdicts:
         yield ""
         yield from _table(HEADINGS, judgement.verdicts)
@@ -68,7 +74,7 @@ def _cells(verdict: Verdict) -> Iterator[str]:
     if not isinstance(verdict, Regression):
         yield findings.size(verdict)
     yield SIGNS.get(verdict.decision, f"⚠️ {str(verdict.decision).upper()}")
-    yield code(verdict.note)
+    yield _words(verdict.note)
 
 
 def _about(judgement: Judgement) -> str:
@@ -98,10 +104,15 @@ def _longest_run(text: str) -> int:
     return max((len(run) for run in "".join(c if c == "`" else " " for c in text).split()), default=0)
 
 
+def _words(text: str) -> str:
+    """A sentence of ours as it is; as code where it holds something that might be markup."""
+    return text if PLAIN.fullmatch(text) and "www." not in text else code(text)
+
+
 def code(text: str) -> str:
     """A text as code, whatever it holds; nothing for an empty one."""
     text = printable(text).replace("\n", " ").strip()
     text = text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
     if not set(text) & set("`|\\"):
         return f"`{text}`" if text else ""
-    return f"<code>{''.join(c if c.isalnum() or c == ' ' else f'&#{ord(c)};' for c in text)}</code>"
+    return f"<code>{''.join(c if c.isalnum() or c == ' ' or ord(c) > 127 else f'&#{ord(c)};' for c in text)}</code>"
