@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
@@ -59,6 +60,7 @@ class Step:
     window_s: float | None = None
     drain_s: float = 60.0
     factor: float = field(default=1.0, metadata=LEFT_OUT)
+    warmup: Literal["given", "sought"] = "given"
 
     @property
     def warmup_ns(self) -> int:
@@ -87,7 +89,14 @@ class LoadStep:
         arms = tuple(
             Arm(target, file, count, load.concurrency, load.open_loop, load.retries, load.leave) for target in targets
         )
-        return Step(self.name, arms, self.describe(), load.warmup, load.duration, load.drain_timeout, self.factor)
+        return Step(
+            self.name, arms, self.describe(), load.warmup_s, load.window_s, load.drain_timeout, self.factor,
+            self.warmup,
+        )  # fmt: skip
+
+    @property
+    def warmup(self) -> Literal["given", "sought"]:
+        return "sought" if self.load.warmup == "auto" else "given"
 
     def describe(self) -> str:
         """The load in a few words, for reports."""

@@ -295,7 +295,16 @@ class Record:
         window = (start + step.warmup_ns, None if step.end_ns is None else start + step.end_ns)
         planned = {arm.target.name: arm.requests for arm in step.arms}
         facts = StepFacts(
-            step.name, step.load, start, window, None, step.warmup_s, step.drain_s, planned, factor=step.factor
+            step.name,
+            step.load,
+            start,
+            window,
+            None,
+            step.warmup_s,
+            step.drain_s,
+            planned,
+            factor=step.factor,
+            warmup=step.warmup,
         )
         self._write(steps=(*self.facts.steps, facts), clock=ClockFacts(origin))
 

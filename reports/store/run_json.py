@@ -63,7 +63,9 @@ class TargetFacts(TargetFields):
 @dataclass(frozen=True)
 class StepFacts:
     """A load step: `window` holds the instants between which arrivals count (its end None: not known yet), `planned`
-    and `unsent` the requests of each target; `factor` is the load's multiple of the base load."""
+    and `unsent` the requests of each target; `factor` is the load's multiple of the base load. `warmup`: it was given,
+    it is to be found in the rows, all of which are recorded as counted (sought), or it was, and `window` begins there
+    (found)."""
 
     name: str
     load: str
@@ -75,6 +77,7 @@ class StepFacts:
     planned: dict[str, int]
     unsent: dict[str, int] = field(default_factory=dict)
     factor: float = field(default=1.0, metadata=LEFT_OUT)
+    warmup: Literal["given", "sought", "found"] = "given"
 
 
 @dataclass(frozen=True, kw_only=True)
