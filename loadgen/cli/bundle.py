@@ -10,7 +10,9 @@ import typer
 
 def bundle(
     run: Annotated[Path, typer.Argument(help="A run folder, or a folder of rounds.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file; beside the folder else, as NAME.zip.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file; beside the folder else, as NAME.zip.")
+    ] = None,
 ) -> None:
     """Put a run into one file without prompts, keys or host names. `phaseload report`, `gate` and `compare` take the
     file like the folder, on any machine, and rebuild every figure from it.

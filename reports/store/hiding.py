@@ -57,6 +57,7 @@ PUBLIC = ("localhost", "127.0.0.1", "::1", "")  # names of every machine, which 
 SHORTEST = 2  # characters of a host or user that is looked for
 TARGET = (
     "ignore_eos", "insecure", "resend", "protocol", "local_prefill_below", "price_per_hour", "watts",
+    "price_per_million_input", "price_per_million_cached", "price_per_million_output",
     "connect_timeout", "first_token_timeout", "silence_timeout", "request_timeout", "embedded", "description",
     "standing", "settings", "units",
 )  # fmt: skip

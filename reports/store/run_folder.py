@@ -114,7 +114,11 @@ def open_run(folder: Path | str) -> Run:
     folder = Path(folder)
     if folder.is_file():
         files = unpacked(folder)
-        return replace(open_run(files.name), bundle=folder, files=files)
+        try:
+            return replace(open_run(files.name), bundle=folder, files=files)
+        except InputError as problem:
+            problem.where = problem.where.replace(files.name, str(folder))
+            raise
     if not folder.is_dir():
         raise InputError("no such run", where=str(folder), remedy="give a folder under runs/")
     rounds = rounds_json.round_folders(folder)
