@@ -239,16 +239,19 @@ def _body(text: str | None) -> dict[str, Any]:
 class RunOptions:
     """How a run is prepared, judged and kept, whatever its targets and its load.
 
-    `slo`: gates such as "ttft p99 < 800ms"; `goodput`: objectives such as "ttft:800 tpot:40" (ms). `prompts`: a JSONL
-    file of the user's own texts, from which prompts take their words; `tokenizer`: a tokenizer.json in whose tokens
-    prompts are exact; `token_ids`: prompts are sent as ids below it; `salt` keeps prompts out of the caches of earlier
-    runs: "auto", "none", or a text. `wait_ready` (90, "90s", "10m"): how long a target may take until it accepts
-    connections; `probe`: each target gets one request before the run. `out`: the run's folder (runs/NAME-TIME where it
-    is None); `report`: report.html is written; `json`: the command line prints the summary as JSON.
+    `slo`: gates such as "ttft p99 < 800ms"; `goodput`: objectives such as "ttft:800 tpot:40" (ms); `slo_file`: a
+    slo.toml, whose gates are added to `slo`, and whose objectives count where `goodput` has none (its baseline is for
+    `phaseload gate`). `prompts`: a JSONL file of the user's own texts, from which prompts take their words;
+    `tokenizer`: a tokenizer.json in whose tokens prompts are exact; `token_ids`: prompts are sent as ids below it;
+    `salt` keeps prompts out of the caches of earlier runs: "auto", "none", or a text. `wait_ready` (90, "90s", "10m"):
+    how long a target may take until it accepts connections; `probe`: each target gets one request before the run.
+    `out`: the run's folder (runs/NAME-TIME where it is None); `report`: report.html is written; `json`: the command
+    line prints the summary as JSON.
     """
 
     slo: Sequence[str] = ()
     goodput: Sequence[str] = ()
+    slo_file: str | Path | None = None
     prompts: str | None = None
     tokenizer: str | None = None
     token_ids: int | None = None
@@ -261,6 +264,12 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         hold_to_types(self)
+        if self.slo_file is not None:
+            from reports.analysis import slo_toml
+
+            file = slo_toml.load(self.slo_file)
+            # The run carries the texts: its verdicts can be had again without the file, on another machine too.
+            vars(self).update(slo=(*self.slo, *file.gates), goodput=self.goodput or file.goodput, slo_file=None)
 
     @classmethod
     def of(cls, keywords: Mapping[str, Any]) -> RunOptions:
@@ -275,6 +284,7 @@ class RunKeywords(TypedDict, total=False):
 
     slo: Sequence[str]
     goodput: Sequence[str]
+    slo_file: str | Path | None
     prompts: str | None
     tokenizer: str | None
     token_ids: int | None

@@ -37,7 +37,8 @@ Targets = Mapping[str, str] | Sequence[SimulatedTarget]
 def simulate(
     trace: Trace | str | Path, targets: Targets, load: Load | None = None, *, model: str = "llama2-7b",
     rounds: int = 1, round_duration: float | None = None, load_factors: Sequence[float] = (1.0,),
-    slo: Sequence[str] = (), goodput: Sequence[str] = (), out: Path | str | None = None,
+    slo: Sequence[str] = (), goodput: Sequence[str] = (), slo_file: Path | str | None = None,
+    out: Path | str | None = None,
 ) -> Run:  # fmt: skip
     """Sends a trace through simulated endpoints in virtual time: an hour of traffic in a second, and the same `Run`.
 
@@ -48,12 +49,12 @@ def simulate(
     rounds   so many, each on another slice of the trace or another seed of the workload
     round_duration  seconds of a round's window (600, where the load has no duration)
     load_factors    load steps: the base load with so many times the trace's sessions
-    slo      gates ("ttft p99 < 800ms"); goodput: objectives ("ttft:800 tpot:40", ms)
+    slo      gates ("ttft p99 < 800ms"); goodput: objectives ("ttft:800 tpot:40", ms); slo_file: a slo.toml with both
     out      the run's folder; by default a new one in runs/
 
     Raises InputError for what isn't known, doesn't fit, or leaves no request to send.
     """
-    options = RunOptions(slo=slo, goodput=goodput, out=out)
+    options = RunOptions(slo=slo, goodput=goodput, slo_file=slo_file, out=out)
     load, ladder = windowed(load or Load(), round_duration), Ladder(load_factors)
     return reported(record(trace, named(targets), load, options, model=model, ladder=ladder, rounds=rounds))
 

@@ -107,6 +107,7 @@ OPTIONS: dict[str, Any] = {
     "ignore_eos": option(ANSWERS, "Ask for answers of exactly the trace's length.", "--ignore-eos/--heed-eos"),
     "extra_body": option(ANSWERS, "JSON object merged into each request."),
     "slo": option(OUTCOME, 'A gate, repeatable: "ttft p99 < 800ms".'),
+    "slo_file": option(OUTCOME, "A slo.toml: named gates, slices, objectives (docs/gates.md)."),
     "goodput": option(OUTCOME, 'Objectives, repeatable: "ttft:800ms tpot:40ms" (bare numbers are ms).'),
     "processes": option(LOCUST, "Worker processes on this machine."),
     "master": option(LOCUST, "Lead workers of other machines.", "--master"),

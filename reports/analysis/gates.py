@@ -36,8 +36,9 @@ class Decision(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A gate's answer for one target in one step. `figure` (s, 1/s or a share) and the ends of its 95 % interval may be
-    inf (unbounded); None where there are none. `n`: the samples behind it; `more_s`: further seconds of the same load
-    that would decide it (inf: the figure is at the limit)."""
+    inf (unbounded); None where there are none. `n`: the samples behind it, and `effective` the independent ones that
+    they are worth; `more_s`: further seconds of the same load that would decide it (inf: the figure is at the
+    limit)."""
 
     gate: Gate
     target: str
@@ -49,14 +50,15 @@ class Verdict:
     high: float | None = None
     note: str = ""
     more_s: float | None = None
+    effective: float | None = None
 
     def as_json(self) -> dict[str, object]:
         """The verdict as `phaseload gate --json` prints it; an infinite figure is null, and `unbounded`."""
         return {
-            "gate": self.gate.text, "target": self.target, "step": self.step, "result": str(self.decision),
-            "figure": finite(self.figure), "unbounded": self.figure == inf, "low": finite(self.low),
-            "high": finite(self.high), "limit": self.gate.limit, "op": self.gate.op, "n": self.n, "note": self.note,
-            "more_s": finite(self.more_s),
+            "gate": self.gate.text, "name": self.gate.name, "target": self.target, "step": self.step,
+            "result": str(self.decision), "figure": finite(self.figure), "unbounded": self.figure == inf,
+            "low": finite(self.low), "high": finite(self.high), "limit": self.gate.limit, "op": self.gate.op,
+            "n": self.n, "effective": finite(self.effective), "note": self.note, "more_s": finite(self.more_s),
         }  # fmt: skip
 
 
@@ -125,6 +127,7 @@ def _share(gate: Gate, sample: Sample) -> Verdict:
 def _decided(verdict: Verdict, share: Share, limit: float, seconds: float) -> Verdict:
     """PASS or FAIL where a one-sided 95 % bound of the share is on that side of the limit; else NO VERDICT, and the
     further seconds that should decide it."""
+    verdict = replace(verdict, effective=share.effective)
     if share.high < limit or share.low > limit:
         small = verdict.gate.op.startswith("<")
         return replace(verdict, decision=Decision.PASS if (share.high < limit) == small else Decision.FAIL)
