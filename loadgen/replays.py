@@ -64,14 +64,13 @@ def prepare(trace: Trace | str | Path, target: Target, load: Load, options: RunO
 
 
 def prepare_run(
-    name: str, steps: Sequence[LoadStep], targets: Sequence[Target], options: RunOptions, workers: int, *,
-    groups: Groups | None = None, order: str = "parallel", closing: str = "",
+    name: str, steps: Sequence[LoadStep], targets: Sequence[Target], options: RunOptions, workers: int
 ) -> Path:  # fmt: skip
     """Plans a run for so many worker processes (see `planned`), looks at its targets, and saves the plan in the run's
     folder, which it returns. Raises InputError."""
     preflight.check_options(options, [target.endpoint_type for target in targets])
     targets = settled(targets, options)
-    plan, traces = planned(name, steps, targets, options, groups=groups, order=order, closing=closing)
+    plan, traces = planned(name, steps, targets, options)
     preflight.check(plan, workers, targets, options.wait_ready, options.probe)
     folder = new_folder(name, options.out)
     plans.save(plan, traces, folder)

@@ -35,6 +35,10 @@ class Turns:
     order: str
     why: str
 
+    def in_words(self) -> str:
+        words = {PARALLEL: "side by side", SEQUENTIAL: "each alone", RANDOM: "each alone, in an order drawn anew"}
+        return f"{words[self.order]}: {self.why}"
+
     def groups(self, names: Sequence[str], steps: Sequence[str], number: int = 1, seed: int = 0) -> Groups:
         """Of the targets and steps of these names, in round `number` of a series."""
         if self.order == PARALLEL:
@@ -50,7 +54,7 @@ def check_order(order: str | None) -> None:
         raise InputError(f"no such choice: {order!r}", where="--order", remedy=f"one of {', '.join(ORDERS)}")
 
 
-def chosen(
+def turns_of(
     order: str | None, targets: Sequence[Target], rounds: Sequence[Sequence[LoadStep]], processes: int
 ) -> Turns:
     """The user's own order, or the one that the targets and the certificate allow."""
@@ -95,7 +99,11 @@ def _shared(targets: Sequence[Target]) -> str:
     hosts = [(target.name, _hosts(target)) for target in targets]
     for (one, ones), (other, others) in combinations(hosts, 2):
         if both := ones & others:
-            return f"{one} and {other} share a host ({min(both)})" if HERE not in both else f"{one} and {other} run on {HERE}"
+            return (
+                f"{one} and {other} share a host ({min(both)})"
+                if HERE not in both
+                else f"{one} and {other} run on {HERE}"
+            )
     return ""
 
 
