@@ -199,7 +199,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         phases=phases.account(answered),
         server=phases.server_figures(answered),
         cost=costs(price, watts, sample.throughput.output_tokens_per_s, sample.good_tokens_per_s),
-        overloaded=samples.overloaded(sample.rows, sample.window),
+        overloaded=sample.overloaded,
         client=_client(sample, counted),
         in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max()), finite(held.median())),
         slices={name: samples.slices(counted, name) for name in samples.SLICES},
@@ -210,8 +210,9 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
 
 
 def _counts(sample: Sample, counted: pd.DataFrame, step: StepFacts | None) -> Counts:
-    requests = counted["index"].nunique()
-    admitted = counted.loc[counted["outcome"] != Outcome.RATE_LIMITED.value, "index"].nunique()
+    request = ["round", "index"]
+    requests = len(counted.drop_duplicates(request))
+    admitted = len(counted[counted["outcome"] != Outcome.RATE_LIMITED.value].drop_duplicates(request))
     in_one_read = (counted["reads"] == 1) & (counted["output_count"] > 1)
     return Counts(
         planned=step.planned.get(sample.target) if step else None,

@@ -13,7 +13,7 @@ whose answers grow longer (therefore time per token, not per request).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import inf
@@ -56,7 +56,10 @@ class Sample:
     latency; `good` met every objective, and `goodput` is the part of the throughput's requests a second that did (None
     without objectives). `ordered`: metric -> seconds of the answered requests (lateness and client lag: of all counted
     ones) and the batches of the window that they belong to; `gaps`: sorted seconds between reads, which belong to no
-    request. `sizes`, `good_in`: counted and good requests by batch. `window` is in ns from the run's start."""
+    request. `sizes`, `good_in`: counted and good requests by batch. `window` is in ns from the run's start.
+
+    Of several rounds: counts are sums, rates the means over their windows, batches one round's after the other, and
+    `window` reaches from the first begin to the last end."""
 
     target: str
     step: str
@@ -72,6 +75,13 @@ class Sample:
     goodput: float | None = None
     good_tokens_per_s: float | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)  # warm-up included
+    round: int = 1
+    parts: tuple[Sample, ...] = ()
+
+    @property
+    def rounds(self) -> tuple[Sample, ...]:
+        """The sample of each round; of a plain run itself alone."""
+        return self.parts or (self,)
 
     @cached_property
     def values(self) -> dict[str, Values]:
@@ -80,7 +90,13 @@ class Sample:
 
     @property
     def window_s(self) -> float:
-        return (self.window[1] - self.window[0]) / NS_PER_S
+        """Seconds that count, of all rounds."""
+        return sum(each.window[1] - each.window[0] for each in self.rounds) / NS_PER_S
+
+    @cached_property
+    def overloaded(self) -> bool:
+        """In one round or more."""
+        return any(overloaded(each.rows, each.window) for each in self.rounds)
 
     @property
     def counted(self) -> pd.DataFrame:
@@ -114,10 +130,41 @@ class Sample:
 
 def samples_of(run: Run, objectives: Mapping[str, float]) -> dict[Key, Sample]:
     """By target and step, in the order of a report. `objectives`: metric -> seconds; {} for none."""
-    return {
-        key: sample(*key, rows, run.window(key, rows), objectives, run.gaps.get(key, NOTHING))
-        for key, rows in run.groups()
-    }
+    found: dict[Key, list[Sample]] = {key: [] for key, _ in run.groups()}
+    for part in run.parts:
+        for key, rows in part.groups():
+            gaps = part.gaps.get(key, NOTHING)
+            found[key].append(replace(sample(*key, rows, part.window(key, rows), objectives, gaps), round=part.round))
+    return {key: pooled(rounds) for key, rounds in found.items()}
+
+
+def pooled(rounds: Sequence[Sample]) -> Sample:
+    """The rounds' samples of one target in one step as one."""
+    first, last = rounds[0], rounds[-1]
+    if len(rounds) == 1:
+        return first
+    gaps = np.concatenate([each.gaps for each in rounds])
+    gaps.sort()
+
+    def rate(of: Callable[[Sample], float | None]) -> float | None:
+        known = [(value, each.window_s) for each in rounds if (value := of(each)) is not None]
+        seconds = sum(window_s for _, window_s in known)
+        return sum(value * window_s for value, window_s in known) / seconds if seconds else None
+
+    return replace(
+        first, n=sum(each.n for each in rounds), failed=sum(each.failed for each in rounds),
+        window=(first.window[0], last.window[1]), gaps=gaps,
+        ordered={name: Ordered.pooled([each.ordered[name] for each in rounds]) for name in first.ordered},
+        sizes=np.concatenate([each.sizes for each in rounds]),
+        throughput=Throughput(
+            rate(lambda each: each.throughput.requests_per_s) or 0.0,
+            rate(lambda each: each.throughput.output_tokens_per_s) or 0.0,
+        ),
+        good=None if first.good is None else sum(each.good or 0 for each in rounds),
+        good_in=None if first.good_in is None else np.concatenate([each.good_in for each in rounds]),
+        goodput=rate(lambda each: each.goodput), good_tokens_per_s=rate(lambda each: each.good_tokens_per_s),
+        rows=pd.concat([each.rows for each in rounds], ignore_index=True), parts=tuple(rounds),
+    )  # fmt: skip
 
 
 def sample(
@@ -295,7 +342,13 @@ def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
 
 
 def _slice(part: pd.DataFrame, name: str, low: int) -> Slice:
-    due = part["due"]  # a bucket of requests in flight may hold a part of the window only: its batches are of that part
-    ordered = _ordered(part, SLICED, (int(due.min()), int(due.max()) + 1))
-    figures = {metric: tuple(quantiles.quantile(ordered[metric], q) for q in (0.5, 0.99)) for metric in SLICED}
+    # A bucket of requests in flight may hold a part of the window only: its batches are of that part.
+    rounds = [
+        _ordered(rows, SLICED, (int(rows["due"].min()), int(rows["due"].max()) + 1))
+        for _, rows in part.groupby("round")
+    ]
+    figures = {}
+    for metric in SLICED:
+        ordered = Ordered.pooled([each[metric] for each in rounds])
+        figures[metric] = tuple(quantiles.quantile(ordered, q) for q in (0.5, 0.99))
     return Slice(label(name, low), low, len(part), int((~part["ok"]).sum()), **figures)

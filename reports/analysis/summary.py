@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunIdentity:
-    """Which run this is, from its run.json where it has one."""
+    """Which run this is, from its run.json where it has one. `rounds`: those that count; `lost`: round -> why not."""
 
     created: str | None
     version: str | None
@@ -39,6 +40,8 @@ class RunIdentity:
     argv: tuple[str, ...] | None
     name: str
     folder: str
+    rounds: tuple[int, ...]
+    lost: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -125,17 +128,21 @@ def judge(run: Run | Summary, gates: Sequence[Gate | str] | Gate | str) -> list[
 def _identity(run: Run) -> RunIdentity:
     known = vars(run.facts) if run.facts.created else {}  # nothing is, without a run.json
     facts = {name: known.get(name) for name in ("created", "version", "seed", "salt", "order", "ended")}
-    return RunIdentity(**facts, argv=known.get("argv") or None, name=run.name, folder=str(run.folder))
+    return RunIdentity(
+        **facts, argv=known.get("argv") or None, name=run.name, folder=str(run.folder),
+        rounds=tuple(part.round for part in run.parts),
+        lost={str(number): why for number, why in run.lost.items()},
+    )  # fmt: skip
 
 
 def _digests(run: Run, samples: Mapping[Key, Sample]) -> Digests:
     """The digests that travelled through Locust where they hold every row, else new ones of the rows."""
-    path = run.folder / "digests.json"
-    if path.exists():
-        try:
-            stored = Digests.load(path)
-        except InputError:  # the rows are the truth; a damaged digest doesn't stop a report
-            stored = Digests()
+    stored, paths = Digests(), [part.folder / "digests.json" for part in run.parts]
+    if all(path.exists() for path in paths):
+        with suppress(InputError):  # the rows are the truth; a damaged digest doesn't stop a report
+            for each in map(Digests.load, paths):
+                stored.merge(each.state())
+                stored.origin = "rows" if each.origin == "rows" else stored.origin
         recorded = {key: (group.counted, group.failed) for key, group in stored.groups.items()}
         if recorded == {key: (sample.n, sample.failed) for key, sample in samples.items() if sample.n}:
             return stored
@@ -156,5 +163,6 @@ def _evidence(sample: Sample, result: Result) -> Evidence:
         lateness_p99=quantiles.at(late, 0.99) if len(late) else None,
         mean_gap=sample.window_s / sample.n if sample.n else None, unstamped_share=result.client.unstamped or 0.0,
         internal_errors=len(own_faults), fault=str(own_faults.mode().iloc[0]) if len(own_faults) else "",
-        stepped=int(counted["stepped"].sum()), duplicates=int(sample.rows.duplicated(["index", "attempt"]).sum()),
+        stepped=int(counted["stepped"].sum()),
+        duplicates=int(sample.rows.duplicated(["round", "index", "attempt"]).sum()),
     )  # fmt: skip
