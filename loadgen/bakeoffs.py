@@ -84,8 +84,8 @@ def bakeoff(
     load_factors   load steps: so many times the trace's sessions; 0.5, 1, 2 (only the base)
     steps          load steps of another kind: time is compressed so many times (in the demonstration 0.1, 1, 3)
     step_duration  seconds of each step but the base
-    order          "parallel", "sequential" (each target alone, as they are named) or "random" (each alone, none favoured);
-                   by default "sequential" for one round, and what hosts and certificate allow for several
+    order          "parallel", "sequential" (each target alone, as named) or "random" (each alone, none favoured); by
+                   default "sequential" for one round, and what hosts and certificate allow for several
     stop_early     the rounds end as soon as every gate is decided
     options        see `RunOptions`
 
@@ -174,6 +174,10 @@ def record(
     closing: str = "", stop_early: bool = False, show: Callable[[str], None] = lambda _: None, shown: bool = False,
 ) -> Path:  # fmt: skip
     """Records all rounds into the folder or a new one, which it returns; see `series.record`. Raises InputError."""
+    if stop_early and not options.slo:
+        raise InputError(
+            "needs a gate to be decided", where="--stop-early", remedy='for example --slo "ttft p99 < 800ms"'
+        )
     ready = ready if folder else ready.looked_at(options)
     rounds = [ready.planned(number, options, closing) for number in range(1, len(ready.rounds) + 1)]
     ready.check(rounds[0].plan, options, workers.count)
@@ -185,5 +189,16 @@ def record(
         stop_early=stop_early,
     )  # fmt: skip
     show(f"{len(rounds)} rounds, targets {ready.turns.in_words()}")
-    series.record(folder, facts, rounds, workers, extra, show=show, shown=shown)
+    stop = _decided if stop_early else lambda _: False
+    series.record(folder, facts, rounds, workers, extra, decided=stop, show=show, shown=shown)
     return folder
+
+
+def _decided(folder: Path) -> bool:
+    """Is every gate decided by the rounds so far? The verdicts know from rounds.json that they are looked at often."""
+    from reports.analysis.gates import Decision
+    from reports.analysis.summary import judge, own_gates
+    from reports.store.run_folder import open_run
+
+    run = open_run(folder)
+    return all(verdict.decision in (Decision.PASS, Decision.FAIL) for verdict in judge(run, own_gates(run)))

@@ -205,4 +205,5 @@ def conclude(folder: Path, console: Console | None = None) -> int:
         console.print(facts.closing, markup=False, highlight=False)
     if facts.json:
         sys.stdout.write((folder / "summary.json").read_text() + "\n")
-    return INCOMPLETE if facts.ended in ("worker_lost", "interrupted") else code
+    ended = run.series.ended if run.series else facts.ended
+    return INCOMPLETE if ended in ("worker_lost", "interrupted") else code

@@ -99,11 +99,7 @@ def _shared(targets: Sequence[Target]) -> str:
     hosts = [(target.name, _hosts(target)) for target in targets]
     for (one, ones), (other, others) in combinations(hosts, 2):
         if both := ones & others:
-            return (
-                f"{one} and {other} share a host ({min(both)})"
-                if HERE not in both
-                else f"{one} and {other} run on {HERE}"
-            )
+            return f"{one} and {other} share a host, {min(both)}"
     return ""
 
 

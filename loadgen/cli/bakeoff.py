@@ -49,10 +49,10 @@ def bakeoff(
     """Replay one trace against several endpoints, and compare them phase by phase.
 
     Each of the --rounds takes other requests: the next stretch of a recorded trace, another seed of a bundled workload.
-    Intervals and verdicts over five rounds say what another day would bring; one round says what this one brought, and
-    names no winner of a tail. Targets run side by side where they share no host and the machine's certificate (`phaseload
-    certify`) covers all of them at once, else each alone, in an order that is drawn anew for each round. A round in which
-    a worker dies is lost, and named; Ctrl-C ends the series, and what was finished is reported.
+    Over several rounds, intervals say how far figures move from round to round; one round explores, and names no winner
+    of a tail. Targets run side by side where they share no host and this machine's certificate covers all of them at
+    once, else each alone, in an order that is drawn anew for each round. A round in which a worker dies is lost, and
+    named. Ctrl-C ends the series; what was finished is reported.
 
     Without --target it demonstrates itself on three simulated ones: an A100 pool, a GroqRack pool, and A100 prefill
     with GroqRack decode.

@@ -78,7 +78,7 @@ def test_own_targets_one_after_the_other(tmp_path: Path, replayed: Replays) -> N
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--order", "random"], "--order"),
+        (["--order", "shuffled"], "--order"),
         (["--steps", "1,x"], "--steps"),
         (["--target", "http://127.0.0.1:9"], "--target"),
         (["--target", "a=http://127.0.0.1:9", "--target", "a=http://127.0.0.1:9"], "--target"),
