@@ -22,6 +22,7 @@ from traces.trace import Trace
 
 from . import demonstration, preflight, replays, series
 from . import plan as plans
+from .evidence import Witness
 from .options import Load, RunKeywords, RunOptions, check_names
 from .plan import LoadStep, Plan
 from .processes import Workers
@@ -190,7 +191,8 @@ def record(
     )  # fmt: skip
     show(f"{len(rounds)} rounds, targets {ready.turns.in_words()}")
     stop = _decided if stop_early else lambda _: False
-    series.record(folder, facts, rounds, workers, extra, decided=stop, show=show, shown=shown)
+    ask = Witness().ask if options.probe else lambda _: None
+    series.record(folder, facts, rounds, workers, extra, ask=ask, decided=stop, show=show, shown=shown)
     return folder
 
 
