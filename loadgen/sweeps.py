@@ -169,6 +169,8 @@ def _check_answerable(question: Question, names: Sequence[str]) -> None:
     for gate in question.gates:
         if gate.metric in UNSWEPT:
             raise InputError(f"a sweep doesn't keep {gate.metric}", where=gate.text, remedy=remedy)
+        if gate.where:
+            raise InputError("a sweep keeps no slices", where=gate.text, remedy=remedy)
         if gate.target not in ("", *names) or gate.step not in ("", STEP):
             raise InputError("no such target or step", where=gate.text, remedy=f"there are {', '.join(names)}")
     for metric in UNSWEPT & set(question.objectives):

@@ -18,10 +18,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, nan
+from typing import Any
 
 from traces.errors import InputError, one_of, seconds
 
-Operators = dict[str, Callable[[float, float], bool]]
+Operators = dict[str, Callable[[Any, Any], Any]]  # of numbers, and of arrays of them
 OPERATORS: Operators = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 SLICE_OPERATORS: Operators = OPERATORS | {"=": operator.eq, "!=": operator.ne}
 DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -80,7 +81,7 @@ class Gate:
         return f"{self.text} # {self.name}" if self.name else self.text
 
     def holds(self, figure: float) -> bool:
-        return OPERATORS[self.op](figure, self.limit)
+        return bool(OPERATORS[self.op](figure, self.limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def parse(text: str, where: str = "--slo") -> Gate:
     else:
         unit, _ = reader.take("word", f"a unit: {', '.join(UNITS[metric])}", UNITS[metric])
     scaled = float(limit) * UNITS[metric][unit]
-    conditions = reader.conditions()
+    conditions = reader.conditions(of=metric)
     return Gate(reader.text, metric, statistic, op, scaled, unit, reader.target, reader.step, conditions, reader.name)
 
 
@@ -127,7 +128,7 @@ def parse_allowance(text: str, where: str = "--max-regress") -> Allowance:
     statistic = reader.statistic(("mean",)) if metric in LATENCIES else ""
     limit, _ = reader.take("number", "how much it may regress, such as 10%")
     reader.take("word", "%", ("%",))
-    conditions = reader.conditions()
+    conditions = reader.conditions(of=metric)
     share = float(limit) / 100
     return Allowance(reader.text, metric, statistic, share, reader.target, reader.step, conditions, reader.name)
 
@@ -190,10 +191,14 @@ class _Reader:
             raise self._nonsense(at, expected)
         return word.lower()
 
-    def conditions(self) -> tuple[Condition, ...]:
+    def conditions(self, of: str = "") -> tuple[Condition, ...]:
         """What follows `where`, to the end."""
         found: list[Condition] = []
         while self._tokens:
+            if of == "itl":
+                raise self._nonsense(
+                    self._tokens[0][2], "nothing more: ITL's gaps belong to no request, so to no slice"
+                )
             joint = "and" if found else "where"
             if self.next != joint:
                 raise self._nonsense(self._tokens[0][2], f"nothing more, or `{joint}`")

@@ -19,11 +19,11 @@ from traces.errors import InputError
 from . import quantiles
 from .gate_grammar import LATENCIES, Gate, no_objectives
 from .quantiles import Share, finite
+from .samples import Sample, sliced
 from .validity import Reason, Status
 
 if TYPE_CHECKING:
     from ..store.run_folder import Key
-    from .samples import Sample
 
 
 class Decision(StrEnum):
@@ -91,6 +91,8 @@ def verdict(gate: Gate, sample: Sample) -> Verdict:
     """On one target in one step. InputError where a gate on goodput has no objectives."""
     if gate.metric == "goodput" and sample.good is None:
         raise no_objectives(gate)
+    if gate.where:
+        return _on_slice(gate, sample)
     if not sample.n:
         return _verdict(gate, sample, None, 0, "no counted requests")
     if gate.metric in LATENCIES:
@@ -100,6 +102,15 @@ def verdict(gate: Gate, sample: Sample) -> Verdict:
     throughput = sample.throughput
     rates = {"requests": throughput.requests_per_s, "tokens": throughput.output_tokens_per_s, "goodput": sample.goodput}
     return _verdict(gate, sample, rates[gate.metric] or 0.0, sample.n)
+
+
+def _on_slice(gate: Gate, sample: Sample) -> Verdict:
+    """A slice's requests are a sample of their own, with an effective size of its own."""
+    of_slice = verdict(replace(gate, where=()), sliced(sample, gate.where))
+    by_load = any(condition.field == "in_flight" for condition in gate.where)
+    never_sent = int(sample.counted["in_flight"].isna().sum()) if by_load else 0
+    note = f"{never_sent:,} were never sent, and are in no slice" if never_sent else ""
+    return replace(of_slice, gate=gate, note="; ".join(filter(None, (of_slice.note, note))))
 
 
 def _quantile(gate: Gate, sample: Sample, q: float) -> Verdict:

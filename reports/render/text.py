@@ -17,6 +17,7 @@ from .. import number_format
 from ..analysis import leaders
 from ..analysis.comparison import Comparison
 from ..analysis.gates import Decision, Verdict
+from ..analysis.judgement import Regression
 from ..analysis.leaders import Lead
 from ..analysis.results import Result
 from ..analysis.summary import Summary
@@ -180,29 +181,40 @@ def validity_line(validity: Validity) -> Text:
     return text
 
 
-def print_verdicts(verdicts: Sequence[Verdict], validity: Validity, console: Console) -> None:
-    """One line a gate and target: verdict, figure, interval, samples; and what they say together."""
-    if not verdicts:
+def print_verdicts(
+    verdicts: Sequence[Verdict], validity: Validity, console: Console, regressions: Sequence[Regression] = ()
+) -> None:
+    """One line a gate and target: verdict, figure, interval, samples; what got worse than a baseline's; and what they
+    say together."""
+    if not verdicts and not regressions:
         return
     widen(console)
     if console.width < ROOM:
-        for verdict in verdicts:
+        for verdict in (*verdicts, *regressions):
             console.print(_verdict(verdict), soft_wrap=True)
     else:
-        figures = ("figure", "95 % interval", "n")
-        rows = (
-            (v.gate.text, v.target, v.step, Text(v.decision, style=DECISION_STYLE[v.decision]),
-             findings.figure(v), findings.bounds(v), f"{v.n:,}", v.note)
-            for v in verdicts
-        )  # fmt: skip
-        console.print(grid(("gate", "target", "load", "verdict", *figures, ""), rows, figures), soft_wrap=False)
-    console.print(Text(", ".join(findings.headline(verdicts, validity)), style="bold"))
+        _verdict_table(verdicts, ("figure", "95 % interval"), console)
+        _verdict_table(regressions, ("before", "now", "worse by", "95 % interval"), console)
+    everything = [*verdicts, *regressions]
+    console.print(Text(", ".join(findings.headline(everything, validity)), style="bold"))
+
+
+def _verdict_table(verdicts: Sequence[Verdict], figures: Sequence[str], console: Console) -> None:
+    def cells(verdict: Verdict) -> Iterator[str | Text]:
+        yield "\n".join(filter(None, (verdict.gate.name, verdict.gate.text)))
+        yield from (verdict.target, verdict.step)
+        yield Text(verdict.decision, style=DECISION_STYLE[verdict.decision])
+        yield from (*findings.figures(verdict), findings.bounds(verdict), f"{verdict.n:,}", verdict.note)
+
+    if verdicts:
+        headings = ("gate", "target", "load", "verdict", *figures, "n", "")
+        console.print(grid(headings, map(cells, verdicts), (*figures, "n")), soft_wrap=False)
 
 
 def _verdict(verdict: Verdict) -> Text:
     """The same as a sentence, for a console without room for the table."""
     parts = [findings.figure(verdict), findings.bounds(verdict), verdict.note or f"n={verdict.n:,}"]
-    sentence = f" {verdict.gate.text}, {findings.where(verdict)}: {', '.join(part for part in parts if part)}"
+    sentence = f" {findings.gate(verdict)}, {findings.where(verdict)}: {', '.join(part for part in parts if part)}"
     return Text.assemble((str(verdict.decision), DECISION_STYLE[verdict.decision]), printable(sentence))
 
 
