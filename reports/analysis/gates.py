@@ -20,13 +20,13 @@ from traces.errors import InputError
 from .. import number_format
 from . import shares
 from .gate_grammar import LATENCIES, Gate, no_objectives
-from .quantiles import BEYOND, finite
+from .quantiles import finite
+from .samples import Sample, sliced
 from .shares import Share
 from .validity import Reason, Status
 
 if TYPE_CHECKING:
     from ..store.run_folder import Key
-    from .samples import Sample
 
 
 class Decision(StrEnum):
@@ -105,6 +105,8 @@ def verdict(gate: Gate, sample: Sample, level: float = shares.level()) -> Verdic
     """On one target in one step, with bounds of this `level`. InputError where a gate on goodput has no objectives."""
     if gate.metric == "goodput" and sample.good is None:
         raise no_objectives(gate)
+    if gate.where:
+        return _on_slice(gate, sample, level)
     if not sample.n:
         return _verdict(gate, sample, None, 0, "no counted requests")
     if gate.metric in LATENCIES:
@@ -114,6 +116,15 @@ def verdict(gate: Gate, sample: Sample, level: float = shares.level()) -> Verdic
     throughput = sample.throughput
     rates = {"requests": throughput.requests_per_s, "tokens": throughput.output_tokens_per_s, "goodput": sample.goodput}
     return _verdict(gate, sample, rates[gate.metric] or 0.0, sample.n)
+
+
+def _on_slice(gate: Gate, sample: Sample, level: float) -> Verdict:
+    """A slice's requests are a sample of their own, with an effective size of its own."""
+    of_slice = verdict(replace(gate, where=()), sliced(sample, gate.where), level)
+    by_load = any(condition.field == "in_flight" for condition in gate.where)
+    never_sent = int(sample.counted["in_flight"].isna().sum()) if by_load else 0
+    note = f"{never_sent:,} were never sent, and are in no slice" if never_sent else ""
+    return replace(of_slice, gate=gate, note="; ".join(filter(None, (of_slice.note, note))))
 
 
 def _quantile(gate: Gate, sample: Sample, q: float, level: float) -> Verdict:
@@ -146,23 +157,23 @@ def _decided(verdict: Verdict, share: Share, limit: float, sample: Sample) -> Ve
         small = verdict.gate.op.startswith("<")
         return replace(verdict, decision=Decision.PASS if (side < 0) == small else Decision.FAIL)
     more, rounds = share.more(limit), len(sample.rounds)
-    more_rounds = ceil(more * rounds) if rounds > 1 and isfinite(more) else None
-    remedy = _remedy(share, limit, more_rounds, more * sample.window_s)
+    known = isfinite(more)
+    more_rounds = ceil(more * rounds) if rounds > 1 and known else None
+    if more == inf:
+        remedy = "the limit is too near to tell"
+    elif rounds > 1:
+        remedy = _further(known, "rounds", ceil((more if known else share.least(limit)) * rounds))
+    else:
+        remedy = _further(known, "s", (more if known else share.least(limit)) * sample.window_s)
     note = "; ".join(filter(None, (verdict.note, f"worth {share.effective:,.0f}: {remedy}")))
-    return replace(
-        verdict, decision=Decision.NO_VERDICT, note=note, more_s=more * sample.window_s, more_rounds=more_rounds
-    )
+    seconds = more * sample.window_s
+    return replace(verdict, decision=Decision.NO_VERDICT, note=note, more_s=seconds, more_rounds=more_rounds)
 
 
-def _remedy(share: Share, limit: float, rounds: int | None, seconds: float) -> str:
-    if seconds == inf:
-        return "the limit is too near to tell"
-    if isnan(seconds):
-        needed = ceil(BEYOND / min(limit, 1 - limit)) if 0 < limit < 1 else 0
-        return f"too few to say how long; {needed:,} would be a beginning" if needed else "too few"
-    if rounds:
-        return f"about {rounds} more round{'s' * (rounds > 1)} should tell"
-    return f"run about {number_format.period(seconds)} more"
+def _further(known: bool, unit: str, amount: float) -> str:
+    """`known`: so much should decide; else nothing is known with less."""
+    text = number_format.period(amount) if unit == "s" else f"{amount:,.0f} round{'s' * (amount > 1)}"
+    return f"run {'about' if known else 'at least'} {text} more"
 
 
 def _moment(gate: Gate, sample: Sample) -> Verdict:

@@ -73,6 +73,11 @@ class Share:
         first = bisect_left(LONGER, LIKELY, key=decided)
         return LONGER[first] - 1 if first < len(LONGER) else inf
 
+    def least(self, limit: float) -> float:
+        """Where `more` is nan: how much longer the run would have to be at least, twice as long or more."""
+        expected = self.effective * min(limit, 1 - limit)
+        return max(1.0, BEYOND / expected - 1) if expected > 0 else 1.0
+
 
 def _beyond(low: Values, high: Values) -> Values:
     """P(Z < low or Z > high) of the normal distribution."""
