@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from targets.exchange import Outcome
+from targets.rules import TIMEOUTS
 from targets.secrets import SHAPE, masked
 from targets.telemetry import Reading
 from traces.words import CorpusFacts
@@ -58,8 +59,7 @@ SHORTEST = 2  # characters of a host or user that is looked for
 TARGET = (
     "ignore_eos", "insecure", "resend", "protocol", "local_prefill_below", "price_per_hour", "watts",
     "price_per_million_input", "price_per_million_cached", "price_per_million_output",
-    "connect_timeout", "first_token_timeout", "silence_timeout", "request_timeout", "embedded", "description",
-    "standing", "settings", "units",
+    "embedded", "description", "standing", "settings", "units", *TIMEOUTS,
 )  # fmt: skip
 RUN = (
     "created", "version", "seed", "goodput", "order", "json", "report", "simulated", "ended", "versions",
