@@ -25,6 +25,7 @@ from . import phases, quantiles, samples
 from .phases import Part, ServerFigure
 from .quantiles import Quantile, finite
 from .samples import Metric, Sample, Slice, Throughput
+from .steadiness import Headroom, Steadiness
 
 CHARACTERS = 4  # of a reference token, where no tokenizer is at hand
 ERRORS = 10  # texts that are listed, the most frequent first
@@ -158,6 +159,8 @@ class Result:
     server: dict[str, ServerFigure | None]
     cost: dict[str, float] | None
     overloaded: bool
+    steadiness: Steadiness
+    headroom: Headroom
     client: ClientState
     in_flight: InFlight
     slices: dict[str, list[Slice]]
@@ -172,7 +175,7 @@ class Result:
         return self.metrics[metric].at(q)
 
 
-def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str, float]) -> Result:
+def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str, float], headroom: Headroom) -> Result:
     """`objectives`: those that the sample was made with."""
     counted, answered = sample.counted, sample.answered
     step = run.step((sample.target, sample.step))
@@ -199,7 +202,9 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         phases=phases.account(answered),
         server=phases.server_figures(answered),
         cost=costs(price, watts, sample.throughput.output_tokens_per_s, sample.good_tokens_per_s),
-        overloaded=samples.overloaded(sample.rows, sample.window),
+        overloaded=sample.steadiness.overloaded,
+        steadiness=sample.steadiness,
+        headroom=headroom,
         client=_client(sample, counted),
         in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max()), finite(held.median())),
         slices={name: samples.slices(counted, name) for name in samples.SLICES},
