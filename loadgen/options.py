@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from targets import secrets
 from targets.rules import FieldError, Limits
@@ -29,18 +29,21 @@ if TYPE_CHECKING:
 LONGEST = 10_000_000  # tokens of a prompt; more is a slip of the keyboard
 MOST = 50_000_000  # requests of a step, too
 FASTEST = 1_000_000.0  # requests/s
+SOUGHT = 1 / 3  # of the duration: what is sent in addition where the warm-up is found after the run
 
 
 @dataclass(frozen=True)
 class Load:
-    """How a trace is paced and cut: durations in seconds, rates in requests a second. Raises InputError."""
+    """How a trace is paced and cut: durations in seconds, rates in requests a second. `warmup` "auto": arrivals go on
+    for `duration` and SOUGHT of it more, and the window begins where the run is found to have become steady. Raises
+    InputError."""
 
     speedup: float = 1.0
     request_rate: float | None = None
     burstiness: float = 1.0
     concurrency: int | None = None
     duration: float | None = None
-    warmup: float = 0.0
+    warmup: float | Literal["auto"] = 0.0
     drain_timeout: float = 60.0
     request_count: int | None = None
     max_context: int | None = None
@@ -57,7 +60,7 @@ class Load:
         for option, value in (("--duration", self.duration), ("--drain-timeout", self.drain_timeout)):
             if value is not None and not 0 < value < inf:
                 raise InputError(f"must be positive and finite, not {value:g} s", where=option)
-        if not 0 <= self.warmup < inf:
+        if self.warmup != "auto" and not 0 <= self.warmup < inf:
             raise InputError(f"must not be negative, and finite, but is {self.warmup:g} s", where="--warmup")
         check_factor(self.speedup, "--speedup")
         if self.request_rate is not None and FASTEST < self.request_rate < inf:
@@ -80,7 +83,22 @@ class Load:
     @property
     def seconds(self) -> float | None:
         """Warm-up and window together."""
-        return None if self.duration is None else self.warmup + self.duration
+        more = SOUGHT * (self.duration or 0.0) if self.warmup == "auto" else self.warmup
+        return None if self.duration is None else more + self.duration
+
+    def duration_in(self, seconds: float) -> float:
+        """The longest `duration` that takes no more than `seconds`, warm-up included."""
+        return seconds / (1 + SOUGHT) if self.warmup == "auto" else seconds - self.warmup
+
+    @property
+    def warmup_s(self) -> float:
+        """The part of it that is known not to count before the run."""
+        return 0.0 if self.warmup == "auto" else self.warmup
+
+    @property
+    def window_s(self) -> float | None:
+        """The part of it whose arrivals count as far as is known before the run."""
+        return None if self.seconds is None else self.seconds - self.warmup_s
 
     def describe(self) -> str:
         """The load in a few words, for reports."""
@@ -115,14 +133,21 @@ class Load:
         self._check(paced, name)
         return paced
 
+    @property
+    def timed(self) -> bool:
+        """Do requests have the trace's own instants?"""
+        return self.request_rate is None and self.concurrency is None
+
     def _opened(self, name: str) -> Trace:
         """As much of the trace as its own instants bring into the run."""
+        return self.opened(name, self.seconds * self.speedup if self.timed and self.seconds is not None else None)
+
+    def opened(self, name: str, until: float | None = None) -> Trace:
+        """The trace of this name, as it is, up to this second of it. Raises InputError."""
         from traces.reading import open_trace
 
         if not name:
             raise InputError("is missing", where="TRACE", remedy="a file, or a bundled workload such as azure-conv")
-        timed = self.request_rate is None and self.concurrency is None
-        until = self.seconds * self.speedup if timed and self.seconds is not None else None
         rows = {"skip_bad_rows": self.skip_bad_rows, "keep_ticks": self.keep_ticks}
         return open_trace(name, until=until, columns=self.columns, seed=self.seed, **rows)
 
@@ -138,8 +163,8 @@ class Load:
         # The instants are known of requests that wait for no other one.
         waits = self.concurrency is not None or (trace.has("session") and not self.open_loop)
         end = int(trace.column("due")[-1])
-        if not waits and end < self.warmup * NS_PER_S:
-            message = f"the trace ends at {end / NS_PER_S:g} s, before the warm-up does ({self.warmup:g} s)"
+        if not waits and end < self.warmup_s * NS_PER_S:
+            message = f"the trace ends at {end / NS_PER_S:g} s, before the warm-up does ({self.warmup_s:g} s)"
             raise InputError(message, where="--warmup")
 
 
@@ -232,16 +257,19 @@ def _body(text: str | None) -> dict[str, Any]:
 class RunOptions:
     """How a run is prepared, judged and kept, whatever its targets and its load.
 
-    `slo`: gates such as "ttft p99 < 800ms"; `goodput`: objectives such as "ttft:800 tpot:40" (ms). `prompts`: a JSONL
-    file of the user's own texts, from which prompts take their words; `tokenizer`: a tokenizer.json in whose tokens
-    prompts are exact; `token_ids`: prompts are sent as ids below it; `salt` keeps prompts out of the caches of earlier
-    runs: "auto", "none", or a text. `wait_ready` (90, "90s", "10m"): how long a target may take until it accepts
-    connections; `probe`: each target gets one request before the run. `out`: the run's folder (runs/NAME-TIME where it
-    is None); `report`: report.html is written; `json`: the command line prints the summary as JSON.
+    `slo`: gates such as "ttft p99 < 800ms"; `goodput`: objectives such as "ttft:800 tpot:40" (ms); `slo_file`: a
+    slo.toml, whose gates are added to `slo`, and whose objectives count where `goodput` has none (its baseline is for
+    `phaseload gate`). `prompts`: a JSONL file of the user's own texts, from which prompts take their words;
+    `tokenizer`: a tokenizer.json in whose tokens prompts are exact; `token_ids`: prompts are sent as ids below it;
+    `salt` keeps prompts out of the caches of earlier runs: "auto", "none", or a text. `wait_ready` (90, "90s", "10m"):
+    how long a target may take until it accepts connections; `probe`: each target gets one request before the run.
+    `out`: the run's folder (runs/NAME-TIME where it is None); `report`: report.html is written; `json`: the command
+    line prints the summary as JSON.
     """
 
     slo: Sequence[str] = ()
     goodput: Sequence[str] = ()
+    slo_file: str | Path | None = None
     prompts: str | None = None
     tokenizer: str | None = None
     token_ids: int | None = None
@@ -254,6 +282,12 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         hold_to_types(self)
+        if self.slo_file is not None:
+            from reports.analysis import slo_toml
+
+            file = slo_toml.load(self.slo_file)
+            # The run carries the texts: its verdicts can be had again without the file, on another machine too.
+            vars(self).update(slo=(*self.slo, *file.gates), goodput=self.goodput or file.goodput, slo_file=None)
 
     @classmethod
     def of(cls, keywords: Mapping[str, Any]) -> RunOptions:
@@ -268,6 +302,7 @@ class RunKeywords(TypedDict, total=False):
 
     slo: Sequence[str]
     goodput: Sequence[str]
+    slo_file: str | Path | None
     prompts: str | None
     tokenizer: str | None
     token_ids: int | None

@@ -11,19 +11,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
-from reports.store.run_json import EmbeddedFacts, TraceFacts
+from reports.store.run_json import AnswerFacts, EmbeddedFacts, TraceFacts
 from targets.target import Target
 from traces.errors import InputError
-from traces.files import regular
+from traces.files import regular, write_whole
 from traces.statistics import describe
 from traces.trace import NS_PER_S, Trace, unpacked
 from traces.typed_json import LEFT_OUT, from_json, to_json
 from traces.words import CorpusFacts
 
 from .options import Load
+
+Groups = Mapping[str, Sequence[Sequence[str]]]  # step -> names of targets that run together, group after group
 
 FILE = "plan.json"
 FOLDER = "plan"
@@ -59,6 +62,7 @@ class Step:
     window_s: float | None = None
     drain_s: float = 60.0
     factor: float = field(default=1.0, metadata=LEFT_OUT)
+    warmup: Literal["given", "sought"] = "given"
 
     @property
     def warmup_ns(self) -> int:
@@ -72,12 +76,14 @@ class Step:
 
 @dataclass(frozen=True)
 class LoadStep:
-    """A load before it has targets: its requests with their final instants. `factor`: its multiple of the base load."""
+    """A load before it has targets: its requests with their final instants. `factor`: its multiple of the base load;
+    `sessions`: that many times the trace's sessions are among them."""
 
     name: str
     load: Load
     requests: Trace
     factor: float = 1.0
+    sessions: float = 1.0
 
     def step(self, file: str, targets: Sequence[Target]) -> Step:
         """The step of a plan, whose requests are in this file, with an arm for each target."""
@@ -85,7 +91,18 @@ class LoadStep:
         arms = tuple(
             Arm(target, file, count, load.concurrency, load.open_loop, load.retries, load.leave) for target in targets
         )
-        return Step(self.name, arms, load.describe(), load.warmup, load.duration, load.drain_timeout, self.factor)
+        return Step(
+            self.name, arms, self.describe(), load.warmup_s, load.window_s, load.drain_timeout, self.factor,
+            self.warmup,
+        )  # fmt: skip
+
+    @property
+    def warmup(self) -> Literal["given", "sought"]:
+        return "sought" if self.load.warmup == "auto" else "given"
+
+    def describe(self) -> str:
+        """The load in a few words, for reports."""
+        return self.load.describe() + ("" if self.sessions == 1 else f", {self.sessions:g} times its sessions")
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,8 @@ class Plan:
     report: bool = True
     closing: str = ""
     embedded: Mapping[str, EmbeddedFacts] = field(default_factory=dict)  # by target
+    listed: tuple[str, ...] = field(default=(), metadata=LEFT_OUT)  # targets as reports list them; as they come: ()
+    evidence: tuple[AnswerFacts, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.steps or not all(step.arms for step in self.steps):
@@ -120,7 +139,8 @@ class Plan:
 
     @property
     def targets(self) -> list[Target]:
-        return list({arm.target.name: arm.target for step in self.steps for arm in step.arms}.values())
+        found = {arm.target.name: arm.target for step in self.steps for arm in step.arms}
+        return [found[name] for name in dict.fromkeys((*self.listed, *found)) if name in found]
 
 
 def cut(plan: Plan, seconds: float) -> Plan:
@@ -139,10 +159,15 @@ def save(plan: Plan, traces: Mapping[str, Trace], folder: Path) -> None:
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     for file, trace in traces.items():
         pack(trace, folder / file)
+    put(plan, folder)
+
+
+def put(plan: Plan, folder: Path) -> None:
+    """Writes plan.json alone."""
     steps = [
         replace(step, arms=tuple(replace(arm, target=arm.target.carried()) for arm in step.arms)) for step in plan.steps
     ]
-    (folder / FILE).write_bytes(to_json(replace(plan, steps=tuple(steps))))
+    write_whole(folder / FILE, to_json(replace(plan, steps=tuple(steps))))
 
 
 def load(folder: Path) -> Plan:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from reports.analysis.gate_grammar import check
-from reports.store import run_json
+from reports.store import rounds_json, run_json
+from reports.store.rounds_json import RoundFacts, RoundsFacts
 from reports.store.row_files import Writer
 from reports.store.run_folder import Run
 from reports.store.run_json import ClockFacts, RunFacts, StepFacts, TargetFacts
@@ -21,10 +23,12 @@ from traces.trace import NS_PER_S, Trace
 
 from .certificate import machine_facts
 from .options import Load, RunOptions, check_names
-from .plan import trace_facts
+from .plan import LoadStep, trace_facts
 from .replays import name_of, new_folder, reported
+from .rounds import Ladder, rounds_of, steps_of, windowed
 
 STEP = "simulate"
+BASE = Ladder()
 FLUSH = 5_000  # rows of a result file
 
 Targets = Mapping[str, str] | Sequence[SimulatedTarget]
@@ -32,7 +36,9 @@ Targets = Mapping[str, str] | Sequence[SimulatedTarget]
 
 def simulate(
     trace: Trace | str | Path, targets: Targets, load: Load | None = None, *, model: str = "llama2-7b",
-    slo: Sequence[str] = (), goodput: Sequence[str] = (), out: Path | str | None = None,
+    rounds: int = 1, round_duration: float | None = None, load_factors: Sequence[float] = (1.0,),
+    slo: Sequence[str] = (), goodput: Sequence[str] = (), slo_file: Path | str | None = None,
+    out: Path | str | None = None,
 ) -> Run:  # fmt: skip
     """Sends a trace through simulated endpoints in virtual time: an hour of traffic in a second, and the same `Run`.
 
@@ -40,14 +46,17 @@ def simulate(
     targets  {"name": "PROFILE[,KEY=VALUE...]"}, or `SimulatedTarget`s
     load     how the trace is paced and cut; by default as it is
     model    whose sizes set the speed
-    slo      gates ("ttft p99 < 800ms"); goodput: objectives ("ttft:800 tpot:40", ms)
+    rounds   so many, each on another slice of the trace or another seed of the workload
+    round_duration  seconds of a round's window (600, where the load has no duration)
+    load_factors    load steps: the base load with so many times the trace's sessions
+    slo      gates ("ttft p99 < 800ms"); goodput: objectives ("ttft:800 tpot:40", ms); slo_file: a slo.toml with both
     out      the run's folder; by default a new one in runs/
 
     Raises InputError for what isn't known, doesn't fit, or leaves no request to send.
     """
-    options = RunOptions(slo=slo, goodput=goodput, out=out)
-    folder = record_run(trace, named(targets), load or Load(), options, model=model)
-    return reported(folder)
+    options = RunOptions(slo=slo, goodput=goodput, slo_file=slo_file, out=out)
+    load, ladder = windowed(load or Load(), round_duration), Ladder(load_factors)
+    return reported(record(trace, named(targets), load, options, model=model, ladder=ladder, rounds=rounds))
 
 
 def named(targets: Targets) -> list[SimulatedTarget]:
@@ -60,38 +69,82 @@ def named(targets: Targets) -> list[SimulatedTarget]:
     return list(targets)
 
 
-def record_run(
-    trace: Trace | str | Path, targets: Sequence[SimulatedTarget], load: Load, options: RunOptions, *, model: str
-) -> Path:
-    """Simulates all targets and writes the run's folder, which it returns; summary and report are made from it."""
+def record(
+    trace: Trace | str | Path, targets: Sequence[SimulatedTarget], load: Load, options: RunOptions, *, model: str,
+    ladder: Ladder = BASE, rounds: int = 1,
+) -> Path:  # fmt: skip
+    """Simulates all targets and writes the folder of the run, or of the series of rounds, which it returns; summary
+    and report are made from it."""
     check(options.slo, options.goodput)
-    endpoints = [target.build(model, load.seed, journal=True) for target in targets]
-    requests = load.requests(trace)
-    folder = new_folder(f"simulate-{name_of(trace)}", options.out)
-    last, (warmup, end) = 0, window(load, requests)
-    for number, (target, endpoint) in enumerate(zip(targets, endpoints, strict=True)):
-        exchanges = virtual.simulate(
-            endpoint, requests, target=target.name, step=STEP, warmup=warmup, block_tokens=requests.block_tokens
-        )
-        last = max(last, _record(Writer(folder, number), exchanges))
-    step = StepFacts(
-        STEP, load.describe(), 0, (warmup, end), last, load.warmup, (last - end) / NS_PER_S,
-        planned={target.name: len(requests) for target in targets},
+    for target in targets:
+        target.build(model, load.seed)
+    about = f"simulate-{name_of(trace)}"
+    if rounds == 1:
+        steps = steps_of(trace, load, ladder) if ladder != BASE else [LoadStep(STEP, load, load.requests(trace))]
+        folder = new_folder(about, options.out)
+        record_run(folder, steps, targets, options, model=model)
+        return folder
+    each = rounds_of(trace, load, ladder, rounds)
+    folder, origin = new_folder(about, options.out), 0
+    facts = RoundsFacts(
+        name=folder.name, created=now(), version=version("phaseload"), seed=load.seed, planned=rounds,
+        order="parallel", why="in virtual time none takes anything from another", factors=tuple(ladder.factors),
+        loads="speedup" if ladder.speedup else "sessions", simulated=True,
     )  # fmt: skip
+    for number, steps in enumerate(each, 1):
+        round_folder = rounds_json.round_folder(folder, number)
+        round_folder.mkdir()
+        origin += record_run(round_folder, steps, targets, options, model=model, origin=origin)
+        facts = replace(facts, rounds=(*facts.rounds, RoundFacts(number, steps[0].load.seed)))
+        rounds_json.write(folder, facts)
+    rounds_json.write(folder, replace(facts, ended="completed"))
+    return folder
+
+
+def record_run(
+    folder: Path, steps: Sequence[LoadStep], targets: Sequence[SimulatedTarget], options: RunOptions, *, model: str,
+    origin: int = 0,
+) -> int:  # fmt: skip
+    """Simulates the steps, one after the other, and writes a run's folder. `origin`: the run's start, in ns of virtual
+    time; returns how long the run was, in ns."""
+    first, start, recorded = steps[0], 0, list[StepFacts]()
+    writers = [Writer(folder, number) for number in range(len(targets))]
+    endpoints: list[Endpoint] = []
+    for each in steps:
+        requests, (warmup, end) = each.requests, window(each.load, each.requests)
+        moved = requests.with_columns(due=requests.column("due") + start) if start else requests
+        endpoints = [target.build(model, each.load.seed, journal=True) for target in targets]
+        last = start
+        for target, endpoint, writer in zip(targets, endpoints, writers, strict=True):
+            exchanges = virtual.simulate(
+                endpoint, moved, target=target.name, step=each.name, warmup=start + warmup,
+                block_tokens=requests.block_tokens,
+            )  # fmt: skip
+            last = max(last, _record(writer, exchanges))
+        recorded.append(StepFacts(
+            each.name, each.describe(), start, (start + warmup, start + end), last, each.load.warmup_s,
+            max(0, last - start - end) / NS_PER_S, planned={target.name: len(requests) for target in targets},
+            factor=each.factor, warmup=each.warmup,
+        ))  # fmt: skip
+        start = max(last, start + end)
     facts = RunFacts(
-        name=folder.name, created=datetime.now(UTC).isoformat(timespec="seconds"), version=version("phaseload"),
-        seed=load.seed, salt="none", slo=tuple(options.slo), goodput=tuple(options.goodput),
-        argv=tuple(secrets.argv()), json=options.json, simulated=True, trace=trace_facts(requests),
-        targets=tuple(_facts(*pair, model) for pair in zip(targets, endpoints, strict=True)), steps=(step,),
-        workers=(), ended="completed", clock=ClockFacts(0), machine=machine_facts(),
+        name=folder.name, created=now(), version=version("phaseload"), seed=first.load.seed, salt="none",
+        slo=tuple(options.slo), goodput=tuple(options.goodput), argv=tuple(secrets.argv()), json=options.json,
+        simulated=True, trace=trace_facts(first.requests),
+        targets=tuple(_facts(*pair, model) for pair in zip(targets, endpoints, strict=True)), steps=tuple(recorded),
+        workers=(), ended="completed", clock=ClockFacts(origin), machine=machine_facts(),
     )  # fmt: skip
     run_json.write(folder, facts)
-    return folder
+    return start
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def window(load: Load, requests: Trace) -> tuple[int, int]:
     """Instants, in ns, between which arrivals count."""
-    return round(load.warmup * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else requests.span
+    return round(load.warmup_s * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else requests.span
 
 
 def _record(writer: Writer, exchanges: Iterable[Exchange]) -> int:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from .request import Request
     from .statistics import Statistics, describe
     from .trace import Trace, build
-    from .transforms import cap_context, clip, limit, merge, only, pace, repeat, scale_rate, speedup
+    from .transforms import cap_context, clip, limit, merge, only, pace, repeat, scale_rate, speedup, superpose
     from .words import Corpus
     from .workload import Workload, synthesise
 
 __all__ = [
     "Corpus", "InputError", "PhaseloadError", "Prompts", "Request", "RunFailed", "Statistics", "Trace", "Workload",
     "build", "cap_context", "clip", "describe", "fit", "limit", "merge", "only", "open_trace", "pace",
-    "repeat", "scale_rate", "speedup", "synthesise", "write",
+    "repeat", "scale_rate", "speedup", "superpose", "synthesise", "write",
 ]  # fmt: skip
 
 
@@ -50,6 +50,6 @@ def lazy(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], object
 __getattr__, __dir__ = lazy(__name__, {
     "errors": "InputError PhaseloadError RunFailed", "fitting": "fit", "prompts": "Prompts",
     "reading": "open_trace write", "request": "Request", "statistics": "Statistics describe", "trace": "Trace build",
-    "transforms": "cap_context clip limit merge only pace repeat scale_rate speedup", "words": "Corpus",
+    "transforms": "cap_context clip limit merge only pace repeat scale_rate speedup superpose", "words": "Corpus",
     "workload": "Workload synthesise",
 })  # fmt: skip

@@ -45,13 +45,18 @@ def open_trace(
     if name == "-" or Path(name).exists():
         until_ns = None if until is None else round(until * NS_PER_S)
         trace = _read(name, ReadOptions(skip_bad_rows, keep_ticks, seed, until_ns, names))
-    elif name in WORKLOADS:
+    elif is_workload(name):
         trace = synthesise(name, duration=until, seed=seed)
     else:
         raise InputError("no such file, and no bundled workload", where=name, remedy=one_of(name, WORKLOADS))
     if names and trace.name not in {table.name for table in tables.TABLES}:
         raise InputError("is no table, and has no columns", where=name, remedy="leave out --columns")
     return trace
+
+
+def is_workload(name: str) -> bool:
+    """Is it a bundled workload, and no file of this name?"""
+    return name in WORKLOADS and not Path(name).exists()
 
 
 def _read(name: str, options: ReadOptions) -> Trace:

@@ -7,8 +7,9 @@ another user: what several sessions shared stays shared, private blocks become n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from math import isinf
+from math import ceil, isinf
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,15 @@ def clip(trace: Trace, start: float = 0.0, end: float | None = None) -> Trace:
     return _orphaned(part).noted(f"clip {start:g}-{'' if end is None else f'{end:g}'} s")
 
 
-def limit(trace: Trace, requests: int) -> Trace:
-    """The first `requests` of the trace."""
-    if requests < 1:
-        raise InputError(f"expected at least 1 request, got {requests}", where="limit")
-    return _orphaned(trace[:requests]).noted(f"limit {requests}")
+def limit(trace: Trace, requests: int, skip: int = 0) -> Trace:
+    """The first `requests` of the trace; those after the first `skip`, the first of which becomes the start."""
+    if requests < 1 or skip < 0:
+        raise InputError(f"expected at least 1 request, got {requests} after {skip}", where="limit")
+    part = trace[skip : skip + requests]
+    if not skip:
+        return _orphaned(part).noted(f"limit {requests}")
+    part = part.with_columns(due=part.column("due") - part.column("due")[:1])
+    return _orphaned(part).noted(f"limit {requests} after {skip}")
 
 
 def only(trace: Trace, *, prompt: Range = (None, None), output: Range = (None, None)) -> Trace:
@@ -148,13 +153,22 @@ def scale_rate(trace: Trace, factor: float, seed: int = 0) -> Trace:
     if not 0 < factor <= 1000:
         raise InputError(f"expected a factor above 0, got {factor}", where="scale rate")
     rng = np.random.default_rng((seed, 5))
-    whole = int(factor)
-    copies = [copy if not number else _turned(copy, rng) for number, copy in enumerate(_copies(trace, whole + 1))]
-    last = copies.pop()
-    if factor > whole:
-        owners, where = np.unique(_owners(last), return_inverse=True)  # requests without a session go by themselves
-        copies.append(last.take(rng.random(len(owners))[where] < factor - whole))
-    return (_together(copies) if whole else copies[0]).noted(f"rate x {factor:g}")
+    copies = [_turned(copy, rng) if number else copy for number, copy in enumerate(_copies(trace, ceil(factor)))]
+    return _multiple(copies, factor, rng).noted(f"rate x {factor:g}")
+
+
+def superpose(slices: Sequence[Trace], factor: float, seed: int = 0) -> Trace:
+    """`factor` of the slices at once: as many whole ones as it holds, and of the next one the share that is left, in
+    whole sessions drawn at random (a request without a session is one of its own). Bursts and think times stay as they
+    are. All slices begin together; sessions and private blocks of one have nothing in common with another's, while
+    what several sessions of a slice share stays shared. Raises InputError where there are too few slices."""
+    if not 0 < factor <= len(slices):
+        raise InputError(f"expected a factor above 0 and up to {len(slices)}, got {factor}", where="superpose")
+    if factor == 1:
+        return slices[0]
+    apart = [_blocks_from(each, number << 40, _private(each)) if number else each for number, each in enumerate(slices)]
+    multiple = _multiple(apart[: ceil(factor)], factor, np.random.default_rng((seed, 6)))
+    return multiple.noted(f"{factor:g} times the sessions")
 
 
 def _faster(nanos: Whole, factor: float) -> Whole:
@@ -189,6 +203,18 @@ def _turned(trace: Trace, rng: np.random.Generator) -> Trace:
         cut = early & ~np.isin(parent, index[early])
         turned = turned.with_columns(parent=np.where(cut, -1, parent))
     return turned
+
+
+def _multiple(traces: list[Trace], factor: float, rng: np.random.Generator) -> Trace:
+    """All of the traces together, of the last one only the share that `factor` leaves for it: exactly so many of its
+    sessions, whichever they are."""
+    share = factor - len(traces) + 1
+    if share < 1:
+        owners, where = np.unique(_owners(traces[-1]), return_inverse=True)
+        kept = np.zeros(len(owners), np.bool_)
+        kept[rng.permutation(len(owners))[: round(share * len(owners))]] = True
+        traces = [*traces[:-1], _orphaned(traces[-1].take(kept[where]))]
+    return _together(traces) if len(traces) > 1 else traces[0]
 
 
 def _owners(trace: Trace) -> Whole:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated, Any, cast, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
@@ -41,6 +41,28 @@ def _time(text: str) -> float:
         raise typer.BadParameter(str(error)) from None
 
 
+def _warmup(text: str) -> float | str:
+    return text if text == "auto" else _time(text)
+
+
+def factors(panel: str, text: str, *names: str) -> Any:
+    """The same for factors, "0.5,1,2"."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, metavar="F,F,...", parser=_factors)
+
+
+def _factors(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"expected positive factors such as 1,2,4, got {text!r}") from None
+
+
+Rounds = Annotated[int, option(LOAD, "How often all of it is repeated, each time with other requests of the trace.")]
+RoundDuration = Annotated[float | None, time(LOAD, "How long arrivals of a round's step are counted (10m).")]
+LoadFactors = Annotated[
+    Any, factors(LOAD, "Load steps: so many times the trace's sessions (0.5,1,2); bursts and pauses stay.", "--load")
+]
+
 TRACE = "A file or folder of any known format, or a bundled workload such as azure-conv."
 Trace = Annotated[str, typer.Argument(help=TRACE, show_default=False)]
 Url = Annotated[str | None, option(TARGET, "Base URL of the endpoint.")]
@@ -64,7 +86,12 @@ OPTIONS: dict[str, Any] = {
     "burstiness": option(LOAD, "Shape of --request-rate's gaps: 1 Poisson, less is burstier."),
     "concurrency": option(LOAD, "A fixed number of requests in flight, instead of instants."),
     "duration": time(LOAD, "How long arrivals are counted (60, 90s, 10m); the warm-up comes before."),
-    "warmup": time(LOAD, "How long requests are sent, not counted."),
+    "warmup": typer.Option(
+        help="How long requests are sent, not counted; auto: until the run is found steady.",
+        rich_help_panel=LOAD,
+        metavar="TIME|auto",
+        parser=_warmup,
+    ),
     "drain_timeout": time(LOAD, "How long the last answers may take; then they are cut."),
     "request_count": option(LOAD, "At most so many requests.", "--request-count", "-n"),
     "max_context": option(LOAD, "Cut lengths to a model's context (tokens)."),
@@ -89,6 +116,7 @@ OPTIONS: dict[str, Any] = {
     "ignore_eos": option(ANSWERS, "Ask for answers of exactly the trace's length.", "--ignore-eos/--heed-eos"),
     "extra_body": option(ANSWERS, "JSON object merged into each request."),
     "slo": option(OUTCOME, 'A gate, repeatable: "ttft p99 < 800ms".'),
+    "slo_file": option(OUTCOME, "A slo.toml: named gates, slices, objectives (docs/gates.md)."),
     "goodput": option(OUTCOME, 'Objectives, repeatable: "ttft:800ms tpot:40ms" (bare numbers are ms).'),
     "processes": option(LOCUST, "Worker processes on this machine."),
     "master": option(LOCUST, "Lead workers of other machines.", "--master"),
@@ -144,6 +172,7 @@ def _options(group: Any, omit: Collection[str]) -> Iterator[Parameter]:
     """A parameter for each field. One that carries its own help (a simulated server's) needs no entry in OPTIONS."""
     # What Typer takes instead.
     typers: dict[Any, Any] = {Sequence[str]: list[str], str | Path | None: Path | None, str | float | None: str | None}
+    typers[float | Literal["auto"]] = float
     hints = get_type_hints(group)
     for field in fields(group):
         if field.name not in omit:

@@ -134,6 +134,9 @@ def simulate(
         list[str] | None, o.option(SIMULATED, "A setting of all targets.", "--set", metavar="KEY=VALUE")
     ] = None,
     sweep: Annotated[list[str] | None, o.option(SIMULATED, AXIS, metavar="KEY=VALUES")] = None,
+    rounds: o.Rounds = 1,
+    round_duration: o.RoundDuration = None,
+    load_factors: o.LoadFactors = None,
     load: Load,
     run: RunOptions,
 ) -> None:
@@ -149,6 +152,8 @@ def simulate(
 
         phaseload simulate conv.csv --target h100 --slo "ttft p99 < 800ms" --goodput "ttft:800 tpot:40"
 
+        phaseload simulate azure-conv --target h100,pool=2 --target groqrack,pool=7 --rounds 5 --load 0.5,1,2
+
         phaseload simulate azure-conv --duration 600 --target h100 --target h100-disagg --sweep speedup=0.5..8
     """
     from targets.simulated.build import SimulatedTarget
@@ -160,8 +165,13 @@ def simulate(
     targets = simulations.named([SimulatedTarget.parse(text, settings=shared) for text in target or []])
     if not sweep:
         from ..replays import conclude
+        from ..rounds import Ladder, windowed
 
-        sys.exit(conclude(simulations.record_run(trace, targets, load, run, model=model)))
+        load, ladder = windowed(load, round_duration), Ladder(load_factors or (1.0,))
+        folder = simulations.record(trace, targets, load, run, model=model, ladder=ladder, rounds=rounds)
+        sys.exit(conclude(folder))
+    if rounds > 1 or load_factors:
+        raise InputError("can't be combined with --rounds or --load", where="--sweep", remedy="--sweep speedup=0.5..2")
     from rich.console import Console
 
     from reports.render import planning_page

@@ -176,9 +176,9 @@ def of_pair(base: pd.DataFrame, other: pd.DataFrame, base_name: str, other_name:
 
 def _paired(base: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """One row for each request that is counted on both sides (its first try), in order of due."""
-    columns = ["index", "due", "ok", "prompt_tokens", "output_tokens", "output_count", *HEADLINES]
+    columns = ["round", "index", "due", "ok", "prompt_tokens", "output_tokens", "output_count", *HEADLINES]
     sides = [rows.loc[rows["counted"] & (rows["attempt"] == 1), columns] for rows in (base, other)]
-    both = sides[0].merge(sides[1], on="index", suffixes=("_base", "_other"))
+    both = sides[0].merge(sides[1], on=["round", "index"], suffixes=("_base", "_other"))
     return both.sort_values("due_base", kind="stable", ignore_index=True)
 
 

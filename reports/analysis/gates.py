@@ -19,11 +19,11 @@ from traces.errors import InputError
 from . import quantiles
 from .gate_grammar import LATENCIES, Gate, no_objectives
 from .quantiles import Share, finite
+from .samples import Sample, sliced
 from .validity import Reason, Status
 
 if TYPE_CHECKING:
     from ..store.run_folder import Key
-    from .samples import Sample
 
 
 class Decision(StrEnum):
@@ -36,8 +36,9 @@ class Decision(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A gate's answer for one target in one step. `figure` (s, 1/s or a share) and the ends of its 95 % interval may be
-    inf (unbounded); None where there are none. `n`: the samples behind it; `more_s`: further seconds of the same load
-    that would decide it (inf: the figure is at the limit)."""
+    inf (unbounded); None where there are none. `n`: the samples behind it, and `effective` the independent ones that
+    they are worth; `more_s`: further seconds of the same load that would decide it (inf: the figure is at the
+    limit)."""
 
     gate: Gate
     target: str
@@ -49,14 +50,15 @@ class Verdict:
     high: float | None = None
     note: str = ""
     more_s: float | None = None
+    effective: float | None = None
 
     def as_json(self) -> dict[str, object]:
         """The verdict as `phaseload gate --json` prints it; an infinite figure is null, and `unbounded`."""
         return {
-            "gate": self.gate.text, "target": self.target, "step": self.step, "result": str(self.decision),
-            "figure": finite(self.figure), "unbounded": self.figure == inf, "low": finite(self.low),
-            "high": finite(self.high), "limit": self.gate.limit, "op": self.gate.op, "n": self.n, "note": self.note,
-            "more_s": finite(self.more_s),
+            "gate": self.gate.text, "name": self.gate.name, "target": self.target, "step": self.step,
+            "result": str(self.decision), "figure": finite(self.figure), "unbounded": self.figure == inf,
+            "low": finite(self.low), "high": finite(self.high), "limit": self.gate.limit, "op": self.gate.op,
+            "n": self.n, "effective": finite(self.effective), "note": self.note, "more_s": finite(self.more_s),
         }  # fmt: skip
 
 
@@ -89,6 +91,8 @@ def verdict(gate: Gate, sample: Sample) -> Verdict:
     """On one target in one step. InputError where a gate on goodput has no objectives."""
     if gate.metric == "goodput" and sample.good is None:
         raise no_objectives(gate)
+    if gate.where:
+        return _on_slice(gate, sample)
     if not sample.n:
         return _verdict(gate, sample, None, 0, "no counted requests")
     if gate.metric in LATENCIES:
@@ -98,6 +102,15 @@ def verdict(gate: Gate, sample: Sample) -> Verdict:
     throughput = sample.throughput
     rates = {"requests": throughput.requests_per_s, "tokens": throughput.output_tokens_per_s, "goodput": sample.goodput}
     return _verdict(gate, sample, rates[gate.metric] or 0.0, sample.n)
+
+
+def _on_slice(gate: Gate, sample: Sample) -> Verdict:
+    """A slice's requests are a sample of their own, with an effective size of its own."""
+    of_slice = verdict(replace(gate, where=()), sliced(sample, gate.where))
+    by_load = any(condition.field == "in_flight" for condition in gate.where)
+    never_sent = int(sample.counted["in_flight"].isna().sum()) if by_load else 0
+    note = f"{never_sent:,} were never sent, and are in no slice" if never_sent else ""
+    return replace(of_slice, gate=gate, note="; ".join(filter(None, (of_slice.note, note))))
 
 
 def _quantile(gate: Gate, sample: Sample, q: float) -> Verdict:
@@ -125,6 +138,7 @@ def _share(gate: Gate, sample: Sample) -> Verdict:
 def _decided(verdict: Verdict, share: Share, limit: float, seconds: float) -> Verdict:
     """PASS or FAIL where a one-sided 95 % bound of the share is on that side of the limit; else NO VERDICT, and the
     further seconds that should decide it."""
+    verdict = replace(verdict, effective=share.effective)
     if share.high < limit or share.low > limit:
         small = verdict.gate.op.startswith("<")
         return replace(verdict, decision=Decision.PASS if (share.high < limit) == small else Decision.FAIL)

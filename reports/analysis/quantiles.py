@@ -24,6 +24,7 @@ the table).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil, floor, inf, isfinite, lgamma, log, nan, sqrt
@@ -31,15 +32,16 @@ from typing import Any
 
 import numpy as np
 
+from .student import t
+
 Values = np.ndarray[Any, np.dtype[np.float64]]
-Batch = np.ndarray[Any, np.dtype[np.uint8]]
+Batch = np.ndarray[Any, np.dtype[np.uint16]]
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 CONFIDENCE = 0.95
-BATCHES = 10
+BATCHES = 10  # of one round's window
 BEYOND = 5  # effective requests beyond a quantile, below which nothing is known of it
-TREND = 3.355  # Student's t(8), two-sided 1 %: the slope over the batches beyond which a window drifts
-T = 2.2622  # Student's t(BATCHES - 1): 95 % lie within +-T
-T_ONE_SIDED = 1.8331  # 95 % lie below
+TREND = t(BATCHES - 2, 0.995)  # two-sided 1 %: the slope over the batches beyond which a window drifts
+TWO_SIDED, ONE_SIDED = 0.975, 0.95  # the share below the upper end of an interval, and of a bound
 POWER = 0.8416  # the normal quantile of 80 %
 
 
@@ -49,7 +51,8 @@ class Quantile:
     failures leave them unbounded. `low` and `high` are nan where there is no interval: the sample is too small (n <
     needs, not `enough`: print no bare number), or `more_s` further seconds of the same load would be needed. Where the
     batches rise or fall (`drifting`) they bound no steady figure: print none. `answered` is the quantile of the values
-    alone; `effective` the number of independent requests that the sample is worth, nan where batches aren't known."""
+    alone; `effective` the number of independent requests that the sample is worth, nan where batches aren't known.
+    Of several `rounds`: `worst` is the highest of their quantiles (nan for one round)."""
 
     q: float
     value: float
@@ -63,19 +66,22 @@ class Quantile:
     effective: float
     drifting: bool
     more_s: float
+    rounds: int
+    worst: float
 
     @property
     def effective_needed(self) -> float:
         """The smallest effective sample that has an interval: BEYOND lie beyond the quantile and the upper share is
         below 1. p50 needs 10, p90 50, p99 507, p99.9 5,112."""
         tail = min(self.q, 1 - self.q)
-        return max(BEYOND, T**2 * (1 - tail)) / tail
+        return max(BEYOND, t(BATCHES - 1, TWO_SIDED) ** 2 * (1 - tail)) / tail
 
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """One metric's values in a window of `seconds`, sorted, and the batch (0 to BATCHES - 1) in which each request was
-    due; `failed`: requests without a value, by batch. Failures rank last."""
+    """One metric's values in a window of `seconds`, sorted, and the batch in which each request was due; `failed`:
+    requests without a value, by batch. Failures rank last. Of several rounds: their windows' batches one after the
+    other, BATCHES of each, and `seconds` of them all."""
 
     values: Values
     batch: Batch
@@ -89,6 +95,29 @@ class Ordered:
         order = np.argsort(values[kept], kind="stable")
         return cls(values[kept][order], batch[kept][order], failed, seconds)
 
+    @classmethod
+    def pooled(cls, rounds: Sequence[Ordered]) -> Ordered:
+        """The rounds' requests together."""
+        if len(rounds) == 1:
+            return rounds[0]
+        ends = np.cumsum([len(each.failed) for each in rounds])
+        values = np.concatenate([each.values for each in rounds])
+        batch = np.concatenate([each.batch + (end - len(each.failed)) for each, end in zip(rounds, ends, strict=True)])
+        failed = np.concatenate([each.failed for each in rounds])
+        return cls.of(values, batch.astype(np.uint16), failed, sum(each.seconds for each in rounds))
+
+    @property
+    def rounds(self) -> list[Ordered]:
+        """Those of each round; of one round itself alone."""
+        count = len(self.failed) // BATCHES
+        if count <= 1:
+            return [self]
+        of = self.batch // BATCHES
+        return [
+            Ordered(self.values[of == i], self.batch[of == i] % BATCHES, part, self.seconds / count)
+            for i, part in enumerate(np.split(self.failed, count))
+        ]
+
     @property
     def n(self) -> int:
         return len(self.values) + int(self.failed.sum())
@@ -96,22 +125,25 @@ class Ordered:
     @property
     def sizes(self) -> Counts:
         """Requests by batch."""
-        return _by_batch(self.batch) + self.failed
+        return self._by_batch(self.batch) + self.failed
 
     def beyond(self, limit: float, *, inclusive: bool) -> Counts:
         """Requests by batch whose value is above the limit (`inclusive`: or equal to it), failures among them."""
         first = np.searchsorted(self.values, limit, side="left" if inclusive else "right")
-        return _by_batch(self.batch[first:]) + self.failed
+        return self._by_batch(self.batch[first:]) + self.failed
 
     def excess(self, q: float) -> Values:
         """How many more requests than q of its own each batch has below the q-quantile. Values that equal the quantile
         are shared out, so that the sum is 0 and a constant has no scatter."""
         x = self.values[int(q * self.n)] if int(q * self.n) < len(self.values) else inf
         first, last = np.searchsorted(self.values, x, side="left"), np.searchsorted(self.values, x, side="right")
-        equal = _by_batch(self.batch[first:last]) if x < inf else self.failed
+        equal = self._by_batch(self.batch[first:last]) if x < inf else self.failed
         share = (q * self.n - first) / max(1, int(equal.sum()))
-        d: Values = _by_batch(self.batch[:first]) + share * equal - q * self.sizes
+        d: Values = self._by_batch(self.batch[:first]) + share * equal - q * self.sizes
         return d
+
+    def _by_batch(self, batch: Batch) -> Counts:
+        return np.bincount(batch, minlength=len(self.failed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +165,7 @@ class Share:
         likely = high if self.value < limit else low
         if not self.n or (likely < limit) != (self.value < limit) or likely == limit:
             return inf
-        spread = T_ONE_SIDED * sqrt(limit * (1 - limit)) + POWER * sqrt(likely * (1 - likely))
+        spread = t(BATCHES - 1, ONE_SIDED) * sqrt(limit * (1 - limit)) + POWER * sqrt(likely * (1 - likely))
         return max(0.0, seconds * ((spread / (limit - likely)) ** 2 / self.effective - 1))
 
 
@@ -144,12 +176,8 @@ def finite(value: float | None) -> float | None:
 def batch_of(due: Counts, window: tuple[float, float]) -> Batch:
     """The batch of each due instant (ns) of a window [begin, end) in the same ns."""
     begin, end = window
-    batch: Batch = np.clip((due - begin) * (BATCHES / max(1.0, end - begin)), 0, BATCHES - 1).astype(np.uint8)
+    batch: Batch = np.clip((due - begin) * (BATCHES / max(1.0, end - begin)), 0, BATCHES - 1).astype(np.uint16)
     return batch
-
-
-def _by_batch(batch: Batch) -> Counts:
-    return np.bincount(batch, minlength=BATCHES)
 
 
 @lru_cache
@@ -207,19 +235,45 @@ def plain(values: Values, q: float, failed: int = 0) -> Quantile:
     for values that don't belong to requests of a window."""
     n = len(values) + failed
     value = at(values, q * n / len(values) if len(values) else inf) if n else nan
-    return Quantile(q, value, value == inf, nan, nan, at(values, q), n, needed(q), n >= needed(q), nan, False, 0.0)
+    return Quantile(
+        q, value, value == inf, nan, nan, at(values, q), n, needed(q), n >= needed(q), effective=nan, drifting=False,
+        more_s=0.0, rounds=1, worst=nan,
+    )  # fmt: skip
 
 
 def quantile(ordered: Ordered, q: float) -> Quantile:
-    """The adjusted q-quantile of a window's requests with its interval."""
+    """The adjusted q-quantile of the requests with its interval: of one round's window, or over the rounds."""
+    rounds = ordered.rounds
+    return _of_window(ordered, q) if len(rounds) == 1 else _over_rounds(ordered, [_of_window(r, q) for r in rounds])
+
+
+def _over_rounds(ordered: Ordered, rounds: Sequence[Quantile]) -> Quantile:
+    """The mean of the rounds' quantiles and its t-interval, on logarithms."""
+    whole = _of_window(ordered, rounds[0].q)
+    figures = [each.value for each in rounds if each.n]
+    pooled = replace(whole, rounds=len(figures), worst=max(figures, default=nan), drifting=False)
+    if not all(figure > 0 for figure in figures) or not all(each.enough for each in rounds if each.n):
+        return pooled
+    if inf in figures:
+        return replace(pooled, value=inf, unbounded=True, low=nan, high=inf)
+    if len(figures) < 2:
+        return pooled
+    logs = np.log(figures)
+    half = t(len(logs) - 1, TWO_SIDED) * float(logs.std(ddof=1)) / sqrt(len(logs))
+    low, value, high = (float(np.exp(logs.mean() + side * half)) for side in (-1, 0, 1))
+    return replace(pooled, value=value, low=low, high=high, more_s=0.0)
+
+
+def _of_window(ordered: Ordered, q: float) -> Quantile:
+    """Batch means."""
     values, n = ordered.values, ordered.n
     figure = plain(values, q, n - len(values))
     independent = ranks(n, q)
     if independent is None:
         return figure
     d = ordered.excess(q)
-    half = T * _standard_error(d, n)
-    effective = _effective(half / T, q, n)
+    se = _standard_error(d, n)
+    half, effective = t(len(d) - 1, TWO_SIDED) * se, _effective(se, q, n)
     if effective < (least := figure.effective_needed):
         return replace(figure, effective=effective, more_s=ordered.seconds * (least / effective - 1))
     low, high = min(independent[0], floor(n * (q - half))), max(independent[1], ceil(n * (q + half)))
@@ -246,12 +300,12 @@ def share(events: Counts, sizes: Counts, latencies: Ordered | None = None) -> Sh
     effective = [_effective(_standard_error(events - p * sizes, n), p, n)]
     if latencies and min(happened, n - happened) < BEYOND:
         effective += [_effective(_standard_error(latencies.excess(q), latencies.n), q, n) for q in (0.9, 0.99)]
-    return Share(p, *_wilson(p, min(effective), T_ONE_SIDED), n, min(effective))
+    return Share(p, *_wilson(p, min(effective), t(len(sizes) - 1, ONE_SIDED)), n, min(effective))
 
 
 def _standard_error(d: Values, n: int) -> float:
     """Of a share of n requests, from the batches' deviations from it."""
-    return sqrt(BATCHES / (BATCHES - 1) * float(np.sum(d**2))) / n if n else 0.0
+    return sqrt(len(d) / (len(d) - 1) * float(np.sum(d**2))) / n if n else 0.0
 
 
 def _effective(se: float, p: float, n: int) -> float:
@@ -263,13 +317,14 @@ def _drifts(levels: Values) -> bool:
     """Does a straight line through the batches' levels have a slope? A two-sided t test at 1 % (TREND)."""
     if not levels.std():
         return False
-    r = float(np.corrcoef(np.arange(BATCHES), levels)[0, 1])
-    return abs(r) * sqrt((BATCHES - 2) / max(1e-12, 1 - r * r)) > TREND
+    r = float(np.corrcoef(np.arange(len(levels)), levels)[0, 1])
+    return abs(r) * sqrt((len(levels) - 2) / max(1e-12, 1 - r * r)) > TREND
 
 
-def _wilson(p: float, n: float, t: float) -> tuple[float, float]:
-    centre, width = p + t * t / (2 * n), t * sqrt(p * (1 - p) / n + t * t / (4 * n * n))
-    return max(0.0, (centre - width) / (1 + t * t / n)), min(1.0, (centre + width) / (1 + t * t / n))
+def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
+    centre, width = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = ((centre + side) / (1 + z * z / n) for side in (-width, width))
+    return max(0.0, low) if p else 0.0, min(1.0, high) if p < 1 else 1.0
 
 
 def _ranked(values: Values, rank: int) -> float:

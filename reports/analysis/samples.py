@@ -7,7 +7,7 @@ marginal, never crossed: cells would be empty.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import inf
@@ -23,6 +23,7 @@ from ..store.digests import METRICS, UNADJUSTED, Digests
 from ..store.durations import BRACKETS, DURATIONS
 from ..store.run_folder import Key, Run
 from . import quantiles, steadiness
+from .gate_grammar import SLICE_OPERATORS, Condition
 from .quantiles import BATCHES, Counts, Ordered, Quantile, Values, batch_of, finite
 from .steadiness import Steadiness
 
@@ -49,7 +50,10 @@ class Sample:
     latency; `good` met every objective, and `goodput` is the part of the throughput's requests a second that did (None
     without objectives). `ordered`: metric -> seconds of the answered requests (lateness and client lag: of all counted
     ones) and the batches of the window that they belong to; `gaps`: sorted seconds between reads, which belong to no
-    request. `sizes`, `good_in`: counted and good requests by batch. `window` is in ns from the run's start."""
+    request. `sizes`, `good_in`: counted and good requests by batch. `window` is in ns from the run's start.
+
+    Of several rounds: counts are sums, rates the means over their windows, batches one round's after the other, and
+    `window` reaches from the first begin to the last end."""
 
     target: str
     step: str
@@ -65,11 +69,19 @@ class Sample:
     goodput: float | None = None
     good_tokens_per_s: float | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)  # warm-up included
+    objectives: Mapping[str, float] = field(default_factory=dict)  # metric -> seconds
+    round: int = 1
     factor: float = 1.0  # the load's multiple of the base load
+    parts: tuple[Sample, ...] = ()
+
+    @property
+    def rounds(self) -> tuple[Sample, ...]:
+        """The sample of each round; of a plain run itself alone."""
+        return self.parts or (self,)
 
     @cached_property
     def steadiness(self) -> Steadiness:
-        return steadiness.of_window(self.rows, self.window)
+        return steadiness.over_rounds([steadiness.of_window(each.rows, each.window) for each in self.rounds])
 
     @cached_property
     def values(self) -> dict[str, Values]:
@@ -78,7 +90,8 @@ class Sample:
 
     @property
     def window_s(self) -> float:
-        return (self.window[1] - self.window[0]) / NS_PER_S
+        """Seconds that count, of all rounds."""
+        return sum(each.window[1] - each.window[0] for each in self.rounds) / NS_PER_S
 
     @property
     def counted(self) -> pd.DataFrame:
@@ -112,13 +125,42 @@ class Sample:
 
 def samples_of(run: Run, objectives: Mapping[str, float]) -> dict[Key, Sample]:
     """By target and step, in the order of a report. `objectives`: metric -> seconds; {} for none."""
-    return {
-        key: replace(
-            sample(*key, rows, run.window(key, rows), objectives, run.gaps.get(key, NOTHING)),
-            factor=step.factor if (step := run.step(key)) else 1.0,
-        )
-        for key, rows in run.groups()
-    }
+    found: dict[Key, list[Sample]] = {key: [] for key, _ in run.groups()}
+    for part in run.parts:
+        for key, rows in part.groups():
+            gaps = part.gaps.get(key, NOTHING)
+            one, step = sample(*key, rows, part.window(key, rows), objectives, gaps), part.step(key)
+            found[key].append(replace(one, round=part.round, factor=step.factor if step else 1.0))
+    return {key: pooled(rounds) for key, rounds in found.items()}
+
+
+def pooled(rounds: Sequence[Sample]) -> Sample:
+    """The rounds' samples of one target in one step as one."""
+    first, last = rounds[0], rounds[-1]
+    if len(rounds) == 1:
+        return first
+    gaps = np.concatenate([each.gaps for each in rounds])
+    gaps.sort()
+
+    def rate(of: Callable[[Sample], float | None]) -> float | None:
+        known = [(value, each.window_s) for each in rounds if (value := of(each)) is not None]
+        seconds = sum(window_s for _, window_s in known)
+        return sum(value * window_s for value, window_s in known) / seconds if seconds else None
+
+    return replace(
+        first, n=sum(each.n for each in rounds), failed=sum(each.failed for each in rounds),
+        window=(first.window[0], last.window[1]), gaps=gaps,
+        ordered={name: Ordered.pooled([each.ordered[name] for each in rounds]) for name in first.ordered},
+        sizes=np.concatenate([each.sizes for each in rounds]),
+        throughput=Throughput(
+            rate(lambda each: each.throughput.requests_per_s) or 0.0,
+            rate(lambda each: each.throughput.output_tokens_per_s) or 0.0,
+        ),
+        good=None if first.good is None else sum(each.good or 0 for each in rounds),
+        good_in=None if first.good_in is None else np.concatenate([each.good_in for each in rounds]),
+        goodput=rate(lambda each: each.goodput), good_tokens_per_s=rate(lambda each: each.good_tokens_per_s),
+        rows=pd.concat([each.rows for each in rounds], ignore_index=True), parts=tuple(rounds),
+    )  # fmt: skip
 
 
 def sample(
@@ -133,7 +175,9 @@ def sample(
     batch, ok = batch_of(counted["due"].to_numpy(), window), counted["ok"].to_numpy()
     sizes, failed = np.bincount(batch, minlength=BATCHES), int((~ok).sum())
     throughput, tokens = rates(rows, window), answered["output_count"]
-    result = Sample(target, step, len(counted), failed, window, ordered, gaps, sizes, throughput, rows=rows)
+    result = Sample(
+        target, step, len(counted), failed, window, ordered, gaps, sizes, throughput, rows=rows, objectives=objectives
+    )
     if not objectives:
         return result
     good = meets(answered, objectives)
@@ -142,6 +186,23 @@ def sample(
     goodput = float(meets(ended(rows, window), objectives).sum() / result.window_s) if result.window_s else None
     good_in = np.bincount(batch[ok][good.to_numpy()], minlength=BATCHES)
     return replace(result, good=int(good.sum()), good_in=good_in, goodput=goodput, good_tokens_per_s=good_tokens)
+
+
+def sliced(whole: Sample, where: Sequence[Condition]) -> Sample:
+    """The requests for which every condition holds, as a sample of their own in the same window, each round's by
+    itself; without gaps, which belong to no request. A request that has no value (in flight, of one that was never
+    sent) is in no slice by it."""
+
+    def part(of: Sample) -> Sample:
+        chosen = np.ones(len(of.rows), np.bool_)
+        for condition in where:
+            values = of.rows[condition.field].to_numpy(np.float64)
+            chosen &= SLICE_OPERATORS[condition.op](values, condition.number) & ~np.isnan(values)
+        return replace(
+            sample(of.target, of.step, of.rows[chosen], of.window, of.objectives), round=of.round, factor=of.factor
+        )
+
+    return pooled([part(each) for each in whole.rounds])
 
 
 def _ordered(counted: pd.DataFrame, metrics: Iterable[str], window: tuple[float, float]) -> dict[str, Ordered]:
@@ -268,7 +329,13 @@ def slices(counted: pd.DataFrame, name: str) -> list[Slice]:
 
 
 def _slice(part: pd.DataFrame, name: str, low: int) -> Slice:
-    due = part["due"]  # a bucket of requests in flight may hold a part of the window only: its batches are of that part
-    ordered = _ordered(part, SLICED, (int(due.min()), int(due.max()) + 1))
-    figures = {metric: tuple(quantiles.quantile(ordered[metric], q) for q in (0.5, 0.99)) for metric in SLICED}
+    # A bucket of requests in flight may hold a part of the window only: its batches are of that part.
+    rounds = [
+        _ordered(rows, SLICED, (int(rows["due"].min()), int(rows["due"].max()) + 1))
+        for _, rows in part.groupby("round")
+    ]
+    figures = {}
+    for metric in SLICED:
+        ordered = Ordered.pooled([each[metric] for each in rounds])
+        figures[metric] = tuple(quantiles.quantile(ordered, q) for q in (0.5, 0.99))
     return Slice(label(name, low), low, len(part), int((~part["ok"]).sum()), **figures)

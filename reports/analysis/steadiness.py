@@ -174,8 +174,8 @@ def _levels(rows: pd.DataFrame, counted: pd.DataFrame, window: tuple[float, floa
     """The mean backlog of each batch; the batches' medians of each time, failures infinitely slow; nan of an empty
     batch."""
     begin, end = window
-    instants: Values = begin + (np.arange(BATCHES * INSTANTS) + 0.5) * ((end - begin) / (BATCHES * INSTANTS))
-    in_flight = backlog(rows, instants).reshape(BATCHES, INSTANTS).mean(axis=1)
+    instants = begin + (np.arange(BATCHES * INSTANTS) + 0.5) * ((end - begin) / (BATCHES * INSTANTS))
+    in_flight = backlog(rows, np.asarray(instants, np.float64)).reshape(BATCHES, INSTANTS).mean(axis=1)
     took: pd.Series[float] = (counted["done"] - counted["due"]) / np.maximum(counted["output_tokens"], 1)
     ok, batch = counted["ok"].to_numpy(), batch_of(counted["due"].to_numpy(), window)
     times = {PER_TOKEN: took, "TTFT": counted["ttft"], "TPOT": counted["tpot"]}

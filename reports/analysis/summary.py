@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from traces.files import write_whole
 from ..store import run_json
 from ..store.digests import METRICS, Digests
 from ..store.run_folder import Key, Run
-from . import comparison, quantiles, validity
+from . import comparison, evidence, quantiles, validity
 from .comparison import Comparison
-from .gate_grammar import Gate, check_objectives, parse, parse_goodput
+from .evidence import ServerEvidence
+from .gate_grammar import Gate, check_objectives, implied_objectives, parse, parse_goodput
 from .gates import Verdict, decide
 from .results import Result, measure
 from .samples import Sample, samples_of
@@ -29,7 +31,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunIdentity:
-    """Which run this is, from its run.json where it has one."""
+    """Which run this is, from its run.json where it has one. `rounds`: those that count; `lost`: round -> why not."""
 
     created: str | None
     version: str | None
@@ -40,13 +42,16 @@ class RunIdentity:
     argv: tuple[str, ...] | None
     name: str
     folder: str
+    rounds: tuple[int, ...]
+    lost: dict[str, str]
 
 
 @dataclass(frozen=True)
 class Summary:
     """What a run measured and whether it can be trusted. In summary.json each dataclass is an object of the same
     fields, and infinite or undefined numbers are null. `objectives`: metric -> seconds. `digests`: where the t-digests
-    come from. `results`: one for each target and load step. `comparison`: each pair of targets in each step."""
+    come from. `results`: one for each target and load step. `comparison`: each pair of targets in each step.
+    `evidence`: what the servers said of themselves, and what changed of it."""
 
     format: int
     run: RunIdentity
@@ -55,6 +60,7 @@ class Summary:
     digests: str
     results: list[Result]
     comparison: list[Comparison]
+    evidence: ServerEvidence
     _samples: dict[Key, Sample]  # JSON leaves out what begins with an underscore
     _digests: Digests
 
@@ -88,25 +94,30 @@ def save(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
 
 
 def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
-    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own. Raises InputError for an
-    objective that there is not, or that can't be read in run.json."""
-    limits = parse_goodput(run.facts.goodput, _field(run, "goodput")) if objectives is None else dict(objectives)
+    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own, which its gates imply
+    where it has none. Raises InputError for an objective that there is not, or that can't be read in run.json."""
+    limits = _own_objectives(run) if objectives is None else dict(objectives)
     check_objectives(limits)
     samples = samples_of(run, limits)
     digests = _digests(run, samples)
     results = [measure(run, sample, digests, limits, headroom(sample, samples.values())) for sample in samples.values()]
-    evidence = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
+    clients = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
     return Summary(
-        format=FORMAT, run=_identity(run), validity=validity.judge(evidence, run), objectives=limits,
+        format=FORMAT, run=_identity(run), validity=validity.judge(clients, run), objectives=limits,
         digests=f"from the {digests.origin}", results=results,
-        comparison=comparison.of_groups({key: sample.rows for key, sample in samples.items()}), _samples=samples,
-        _digests=digests,
+        comparison=comparison.of_groups({key: sample.rows for key, sample in samples.items()}),
+        evidence=evidence.gather(run), _samples=samples, _digests=digests,
     )  # fmt: skip
 
 
 def own_gates(run: Run) -> list[Gate]:
     """The gates that the run was started with. Raises InputError with run.json's field."""
     return [parse(text, _field(run, "slo")) for text in run.facts.slo]
+
+
+def _own_objectives(run: Run) -> dict[str, float]:
+    named = parse_goodput(run.facts.goodput, _field(run, "goodput"))
+    return named or implied_objectives(own_gates(run))
 
 
 def _field(run: Run, name: str) -> str:
@@ -126,17 +137,21 @@ def judge(run: Run | Summary, gates: Sequence[Gate | str] | Gate | str) -> list[
 def _identity(run: Run) -> RunIdentity:
     known = vars(run.facts) if run.facts.created else {}  # nothing is, without a run.json
     facts = {name: known.get(name) for name in ("created", "version", "seed", "salt", "order", "ended")}
-    return RunIdentity(**facts, argv=known.get("argv") or None, name=run.name, folder=str(run.folder))
+    return RunIdentity(
+        **facts, argv=known.get("argv") or None, name=run.name, folder=str(run.folder),
+        rounds=tuple(part.round for part in run.parts),
+        lost={str(number): why for number, why in run.lost.items()},
+    )  # fmt: skip
 
 
 def _digests(run: Run, samples: Mapping[Key, Sample]) -> Digests:
     """The digests that travelled through Locust where they hold every row, else new ones of the rows."""
-    path = run.folder / "digests.json"
-    if path.exists():
-        try:
-            stored = Digests.load(path)
-        except InputError:  # the rows are the truth; a damaged digest doesn't stop a report
-            stored = Digests()
+    stored, paths = Digests(), [part.folder / "digests.json" for part in run.parts]
+    if all(path.exists() for path in paths):
+        with suppress(InputError):  # the rows are the truth; a damaged digest doesn't stop a report
+            for each in map(Digests.load, paths):
+                stored.merge(each.state())
+                stored.origin = "rows" if each.origin == "rows" else stored.origin
         recorded = {key: (group.counted, group.failed) for key, group in stored.groups.items()}
         if recorded == {key: (sample.n, sample.failed) for key, sample in samples.items() if sample.n}:
             return stored
@@ -157,5 +172,6 @@ def _evidence(sample: Sample, result: Result) -> Evidence:
         lateness_p99=quantiles.at(late, 0.99) if len(late) else None,
         mean_gap=sample.window_s / sample.n if sample.n else None, unstamped_share=result.client.unstamped or 0.0,
         internal_errors=len(own_faults), fault=str(own_faults.mode().iloc[0]) if len(own_faults) else "",
-        stepped=int(counted["stepped"].sum()), duplicates=int(sample.rows.duplicated(["index", "attempt"]).sum()),
+        stepped=int(counted["stepped"].sum()),
+        duplicates=int(sample.rows.duplicated(["round", "index", "attempt"]).sum()),
     )  # fmt: skip

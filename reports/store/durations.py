@@ -35,10 +35,14 @@ _SKIPPED = (
 )  # fmt: skip
 # Only the durations need these: a long run's frame is large enough without them.
 _SPENT = (
-    "session", "turn", "planned", "started", "connected", "body_sent", "headers_at", "first_after", "last_after",
+    "planned", "started", "connected", "body_sent", "headers_at", "first_after", "last_after",
     "first_lag", "bytes_received", "retry_after", "last_events", "longest_gap",
 )  # fmt: skip
 COLUMNS = [name for name in row_files.SCHEMA.names if name not in _SKIPPED]
+# Columns of a frame that hold instants: nanoseconds from the run's start.
+INSTANTS = (
+    "due", "sent", "done", "body_end", "first_token", "last_token", "prefill_sent", "prefill_done", "decode_sent",
+)  # fmt: skip
 # What the derived durations, counts and rates follow from, and the server's own phases.
 SOURCES = (
     "due", "started", "connected", "sent", "body_sent", "done", "counted", "stepped", "token_at", "token_events",
@@ -181,14 +185,20 @@ def frames(
 
 
 def joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """The files' frames as one, with what only the whole can tell: `in_flight` at send."""
+    """The files' frames as one round's rows, with what only the whole can tell: `in_flight` at send."""
+    rows = concatenated(parts)
+    rows["round"] = 1
+    rows["in_flight"] = in_flight(rows)
+    return rows.sort_values(["due", "target", "index"], kind="stable", ignore_index=True)
+
+
+def concatenated(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all frames, one after the other."""
     for name in (*_TEXTS, "token_source"):  # the same categories everywhere, else joining makes a Python object of each
         known = sorted({text for part in parts for text in part[name].cat.categories})
         for part in parts:
             part[name] = part[name].cat.set_categories(known)
-    rows = pd.concat(parts, ignore_index=True)
-    rows["in_flight"] = in_flight(rows)
-    return rows.sort_values(["due", "target", "index"], kind="stable", ignore_index=True)
+    return pd.concat(parts, ignore_index=True)
 
 
 def in_flight(rows: pd.DataFrame) -> Array:

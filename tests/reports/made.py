@@ -170,6 +170,20 @@ def run(
     return folder
 
 
+def rounds(folder: Path, count: int = 3, *, seed: int = 7, **more: Any) -> Path:
+    """A folder of rounds, each a run of another seed, an hour after the one before; `more`: as for `run`."""
+    change = more.pop("change", None)
+    for number in range(1, count + 1):
+
+        def later(facts: dict[str, Any], number: int = number) -> None:
+            facts["clock"]["origin_ns"] += number * 3600 * S
+            if change is not None:
+                change(facts)
+
+        run(folder / f"round-{number}", seed=seed + 100 * number, change=later, **more)
+    return folder
+
+
 def hostile(folder: Path) -> Path:
     """A run whose every text from outside is an attack."""
     evil = Made(EVIL, prefill=9000, tpot=0.005)

@@ -25,7 +25,8 @@ from traces.errors import InputError
 def side(ttft: Any, tpot: Any = None, ok: Any = True, output: int = 100) -> pd.DataFrame:
     n = len(ttft)
     return pd.DataFrame({
-        "index": np.arange(n), "due": np.arange(n) * 1e8, "counted": True, "attempt": 1, "ok": np.broadcast_to(ok, n),
+        "round": 1, "index": np.arange(n), "due": np.arange(n) * 1e8, "counted": True, "attempt": 1,
+        "ok": np.broadcast_to(ok, n),
         "prompt_tokens": 500.0, "output_tokens": 100.0, "output_count": float(output), "ttft": ttft,
         "tpot": np.full(n, 0.01) if tpot is None else tpot, "e2e": np.asarray(ttft) + 1.0,
     })  # fmt: skip

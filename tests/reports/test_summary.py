@@ -352,7 +352,8 @@ def test_nothing_answered_at_all(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "summary.json").read_text())["results"][0]
     assert stored["metrics"]["ttft"]["quantiles"][0] | {"digest": 0} == {
         "q": 0.5, "value": None, "unbounded": True, "low": None, "high": None, "answered": None, "n": 10, "needs": 6,
-        "enough": True, "effective": 10.0, "drifting": False, "more_s": 0.0, "digest": 0, "digest_error": None,
+        "enough": True, "effective": 10.0, "drifting": False, "more_s": 0.0, "rounds": 1, "worst": None,
+            "digest": 0, "digest_error": None,
     }  # fmt: skip
     assert result.errors == [ErrorCount("refused", "refused", 10)]
 

@@ -110,7 +110,7 @@ def test_gates_on_a_narrow_terminal_are_sentences(read_back: Run) -> None:
 def median(value: float | None, high: float | None = 0.0) -> Quantile:
     """The p50 of a target; None is unbounded."""
     low, high = (inf if bound is None else bound for bound in (value, value if high == 0.0 else high))
-    return Quantile(0.5, low, value is None, low, high, low, 40, 6, True, 40.0, False, 0.0)
+    return Quantile(0.5, low, value is None, low, high, low, 40, 6, True, 40.0, False, 0.0, 1, low)
 
 
 def ratio(value: float, low: float | None = None, high: float | None = None) -> Interval:

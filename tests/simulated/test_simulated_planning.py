@@ -10,7 +10,7 @@ import pytest
 
 from loadgen.cli import servers as command
 from loadgen.options import Load, RunOptions
-from loadgen.simulations import record_run
+from loadgen.simulations import record
 from loadgen.sweeps import axis
 from reports.analysis.summary import save
 from reports.render.planning_page import ratio
@@ -211,7 +211,7 @@ def swept_and_run(trace: Path, folder: Path, target: str, axis: str, values: lis
     results = []
     for number, value in enumerate(values):
         run, simulated = folder / f"run{number}", [SimulatedTarget.parse(f"{target},{axis}={value}")]
-        record_run(str(trace), simulated, Load(), RunOptions(out=run), model="llama2-7b")
+        record(str(trace), simulated, Load(), RunOptions(out=run), model="llama2-7b")
         save(open_run(run))
         results += json.loads((run / "summary.json").read_text())["results"]
     return list(zip(points, results, strict=True))
