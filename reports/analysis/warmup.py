@@ -39,7 +39,7 @@ from ..store.rounds_json import round_folders
 from ..store.run_folder import Run, open_run
 from ..store.run_json import StepFacts
 from .quantiles import Values
-from .samples import backlog
+from .steadiness import backlog
 
 if TYPE_CHECKING:
     import pandas as pd
