@@ -138,7 +138,7 @@ _ROUND_TRIP = struct.Struct("=68xI")  # of tcp_info: the smoothed round trip, mi
 
 def round_trip(sock: _socket.socket) -> float | None:
     """Seconds to the peer's kernel and back, as this one's has measured it on a TCP connection; None where it doesn't
-    say. Right after the handshake it is that of the handshake: a client that waits for a core doesn't lengthen it. On a busy
+    say. Right after the handshake it is the handshake's: a client that waits for a core doesn't lengthen it. On a busy
     connection the peer's delayed acknowledgements are in it, up to 40 ms."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ROUND_TRIP.size)
