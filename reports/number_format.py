@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isinf, isnan
+from math import floor, isinf, isnan, log10
 
 LONG = 9.9995  # seconds from which on they aren't called milliseconds
 
@@ -37,6 +37,16 @@ def share(value: float | None) -> str:
 
 def rate(value: float | None) -> str:
     return "-" if value is None else f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def dollars(value: float | None) -> str:
+    """Three significant digits below $100: $0.000214, $0.0457, $2.10, $31.4, $1,234."""
+    if value is None:
+        return "-"
+    if not value:
+        return "$0"
+    digits = max(0, 2 - floor(log10(abs(value)))) if abs(value) < 99.95 else 0
+    return f"${value:,.{digits}f}"
 
 
 def factor(value: float) -> str:

@@ -39,6 +39,7 @@ REGRESSING = (*LATENCIES, "requests", "tokens", "goodput")
 # to a slice too; `in_flight` at send; `session` -1 for none; `turn` 0 for the first.
 SLICED_BY = ("prompt_tokens", "output_tokens", "in_flight", "session", "turn")
 OBJECTIVES = ("ttft", "ttft_from_due", "tpot", "e2e", "longest_stall")
+TAIL = 0.9  # quantiles from here on are a tail
 STATISTICS = "a statistic: p50, p99, p99.9, mean or max"
 
 
@@ -230,6 +231,19 @@ def parse_goodput(objectives: Iterable[str], where: str = "--goodput") -> dict[s
         if not 0 < limits[metric] < inf:
             raise InputError(f"{part!r}: expected a time after the colon, as in ttft:800ms", where=where)
     return limits
+
+
+def implied_objectives(gates: Iterable[Gate]) -> dict[str, float]:
+    """The objectives of a run that names gates alone: a gate on a tail (p90 and above, max) counts the requests beyond
+    its limit, so that the limit is what a single request must keep. Of several on one metric the one furthest out; none
+    from a gate on a median or mean, which half of all requests may miss, or on one target, step or slice."""
+    limits: dict[str, tuple[float, float]] = {}
+    for gate in gates:
+        q = 1.0 if gate.statistic == "max" else gate.q or 0.0
+        of_all = not (gate.target or gate.step or gate.where)
+        if gate.metric in OBJECTIVES and q >= TAIL and of_all and gate.op.startswith("<") and gate.limit > 0:
+            limits[gate.metric] = max(limits.get(gate.metric, (0.0, 0.0)), (q, gate.limit))
+    return {metric: limit for metric, (_, limit) in limits.items()}
 
 
 def check_objectives(limits: Mapping[str, float]) -> None:

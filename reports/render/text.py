@@ -40,6 +40,10 @@ CSV_COLUMNS = (
     "usage_prompt", "output_count", "token_source", "usage_cached", "in_flight", *DURATIONS,
     "server_queue", "server_prefill", "server_transfer", "server_decode", "error",
 )  # fmt: skip
+DOLLARS = {
+    "per_request": "a request", "per_million_tokens": "a million\ntokens", "per_million_output": "of answers",
+    "per_million_good": "that met\nthe SLO",
+}  # fmt: skip
 Cell = tuple[Text, Text]  # a figure, and what stands beneath it: its interval, or the samples that it lacks
 STATUS_STYLE = {Status.VALID: "bold", Status.SUSPECT: "yellow", Status.INVALID: "bold red"}
 DECISION_STYLE = {
@@ -53,6 +57,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     for line in _table(summary, console.width):
         console.print(line, soft_wrap=True)
     console.print(_leads(leaders.matrix(summary), console.width), soft_wrap=False)
+    if costs := _costs(summary, console.width):
+        console.print(costs, soft_wrap=False)
     for style, sentences in (
         ("bold red", findings.alarms(summary)), ("", findings.sentences(summary)), ("yellow", findings.notes(summary))
     ):  # fmt: skip
@@ -142,6 +148,25 @@ def _leads(rows: Sequence[tuple[str, Sequence[Lead]]], width: int) -> Table | Te
         return Text(printable("\n".join(("", "fastest by p50, ahead by request:", *lines))))
     headings = ("fastest, by p50;\nahead, by request", *(lead.step or "all" for lead in rows[0][1]))
     return grid(headings, ((phase, *map(str, leads)) for phase, leads in rows))
+
+
+def _costs(summary: Summary, width: int) -> Table | Text | None:
+    """What was measured before what was simulated, whose prices are assumptions."""
+    costs = [(result, result.cost) for result in summary.results if result.cost and result.cost.at_this_load]
+    rows = []
+    for result, cost in sorted(costs, key=lambda pair: pair[1].simulated):
+        at_mean = cost.at_mean_load.per_million_output if cost.at_mean_load else None
+        figures = [*(getattr(cost.at_this_load, name) for name in DOLLARS), at_mean]
+        name = result.target + (" (simulated)" if cost.simulated else "")
+        rows.append((name, result.step, cost.by or "", *map(number_format.dollars, figures)))
+    if not rows:
+        return None
+    if width < ROOM:
+        lines = [f"{' at '.join(filter(None, row[:2]))}: {row[3]} a request, {row[5]} a million tokens of answers"
+                 for row in rows]  # fmt: skip
+        return Text(printable("\n".join(("", "cost:", *lines))))
+    headings = ("cost", "load", "by the", *DOLLARS.values(), "of answers, at\nthe trace's mean")
+    return grid(headings, rows, headings[3:])
 
 
 def _cells(summary: Summary, result: Result) -> dict[str, Cell]:
