@@ -31,7 +31,7 @@ def url() -> Iterator[str]:
 def test_the_library(tmp_path: Path) -> None:
     done = run(sys.executable, EXAMPLES / "library.py", tmp_path, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "errors < 1%: pass" in done.stdout
+    assert "errors < 20%: pass" in done.stdout
     assert (tmp_path / "run" / "report.html").is_file()
 
 
