@@ -286,21 +286,28 @@ def _of_window(ordered: Ordered, q: float) -> Quantile:
     )
 
 
-def share(events: Counts, sizes: Counts, latencies: Ordered | None = None) -> Share:
+def share(events: Counts, sizes: Counts, latencies: Ordered | None = None, *, at_most: float = inf) -> Share:
     """The share of requests with an event, both counted by batch: Wilson's bounds (1927), with Student's t in place of
     the normal quantile and the effective sample in place of n.
 
     Few events tell little about how they cluster: where there are fewer than BEYOND, the clustering of the largest
-    `latencies`, where what happens has to do with these, stands in for theirs.
+    `latencies`, where what happens has to do with these, stands in for theirs; or `at_most`, which is the `worth` of
+    these.
     """
     n, happened = int(sizes.sum()), int(events.sum())
     if not n:
         return Share(nan, 0.0, 1.0, 0, 0.0)
     p = happened / n
     effective = [_effective(_standard_error(events - p * sizes, n), p, n)]
-    if latencies and min(happened, n - happened) < BEYOND:
-        effective += [_effective(_standard_error(latencies.excess(q), latencies.n), q, n) for q in (0.9, 0.99)]
+    if min(happened, n - happened) < BEYOND:
+        effective.append(worth(latencies) if latencies else at_most)
     return Share(p, *_wilson(p, min(effective), t(len(sizes) - 1, ONE_SIDED)), n, min(effective))
+
+
+def worth(latencies: Ordered) -> float:
+    """How many independent requests these are worth, by how the slowest cluster."""
+    n = latencies.n
+    return min(_effective(_standard_error(latencies.excess(q), n), q, n) for q in (0.9, 0.99))
 
 
 def _standard_error(d: Values, n: int) -> float:
