@@ -167,7 +167,8 @@ def step_name(factor: float) -> str:
 
 
 def _faster(load: Load, factor: float, step_s: float | None) -> Load:
-    faster = replace(load, duration=step_s if step_s is not None else load.duration, warmup=0.0)
+    warmup = load.warmup if load.warmup == "auto" else 0.0
+    faster = replace(load, duration=step_s if step_s is not None else load.duration, warmup=warmup)
     if load.concurrency is not None:
         return replace(faster, concurrency=max(1, round(load.concurrency * factor)))
     if load.request_rate is not None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from targets import secrets
 from targets.rules import FieldError, Limits
@@ -29,18 +29,21 @@ if TYPE_CHECKING:
 LONGEST = 10_000_000  # tokens of a prompt; more is a slip of the keyboard
 MOST = 50_000_000  # requests of a step, too
 FASTEST = 1_000_000.0  # requests/s
+SOUGHT = 1 / 3  # of the duration: what is sent in addition where the warm-up is found after the run
 
 
 @dataclass(frozen=True)
 class Load:
-    """How a trace is paced and cut: durations in seconds, rates in requests a second. Raises InputError."""
+    """How a trace is paced and cut: durations in seconds, rates in requests a second. `warmup` "auto": arrivals go on
+    for `duration` and SOUGHT of it more, and the window begins where the run is found to have become steady. Raises
+    InputError."""
 
     speedup: float = 1.0
     request_rate: float | None = None
     burstiness: float = 1.0
     concurrency: int | None = None
     duration: float | None = None
-    warmup: float = 0.0
+    warmup: float | Literal["auto"] = 0.0
     drain_timeout: float = 60.0
     request_count: int | None = None
     max_context: int | None = None
@@ -57,7 +60,7 @@ class Load:
         for option, value in (("--duration", self.duration), ("--drain-timeout", self.drain_timeout)):
             if value is not None and not 0 < value < inf:
                 raise InputError(f"must be positive and finite, not {value:g} s", where=option)
-        if not 0 <= self.warmup < inf:
+        if self.warmup != "auto" and not 0 <= self.warmup < inf:
             raise InputError(f"must not be negative, and finite, but is {self.warmup:g} s", where="--warmup")
         check_factor(self.speedup, "--speedup")
         if self.request_rate is not None and FASTEST < self.request_rate < inf:
@@ -80,7 +83,22 @@ class Load:
     @property
     def seconds(self) -> float | None:
         """Warm-up and window together."""
-        return None if self.duration is None else self.warmup + self.duration
+        more = SOUGHT * (self.duration or 0.0) if self.warmup == "auto" else self.warmup
+        return None if self.duration is None else more + self.duration
+
+    def duration_in(self, seconds: float) -> float:
+        """The longest `duration` that takes no more than `seconds`, warm-up included."""
+        return seconds / (1 + SOUGHT) if self.warmup == "auto" else seconds - self.warmup
+
+    @property
+    def warmup_s(self) -> float:
+        """The part of it that is known not to count before the run."""
+        return 0.0 if self.warmup == "auto" else self.warmup
+
+    @property
+    def window_s(self) -> float | None:
+        """The part of it whose arrivals count as far as is known before the run."""
+        return None if self.seconds is None else self.seconds - self.warmup_s
 
     def describe(self) -> str:
         """The load in a few words, for reports."""
@@ -145,8 +163,8 @@ class Load:
         # The instants are known of requests that wait for no other one.
         waits = self.concurrency is not None or (trace.has("session") and not self.open_loop)
         end = int(trace.column("due")[-1])
-        if not waits and end < self.warmup * NS_PER_S:
-            message = f"the trace ends at {end / NS_PER_S:g} s, before the warm-up does ({self.warmup:g} s)"
+        if not waits and end < self.warmup_s * NS_PER_S:
+            message = f"the trace ends at {end / NS_PER_S:g} s, before the warm-up does ({self.warmup_s:g} s)"
             raise InputError(message, where="--warmup")
 
 

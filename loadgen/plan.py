@@ -11,13 +11,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
-from reports.store.run_json import EmbeddedFacts, TraceFacts
+from reports.store.run_json import AnswerFacts, EmbeddedFacts, TraceFacts
 from targets.target import Target
 from traces.errors import InputError
-from traces.files import regular
+from traces.files import regular, write_whole
 from traces.statistics import describe
 from traces.trace import NS_PER_S, Trace, unpacked
 from traces.typed_json import LEFT_OUT, from_json, to_json
@@ -59,6 +60,7 @@ class Step:
     window_s: float | None = None
     drain_s: float = 60.0
     factor: float = field(default=1.0, metadata=LEFT_OUT)
+    warmup: Literal["given", "sought"] = "given"
 
     @property
     def warmup_ns(self) -> int:
@@ -87,7 +89,14 @@ class LoadStep:
         arms = tuple(
             Arm(target, file, count, load.concurrency, load.open_loop, load.retries, load.leave) for target in targets
         )
-        return Step(self.name, arms, self.describe(), load.warmup, load.duration, load.drain_timeout, self.factor)
+        return Step(
+            self.name, arms, self.describe(), load.warmup_s, load.window_s, load.drain_timeout, self.factor,
+            self.warmup,
+        )  # fmt: skip
+
+    @property
+    def warmup(self) -> Literal["given", "sought"]:
+        return "sought" if self.load.warmup == "auto" else "given"
 
     def describe(self) -> str:
         """The load in a few words, for reports."""
@@ -116,6 +125,7 @@ class Plan:
     report: bool = True
     closing: str = ""
     embedded: Mapping[str, EmbeddedFacts] = field(default_factory=dict)  # by target
+    evidence: tuple[AnswerFacts, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.steps or not all(step.arms for step in self.steps):
@@ -145,10 +155,15 @@ def save(plan: Plan, traces: Mapping[str, Trace], folder: Path) -> None:
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     for file, trace in traces.items():
         pack(trace, folder / file)
+    put(plan, folder)
+
+
+def put(plan: Plan, folder: Path) -> None:
+    """Writes plan.json alone."""
     steps = [
         replace(step, arms=tuple(replace(arm, target=arm.target.carried()) for arm in step.arms)) for step in plan.steps
     ]
-    (folder / FILE).write_bytes(to_json(replace(plan, steps=tuple(steps))))
+    write_whole(folder / FILE, to_json(replace(plan, steps=tuple(steps))))
 
 
 def load(folder: Path) -> Plan:

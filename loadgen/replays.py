@@ -149,9 +149,11 @@ def reported(folder: Path) -> Run:
 
 def _summarised(folder: Path) -> tuple[Run, Summary]:
     from reports.analysis.summary import save
+    from reports.analysis.warmup import settle
     from reports.store.run_folder import open_run
 
     try:
+        settle(folder)
         run = open_run(folder)
         return run, save(run)
     except InputError as problem:

@@ -52,7 +52,7 @@ class Ladder:
             return base
         load = base if self.step_s is None else replace(base, duration=self.step_s)
         if self.speedup:
-            load = replace(load, warmup=0.0)
+            load = replace(load, warmup=load.warmup if load.warmup == "auto" else 0.0)
         if load.concurrency is not None:
             return replace(load, concurrency=max(1, round(load.concurrency * factor)))
         if load.request_rate is not None:
@@ -153,7 +153,7 @@ def _stretches(trace: Trace, length: float, count: int, layers: int, load: Load)
     if span < whole - SLACK * length:
         fitting, longest = int((span + SLACK * length) / (layers * length)), span / (count * layers)
         times = f" at up to {layers} times the sessions" if layers > 1 else ""
-        window = longest / length * (load.seconds or 0) - load.warmup
+        window = load.duration_in(longest / length * (load.seconds or 0))
         remedy = [_fitting(fitting)] if fitting else []
         remedy += [f"{count} of {int(window)} s (--round-duration) do"] if window >= 1 else []
         raise InputError(

@@ -122,9 +122,9 @@ def record_run(
             )  # fmt: skip
             last = max(last, _record(writer, exchanges))
         recorded.append(StepFacts(
-            each.name, each.describe(), start, (start + warmup, start + end), last, each.load.warmup,
+            each.name, each.describe(), start, (start + warmup, start + end), last, each.load.warmup_s,
             max(0, last - start - end) / NS_PER_S, planned={target.name: len(requests) for target in targets},
-            factor=each.factor,
+            factor=each.factor, warmup=each.warmup,
         ))  # fmt: skip
         start = max(last, start + end)
     facts = RunFacts(
@@ -144,7 +144,7 @@ def now() -> str:
 
 def window(load: Load, requests: Trace) -> tuple[int, int]:
     """Instants, in ns, between which arrivals count."""
-    return round(load.warmup * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else requests.span
+    return round(load.warmup_s * NS_PER_S), round(load.seconds * NS_PER_S) if load.seconds else requests.span
 
 
 def _record(writer: Writer, exchanges: Iterable[Exchange]) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated, Any, cast, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
@@ -39,6 +39,10 @@ def _time(text: str) -> float:
         return seconds(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def _warmup(text: str) -> float | str:
+    return text if text == "auto" else _time(text)
 
 
 def factors(panel: str, text: str, *names: str) -> Any:
@@ -82,7 +86,12 @@ OPTIONS: dict[str, Any] = {
     "burstiness": option(LOAD, "Shape of --request-rate's gaps: 1 Poisson, less is burstier."),
     "concurrency": option(LOAD, "A fixed number of requests in flight, instead of instants."),
     "duration": time(LOAD, "How long arrivals are counted (60, 90s, 10m); the warm-up comes before."),
-    "warmup": time(LOAD, "How long requests are sent, not counted."),
+    "warmup": typer.Option(
+        help="How long requests are sent, not counted; auto: until the run is found steady.",
+        rich_help_panel=LOAD,
+        metavar="TIME|auto",
+        parser=_warmup,
+    ),
     "drain_timeout": time(LOAD, "How long the last answers may take; then they are cut."),
     "request_count": option(LOAD, "At most so many requests.", "--request-count", "-n"),
     "max_context": option(LOAD, "Cut lengths to a model's context (tokens)."),
@@ -163,6 +172,7 @@ def _options(group: Any, omit: Collection[str]) -> Iterator[Parameter]:
     """A parameter for each field. One that carries its own help (a simulated server's) needs no entry in OPTIONS."""
     # What Typer takes instead.
     typers: dict[Any, Any] = {Sequence[str]: list[str], str | Path | None: Path | None, str | float | None: str | None}
+    typers[float | Literal["auto"]] = float
     hints = get_type_hints(group)
     for field in fields(group):
         if field.name not in omit:

@@ -285,7 +285,7 @@ class Record:
             seed=plan.seed, salt=f"{plan.name}-{secrets.token_hex(4)}" if plan.salt == "auto" else plan.salt,
             prompts=plan.prompts, slo=plan.slo, goodput=plan.goodput, argv=plan.argv, order=plan.order, json=plan.json,
             report=plan.report, closing=plan.closing, trace=plan.trace, targets=targets, steps=(), workers=(),
-            ended="running", machine=machine_facts(), versions=versions(),
+            ended="running", machine=machine_facts(), versions=versions(), evidence=plan.evidence,
         )  # fmt: skip
         self._write()
 
@@ -295,7 +295,16 @@ class Record:
         window = (start + step.warmup_ns, None if step.end_ns is None else start + step.end_ns)
         planned = {arm.target.name: arm.requests for arm in step.arms}
         facts = StepFacts(
-            step.name, step.load, start, window, None, step.warmup_s, step.drain_s, planned, factor=step.factor
+            step.name,
+            step.load,
+            start,
+            window,
+            None,
+            step.warmup_s,
+            step.drain_s,
+            planned,
+            factor=step.factor,
+            warmup=step.warmup,
         )
         self._write(steps=(*self.facts.steps, facts), clock=ClockFacts(origin))
 

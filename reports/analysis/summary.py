@@ -16,8 +16,9 @@ from traces.files import write_whole
 from ..store import run_json
 from ..store.digests import METRICS, Digests
 from ..store.run_folder import Key, Run
-from . import comparison, quantiles, validity
+from . import comparison, evidence, quantiles, validity
 from .comparison import Comparison
+from .evidence import ServerEvidence
 from .gate_grammar import Gate, check_objectives, parse, parse_goodput
 from .gates import Verdict, decide
 from .results import Result, measure
@@ -48,7 +49,8 @@ class RunIdentity:
 class Summary:
     """What a run measured and whether it can be trusted. In summary.json each dataclass is an object of the same
     fields, and infinite or undefined numbers are null. `objectives`: metric -> seconds. `digests`: where the t-digests
-    come from. `results`: one for each target and load step. `comparison`: each pair of targets in each step."""
+    come from. `results`: one for each target and load step. `comparison`: each pair of targets in each step.
+    `evidence`: what the servers said of themselves, and what changed of it."""
 
     format: int
     run: RunIdentity
@@ -57,6 +59,7 @@ class Summary:
     digests: str
     results: list[Result]
     comparison: list[Comparison]
+    evidence: ServerEvidence
     _samples: dict[Key, Sample]  # JSON leaves out what begins with an underscore
     _digests: Digests
 
@@ -97,12 +100,12 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
     samples = samples_of(run, limits)
     digests = _digests(run, samples)
     results = [measure(run, sample, digests, limits) for sample in samples.values()]
-    evidence = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
+    clients = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
     return Summary(
-        format=FORMAT, run=_identity(run), validity=validity.judge(evidence, run), objectives=limits,
+        format=FORMAT, run=_identity(run), validity=validity.judge(clients, run), objectives=limits,
         digests=f"from the {digests.origin}", results=results,
-        comparison=comparison.of_groups({key: sample.rows for key, sample in samples.items()}), _samples=samples,
-        _digests=digests,
+        comparison=comparison.of_groups({key: sample.rows for key, sample in samples.items()}),
+        evidence=evidence.gather(run), _samples=samples, _digests=digests,
     )  # fmt: skip
 
 

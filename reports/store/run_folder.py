@@ -131,6 +131,7 @@ def _of_one(folder: Path) -> Run:
     facts = run_json.read(folder) if (folder / run_json.FILE).exists() else run_json.unknown(folder.name)
     planned = {(target, step.name) for step in facts.steps for target in step.planned}
     for part, table in durations.frames(folder, damaged, planned):
+        _uncount(part, facts.steps)
         frames.append(part)
         _add_gaps(gaps, part, *durations.itl(table))
     if not frames:
@@ -141,6 +142,14 @@ def _of_one(folder: Path) -> Run:
     for values in gaps_of.values():
         values.sort()  # in place: a long run has hundreds of millions of gaps
     return Run(folder, facts, rows, gaps_of, tuple(damaged))
+
+
+def _uncount(part: pd.DataFrame, steps: Sequence[StepFacts]) -> None:
+    """Where the warm-up was found after the run, its rows were recorded as counted."""
+    for step in steps:
+        if step.warmup == "found":
+            of_step = (part["step"] == step.name) & part["target"].isin(list(step.planned))
+            part.loc[of_step & (part["due"] < step.window[0]), "counted"] = False
 
 
 def _of_rounds(folder: Path, folders: dict[int, Path]) -> Run:

@@ -63,7 +63,9 @@ class TargetFacts(TargetFields):
 @dataclass(frozen=True)
 class StepFacts:
     """A load step: `window` holds the instants between which arrivals count (its end None: not known yet), `planned`
-    and `unsent` the requests of each target; `factor` is the load's multiple of the base load."""
+    and `unsent` the requests of each target; `factor` is the load's multiple of the base load. `warmup`: it was given,
+    it is to be found in the rows, all of which are recorded as counted (sought), or it was, and `window` begins there
+    (found)."""
 
     name: str
     load: str
@@ -75,6 +77,7 @@ class StepFacts:
     planned: dict[str, int]
     unsent: dict[str, int] = field(default_factory=dict)
     factor: float = field(default=1.0, metadata=LEFT_OUT)
+    warmup: Literal["given", "sought", "found"] = "given"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +110,20 @@ class MachineFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnswerFacts:
+    """What a target answered to the fixed prompts (`loadgen.evidence`) before the load, in the prompts' order: a keyed
+    digest of each answer's text, "" where there was no whole answer. `first` and `again` are the same of the bake-off's
+    first round, where each was asked twice: how many differ there is what differs by itself. Every round has them, so
+    that it speaks for itself. The key was forgotten with the process that asked."""
+
+    target: str
+    answers: tuple[str, ...]
+    first: tuple[str, ...]
+    again: tuple[str, ...]
+    failure: str = ""  # the outcome of the first that failed
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """A whole run. `created` is ISO 8601; `slo` and `goodput` are texts as the user gave them."""
 
@@ -132,6 +149,7 @@ class RunFacts:
     machine: MachineFacts
     versions: dict[str, str] = field(default_factory=dict)
     clock: ClockFacts | None = field(default=None, metadata=LEFT_OUT)
+    evidence: tuple[AnswerFacts, ...] = field(default=(), metadata=LEFT_OUT)  # of targets that were asked
     certificate_exceeded: str = ""
     missing: dict[str, int] = field(default_factory=dict)  # by target: requests that a lost worker never reported
     missing_requests: tuple[int, ...] = ()  # their indices, the first of them

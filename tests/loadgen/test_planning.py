@@ -54,6 +54,14 @@ def test_a_huge_prompt_may_be_cut_and_a_window_may_be_short(tmp_path: Path) -> N
     assert len(Load(warmup=0.18).requests(str(path))) == 10
 
 
+def test_a_warm_up_that_is_to_be_found_is_sent_in_addition() -> None:
+    load = Load(warmup="auto", duration=60.0)
+    assert (load.seconds, load.warmup_s, load.window_s) == (80, 0, 80)
+    assert load.duration_in(80.0) == 60 and Load(warmup=5.0).duration_in(80.0) == 75
+    with pytest.raises(InputError, match="warmup: "):
+        Load(warmup="soon")  # type: ignore[arg-type]
+
+
 def test_a_folder_that_cant_be_made() -> None:
     with pytest.raises(InputError, match="can't be made"):
         numbered(Path("/proc/x"))
