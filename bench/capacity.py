@@ -20,12 +20,13 @@ from math import inf, sqrt
 
 import numpy as np
 
-from loadgen.search import Ask, Terms, search
+from loadgen.search import Ask, search
 from reports.analysis import capacity, isotonic
-from reports.analysis.capacity import Tried, interval, tally
+from reports.analysis.capacity import interval, tally
 from reports.analysis.gate_grammar import Gate, parse
 from reports.analysis.samples import Sample, sample
 from reports.store import durations
+from reports.store.capacity_json import CapacityStep, SearchTerms
 from targets.simulated.build import SimulatedTarget
 from targets.simulated.virtual import simulate
 from traces.request import NS_PER_S
@@ -76,11 +77,11 @@ def share_at(cell: Cell, rate: float, seed: int) -> float:
     return tally(cell.gate, observed(cell, rate, TRUTH_S, TRUTH_WARMUP_S, seed)).share
 
 
-def searched(cell: Cell, terms: Terms, seed: int) -> list[Tried]:
-    def oracle(ask: Ask) -> Tried:
+def searched(cell: Cell, terms: SearchTerms, seed: int) -> list[CapacityStep]:
+    def oracle(ask: Ask) -> CapacityStep:
         sample = observed(cell, ask.level, ask.seconds, ask.warmup_s, FIRST_SEED * seed + ask.number)
         took = ask.warmup_s + ask.seconds
-        return Tried(ask.level, ask.seconds, took, (tally(cell.gate, sample),), ask.confirms)
+        return CapacityStep(ask.level, ask.seconds, took, (tally(cell.gate, sample),), ask.confirms)
 
     return search(oracle, [cell.gate], terms)
 
@@ -103,7 +104,7 @@ def main() -> bool:
     parser.add_argument("--cell", choices=CELLS, action="append")
     parser.add_argument("--budget", type=float, default=60.0, help="minutes")
     options = parser.parse_args(sys.argv[1:] if __name__ == "__main__" else [])
-    terms, missed = Terms(budget_s=60 * options.budget), False
+    terms, missed = SearchTerms(budget_s=60 * options.budget), False
     print(f"{options.seeds} seeds a cell from {FIRST_SEED}, at most {options.budget:g} minutes")
     print(f"{'cell':12} {'truth':>7} {'both ends':>9} {'hold':>5} {'below':>6} {'above':>6} {'width p50 / p90':>16}"
           f" {'minutes p50 / p90':>18} {'steps':>6}")  # fmt: skip
@@ -114,12 +115,14 @@ def main() -> bool:
             tried = list(pool.map(partial(searched, cell, terms), range(1, options.seeds + 1)))
             found = [interval([cell.gate], steps) for steps in tried]
             ended = [each for each in found if 0 < each.low < each.high < inf]
-            hold, above = (np.mean(test) for test in zip(*((e.low <= known <= e.high, e.low > known) for e in found)))
+            hold = np.mean([each.low <= known <= each.high for each in found])
+            above = np.mean([each.low > known for each in found])
             widths = np.quantile([each.high / each.low for each in ended] or [inf], (0.5, 0.9))
             minutes = np.quantile([sum(step.took for step in steps) / 60 for steps in tried], (0.5, 0.9))
             missed |= bool(hold < COVERED - 2 * sqrt(COVERED * (1 - COVERED) / len(found)))
             print(
-                f"{name:12} {known:7.3g} {len(ended) / len(found):9.0%} {hold:5.0%} {1 - hold - above:6.0%} {above:6.0%}"
+                f"{name:12} {known:7.3g} {len(ended) / len(found):9.0%} {hold:5.0%} {1 - hold - above:6.0%}"
+                f" {above:6.0%}"
                 f" {widths[0]:8.2f} / {widths[1]:<5.2f} {minutes[0]:9.0f} / {minutes[1]:<6.0f}"
                 f" {np.median([len(steps) for steps in tried]):6.0f}",
                 flush=True,

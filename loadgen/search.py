@@ -1,5 +1,5 @@
-"""Which loads a capacity search tries, and for how long. Pure: it asks an oracle, and a live endpoint answers as well as
-one in virtual time; what the answers mean is `reports.analysis.capacity`'s part.
+"""Which loads a capacity search tries, and for how long. Pure: it asks an oracle, a live endpoint or one in virtual
+time; what the answers mean is `reports.analysis.capacity`'s part.
 
 Theory of operation. Steps are short while the capacity is far and long where it is decided:
 
@@ -18,53 +18,33 @@ that decides nothing at all (the client was at its limit, say) is tried once mor
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import floor, inf, sqrt
 
 from reports.analysis import capacity
-from reports.analysis.capacity import CONFIRMED, Interval, Point, Tried
+from reports.analysis.capacity import CONFIRMED, HALVINGS, WARMUP, Interval, Point
 from reports.analysis.gate_grammar import Gate
 from reports.analysis.gates import Decision
+from reports.store.capacity_json import CapacityStep, SearchTerms
 from traces.errors import InputError
 
-WARMUP = 1 / 3  # of a step's window, that come before it
-HALVINGS = 5
+FEWEST = 20  # requests of a step
 SLICES = 6  # that are spent on the confirmation of one load
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What may be tried. Levels are requests/s, or, `whole`, requests in flight; all times are seconds. `precision`:
-    0.1 is 10 %. Raises InputError."""
+def warmup(terms: SearchTerms, seconds: float) -> float:
+    """Of a step with such a window."""
+    return max(terms.warmup_s, WARMUP * seconds)
 
-    lowest: float = 1.0
-    highest: float = 1000.0
-    precision: float = 0.1
-    step_s: float = 30.0
-    warmup_s: float = 5.0
-    max_step_s: float = 180.0
-    budget_s: float = 3600.0
-    whole: bool = False
 
-    def __post_init__(self) -> None:
-        if not 0 < self.lowest <= self.highest < inf or not 0 < self.precision < inf:
-            raise InputError("expected 0 < lowest <= highest (--from, --to), and a precision above 0", where="capacity")
-        if self.max_step_s < self.step_s:
-            raise InputError(f"must not be below a step's {self.step_s:g} s (--duration)", where="--max-step")
-        if self.budget_s < self.took(self.step_s):
-            raise InputError(f"one step takes {self.took(self.step_s):g} s", where="--budget", remedy="give it more")
-
-    def warmup(self, seconds: float) -> float:
-        """Of a step with such a window."""
-        return max(self.warmup_s, WARMUP * seconds)
-
-    def took(self, seconds: float) -> float:
-        """A step's whole time, but for its last answers."""
-        return self.warmup(seconds) + seconds
-
-    def level(self, level: float) -> float:
-        """A level that can be tried."""
-        return max(1, floor(level + 1e-9)) if self.whole else level
+def check(terms: SearchTerms) -> None:
+    """Raises InputError where not a step could be tried."""
+    if terms.max_step_s < terms.step_s:
+        raise InputError(f"must not be below a step's {terms.step_s:g} s (--duration)", where="--max-step")
+    least = terms.step_s + warmup(terms, terms.step_s)
+    if terms.budget_s < least:
+        raise InputError(f"one step takes {least:g} s", where="--budget", remedy="give it more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,32 +58,31 @@ class Ask:
     confirms: bool
 
 
-Oracle = Callable[[Ask], Tried]
+Oracle = Callable[[Ask], CapacityStep]
 
 
 class _OutOfTime(Exception):
     """The next step would be over after the budget is."""
 
 
-def search(observe: Oracle, gates: Sequence[Gate], terms: Terms) -> list[Tried]:
+def search(observe: Oracle, gates: Sequence[Gate], terms: SearchTerms) -> list[CapacityStep]:
     """All steps, in their order; `capacity.interval` says what they show."""
     searching = _Search(observe, gates, terms)
-    try:
+    with suppress(_OutOfTime):
         searching.run()
-    except _OutOfTime:
-        pass
     return searching.steps
 
 
 class _Search:
-    def __init__(self, observe: Oracle, gates: Sequence[Gate], terms: Terms) -> None:
+    def __init__(self, observe: Oracle, gates: Sequence[Gate], terms: SearchTerms) -> None:
         self._observe, self._gates, self._terms = observe, gates, terms
-        self.steps: list[Tried] = []
+        self._whole = terms.by == "concurrency"
+        self.steps: list[CapacityStep] = []
 
     def run(self) -> None:
         below, above = self._climb()
         while below and above < inf and self._apart(below, above):
-            middle = self._terms.level(sqrt(below * above))
+            middle = self._level(sqrt(below * above))
             below, above = (middle, above) if self._is_below(middle) else (below, middle)
         if below:
             self._confirm(below)
@@ -113,7 +92,7 @@ class _Search:
     def _climb(self) -> tuple[float, float]:
         """The highest load that seems to hold (0: none), and the lowest above it that seems to fail (inf: none)."""
         terms = self._terms
-        level, below, above = terms.level(terms.lowest), 0.0, inf
+        level, below, above = self._level(terms.lowest), 0.0, inf
         while above == inf:
             if self._is_below(level, climbing=True):
                 below = level
@@ -122,18 +101,18 @@ class _Search:
                 level = min(2 * level, terms.highest)
             else:
                 above = level
-        while not below and above > max(terms.level(0.0), terms.lowest * 2**-HALVINGS):
-            level = terms.level(above / 2)
+        while not below and above > max(self._level(0.0), terms.lowest * 2**-HALVINGS):
+            level = self._level(above / 2)
             below, above = (level, above) if self._is_below(level) else (0.0, level)
         return below, above
 
     def _apart(self, below: float, above: float) -> bool:
-        return above > below * (1 + self._terms.precision) and not (self._terms.whole and above <= below + 1)
+        return above > below * (1 + self._terms.precision) and not (self._whole and above <= below + 1)
 
     def _is_below(self, level: float, *, climbing: bool = False) -> bool:
         """Does the load seem to hold? Decided, where `max_step_s` of it can decide that; while climbing it is enough
         that no more than allowed are beyond, because the next step tells more."""
-        seconds = self._terms.step_s
+        seconds = self._least(level)
         while self._look(level, seconds):
             point, spent = self._point(level), sum(step.seconds for step in self._at(level))
             likely = point.share <= 1
@@ -141,14 +120,14 @@ class _Search:
                 return point.decision is Decision.PASS
             if (climbing and likely) or point.more_s > self._terms.max_step_s - spent:
                 return likely
-            seconds = max(self._terms.step_s, point.more_s)
+            seconds = max(self._least(level), point.more_s)
         return False
 
     def _confirm(self, level: float) -> None:
         """Steps back from the level until one is shown to hold."""
         back = 1 + self._terms.precision
         while not self._is_confirmed(level):
-            lower = self._terms.level(level / back)
+            lower = self._level(level / back)
             if lower >= level or lower < self._terms.lowest * 2**-HALVINGS:
                 return
             level, back = lower, back**1.5
@@ -174,21 +153,30 @@ class _Search:
                 return
             if self._point(level).share > 1 and self._interval().high == inf:
                 self._look(level, self._terms.max_step_s, confirms=True)
-            level, up = max(level + 1, self._terms.level(level * up)) if self._terms.whole else level * up, up**1.5
+            level, up = max(level + 1, self._level(level * up)) if self._whole else level * up, up**1.5
 
     def _look(self, level: float, seconds: float, *, confirms: bool = False) -> bool:
         """One step there, and another where it decides nothing; false where that one doesn't either."""
         for _ in range(2):
             spent = sum(step.took for step in self.steps)
-            if spent + self._terms.took(seconds) > self._terms.budget_s:
+            if spent + warmup(self._terms, seconds) + seconds > self._terms.budget_s:
                 raise _OutOfTime
-            ask = Ask(len(self.steps) + 1, level, self._terms.warmup(seconds), seconds, confirms)
+            ask = Ask(len(self.steps) + 1, level, warmup(self._terms, seconds), seconds, confirms)
             self.steps.append(self._observe(ask))
             if self.steps[-1].tallies:
                 return True
         return False
 
-    def _at(self, level: float) -> list[Tried]:
+    def _least(self, level: float) -> float:
+        """Seconds of a step there."""
+        wanted = 0.0 if self._whole else FEWEST / level
+        return min(self._terms.max_step_s, max(self._terms.step_s, wanted))
+
+    def _level(self, level: float) -> float:
+        """A level that can be tried."""
+        return max(1, floor(level + 1e-9)) if self._whole else level
+
+    def _at(self, level: float) -> list[CapacityStep]:
         return [step for step in self.steps if step.level == level and step.tallies]
 
     def _point(self, level: float) -> Point:

@@ -24,53 +24,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import inf, nan
+from math import floor, inf
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from traces.errors import InputError
+from traces.typed_json import to_plain
 
+from ..store.capacity_json import UNITS, CapacityFacts, CapacityStep, SearchTerms, Tally
 from . import isotonic, quantiles
-from .gate_grammar import LATENCIES, Gate
+from .gate_grammar import LATENCIES, Gate, parse
 from .gates import Decision
-from .quantiles import Share
-from .samples import Sample
+from .quantiles import Share, finite
 
+if TYPE_CHECKING:
+    from .samples import Sample
+
+HALVINGS = 5  # of the lowest level, where that fails already
+WARMUP = 1 / 3  # of a step's window, that come before it
 CONFIRMED = 3  # steps that a lower end needs
 GUARD = 1.05  # by which it lies below the load that they were at
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """One gate's requests in one step, by batch of its window: how many there were, and how many lay beyond the gate.
-    `worth`: the independent requests that they are worth by how slow ones cluster."""
-
-    sizes: tuple[int, ...]
-    beyond: tuple[int, ...]
-    worth: float
-
-    @property
-    def n(self) -> int:
-        return sum(self.sizes)
-
-    @property
-    def share(self) -> float:
-        return sum(self.beyond) / self.n if self.n else nan
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One step of a search. `level`: its load, in requests a second or in flight; `seconds`: its window, of `took`
-    altogether; `confirms`: it was there to confirm; `tallies`: one a gate, none where the run decides nothing, for the
-    reason `lost`. `folder`: its run, relative to the search's."""
-
-    level: float
-    seconds: float
-    took: float
-    tallies: tuple[Tally, ...]
-    confirms: bool = False
-    lost: str = ""
-    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +64,38 @@ class Point:
 @dataclass(frozen=True, slots=True)
 class Interval:
     """Where the capacity lies: `low` 0 where no level was shown to hold, `high` inf where none was shown to fail.
-    `gate`: the number of the gate that fails first."""
+    `gate`: the number of the gate that ends it."""
 
     low: float
     high: float
     gate: int = 0
 
-    @property
-    def contradictory(self) -> bool:
-        return self.low >= self.high
+
+@dataclass(frozen=True, slots=True)
+class CapacityResult:
+    """What a search found. The capacity lies from `low` (None: no level was shown to hold) to `high` (None: none was
+    shown to fail), in `unit`; `estimate`: where the fitted curve reaches what the gates allow. `sentence` says it in
+    words, `remedy` what would say more. `code`: 0 an interval, 1 no level holds, 3 no verdict."""
+
+    sentence: str
+    code: int
+    low: float | None
+    high: float | None
+    estimate: float | None
+    unit: str
+    remedy: str
+    curve: tuple[Point, ...]
+    facts: CapacityFacts
+    folder: Path
+
+    def as_json(self) -> dict[str, object]:
+        """As `phaseload capacity --json` prints it; what is unbounded is null."""
+        curve = [{name: finite(value) for name, value in _floats(point)} | {"decision": str(point.decision)}
+                 for point in self.curve]  # fmt: skip
+        return {
+            "capacity": self.sentence, "exit_code": self.code, "low": self.low, "high": self.high, "unit": self.unit,
+            "estimate": self.estimate, "remedy": self.remedy, "curve": curve, "search": to_plain(self.facts),
+        }  # fmt: skip
 
 
 def check(gates: Sequence[Gate], target: str) -> None:
@@ -105,6 +103,8 @@ def check(gates: Sequence[Gate], target: str) -> None:
     for gate in gates:
         if gate.target not in ("", target) or gate.step:
             raise InputError("there is one target and one load", where=gate.text, remedy=f"leave {gate.target}@ out")
+        if gate.where:
+            raise InputError("a slice of the requests", where=gate.text, remedy="a capacity is all requests'")
         worse = ">" if gate.metric == "goodput" else "<"
         decided = gate.q is not None and gate.metric != "itl" if gate.metric in LATENCIES else gate.unit == "%"
         if not decided or not gate.op.startswith(worse):
@@ -146,14 +146,14 @@ def share(tallies: Sequence[Tally]) -> Share:
     return Share(pooled.value, low, high, pooled.n, min(pooled.effective, between.effective))
 
 
-def interval(gates: Sequence[Gate], steps: Sequence[Tried]) -> Interval:
+def interval(gates: Sequence[Gate], steps: Sequence[CapacityStep]) -> Interval:
     """Where the capacity lies, by all steps that decide anything."""
     ends = [_ends(number, allowed(gate), steps) for number, gate in enumerate(gates)]
     lows, highs = zip(*ends, strict=True)
     return Interval(min(lows), min(highs), int(np.argmin(highs if min(highs) < inf else lows)))
 
 
-def _ends(gate: int, limit: float, steps: Sequence[Tried]) -> tuple[float, float]:
+def _ends(gate: int, limit: float, steps: Sequence[CapacityStep]) -> tuple[float, float]:
     levels = by_level(steps)
     low, high = 0.0, inf
     for first in range(len(levels)):
@@ -168,18 +168,18 @@ def _ends(gate: int, limit: float, steps: Sequence[Tried]) -> tuple[float, float
     return low, high
 
 
-def by_level(steps: Sequence[Tried]) -> list[tuple[float, list[Tried]]]:
+def by_level(steps: Sequence[CapacityStep]) -> list[tuple[float, list[CapacityStep]]]:
     """Levels, ascending, with the steps there that decide anything."""
     good = sorted((step for step in steps if step.tallies), key=lambda step: step.level)
     return [(level, list(there)) for level, there in groupby(good, key=lambda step: step.level)]
 
 
-def points(gates: Sequence[Gate], steps: Sequence[Tried]) -> list[Point]:
+def points(gates: Sequence[Gate], steps: Sequence[CapacityStep]) -> list[Point]:
     """The curve's points, ascending."""
     return [point(gates, level, there) for level, there in by_level(steps)]
 
 
-def point(gates: Sequence[Gate], level: float, there: Sequence[Tried]) -> Point:
+def point(gates: Sequence[Gate], level: float, there: Sequence[CapacityStep]) -> Point:
     """All steps at one level together: one gate fails it, all must hold."""
     shares = [share([step.tallies[number] for step in there]) for number in range(len(gates))]
     limits = [allowed(gate) for gate in gates]
@@ -193,8 +193,81 @@ def point(gates: Sequence[Gate], level: float, there: Sequence[Tried]) -> Point:
     return Point(level, nearest.value / limit, nearest.low / limit, nearest.high / limit, decision, more_s)
 
 
-def estimate(gates: Sequence[Gate], steps: Sequence[Tried]) -> float | None:
+def estimate(gates: Sequence[Gate], steps: Sequence[CapacityStep]) -> float | None:
     """Where the fitted curve reaches what the gates allow; None where it stays on one side."""
     curve = points(gates, steps)
     fitted = isotonic.fit([each.share for each in curve], [len(there) for _, there in by_level(steps)])
     return isotonic.crossing([each.level for each in curve], fitted, 1.0)
+
+
+def result(folder: Path, facts: CapacityFacts) -> CapacityResult:
+    """What the steps of the search in this folder show. Raises InputError for a gate that can't be read."""
+    gates = [parse(text, "capacity.json, field slo") for text in facts.slo]
+    found, curve = interval(gates, facts.steps), points(gates, facts.steps)
+    low, high = found.low, found.high
+    if facts.terms.by == "concurrency":
+        low = float(floor(low))
+    sentence, code = _verdict(facts, Interval(low, high), curve, " and ".join(gate.text for gate in gates))
+    return CapacityResult(
+        sentence=sentence, code=code, low=low or None, high=high if high < inf else None,
+        estimate=estimate(gates, facts.steps), unit=UNITS[facts.terms.by],
+        remedy=_remedy(facts, curve) if code == 3 else "", curve=tuple(curve), facts=facts, folder=folder,
+    )  # fmt: skip
+
+
+def in_words(step: CapacityStep, gates: Sequence[Gate], terms: SearchTerms) -> str:
+    """One step in a line."""
+    head = f"{amount(step.level):>8} {UNITS[terms.by]}, {step.seconds:,.0f} s"
+    if step.lost:
+        return f"{head}: decides nothing: {step.lost}"
+    gates_in_words = ", ".join(
+        f"{tally.share:.2%} beyond {gate.text}" for gate, tally in zip(gates, step.tallies, strict=True)
+    )
+    waited = f"; its backlog took {step.backlog_s:,.0f} s more" if step.backlog_s >= 1 else ""
+    decision = point(gates, step.level, [step]).decision
+    return f"{head}: {decision}, {gates_in_words} (n={step.tallies[0].n:,}){waited}"
+
+
+def _floats(point: Point) -> list[tuple[str, float]]:
+    return [(name, getattr(point, name)) for name in ("level", "share", "low", "high", "more_s")]
+
+
+def amount(level: float) -> str:
+    """Three digits, and no exponent."""
+    return f"{level:.3g}" if level < 100 else f"{level:,.0f}"
+
+
+def _verdict(facts: CapacityFacts, found: Interval, curve: Sequence[Point], gates: str) -> tuple[str, int]:
+    terms, unit = facts.terms, UNITS[facts.terms.by]
+    steps, confirming = len(facts.steps), sum(step.confirms for step in facts.steps)
+    after = f"at {gates} ({steps} steps, {confirming} of them to confirm)"
+    low, high = amount(found.low), amount(found.high)
+    if 0 < found.low < found.high < inf:
+        return f"{low} to {high} {unit} {after}", 0
+    if found.low >= found.high:
+        return f"no verdict: {low} {unit} held and {high} failed {after}: the endpoint didn't stay the same", 3
+    if found.low:
+        top = curve[-1]
+        if top.level >= terms.highest and top.decision is Decision.PASS:
+            return f"at least {low} {unit} {after}: {amount(top.level)}, the highest asked for, holds", 0
+        return f"no verdict: at least {low} {unit}, and nothing more was shown to fail {after}", 3
+    if found.high < inf:
+        lowest = curve[0]
+        if lowest.decision is Decision.FAIL and lowest.level < 2 * terms.lowest * 2**-HALVINGS:
+            return f"no load holds: {amount(lowest.level)} {unit} fails {after}", 1
+        return f"no verdict: less than {high} {unit}, and nothing was shown to hold {after}", 3
+    return f"no verdict: nothing was shown to hold or to fail {after}", 3
+
+
+def _remedy(facts: CapacityFacts, curve: Sequence[Point]) -> str:
+    """What would decide a search that ended without an answer."""
+    unit = UNITS[facts.terms.by]
+    if facts.ended == "interrupted":
+        return "it was interrupted: let it go on to its end"
+    if lost := [step for step in facts.steps if step.lost]:
+        return f"at {amount(lost[-1].level)} {unit} nothing was decided: {lost[-1].lost}"
+    if open_ := [(point.more_s, point.level) for point in curve if 0 < point.more_s < inf]:
+        more_s, level = min(open_)
+        return f"about {more_s / 60:,.0f} more minutes at {amount(level)} {unit} would decide it (--budget, --max-step)"
+    minutes = CONFIRMED * (1 + WARMUP) * facts.terms.max_step_s / 60
+    return f"a longer --budget: three steps that confirm take {minutes:,.3g} minutes"
