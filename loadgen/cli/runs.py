@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..certificate import CertifiedStep
 
 
-@o.taking()
+@o.taking(omit=("evidence",))
 def replay(
     ctx: typer.Context, *, trace: o.Trace = "", url: o.Url = None, options: TargetOptions, load: Load, run: RunOptions,
     workers: Workers,

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import floor, inf
+from math import floor, inf, isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,10 +34,12 @@ from traces.errors import InputError
 from traces.typed_json import to_plain
 
 from ..store.capacity_json import UNITS, CapacityFacts, CapacityStep, SearchTerms, Tally
-from . import isotonic, quantiles
+from . import isotonic
 from .gate_grammar import LATENCIES, Gate, parse
 from .gates import Decision
-from .quantiles import Share, finite
+from .quantiles import BEYOND, ONE_SIDED, Ordered, effective_sample, finite, standard_error
+from .shares import Share, wilson
+from .student import t
 
 if TYPE_CHECKING:
     from .samples import Sample
@@ -130,20 +132,32 @@ def tally(gate: Gate, sample: Sample) -> Tally:
         if sample.good_in is None:
             raise InputError("a goodput gate needs objectives", where=gate.text, remedy="add --goodput ttft:800")
         beyond = sizes - sample.good_in
-    return Tally(tuple(sizes.tolist()), tuple(np.asarray(beyond).tolist()), quantiles.worth(ordered))
+    return Tally(tuple(sizes.tolist()), tuple(np.asarray(beyond).tolist()), worth(ordered))
+
+
+def worth(latencies: Ordered) -> float:
+    """How many independent requests these are worth, by how the slowest cluster."""
+    n = latencies.n
+    return min((effective_sample(standard_error(latencies.excess(q), n), q, n) for q in (0.9, 0.99)), default=0.0)
 
 
 def share(tallies: Sequence[Tally]) -> Share:
-    """The share of the steps' requests together, with bounds by the scatter between batches, or between steps where
-    that is wider."""
+    """The share of the steps' requests together. Few events tell little about how they cluster: where there are fewer
+    than BEYOND, the slowest requests' clustering stands in for theirs."""
     sizes, beyond = (np.array([getattr(tally, name) for tally in tallies]) for name in ("sizes", "beyond"))
-    worth = sum(tally.worth for tally in tallies)
-    pooled = quantiles.share(beyond.ravel(), sizes.ravel(), at_most=worth)
-    if len(tallies) < CONFIRMED or not pooled.n:
-        return pooled
-    between = quantiles.share(beyond.sum(axis=1), sizes.sum(axis=1))
-    low, high = min(pooled.low, between.low), max(pooled.high, between.high)
-    return Share(pooled.value, low, high, pooled.n, min(pooled.effective, between.effective))
+    n, happened = int(sizes.sum()), int(beyond.sum())
+    if not n:
+        return Share(nan, 0.0, 1.0, 0, 0.0)
+    p = happened / n
+    deviations = beyond - p * sizes
+    parts = [deviations.ravel(), *([deviations.sum(axis=1)] if len(tallies) >= CONFIRMED else [])]
+    effective = [effective_sample(standard_error(part, n), p, n) for part in parts]
+    if min(happened, n - happened) < BEYOND:
+        effective[0] = min(effective[0], sum(tally.worth for tally in tallies))
+    zs = [t(len(part) - 1, ONE_SIDED) for part in parts]
+    bounds = [wilson(p, size, z) for size, z in zip(effective, zs, strict=True)]
+    lows, highs = zip(*bounds, strict=True)
+    return Share(p, min(lows), max(highs), n, min(effective), zs[int(np.argmin(effective))])
 
 
 def interval(gates: Sequence[Gate], steps: Sequence[CapacityStep]) -> Interval:
@@ -188,9 +202,15 @@ def point(gates: Sequence[Gate], level: float, there: Sequence[CapacityStep]) ->
     open_ = [(each, limit) for each, limit in both if each.high >= limit]
     decision = Decision.FAIL if fails else Decision.NO_VERDICT if open_ else Decision.PASS
     seconds = sum(step.seconds for step in there)
-    more_s = 0.0 if fails else max((each.more_s(limit, seconds) for each, limit in open_), default=0.0)
+    more_s = 0.0 if fails else seconds * max((_more(each, limit) for each, limit in open_), default=0.0)
     nearest, limit = max(both, key=lambda pair: pair[0].value / pair[1])
     return Point(level, nearest.value / limit, nearest.low / limit, nearest.high / limit, decision, more_s)
+
+
+def _more(share: Share, limit: float) -> float:
+    """How much longer the step would have to be, as a multiple of what it was."""
+    more = share.more(limit)
+    return share.least(limit) if isnan(more) else more
 
 
 def estimate(gates: Sequence[Gate], steps: Sequence[CapacityStep]) -> float | None:

@@ -19,10 +19,11 @@ from ..store.run_folder import Key, Run
 from . import comparison, evidence, quantiles, validity
 from .comparison import Comparison
 from .evidence import ServerEvidence
-from .gate_grammar import Gate, check_objectives, parse, parse_goodput
+from .gate_grammar import Gate, check_objectives, implied_objectives, parse, parse_goodput
 from .gates import Verdict, decide
 from .results import Result, measure
 from .samples import Sample, samples_of
+from .steadiness import headroom
 from .validity import Evidence, Validity
 
 FORMAT = 1
@@ -93,13 +94,13 @@ def save(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
 
 
 def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
-    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own. Raises InputError for an
-    objective that there is not, or that can't be read in run.json."""
-    limits = parse_goodput(run.facts.goodput, _field(run, "goodput")) if objectives is None else dict(objectives)
+    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own, which its gates imply
+    where it has none. Raises InputError for an objective that there is not, or that can't be read in run.json."""
+    limits = _own_objectives(run) if objectives is None else dict(objectives)
     check_objectives(limits)
     samples = samples_of(run, limits)
     digests = _digests(run, samples)
-    results = [measure(run, sample, digests, limits) for sample in samples.values()]
+    results = [measure(run, sample, digests, limits, headroom(sample, samples.values())) for sample in samples.values()]
     clients = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
     return Summary(
         format=FORMAT, run=_identity(run), validity=validity.judge(clients, run), objectives=limits,
@@ -112,6 +113,11 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
 def own_gates(run: Run) -> list[Gate]:
     """The gates that the run was started with. Raises InputError with run.json's field."""
     return [parse(text, _field(run, "slo")) for text in run.facts.slo]
+
+
+def _own_objectives(run: Run) -> dict[str, float]:
+    named = parse_goodput(run.facts.goodput, _field(run, "goodput"))
+    return named or implied_objectives(own_gates(run))
 
 
 def _field(run: Run, name: str) -> str:
@@ -132,7 +138,7 @@ def _identity(run: Run) -> RunIdentity:
     known = vars(run.facts) if run.facts.created else {}  # nothing is, without a run.json
     facts = {name: known.get(name) for name in ("created", "version", "seed", "salt", "order", "ended")}
     return RunIdentity(
-        **facts, argv=known.get("argv") or None, name=run.name, folder=str(run.folder),
+        **facts, argv=known.get("argv") or None, name=run.name, folder=str(run.bundle or run.folder),
         rounds=tuple(part.round for part in run.parts),
         lost={str(number): why for number, why in run.lost.items()},
     )  # fmt: skip

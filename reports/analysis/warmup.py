@@ -35,10 +35,11 @@ from traces.errors import InputError
 from traces.request import NS_PER_S
 
 from ..store import run_json
-from ..store.run_folder import Run, open_run, round_folders
+from ..store.rounds_json import round_folders
+from ..store.run_folder import Run, open_run
 from ..store.run_json import StepFacts
 from .quantiles import Values
-from .samples import backlog
+from .steadiness import backlog
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -37,7 +37,7 @@ SHOWN = (0.5, 0.9, 0.99, 0.999)
 HIDDEN = ("api_key_env", "api_key_file", "headers")  # names of secrets say nothing to a reader
 NOTHING: tuple[object, ...] = (None, "", [], (), {}, False)  # values that are not shown
 FIGURES: tuple[Callable[..., str], ...] = (
-    number_format.ms, number_format.share, number_format.rate, number_format.label,
+    number_format.ms, number_format.share, number_format.rate, number_format.dollars, number_format.label,
     findings.quantile, findings.interval, findings.lacking, findings.failures, findings.figure, findings.bounds,
     findings.where,
 )  # fmt: skip
@@ -57,8 +57,9 @@ def render(template: str, **values: Any) -> str:
 
 
 def page(runs: Sequence[Run], summaries: Sequence[Summary], out: Path | str | None = None) -> Path:
-    """Writes one report over all runs; by default report.html in the first run's folder."""
-    folder = runs[0].folder if out is None else Path(out)
+    """Writes one report over all runs; by default report.html in the first run's folder, or, of a bundle, beside it."""
+    bundle = runs[0].bundle
+    folder = Path(out) if out is not None else bundle.with_suffix(".html") if bundle else runs[0].folder
     path = folder / "report.html" if folder.is_dir() else folder
     names = dict.fromkeys(result.target for summary in summaries for result in summary.results)
     numbers = {name: number for number, name in enumerate(names)}
@@ -146,8 +147,8 @@ def _first(run: Run, summary: Summary) -> Iterator[tuple[str, str]]:
         yield f"load {step}", ", ".join(part for part in (load, counted) if part)
     costs: dict[str, list[str]] = {}
     for result in summary.results:
-        if result.cost and "per_million_tokens" in result.cost:
-            cost = f"${number_format.rate(result.cost['per_million_tokens'])}"
+        if result.cost and result.cost.at_this_load:
+            cost = number_format.dollars(result.cost.at_this_load.per_million_output)
             costs.setdefault(result.target, []).append(f"{cost} at {result.step}" if result.step else cost)
     for name, of_steps in costs.items():
         yield f"cost {name}", f"{', '.join(of_steps)} per million output tokens"
