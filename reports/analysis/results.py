@@ -21,10 +21,11 @@ from ..store.digests import Digests
 from ..store.durations import DURATIONS
 from ..store.run_folder import Run
 from ..store.run_json import StepFacts
-from . import phases, quantiles, samples
+from . import phases, quantiles, samples, warmup
 from .phases import Part, ServerFigure
 from .quantiles import Quantile, finite
 from .samples import Metric, Sample, Slice, Throughput
+from .warmup import Start
 
 CHARACTERS = 4  # of a reference token, where no tokenizer is at hand
 ERRORS = 10  # texts that are listed, the most frequent first
@@ -140,8 +141,8 @@ class ErrorCount:
 @dataclass(frozen=True, slots=True)
 class Result:
     """One target in one load step. `window` in seconds from the run's start; `server`: None for what it doesn't report;
-    `cost`: see `costs`; `no_answer_since`: the second of the run after which all requests failed; `vllm`: the keys of
-    vLLM's benchmark."""
+    `cost`: see `costs`; `starts`: when it became steady, round by round; `no_answer_since`: the second of the run after
+    which all requests failed; `vllm`: the keys of vLLM's benchmark."""
 
     target: str
     step: str
@@ -158,6 +159,7 @@ class Result:
     server: dict[str, ServerFigure | None]
     cost: dict[str, float] | None
     overloaded: bool
+    starts: tuple[Start, ...]
     client: ClientState
     in_flight: InFlight
     slices: dict[str, list[Slice]]
@@ -200,6 +202,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         server=phases.server_figures(answered),
         cost=costs(price, watts, sample.throughput.output_tokens_per_s, sample.good_tokens_per_s),
         overloaded=sample.overloaded,
+        starts=warmup.starts(run, sample),
         client=_client(sample, counted),
         in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max()), finite(held.median())),
         slices={name: samples.slices(counted, name) for name in samples.SLICES},

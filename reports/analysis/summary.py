@@ -16,10 +16,11 @@ from traces.files import write_whole
 from ..store import run_json
 from ..store.digests import METRICS, Digests
 from ..store.run_folder import Key, Run
-from . import comparison, quantiles, validity
+from . import comparison, page_one, quantiles, validity
 from .comparison import Comparison
 from .gate_grammar import Gate, check_objectives, parse, parse_goodput
 from .gates import Verdict, decide
+from .page_one import PageOne
 from .results import Result, measure
 from .samples import Sample, samples_of
 from .validity import Evidence, Validity
@@ -48,7 +49,8 @@ class RunIdentity:
 class Summary:
     """What a run measured and whether it can be trusted. In summary.json each dataclass is an object of the same
     fields, and infinite or undefined numbers are null. `objectives`: metric -> seconds. `digests`: where the t-digests
-    come from. `results`: one for each target and load step. `comparison`: each pair of targets in each step."""
+    come from. `results`: one for each target and load step. `comparison`: each pair of targets in each step.
+    `page_one`: what of all this a reader needs first."""
 
     format: int
     run: RunIdentity
@@ -57,6 +59,7 @@ class Summary:
     digests: str
     results: list[Result]
     comparison: list[Comparison]
+    page_one: PageOne
     _samples: dict[Key, Sample]  # JSON leaves out what begins with an underscore
     _digests: Digests
 
@@ -98,12 +101,23 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
     digests = _digests(run, samples)
     results = [measure(run, sample, digests, limits) for sample in samples.values()]
     evidence = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
+    judged = validity.judge(evidence, run)
+    pairs = comparison.of_groups({key: sample.rows for key, sample in samples.items()})
+    verdicts, undecidable = _own_verdicts(run, samples, judged)
     return Summary(
-        format=FORMAT, run=_identity(run), validity=validity.judge(evidence, run), objectives=limits,
-        digests=f"from the {digests.origin}", results=results,
-        comparison=comparison.of_groups({key: sample.rows for key, sample in samples.items()}), _samples=samples,
-        _digests=digests,
+        format=FORMAT, run=_identity(run), validity=judged, objectives=limits, digests=f"from the {digests.origin}",
+        results=results, comparison=pairs,
+        page_one=page_one.page_one(run, samples.values(), results, pairs, verdicts, judged, undecidable),
+        _samples=samples, _digests=digests,
     )  # fmt: skip
+
+
+def _own_verdicts(run: Run, samples: Mapping[Key, Sample], judged: Validity) -> tuple[list[Verdict], str]:
+    """Those of the run's own gates; none, and why, where they can't be read or concern nothing."""
+    try:
+        return decide(own_gates(run), samples, judged.reasons), ""
+    except InputError as error:
+        return [], str(error)
 
 
 def own_gates(run: Run) -> list[Gate]:
