@@ -15,10 +15,10 @@ from typing import Literal
 
 import pyarrow as pa
 
-from reports.store.run_json import EmbeddedFacts, TraceFacts
+from reports.store.run_json import AnswerFacts, EmbeddedFacts, TraceFacts
 from targets.target import Target
 from traces.errors import InputError
-from traces.files import regular
+from traces.files import regular, write_whole
 from traces.statistics import describe
 from traces.trace import NS_PER_S, Trace, unpacked
 from traces.typed_json import LEFT_OUT, from_json, to_json
@@ -125,6 +125,7 @@ class Plan:
     report: bool = True
     closing: str = ""
     embedded: Mapping[str, EmbeddedFacts] = field(default_factory=dict)  # by target
+    evidence: tuple[AnswerFacts, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.steps or not all(step.arms for step in self.steps):
@@ -154,10 +155,15 @@ def save(plan: Plan, traces: Mapping[str, Trace], folder: Path) -> None:
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     for file, trace in traces.items():
         pack(trace, folder / file)
+    put(plan, folder)
+
+
+def put(plan: Plan, folder: Path) -> None:
+    """Writes plan.json alone."""
     steps = [
         replace(step, arms=tuple(replace(arm, target=arm.target.carried()) for arm in step.arms)) for step in plan.steps
     ]
-    (folder / FILE).write_bytes(to_json(replace(plan, steps=tuple(steps))))
+    write_whole(folder / FILE, to_json(replace(plan, steps=tuple(steps))))
 
 
 def load(folder: Path) -> Plan:

@@ -285,7 +285,7 @@ class Record:
             seed=plan.seed, salt=f"{plan.name}-{secrets.token_hex(4)}" if plan.salt == "auto" else plan.salt,
             prompts=plan.prompts, slo=plan.slo, goodput=plan.goodput, argv=plan.argv, order=plan.order, json=plan.json,
             report=plan.report, closing=plan.closing, trace=plan.trace, targets=targets, steps=(), workers=(),
-            ended="running", machine=machine_facts(), versions=versions(),
+            ended="running", machine=machine_facts(), versions=versions(), evidence=plan.evidence,
         )  # fmt: skip
         self._write()
 

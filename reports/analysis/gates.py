@@ -77,6 +77,13 @@ def decide(gates: Iterable[Gate], samples: Mapping[Key, Sample], reasons: Sequen
     return [replace(v, decision=Decision.INVALID) if whole or v.target in blamed else v for v in verdicts]
 
 
+def together(verdicts: Sequence[Verdict], status: Status) -> Decision:
+    """What all of them come to."""
+    if any(verdict.decision is Decision.INVALID for verdict in verdicts):
+        return Decision.INVALID
+    return {0: Decision.PASS, 1: Decision.FAIL}.get(exit_code(verdicts, status), Decision.NO_VERDICT)
+
+
 def exit_code(verdicts: Sequence[Verdict], status: Status) -> int:
     """0 passed, 1 failed, 3 undecided: what is invalid decides nothing, whatever the figures are."""
     decisions = {verdict.decision for verdict in verdicts}

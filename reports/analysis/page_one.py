@@ -16,14 +16,14 @@ from ..store.durations import HEADLINES
 from ..store.run_folder import Run
 from ..store.run_json import RunFacts, StepFacts
 from .comparison import Comparison
-from .gates import Decision, Verdict, exit_code
+from .evidence import ServerEvidence
+from .gates import Decision, Verdict, together
 from .quantiles import Quantile
 from .results import Result
 from .samples import Sample
 from .validity import Status, Validity
 
 DECIDING = 5  # rounds, below which no winner of a tail is named
-WORDS = {0: Decision.PASS, 1: Decision.FAIL, 3: Decision.NO_VERDICT}  # by the gates' exit code
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class PageOne:
 
 def page_one(
     run: Run, samples: Iterable[Sample], results: Sequence[Result], comparisons: Sequence[Comparison],
-    verdicts: Sequence[Verdict], validity: Validity, undecidable: str = "",
+    verdicts: Sequence[Verdict], validity: Validity, servers: ServerEvidence, undecidable: str = "",
 ) -> PageOne:  # fmt: skip
     """`samples` and `results`: of each target in each step, in one order; `verdicts`: those of the run's own gates;
     `undecidable`: why there are none of its gates."""
@@ -103,15 +103,15 @@ def page_one(
     here = [(sample, result) for sample, result in zip(samples, results, strict=True) if result.step == step]
     ladder = _ladder(run.facts.steps, [result.step for result in results])
     figures = tuple(_figures(run, sample, result, ladder, verdicts) for sample, result in here)
-    code = exit_code(verdicts, validity.status)
-    invalid = any(verdict.decision is Decision.INVALID for verdict in verdicts)
     return PageOne(
-        decision=str(Decision.INVALID if invalid else WORDS[code]) if verdicts else "",
+        decision=str(together(verdicts, validity.status)) if verdicts else "",
         passed=sum(verdict.decision is Decision.PASS for verdict in verdicts), gates=len(verdicts),
         state=str(validity.status),
-        sentences=(*_gate_sentences(verdicts, ladder), *_faster([c for c in comparisons if c.step == step], figures)),
+        sentences=(
+            *_gate_sentences(verdicts, ladder, step), *_faster([c for c in comparisons if c.step == step], figures)
+        ),
         step=step, load=here[0][1].load if here else "", targets=figures,
-        trust=tuple(_trust(run, [result for _, result in here], validity)),
+        trust=tuple(_trust(run, [result for _, result in here], validity, servers)),
         not_measured=tuple(_not_measured(run, figures, verdicts, undecidable)), verdicts=tuple(verdicts),
     )  # fmt: skip
 
@@ -173,8 +173,11 @@ def _worst(sample: Sample) -> WorstRound | None:
     return None if isnan(figures[worst]) else WorstRound(worst, q, figures[worst])
 
 
-def _gate_sentences(verdicts: Sequence[Verdict], ladder: Mapping[str, str]) -> Iterator[str]:
-    """Of each target, up to which load it passes, and what it doesn't pass first."""
+def _gate_sentences(verdicts: Sequence[Verdict], ladder: Mapping[str, str], decisive: str) -> Iterator[str]:
+    """How many pass at the decisive load; of each target, up to which load it passes, and what it fails first."""
+    here = [verdict.decision for verdict in verdicts if verdict.step == decisive]
+    if here and len(ladder) > 1:
+        yield f"At {ladder[decisive]}: {here.count(Decision.PASS)} of {len(here)} gates pass."
     for target in dict.fromkeys(verdict.target for verdict in verdicts):
         own = [verdict for verdict in verdicts if verdict.target == target]
         if all(verdict.decision is Decision.PASS for verdict in own):
@@ -219,7 +222,7 @@ def _were(rounds: int) -> str:
     return "was one" if rounds == 1 else f"were {rounds}"
 
 
-def _trust(run: Run, here: Sequence[Result], validity: Validity) -> Iterator[Fact]:
+def _trust(run: Run, here: Sequence[Result], validity: Validity, servers: ServerEvidence) -> Iterator[Fact]:
     """`here`: the results at the decisive load."""
     if run.facts.simulated:
         yield Fact("client", "none: simulated in virtual time, without a network")
@@ -232,22 +235,31 @@ def _trust(run: Run, here: Sequence[Result], validity: Validity) -> Iterator[Fac
     yield Fact("rounds", f"{len(run.parts)} of {planned} count" if planned > 1 else "one")
     for number, why in run.lost.items():
         yield Fact("rounds", f"round {number} is lost: {why}", doubtful=True)
-    yield from _warm_up(here)
+    yield from _warm_up(run, here)
     if len(here) > 1:
         order = {"parallel": "targets side by side", "sequential": "each target alone, one after the other",
                  "random": "each target alone, in balanced random order"}  # fmt: skip
         series = run.series
         words = order.get(series.order if series else run.facts.order, "")
         yield Fact("order", words + (f" ({series.why})" if series and series.why else ""))
+    for target in servers.targets:
+        if target.constant:
+            yield Fact("servers", f"{target.target}: {target.constant}")
+    for sentence in servers.sentences:
+        yield Fact("servers", sentence, doubtful=True)
     if trace := run.facts.trace:
-        yield Fact("load", f"the same requests to every target: {trace.name or trace.source}, {trace.fingerprint[:12]}")
+        same = "the same requests to every target: " if len(here) > 1 else ""
+        yield Fact("load", f"{same}{trace.name or trace.source}, fingerprint {trace.fingerprint[:12]}")
 
 
-def _warm_up(here: Sequence[Result]) -> Iterator[Fact]:
+def _warm_up(run: Run, here: Sequence[Result]) -> Iterator[Fact]:
     latest = {each.target: [start.steady_s for start in each.starts if isfinite(start.steady_s)] for each in here}
-    found = [f"{name} from {max(seconds):.0f} s on" for name, seconds in latest.items() if seconds]
-    if found:
-        yield Fact("warm-up", f"steady: {', '.join(found)}")
+    since = [(name, max(seconds)) for name, seconds in latest.items() if seconds]
+    words = [f"{name} from {f'{seconds:.0f} s' if seconds >= 0.5 else 'the start'} on" for name, seconds in since]
+    step = run.parts[0].step((here[0].target, here[0].step)) if here else None
+    counted = f"; counted from {step.warmup_s:.0f} s on" if step else ""
+    if words:
+        yield Fact("warm-up", f"steady: {', '.join(words)}{counted}")
     for result in here:
         for number, start in enumerate(result.starts, 1):
             where = result.target + (f" in round {number}" if len(result.starts) > 1 else "")

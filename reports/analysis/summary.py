@@ -16,8 +16,9 @@ from traces.files import write_whole
 from ..store import run_json
 from ..store.digests import METRICS, Digests
 from ..store.run_folder import Key, Run
-from . import comparison, page_one, quantiles, validity
+from . import comparison, evidence, page_one, quantiles, validity
 from .comparison import Comparison
+from .evidence import ServerEvidence
 from .gate_grammar import Gate, check_objectives, parse, parse_goodput
 from .gates import Verdict, decide
 from .page_one import PageOne
@@ -50,7 +51,8 @@ class Summary:
     """What a run measured and whether it can be trusted. In summary.json each dataclass is an object of the same
     fields, and infinite or undefined numbers are null. `objectives`: metric -> seconds. `digests`: where the t-digests
     come from. `results`: one for each target and load step. `comparison`: each pair of targets in each step.
-    `page_one`: what of all this a reader needs first."""
+    `evidence`: what the servers said of themselves, and what changed of it; `page_one`: what of all this a reader needs
+    first."""
 
     format: int
     run: RunIdentity
@@ -59,6 +61,7 @@ class Summary:
     digests: str
     results: list[Result]
     comparison: list[Comparison]
+    evidence: ServerEvidence
     page_one: PageOne
     _samples: dict[Key, Sample]  # JSON leaves out what begins with an underscore
     _digests: Digests
@@ -100,14 +103,14 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
     samples = samples_of(run, limits)
     digests = _digests(run, samples)
     results = [measure(run, sample, digests, limits) for sample in samples.values()]
-    evidence = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
-    judged = validity.judge(evidence, run)
+    clients = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
+    judged, servers = validity.judge(clients, run), evidence.gather(run)
     pairs = comparison.of_groups({key: sample.rows for key, sample in samples.items()})
     verdicts, undecidable = _own_verdicts(run, samples, judged)
     return Summary(
         format=FORMAT, run=_identity(run), validity=judged, objectives=limits, digests=f"from the {digests.origin}",
-        results=results, comparison=pairs,
-        page_one=page_one.page_one(run, samples.values(), results, pairs, verdicts, judged, undecidable),
+        results=results, comparison=pairs, evidence=servers,
+        page_one=page_one.page_one(run, samples.values(), results, pairs, verdicts, judged, servers, undecidable),
         _samples=samples, _digests=digests,
     )  # fmt: skip
 

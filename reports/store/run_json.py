@@ -110,6 +110,20 @@ class MachineFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnswerFacts:
+    """What a target answered to the fixed prompts (`loadgen.evidence`) before the load, in the prompts' order: a keyed
+    digest of each answer's text, "" where there was no whole answer. `first` and `again` are the same of the bake-off's
+    first round, where each was asked twice: how many differ there is what differs by itself. Every round has them, so
+    that it speaks for itself. The key was forgotten with the process that asked."""
+
+    target: str
+    answers: tuple[str, ...]
+    first: tuple[str, ...]
+    again: tuple[str, ...]
+    failure: str = ""  # the outcome of the first that failed
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """A whole run. `created` is ISO 8601; `slo` and `goodput` are texts as the user gave them."""
 
@@ -135,6 +149,7 @@ class RunFacts:
     machine: MachineFacts
     versions: dict[str, str] = field(default_factory=dict)
     clock: ClockFacts | None = field(default=None, metadata=LEFT_OUT)
+    evidence: tuple[AnswerFacts, ...] = field(default=(), metadata=LEFT_OUT)  # of targets that were asked
     certificate_exceeded: str = ""
     missing: dict[str, int] = field(default_factory=dict)  # by target: requests that a lost worker never reported
     missing_requests: tuple[int, ...] = ()  # their indices, the first of them
