@@ -1,223 +1,206 @@
-"""Bake-offs: the same requests to several targets, step by step; and the demonstration on simulated endpoints.
+"""Bake-offs: the same requests to several targets, load step by load step, once or in several rounds.
 
-Embedded endpoints are fresh interpreters of their own, and never outlive this process. They must not be forked:
-Locust's monkey-patch would be inherited. The kernel sends each one a signal when its parent dies (PR_SET_PDEATHSIG), so
-it ends with the run however that ends, kill -9 included; and each is a session of its own, so that Ctrl-C ends the run
-and not the servers that it is measuring.
+`arrange` says what a bake-off would send, to whom and in what order, and sends nothing. One round is planned by
+`prepare`, as a run of its own; several are recorded by `record`, in a folder of rounds (`series`).
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from math import inf
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from subprocess import DEVNULL, STDOUT, Popen
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
+from reports.store.rounds_json import RoundsFacts
 from reports.store.run_json import EmbeddedFacts
-from targets.linux import die_with_parent
-from targets.simulated.analysis import pool
-from targets.simulated.build import SimulatedTarget
-from targets.simulated.profiles import load as load_profile
 from targets.target import Target
 from traces.errors import InputError
-from traces.trace import NS_PER_S, Trace
+from traces.trace import Trace
 
+from . import demonstration, preflight, replays, series
 from . import plan as plans
-from . import preflight, replays
+from .evidence import Witness
 from .options import Load, RunKeywords, RunOptions, check_names
-from .plan import LoadStep
+from .plan import LoadStep, Plan
 from .processes import Workers
+from .rounds import Ladder, rounds_of, steps_of, windowed
+from .series import PlannedRound
+from .turns import PARALLEL, SEQUENTIAL, Turns, check_order, turns_of
 
 if TYPE_CHECKING:
     from reports.store.run_folder import Run
 
-DEMONSTRATION = (
-    "This was a demonstration: the endpoints were simulated on this machine. Their constants and where they come from "
-    "are in the report; put your own in their place with --target NAME=URL."
-)
-ORDERS = ("parallel", "sequential")
-MODEL = "llama2-7b"
-CONTEXT = 4096
-USE = 0.6  # of each pool at the base rate
-SAMPLED = 2000  # requests from which the pools' sizes are computed
-
-START_S = 30.0  # that an endpoint may take to accept connections
+WORKLOAD = demonstration.WORKLOAD
+NAME = "bakeoff"
 
 
 @dataclass(frozen=True)
-class Embedded(SimulatedTarget):
-    """A simulated endpoint of a bake-off, served in real time."""
+class Bakeoff:
+    """What is to be recorded. `rounds`: the load steps of each; `embedded`: what is known of targets that were started
+    for it."""
 
-    endpoint_type: str = "chat"
+    rounds: Sequence[Sequence[LoadStep]]
+    targets: Sequence[Target]
+    ladder: Ladder
+    turns: Turns
+    embedded: Mapping[str, EmbeddedFacts] = field(default_factory=dict)
 
-    def facts(self, model: str) -> EmbeddedFacts:
-        profile = load_profile(self.profile)
-        pool = self.settings.get("pool", "1")
-        return EmbeddedFacts(f"simulated: {profile.description}; {model}; pool {pool}", profile.standing)
+    def looked_at(self, options: RunOptions) -> Bakeoff:
+        """The bake-off with targets as plans hold them. Raises InputError."""
+        preflight.check_options(options, [target.endpoint_type for target in self.targets])
+        return replace(self, targets=replays.settled(self.targets, options))
 
+    def check(self, plan: Plan, options: RunOptions, workers: int) -> None:
+        """What can be known before the load begins. Raises InputError."""
+        targets = [] if self.embedded else self.targets
+        preflight.check(plan, workers, targets, options.wait_ready, options.probe)
 
-# The three ways of serving that the paper compares (docs/design.md).
-THREE = (
-    Embedded("a100", "a100"),
-    Embedded("groqrack", "groqrack", endpoint_type="groq"),
-    Embedded("a100+groqrack", "disaggregated", endpoint_type="dynamo"),
-)
-# A light step, where each GPU has one sequence at a time; at least 500 counted requests in the base step, so that p99
-# can be bounded; and an overload. All of it within 100 s on two cores.
-WORKLOAD = "azure-conv"
-DEMO = Load(request_rate=17.5, duration=32.0, warmup=3.0, drain_timeout=20.0, max_context=CONTEXT)
-DEMO_FACTORS = (0.1, 1.0, 3.0)
-DEMO_STEP_S = 7.0
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """A bake-off's load steps and their order: the base load times each factor, each step but the base `step_s` long;
-    targets side by side ("parallel") or each alone ("sequential"). None: as the kind of bake-off has it."""
-
-    factors: Sequence[float] | None = None
-    step_s: float | None = None
-    order: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.order not in (None, *ORDERS):
-            raise InputError(f"no such choice: {self.order!r}", where="--order", remedy=f"one of {', '.join(ORDERS)}")
-        factors = self.factors if self.factors is not None else (1.0,)
-        if not factors or any(not 0 < factor < inf for factor in factors):
-            raise InputError(f"expected positive factors such as 1,2,4, got {list(factors)}", where="--steps")
-        if len({f"{factor:g}" for factor in factors}) < len(factors):  # as the steps' names have them
-            raise InputError(f"a factor comes twice in {list(factors)}", where="--steps")
+    def planned(self, number: int, options: RunOptions, closing: str = "") -> PlannedRound:
+        """Round `number`, from 1."""
+        steps, names = self.rounds[number - 1], [target.name for target in self.targets]
+        groups = self.turns.groups(names, [step.name for step in steps], number, self.rounds[0][0].load.seed)
+        plan, traces = replays.planned(
+            NAME, steps, self.targets, options, groups=groups, order=self.turns.order, closing=closing,
+            embedded=self.embedded,
+        )  # fmt: skip
+        return PlannedRound(number, plan, traces)
 
 
 def bakeoff(
     trace: Trace | str | Path | None = None, targets: Sequence[Target] = (), load: Load | None = None, *,
+    rounds: int = 1, round_duration: float | None = None, load_factors: Sequence[float] | None = None,
     steps: Sequence[float] | None = None, step_duration: float | None = None, order: str | None = None,
-    workers: Workers | None = None, **options: Unpack[RunKeywords],
+    stop_early: bool = False, workers: Workers | None = None, **options: Unpack[RunKeywords],
 ) -> Run:  # fmt: skip
     """Replays one trace against several targets, step by step, and returns what was recorded.
 
     trace          a trace or its name; by default the bundled azure-conv
     targets        by default a demonstration: three simulated endpoints of this machine
     load           of the base step
-    steps          factors of the load: 1, 2, 4 (only the base; in the demonstration 0.1, 1, 3)
+    rounds         how often, each time with other requests: another slice of the trace, another seed of a workload
+    round_duration seconds of a round's window (600, where the load has no duration)
+    load_factors   load steps: so many times the trace's sessions; 0.5, 1, 2 (only the base)
+    steps          load steps of another kind: time is compressed so many times (in the demonstration 0.1, 1, 3)
     step_duration  seconds of each step but the base
-    order          "sequential", each target alone (the default for targets of one's own), or "parallel"
+    order          "parallel", "sequential" (each target alone, as named) or "random" (each alone, none favoured); by
+                   default "sequential" for one round, and what hosts and certificate allow for several
+    stop_early     the rounds end as soon as every gate is decided
     options        see `RunOptions`
 
-    Ctrl-C and exceptions as for `replay`.
+    Ctrl-C and exceptions as for `replay`; of several rounds those that were finished are returned.
     """
-    workers, kept, ladder = workers or Workers(), RunOptions.of(options), Ladder(steps, step_duration, order)
+    workers, kept, own = workers or Workers(), RunOptions.of(options), bool(targets)
+    ladder = ladder_of(load_factors, steps, step_duration)
     with ExitStack() as servers:
-        if targets:
-            folder = prepare(trace or WORKLOAD, targets, load or Load(), ladder, kept, workers.count)
+        if own:
+            load = windowed(load or Load(), round_duration)
+            ready = arrange(trace or WORKLOAD, targets, load, ladder or Ladder(), rounds, order, workers.count)
+            folder = None
         else:
-            base = load or demonstration_load({}, own_trace=trace is not None)
-            folder = prepare_demonstration(trace or WORKLOAD, base, ladder, kept, workers.count, servers=servers)
-        return replays.recorded(folder, workers)
+            given = {} if round_duration is None else {"duration": round_duration}
+            load = load or demonstration.load_of(given, own_trace=trace is not None)
+            folder, ready = demonstrate(
+                trace or WORKLOAD, load, ladder, rounds, order, kept, workers.count, servers=servers
+            )
+        if rounds > 1:
+            return replays.reported(record(ready, kept, workers, folder=folder, stop_early=stop_early))
+        return replays.recorded(prepare(ready, kept, workers.count, folder=folder), workers)
+
+
+def ladder_of(factors: Sequence[float] | None, steps: Sequence[float] | None, step_s: float | None) -> Ladder | None:
+    """The load steps that the user named, as multiples of sessions or by compressing time; None where neither is."""
+    if factors is not None and steps is not None:
+        remedy = "--load leaves out and adds sessions, --steps compresses time"
+        raise InputError("can't be combined with --steps", where="--load", remedy=remedy)
+    if factors is None and steps is None:
+        return None
+    return Ladder(tuple(factors or steps or ()), speedup=steps is not None, step_s=step_s)
+
+
+def arrange(
+    trace: Trace | str | Path, targets: Sequence[Target], load: Load, ladder: Ladder, rounds: int, order: str | None,
+    workers: int,
+) -> Bakeoff:  # fmt: skip
+    """A bake-off of the user's targets in so many rounds. Raises InputError."""
+    check_names(targets)
+    check_order(order)
+    loads = _loads(trace, load, ladder, rounds)
+    if order is None and rounds == 1:
+        order = SEQUENTIAL
+    return Bakeoff(loads, targets, ladder, turns_of(order, targets, loads, workers))
+
+
+def demonstrate(
+    trace: Trace | str | Path, load: Load, ladder: Ladder | None, rounds: int, order: str | None, options: RunOptions,
+    workers: int, *, model: str = demonstration.MODEL, servers: ExitStack | None = None,
+) -> tuple[Path, Bakeoff]:  # fmt: skip
+    """Starts the simulated endpoints, which end with this process, or with `servers`; the folder, which has their logs,
+    and their bake-off. Raises InputError."""
+    check_order(order)
+    preflight.check_options(options, [endpoint.endpoint_type for endpoint in demonstration.THREE])
+    ladder = ladder or demonstration.LADDER
+    if ladder.speedup and ladder.step_s is None:
+        ladder = replace(ladder, step_s=demonstration.LADDER.step_s)
+    loads = _loads(trace, load, ladder, rounds)
+    endpoints = demonstration.sized(demonstration.THREE, trace, load, model)
+    folder = replays.new_folder(NAME, options.out)
+    targets = demonstration.start(endpoints, model, folder / "endpoints", servers)
+    if order is None and rounds == 1:
+        order = PARALLEL
+    turns = turns_of(order, targets, loads, workers)
+    return folder, Bakeoff(loads, targets, ladder, turns, {each.name: each.facts(model) for each in endpoints})
+
+
+def _loads(trace: Trace | str | Path, load: Load, ladder: Ladder, rounds: int) -> list[list[LoadStep]]:
+    return [steps_of(trace, load, ladder)] if rounds == 1 else rounds_of(trace, load, ladder, rounds)
 
 
 def prepare(
-    trace: Trace | str | Path, targets: Sequence[Target], load: Load, ladder: Ladder, options: RunOptions, workers: int
+    ready: Bakeoff, options: RunOptions, workers: int, *, folder: Path | None = None, closing: str = ""
 ) -> Path:
-    """Plans a bake-off of the user's targets: see `replays.prepare_run`."""
-    check_names(targets)
-    steps = steps_of(trace, load, ladder.factors or (1.0,), ladder.step_s)
-    return replays.prepare_run("bakeoff", steps, targets, options, workers, order=ladder.order or "sequential")
-
-
-def prepare_demonstration(
-    trace: Trace | str | Path, load: Load, ladder: Ladder, options: RunOptions, workers: int, *, model: str = MODEL,
-    servers: ExitStack | None = None,
-) -> Path:  # fmt: skip
-    """Starts the simulated endpoints and plans a bake-off of them. They end with this process, or with `servers`."""
-    preflight.check_options(options, [endpoint.endpoint_type for endpoint in THREE])
-    steps = steps_of(trace, load, ladder.factors or DEMO_FACTORS, ladder.step_s or DEMO_STEP_S)
-    endpoints = sized(THREE, trace, load, model)
-    folder = replays.new_folder("bakeoff", options.out)
-    plan, traces = replays.planned(
-        "bakeoff", steps, start(endpoints, model, folder / "endpoints", servers), options,
-        order=ladder.order or "parallel", closing=DEMONSTRATION,
-        embedded={endpoint.name: endpoint.facts(model) for endpoint in endpoints},
-    )  # fmt: skip
-    preflight.check(plan, workers)
-    plans.save(plan, traces, folder)
+    """Plans the bake-off of one round as a run, in the folder or a new one, which it returns. Raises InputError."""
+    ready = ready if folder else ready.looked_at(options)
+    planned = ready.planned(1, options, closing)
+    ready.check(planned.plan, options, workers)
+    folder = folder or replays.new_folder(NAME, options.out)
+    plans.save(planned.plan, planned.traces, folder)
     return folder
 
 
-def demonstration_load(given: Mapping[str, Any], *, own_trace: bool) -> Load:
-    """The demonstration's load, but for the fields that the user gave; its rate is its own workload's."""
-    base = replace(DEMO, request_rate=None) if own_trace or "concurrency" in given else DEMO
-    return replace(base, **given)
-
-
-def steps_of(trace: Trace | str | Path, load: Load, factors: Sequence[float], step_s: float | None) -> list[LoadStep]:
-    """The base load and its multiples; `step_s`: the window of all but the base."""
-    loads = [(factor, load if factor == 1 else _faster(load, factor, step_s)) for factor in factors]
-    return [LoadStep(step_name(factor), each, each.requests(trace), factor) for factor, each in loads]
-
-
-def step_name(factor: float) -> str:
-    return "base" if factor == 1 else f"{factor:g}x"
-
-
-def _faster(load: Load, factor: float, step_s: float | None) -> Load:
-    warmup = load.warmup if load.warmup == "auto" else 0.0
-    faster = replace(load, duration=step_s if step_s is not None else load.duration, warmup=warmup)
-    if load.concurrency is not None:
-        return replace(faster, concurrency=max(1, round(load.concurrency * factor)))
-    if load.request_rate is not None:
-        return replace(faster, request_rate=load.request_rate * factor)
-    return replace(faster, speedup=load.speedup * factor)
-
-
-def sized(endpoints: Sequence[Embedded], trace: Trace | str | Path, load: Load, model: str = MODEL) -> list[Embedded]:
-    """The endpoints with pools that the load uses to about USE."""
-    requests = load.requests(trace)
-    rate = load.request_rate or len(requests) * NS_PER_S / max(requests.span, NS_PER_S)
-    sample = list(requests[:SAMPLED])
-    pools = [pool(each.profile, sample, rate, use=USE, model=model, settings=each.settings) for each in endpoints]
-    return [
-        replace(each, settings={**each.settings, "pool": size}) for each, size in zip(endpoints, pools, strict=True)
-    ]
-
-
-def start(endpoints: Sequence[Embedded], model: str, folder: Path, servers: ExitStack | None = None) -> list[Target]:
-    """Starts all of them side by side; their logs go into `folder`. They end with this process, or with `servers`.
-    Raises InputError where one doesn't come up."""
-    folder.mkdir(parents=True, exist_ok=True)
-    started = [(each, log := folder / f"{each.name}.log", _spawn(each, model, log)) for each in endpoints]
-    if servers is not None:
-        for _, _, process in started:
-            servers.callback(process.wait)
-            servers.callback(process.terminate)
-    return [_ready(endpoint, process, log, model) for endpoint, log, process in started]
-
-
-def _spawn(endpoint: Embedded, model: str, path: Path) -> Popen[bytes]:
-    settings = [f"--set={key}={value}" for key, value in endpoint.settings.items()]
-    command = [sys.executable, "-P", "-m", "targets.simulated", endpoint.profile, "--model", model, *settings]
-    with path.open("wb") as log:
-        return Popen(
-            command, stdin=DEVNULL, stdout=log, stderr=STDOUT, start_new_session=True, preexec_fn=die_with_parent
+def record(
+    ready: Bakeoff, options: RunOptions, workers: Workers, extra: Sequence[str] = (), *, folder: Path | None = None,
+    closing: str = "", stop_early: bool = False, show: Callable[[str], None] = lambda _: None, shown: bool = False,
+) -> Path:  # fmt: skip
+    """Records all rounds into the folder or a new one, which it returns; see `series.record`. Raises InputError."""
+    if stop_early and not options.slo:
+        raise InputError(
+            "needs a gate to be decided", where="--stop-early", remedy='for example --slo "ttft p99 < 800ms"'
         )
+    ready = ready if folder else ready.looked_at(options)
+    rounds = [ready.planned(number, options, closing) for number in range(1, len(ready.rounds) + 1)]
+    ready.check(rounds[0].plan, options, workers.count)
+    folder = folder or replays.new_folder(NAME, options.out)
+    facts = RoundsFacts(
+        name=folder.name, created=datetime.now(UTC).isoformat(timespec="seconds"), version=version("phaseload"),
+        seed=rounds[0].plan.seed, planned=len(rounds), order=ready.turns.order, why=ready.turns.why,
+        factors=tuple(ready.ladder.factors), loads="speedup" if ready.ladder.speedup else "sessions",
+        stop_early=stop_early,
+    )  # fmt: skip
+    show(f"{len(rounds)} rounds, targets {ready.turns.in_words()}")
+    stop = _decided if stop_early else lambda _: False
+    ask = Witness().ask if options.probe else lambda _: None
+    series.record(folder, facts, rounds, workers, extra, ask=ask, decided=stop, show=show, shown=shown)
+    return folder
 
 
-def _ready(endpoint: Embedded, process: Popen[bytes], log: Path, model: str) -> Target:
-    limit = time.monotonic() + START_S
-    while time.monotonic() < limit:
-        for line in log.read_text(errors="replace").splitlines():
-            if line.startswith("{") and line.endswith("}"):
-                url, kind = str(json.loads(line)["url"]), endpoint.endpoint_type
-                built = endpoint.build(model)
-                return Target(endpoint.name, url, model, kind, price_per_hour=built.price, watts=built.watts)
-        if process.poll() is not None:
-            break
-        time.sleep(0.05)
-    last_line = (log.read_text(errors="replace").strip().splitlines() or ["its log is empty"])[-1]
-    raise InputError(f"the embedded endpoint didn't start: {last_line}", where=endpoint.name)
+def _decided(folder: Path) -> bool:
+    """Is every gate decided by the rounds so far? The verdicts know from rounds.json that they are looked at often."""
+    from reports.analysis.gates import Decision
+    from reports.analysis.summary import judge, own_gates
+    from reports.store.run_folder import open_run
+
+    run = open_run(folder)
+    return all(verdict.decision in (Decision.PASS, Decision.FAIL) for verdict in judge(run, own_gates(run)))

@@ -26,6 +26,8 @@ from traces.words import CorpusFacts
 
 from .options import Load
 
+Groups = Mapping[str, Sequence[Sequence[str]]]  # step -> names of targets that run together, group after group
+
 FILE = "plan.json"
 FOLDER = "plan"
 ROWS = "exchanges"
@@ -125,6 +127,7 @@ class Plan:
     report: bool = True
     closing: str = ""
     embedded: Mapping[str, EmbeddedFacts] = field(default_factory=dict)  # by target
+    listed: tuple[str, ...] = field(default=(), metadata=LEFT_OUT)  # targets as reports list them; as they come: ()
     evidence: tuple[AnswerFacts, ...] = ()
 
     def __post_init__(self) -> None:
@@ -136,7 +139,8 @@ class Plan:
 
     @property
     def targets(self) -> list[Target]:
-        return list({arm.target.name: arm.target for step in self.steps for arm in step.arms}.values())
+        found = {arm.target.name: arm.target for step in self.steps for arm in step.arms}
+        return [found[name] for name in dict.fromkeys((*self.listed, *found)) if name in found]
 
 
 def cut(plan: Plan, seconds: float) -> Plan:

@@ -22,7 +22,7 @@ from traces.words import Corpus
 from . import plan as plans
 from . import preflight
 from .options import Load, RunKeywords, RunOptions
-from .plan import LoadStep, Plan
+from .plan import Groups, LoadStep, Plan
 from .processes import LocustProcess, Workers
 
 if TYPE_CHECKING:
@@ -64,37 +64,46 @@ def prepare(trace: Trace | str | Path, target: Target, load: Load, options: RunO
 
 
 def prepare_run(
-    name: str, steps: Sequence[LoadStep], targets: Sequence[Target], options: RunOptions, workers: int, *,
-    order: str = "parallel",
+    name: str, steps: Sequence[LoadStep], targets: Sequence[Target], options: RunOptions, workers: int
 ) -> Path:  # fmt: skip
     """Plans a run for so many worker processes (see `planned`), looks at its targets, and saves the plan in the run's
     folder, which it returns. Raises InputError."""
     preflight.check_options(options, [target.endpoint_type for target in targets])
-    targets = preflight.settled([target.carried().sheltered() for target in targets], options.wait_ready)
-    plan, traces = planned(name, steps, targets, options, order=order)
+    targets = settled(targets, options)
+    plan, traces = planned(name, steps, targets, options)
     preflight.check(plan, workers, targets, options.wait_ready, options.probe)
     folder = new_folder(name, options.out)
     plans.save(plan, traces, folder)
     return folder
 
 
+def settled(targets: Sequence[Target], options: RunOptions) -> list[Target]:
+    """The targets as plans hold them, secrets put away, their types and models known. Raises InputError."""
+    return preflight.settled([target.carried().sheltered() for target in targets], options.wait_ready)
+
+
 def planned(
-    name: str, loads: Sequence[LoadStep], targets: Sequence[Target], options: RunOptions, *, order: str = "parallel",
-    closing: str = "", embedded: Mapping[str, EmbeddedFacts] | None = None,
+    name: str, loads: Sequence[LoadStep], targets: Sequence[Target], options: RunOptions, *,
+    groups: Groups | None = None, order: str = "parallel", closing: str = "",
+    embedded: Mapping[str, EmbeddedFacts] | None = None,
 ) -> tuple[Plan, dict[str, Trace]]:  # fmt: skip
-    """The plan of a run and its requests by file. `order`: a step has all targets ("parallel"), or each target has a
-    step of its own ("sequential")."""
+    """The plan of a run and its requests by file. `groups`: names of the targets of each load step that run together,
+    one group after the other (all of them unless given); `order` says in a word how that was chosen."""
     corpus = None if options.prompts is None else Corpus.read(options.prompts)
     if corpus is not None and options.tokenizer is None:
         corpus.check_words()
-    groups = [targets] if order == "parallel" else [[target] for target in targets]
+    named = {target.name: target for target in targets}
     files = {plans.step_file(number): load for number, load in enumerate(loads)}
-    steps = [load.step(file, group) for file, load in files.items() for group in groups]
+    steps = [
+        load.step(file, [named[each] for each in group])
+        for file, load in files.items()
+        for group in (groups[load.name] if groups else [named])
+    ]
     plan = Plan(
         name, tuple(steps), loads[0].load.seed, options.salt, options.tokenizer, options.token_ids,
         prompts=None if corpus is None else corpus.facts(), slo=tuple(options.slo), goodput=tuple(options.goodput),
         trace=plans.trace_facts(loads[0].requests), argv=tuple(secrets.argv()), order=order, json=options.json,
-        report=options.report, closing=closing, embedded=embedded or {},
+        report=options.report, closing=closing, embedded=embedded or {}, listed=tuple(named) if groups else (),
     )  # fmt: skip
     return plan, {file: load.requests for file, load in files.items()}
 
@@ -198,4 +207,5 @@ def conclude(folder: Path, console: Console | None = None) -> int:
         console.print(facts.closing, markup=False, highlight=False)
     if facts.json:
         sys.stdout.write((folder / "summary.json").read_text() + "\n")
-    return INCOMPLETE if facts.ended in ("worker_lost", "interrupted") else code
+    ended = run.series.ended if run.series else facts.ended
+    return INCOMPLETE if ended in ("worker_lost", "interrupted") else code

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from reports.analysis.costs import Price, Usage, dollars
 from reports.analysis.gate_grammar import Gate, parse, parse_goodput
 from reports.analysis.gates import exit_code, verdict
 from reports.analysis.quantiles import finite
-from reports.analysis.results import costs
 from reports.analysis.samples import Sample, sample
 from reports.analysis.validity import Status
 from reports.render import planning_page
@@ -169,6 +169,8 @@ def _check_answerable(question: Question, names: Sequence[str]) -> None:
     for gate in question.gates:
         if gate.metric in UNSWEPT:
             raise InputError(f"a sweep doesn't keep {gate.metric}", where=gate.text, remedy=remedy)
+        if gate.where:
+            raise InputError("a sweep keeps no slices", where=gate.text, remedy=remedy)
         if gate.target not in ("", *names) or gate.step not in ("", STEP):
             raise InputError("no such target or step", where=gate.text, remedy=f"there are {', '.join(names)}")
     for metric in UNSWEPT & set(question.objectives):
@@ -246,7 +248,8 @@ def _point(question: Question, combination: Combination, rate: float, endpoint: 
     met = len(answered) if answers.good is None else answers.good
     tokens_per_s = answers.throughput.output_tokens_per_s
     good_tokens_per_s = tokens_per_s if answers.good is None else answers.good_tokens_per_s
-    cost = costs(endpoint.price, endpoint.watts, tokens_per_s, good_tokens_per_s) or {}
+    a_second = Usage(1.0, answers.throughput.requests_per_s, 0.0, 0.0, tokens_per_s, good_tokens_per_s)
+    cost = dollars(Price(per_hour=endpoint.price), a_second) if endpoint.price else None
     ttft, tpot, e2e = (
         Quantiles(answers.quantile(metric, 0.5).value, answers.quantile(metric, 0.99).value)
         for metric in ("ttft", "tpot", "e2e")
@@ -257,8 +260,9 @@ def _point(question: Question, combination: Combination, rate: float, endpoint: 
         queue_mean=finite(answered["server_queue"].mean()), prefill_mean=finite(answered["server_prefill"].mean()),
         transfer_mean=finite(answered["server_transfer"].fillna(0.0).mean()),
         decode_mean=finite(answered["server_decode"].mean()),
-        tokens_per_s=tokens_per_s, in_flight=in_flight, dollars_per_mtok=cost.get("per_million_tokens"),
-        dollars_per_good_mtok=cost.get("per_million_good_tokens"), joules_per_token=cost.get("joules_per_token"),
+        tokens_per_s=tokens_per_s, in_flight=in_flight, dollars_per_mtok=cost.per_million_output if cost else None,
+        dollars_per_good_mtok=cost.per_million_good if cost else None,
+        joules_per_token=endpoint.watts / tokens_per_s if endpoint.watts and tokens_per_s else None,
         slo=OUTCOMES[exit_code(verdicts, Status.VALID)] if verdicts else None,
         gates=[verdict.as_json() for verdict in verdicts],
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isinf, isnan
+from math import floor, isinf, isnan, log10
 
 LONG = 9.9995  # seconds from which on they aren't called milliseconds
 
@@ -39,9 +39,26 @@ def rate(value: float | None) -> str:
     return "-" if value is None else f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
+def dollars(value: float | None) -> str:
+    """Three significant digits below $100: $0.000214, $0.0457, $2.10, $31.4, $1,234."""
+    if value is None:
+        return "-"
+    if not value:
+        return "$0"
+    digits = max(0, 2 - floor(log10(abs(value)))) if abs(value) < 99.95 else 0
+    return f"${value:,.{digits}f}"
+
+
 def factor(value: float) -> str:
     return f"{value:,.0f}x" if value >= 10 else f"{value:.1f}x" if value >= 1.95 else f"{value:.2f}x"
 
 
 def label(q: float) -> str:
     return f"p{q * 100:g}"
+
+
+def period(seconds: float) -> str:
+    """`95 s`, `12 minutes`, `3.5 hours`."""
+    if seconds < 120:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} minutes" if seconds < 2 * 3600 else f"{seconds / 3600:,.1f} hours"

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, cast
 
+from traces.typed_json import LEFT_OUT
+
 from . import rules, secrets
 from .rules import PORTS, TIMEOUTS, FieldError, Limits, expect, split
 from .wire import WIRES, Wire, custom
@@ -42,7 +44,10 @@ class TargetFields:
     local_prefill_below: int = 0  # prompts of fewer tokens go straight to decode
     metrics: tuple[str, ...] = ()  # URLs of the servers' Prometheus metrics
     labels: dict[str, str] = field(default_factory=dict)
-    price_per_hour: float | None = None
+    price_per_hour: float | None = None  # $ of the whole target
+    price_per_million_input: float | None = field(default=None, metadata=LEFT_OUT)  # $ a million tokens of prompts
+    price_per_million_cached: float | None = field(default=None, metadata=LEFT_OUT)  # of those that were cached
+    price_per_million_output: float | None = field(default=None, metadata=LEFT_OUT)
     watts: float | None = None
     format: dict[str, Any] = field(default_factory=dict)  # a custom format's tables, once a plan carries them
 
@@ -70,6 +75,7 @@ class Target(TargetFields):
                 shown = "" if hidden else f", got {secrets.masked(repr(value))}"
                 raise self._mistake(name, f"expected {error}{shown}") from None
         self._check_legs()
+        self._check_prices()
         if not self.name:
             self._set("name", self.model.rpartition("/")[2] or split(self.url).netloc or "target")
 
@@ -95,6 +101,16 @@ class Target(TargetFields):
             raise self._mistake("url", "the target has no url", 'give one such as "http://host:port"')
         if not given and self.local_prefill_below:
             raise self._mistake("local_prefill_below", ONLY_LEGS, "give prefill, decode, protocol")
+
+    def _check_prices(self) -> None:
+        """A target is paid by the hour or by the token; both together would be counted twice."""
+        given = [name for name in TOKEN_PRICES if getattr(self, name) is not None]
+        if given and self.price_per_hour is not None:
+            remedy = "an endpoint is paid by the hour or by the token: keep one"
+            raise self._mistake(given[0], "can't stand beside price_per_hour", remedy)
+        missing = [name for name in BOTH_WAYS if given and name not in given]
+        if missing:
+            raise self._mistake(given[0], f"needs {missing[0]} too", "0 where it is free")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -192,6 +208,12 @@ def _number(value: Any) -> float:
     return float(value)
 
 
+def _price(value: Any) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    expect(number and 0 <= value < 1e9, "a price in dollars, 0 or more")
+    return float(value)
+
+
 def _count(value: Any) -> int:
     expect(type(value) is int and value >= 0, "a whole number of at least 0")
     return int(value)
@@ -254,6 +276,8 @@ def _protocol(value: Any) -> str:
 
 
 LEGS = ("prefill", "decode", "protocol")
+TOKEN_PRICES = ("price_per_million_input", "price_per_million_cached", "price_per_million_output")
+BOTH_WAYS = ("price_per_million_input", "price_per_million_output")
 ONLY_LEGS = "only a target with two legs has this"
 CHECKS: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(("name", "model", "api_key_file", "ca_file"), _text), "api_key_env": _variable,
@@ -261,6 +285,7 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "headers": _headers, "extra_body": _body, "labels": _labels,
     "ignore_eos": _flag, "insecure": _flag, "resend": _flag,
     "local_prefill_below": _count, "price_per_hour": _number, "watts": _number, "format": _table,
+    **dict.fromkeys(TOKEN_PRICES, _price),
     "limits": _limits,
 }  # fmt: skip
 DEFAULTS = {f.name: f.default for f in fields(Target)}

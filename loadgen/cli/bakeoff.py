@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,16 +28,31 @@ def bakeoff(
         Path | None, o.option(o.TARGET, "A targets.toml with everything about them.", "--targets")
     ] = None,
     options: TargetOptions,
+    rounds: o.Rounds = 1,
+    round_duration: o.RoundDuration = None,
+    load_factors: o.LoadFactors = None,
     order: Annotated[
-        str | None, o.option(o.LOAD, "parallel (simulated ones), or sequential (yours): each alone.")
+        str | None, o.option(o.LOAD, "parallel, sequential (each target alone, as named), or random (alone, by turns).")
     ] = None,
-    steps: Annotated[str | None, o.option(o.LOAD, "Load steps as factors: 1,2,4 (simulated: 0.1,1,3).")] = None,
+    stop_early: Annotated[
+        bool, o.option(o.LOAD, "End as soon as the rounds decide every gate.", "--stop-early")
+    ] = False,
+    quick: Annotated[bool, o.option(o.LOAD, "The first round only, to explore.", "--quick")] = False,
+    steps: Annotated[
+        Any, o.factors(o.LOAD, "Load steps that compress time, bursts and pauses too (1,2,4).", "--steps")
+    ] = None,
     step_duration: Annotated[float | None, o.time(o.LOAD, "How long each step takes but the base (factor 1).")] = None,
     load: Load,
     run: RunOptions,
     workers: Workers,
 ) -> None:
     """Replay one trace against several endpoints, and compare them phase by phase.
+
+    Each of the --rounds takes other requests: the next stretch of a recorded trace, another seed of a bundled workload.
+    Over several rounds, intervals say how far figures move from round to round; one round explores, and names no winner
+    of a tail. Targets run side by side where they share no host and this machine's certificate covers all of them at
+    once, else each alone, in an order that is drawn anew for each round. A round in which a worker dies is lost, and
+    named. Ctrl-C ends the series; what was finished is reported.
 
     Without --target it demonstrates itself on three simulated ones: an A100 pool, a GroqRack pool, and A100 prefill
     with GroqRack decode.
@@ -44,27 +61,50 @@ def bakeoff(
 
         phaseload bakeoff
 
+        phaseload bakeoff azure-conv --targets targets.toml --rounds 5 --round-duration 10m --load 0.5,1,2
+
         phaseload bakeoff conv.csv --target gpu=http://gpu:8000 --target groq=https://api.groq.com/openai -m m
 
         phaseload bakeoff azure-code --targets targets.toml --duration 120 --steps 1,2,4 --slo "gpu: ttft p99 < 1s"
     """
-    from .. import bakeoffs
+    from .. import bakeoffs, demonstration
+    from ..rounds import DURATION, Ladder, windowed
 
-    ladder = bakeoffs.Ladder(_factors(steps) if steps else None, step_duration, order)
-    workload = trace or bakeoffs.WORKLOAD
+    ladder, workload, folder = bakeoffs.ladder_of(load_factors, steps, step_duration), trace or bakeoffs.WORKLOAD, None
+    if quick:
+        rounds, round_duration = 1, round_duration or (DURATION if load.duration is None else None)
+    closing = demonstration.ONE_ROUND if quick else ""
     if target or targets:
-        chosen = options.targets(target or [], targets)
-        folder = bakeoffs.prepare(workload, chosen, load, ladder, run, workers.count)
+        load, chosen = windowed(load, round_duration), options.targets(target or [], targets)
+        ready = bakeoffs.arrange(workload, chosen, load, ladder or Ladder(), rounds, order, workers.count)
     else:
-        base = bakeoffs.demonstration_load(o.given(ctx, Load), own_trace=bool(trace))
-        model = options.model or bakeoffs.MODEL
-        folder = bakeoffs.prepare_demonstration(workload, base, ladder, run, workers.count, model=model)
-    become_locust(folder, workers, ctx.args)
+        given = o.given(ctx, Load)
+        if round_duration is not None and not quick:
+            given["duration"] = windowed(Load(duration=given.get("duration")), round_duration).duration
+        base = demonstration.load_of(given, own_trace=bool(trace))
+        model = options.model or demonstration.MODEL
+        folder, ready = bakeoffs.demonstrate(workload, base, ladder, rounds, order, run, workers.count, model=model)
+        closing = demonstration.WORDS + (" " + demonstration.ONE_ROUND if rounds == 1 else "")
+    if rounds == 1:
+        become_locust(bakeoffs.prepare(ready, run, workers.count, folder=folder, closing=closing), workers, ctx.args)
+    if workers.web_port is not None:
+        raise InputError("can't be combined with --rounds", where="--web-port", remedy="the page starts one round")
+    _end_by_signals()
+    folder = bakeoffs.record(
+        ready, run, workers, ctx.args, folder=folder, closing=closing, stop_early=stop_early, show=_show, shown=True
+    )
+    from ..replays import conclude
+
+    sys.exit(conclude(folder))
 
 
-def _factors(text: str) -> list[float]:
-    """Load steps: "1,2,4". Raises InputError."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"expected positive factors such as 1,2,4, got {text!r}", where="--steps") from None
+def _show(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _end_by_signals() -> None:
+    """SIGTERM and SIGHUP end the series as Ctrl-C does, unless they are ignored (nohup)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)

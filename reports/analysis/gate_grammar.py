@@ -18,10 +18,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, nan
+from typing import Any
 
 from traces.errors import InputError, one_of, seconds
 
-Operators = dict[str, Callable[[float, float], bool]]
+Operators = dict[str, Callable[[Any, Any], Any]]  # of numbers, and of arrays of them
 OPERATORS: Operators = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 SLICE_OPERATORS: Operators = OPERATORS | {"=": operator.eq, "!=": operator.ne}
 DURATION_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -38,6 +39,7 @@ REGRESSING = (*LATENCIES, "requests", "tokens", "goodput")
 # to a slice too; `in_flight` at send; `session` -1 for none; `turn` 0 for the first.
 SLICED_BY = ("prompt_tokens", "output_tokens", "in_flight", "session", "turn")
 OBJECTIVES = ("ttft", "ttft_from_due", "tpot", "e2e", "longest_stall")
+TAIL = 0.9  # quantiles from here on are a tail
 STATISTICS = "a statistic: p50, p99, p99.9, mean or max"
 
 
@@ -80,7 +82,7 @@ class Gate:
         return f"{self.text} # {self.name}" if self.name else self.text
 
     def holds(self, figure: float) -> bool:
-        return OPERATORS[self.op](figure, self.limit)
+        return bool(OPERATORS[self.op](figure, self.limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def parse(text: str, where: str = "--slo") -> Gate:
     else:
         unit, _ = reader.take("word", f"a unit: {', '.join(UNITS[metric])}", UNITS[metric])
     scaled = float(limit) * UNITS[metric][unit]
-    conditions = reader.conditions()
+    conditions = reader.conditions(of=metric)
     return Gate(reader.text, metric, statistic, op, scaled, unit, reader.target, reader.step, conditions, reader.name)
 
 
@@ -127,7 +129,7 @@ def parse_allowance(text: str, where: str = "--max-regress") -> Allowance:
     statistic = reader.statistic(("mean",)) if metric in LATENCIES else ""
     limit, _ = reader.take("number", "how much it may regress, such as 10%")
     reader.take("word", "%", ("%",))
-    conditions = reader.conditions()
+    conditions = reader.conditions(of=metric)
     share = float(limit) / 100
     return Allowance(reader.text, metric, statistic, share, reader.target, reader.step, conditions, reader.name)
 
@@ -190,10 +192,14 @@ class _Reader:
             raise self._nonsense(at, expected)
         return word.lower()
 
-    def conditions(self) -> tuple[Condition, ...]:
+    def conditions(self, of: str = "") -> tuple[Condition, ...]:
         """What follows `where`, to the end."""
         found: list[Condition] = []
         while self._tokens:
+            if of == "itl":
+                raise self._nonsense(
+                    self._tokens[0][2], "nothing more: ITL's gaps belong to no request, so to no slice"
+                )
             joint = "and" if found else "where"
             if self.next != joint:
                 raise self._nonsense(self._tokens[0][2], f"nothing more, or `{joint}`")
@@ -225,6 +231,19 @@ def parse_goodput(objectives: Iterable[str], where: str = "--goodput") -> dict[s
         if not 0 < limits[metric] < inf:
             raise InputError(f"{part!r}: expected a time after the colon, as in ttft:800ms", where=where)
     return limits
+
+
+def implied_objectives(gates: Iterable[Gate]) -> dict[str, float]:
+    """The objectives of a run that names gates alone: a gate on a tail (p90 and above, max) counts the requests beyond
+    its limit, so that the limit is what a single request must keep. Of several on one metric the one furthest out; none
+    from a gate on a median or mean, which half of all requests may miss, or on one target, step or slice."""
+    limits: dict[str, tuple[float, float]] = {}
+    for gate in gates:
+        q = 1.0 if gate.statistic == "max" else gate.q or 0.0
+        of_all = not (gate.target or gate.step or gate.where)
+        if gate.metric in OBJECTIVES and q >= TAIL and of_all and gate.op.startswith("<") and gate.limit > 0:
+            limits[gate.metric] = max(limits.get(gate.metric, (0.0, 0.0)), (q, gate.limit))
+    return {metric: limit for metric, (_, limit) in limits.items()}
 
 
 def check_objectives(limits: Mapping[str, float]) -> None:

@@ -136,13 +136,13 @@ def _figures(
     ttft, tpot = ([result.quantile(metric, q) for q in (0.5, 0.99)] for metric in ("ttft", "tpot"))
     worth = [row.effective for row in (*ttft, *tpot) if isfinite(row.effective)]
     own = [verdict for verdict in verdicts if verdict.target == result.target]
-    cost = result.cost or {}
+    paid = result.cost.at_this_load if result.cost else None
     return TargetFigures(
         result.target, _about(run.facts, result.target), ttft[0], ttft[1], tpot[0], tpot[1],
         result.quantile("longest_stall", 0.99),
         slo_met=result.goodput.share if result.goodput else None,
         errors=(result.counts.failed - refused) / n if n else None, refused=refused / n if n else None,
-        passes=_highest(own, ladder) if own else None, dollars=cost.get("per_million_good_tokens"),
+        passes=_highest(own, ladder) if own else None, dollars=paid.per_million_good if paid else None,
         rounds=len(sample.rounds), n=n, effective=min(worth, default=None), worst=_worst(sample),
     )  # fmt: skip
 

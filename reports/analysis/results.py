@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan
+from statistics import fmean
 
 import pandas as pd
 
@@ -22,6 +23,7 @@ from ..store.durations import DURATIONS
 from ..store.run_folder import Run
 from ..store.run_json import StepFacts
 from . import phases, quantiles, samples, warmup
+from .costs import Cost, cost, usage_of
 from .phases import Part, ServerFigure
 from .quantiles import Quantile, finite
 from .samples import Metric, Sample, Slice, Throughput
@@ -141,8 +143,8 @@ class ErrorCount:
 @dataclass(frozen=True, slots=True)
 class Result:
     """One target in one load step. `window` in seconds from the run's start; `server`: None for what it doesn't report;
-    `cost`: see `costs`; `starts`: when it became steady, round by round; `no_answer_since`: the second of the run after
-    which all requests failed; `vllm`: the keys of vLLM's benchmark."""
+    `cost`: None without a price or watts; `starts`: when it became steady, round by round; `no_answer_since`: the
+    second of the run after which all requests failed; `vllm`: the keys of vLLM's benchmark."""
 
     target: str
     step: str
@@ -157,7 +159,7 @@ class Result:
     cached: Cached
     phases: list[Part]
     server: dict[str, ServerFigure | None]
-    cost: dict[str, float] | None
+    cost: Cost | None
     overloaded: bool
     starts: tuple[Start, ...]
     client: ClientState
@@ -179,7 +181,6 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
     counted, answered = sample.counted, sample.answered
     step = run.step((sample.target, sample.step))
     target = next((target for target in run.facts.targets if target.name == sample.target), None)
-    price, watts = (target.price_per_hour, target.watts) if target else (None, None)
     share = sample.good / sample.n if sample.good is not None and sample.n else None
     levels, held = counted["in_flight"].dropna(), (answered["body_end"] - answered["done"]).fillna(0.0) / NS_PER_S
     return Result(
@@ -200,7 +201,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         cached=_cached(answered, run),
         phases=phases.account(answered),
         server=phases.server_figures(answered),
-        cost=costs(price, watts, sample.throughput.output_tokens_per_s, sample.good_tokens_per_s),
+        cost=cost(target, usage_of(sample), _mean_rate(run), simulated=target is not None and target.embedded),
         overloaded=sample.overloaded,
         starts=warmup.starts(run, sample),
         client=_client(sample, counted),
@@ -210,6 +211,16 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         no_answer_since=_no_answer_since(sample.rows),
         vllm=_vllm(sample, answered),
     )
+
+
+def _mean_rate(run: Run) -> float | None:
+    """The trace's requests/s at a factor of 1, of all rounds. run.json describes what the first step sent."""
+    known = [
+        part.facts.trace.profile.rate / part.facts.steps[0].factor
+        for part in run.parts
+        if part.facts.trace and part.facts.trace.profile.rate and part.facts.steps
+    ]
+    return fmean(known) if known else None
 
 
 def _counts(sample: Sample, counted: pd.DataFrame, step: StepFacts | None) -> Counts:
@@ -310,21 +321,3 @@ def _vllm(sample: Sample, answered: pd.DataFrame) -> dict[str, float | None]:
         for q, label in ((0.5, "p50"), (0.9, "p90"), (0.95, "p95"), (0.99, "p99")):
             flat[f"{label}_{name}_ms"] = finite(quantiles.at(values, q) * 1e3)
     return flat
-
-
-def costs(
-    price_per_hour: float | None, watts: float | None, tokens_per_s: float, good_tokens_per_s: float | None
-) -> dict[str, float] | None:
-    """What a million output tokens cost at this load, and joules per token; None without a price, watts or tokens.
-    Price and watts are of the whole target, whatever number of machines stands behind its address. The good tokens are
-    those of requests that met every objective."""
-    if (not price_per_hour and not watts) or tokens_per_s <= 0:
-        return None
-    cost = {}
-    if price_per_hour:
-        cost["per_million_tokens"] = price_per_hour / 3600 / tokens_per_s * 1e6
-        if good_tokens_per_s:
-            cost["per_million_good_tokens"] = price_per_hour / 3600 / good_tokens_per_s * 1e6
-    if watts:
-        cost["joules_per_token"] = watts / tokens_per_s
-    return cost

@@ -29,6 +29,7 @@ from ..store.digests import METRICS, UNADJUSTED, Digests
 from ..store.durations import BRACKETS, DURATIONS
 from ..store.run_folder import Key, Run
 from . import quantiles
+from .gate_grammar import SLICE_OPERATORS, Condition
 from .quantiles import BATCHES, Counts, Ordered, Quantile, Values, batch_of, finite
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
@@ -75,6 +76,7 @@ class Sample:
     goodput: float | None = None
     good_tokens_per_s: float | None = None
     rows: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)  # warm-up included
+    objectives: Mapping[str, float] = field(default_factory=dict)  # metric -> seconds
     round: int = 1
     parts: tuple[Sample, ...] = ()
 
@@ -179,7 +181,9 @@ def sample(
     batch, ok = batch_of(counted["due"].to_numpy(), window), counted["ok"].to_numpy()
     sizes, failed = np.bincount(batch, minlength=BATCHES), int((~ok).sum())
     throughput, tokens = rates(rows, window), answered["output_count"]
-    result = Sample(target, step, len(counted), failed, window, ordered, gaps, sizes, throughput, rows=rows)
+    result = Sample(
+        target, step, len(counted), failed, window, ordered, gaps, sizes, throughput, rows=rows, objectives=objectives
+    )
     if not objectives:
         return result
     good = meets(answered, objectives)
@@ -188,6 +192,21 @@ def sample(
     goodput = float(meets(ended(rows, window), objectives).sum() / result.window_s) if result.window_s else None
     good_in = np.bincount(batch[ok][good.to_numpy()], minlength=BATCHES)
     return replace(result, good=int(good.sum()), good_in=good_in, goodput=goodput, good_tokens_per_s=good_tokens)
+
+
+def sliced(whole: Sample, where: Sequence[Condition]) -> Sample:
+    """The requests for which every condition holds, as a sample of their own in the same window, each round's by
+    itself; without gaps, which belong to no request. A request that has no value (in flight, of one that was never
+    sent) is in no slice by it."""
+
+    def part(of: Sample) -> Sample:
+        chosen = np.ones(len(of.rows), np.bool_)
+        for condition in where:
+            values = of.rows[condition.field].to_numpy(np.float64)
+            chosen &= SLICE_OPERATORS[condition.op](values, condition.number) & ~np.isnan(values)
+        return replace(sample(of.target, of.step, of.rows[chosen], of.window, of.objectives), round=of.round)
+
+    return pooled([part(each) for each in whole.rounds])
 
 
 def _ordered(counted: pd.DataFrame, metrics: Iterable[str], window: tuple[float, float]) -> dict[str, Ordered]:

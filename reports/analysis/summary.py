@@ -19,7 +19,7 @@ from ..store.run_folder import Key, Run
 from . import comparison, evidence, page_one, quantiles, validity
 from .comparison import Comparison
 from .evidence import ServerEvidence
-from .gate_grammar import Gate, check_objectives, parse, parse_goodput
+from .gate_grammar import Gate, check_objectives, implied_objectives, parse, parse_goodput
 from .gates import Verdict, decide
 from .page_one import PageOne
 from .results import Result, measure
@@ -96,9 +96,9 @@ def save(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
 
 
 def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summary:
-    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own. Raises InputError for an
-    objective that there is not, or that can't be read in run.json."""
-    limits = parse_goodput(run.facts.goodput, _field(run, "goodput")) if objectives is None else dict(objectives)
+    """The summary of a run read back. `objectives` (metric -> seconds) override the run's own, which its gates imply
+    where it has none. Raises InputError for an objective that there is not, or that can't be read in run.json."""
+    limits = _own_objectives(run) if objectives is None else dict(objectives)
     check_objectives(limits)
     samples = samples_of(run, limits)
     digests = _digests(run, samples)
@@ -126,6 +126,11 @@ def _own_verdicts(run: Run, samples: Mapping[Key, Sample], judged: Validity) -> 
 def own_gates(run: Run) -> list[Gate]:
     """The gates that the run was started with. Raises InputError with run.json's field."""
     return [parse(text, _field(run, "slo")) for text in run.facts.slo]
+
+
+def _own_objectives(run: Run) -> dict[str, float]:
+    named = parse_goodput(run.facts.goodput, _field(run, "goodput"))
+    return named or implied_objectives(own_gates(run))
 
 
 def _field(run: Run, name: str) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from math import ceil, floor, isfinite, isinf
+from pathlib import PurePath
 
 from .. import number_format
 from ..analysis.comparison import LEAST, Comparison, Interval
+from ..analysis.gate_grammar import LATENCIES
 from ..analysis.gates import Decision, Verdict, together
+from ..analysis.judgement import Regression
 from ..analysis.leaders import Flip, crossovers, flips, leads, listed
 from ..analysis.quantiles import Quantile
 from ..analysis.results import Counts, ErrorCount, Result
@@ -55,6 +59,15 @@ def figure(verdict: Verdict) -> str:
     return f"{number_format.rate(value)}/s" if rate else number_format.ms(value, unit=True)
 
 
+def figures(verdict: Verdict) -> list[str]:
+    """The figure; of a regression those before and now, and by how much the second is worse."""
+    if not isinstance(verdict, Regression):
+        return [figure(verdict)]
+    rate = verdict.gate.metric not in LATENCIES
+    shown = [number_format.rate(value) if rate else number_format.ms(value, unit=True) for value in verdict.pair]
+    return [*shown, figure(verdict)]
+
+
 def bounds(verdict: Verdict) -> str:
     """A verdict's interval: a latency's, or the one-sided bounds of a share. None where failures alone decide."""
     low, high = verdict.low, verdict.high
@@ -63,6 +76,47 @@ def bounds(verdict: Verdict) -> str:
     if verdict.gate.unit == "%":
         return f"{number_format.share(low)}–{number_format.share(high)}"
     return number_format.span(low, high, unit=True)
+
+
+def gate(verdict: Verdict) -> str:
+    """What was asked, after its name where it has one."""
+    return f"{verdict.gate.name}: {verdict.gate.text}" if verdict.gate.name else verdict.gate.text
+
+
+def command(argv: Sequence[str]) -> str:
+    """A command line as a shell takes it; the program by its name, wherever it lay."""
+    return shlex.join([PurePath(argv[0]).name.replace("__main__.py", "phaseload"), *argv[1:]]) if argv else ""
+
+
+def size(verdict: Verdict) -> str:
+    """The sample, and the independent requests that it is worth where that is known and less: `524, worth 61`."""
+    effective = verdict.effective
+    worth = "" if effective is None or effective >= verdict.n else f", worth {effective:,.0f}"
+    return f"{verdict.n:,}{worth}"
+
+
+def outcome(verdict: Verdict) -> str:
+    """Decision, figure, interval and note in one line: `FAIL: 1,234 ms (1,100–1,300 ms), n=524, worth 61`."""
+    interval = f" ({ends})" if (ends := bounds(verdict)) else ""
+    figures = f"{figure(verdict)}{interval}" if verdict.figure is not None else "no figure"
+    parts = (figures, f"n={size(verdict)}", verdict.note)
+    return f"{str(verdict.decision).upper()}: {'; '.join(part for part in parts if part)}"
+
+
+def details(verdict: Verdict) -> str:
+    """All that is known of a verdict, a line each."""
+    facts = {
+        "gate": gate(verdict), "target": verdict.target, "load": verdict.step, "figure": figure(verdict),
+        "interval": bounds(verdict), "n": size(verdict), "note": verdict.note,
+    }  # fmt: skip
+    return "\n".join(f"{name}: {text}" for name, text in facts.items() if text)
+
+
+def why_invalid(verdict: Verdict, validity: Validity) -> list[str]:
+    """The reasons for which an invalid verdict is one, with their remedies."""
+    concern = [reason for reason in validity.reasons if reason.target in ("", verdict.target)]
+    invalid = verdict.decision is Decision.INVALID
+    return [f"{reason.text}{f' ({reason.remedy})' if reason.remedy else ''}" for reason in concern if invalid]
 
 
 def headline(verdicts: Sequence[Verdict], validity: Validity) -> tuple[str, str]:

@@ -40,7 +40,7 @@ HIDDEN = ("api_key_env", "api_key_file", "headers")  # names of secrets say noth
 SIGNS = {"pass": "✓", "fail": "✗", "no verdict": "?", "invalid": "⚠", "": "–"}  # so that colour isn't the only one
 NOTHING: tuple[object, ...] = (None, "", [], (), {}, False)  # values that are not shown
 FIGURES: tuple[Callable[..., str], ...] = (
-    number_format.ms, number_format.share, number_format.rate, number_format.label,
+    number_format.ms, number_format.share, number_format.rate, number_format.dollars, number_format.label,
     findings.quantile, findings.interval, findings.lacking, findings.failures, findings.figure, findings.bounds,
     findings.where,
 )  # fmt: skip
@@ -152,8 +152,8 @@ def _first(run: Run, summary: Summary) -> Iterator[tuple[str, str]]:
         yield f"load {step}", ", ".join(part for part in (load, counted) if part)
     costs: dict[str, list[str]] = {}
     for result in summary.results:
-        if result.cost and "per_million_tokens" in result.cost:
-            cost = f"${number_format.rate(result.cost['per_million_tokens'])}"
+        if result.cost and result.cost.at_this_load:
+            cost = number_format.dollars(result.cost.at_this_load.per_million_output)
             costs.setdefault(result.target, []).append(f"{cost} at {result.step}" if result.step else cost)
     for name, of_steps in costs.items():
         yield f"cost {name}", f"{', '.join(of_steps)} per million output tokens"

@@ -78,7 +78,7 @@ ROWS: dict[str, Callable[[TargetFigures], Cell]] = {
     "Errors": lambda target: _share(target.errors),
     "Refused": lambda target: _share(target.refused),
     "Highest load that passes": _passes,
-    "$ per million tokens\nthat met the SLO": lambda target: Cell(number_format.rate(target.dollars)),
+    "Million output tokens\nthat met the SLO": lambda target: Cell(number_format.dollars(target.dollars)),
     "Requests": _worth,
     "Rounds": lambda target: Cell(f"{target.rounds:,}"),
     "Worst round": _worst,

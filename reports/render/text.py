@@ -17,6 +17,7 @@ from .. import number_format
 from ..analysis import leaders
 from ..analysis.comparison import Comparison
 from ..analysis.gates import Decision, Verdict
+from ..analysis.judgement import Regression
 from ..analysis.leaders import Lead
 from ..analysis.page_one import PageOne
 from ..analysis.results import Result
@@ -42,6 +43,10 @@ CSV_COLUMNS = (
     "usage_prompt", "output_count", "token_source", "usage_cached", "in_flight", *DURATIONS,
     "server_queue", "server_prefill", "server_transfer", "server_decode", "error",
 )  # fmt: skip
+DOLLARS = {
+    "per_request": "a request", "per_million_tokens": "a million\ntokens", "per_million_output": "of answers",
+    "per_million_good": "that met\nthe SLO",
+}  # fmt: skip
 Cell = tuple[Text, Text]  # a figure, and what stands beneath it: its interval, or the samples that it lacks
 STATUS_STYLE = {Status.VALID: "bold", Status.SUSPECT: "yellow", Status.INVALID: "bold red"}
 DECISION_STYLE = {
@@ -56,6 +61,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     for line in _table(summary, console.width):
         console.print(line, soft_wrap=True)
     console.print(_leads(leaders.matrix(summary), console.width), soft_wrap=False)
+    if costs := _costs(summary, console.width):
+        console.print(costs, soft_wrap=False)
     for style, sentences in (
         ("bold red", findings.alarms(summary)), ("", findings.sentences(summary)), ("yellow", findings.notes(summary))
     ):  # fmt: skip
@@ -178,6 +185,25 @@ def _leads(rows: Sequence[tuple[str, Sequence[Lead]]], width: int) -> Table | Te
     return grid(headings, ((phase, *map(str, leads)) for phase, leads in rows))
 
 
+def _costs(summary: Summary, width: int) -> Table | Text | None:
+    """What was measured before what was simulated, whose prices are assumptions."""
+    costs = [(result, result.cost) for result in summary.results if result.cost and result.cost.at_this_load]
+    rows = []
+    for result, cost in sorted(costs, key=lambda pair: pair[1].simulated):
+        at_mean = cost.at_mean_load.per_million_output if cost.at_mean_load else None
+        figures = [*(getattr(cost.at_this_load, name) for name in DOLLARS), at_mean]
+        name = result.target + (" (simulated)" if cost.simulated else "")
+        rows.append((name, result.step, cost.by or "", *map(number_format.dollars, figures)))
+    if not rows:
+        return None
+    if width < ROOM:
+        lines = [f"{' at '.join(filter(None, row[:2]))}: {row[3]} a request, {row[5]} a million tokens of answers"
+                 for row in rows]  # fmt: skip
+        return Text(printable("\n".join(("", "cost:", *lines))))
+    headings = ("cost", "load", "by the", *DOLLARS.values(), "of answers, at\nthe trace's mean")
+    return grid(headings, rows, headings[3:])
+
+
 def _cells(summary: Summary, result: Result) -> dict[str, Cell]:
     counts, failed = result.counts, "bold red" if result.counts.failed else ""
     cells = {
@@ -215,29 +241,40 @@ def validity_line(validity: Validity) -> Text:
     return text
 
 
-def print_verdicts(verdicts: Sequence[Verdict], validity: Validity, console: Console) -> None:
-    """One line a gate and target: verdict, figure, interval, samples; and what they say together."""
-    if not verdicts:
+def print_verdicts(
+    verdicts: Sequence[Verdict], validity: Validity, console: Console, regressions: Sequence[Regression] = ()
+) -> None:
+    """One line a gate and target: verdict, figure, interval, samples; what got worse than a baseline's; and what they
+    say together."""
+    if not verdicts and not regressions:
         return
     widen(console)
     if console.width < ROOM:
-        for verdict in verdicts:
+        for verdict in (*verdicts, *regressions):
             console.print(_verdict(verdict), soft_wrap=True)
     else:
-        figures = ("figure", "95 % interval", "n")
-        rows = (
-            (v.gate.text, v.target, v.step, Text(v.decision, style=DECISION_STYLE[v.decision]),
-             findings.figure(v), findings.bounds(v), f"{v.n:,}", v.note)
-            for v in verdicts
-        )  # fmt: skip
-        console.print(grid(("gate", "target", "load", "verdict", *figures, ""), rows, figures), soft_wrap=False)
-    console.print(Text(", ".join(findings.headline(verdicts, validity)), style="bold"))
+        _verdict_table(verdicts, ("figure", "95 % interval"), console)
+        _verdict_table(regressions, ("before", "now", "worse by", "95 % interval"), console)
+    everything = [*verdicts, *regressions]
+    console.print(Text(", ".join(findings.headline(everything, validity)), style="bold"))
+
+
+def _verdict_table(verdicts: Sequence[Verdict], figures: Sequence[str], console: Console) -> None:
+    def cells(verdict: Verdict) -> Iterator[str | Text]:
+        yield "\n".join(filter(None, (verdict.gate.name, verdict.gate.text)))
+        yield from (verdict.target, verdict.step)
+        yield Text(verdict.decision, style=DECISION_STYLE[verdict.decision])
+        yield from (*findings.figures(verdict), findings.bounds(verdict), f"{verdict.n:,}", verdict.note)
+
+    if verdicts:
+        headings = ("gate", "target", "load", "verdict", *figures, "n", "")
+        console.print(grid(headings, map(cells, verdicts), (*figures, "n")), soft_wrap=False)
 
 
 def _verdict(verdict: Verdict) -> Text:
     """The same as a sentence, for a console without room for the table."""
     parts = [findings.figure(verdict), findings.bounds(verdict), verdict.note or f"n={verdict.n:,}"]
-    sentence = f" {verdict.gate.text}, {findings.where(verdict)}: {', '.join(part for part in parts if part)}"
+    sentence = f" {findings.gate(verdict)}, {findings.where(verdict)}: {', '.join(part for part in parts if part)}"
     return Text.assemble((str(verdict.decision), DECISION_STYLE[verdict.decision]), printable(sentence))
 
 

@@ -35,7 +35,7 @@ _SKIPPED = (
 )  # fmt: skip
 # Only the durations need these: a long run's frame is large enough without them.
 _SPENT = (
-    "session", "turn", "planned", "started", "connected", "body_sent", "headers_at", "first_after", "last_after",
+    "planned", "started", "connected", "body_sent", "headers_at", "first_after", "last_after",
     "first_lag", "bytes_received", "retry_after", "last_events", "longest_gap",
 )  # fmt: skip
 COLUMNS = [name for name in row_files.SCHEMA.names if name not in _SKIPPED]

@@ -8,8 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loadgen.bakeoffs import DEMO, DEMO_FACTORS, DEMO_STEP_S, THREE, USE, WORKLOAD, sized, steps_of
+from loadgen.demonstration import LADDER, LOAD, THREE, USE, WORKLOAD, sized
 from loadgen.options import Load
+from loadgen.rounds import Ladder, steps_of
 from targets.simulated.analysis import capacity
 
 from .running import Replays, about, endpoint, expected, phaseload, refused, rows, running, trace, until
@@ -77,7 +78,7 @@ def test_own_targets_one_after_the_other(tmp_path: Path, replayed: Replays) -> N
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--order", "random"], "--order"),
+        (["--order", "shuffled"], "--order"),
         (["--steps", "1,x"], "--steps"),
         (["--target", "http://127.0.0.1:9"], "--target"),
         (["--target", "a=http://127.0.0.1:9", "--target", "a=http://127.0.0.1:9"], "--target"),
@@ -93,28 +94,28 @@ def test_unusable_targets(tmp_path: Path, arguments: list[str], named: str) -> N
 
 
 def test_the_demonstrations_pools_are_used_to_about_60_percent() -> None:
-    sample = list(DEMO.requests(WORKLOAD))
-    assert DEMO.request_rate is not None
-    for made in sized(THREE, WORKLOAD, DEMO):
+    sample = list(LOAD.requests(WORKLOAD))
+    assert LOAD.request_rate is not None
+    for made in sized(THREE, WORKLOAD, LOAD):
         pools = [int(part) for part in made.settings["pool"].split(":")]
         for size, one in zip(pools, capacity(made.profile, sample, settings=made.settings), strict=True):
-            assert 0.3 <= DEMO.request_rate / (size * one) <= USE + 0.02
+            assert 0.3 <= LOAD.request_rate / (size * one) <= USE + 0.02
 
 
 def test_the_demonstration_can_bound_p99() -> None:
-    counted = sum(request.due >= DEMO.warmup * 1e9 for request in DEMO.requests(WORKLOAD))
+    counted = sum(request.due >= LOAD.warmup * 1e9 for request in LOAD.requests(WORKLOAD))
     assert counted >= 500
 
 
 def test_steps_multiply_any_kind_of_load() -> None:
-    ladder = steps_of(WORKLOAD, Load(request_rate=2.0, duration=9, warmup=1), [1, 3], 4.0)
-    assert [
-        (step.name, step.factor, step.load.request_rate, step.load.duration, step.load.warmup) for step in ladder
-    ] == [
+    compressed = Ladder((1.0, 3.0), speedup=True, step_s=4.0)
+    steps = steps_of(WORKLOAD, Load(request_rate=2.0, duration=9, warmup=1), compressed)
+    loads = [(step.name, step.factor, step.load) for step in steps]
+    assert [(name, factor, load.request_rate, load.duration, load.warmup) for name, factor, load in loads] == [
         ("base", 1.0, 2.0, 9, 1),
         ("3x", 3.0, 6.0, 4.0, 0.0),
     ]
-    assert [len(step.requests) for step in ladder] == pytest.approx([20, 24], abs=8)
-    assert steps_of(WORKLOAD, Load(concurrency=3), [2.5], None)[0].load.concurrency == 8
-    assert steps_of(WORKLOAD, Load(speedup=2, duration=5), [2], None)[0].load.speedup == 4
-    assert len(steps_of(WORKLOAD, DEMO, DEMO_FACTORS, DEMO_STEP_S)) == 3
+    assert [len(step.requests) for step in steps] == pytest.approx([20, 24], abs=8)
+    assert compressed.load(Load(concurrency=3), 2.5).concurrency == 8
+    assert compressed.load(Load(speedup=2), 2).speedup == 4
+    assert [step.factor for step in steps_of(WORKLOAD, LOAD, LADDER)] == [0.1, 1.0, 3.0]

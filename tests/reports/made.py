@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from reports.analysis.summary import Summary, save
 from reports.render import html
@@ -265,3 +266,29 @@ def restored(rows: pa.Table) -> Iterator[Exchange]:
     }
     for row in rows.to_pylist():
         yield make_exchange(**{name: restore[name](value) if name in restore else value for name, value in row.items()})
+
+
+def slowed(run: run_folder.Run, folder: Path, factor: float, **facts: Any) -> run_folder.Run:
+    """The run again, each answer's instants `factor` times as far from the request's; `facts`: of run.json, or `model`
+    of its targets."""
+    table = run.exchanges()
+    sent = np.asarray(table["sent"])
+
+    def later(values: pa.Array) -> pa.Array:
+        return pa.array(np.rint(sent + (np.asarray(values) - sent) * factor).astype(np.int64))
+
+    for name in ("done", "body_end", "headers_at"):
+        if table[name].null_count == 0:
+            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), later(table[name]))
+    lists = table["token_at"].combine_chunks()
+    of = np.repeat(sent, np.diff(np.asarray(lists.offsets)))
+    moved = np.rint(of + (np.asarray(lists.values) - of) * factor).astype(np.int64)
+    tokens = pa.ListArray.from_arrays(lists.offsets, pa.array(moved))
+    table = table.set_column(table.schema.get_field_index("token_at"), "token_at", tokens)
+    (folder / row_files.FOLDER).mkdir(parents=True)
+    pq.write_table(table.cast(row_files.SCHEMA), folder / row_files.FOLDER / "0-00000.parquet")
+    document = json.loads((run.folder / "run.json").read_text())
+    if model := facts.pop("model", None):
+        document["targets"] = [target | {"model": model} for target in document["targets"]]
+    (folder / "run.json").write_text(json.dumps(document | facts))
+    return run_folder.open_run(folder)

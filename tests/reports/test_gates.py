@@ -5,18 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from reports.analysis import gate_grammar, gates
 from reports.analysis.gates import Decision, Verdict
 from reports.analysis.quantiles import BATCHES, Ordered
 from reports.analysis.samples import Sample, Throughput
+from reports.analysis.summary import judge, summarise
 from reports.analysis.validity import Reason, Status
+from reports.store.run_folder import Run, open_run
 from tests.commands import phaseload
 from tests.reports import made
 from traces.errors import InputError
@@ -148,6 +151,57 @@ def test_exit_codes() -> None:
         3,
         3,
     ]
+
+
+@pytest.fixture(scope="module")
+def recorded(run: Path) -> Run:
+    return open_run(run)
+
+
+@pytest.mark.parametrize(
+    ("where", "chosen"),
+    [
+        ("prompt_tokens > 1000", lambda rows: rows["prompt_tokens"] > 1000),
+        ("prompt_tokens > 500 and output_tokens <= 100",
+         lambda rows: (rows["prompt_tokens"] > 500) & (rows["output_tokens"] <= 100)),
+        ("in_flight >= 12", lambda rows: rows["in_flight"] >= 12),
+        ("turn = 0", lambda rows: rows["turn"] == 0),
+        ("session != 3", lambda rows: rows["session"] != 3),
+    ],
+)  # fmt: skip
+def test_a_slice_is_judged_on_its_own_requests(
+    recorded: Run, where: str, chosen: Callable[[pd.DataFrame], pd.Series]
+) -> None:
+    rows = recorded.rows[recorded.rows["counted"]]
+    part = rows[chosen(rows)]
+    slowest = float(part.loc[part["ok"], "ttft"].max())
+    [share, most] = judge(
+        summarise(recorded, {"ttft": 0.1}), [f"errors < 9% where {where}", f"ttft max < 9s where {where}"]
+    )
+    assert (share.n, share.figure) == (len(part), pytest.approx((~part["ok"]).mean()))
+    assert 0 < share.effective <= share.n
+    assert most.figure == pytest.approx(slowest)
+    [good] = judge(summarise(recorded, {"ttft": 0.1}), f"goodput > 1% where {where}")
+    assert good.figure == pytest.approx((part["ok"] & (part["ttft"] <= 0.1)).mean())
+
+
+def test_a_slice_without_requests_has_no_verdict(recorded: Run) -> None:
+    for gate in ("ttft p99 < 1s", "errors < 1%", "requests > 1/s", "tpot max < 1s"):
+        [verdict] = judge(recorded, f"{gate} where prompt_tokens > 100000")
+        assert (verdict.decision, verdict.n, verdict.note) == (Decision.NO_VERDICT, 0, "no counted requests")
+
+
+def test_what_was_never_sent_is_named_beside_a_slice_by_load(recorded: Run) -> None:
+    rows = recorded.rows.copy()
+    rows.loc[rows.index[rows["counted"]][:7], ["ok", "in_flight"]] = [False, np.nan]
+    [verdict] = judge(dataclasses.replace(recorded, rows=rows), "errors < 50% where in_flight != 0")
+    assert verdict.n == rows["counted"].sum() - 7
+    assert verdict.note.endswith("7 were never sent, and are in no slice")
+
+
+def test_a_slice_of_gaps_is_refused() -> None:
+    with pytest.raises(InputError, match="to no slice"):
+        gate_grammar.parse("itl p99 < 1s where turn > 0")
 
 
 @pytest.fixture(scope="module")

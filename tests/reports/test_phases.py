@@ -8,7 +8,6 @@ import pytest
 
 from reports.analysis import phases
 from reports.analysis.phases import ABSENT, BY_SERVER, MEASURED, REST, Part
-from reports.analysis.results import costs
 from reports.store import durations
 from targets.exchange import Exchange, Outcome
 from tests.exchanges import make_exchange
@@ -100,11 +99,3 @@ def test_legs_sent_at_once_have_no_hand_over() -> None:
     assert (told["hand-over"].standing, told["hand-over"].mean) == (phases.TOGETHER, None)
     assert told["prefill"].mean == pytest.approx((0.048 + 0.060) / 2)
     assert told["decode leg to first token"].mean == pytest.approx((0.050 + 0) / 2)
-
-
-def test_costs() -> None:
-    assert costs(None, None, 100.0, None) is None
-    assert costs(3.6, None, 0.0, None) is None
-    assert costs(3.6, 700, 1000.0, 500.0) == pytest.approx(
-        {"per_million_tokens": 1.0, "per_million_good_tokens": 2.0, "joules_per_token": 0.7}
-    )

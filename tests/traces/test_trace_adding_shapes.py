@@ -1,6 +1,6 @@
 """Shapes that add requests: every request once, order, sessions whole, shared text shared and private text private."""
 
-from math import inf
+from math import ceil, inf
 
 import numpy as np
 import pytest
@@ -134,3 +134,81 @@ def test_blocks_of_merged_traces_are_apart_where_each_request_has_one():
 def test_nonsense_shapes_are_refused(wrong):
     with pytest.raises(InputError):
         wrong()
+
+
+@st.composite
+def traffic(draw) -> Trace:
+    """Sessions of one to four turns that share block 1, each with a block of its own a turn, and single requests."""
+    rows, fresh = [], 2
+    for session, turns in enumerate(draw(st.lists(st.integers(0, 4), min_size=1, max_size=12))):
+        due, blocks = draw(st.integers(0, 1000)), [1]
+        for turn in range(turns or 1):
+            blocks, fresh = [*blocks, fresh], fresh + 1
+            rows.append((due, session if turns else -1, turn, len(rows) - 1 if turn else -1, blocks))
+            due += draw(st.integers(0, 500))
+    order = sorted(range(len(rows)), key=lambda row: rows[row][0])
+    place = {row: at for at, row in enumerate(order)}
+    due, session, turn, parent, prefix = zip(*(rows[row] for row in order), strict=True)
+    lengths = [10 * len(blocks) for blocks in prefix]
+    return build(
+        {
+            "due": list(due), "prompt_tokens": lengths, "output_tokens": [1] * len(due), "session": list(session),
+            "turn": list(turn), "parent": [place.get(row, -1) for row in parent], "prefix": list(prefix),
+        },
+        block_tokens=10,
+    )  # fmt: skip
+
+
+def sessions(trace: Trace) -> list[tuple[tuple[int, ...], ...]]:
+    """What each session does, whatever its name: due instants, prompts, turns; single requests are sessions."""
+    seen: dict[int, list[tuple[int, ...]]] = {}
+    for request in trace:
+        owner = request.session if request.session >= 0 else -2 - request.index
+        seen.setdefault(owner, []).append((request.due, request.prompt_tokens, request.turn))
+    return sorted(tuple(rows) for rows in seen.values())
+
+
+@given(st.lists(traffic(), min_size=4, max_size=4), st.floats(0.05, 4.0), st.integers(0, 99))
+def test_a_multiple_is_of_whole_sessions(slices, factor, seed):
+    multiple = transforms.superpose(slices, factor, seed)
+    whole, share = int(factor), factor - int(factor)
+    every = [sessions(each) for each in slices]
+    count = sum(map(len, every[:whole])) + (round(share * len(every[whole])) if share else 0)
+    done = sessions(multiple)
+    assert len(done) == count
+    left = sorted(session for each in every[: ceil(factor)] for session in each)
+    for session in done:
+        left.remove(session)  # each is one of theirs, turn by turn at its own instants, and none comes twice
+    if factor > 1:
+        sound(multiple)
+        assert {block for r in multiple for block in r.prefix[:1]} <= {1, *(number << 40 for number in range(1, 4))}
+    assert (np.diff(multiple.column("due")) >= 0).all()
+    assert transforms.superpose(slices, factor, seed).fingerprint() == multiple.fingerprint()
+
+
+@given(traffic(), traffic())
+def test_superposed_slices_share_only_what_their_sessions_shared(first, second):
+    both = transforms.superpose([first, second], 2.0)
+    owners = {}
+    for r in both:
+        for block in r.prefix:
+            owners.setdefault(block, set()).add(r.session if r.session >= 0 else -2 - r.index)
+    shared = {block for block, each in owners.items() if len(each) > 1}
+    assert shared <= {1}
+
+
+def test_a_multiple_keeps_rate_bursts_and_pauses():
+    slices = [synthesise("mooncake-conversation", duration=600, rate=5, seed=seed) for seed in range(3)]
+    for factor in (0.5, 1.5, 3.0):
+        multiple = transforms.superpose(slices, factor)
+        assert len(multiple) == pytest.approx(factor * len(slices[0]), rel=0.06)
+        assert multiple.span == pytest.approx(slices[0].span, rel=0.02)
+        thinks = multiple.column("think")[multiple.column("parent") >= 0]
+        own = slices[0].column("think")[slices[0].column("parent") >= 0]
+        assert np.median(thinks) == pytest.approx(np.median(own), rel=0.1)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, 2.5, float("nan")])
+def test_a_multiple_needs_slices(factor):
+    with pytest.raises(InputError, match="superpose"):
+        transforms.superpose([talk(), talk()], factor)
