@@ -24,6 +24,7 @@ from .gates import Verdict, decide
 from .page_one import PageOne
 from .results import Result, measure
 from .samples import Sample, samples_of
+from .steadiness import headroom
 from .validity import Evidence, Validity
 
 FORMAT = 1
@@ -102,7 +103,7 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
     check_objectives(limits)
     samples = samples_of(run, limits)
     digests = _digests(run, samples)
-    results = [measure(run, sample, digests, limits) for sample in samples.values()]
+    results = [measure(run, sample, digests, limits, headroom(sample, samples.values())) for sample in samples.values()]
     clients = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
     judged, servers = validity.judge(clients, run), evidence.gather(run)
     pairs = comparison.of_groups({key: sample.rows for key, sample in samples.items()})
