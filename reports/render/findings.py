@@ -51,6 +51,11 @@ def failures(counts: Counts) -> str:
     return " + ".join([f"{others:,}"] * bool(others or not refused) + [f"{refused:,} refused"] * bool(refused))
 
 
+def reason(why: Reason) -> str:
+    """With its remedy."""
+    return f"{why.text} ({why.remedy})" if why.remedy else why.text
+
+
 def figure(verdict: Verdict) -> str:
     value, unit = verdict.figure, verdict.gate.unit
     if unit == "%":
@@ -80,7 +85,8 @@ def bounds(verdict: Verdict) -> str:
 
 def gate(verdict: Verdict) -> str:
     """What was asked, after its name where it has one."""
-    return f"{verdict.gate.name}: {verdict.gate.text}" if verdict.gate.name else verdict.gate.text
+    text = f"regression: {verdict.gate.text}" if isinstance(verdict, Regression) else verdict.gate.text
+    return f"{verdict.gate.name}: {text}" if verdict.gate.name else text
 
 
 def command(argv: Sequence[str]) -> str:
@@ -110,13 +116,6 @@ def details(verdict: Verdict) -> str:
         "interval": bounds(verdict), "n": size(verdict), "note": verdict.note,
     }  # fmt: skip
     return "\n".join(f"{name}: {text}" for name, text in facts.items() if text)
-
-
-def why_invalid(verdict: Verdict, validity: Validity) -> list[str]:
-    """The reasons for which an invalid verdict is one, with their remedies."""
-    concern = [reason for reason in validity.reasons if reason.target in ("", verdict.target)]
-    invalid = verdict.decision is Decision.INVALID
-    return [f"{reason.text}{f' ({reason.remedy})' if reason.remedy else ''}" for reason in concern if invalid]
 
 
 def headline(verdicts: Sequence[Verdict], validity: Validity) -> tuple[str, str]:

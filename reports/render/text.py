@@ -229,8 +229,8 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
 
 
-def validity_line(validity: Validity) -> Text:
-    text = Text("The run is ").append(validity.status, style=STATUS_STYLE[validity.status]).append(".")
+def validity_line(validity: Validity, of: str = "run") -> Text:
+    text = Text(printable(f"The {of} is ")).append(validity.status, style=STATUS_STYLE[validity.status]).append(".")
     for first, *others in findings.causes(validity):
         where = findings.where(first)
         text.append(printable(f"\n  {where + ': ' if where else ''}{first.text}"))

@@ -22,7 +22,19 @@ from traces.trace import NS_PER_S
 from .running import Endpoint, Replays, about, endpoint, expected, refused, running, trace, until
 
 SECONDS = 0.6  # of a step
-ROUNDS = ("--rounds", "3", "--round-duration", str(SECONDS), "--drain-timeout", "5", "-m", "m", "--out", "r")
+ROUNDS = (
+    "--rounds",
+    "3",
+    "--round-duration",
+    str(SECONDS),
+    "--drain-timeout",
+    "5",
+    "-m",
+    "m",
+    "--no-evidence",
+    "--out",
+    "r",
+)
 
 
 def targets(first: Endpoint, second: Endpoint) -> tuple[str, ...]:
@@ -87,7 +99,8 @@ def test_a_series_ends_once_its_gates_are_decided(tmp_path: Path) -> None:
         pair = [Target("one", first.url, "m"), Target("two", second.url, "m")]
         run = bakeoff(
             build(columns), pair, Load(drain_timeout=5.0), rounds=4, round_duration=SECONDS, load_factors=(1.0, 2.0),
-            stop_early=True, slo=["ttft p50 < 10s", "errors < 50%"], out=tmp_path / "r", probe=False, report=False,
+            stop_early=True, slo=["ttft p50 < 10s", "errors < 50%"], out=tmp_path / "r", probe=False, evidence=False,
+            report=False,
         )  # fmt: skip
     assert run.series is not None and run.series.ended == "decided" and 1 <= len(run.parts) < 4
     assert {each for part in run.parts for each in part.rows["step"]} == {"base", "2x"}
