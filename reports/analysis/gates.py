@@ -94,6 +94,13 @@ def withheld(verdicts: Iterable[V], targets: Collection[str], reasons: Sequence[
     return [replace(v, decision=Decision.INVALID) if whole or v.target in blamed else v for v in verdicts]
 
 
+def together(verdicts: Sequence[Verdict], status: Status) -> Decision:
+    """What all of them come to."""
+    if any(verdict.decision is Decision.INVALID for verdict in verdicts):
+        return Decision.INVALID
+    return {0: Decision.PASS, 1: Decision.FAIL}.get(exit_code(verdicts, status), Decision.NO_VERDICT)
+
+
 def decided(verdicts: Iterable[Verdict]) -> bool:
     """Is every gate? What is invalid isn't: another round may be valid."""
     return all(verdict.decision in (Decision.PASS, Decision.FAIL) for verdict in verdicts)

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from .. import number_format
 from ..analysis.comparison import LEAST, Comparison, Interval
 from ..analysis.gate_grammar import LATENCIES
-from ..analysis.gates import Decision, Verdict, exit_code
+from ..analysis.gates import Decision, Verdict, together
 from ..analysis.judgement import Regression
 from ..analysis.leaders import Flip, crossovers, flips, leads, listed
 from ..analysis.quantiles import Quantile
@@ -123,9 +123,8 @@ def headline(verdicts: Sequence[Verdict], validity: Validity) -> tuple[str, str]
     praise of its targets."""
     if not verdicts:
         return "no gate", f"run {validity.status}"
-    word = {0: "PASS", 1: "FAIL"}.get(exit_code(verdicts, validity.status), "NO VERDICT")
     passed = sum(verdict.decision is Decision.PASS for verdict in verdicts)
-    return f"{word} {passed}/{len(verdicts)}", f"run {validity.status}"
+    return f"{together(verdicts, validity.status).upper()} {passed}/{len(verdicts)}", f"run {validity.status}"
 
 
 def is_best(summary: Summary, result: Result, metric: str, q: float) -> bool:
