@@ -28,6 +28,8 @@ from .validity import Reason, Status
 if TYPE_CHECKING:
     from ..store.run_folder import Key
 
+TAIL = 0.9  # the quantile from which on a figure is of the tail, which a calm window says little of
+
 
 class Decision(StrEnum):
     PASS = "pass"  # noqa: S105 - a verdict
