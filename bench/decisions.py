@@ -197,8 +197,8 @@ def tables(lines: Sequence[Line]) -> Iterator[str]:
     yield "One window:\n\n| endpoint, use, arrivals | minutes | with an interval | of these hold the truth |" \
         " if independent | requests are worth |\n|" + " --- |" * 6  # fmt: skip
     yield from rows(lines, lambda line: (line.printed, line.holds, line.independent, f"{100 * line.worth:.0f}"))
-    yield f"\n{ROUNDS} rounds:\n\n| endpoint, use, arrivals | minutes | printed as decided | of these hold the truth |" \
-        " all hold |\n|" + " --- |" * 5  # fmt: skip
+    yield f"\n{ROUNDS} rounds:\n\n| endpoint, use, arrivals | minutes | printed as decided |" \
+        " of these hold the truth | all hold |\n|" + " --- |" * 5  # fmt: skip
     yield from rows(lines, lambda line: (line.decided, line.firm, line.every))
     yield f"\nGates, right verdicts (false ones) at {', '.join(map(str, BESIDE))} of the truth:\n\n" \
         "| endpoint, use, arrivals | minutes |" + "".join(

@@ -198,9 +198,9 @@ def record(
 
 def _decided(folder: Path) -> bool:
     """Is every gate decided by the rounds so far? The verdicts know from rounds.json that they are looked at often."""
-    from reports.analysis.gates import Decision
+    from reports.analysis.gates import decided
     from reports.analysis.summary import judge, own_gates
     from reports.store.run_folder import open_run
 
     run = open_run(folder)
-    return all(verdict.decision in (Decision.PASS, Decision.FAIL) for verdict in judge(run, own_gates(run)))
+    return decided(judge(run, own_gates(run)))

@@ -63,6 +63,7 @@ class Summary:
     evidence: ServerEvidence
     _samples: dict[Key, Sample]  # JSON leaves out what begins with an underscore
     _digests: Digests
+    _looks: int = 1  # how often the verdicts of a series are looked at, by who ends it at the first that decide
 
     @property
     def samples(self) -> dict[Key, Sample]:
@@ -107,6 +108,7 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
         digests=f"from the {digests.origin}", results=results,
         comparison=comparison.of_groups({key: sample.rows for key, sample in samples.items()}),
         evidence=evidence.gather(run), _samples=samples, _digests=digests,
+        _looks=run.series.planned if run.series and run.series.stop_early else 1,
     )  # fmt: skip
 
 
@@ -131,7 +133,7 @@ def judge(run: Run | Summary, gates: Sequence[Gate | str] | Gate | str) -> list[
     listed = [gates] if isinstance(gates, Gate | str) else gates
     parsed = [parse(gate) if isinstance(gate, str) else gate for gate in listed]
     summary = run if isinstance(run, Summary) else summarise(run)
-    return decide(parsed, summary.samples, summary.validity.reasons)
+    return decide(parsed, summary.samples, summary.validity.reasons, looks=summary._looks)
 
 
 def _identity(run: Run) -> RunIdentity:
