@@ -191,7 +191,7 @@ def record(
     )  # fmt: skip
     show(f"{len(rounds)} rounds, targets {ready.turns.in_words()}")
     stop = _decided if stop_early else lambda _: False
-    ask = Witness().ask if options.probe else lambda _: None
+    ask = Witness().ask if options.evidence else lambda _: None
     series.record(folder, facts, rounds, workers, extra, ask=ask, decided=stop, show=show, shown=shown)
     return folder
 

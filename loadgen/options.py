@@ -262,7 +262,8 @@ class RunOptions:
     `phaseload gate`). `prompts`: a JSONL file of the user's own texts, from which prompts take their words;
     `tokenizer`: a tokenizer.json in whose tokens prompts are exact; `token_ids`: prompts are sent as ids below it;
     `salt` keeps prompts out of the caches of earlier runs: "auto", "none", or a text. `wait_ready` (90, "90s", "10m"):
-    how long a target may take until it accepts connections; `probe`: each target gets one request before the run.
+    how long a target may take until it accepts connections; `probe`: each target gets one request before the run;
+    `evidence`: and fixed prompts before each of several rounds.
     `out`: the run's folder (runs/NAME-TIME where it is None); `report`: report.html is written; `json`: the command
     line prints the summary as JSON.
     """
@@ -276,6 +277,7 @@ class RunOptions:
     salt: str = "auto"
     wait_ready: str | float | None = None
     probe: bool = True
+    evidence: bool = True
     out: str | Path | None = None
     report: bool = True
     json: bool = False
@@ -309,6 +311,7 @@ class RunKeywords(TypedDict, total=False):
     salt: str
     wait_ready: str | float | None
     probe: bool
+    evidence: bool
     out: str | Path | None
     report: bool
 
@@ -341,7 +344,7 @@ def attribute_names() -> tuple[set[str], set[str], set[str], set[str]]:
     load, run, endpoint, target = (
         {field.name for field in fields(each)} for each in (Load, RunOptions, TargetOptions, Target)
     )
-    return load, run - {"json"}, endpoint, target - endpoint - {"url"}
+    return load, run - {"json", "evidence"}, endpoint, target - endpoint - {"url"}
 
 
 def user_options(user: type, base: type, locusts: Collection[str]) -> UserOptions:

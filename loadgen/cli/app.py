@@ -27,6 +27,7 @@ COMMANDS = (
     ("record", "servers", RUN),
     ("trace", "trace", PLAN), ("simulate", "servers", PLAN), ("serve", "servers", PLAN),
     ("report", "results", REPORT), ("gate", "gate", REPORT), ("compare", "results", REPORT),
+    ("bundle", "bundle", REPORT),
     ("certify", "runs", CHECK),
 )  # fmt: skip
 ROOMS = ("loadgen", "reports", "targets", "traces")

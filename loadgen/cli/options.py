@@ -105,6 +105,9 @@ OPTIONS: dict[str, Any] = {
     "salt": option(LOAD, "Keeps prompts out of caches of earlier runs: auto, none, or a text."),
     "wait_ready": option(TARGET, "Wait so long for the endpoint to accept connections (90s, 10m)."),
     "probe": option(TARGET, "Look at each endpoint with one request before the run.", "--probe/--no-probe"),
+    "evidence": option(
+        TARGET, "Before each of several rounds 20 short prompts: is it the same model?", "--evidence/--no-evidence"
+    ),
     "out": option(OUTCOME, "Folder of the run (runs/NAME-TIME unless given)."),
     "report": option(OUTCOME, "Write report.html (or later: phaseload report).", "--report/--no-report"),
     "json": option(OUTCOME, "Print the summary as JSON on stdout.", "--json"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..certificate import CertifiedStep
 
 
-@o.taking()
+@o.taking(omit=("evidence",))
 def replay(
     ctx: typer.Context, *, trace: o.Trace = "", url: o.Url = None, options: TargetOptions, load: Load, run: RunOptions,
     workers: Workers,
@@ -51,8 +51,8 @@ Group = TypeVar("Group", Load, RunOptions, TargetOptions, Workers)
 
 @o.taking(
     omit=(
-        "speedup", "request_rate", "concurrency", "request_count", "web_port", "salt", "wait_ready", "probe", "report",
-        "json", "prompts", "tokenizer", "token_ids", "ignore_eos", "extra_body", *o.REMOTE,
+        "speedup", "request_rate", "concurrency", "request_count", "web_port", "salt", "wait_ready", "probe",
+        "evidence", "report", "json", "prompts", "tokenizer", "token_ids", "ignore_eos", "extra_body", *o.REMOTE,
     ),
 )  # fmt: skip
 def capacity(

@@ -285,7 +285,8 @@ def _client(sample: Sample, counted: pd.DataFrame) -> ClientState:
 
 
 def _errors(counted: pd.DataFrame) -> list[ErrorCount]:
-    each = counted[~counted["ok"]].groupby(["outcome", "error"], observed=True).size().reset_index(name="n")
+    failed = counted[~counted["ok"]]  # of equal counts the text that came first: a bundle has other words for them
+    each = failed.groupby(["outcome", "error"], observed=True, sort=False).size().reset_index(name="n")
     each = each.sort_values("n", ascending=False, kind="stable").astype({"error": "str"})
     each["alike"] = each["error"].str.replace(WITH_DIGIT, "0", regex=True)
     alike = each.groupby(["outcome", "alike"], observed=True, sort=False)

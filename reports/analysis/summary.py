@@ -140,7 +140,7 @@ def _identity(run: Run) -> RunIdentity:
     known = vars(run.facts) if run.facts.created else {}  # nothing is, without a run.json
     facts = {name: known.get(name) for name in ("created", "version", "seed", "salt", "order", "ended")}
     return RunIdentity(
-        **facts, argv=known.get("argv") or None, name=run.name, folder=str(run.folder),
+        **facts, argv=known.get("argv") or None, name=run.name, folder=str(run.bundle or run.folder),
         rounds=tuple(part.round for part in run.parts),
         lost={str(number): why for number, why in run.lost.items()},
     )  # fmt: skip

@@ -35,7 +35,8 @@ from traces.errors import InputError
 from traces.request import NS_PER_S
 
 from ..store import run_json
-from ..store.run_folder import Run, open_run, round_folders
+from ..store.rounds_json import round_folders
+from ..store.run_folder import Run, open_run
 from ..store.run_json import StepFacts
 from .quantiles import Values
 from .steadiness import backlog

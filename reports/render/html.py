@@ -57,8 +57,9 @@ def render(template: str, **values: Any) -> str:
 
 
 def page(runs: Sequence[Run], summaries: Sequence[Summary], out: Path | str | None = None) -> Path:
-    """Writes one report over all runs; by default report.html in the first run's folder."""
-    folder = runs[0].folder if out is None else Path(out)
+    """Writes one report over all runs; by default report.html in the first run's folder, or, of a bundle, beside it."""
+    bundle = runs[0].bundle
+    folder = Path(out) if out is not None else bundle.with_suffix(".html") if bundle else runs[0].folder
     path = folder / "report.html" if folder.is_dir() else folder
     names = dict.fromkeys(result.target for summary in summaries for result in summary.results)
     numbers = {name: number for number, name in enumerate(names)}

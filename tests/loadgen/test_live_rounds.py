@@ -22,7 +22,19 @@ from traces.trace import NS_PER_S
 from .running import Endpoint, Replays, about, endpoint, expected, refused, running, trace, until
 
 SECONDS = 0.6  # of a step
-ROUNDS = ("--rounds", "3", "--round-duration", str(SECONDS), "--drain-timeout", "5", "-m", "m", "--out", "r")
+ROUNDS = (
+    "--rounds",
+    "3",
+    "--round-duration",
+    str(SECONDS),
+    "--drain-timeout",
+    "5",
+    "-m",
+    "m",
+    "--no-evidence",
+    "--out",
+    "r",
+)
 
 
 def targets(first: Endpoint, second: Endpoint) -> tuple[str, ...]:
@@ -87,7 +99,8 @@ def test_a_series_ends_once_its_gates_are_decided(tmp_path: Path) -> None:
         pair = [Target("one", first.url, "m"), Target("two", second.url, "m")]
         run = bakeoff(
             build(columns), pair, Load(drain_timeout=5.0), rounds=4, round_duration=SECONDS, load_factors=(1.0, 2.0),
-            stop_early=True, slo=["ttft p50 < 10s", "errors < 50%"], out=tmp_path / "r", probe=False, report=False,
+            stop_early=True, slo=["ttft p50 < 10s", "errors < 50%"], out=tmp_path / "r", probe=False, evidence=False,
+            report=False,
         )  # fmt: skip
     assert run.series is not None and run.series.ended == "decided" and 1 <= len(run.parts) < 4
     assert {each for part in run.parts for each in part.rows["step"]} == {"base", "2x"}
@@ -143,3 +156,18 @@ def test_the_same_endpoint_under_two_names_has_no_winner(tmp_path: Path) -> None
             if not any(lead.behind for metric in ("ttft", "tpot", "e2e") for lead in leads(summary, metric)):
                 return
     raise AssertionError("a winner, twice")
+
+
+def test_another_model_behind_the_same_name_is_noticed(tmp_path: Path) -> None:
+    columns = {"due": range(0, 2 * NS_PER_S, NS_PER_S // 25), "prompt_tokens": [9] * 50, "output_tokens": [4] * 50}
+    with endpoint() as changing, endpoint() as same:
+        changing.fingerprint = lambda: "fp_new" if (tmp_path / "r" / "round-2").exists() else "fp_old"
+        same.fingerprint = lambda: "fp_same"
+        pair = [Target("changing", changing.url, "m"), Target("same", same.url, "m")]
+        load = Load(drain_timeout=5.0)
+        run = bakeoff(build(columns), pair, load, rounds=2, round_duration=SECONDS, out=tmp_path / "r", report=False)
+    changes = reports.summarise(run).evidence.changes
+    assert [(change.target, change.round, change.fact) for change in changes] == [("changing", 2, "fingerprint")]
+    assert "fp_old" in changes[0].text and "fp_new" in changes[0].text
+    facts = [part.facts.evidence for part in run.parts]
+    assert [{each.target for each in evidence} for evidence in facts] == [{"changing", "same"}] * 2
