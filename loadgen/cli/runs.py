@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @o.taking()
 def replay(
-    ctx: typer.Context, *, trace: o.Trace = "", url: o.Url = None, options: TargetOptions, load: Load, run: RunOptions,
-    workers: Workers,
+    ctx: typer.Context, *, trace: o.Trace = "", url: o.Url = None, options: TargetOptions, load: Load,
+    plan: o.Plan = False, run: RunOptions, workers: Workers,
 ) -> None:  # fmt: skip
     """Replay a trace against an endpoint, and report TTFT and TPOT.
 
@@ -42,6 +42,10 @@ def replay(
 
     if workers.worker:
         become_locust(None, workers, ctx.args, options.target("http://worker").sheltered().wants())
+    if plan:
+        from . import forecast
+
+        forecast.end(replays.foresee(trace, options.target(url), load, run, workers.count), run.json)
     folder = replays.prepare(trace, options.target(url), load, run, workers.count)
     become_locust(folder, workers, ctx.args)
 
@@ -52,7 +56,7 @@ Group = TypeVar("Group", Load, RunOptions, TargetOptions, Workers)
 @o.taking(
     omit=(
         "speedup", "request_rate", "concurrency", "request_count", "web_port", "salt", "wait_ready", "probe", "report",
-        "json", "prompts", "tokenizer", "token_ids", "ignore_eos", "extra_body", *o.REMOTE,
+        "quota_scale", "json", "prompts", "tokenizer", "token_ids", "ignore_eos", "extra_body", *o.REMOTE,
     ),
 )  # fmt: skip
 def capacity(
