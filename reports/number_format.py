@@ -55,3 +55,10 @@ def factor(value: float) -> str:
 
 def label(q: float) -> str:
     return f"p{q * 100:g}"
+
+
+def period(seconds: float) -> str:
+    """`95 s`, `12 minutes`, `3.5 hours`."""
+    if seconds < 120:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} minutes" if seconds < 2 * 3600 else f"{seconds / 3600:,.1f} hours"

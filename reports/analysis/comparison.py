@@ -26,7 +26,7 @@ from traces.request import NS_PER_S
 
 from ..store.durations import HEADLINES
 from ..store.run_folder import Key, Run
-from . import quantiles, samples
+from . import quantiles, samples, shares
 from .quantiles import BATCHES, Ordered, Values, batch_of, finite
 
 LEAST = 1.02  # a difference of less than 2 % is no lead, however many pairs prove it
@@ -225,8 +225,8 @@ def _median(quotients: Ordered) -> Interval:
     median = quantiles.quantile(quotients, 0.5)
     low, high = median.low, median.high
     if isnan(low):
-        above = quantiles.share(quotients.beyond(1.0, inclusive=False), quotients.sizes)
-        below = quantiles.share(quotients.sizes - quotients.beyond(1.0, inclusive=True), quotients.sizes)
+        above = shares.share(quotients.beyond(1.0, inclusive=False), quotients.sizes)
+        below = shares.share(quotients.sizes - quotients.beyond(1.0, inclusive=True), quotients.sizes)
         low, high = float(above.low > 0.5), 1.0 if below.low > 0.5 else inf
     return Interval(finite(_middle(quotients)), finite(low), finite(high))
 

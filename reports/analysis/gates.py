@@ -1,9 +1,10 @@
 """Gates' verdicts with their exit code; how a gate is written: `gate_grammar`. Pure.
 
 "ttft p99 < 800ms" asks whether fewer than 1 % of the requests, failures included, take 800 ms or longer: it passes
-where the upper one-sided 95 % bound of that share (`quantiles.share`) is below 1 %, fails where the lower one is above,
+where the upper one-sided 95 % bound of that share (`shares.share`) is below 1 %, fails where the lower one is above,
 and else there is no verdict. Shares are decided likewise; rates, means and maxima have no bounds and are compared as
-they are. Exit codes: 0 all passed, 1 one failed, 2 not a gate, 3 no verdict (or the run is invalid).
+they are. A series that ends as soon as every gate is `decided` looks once after each round, and its bounds are stricter
+for it (`looks`). Exit codes: 0 all passed, 1 one failed, 2 not a gate, 3 no verdict (or the run is invalid).
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from math import inf, isnan
+from math import ceil, inf, isfinite, isnan
 from typing import TYPE_CHECKING
 
 from traces.errors import InputError
 
-from . import quantiles
+from .. import number_format
+from . import shares
 from .gate_grammar import LATENCIES, Gate, no_objectives
-from .quantiles import Share, finite
+from .quantiles import finite
 from .samples import Sample, sliced
+from .shares import Share
 from .validity import Reason, Status
 
 if TYPE_CHECKING:
@@ -37,8 +40,8 @@ class Decision(StrEnum):
 class Verdict:
     """A gate's answer for one target in one step. `figure` (s, 1/s or a share) and the ends of its 95 % interval may be
     inf (unbounded); None where there are none. `n`: the samples behind it, and `effective` the independent ones that
-    they are worth; `more_s`: further seconds of the same load that would decide it (inf: the figure is at the
-    limit)."""
+    they are worth; `rounds`: of how many. `more_s`: further seconds of the same load that should decide it (nan: too
+    little is known to say, inf: the figure is too near to the limit), and as whole rounds `more_rounds`."""
 
     gate: Gate
     target: str
@@ -51,6 +54,8 @@ class Verdict:
     note: str = ""
     more_s: float | None = None
     effective: float | None = None
+    rounds: int = 1
+    more_rounds: int | None = None
 
     def as_json(self) -> dict[str, object]:
         """The verdict as `phaseload gate --json` prints it; an infinite figure is null, and `unbounded`."""
@@ -59,22 +64,31 @@ class Verdict:
             "result": str(self.decision), "figure": finite(self.figure), "unbounded": self.figure == inf,
             "low": finite(self.low), "high": finite(self.high), "limit": self.gate.limit, "op": self.gate.op,
             "n": self.n, "effective": finite(self.effective), "note": self.note, "more_s": finite(self.more_s),
+            "rounds": self.rounds, "more_rounds": self.more_rounds,
         }  # fmt: skip
 
 
-def decide(gates: Iterable[Gate], samples: Mapping[Key, Sample], reasons: Sequence[Reason] = ()) -> list[Verdict]:
+def decide(
+    gates: Iterable[Gate], samples: Mapping[Key, Sample], reasons: Sequence[Reason] = (), *, looks: int = 1
+) -> list[Verdict]:
     """Every gate on every target and step that it concerns. `reasons` are the run's validity's: where one makes the run
-    invalid, no target that it concerns passes or fails. InputError where a gate concerns none."""
+    invalid, no target that it concerns passes or fails. `looks`: how often the verdicts are looked at, at most, by one
+    who stops at the first that decide. InputError where a gate concerns none."""
     verdicts = []
     for gate in gates:
         concerned = [s for s in samples.values() if gate.target in ("", s.target) and gate.step in ("", s.step)]
         if not concerned:
             there = ", ".join(f"{target}@{step}" if step else target for target, step in samples)
             raise InputError("no such target or step in this run", where=gate.text, remedy=f"there are {there}")
-        verdicts += [verdict(gate, sample) for sample in concerned]
+        verdicts += [verdict(gate, sample, shares.level(looks)) for sample in concerned]
     blamed = {reason.target for reason in reasons if reason.status is Status.INVALID}
     whole = not blamed <= {target for target, _ in samples}  # no target is named, or one that left no rows to judge
     return [replace(v, decision=Decision.INVALID) if whole or v.target in blamed else v for v in verdicts]
+
+
+def decided(verdicts: Iterable[Verdict]) -> bool:
+    """Is every gate? What is invalid isn't: another round may be valid."""
+    return all(verdict.decision in (Decision.PASS, Decision.FAIL) for verdict in verdicts)
 
 
 def exit_code(verdicts: Sequence[Verdict], status: Status) -> int:
@@ -87,33 +101,33 @@ def exit_code(verdicts: Sequence[Verdict], status: Status) -> int:
     return 3 if decisions - {Decision.PASS} else 0
 
 
-def verdict(gate: Gate, sample: Sample) -> Verdict:
-    """On one target in one step. InputError where a gate on goodput has no objectives."""
+def verdict(gate: Gate, sample: Sample, level: float = shares.level()) -> Verdict:
+    """On one target in one step, with bounds of this `level`. InputError where a gate on goodput has no objectives."""
     if gate.metric == "goodput" and sample.good is None:
         raise no_objectives(gate)
     if gate.where:
-        return _on_slice(gate, sample)
+        return _on_slice(gate, sample, level)
     if not sample.n:
         return _verdict(gate, sample, None, 0, "no counted requests")
     if gate.metric in LATENCIES:
-        return _moment(gate, sample) if gate.q is None else _quantile(gate, sample, gate.q)
+        return _moment(gate, sample) if gate.q is None else _quantile(gate, sample, gate.q, level)
     if gate.unit == "%":
-        return _share(gate, sample)
+        return _share(gate, sample, level)
     throughput = sample.throughput
     rates = {"requests": throughput.requests_per_s, "tokens": throughput.output_tokens_per_s, "goodput": sample.goodput}
     return _verdict(gate, sample, rates[gate.metric] or 0.0, sample.n)
 
 
-def _on_slice(gate: Gate, sample: Sample) -> Verdict:
+def _on_slice(gate: Gate, sample: Sample, level: float) -> Verdict:
     """A slice's requests are a sample of their own, with an effective size of its own."""
-    of_slice = verdict(replace(gate, where=()), sliced(sample, gate.where))
+    of_slice = verdict(replace(gate, where=()), sliced(sample, gate.where), level)
     by_load = any(condition.field == "in_flight" for condition in gate.where)
     never_sent = int(sample.counted["in_flight"].isna().sum()) if by_load else 0
     note = f"{never_sent:,} were never sent, and are in no slice" if never_sent else ""
     return replace(of_slice, gate=gate, note="; ".join(filter(None, (of_slice.note, note))))
 
 
-def _quantile(gate: Gate, sample: Sample, q: float) -> Verdict:
+def _quantile(gate: Gate, sample: Sample, q: float, level: float) -> Verdict:
     """A quantile keeps the limit where the share of requests beyond it is small enough: that share has bounds."""
     row = sample.quantile(gate.metric, q)
     if not row.enough or isnan(row.value):
@@ -121,33 +135,45 @@ def _quantile(gate: Gate, sample: Sample, q: float) -> Verdict:
     if gate.metric == "itl":
         return _verdict(gate, sample, row.value, row.n, "of this run: gaps have no interval")
     ordered = sample.ordered[gate.metric]
-    share = quantiles.share(ordered.beyond(gate.limit, inclusive=gate.op in ("<", ">=")), ordered.sizes, ordered)
+    share = shares.share(ordered.beyond(gate.limit, inclusive=gate.op in ("<", ">=")), ordered.sizes, ordered, level)
     note = f"{sample.failed_in(gate.metric)} of {row.n} failed: no bound" if row.unbounded else ""
     interval = () if isnan(row.low) else (row.low, row.high)
-    return _decided(_verdict(gate, sample, row.value, row.n, note, *interval), share, 1 - q, sample.window_s)
+    return _decided(_verdict(gate, sample, row.value, row.n, note, *interval), share, 1 - q, sample)
 
 
-def _share(gate: Gate, sample: Sample) -> Verdict:
+def _share(gate: Gate, sample: Sample, level: float) -> Verdict:
     e2e = sample.ordered["e2e"]
     part = e2e.failed if gate.metric == "errors" or sample.good_in is None else sample.good_in
-    share = quantiles.share(part, sample.sizes, None if gate.metric == "errors" else e2e)
+    share = shares.share(part, sample.sizes, None if gate.metric == "errors" else e2e, level)
     verdict = _verdict(gate, sample, share.value, sample.n, f"{part.sum()} of {sample.n}", share.low, share.high)
-    return _decided(verdict, share, gate.limit, sample.window_s)
+    return _decided(verdict, share, gate.limit, sample)
 
 
-def _decided(verdict: Verdict, share: Share, limit: float, seconds: float) -> Verdict:
-    """PASS or FAIL where a one-sided 95 % bound of the share is on that side of the limit; else NO VERDICT, and the
-    further seconds that should decide it."""
+def _decided(verdict: Verdict, share: Share, limit: float, sample: Sample) -> Verdict:
+    """PASS or FAIL where a one-sided bound of the share is on that side of the limit; else NO VERDICT, and the further
+    seconds (or rounds) that should decide it."""
     verdict = replace(verdict, effective=share.effective)
-    if share.high < limit or share.low > limit:
+    if side := share.side(limit):
         small = verdict.gate.op.startswith("<")
-        return replace(verdict, decision=Decision.PASS if (share.high < limit) == small else Decision.FAIL)
-    more = share.more_s(limit, seconds)
-    further = f"{more:,.0f} s" if more < 120 else f"{more / 60:,.0f} minutes"
-    remedy = f"run about {further} more, or longer" if more < inf else "the limit is too near to tell"
-    note = f"worth {share.effective:,.0f}: {remedy}"
-    note = "; ".join(filter(None, (verdict.note, note)))
-    return replace(verdict, decision=Decision.NO_VERDICT, note=note, more_s=more)
+        return replace(verdict, decision=Decision.PASS if (side < 0) == small else Decision.FAIL)
+    more, rounds = share.more(limit), len(sample.rounds)
+    known = isfinite(more)
+    more_rounds = ceil(more * rounds) if rounds > 1 and known else None
+    if more == inf:
+        remedy = "the limit is too near to tell"
+    elif rounds > 1:
+        remedy = _further(known, "rounds", ceil((more if known else share.least(limit)) * rounds))
+    else:
+        remedy = _further(known, "s", (more if known else share.least(limit)) * sample.window_s)
+    note = "; ".join(filter(None, (verdict.note, f"worth {share.effective:,.0f}: {remedy}")))
+    seconds = more * sample.window_s
+    return replace(verdict, decision=Decision.NO_VERDICT, note=note, more_s=seconds, more_rounds=more_rounds)
+
+
+def _further(known: bool, unit: str, amount: float) -> str:
+    """`known`: so much should decide; else nothing is known with less."""
+    text = number_format.period(amount) if unit == "s" else f"{amount:,.0f} round{'s' * (amount > 1)}"
+    return f"run {'about' if known else 'at least'} {text} more"
 
 
 def _moment(gate: Gate, sample: Sample) -> Verdict:
@@ -164,4 +190,4 @@ def _verdict(gate: Gate, sample: Sample, figure: float | None, n: int, note: str
     """Of this run as it was."""
     decision = Decision.NO_VERDICT if figure is None else Decision.PASS if gate.holds(figure) else Decision.FAIL
     low, high = interval or (None, None)
-    return Verdict(gate, sample.target, sample.step, decision, figure, n, low, high, note)
+    return Verdict(gate, sample.target, sample.step, decision, figure, n, low, high, note, rounds=len(sample.rounds))

@@ -16,10 +16,13 @@ indicator `value <= quantile`: Meketon and Schmeiser 1984; Muñoz 2010):
     q -+ t(m - 1) * se, never narrower than binomial   the shares whose order statistics are the interval
     effective = q (1 - q) / se^2                       the number of independent requests that the sample is worth
 
-There is no interval where the upper share reaches 1, or where fewer than BEYOND effective requests lie beyond the
-quantile; none is printed where the batches rise or fall. An interval says what this window's load would give in the
-long run, not what another day brings: near saturation it is the calm windows that have intervals (docs/metrics.md has
-the table).
+Over several rounds the figure is the mean of the rounds' quantiles and the interval Student's t of their scatter, both
+on logarithms: rounds share no queue, whatever it did inside each.
+
+Of one window there is no interval where the upper share reaches 1, or where fewer than BEYOND effective requests lie
+beyond the quantile; none is printed where the batches rise or fall. An interval says what this window's load would give
+in the long run, not what another day brings: near saturation it is the calm windows that have intervals
+(docs/metrics.md has the table).
 """
 
 from __future__ import annotations
@@ -42,7 +45,6 @@ BATCHES = 10  # of one round's window
 BEYOND = 5  # effective requests beyond a quantile, below which nothing is known of it
 TREND = t(BATCHES - 2, 0.995)  # two-sided 1 %: the slope over the batches beyond which a window drifts
 TWO_SIDED, ONE_SIDED = 0.975, 0.95  # the share below the upper end of an interval, and of a bound
-POWER = 0.8416  # the normal quantile of 80 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,29 +148,6 @@ class Ordered:
         return np.bincount(batch, minlength=len(self.failed))
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """The share of `n` requests that do something (exceed a limit, fail), with one-sided 95 % bounds on either side:
-    `low` > p says that the endpoint's share is above p, `high` < p that it is below."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    effective: float
-
-    def more_s(self, limit: float, seconds: float) -> float:
-        """Further seconds of the same load after which the share would be told from `limit`: the sample size of a
-        one-sided test with a power of 80 %, for the share nearest to the limit that the sample makes likely (one-sided
-        80 %). inf where even that is beyond the limit."""
-        low, high = _wilson(self.value, self.effective, POWER) if self.n else (0.0, 1.0)
-        likely = high if self.value < limit else low
-        if not self.n or (likely < limit) != (self.value < limit) or likely == limit:
-            return inf
-        spread = t(BATCHES - 1, ONE_SIDED) * sqrt(limit * (1 - limit)) + POWER * sqrt(likely * (1 - likely))
-        return max(0.0, seconds * ((spread / (limit - likely)) ** 2 / self.effective - 1))
-
-
 def finite(value: float | None) -> float | None:
     return float(value) if value is not None and isfinite(value) else None
 
@@ -248,7 +227,8 @@ def quantile(ordered: Ordered, q: float) -> Quantile:
 
 
 def _over_rounds(ordered: Ordered, rounds: Sequence[Quantile]) -> Quantile:
-    """The mean of the rounds' quantiles and its t-interval, on logarithms."""
+    """The mean of the rounds' quantiles and its t-interval, on logarithms; it is never narrower than it would be if all
+    requests were independent."""
     whole = _of_window(ordered, rounds[0].q)
     figures = [each.value for each in rounds if each.n]
     pooled = replace(whole, rounds=len(figures), worst=max(figures, default=nan), drifting=False)
@@ -261,6 +241,8 @@ def _over_rounds(ordered: Ordered, rounds: Sequence[Quantile]) -> Quantile:
     logs = np.log(figures)
     half = t(len(logs) - 1, TWO_SIDED) * float(logs.std(ddof=1)) / sqrt(len(logs))
     low, value, high = (float(np.exp(logs.mean() + side * half)) for side in (-1, 0, 1))
+    first, last = ranks(ordered.n, whole.q) or (1, ordered.n)
+    low, high = min(low, _ranked(ordered.values, first)), max(high, _ranked(ordered.values, last))
     return replace(pooled, value=value, low=low, high=high, more_s=0.0)
 
 
@@ -272,8 +254,8 @@ def _of_window(ordered: Ordered, q: float) -> Quantile:
     if independent is None:
         return figure
     d = ordered.excess(q)
-    se = _standard_error(d, n)
-    half, effective = t(len(d) - 1, TWO_SIDED) * se, _effective(se, q, n)
+    se = standard_error(d, n)
+    half, effective = t(len(d) - 1, TWO_SIDED) * se, effective_sample(se, q, n)
     if effective < (least := figure.effective_needed):
         return replace(figure, effective=effective, more_s=ordered.seconds * (least / effective - 1))
     low, high = min(independent[0], floor(n * (q - half))), max(independent[1], ceil(n * (q + half)))
@@ -286,29 +268,12 @@ def _of_window(ordered: Ordered, q: float) -> Quantile:
     )
 
 
-def share(events: Counts, sizes: Counts, latencies: Ordered | None = None) -> Share:
-    """The share of requests with an event, both counted by batch: Wilson's bounds (1927), with Student's t in place of
-    the normal quantile and the effective sample in place of n.
-
-    Few events tell little about how they cluster: where there are fewer than BEYOND, the clustering of the largest
-    `latencies`, where what happens has to do with these, stands in for theirs.
-    """
-    n, happened = int(sizes.sum()), int(events.sum())
-    if not n:
-        return Share(nan, 0.0, 1.0, 0, 0.0)
-    p = happened / n
-    effective = [_effective(_standard_error(events - p * sizes, n), p, n)]
-    if latencies and min(happened, n - happened) < BEYOND:
-        effective += [_effective(_standard_error(latencies.excess(q), latencies.n), q, n) for q in (0.9, 0.99)]
-    return Share(p, *_wilson(p, min(effective), t(len(sizes) - 1, ONE_SIDED)), n, min(effective))
-
-
-def _standard_error(d: Values, n: int) -> float:
-    """Of a share of n requests, from the batches' deviations from it."""
+def standard_error(d: Values, n: int) -> float:
+    """Of a share of n requests, from the deviations of the run's parts from it."""
     return sqrt(len(d) / (len(d) - 1) * float(np.sum(d**2))) / n if n else 0.0
 
 
-def _effective(se: float, p: float, n: int) -> float:
+def effective_sample(se: float, p: float, n: int) -> float:
     """Independent requests that have this standard error of a share p; n at most."""
     return min(float(n), p * (1 - p) / se**2) if se and 0 < p < 1 else float(n)
 
@@ -319,12 +284,6 @@ def _drifts(levels: Values) -> bool:
         return False
     r = float(np.corrcoef(np.arange(len(levels)), levels)[0, 1])
     return abs(r) * sqrt((len(levels) - 2) / max(1e-12, 1 - r * r)) > TREND
-
-
-def _wilson(p: float, n: float, z: float) -> tuple[float, float]:
-    centre, width = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = ((centre + side) / (1 + z * z / n) for side in (-width, width))
-    return max(0.0, low) if p else 0.0, min(1.0, high) if p < 1 else 1.0
 
 
 def _ranked(values: Values, rank: int) -> float:

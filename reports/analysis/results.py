@@ -27,6 +27,7 @@ from .costs import Cost, cost, usage_of
 from .phases import Part, ServerFigure
 from .quantiles import Quantile, finite
 from .samples import Metric, Sample, Slice, Throughput
+from .steadiness import Headroom, Steadiness
 
 CHARACTERS = 4  # of a reference token, where no tokenizer is at hand
 ERRORS = 10  # texts that are listed, the most frequent first
@@ -160,6 +161,8 @@ class Result:
     server: dict[str, ServerFigure | None]
     cost: Cost | None
     overloaded: bool
+    steadiness: Steadiness
+    headroom: Headroom
     client: ClientState
     in_flight: InFlight
     slices: dict[str, list[Slice]]
@@ -174,7 +177,7 @@ class Result:
         return self.metrics[metric].at(q)
 
 
-def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str, float]) -> Result:
+def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str, float], headroom: Headroom) -> Result:
     """`objectives`: those that the sample was made with."""
     counted, answered = sample.counted, sample.answered
     step = run.step((sample.target, sample.step))
@@ -200,7 +203,9 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         phases=phases.account(answered),
         server=phases.server_figures(answered),
         cost=cost(target, usage_of(sample), _mean_rate(run), simulated=target is not None and target.embedded),
-        overloaded=sample.overloaded,
+        overloaded=sample.steadiness.overloaded,
+        steadiness=sample.steadiness,
+        headroom=headroom,
         client=_client(sample, counted),
         in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max()), finite(held.median())),
         slices={name: samples.slices(counted, name) for name in samples.SLICES},

@@ -3,12 +3,6 @@
 A sample is what one target answered in one load step: its rows, the sorted durations of each metric, and the counts
 and rates that follow from them. Its slices, by requests in flight at send, prompt length and output length, are
 marginal, never crossed: cells would be empty.
-
-Backlog at an instant: requests that were due and are not over. In a steady state it goes up and down with the arrivals;
-when more comes than can be served it rises on and on, and so does the time that a token takes, from the request's due
-instant to its end; then the percentiles depend on how long the run was. Over the thirds of the window the first must
-rise by more than chance, the second steadily: a trace whose rate rises gives the first without the second, as does one
-whose answers grow longer (therefore time per token, not per request).
 """
 
 from __future__ import annotations
@@ -28,9 +22,10 @@ from traces.request import NS_PER_S
 from ..store.digests import METRICS, UNADJUSTED, Digests
 from ..store.durations import BRACKETS, DURATIONS
 from ..store.run_folder import Key, Run
-from . import quantiles
+from . import quantiles, steadiness
 from .gate_grammar import SLICE_OPERATORS, Condition
 from .quantiles import BATCHES, Counts, Ordered, Quantile, Values, batch_of, finite
+from .steadiness import Steadiness
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 NOTHING = np.array([], np.float64)
@@ -41,8 +36,6 @@ SLICES: dict[str, tuple[int, ...]] = {
     "output_count": (0, 16, 64, 128, 256, 512, 1024, 2048, 4096),
 }
 SLICED = ("ttft", "ttft_from_due", "tpot", "e2e")
-GROWTH = 1.3  # a third's median time per token over the third's before: an overloaded target's
-LEAST = 20  # requests in the window, below which none is called overloaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +71,17 @@ class Sample:
     rows: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)  # warm-up included
     objectives: Mapping[str, float] = field(default_factory=dict)  # metric -> seconds
     round: int = 1
+    factor: float = 1.0  # the load's multiple of the base load
     parts: tuple[Sample, ...] = ()
 
     @property
     def rounds(self) -> tuple[Sample, ...]:
         """The sample of each round; of a plain run itself alone."""
         return self.parts or (self,)
+
+    @cached_property
+    def steadiness(self) -> Steadiness:
+        return steadiness.over_rounds([steadiness.of_window(each.rows, each.window) for each in self.rounds])
 
     @cached_property
     def values(self) -> dict[str, Values]:
@@ -94,11 +92,6 @@ class Sample:
     def window_s(self) -> float:
         """Seconds that count, of all rounds."""
         return sum(each.window[1] - each.window[0] for each in self.rounds) / NS_PER_S
-
-    @cached_property
-    def overloaded(self) -> bool:
-        """In one round or more."""
-        return any(overloaded(each.rows, each.window) for each in self.rounds)
 
     @property
     def counted(self) -> pd.DataFrame:
@@ -136,7 +129,8 @@ def samples_of(run: Run, objectives: Mapping[str, float]) -> dict[Key, Sample]:
     for part in run.parts:
         for key, rows in part.groups():
             gaps = part.gaps.get(key, NOTHING)
-            found[key].append(replace(sample(*key, rows, part.window(key, rows), objectives, gaps), round=part.round))
+            one, step = sample(*key, rows, part.window(key, rows), objectives, gaps), part.step(key)
+            found[key].append(replace(one, round=part.round, factor=step.factor if step else 1.0))
     return {key: pooled(rounds) for key, rounds in found.items()}
 
 
@@ -204,7 +198,9 @@ def sliced(whole: Sample, where: Sequence[Condition]) -> Sample:
         for condition in where:
             values = of.rows[condition.field].to_numpy(np.float64)
             chosen &= SLICE_OPERATORS[condition.op](values, condition.number) & ~np.isnan(values)
-        return replace(sample(of.target, of.step, of.rows[chosen], of.window, of.objectives), round=of.round)
+        return replace(
+            sample(of.target, of.step, of.rows[chosen], of.window, of.objectives), round=of.round, factor=of.factor
+        )
 
     return pooled([part(each) for each in whole.rounds])
 
@@ -251,34 +247,6 @@ def meets(answered: pd.DataFrame, objectives: Mapping[str, float]) -> pd.Series[
             times = times.fillna(answered["e2e"])
         good &= ~(times > limit)
     return good
-
-
-def backlog(rows: pd.DataFrame, instants: Values) -> Values:
-    """Requests that were due at each instant (ns, sorted) and not yet over."""
-    due = np.sort(rows["due"].to_numpy())
-    done = rows["done"].to_numpy()
-    done = np.sort(done[np.isfinite(done)])
-    begun, over = (np.searchsorted(ends, instants, side="right") for ends in (due, done))
-    return np.asarray(begun - over, np.float64)
-
-
-def overloaded(rows: pd.DataFrame, window: tuple[float, float]) -> bool:
-    """Did the backlog grow through the window? `rows` of one target in one step, warm-up included; window in ns."""
-    begin, end = window
-    counted = rows[rows["counted"]]
-    if end <= begin or len(counted) < LEAST:
-        return False
-    edges = np.linspace(begin, end, 4)
-    levels = [float(backlog(rows, np.linspace(edges[i], edges[i + 1], 50)).mean()) for i in range(3)]
-    tokens = np.maximum(counted["output_tokens"], 1)
-    took = np.where(counted["ok"], (counted["done"] - counted["due"]) / tokens, np.inf)
-    third = np.clip(np.searchsorted(edges, counted["due"].to_numpy(), side="right") - 1, 0, 2)
-    # The median by rank, because failures are inf and a mean of two infinities is none.
-    thirds = [np.sort(took[third == i]) for i in range(3)]
-    times = [part[len(part) // 2] if len(part) else 0.0 for part in thirds]
-    noise = 3 * np.sqrt(max(levels[0], 1.0))  # Poisson: what chance alone moves a steady backlog by
-    slower = times[1] >= GROWTH * times[0] and times[2] >= GROWTH * times[1]
-    return bool(levels[2] - levels[0] > noise and slower)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from .gate_grammar import Gate, check_objectives, implied_objectives, parse, par
 from .gates import Verdict, decide
 from .results import Result, measure
 from .samples import Sample, samples_of
+from .steadiness import headroom
 from .validity import Evidence, Validity
 
 FORMAT = 1
@@ -99,7 +100,7 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
     check_objectives(limits)
     samples = samples_of(run, limits)
     digests = _digests(run, samples)
-    results = [measure(run, sample, digests, limits) for sample in samples.values()]
+    results = [measure(run, sample, digests, limits, headroom(sample, samples.values())) for sample in samples.values()]
     clients = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
     return Summary(
         format=FORMAT, run=_identity(run), validity=validity.judge(clients, run), objectives=limits,

@@ -38,7 +38,7 @@ from ..store import run_json
 from ..store.run_folder import Run, open_run, round_folders
 from ..store.run_json import StepFacts
 from .quantiles import Values
-from .samples import backlog
+from .steadiness import backlog
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -169,8 +169,9 @@ def _notes(result: Result) -> Iterator[str]:
         )
     if (held := result.in_flight.held_open or 0.0) > HELD_S:
         yield f"the server kept answers open for {held * 1e3:.0f} ms (median) after their end: so long no slot is free."
-    if result.overloaded:
-        yield "overloaded, its backlog grew all along: these percentiles depend on the run's length."
+    if result.steadiness.why and not result.steadiness.steady:
+        depends = ": these percentiles depend on the run's length" if result.steadiness.overloaded else ""
+        yield f"{result.steadiness.state}, {result.steadiness.why}{depends}."
     asked, given = lengths.asked_p50, lengths.given_p50 or 0
     if asked and abs(given / asked - 1) > 0.1:
         yield f"median output {given:,.0f} tokens where {asked:,.0f} were asked for: E2E isn't comparable."

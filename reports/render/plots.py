@@ -26,7 +26,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from traces.request import NS_PER_S
 
-from ..analysis import leaders, phases, samples
+from ..analysis import leaders, phases, samples, steadiness
 from ..analysis.gates import Verdict
 from ..analysis.phases import Series
 from ..analysis.quantiles import Quantile, Values
@@ -275,7 +275,7 @@ def timeline(figure: Figure, rows: pd.DataFrame, numbers: Numbers, windows: Iter
         look, failed = stroke(numbers[str(target)]), part.loc[~part["ok"]]
         changes = np.unique(part[["due", "done"]].to_numpy(np.float64))  # nan where a request was never over
         at = edges * NS_PER_S if len(part) > POINTS else changes[np.isfinite(changes)]
-        open_.step(at / NS_PER_S, samples.backlog(part, at), where="post", **look, linewidth=1.4)
+        open_.step(at / NS_PER_S, steadiness.backlog(part, at), where="post", **look, linewidth=1.4)
         for axes, instants in ((arrivals, part["due"]), (failures, failed["done"].fillna(failed["due"]))):
             counts, _ = np.histogram(instants / NS_PER_S, edges)
             axes.stairs(counts / width, edges, baseline=None, **look, linewidth=1.2)

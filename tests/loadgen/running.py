@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -40,6 +40,7 @@ class Endpoint(ThreadingHTTPServer):
     ) -> None:  # fmt: skip
         super().__init__(("127.0.0.1", 0), _Answer)
         self.manner, self.tokens, self.gap, self.ttft = manner, tokens, gap, ttft
+        self.fingerprint: Callable[[], str] | None = None  # that answers name, as of now
         self.turn = threading.Lock() if alone else contextlib.nullcontext()  # alone: one request at a time
         self.headers = headers or {}  # of its answers
         self.prompts: list[str] = []
@@ -140,7 +141,8 @@ class _Answer(BaseHTTPRequestHandler):
     def _tokens(self, count: int) -> None:
         for number in range(count):
             time.sleep(self.server.gap if number else self.server.ttft)
-            self._event({"choices": [{"index": 0, "delta": {"content": f"w{number} "}}]})
+            fingerprint = {"system_fingerprint": self.server.fingerprint()} if self.server.fingerprint else {}
+            self._event({"choices": [{"index": 0, "delta": {"content": f"w{number} "}}], **fingerprint})
 
     def _event(self, data: dict[str, Any]) -> None:
         self._chunk(b"data: " + json.dumps(data).encode() + b"\n\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 
 import reports
 from loadgen import Load, bakeoff
-from reports.store import rounds_json, run_json
+from reports.analysis.leaders import leads
+from reports.store import rounds_json
 from targets import Target
-from traces import build
+from tests.simulated.servers import serving
+from traces import build, write
 from traces.trace import NS_PER_S
 
 from .running import Endpoint, Replays, about, endpoint, expected, refused, running, trace, until
@@ -38,24 +41,30 @@ def started(run: Path, number: int) -> bool:
     return (run / f"round-{number}" / "run.json").exists() and bool(about(run / f"round-{number}")["phases"])
 
 
-def test_a_round_that_loses_a_worker_is_lost_and_the_others_are_kept(tmp_path: Path) -> None:
-    trace(tmp_path / "t.csv", 200)
-    with endpoint() as first, endpoint() as second:
-        arguments = ("t.csv", *targets(first, second), *ROUNDS, "--processes", "2")
+def test_rounds_over_simulated_servers(tmp_path: Path) -> None:
+    """A worker is killed in the second of three rounds, and one of two endpoints can't bear the load."""
+    lengths = {"prompt_tokens": [2000] * 250, "output_tokens": [6] * 250}
+    write(build({"due": range(0, 10 * NS_PER_S, NS_PER_S // 25), **lengths}), tmp_path / "t.csv")
+    with serving("h100", "--pool", "4", "--port", "0") as fast, serving("a100", "--port", "0") as slow:
+        arguments = (
+            "t.csv", "-t", f"fast={fast}", "-t", f"slow={slow}", "-m", "llama2-7b", "--rounds", "3", "--order",
+            "parallel", "--round-duration", "1.8", "--drain-timeout", "1", "--processes", "2", "--out", "r",
+        )  # fmt: skip
         with running("bakeoff", *arguments, cwd=tmp_path) as process:
             until(lambda: started(tmp_path / "r", 2), 60)
-            killed = workers_of(process.pid)
-            killed[0].kill()
-            out, err = process.communicate(timeout=60)
+            workers_of(process.pid)[0].kill()
+            out, err = process.communicate(timeout=90)
     series = rounds_json.read(tmp_path / "r")
     assert [(each.number, bool(each.lost)) for each in series.rounds] == [(1, False), (2, True), (3, False)], err
-    assert series.ended == "completed" and "its process is gone" in series.rounds[1].lost
-    assert "round 2 of 3 is lost: worker" in err and "round 3 of 3: base:" in err
+    assert (series.ended, series.order) == ("completed", "parallel")
+    assert "its process is gone" in series.rounds[1].lost and "round 2 of 3 is lost: worker" in err
     run = reports.open_run(tmp_path / "r")
     assert [part.round for part in run.parts] == [1, 3] and "process is gone" in run.lost[2]
+    sent = [worker.pid for part in run.parts for worker in part.facts.workers]
+    assert len(sent) == len(set(sent)) == 4  # the workers of another process
+    results = {result.target: result for result in reports.summarise(run).results}
+    assert results["slow"].overloaded and not results["fast"].overloaded
     assert process.returncode in (0, 3), out + err
-    sent = [worker.pid for number in (1, 3) for worker in run_json.read(tmp_path / "r" / f"round-{number}").workers]
-    assert len(sent) == len(set(sent)) == 4  # another process's workers
 
 
 def test_ctrl_c_ends_the_series_and_keeps_what_was_finished(tmp_path: Path) -> None:
@@ -115,3 +124,37 @@ def test_quick_is_the_first_round_and_says_what_it_is_worth(tmp_path: Path, repl
     assert done.returncode == expected(tmp_path / "r", 0), done.stdout + done.stderr
     assert "One round names no winner of a tail (p99)" in done.stdout
     assert about(tmp_path / "r")["phases"][0]["planned"] == {"one": 30}
+
+
+def test_the_same_endpoint_under_two_names_has_no_winner(tmp_path: Path) -> None:
+    """At most 5 % of such bake-offs may name one: two in a row are no chance."""
+    columns = {"due": range(0, 5 * NS_PER_S, NS_PER_S // 50), "prompt_tokens": [9] * 250, "output_tokens": [4] * 250}
+    with endpoint() as server:
+        pair = [Target("one", server.url, "m"), Target("two", server.url, "m")]
+        for attempt in ("r", "again"):
+            run = bakeoff(
+                build(columns), pair, Load(drain_timeout=5.0), rounds=5, round_duration=0.4, out=tmp_path / attempt,
+                probe=False, report=False,
+            )  # fmt: skip
+            assert run.series is not None and run.series.order == "random" and "share a host" in run.series.why
+            firsts = Counter(each.order["base"][0] for each in run.series.rounds)
+            assert sorted(firsts.values()) == [2, 3]
+            summary = reports.summarise(run)
+            if not any(lead.behind for metric in ("ttft", "tpot", "e2e") for lead in leads(summary, metric)):
+                return
+    raise AssertionError("a winner, twice")
+
+
+def test_another_model_behind_the_same_name_is_noticed(tmp_path: Path) -> None:
+    columns = {"due": range(0, 2 * NS_PER_S, NS_PER_S // 25), "prompt_tokens": [9] * 50, "output_tokens": [4] * 50}
+    with endpoint() as changing, endpoint() as same:
+        changing.fingerprint = lambda: "fp_new" if (tmp_path / "r" / "round-2").exists() else "fp_old"
+        same.fingerprint = lambda: "fp_same"
+        pair = [Target("changing", changing.url, "m"), Target("same", same.url, "m")]
+        load = Load(drain_timeout=5.0)
+        run = bakeoff(build(columns), pair, load, rounds=2, round_duration=SECONDS, out=tmp_path / "r", report=False)
+    changes = reports.summarise(run).evidence.changes
+    assert [(change.target, change.round, change.fact) for change in changes] == [("changing", 2, "fingerprint")]
+    assert "fp_old" in changes[0].text and "fp_new" in changes[0].text
+    facts = [part.facts.evidence for part in run.parts]
+    assert [{each.target for each in evidence} for evidence in facts] == [{"changing", "same"}] * 2

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.analysis.quantiles import BATCHES, Ordered, Quantile, at, batch_of, needed, quantile, ranks, share
+from reports.analysis.quantiles import BATCHES, Ordered, Quantile, at, batch_of, needed, quantile, ranks
+from reports.analysis.shares import share
 from reports.render import findings
 
 SECONDS = 600.0
@@ -120,17 +121,3 @@ def test_clustered_events_widen_a_shares_bounds() -> None:
     together = share(40 * rng.binomial(5, 0.1, BATCHES), sizes)
     assert together.high - together.low > 2 * (alone.high - alone.low)
     assert together.effective < alone.effective / 4
-
-
-def test_the_time_that_an_undecided_share_asks_for_decides_it() -> None:
-    rng, decided, asked = np.random.default_rng(8), 0, 0
-    for _ in range(400):
-        first = share(rng.binomial(60, 0.005, BATCHES), np.full(BATCHES, 60))
-        more = first.more_s(0.01, SECONDS)
-        if first.high < 0.01 or first.low > 0.01 or more == inf:
-            continue
-        size = round(60 * (1 + more / SECONDS))
-        again = share(rng.binomial(size, 0.005, BATCHES), np.full(BATCHES, size))
-        asked, decided = asked + 1, decided + (again.high < 0.01 or again.low > 0.01)
-    assert asked > 50
-    assert decided / asked > 0.8

@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports.analysis import samples
 from reports.analysis.gates import exit_code
 from reports.analysis.phases import SERVER
 from reports.analysis.results import ErrorCount, Length, Result
 from reports.analysis.samples import meets
 from reports.analysis.summary import Summary, judge, save
 from reports.render import findings
-from reports.store import durations, row_files, run_folder
+from reports.store import row_files, run_folder
 from targets.exchange import Exchange, Outcome
 from tests.exchanges import make_exchange
 from tests.reports import made
@@ -192,27 +191,6 @@ def test_whole_answers_have_no_ttft_and_their_end_is_what_users_wait_for(tmp_pat
     note = f"h100 at 1x: {len(answered)} answers did not stream: they have no TTFT and no TPOT."
     assert note in findings.notes(summary)
     assert "answers did not stream" in made.page([tmp_path]).read_text()
-
-
-def test_the_overloaded_are_named(summed: Summary) -> None:
-    summary = summed
-    loaded = {(result.target, result.step) for result in summary.results if result.overloaded}
-    assert loaded == {("groqrack", "3x"), ("gpu+groq", "3x")}
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_steady_loads_are_not_called_overloaded(tmp_path: Path, seed: int) -> None:
-    folder = made.run(tmp_path, (made.RACK,), steps={"": 10.0}, seed=seed * 11)
-    assert not made.summarise(folder).results[0].overloaded
-
-
-def test_an_endpoint_that_stopped_answering_is_overloaded_not_fast() -> None:
-    rows = [make_exchange(index=i, target="t", due=i * made.S, prompt_tokens=1, output_tokens=1, outcome=Outcome.CUT)
-            for i in range(60)]  # fmt: skip
-    for row in rows[:20]:
-        row.outcome, row.done = Outcome.OK, row.due + 1000
-    frame = pd.DataFrame(durations.columns_of(row_files.table(rows)))
-    assert samples.overloaded(frame, (0, 60 * made.S))
 
 
 @pytest.mark.parametrize(
