@@ -139,7 +139,8 @@ def _undecided(rounds: Sequence[Round]) -> Iterator[str]:
             each = f" ({' + '.join(map(str, planned))} in {len(planned)} rounds)" if len(planned) > 1 else ""
             yield (
                 f"{gate.text} in step {name}: {asked} needs about {needed:,} effective requests, {total:,} are "
-                f"planned{each}: no verdict is likely; {needed / max(total, 1):.1f} times as many, at least, are wanted"
+                f"planned{each}: no verdict is likely"
+                + (f"; {needed / total:.1f} times as many, at least, are wanted" if total else "")
             )
 
 
@@ -151,7 +152,7 @@ def _needed(gate: Gate) -> int | None:
     """The fewest independent requests that let a gate pass or fail; None of means, maxima and rates, which have no
     bounds."""
     if gate.q is not None:
-        return ceil(quantiles.plain(np.zeros(0), gate.q).effective_needed)
+        return ceil(round(quantiles.plain(np.zeros(0), gate.q).effective_needed, 6))
     if gate.unit != "%":
         return None
     share = min(gate.limit, 1 - gate.limit)

@@ -113,7 +113,20 @@ def test_durations(seconds: float | None, words: str) -> None:
 def test_a_plan_sends_nothing(tmp_path: Path) -> None:
     trace(tmp_path / "t.csv", 40)
     with endpoint() as server:
-        shared = ("bakeoff", "t.csv", "-t", f"one={server.url}", "-m", "m", "--load", "0.5,1", "--slo", "ttft p99 < 1s")
+        shared = (
+            "bakeoff",
+            "t.csv",
+            "-t",
+            f"one={server.url}",
+            "-m",
+            "m",
+            "--duration",
+            "0.8",
+            "--load",
+            "0.5,1",
+            "--slo",
+            "ttft p99 < 1s",
+        )
         done = refused(*shared, "--plan", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "ttft p99 < 1s in step base: p99 needs about 507 effective requests, 40 are planned" in done.stdout
