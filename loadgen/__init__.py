@@ -20,7 +20,7 @@ from traces import lazy
 
 if TYPE_CHECKING:
     from .bakeoffs import bakeoff
-    from .capacities import CapacityResult, CapacityStep, capacity
+    from .capacities import SearchTerms, capacity
     from .certificate import Certificate, certify
     from .options import Load, RunOptions
     from .plan import Plan
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from .sweeps import sweep
 
 __all__ = [
-    "CapacityResult", "CapacityStep", "Certificate", "Load", "Plan", "RunOptions", "Workers",
+    "Certificate", "Load", "Plan", "RunOptions", "SearchTerms", "Workers",
     "bakeoff", "capacity", "certify", "replay", "simulate", "sweep",
 ]  # fmt: skip
 
 # The modules have other names than the functions: a submodule would hide a function of its name.
 __getattr__, __dir__ = lazy(__name__, {
-    "bakeoffs": "bakeoff", "capacities": "CapacityResult CapacityStep capacity", "certificate": "Certificate certify",
+    "bakeoffs": "bakeoff", "capacities": "SearchTerms capacity", "certificate": "Certificate certify",
     "options": "Load RunOptions", "plan": "Plan", "processes": "Workers", "replays": "replay",
     "run.locust_user": "TraceUser", "simulations": "simulate", "sweeps": "sweep",
 })  # fmt: skip

@@ -263,10 +263,10 @@ class RunOptions:
     `phaseload gate`). `prompts`: a JSONL file of the user's own texts, from which prompts take their words;
     `tokenizer`: a tokenizer.json in whose tokens prompts are exact; `token_ids`: prompts are sent as ids below it;
     `salt` keeps prompts out of the caches of earlier runs: "auto", "none", or a text. `wait_ready` (90, "90s", "10m"):
-    how long a target may take until it accepts connections; `probe`: each target gets one request before the run.
-    `quota_scale`: the load is thinned to this share of its sessions, or to what quotas admit ("auto"). `out`: the run's
-    folder (runs/NAME-TIME where it is None); `report`: report.html is written; `json`: the command line prints the
-    summary as JSON.
+    how long a target may take until it accepts connections; `probe`: each target gets one request before the run;
+    `evidence`: and fixed prompts before each of several rounds. `quota_scale`: the load is thinned to this share of its
+    sessions, or to what quotas admit ("auto"). `out`: the run's folder (runs/NAME-TIME where it is None); `report`:
+    report.html is written; `json`: the command line prints the summary as JSON.
     """
 
     slo: Sequence[str] = ()
@@ -278,6 +278,7 @@ class RunOptions:
     salt: str = "auto"
     wait_ready: str | float | None = None
     probe: bool = True
+    evidence: bool = True
     quota_scale: str | float | None = None
     out: str | Path | None = None
     report: bool = True
@@ -326,6 +327,7 @@ class RunKeywords(TypedDict, total=False):
     salt: str
     wait_ready: str | float | None
     probe: bool
+    evidence: bool
     quota_scale: str | float | None
     out: str | Path | None
     report: bool
@@ -359,7 +361,7 @@ def attribute_names() -> tuple[set[str], set[str], set[str], set[str]]:
     load, run, endpoint, target = (
         {field.name for field in fields(each)} for each in (Load, RunOptions, TargetOptions, Target)
     )
-    return load, run - {"json"}, endpoint, target - endpoint - {"url"}
+    return load, run - {"json", "evidence"}, endpoint, target - endpoint - {"url"}
 
 
 def user_options(user: type, base: type, locusts: Collection[str]) -> UserOptions:

@@ -183,13 +183,13 @@ def reported(folder: Path) -> Run:
     """Opens a recorded run, and writes its summary and, where it is to have one, its report. Raises RunFailed."""
     from reports.render import html  # pandas and matplotlib take seconds, which a mere plan is spared
 
-    run, summary = _summarised(folder)
+    run, summary = summarised(folder)
     if run.facts.report:
         html.page([run], [summary])
     return run
 
 
-def _summarised(folder: Path) -> tuple[Run, Summary]:
+def summarised(folder: Path) -> tuple[Run, Summary]:
     from reports.analysis.summary import save
     from reports.analysis.warmup import settle
     from reports.store.run_folder import open_run
@@ -212,7 +212,7 @@ def conclude(folder: Path, console: Console | None = None) -> int:
     from reports.render import text
 
     try:
-        run, summary = _summarised(folder)
+        run, summary = summarised(folder)
     except RunFailed as problem:
         (console or Console(stderr=True, soft_wrap=True)).print(str(problem), markup=False)
         return INCOMPLETE

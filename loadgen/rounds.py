@@ -122,7 +122,7 @@ def _slices(trace: Trace | str | Path, load: Load, ladder: Ladder, count: int) -
     length = max((each.seconds or 0) * each.speedup for each in loads)  # of a slice, in seconds of the trace
     if not isinstance(trace, Trace) and is_workload(str(trace)):
         seeds = [[seed_of(load.seed, number, layer) for layer in range(layers)] for number in range(1, count + 1)]
-        return [[_drawn(str(trace), replace(load, seed=seed), length, most) for seed in each] for each in seeds]
+        return [[drawn(str(trace), replace(load, seed=seed), length, most) for seed in each] for each in seeds]
     until = count * layers * length if load.timed else None
     recorded = trace if isinstance(trace, Trace) else load.opened(str(trace), until)
     if load.timed:
@@ -130,7 +130,7 @@ def _slices(trace: Trace | str | Path, load: Load, ladder: Ladder, count: int) -
     return [[part] for part in _parts(recorded, count, load, most)]
 
 
-def _drawn(name: str, load: Load, length: float, most: float) -> Trace:
+def drawn(name: str, load: Load, length: float, most: float) -> Trace:
     """A slice of a workload: as long as its instants are wanted, or with as many requests as the highest rate needs."""
     if load.timed:
         return load.opened(name, length)

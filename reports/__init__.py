@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from traces import lazy
 
 if TYPE_CHECKING:
+    from .analysis.capacity import CapacityResult
     from .analysis.comparison import Comparison, compare
     from .analysis.gate_grammar import Gate
     from .analysis.gates import Verdict
@@ -28,10 +29,11 @@ if TYPE_CHECKING:
     from .store.run_folder import Run, open_run
 
 __all__ = [
-    "Comparison", "Gate", "Planning", "Result", "Run", "Summary", "Validity", "Verdict",
+    "CapacityResult", "Comparison", "Gate", "Planning", "Result", "Run", "Summary", "Validity", "Verdict",
     "compare", "judge", "open_run", "summarise",
 ]  # fmt: skip
 __getattr__, __dir__ = lazy(__name__, {
+    "analysis.capacity": "CapacityResult",
     "analysis.comparison": "Comparison compare", "analysis.gate_grammar": "Gate", "analysis.gates": "Verdict",
     "analysis.results": "Result",
     "analysis.summary": "Summary judge summarise", "analysis.validity": "Validity", "render.planning_page": "Planning",

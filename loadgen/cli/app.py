@@ -23,10 +23,11 @@ RUN, PLAN, REPORT, CHECK = "Replay", "Traces and simulation", "Results", "The to
 
 # Name, module beside this one, and group in the help: a function or a Typer app of that name. The order of the help.
 COMMANDS = (
-    ("replay", "runs", RUN), ("bakeoff", "bakeoff", RUN), ("capacity", "runs", RUN), ("targets", "servers", RUN),
+    ("replay", "runs", RUN), ("bakeoff", "bakeoff", RUN), ("capacity", "capacity", RUN), ("targets", "servers", RUN),
     ("record", "servers", RUN),
     ("trace", "trace", PLAN), ("simulate", "servers", PLAN), ("serve", "servers", PLAN),
     ("report", "results", REPORT), ("gate", "gate", REPORT), ("compare", "results", REPORT),
+    ("bundle", "bundle", REPORT),
     ("certify", "runs", CHECK),
 )  # fmt: skip
 ROOMS = ("loadgen", "reports", "targets", "traces")

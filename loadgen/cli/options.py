@@ -109,6 +109,9 @@ OPTIONS: dict[str, Any] = {
     "wait_ready": option(TARGET, "Wait so long for the endpoint to accept connections (90s, 10m)."),
     "probe": option(TARGET, "Look at each endpoint with one request before the run.", "--probe/--no-probe"),
     "quota_scale": option(LOAD, "Thin the load to this share of its sessions, for all targets; auto: as quotas admit."),
+    "evidence": option(
+        TARGET, "Before each of several rounds 20 short prompts: is it the same model?", "--evidence/--no-evidence"
+    ),
     "out": option(OUTCOME, "Folder of the run (runs/NAME-TIME unless given)."),
     "report": option(OUTCOME, "Write report.html (or later: phaseload report).", "--report/--no-report"),
     "json": option(OUTCOME, "Print the summary as JSON on stdout.", "--json"),

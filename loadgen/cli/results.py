@@ -20,7 +20,8 @@ def report(
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Also write every request's figures as CSV to this path.")] = None,
 ) -> None:
-    """Rebuild summary.json and report.html from a run's files alone, and print the verdict table.
+    """Rebuild summary.json and report.html from a run's files alone, and print the verdict table; of a capacity search
+    its answer and its curve.
 
     Examples:
 
@@ -37,7 +38,11 @@ def report(
     from reports.analysis.gate_grammar import parse_goodput
     from reports.analysis.summary import save
     from reports.render import html, text
+    from reports.store import capacity_json
 
+    if len(run) == 1 and (run[0] / capacity_json.FILE).exists():
+        _capacity(run[0], json=json)
+        return
     objectives = parse_goodput([goodput]) if goodput else None
     runs = [reports.open_run(folder) for folder in run]
     summaries = [save(recorded, objectives) for recorded in runs]
@@ -51,6 +56,21 @@ def report(
     for summary in summaries:
         text.print_summary(summary, console)
     console.print(f"report: {page}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _capacity(folder: Path, *, json: bool) -> None:
+    """The page of a capacity search."""
+    from rich.console import Console
+
+    from reports.render import capacity_page
+
+    found = capacity_page.reported(folder)
+    if json:
+        o.print_json(found.as_json())
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(found.sentence, markup=False)
+    console.print(f"report: {folder / 'report.html'}", markup=False)
 
 
 def compare(

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from traces.errors import RunFailed
 
 from ..options import Load, RunOptions, TargetOptions
 from ..processes import Workers, become_locust
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
     from ..certificate import CertifiedStep
 
 
-@o.taking()
+@o.taking(omit=("evidence",))
 def replay(
     ctx: typer.Context, *, trace: o.Trace = "", url: o.Url = None, options: TargetOptions, load: Load,
     plan: o.Plan = False, run: RunOptions, workers: Workers,
@@ -48,72 +45,6 @@ def replay(
         forecast.end(replays.foresee(trace, options.target(url), load, run, workers.count), run.json)
     folder = replays.prepare(trace, options.target(url), load, run, workers.count)
     become_locust(folder, workers, ctx.args)
-
-
-Group = TypeVar("Group", Load, RunOptions, TargetOptions, Workers)
-
-
-@o.taking(
-    omit=(
-        "speedup", "request_rate", "concurrency", "request_count", "web_port", "salt", "wait_ready", "probe", "report",
-        "quota_scale", "json", "prompts", "tokenizer", "token_ids", "ignore_eos", "extra_body", *o.REMOTE,
-    ),
-)  # fmt: skip
-def capacity(
-    ctx: typer.Context,
-    *,
-    trace: o.Trace = "",
-    url: o.Url = None,
-    options: TargetOptions,
-    lowest: Annotated[float, o.option(o.LOAD, "Rate of the first step, requests/s.", "--from")] = 1.0,
-    highest: Annotated[float, o.option(o.LOAD, "Rate that is never exceeded.", "--to")] = 1000.0,
-    precision: Annotated[float, o.option(o.LOAD, "How close the answer must be: 0.1 is 10 %.")] = 0.1,
-    duration: Annotated[float, o.time(o.LOAD, "How long a step takes, more where p99 needs it.", "--duration")] = 30.0,
-    warmup: Annotated[float, o.OPTIONS["warmup"]] = 5.0,
-    load: Load,
-    run: RunOptions,
-    workers: Workers,
-) -> None:
-    """Find the highest request rate at which every gate holds.
-
-    Each step is a replay of its own, in a folder of its own. The rate doubles until a gate fails, then the interval is
-    halved. What follows `--` goes to `phaseload replay` as it is.
-
-    Examples:
-
-        phaseload capacity azure-conv --url http://127.0.0.1:8000 -m m --slo "ttft p99 < 800ms" --slo "errors < 1%"
-
-        phaseload capacity azure-code --url http://gpu:8000 -m m --from 4 --to 64 --slo "tpot p99 < 40ms" -- --no-probe
-    """
-    from rich.console import Console
-
-    from .. import capacities
-
-    console = Console(highlight=False)
-    more = o.parsed(replay, ctx.args)
-    load = _overridden(replace(load, duration=duration, warmup=warmup), more)
-    run, options, workers = _overridden(run, more), _overridden(options, more), _overridden(workers, more)
-    target = options.target(more.params["url"] or url)
-
-    def show(step: capacities.CapacityStep) -> None:
-        console.print(f"{step.rate:8.3g}/s  {'holds' if step.holds else 'fails'}   {step.folder}")
-
-    try:
-        result = capacities.find(
-            trace, target, load, (lowest, highest), precision, run, workers, show, more.args, shown=True
-        )
-    except RunFailed as failure:
-        sys.stdout.write(failure.report)
-        sys.stderr.write(f"phaseload: {failure}\n")
-        raise typer.Exit(failure.code) from None
-    rate, fails = result.rate, result.fails
-    beyond = "the highest rate asked for" if fails is None else f"at {fails:.3g}/s a gate fails"
-    console.print(f"capacity: {rate:.3g} requests/s ({beyond})" if rate else f"no rate holds: {beyond}")
-    raise typer.Exit(0 if rate else 1)
-
-
-def _overridden(group: Group, more: typer.Context) -> Group:
-    return replace(group, **o.given(more, type(group)))
 
 
 MEANING = {

@@ -45,6 +45,7 @@ from ..options import user_options
 from ..plan import Plan
 from ..processes import ALLOWED, CHANNEL, RUN
 from ..replays import conclude, numbered, prepare
+from .clients import Clients
 from .coordinator import Coordinator, Inbox
 from .progress import Progress
 from .worker import Worker
@@ -92,6 +93,7 @@ class Wiring:
         self.terminals = [fd for fd in (1, 2) if os.isatty(fd)]
         self.folder = Path(os.environ[RUN]) if RUN in os.environ else None
         self.serving = CHANNEL in os.environ  # a caller's runs, one after the other
+        self.clients = Clients(keep=self.serving)
         self.next_run = Event()
         self.over: Event | None = None  # once begun: set when the run, or the last of a caller's runs, is over
         self.leads = not isinstance(self.runner, WorkerRunner)
@@ -136,7 +138,7 @@ class Wiring:
             if self.worker is not None and not self.worker.done.is_set():
                 log.error("a second user in this process is refused: its share of the trace would be sent twice")
                 raise StopUser
-            self.worker = Worker(partial(self.runner.send_message, UP), self._fire, self.allowed)
+            self.worker = Worker(partial(self.runner.send_message, UP), self._fire, self.allowed, self.clients)
             yield self.worker
             more = self.serving
 

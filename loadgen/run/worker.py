@@ -35,7 +35,6 @@ from gevent.queue import Queue
 from reports.store.digests import Digests
 from reports.store.row_files import Writer
 from reports.store.run_json import WorkerFacts
-from targets import connect
 from targets.client.http_client import diagnostics
 from targets.clock import Clock
 from targets.exchange import Diagnostics, Exchange
@@ -51,6 +50,7 @@ from .. import certificate
 from .. import plan as plans
 from ..plan import Arm, Plan, Step
 from . import messages
+from .clients import Clients
 from .dispatcher import Dispatcher, Lane, PromptBuffer
 from .messages import Assignment, Failed, Final, Finish, Go, LaneProgress, Link, Over, Progress, Ready
 from .schedule import Schedule, share
@@ -69,12 +69,14 @@ log = logging.getLogger("phaseload")
 
 class Worker:
     """`send(message)` reaches the coordinator, `fire(exchange)` counts a finished exchange in Locust's tables;
-    `allowed`: what it may fill in for a master of another machine (`Target.wants`), None for its own."""
+    `allowed`: what it may fill in for a master of another machine (`Target.wants`), None for its own; `clients`: the
+    process's own, of which each target gets one."""
 
     def __init__(
         self, send: Callable[[dict[str, object]], None], fire: Callable[[Exchange], None],
-        allowed: Collection[str] | None = None,
+        allowed: Collection[str] | None = None, clients: Clients | None = None,
     ) -> None:  # fmt: skip
+        self._clients = clients or Clients()
         self.done = Event()
         self.error: BaseException | None = None
         self._link, self._fire, self._allowed = Link(send), fire, allowed
@@ -142,7 +144,7 @@ class Worker:
             return
         clock = Clock(go.origin + self._offset)
         for lane in lanes:
-            lane.client = connect(lane.arm.target, clock, keep_text=plan.tokenizer is not None)
+            lane.client = self._clients.take(lane.arm.target, clock, keep_text=plan.tokenizer is not None)
         counting = None if plan.tokenizer is None else TokenCounting(plan.tokenizer, self._record)
         record = self._record if counting is None else counting.put
         self._lanes, self._dispatcher = lanes, Dispatcher(step, lanes, clock, go.start, record, plan.seed)
@@ -155,8 +157,8 @@ class Worker:
         self._diagnostics = certificate.cite(diagnostics())
         for lane in lanes:
             lane.prompts.stop()
-            lane.client.close()
             self._counts["unprepared"] += lane.prompts.unprepared
+        self._clients.release()
         if counting is not None:
             counting.close()
         reporter.kill()

@@ -17,7 +17,6 @@ import numpy as np
 
 from targets.target import TargetFields
 
-
 if TYPE_CHECKING:  # samples bring pandas, and a plan's forecast needs prices alone
     from .samples import Sample
 

@@ -4,6 +4,7 @@ writer, `read` its only reader. What a round sent, and how it ended, is in the r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,11 @@ from traces.errors import InputError
 from traces.files import regular, write_whole
 from traces.typed_json import LEFT_OUT, from_json, to_json
 
+from . import row_files, run_json
+
 FILE = "rounds.json"
+
+_ROUND = re.compile(r"round-([1-9][0-9]{0,5})")
 
 # "interrupted": by hand; "decided": every gate was, before all planned rounds had run.
 Ended = Literal["running", "completed", "interrupted", "decided"]
@@ -56,6 +61,14 @@ class RoundsFacts:
 
 def round_folder(folder: Path, number: int) -> Path:
     return folder / f"round-{number}"
+
+
+def round_folders(folder: Path) -> dict[int, Path]:
+    """Round -> its folder, in their order; {} for what is no folder of rounds."""
+    if (folder / row_files.FOLDER).exists() or (folder / run_json.FILE).exists():
+        return {}
+    found = {int(match[1]): path for path in folder.iterdir() if (match := _ROUND.fullmatch(path.name))}
+    return dict(sorted(found.items()))
 
 
 def is_series(folder: Path) -> bool:

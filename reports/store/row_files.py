@@ -187,6 +187,11 @@ def _read(path: Path, schema: pa.Schema) -> pa.Table:
         raise InputError(f"not a readable Parquet file of exchanges: {problem}", where=str(path)) from None
 
 
+def read_file(path: Path) -> pa.Table:
+    """All rows of one file. Raises InputError."""
+    return _read(path, SCHEMA)
+
+
 def read(run: Path | str, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
     """All rows of a run, in the order of its files."""
     return pa.concat_tables(list(batches(run, columns)))

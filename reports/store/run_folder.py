@@ -8,11 +8,11 @@ lost: it is named with its reason, and its rows are left out, unless no round en
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -21,13 +21,13 @@ import pyarrow as pa
 from traces.errors import InputError
 
 from . import durations, rounds_json, row_files, run_json
+from .bundle import unpacked
 from .durations import Array
 from .rounds_json import RoundsFacts
 from .run_json import RunFacts, StepFacts
 
 Key = tuple[str, str]  # target, step
 
-_ROUND = re.compile(r"round-([1-9][0-9]{0,5})")
 _BADLY = {"worker_lost": "a worker was lost", "running": "it never ended", "interrupted": "it was interrupted"}
 
 
@@ -46,6 +46,8 @@ class Run:
     rounds: tuple[Run, ...] = ()
     lost: dict[int, str] = field(default_factory=dict)
     series: RoundsFacts | None = None  # rounds.json, where there is one
+    bundle: Path | None = None  # the file that it was in; `folder` is then gone when the run is
+    files: TemporaryDirectory[str] | None = field(default=None, repr=False)
 
     @property
     def parts(self) -> tuple[Run, ...]:
@@ -107,21 +109,20 @@ class Run:
 
 
 def open_run(folder: Path | str) -> Run:
-    """Reads a run folder, or a folder of rounds. Raises InputError where it holds no readable rows, or a run.json with
-    a mistake (file and field); without a run.json the rows still speak."""
+    """Reads a run folder, a folder of rounds, or the bundle of either. Raises InputError where it holds no readable
+    rows, or a run.json with a mistake (file and field); without a run.json the rows still speak."""
     folder = Path(folder)
+    if folder.is_file():
+        files = unpacked(folder)
+        try:
+            return replace(open_run(files.name), bundle=folder, files=files)
+        except InputError as problem:
+            problem.where = problem.where.replace(files.name, str(folder))
+            raise
     if not folder.is_dir():
         raise InputError("no such run", where=str(folder), remedy="give a folder under runs/")
-    rounds = round_folders(folder)
+    rounds = rounds_json.round_folders(folder)
     return _of_rounds(folder, rounds) if rounds else _of_one(folder)
-
-
-def round_folders(folder: Path) -> dict[int, Path]:
-    """Round -> its folder, in their order; {} for what is no folder of rounds."""
-    if (folder / row_files.FOLDER).exists() or (folder / run_json.FILE).exists():
-        return {}
-    found = {int(match[1]): path for path in folder.iterdir() if (match := _ROUND.fullmatch(path.name))}
-    return dict(sorted(found.items()))
 
 
 def _of_one(folder: Path) -> Run:

@@ -29,7 +29,7 @@ import orjson
 from traces.errors import InputError
 
 from ..clock import Clock
-from ..exchange import Call, Client, Done, Exchange, Outcome
+from ..exchange import Call, Done, Exchange, Outcome
 from ..target import Target
 from ..wire import Reader, WireError, lenient, openai
 from ..wire.interface import Json
@@ -41,7 +41,7 @@ from .http_client import HttpClient
 PREFILL = "prefill: "  # begins the error of an exchange that failed for its prefill leg
 
 
-def connect(target: Target, clock: Clock, *, keep_text: bool = False) -> Client:
+def connect(target: Target, clock: Clock, *, keep_text: bool = False) -> HttpClient | DisaggregatedClient:
     """The client of a target: for two legs or for one, with a known wire format or a user's own. Raises InputError.
 
     `keep_text`: exchanges keep their answers' text until it is taken (`Exchange.take_text`)."""
@@ -91,6 +91,12 @@ class DisaggregatedClient:
             legs.stopped = outcome
         for client in (*self.prefill, *self.decode):
             client.stop(outcome)
+
+    def renew(self, clock: Clock) -> None:
+        """As `HttpClient.renew`."""
+        self.clock = clock
+        for client in (*self.prefill, *self.decode):
+            client.renew(clock)
 
     def close(self) -> None:
         """Prefill first: what it ends hands nothing over any more, and decode's ends are the last."""

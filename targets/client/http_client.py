@@ -84,6 +84,10 @@ class HttpClient:
         for connection in list(self._busy):
             connection.stop(outcome, _STOPPED.get(outcome, "stopped"))
 
+    def renew(self, clock: Clock) -> None:
+        """For another run of this process, on the connections of the last; nothing may be open."""
+        self.clock = clock
+
     def close(self) -> None:
         """Ends what is open as cut, closes every connection, and returns when each exchange was handed back."""
         if self._closed:
