@@ -51,7 +51,7 @@ def main(folder: Path) -> bool:
         print(f"{result.target}: prefill TTFT p50 {ttft.value:.3f} s, decode TPOT p50 {tpot.value:.4f} s")
 
     # Does it meet the objectives? `phaseload gate` decides the same from the run's folder.
-    verdicts = judge(run, ["ttft p50 < 10s", "errors < 1%"])
+    verdicts = judge(run, ["ttft p50 < 10s", "errors < 20%"])
     for verdict in verdicts:
         print(f"{verdict.gate.text}: {verdict.decision}")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from junitparser import JUnitXml
 
 from tests.loadgen.running import endpoint
 
@@ -30,7 +31,7 @@ def url() -> Iterator[str]:
 def test_the_library(tmp_path: Path) -> None:
     done = run(sys.executable, EXAMPLES / "library.py", tmp_path, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "errors < 1%: pass" in done.stdout
+    assert "errors < 20%: pass" in done.stdout
     assert (tmp_path / "run" / "report.html").is_file()
 
 
@@ -43,10 +44,17 @@ def test_the_locustfile(tmp_path: Path, url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slo", "codes", "more"), [("ttft p50 < 10s", (0, 3), ()), ("ttft p50 < 1us", (1, 3), ("--no-report",))]
+    ("gate", "codes", "more"), [("ttft p50 < 10s", (0, 3), ()), ("ttft p50 < 1us", (1, 3), ("--no-report",))]
 )
-def test_the_gate_of_ci(tmp_path: Path, url: str, slo: str, codes: tuple[int, ...], more: tuple[str, ...]) -> None:
-    gate = (EXAMPLES / "ci-gate.sh", url, "llama3-8b", "--speedup", "10", *more)
-    done = run(*gate, cwd=tmp_path, DURATION="1", WARMUP="0.1", SLO_TTFT=slo)
+def test_the_gate_of_ci(tmp_path: Path, url: str, gate: str, codes: tuple[int, ...], more: tuple[str, ...]) -> None:
+    slo = (EXAMPLES / "slo.toml").read_text().replace("ttft p50 < 10s", gate)
+    (tmp_path / "slo.toml").write_text(slo)
+    step = (EXAMPLES / "ci-gate.sh", url, "llama3-8b", "--speedup", "10", *more)
+    done = run(*step, cwd=tmp_path, DURATION="1", WARMUP="0.1", SLO="slo.toml", GITHUB_ACTIONS="true")
     assert done.returncode in codes, done.stdout + done.stderr
     assert (tmp_path / "load-test" / "report.html").is_file() == (not more)
+    [suite] = JUnitXml.fromfile(str(tmp_path / "load-test.xml"))
+    assert suite.tests == slo.count("[[gate]]")
+    assert next(iter(suite)).name == f"chat feels instant: {gate}"
+    assert (tmp_path / "load-test.md").read_text().startswith("### phaseload: ")
+    assert "::notice title=phaseload::" in done.stdout

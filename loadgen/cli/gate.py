@@ -33,6 +33,11 @@ def gate(
     goodput: Annotated[
         list[str] | None, typer.Option(metavar="METRIC:TIME", help="ttft:800ms tpot:40ms, for gates on goodput.")
     ] = None,
+    baseline: Annotated[Path | None, typer.Option(help="An earlier run that this one is compared with.")] = None,
+    max_regress: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REGRESSION", help='What may be worse than the baseline: "ttft p99 10%"; repeatable.'),
+    ] = None,
     junit: Annotated[Path | None, o.option(FILES, "Also write the verdicts as JUnit XML to this file.")] = None,
     markdown: Annotated[
         Path | None, o.option(FILES, "Also write them as Markdown, for a pull request's comment.")
@@ -60,9 +65,9 @@ def gate(
 
         phaseload gate runs/bakeoff-1 --slo "groqrack@base: tpot p50 < 6ms"
 
-        phaseload gate runs/new --slo-file slo.toml --junit out.xml --markdown out.md
+        phaseload gate runs/new --slo-file slo.toml --baseline runs/last --max-regress "ttft p50 10%" --junit out.xml
     """
-    judgement = _judged(run, slo or [], [*(goodput or []), *context.args], slo_file)
+    judgement = _judged(run, slo or [], [*(goodput or []), *context.args], slo_file, baseline, max_regress or [])
     from rich.console import Console
 
     from reports.render import github as actions
@@ -80,6 +85,9 @@ def gate(
         with actions.shielded() if github else nullcontext():
             console = Console()
             console.print(text.validity_line(judgement.validity), soft_wrap=True)
+            if judgement.before is not None:
+                validity = text.validity_line(judgement.before.validity, f"baseline {judgement.baseline}")
+                console.print(validity, soft_wrap=True)
             text.print_verdicts(judgement.verdicts, judgement.validity, console, judgement.regressions)
     if github:
         for line in actions.commands(judgement):
@@ -89,27 +97,43 @@ def gate(
     raise typer.Exit(judgement.exit_code)
 
 
-def _judged(run: Path, slo: list[str], goodput: list[str], slo_file: Path | None) -> Judgement:
+def _judged(
+    run: Path, slo: list[str], goodput: list[str], slo_file: Path | None, baseline: Path | None, max_regress: list[str]
+) -> Judgement:
     """What is asked is read before the run is: a mistake costs no time."""
     from reports.analysis import slo_toml
-    from reports.analysis.gate_grammar import parse, parse_goodput
+    from reports.analysis.baseline import regressions
+    from reports.analysis.gate_grammar import parse, parse_allowance, parse_goodput
+    from reports.analysis.gates import withheld
     from reports.analysis.judgement import Judgement
     from reports.analysis.summary import own_gates
     from reports.render.findings import command
     from targets import secrets
 
     file = slo_toml.load(slo_file) if slo_file is not None else slo_toml.Slo()
-    if file.max_regress:
-        raise InputError("baselines aren't compared yet", where=str(slo_file), remedy="leave [baseline] out")
     gates = [parse(text) for text in (*slo, *file.gates)]
+    allowances = [parse_allowance(text) for text in (*max_regress, *file.max_regress)]
     objectives = parse_goodput(goodput or file.goodput)
+    baseline = baseline or file.baseline
+    if baseline is None and allowances:
+        raise InputError("needs a run to compare with", where="--max-regress", remedy="add --baseline runs/LAST")
+    if baseline is not None and not allowances:
+        remedy = 'add --max-regress "ttft p99 10%"'
+        raise InputError("what may regress, and how far, is missing", where="--baseline", remedy=remedy)
     recorded = reports.open_run(run)
     gates = gates or own_gates(recorded)
-    if not gates:
+    if not gates and not allowances:
         raise InputError("no gate to ask", where=str(run), remedy='add --slo "ttft p99 < 800ms"')
     summary = reports.summarise(recorded, objectives or None)
-    verdicts = reports.judge(summary, gates)
-    return Judgement(recorded, summary, verdicts, command=command(secrets.argv()))
+    asked = command(secrets.argv())
+    if baseline is None:
+        return Judgement(recorded, summary, reports.judge(summary, gates), command=asked)
+    earlier = reports.open_run(baseline)
+    before = reports.summarise(earlier, summary.objectives)
+    against = regressions((earlier, recorded), (before, summary), allowances)
+    for each in (summary, before):
+        against = withheld(against, {result.target for result in summary.results}, each.validity.reasons)
+    return Judgement(recorded, summary, reports.judge(summary, gates), against, before, asked)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -9,11 +9,11 @@ for it (`looks`). Exit codes: 0 all passed, 1 one failed, 2 not a gate, 3 no ver
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import ceil, inf, isfinite, isnan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from traces.errors import InputError
 
@@ -68,6 +68,9 @@ class Verdict:
         }  # fmt: skip
 
 
+V = TypeVar("V", bound=Verdict)
+
+
 def decide(
     gates: Iterable[Gate], samples: Mapping[Key, Sample], reasons: Sequence[Reason] = (), *, looks: int = 1
 ) -> list[Verdict]:
@@ -81,9 +84,21 @@ def decide(
             there = ", ".join(f"{target}@{step}" if step else target for target, step in samples)
             raise InputError("no such target or step in this run", where=gate.text, remedy=f"there are {there}")
         verdicts += [verdict(gate, sample, shares.level(looks)) for sample in concerned]
+    return withheld(verdicts, {target for target, _ in samples}, reasons)
+
+
+def withheld(verdicts: Iterable[V], targets: Collection[str], reasons: Sequence[Reason]) -> list[V]:
+    """INVALID instead of those that an invalid run's reasons concern; `targets`: all that have rows."""
     blamed = {reason.target for reason in reasons if reason.status is Status.INVALID}
-    whole = not blamed <= {target for target, _ in samples}  # no target is named, or one that left no rows to judge
+    whole = not blamed <= set(targets)  # no target is named, or one that left no rows to judge
     return [replace(v, decision=Decision.INVALID) if whole or v.target in blamed else v for v in verdicts]
+
+
+def together(verdicts: Sequence[Verdict], status: Status) -> Decision:
+    """What all of them come to."""
+    if any(verdict.decision is Decision.INVALID for verdict in verdicts):
+        return Decision.INVALID
+    return {0: Decision.PASS, 1: Decision.FAIL}.get(exit_code(verdicts, status), Decision.NO_VERDICT)
 
 
 def decided(verdicts: Iterable[Verdict]) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..store.run_folder import Run
-from .gates import Verdict, exit_code
+from .gates import Decision, Verdict, exit_code
 from .summary import Summary
-from .validity import Validity
+from .validity import Reason, Validity
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,33 @@ class Regression(Verdict):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """`verdicts` of gates, and of what may regress against `baseline` (a run's folder, empty for none); `command`: what
-    asks the same again, as a shell takes it."""
+    """`verdicts` of gates, and `regressions` against an earlier run, whose summary is `before`; `command`: what asks
+    the same again, as a shell takes it."""
 
     run: Run
     summary: Summary
     verdicts: Sequence[Verdict]
     regressions: Sequence[Regression] = ()
-    baseline: str = ""
+    before: Summary | None = None
     command: str = ""
 
     @property
     def validity(self) -> Validity:
         return self.summary.validity
+
+    def why_invalid(self, verdict: Verdict) -> list[Reason]:
+        """The reasons for which an invalid verdict is one: the run's, and of a regression the baseline's too."""
+        if verdict.decision is not Decision.INVALID:
+            return []
+        reasons = [*self.validity.reasons]
+        if isinstance(verdict, Regression) and self.before is not None:
+            reasons += self.before.validity.reasons
+        return [reason for reason in reasons if reason.target in ("", verdict.target)]
+
+    @property
+    def baseline(self) -> str:
+        """The earlier run's folder; empty for none."""
+        return self.before.run.folder if self.before else ""
 
     @property
     def everything(self) -> list[Verdict]:
@@ -57,7 +71,7 @@ class Judgement:
             "exit_code": self.exit_code, "validity": self.validity,
             "verdicts": [verdict.as_json() for verdict in self.verdicts],
         }  # fmt: skip
-        if self.baseline:
+        if self.before is not None:
             regressions = [regression.as_json() for regression in self.regressions]
-            said["baseline"] = {"run": self.baseline, "verdicts": regressions}
+            said["baseline"] = {"run": self.baseline, "validity": self.before.validity, "verdicts": regressions}
         return said

@@ -22,12 +22,13 @@ from ..store.digests import Digests
 from ..store.durations import DURATIONS
 from ..store.run_folder import Run
 from ..store.run_json import StepFacts
-from . import phases, quantiles, samples
+from . import phases, quantiles, samples, warmup
 from .costs import Cost, cost, usage_of
 from .phases import Part, ServerFigure
 from .quantiles import Quantile, finite
 from .samples import Metric, Sample, Slice, Throughput
 from .steadiness import Headroom, Steadiness
+from .warmup import Start
 
 CHARACTERS = 4  # of a reference token, where no tokenizer is at hand
 ERRORS = 10  # texts that are listed, the most frequent first
@@ -143,8 +144,8 @@ class ErrorCount:
 @dataclass(frozen=True, slots=True)
 class Result:
     """One target in one load step. `window` in seconds from the run's start; `server`: None for what it doesn't report;
-    `cost`: None without a price or watts; `no_answer_since`: the second of the run after which all requests failed;
-    `vllm`: the keys of vLLM's benchmark."""
+    `cost`: None without a price or watts; `starts`: when it became steady, round by round; `no_answer_since`: the
+    second of the run after which all requests failed; `vllm`: the keys of vLLM's benchmark."""
 
     target: str
     step: str
@@ -163,6 +164,7 @@ class Result:
     overloaded: bool
     steadiness: Steadiness
     headroom: Headroom
+    starts: tuple[Start, ...]
     client: ClientState
     in_flight: InFlight
     slices: dict[str, list[Slice]]
@@ -206,6 +208,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         overloaded=sample.steadiness.overloaded,
         steadiness=sample.steadiness,
         headroom=headroom,
+        starts=warmup.starts(run, sample),
         client=_client(sample, counted),
         in_flight=InFlight(finite(levels.mean()), finite(levels.median()), _whole(levels.max()), finite(held.median())),
         slices={name: samples.slices(counted, name) for name in samples.SLICES},

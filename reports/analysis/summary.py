@@ -16,11 +16,12 @@ from traces.files import write_whole
 from ..store import run_json
 from ..store.digests import METRICS, Digests
 from ..store.run_folder import Key, Run
-from . import comparison, evidence, quantiles, validity
+from . import comparison, evidence, page_one, quantiles, validity
 from .comparison import Comparison
 from .evidence import ServerEvidence
 from .gate_grammar import Gate, check_objectives, implied_objectives, parse, parse_goodput
 from .gates import Verdict, decide
+from .page_one import PageOne
 from .results import Result, measure
 from .samples import Sample, samples_of
 from .steadiness import headroom
@@ -51,7 +52,8 @@ class Summary:
     """What a run measured and whether it can be trusted. In summary.json each dataclass is an object of the same
     fields, and infinite or undefined numbers are null. `objectives`: metric -> seconds. `digests`: where the t-digests
     come from. `results`: one for each target and load step. `comparison`: each pair of targets in each step.
-    `evidence`: what the servers said of themselves, and what changed of it."""
+    `evidence`: what the servers said of themselves, and what changed of it; `page_one`: what of all this a reader needs
+    first."""
 
     format: int
     run: RunIdentity
@@ -61,6 +63,7 @@ class Summary:
     results: list[Result]
     comparison: list[Comparison]
     evidence: ServerEvidence
+    page_one: PageOne
     _samples: dict[Key, Sample]  # JSON leaves out what begins with an underscore
     _digests: Digests
 
@@ -102,12 +105,23 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
     digests = _digests(run, samples)
     results = [measure(run, sample, digests, limits, headroom(sample, samples.values())) for sample in samples.values()]
     clients = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
+    judged, servers = validity.judge(clients, run), evidence.gather(run)
+    pairs = comparison.of_groups({key: sample.rows for key, sample in samples.items()})
+    verdicts, undecidable = _own_verdicts(run, samples, judged)
     return Summary(
-        format=FORMAT, run=_identity(run), validity=validity.judge(clients, run), objectives=limits,
-        digests=f"from the {digests.origin}", results=results,
-        comparison=comparison.of_groups({key: sample.rows for key, sample in samples.items()}),
-        evidence=evidence.gather(run), _samples=samples, _digests=digests,
+        format=FORMAT, run=_identity(run), validity=judged, objectives=limits, digests=f"from the {digests.origin}",
+        results=results, comparison=pairs, evidence=servers,
+        page_one=page_one.page_one(run, samples.values(), results, pairs, verdicts, judged, servers, undecidable),
+        _samples=samples, _digests=digests,
     )  # fmt: skip
+
+
+def _own_verdicts(run: Run, samples: Mapping[Key, Sample], judged: Validity) -> tuple[list[Verdict], str]:
+    """Those of the run's own gates; none, and why, where they can't be read or concern nothing."""
+    try:
+        return decide(own_gates(run), samples, judged.reasons), ""
+    except InputError as error:
+        return [], str(error)
 
 
 def own_gates(run: Run) -> list[Gate]:

@@ -39,6 +39,7 @@ from ..store.rounds_json import round_folders
 from ..store.run_folder import Run, open_run
 from ..store.run_json import StepFacts
 from .quantiles import Values
+from .samples import Sample
 from .steadiness import backlog
 
 if TYPE_CHECKING:
@@ -90,6 +91,13 @@ def _found(run: Run, step: StepFacts) -> StepFacts:
     seconds = max((longest if isnan(start) else start for start in starts), default=0.0)
     window = (step.start + round(seconds * NS_PER_S), step.window[1])
     return replace(step, window=window, warmup_s=seconds, warmup="found")
+
+
+def starts(run: Run, sample: Sample) -> tuple[Start, ...]:
+    """Of each of the sample's rounds."""
+    steps = {part.round: part.step((sample.target, sample.step)) for part in run.parts}
+    begins = [(each, steps.get(each.round)) for each in sample.rounds]
+    return tuple(start_of(each.rows, step.start if step else each.window[0], each.window) for each, step in begins)
 
 
 def start_of(rows: pd.DataFrame, begin: float, window: tuple[float, float]) -> Start:

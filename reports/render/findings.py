@@ -10,7 +10,7 @@ from pathlib import PurePath
 from .. import number_format
 from ..analysis.comparison import LEAST, Comparison, Interval
 from ..analysis.gate_grammar import LATENCIES
-from ..analysis.gates import Decision, Verdict, exit_code
+from ..analysis.gates import Decision, Verdict, together
 from ..analysis.judgement import Regression
 from ..analysis.leaders import Flip, crossovers, flips, leads, listed
 from ..analysis.quantiles import Quantile
@@ -51,6 +51,11 @@ def failures(counts: Counts) -> str:
     return " + ".join([f"{others:,}"] * bool(others or not refused) + [f"{refused:,} refused"] * bool(refused))
 
 
+def reason(why: Reason) -> str:
+    """With its remedy."""
+    return f"{why.text} ({why.remedy})" if why.remedy else why.text
+
+
 def figure(verdict: Verdict) -> str:
     value, unit = verdict.figure, verdict.gate.unit
     if unit == "%":
@@ -80,7 +85,8 @@ def bounds(verdict: Verdict) -> str:
 
 def gate(verdict: Verdict) -> str:
     """What was asked, after its name where it has one."""
-    return f"{verdict.gate.name}: {verdict.gate.text}" if verdict.gate.name else verdict.gate.text
+    text = f"regression: {verdict.gate.text}" if isinstance(verdict, Regression) else verdict.gate.text
+    return f"{verdict.gate.name}: {text}" if verdict.gate.name else text
 
 
 def command(argv: Sequence[str]) -> str:
@@ -112,21 +118,13 @@ def details(verdict: Verdict) -> str:
     return "\n".join(f"{name}: {text}" for name, text in facts.items() if text)
 
 
-def why_invalid(verdict: Verdict, validity: Validity) -> list[str]:
-    """The reasons for which an invalid verdict is one, with their remedies."""
-    concern = [reason for reason in validity.reasons if reason.target in ("", verdict.target)]
-    invalid = verdict.decision is Decision.INVALID
-    return [f"{reason.text}{f' ({reason.remedy})' if reason.remedy else ''}" for reason in concern if invalid]
-
-
 def headline(verdicts: Sequence[Verdict], validity: Validity) -> tuple[str, str]:
     """What the gates decided together, and whether on good evidence: (PASS 3/3, run valid). A run's being valid is no
     praise of its targets."""
     if not verdicts:
         return "no gate", f"run {validity.status}"
-    word = {0: "PASS", 1: "FAIL"}.get(exit_code(verdicts, validity.status), "NO VERDICT")
     passed = sum(verdict.decision is Decision.PASS for verdict in verdicts)
-    return f"{word} {passed}/{len(verdicts)}", f"run {validity.status}"
+    return f"{together(verdicts, validity.status).upper()} {passed}/{len(verdicts)}", f"run {validity.status}"
 
 
 def is_best(summary: Summary, result: Result, metric: str, q: float) -> bool:

@@ -27,9 +27,9 @@ def commands(judgement: Judgement) -> Iterator[str]:
     """A line for each gate that didn't pass, the worst first (GitHub shows ten of a kind), and one for all together."""
     for verdict in sorted(judgement.everything, key=lambda verdict: ORDER.index(verdict.decision)):
         if kind := COMMANDS.get(verdict.decision):
-            why = findings.why_invalid(verdict, judgement.validity)
+            why = map(findings.reason, judgement.why_invalid(verdict))
             text = "; ".join([f"{findings.where(verdict)}: {findings.outcome(verdict)}", *why])
-            yield _command(kind, verdict.gate.name or verdict.gate.text, text)
+            yield _command(kind, verdict.gate.name or findings.gate(verdict), text)
     yield _command("notice", "phaseload", ", ".join(findings.headline(judgement.everything, judgement.validity)))
 
 

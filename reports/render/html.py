@@ -17,15 +17,17 @@ from markupsafe import Markup
 
 from traces.errors import InputError
 from traces.files import write_whole
+from traces.request import NS_PER_S
 from traces.typed_json import to_plain
 
 from .. import number_format
 from ..analysis import comparison, leaders, phases, quantiles
 from ..analysis.results import Result
-from ..analysis.samples import Slice
-from ..analysis.summary import Summary, judge, own_gates
+from ..analysis.samples import Sample, Slice
+from ..analysis.summary import Summary
 from ..store.run_folder import Run
 from . import findings, plots
+from . import page_one as front
 
 SLICES = (
     ("prompt_tokens", "Prompt tokens (as the trace asks)"),
@@ -35,6 +37,7 @@ SLICES = (
 LEAST = quantiles.needed(0.5)
 SHOWN = (0.5, 0.9, 0.99, 0.999)
 HIDDEN = ("api_key_env", "api_key_file", "headers")  # names of secrets say nothing to a reader
+SIGNS = {"pass": "✓", "fail": "✗", "no verdict": "?", "invalid": "⚠", "": "–"}  # so that colour isn't the only one
 NOTHING: tuple[object, ...] = (None, "", [], (), {}, False)  # values that are not shown
 FIGURES: tuple[Callable[..., str], ...] = (
     number_format.ms, number_format.share, number_format.rate, number_format.dollars, number_format.label,
@@ -75,6 +78,7 @@ def page(runs: Sequence[Run], summaries: Sequence[Summary], out: Path | str | No
             for number, (run, summary) in enumerate(zip(runs, summaries, strict=True))
         ],
         shown=SHOWN,
+        signs=SIGNS,
         least=LEAST,
         is_best=findings.is_best,
     )
@@ -105,8 +109,9 @@ class Section:
         self.sentences = findings.sentences(summary)
         self.notes = findings.notes(summary)
         self.targets = _standing(run, [name for name in numbers if any(result.target == name for result in results)])
-        self.verdicts = judge(summary, own_gates(run))
-        self.headline = findings.headline(self.verdicts, summary.validity)
+        self.verdicts = summary.page_one.verdicts
+        self.decisive, self.rounds = front.load(summary.page_one), len(run.parts)
+        self.figures = front.lines(summary.page_one)
         self.first = list(_first(run, summary))
         self.steps = [(step, summary.of_step(step)) for step in steps]
         self.several = len(steps) > 1
@@ -142,8 +147,9 @@ def _first(run: Run, summary: Summary) -> Iterator[tuple[str, str]]:
         where = target.url or ", ".join((*target.prefill, *target.decode)) or target.description
         yield f"endpoint {target.name}", ", ".join(part for part in (where, target.model, target.endpoint_type) if part)
     for step in summary.steps:
-        window, load = summary.of_step(step)[0].window, summary.of_step(step)[0].load
-        counted = f"counted for {window[1] - window[0]:,.0f} s"
+        first = summary.of_step(step)[0]
+        load, rounds = first.load, summary.samples[first.target, step].rounds
+        counted = f"counted for {f'{len(rounds)} x ' if len(rounds) > 1 else ''}{_seconds(rounds[0]):,.0f} s"
         yield f"load {step}", ", ".join(part for part in (load, counted) if part)
     costs: dict[str, list[str]] = {}
     for result in summary.results:
@@ -152,6 +158,10 @@ def _first(run: Run, summary: Summary) -> Iterator[tuple[str, str]]:
             costs.setdefault(result.target, []).append(f"{cost} at {result.step}" if result.step else cost)
     for name, of_steps in costs.items():
         yield f"cost {name}", f"{', '.join(of_steps)} per million output tokens"
+
+
+def _seconds(sample: Sample) -> float:
+    return (sample.window[1] - sample.window[0]) / NS_PER_S
 
 
 def _matched(summary: Summary, name: str) -> list[tuple[str, list[tuple[Result, Slice]]]]:

@@ -51,6 +51,8 @@ def _case(suite: ElementTree.Element, verdict: Verdict, judgement: Judgement) ->
     if kind := KINDS.get(verdict.decision):
         message = {"message": printable(findings.outcome(verdict)), "type": str(verdict.decision).upper()}
         element = ElementTree.SubElement(case, kind, message)
-        element.text = "\n".join([details, *map(printable, findings.why_invalid(verdict, judgement.validity))])
+        element.text = "\n".join(
+            [details, *(printable(findings.reason(why)) for why in judgement.why_invalid(verdict))]
+        )
     else:
         ElementTree.SubElement(case, "system-out").text = details

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from ..analysis.gates import Decision, Verdict
 from ..analysis.judgement import Judgement, Regression
+from ..analysis.validity import Validity
 from . import findings
 from .text import printable
 
@@ -33,21 +34,25 @@ def markdown(judgement: Judgement) -> str:
 def _lines(judgement: Judgement) -> Iterator[str]:
     word, validity = findings.headline(judgement.everything, judgement.validity)
     yield f"### phaseload: {word}, {validity}"
-    if judgement.validity.reasons:
-        yield ""
-    for reason in judgement.validity.reasons:
-        remedy = f" ({_words(reason.remedy)})" if reason.remedy else ""
-        yield (
-            " ".join(filter(None, (f"- {reason.status}:", code(findings.where(reason)), _words(reason.text)))) + remedy
-        )
+    yield from _reasons(judgement.validity)
     if judgement.verdicts:
         yield ""
         yield from _table(HEADINGS, judgement.verdicts)
-    if judgement.regressions:
-        yield f"\nAgainst {code(judgement.baseline)}:\n"
+    if judgement.before is not None:
+        yield f"\nAgainst {code(judgement.baseline)}, run {judgement.before.validity.status}:"
+        yield from _reasons(judgement.before.validity)
+        yield ""
         yield from _table(BASELINE_HEADINGS, judgement.regressions)
     yield f"\n{_about(judgement)}"
     yield from _reproduce(judgement)
+
+
+def _reasons(validity: Validity) -> Iterator[str]:
+    if validity.reasons:
+        yield ""
+    for why in validity.reasons:
+        words = (f"- {why.status}:", code(findings.where(why)), _words(findings.reason(why)))
+        yield " ".join(filter(None, words))
 
 
 def _table(headings: Sequence[str], verdicts: Sequence[Verdict]) -> Iterator[str]:

@@ -19,16 +19,19 @@ from ..analysis.comparison import Comparison
 from ..analysis.gates import Decision, Verdict
 from ..analysis.judgement import Regression
 from ..analysis.leaders import Lead
+from ..analysis.page_one import PageOne
 from ..analysis.results import Result
 from ..analysis.summary import Summary
 from ..analysis.validity import Status, Validity
 from ..store.durations import DURATIONS, HEADLINES
 from ..store.run_folder import Run
 from . import findings
+from . import page_one as front
 
 COLUMNS = (("ttft", 0.5), ("ttft", 0.99), ("tpot", 0.5), ("tpot", 0.99), ("e2e", 0.5))
 WIDE = 120
 ROOM = 100  # columns, that the table of gates needs
+HEADING, TARGET = 26, 22  # columns of page one's headings and of a target's figures
 LEAD = 19  # columns, at least, for one step's leader
 GAP = 2  # blanks between columns
 UNDER = {"TTFT p50": "prefill", "TTFT p99": "prefill", "TPOT p50": "decode", "TPOT p99": "decode", "E2E p50": "whole",
@@ -54,6 +57,7 @@ DECISION_STYLE = {
 def print_summary(summary: Summary, console: Console) -> None:
     """Prints the verdict table, who leads where, what went wrong, and whether the run can be trusted."""
     widen(console)
+    print_page_one(summary.page_one, console)
     for line in _table(summary, console.width):
         console.print(line, soft_wrap=True)
     console.print(_leads(leaders.matrix(summary), console.width), soft_wrap=False)
@@ -65,6 +69,37 @@ def print_summary(summary: Summary, console: Console) -> None:
         for sentence in sentences:
             console.print(Text(printable(sentence), style=style), soft_wrap=True)
     console.print(validity_line(summary.validity), soft_wrap=True)
+
+
+def print_page_one(page: PageOne, console: Console) -> None:
+    """The verdict, the figures at the decisive load, why to trust them, and what they can't say."""
+    style = DECISION_STYLE[Decision(page.decision)] if page.decision else "bold"
+    console.print(Text.assemble((page.verdict, style), f", run {page.state}"))
+    for sentence in page.sentences:
+        console.print(Text(printable(sentence)), soft_wrap=True)
+    console.print(
+        Text(printable(f"\nAt the decisive load, {front.load(page)}" if front.load(page) else ""), style="bold")
+    )
+    each = max(1, (console.width - HEADING) // TARGET)  # targets that have room beside each other
+    for first in range(0, len(page.targets), each):
+        console.print(_page_one(page, slice(first, first + each)), soft_wrap=False)
+    for title, facts in (("Why to trust it", page.trust), ("Not measured", page.not_measured)):
+        console.print(Text(title, style="bold"))
+        for fact in facts:
+            style = "yellow" if fact.doubtful else ""
+            console.print(Text(printable(f"  {fact.about}: {fact.text}"), style=style), soft_wrap=True)
+    console.print()
+
+
+def _page_one(page: PageOne, chosen: slice) -> Table:
+    headings = ["95 % intervals beneath"]
+    headings += ["\n".join(filter(None, (target.target, target.about))) for target in page.targets[chosen]]
+    rows = [[Text(line.heading), *map(_cell, line.cells[chosen])] for line in front.lines(page)]
+    return grid(headings, rows, headings[1:])
+
+
+def _cell(cell: front.Cell) -> Text:
+    return Text.assemble(printable(cell.figure), "\n" if cell.beneath else "", (printable(cell.beneath), "dim"))
 
 
 def widen(console: Console, width: int = WIDE) -> None:
@@ -194,8 +229,8 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
 
 
-def validity_line(validity: Validity) -> Text:
-    text = Text("The run is ").append(validity.status, style=STATUS_STYLE[validity.status]).append(".")
+def validity_line(validity: Validity, of: str = "run") -> Text:
+    text = Text(printable(f"The {of} is ")).append(validity.status, style=STATUS_STYLE[validity.status]).append(".")
     for first, *others in findings.causes(validity):
         where = findings.where(first)
         text.append(printable(f"\n  {where + ': ' if where else ''}{first.text}"))

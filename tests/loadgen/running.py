@@ -46,6 +46,7 @@ class Endpoint(ThreadingHTTPServer):
         self.paths: set[str] = set()
         self.dogs: set[str | None] = set()  # X-Dog headers
         self.spans: dict[str, tuple[float, float]] = {}
+        self.word = "w"  # of its answers
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, *_: object) -> None:
@@ -138,7 +139,9 @@ class _Answer(BaseHTTPRequestHandler):
         for number in range(count):
             time.sleep(self.server.gap if number else self.server.ttft)
             fingerprint = {"system_fingerprint": self.server.fingerprint()} if self.server.fingerprint else {}
-            self._event({"choices": [{"index": 0, "delta": {"content": f"w{number} "}}], **fingerprint})
+            self._event(
+                {"choices": [{"index": 0, "delta": {"content": f"{self.server.word}{number} "}}], **fingerprint}
+            )
 
     def _event(self, data: dict[str, Any]) -> None:
         self._chunk(b"data: " + json.dumps(data).encode() + b"\n\n")

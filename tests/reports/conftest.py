@@ -25,6 +25,12 @@ def report(bakeoff: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def rounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report.html of two rounds with gates, of which not all pass; summary.json is beside it."""
+    return made.page([made.judged_rounds(tmp_path_factory.mktemp("rounds"))])
+
+
+@pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder whose every text from outside is an attack, and its page."""
     folder = made.hostile(tmp_path_factory.mktemp("hostile"))

@@ -185,6 +185,19 @@ def rounds(folder: Path, count: int = 3, *, seed: int = 7, **more: Any) -> Path:
     return folder
 
 
+SLO = ("ttft p50 < 60ms", "ttft p99 < 10s", "tpot p50 < 20ms")
+
+
+def judged_rounds(folder: Path) -> Path:
+    """Two rounds of two targets and two loads; of twelve verdicts some pass, some fail and some are none."""
+
+    def change(facts: dict[str, Any]) -> None:
+        facts.update(slo=list(SLO), goodput=["ttft:800 tpot:40"])
+        facts["phases"][1]["factor"] = 2.0
+
+    return rounds(folder, 2, targets=(GPU, RACK), steps={"base": 8.0, "2x": 20.0}, seconds=30.0, change=change)
+
+
 def hostile(folder: Path) -> Path:
     """A run whose every text from outside is an attack."""
     evil = Made(EVIL, prefill=9000, tpot=0.005)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +37,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver.quit()
 
 
+OPENED = "document.querySelectorAll('details').forEach(part => { part.open = true; });"  # what was folded
+
+
 def requested(browser: Any) -> list[str]:
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
@@ -45,7 +50,8 @@ def test_every_plot_is_drawn_and_nothing_is_asked_of_the_network(browser: Any, r
     browser.get_log("performance")
     browser.get(report.as_uri())
     plots = browser.execute_script(
-        """return [...document.querySelectorAll('figure')].map(figure => {
+        OPENED
+        + """return [...document.querySelectorAll('figure')].map(figure => {
             const svg = figure.querySelector('svg'), box = svg.getBoundingClientRect();
             const drawn = [...svg.querySelectorAll('path')].filter(path => path.getBoundingClientRect().width > 20);
             const words = [...svg.querySelectorAll('text')].filter(text => text.getBBox().width > 0);
@@ -105,7 +111,8 @@ def test_text_and_curves_are_legible(browser: Any, report: Path, scheme: str) ->
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     browser.get(report.as_uri())
     ground, texts, drawn = browser.execute_script(
-        """const colour = (element, name) => getComputedStyle(element)[name];
+        OPENED
+        + """const colour = (element, name) => getComputedStyle(element)[name];
         const key = number => { const probe = document.createElement('i'); probe.style.color = `var(--t${number})`;
                                 document.body.append(probe); return colour(probe, 'color'); };
         return [colour(document.body, 'backgroundColor'),
@@ -125,10 +132,41 @@ def test_text_and_curves_are_legible(browser: Any, report: Path, scheme: str) ->
     assert len(set(drawn)) == 8
 
 
-def test_it_prints(browser: Any, report: Path) -> None:
-    browser.get(report.as_uri())
-    printed = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]
-    assert len(printed) > 50_000
+def pages(browser: Any, **more: Any) -> int:
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True, **more})["data"]
+    return len(re.findall(rb"/Type\s*/Page\b", base64.b64decode(printed)))
+
+
+def test_page_one_alone_fits_a_sheet_of_paper(browser: Any, report: Path, rounds: Path) -> None:
+    for path in (report, rounds):
+        browser.get(path.as_uri())
+        assert pages(browser) == 1
+    browser.execute_script(OPENED)
+    assert pages(browser, printBackground=True) > 3  # what the reader opened is printed too
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_one_reads_at_a_phones_width(browser: Any, rounds: Path, scheme: str) -> None:
+    """Nothing of it lies beyond the screen, nor does its table scroll; the verdict has a sign beside its colour."""
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        browser.get(rounds.as_uri())
+        beyond, hidden, verdict, ground = browser.execute_script(
+            """const front = document.querySelector('.front');
+            return [[...front.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > 390.5).length,
+                    [...front.querySelectorAll('.wide')].map(e => e.scrollWidth - e.clientWidth),
+                    front.querySelector('.badge').innerText, getComputedStyle(document.body).backgroundColor]"""
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    said = json.loads((rounds.parent / "summary.json").read_bytes())["page_one"]
+    assert (beyond, hidden) == (0, [0])
+    assert verdict == f"✗ FAIL {said['passed']}/{said['gates']}"
+    assert (luminance(ground) > 0.5) == (scheme == "light")
 
 
 def test_a_hostile_run_runs_nothing(browser: Any, hostile: Path) -> None:

@@ -115,8 +115,8 @@ def test_page_one_says_what_passed_and_what_was_asked(tmp_path: Path) -> None:
     slo = ["ttft p99 < 800ms", "tpot p50 < 5ms", "errors < 1%"]
     folder = made.run(tmp_path, (made.GPU,), change=lambda facts: facts.update(slo=slo))
     page = made.page([folder]).read_text()
-    first = Seen(page[page.index('<section class="answers">') : page.index("</section>")]).text
-    assert first.startswith("FAIL 1/3 , run valid its client was not the bottleneck.")
+    first = Seen(page[page.index('<article class="front">') : page.index("</article>")]).text
+    assert "✗ FAIL 1/3 run valid" in first and "valid: it was not the bottleneck" in first
     for words in ("endpoint h100 http://127.0.0.1:8000, made-7b, chat", "load 1x 10 requests/s, counted for 57 s",
                   "per million output tokens"):  # fmt: skip
         assert words in first, words

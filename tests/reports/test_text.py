@@ -53,7 +53,7 @@ def test_at_eighty_columns_e2e_and_tokens_give_way(summed: Summary) -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
 def test_no_figure_or_head_is_cut_at_any_width(summed: Summary, width: int) -> None:
-    table = printed(width, summed).partition("fastest")[0].splitlines()[1:]
+    table = printed(width, summed).partition("(milliseconds")[2].partition("fastest")[0].splitlines()[1:]
     assert max(map(len, table)) <= width
     assert not any("…" in line for line in table)
     assert "TTFT p50" in "".join(table)

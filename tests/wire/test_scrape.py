@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from targets.client.blocking import get
 from targets.client.http import HttpError
 from targets.clock import Clock
+from targets.linux import round_trip
 from targets.scraper import LARGEST, Look, Scraper, looks_at
 from targets.target import Target
 from targets.telemetry import FILE, Histogram, Reading, means, parse, read, round_trips
@@ -269,3 +270,13 @@ def test_round_trips_to_targets_elsewhere(tmp_path):
     times = round_trips(read(tmp_path / FILE))
     assert times.keys() == {url} and times[url].keys() == {"before", "during", "after"}
     assert all(0 < seconds < 1 for seconds in times[url].values())
+
+
+def test_the_kernels_round_trip_is_that_of_the_handshake():
+    """However long the client waits before it looks."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
+        time.sleep(0.05)
+        assert 0 < round_trip(sock) < 0.02
+    one, other = socket.socketpair()
+    with one, other:
+        assert round_trip(one) is None

@@ -1,0 +1,290 @@
+"""Page one: what a run decided, its figures at the decisive load, why to trust them, what they can't say. Pure.
+
+Terminal, page and summary.json show this one object, so that none says what another doesn't. The *decisive load* is the
+base load (factor 1), the one that was asked about; where no step has it, the nearest. A target *passes* at a load where
+each gate that concerns it there passes; the *highest passing load* has no failing one below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, isnan, log
+
+from .. import number_format
+from ..store.durations import HEADLINES
+from ..store.run_folder import Run
+from ..store.run_json import RunFacts, StepFacts
+from .comparison import Comparison
+from .evidence import ServerEvidence
+from .gates import Decision, Verdict, together
+from .quantiles import Quantile
+from .results import Result
+from .samples import Sample
+from .validity import Status, Validity
+
+DECIDING = 5  # rounds, below which no winner of a tail is named
+
+
+@dataclass(frozen=True, slots=True)
+class WorstRound:
+    """The round with the longest TTFT p99 of a target (p50 where a round's sample bounds no p99), in s."""
+
+    round: int
+    q: float
+    ttft: float
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFigures:
+    """One target at the decisive load; durations in seconds. `about`: what it is, where that isn't plain; `errors` and
+    `refused`: shares of the `n` counted requests; `slo_met`: the share that met every objective, None without
+    objectives. `passes`: the highest load at which it passes, empty where there is none, None without gates; `dollars`:
+    per million output tokens of requests that met the SLO; `effective`: independent requests that the weakest of the
+    four latency figures is worth; `worst`: None for one round."""
+
+    target: str
+    about: str
+    ttft_p50: Quantile
+    ttft_p99: Quantile
+    tpot_p50: Quantile
+    tpot_p99: Quantile
+    stall_p99: Quantile
+    slo_met: float | None
+    errors: float | None
+    refused: float | None
+    passes: str | None
+    dollars: float | None
+    rounds: int
+    n: int
+    effective: float | None
+    worst: WorstRound | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """`doubtful`: it takes from the trust instead of giving it."""
+
+    about: str
+    text: str
+    doubtful: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PageOne:
+    """`decision`: what all gates come to, empty without gates; `passed` of `gates` passed. `state`: whether the run can
+    be trusted, which is no praise of its targets. `sentences`: what was decided; `step`, `load`: the decisive one;
+    `verdicts`: of all gates."""
+
+    decision: str
+    passed: int
+    gates: int
+    state: str
+    sentences: tuple[str, ...]
+    step: str
+    load: str
+    targets: tuple[TargetFigures, ...]
+    trust: tuple[Fact, ...]
+    not_measured: tuple[Fact, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def verdict(self) -> str:
+        return f"{self.decision.upper()} {self.passed}/{self.gates}" if self.gates else "no gate"
+
+
+def page_one(
+    run: Run, samples: Iterable[Sample], results: Sequence[Result], comparisons: Sequence[Comparison],
+    verdicts: Sequence[Verdict], validity: Validity, servers: ServerEvidence, undecidable: str = "",
+) -> PageOne:  # fmt: skip
+    """`samples` and `results`: of each target in each step, in one order; `verdicts`: those of the run's own gates;
+    `undecidable`: why there are none of its gates."""
+    step = decisive(run.facts.steps, [result.step for result in results])
+    here = [(sample, result) for sample, result in zip(samples, results, strict=True) if result.step == step]
+    ladder = _ladder(run.facts.steps, [result.step for result in results])
+    figures = tuple(_figures(run, sample, result, ladder, verdicts) for sample, result in here)
+    return PageOne(
+        decision=str(together(verdicts, validity.status)) if verdicts else "",
+        passed=sum(verdict.decision is Decision.PASS for verdict in verdicts), gates=len(verdicts),
+        state=str(validity.status),
+        sentences=(
+            *_gate_sentences(verdicts, ladder, step), *_faster([c for c in comparisons if c.step == step], figures)
+        ),
+        step=step, load=here[0][1].load if here else "", targets=figures,
+        trust=tuple(_trust(run, [result for _, result in here], validity, servers)),
+        not_measured=tuple(_not_measured(run, figures, verdicts, undecidable)), verdicts=tuple(verdicts),
+    )  # fmt: skip
+
+
+def decisive(steps: Sequence[StepFacts], names: Sequence[str]) -> str:
+    """Of the steps of these names."""
+    factors = {step.name: step.factor for step in steps}
+    return min(names, key=lambda name: abs(log(factors.get(name, 1.0))), default="")
+
+
+def _ladder(steps: Sequence[StepFacts], names: Sequence[str]) -> dict[str, str]:
+    """Name and load in words of each step, from the lowest to the highest load."""
+    facts = {step.name: step for step in steps}
+    order = sorted(dict.fromkeys(names), key=lambda name: facts[name].factor if name in facts else 1.0)
+    return {name: ", ".join(filter(None, (name, facts[name].load if name in facts else ""))) for name in order}
+
+
+def _figures(
+    run: Run, sample: Sample, result: Result, ladder: Mapping[str, str], verdicts: Sequence[Verdict]
+) -> TargetFigures:
+    n, refused = result.counts.counted, result.counts.outcomes.get("rate_limited", 0)
+    ttft, tpot = ([result.quantile(metric, q) for q in (0.5, 0.99)] for metric in ("ttft", "tpot"))
+    worth = [row.effective for row in (*ttft, *tpot) if isfinite(row.effective)]
+    own = [verdict for verdict in verdicts if verdict.target == result.target]
+    paid = result.cost.at_this_load if result.cost else None
+    return TargetFigures(
+        result.target, _about(run.facts, result.target), ttft[0], ttft[1], tpot[0], tpot[1],
+        result.quantile("longest_stall", 0.99),
+        slo_met=result.goodput.share if result.goodput else None,
+        errors=(result.counts.failed - refused) / n if n else None, refused=refused / n if n else None,
+        passes=_highest(own, ladder) if own else None, dollars=paid.per_million_good if paid else None,
+        rounds=len(sample.rounds), n=n, effective=min(worth, default=None), worst=_worst(sample),
+    )  # fmt: skip
+
+
+def _about(facts: RunFacts, name: str) -> str:
+    target = next((target for target in facts.targets if target.name == name), None)
+    simulated = target is not None and target.embedded
+    return "simulated" + (f", {target.standing}" if target.standing else "") if target and simulated else ""
+
+
+def _highest(own: Sequence[Verdict], ladder: Mapping[str, str]) -> str:
+    highest = ""
+    for step, words in ladder.items():
+        decisions = {verdict.decision for verdict in own if verdict.step == step}
+        if Decision.FAIL in decisions:
+            break
+        if decisions == {Decision.PASS}:
+            highest = words
+    return highest
+
+
+def _worst(sample: Sample) -> WorstRound | None:
+    if len(sample.rounds) < 2:
+        return None
+    q = 0.99 if all(each.quantile("ttft", 0.99).enough for each in sample.rounds) else 0.5
+    figures = {each.round: each.quantile("ttft", q).value for each in sample.rounds}
+    worst = max(figures, key=lambda number: -1.0 if isnan(figures[number]) else figures[number])
+    return None if isnan(figures[worst]) else WorstRound(worst, q, figures[worst])
+
+
+def _gate_sentences(verdicts: Sequence[Verdict], ladder: Mapping[str, str], decisive: str) -> Iterator[str]:
+    """How many pass at the decisive load; of each target, up to which load it passes, and what it fails first."""
+    here = [verdict.decision for verdict in verdicts if verdict.step == decisive]
+    if here and len(ladder) > 1:
+        yield f"At {ladder[decisive]}: {here.count(Decision.PASS)} of {len(here)} gates pass."
+    for target in dict.fromkeys(verdict.target for verdict in verdicts):
+        own = [verdict for verdict in verdicts if verdict.target == target]
+        if all(verdict.decision is Decision.PASS for verdict in own):
+            yield f"{target} passes every gate{' at every load' if len(ladder) > 1 else ''}."
+            continue
+        parts = [f"passes up to {ladder[name]}" for name in ladder if ladder[name] == _highest(own, ladder)]
+        for decision, words in ((Decision.FAIL, "fails"), (Decision.NO_VERDICT, "has no verdict on")):
+            first = next((v for step in ladder for v in own if v.step == step and v.decision is decision), None)
+            if first:
+                parts.append(f"{words} {first.gate.text}" + (f" at {first.step}" if len(ladder) > 1 else ""))
+        yield f"{target} {'; '.join(parts) or 'is not judged: the run is invalid'}."
+
+
+def _faster(comparisons: Sequence[Comparison], figures: Sequence[TargetFigures]) -> Iterator[str]:
+    """Who is ahead of all others in each phase, by the ratio to the nearest of them; and what is said of the tail."""
+    if not comparisons:
+        return
+    rounds = min(each.rounds for each in figures)
+    over = f" over {rounds} rounds" if rounds > 1 else ""
+    for metric, phase in HEADLINES.items():
+        ahead: dict[str, list[tuple[float, str, str]]] = {each.target: [] for each in figures}
+        for pair in comparisons:
+            ratio = pair.metrics[metric]
+            if ratio and ratio.median.faster:
+                base = ratio.median.faster > 0
+                shown = ratio.median if base else ratio.median.inverse
+                winner, loser = (pair.base, pair.other) if base else (pair.other, pair.base)
+                ends = "–".join("∞" if end is None else f"{end:.2f}" for end in (shown.low, shown.high))
+                factor = "∞" if shown.value is None else number_format.factor(shown.value)
+                ahead[winner].append((shown.value or 0.0, loser, f"{factor} ({ends})"))
+        first = next((name for name, losers in ahead.items() if len(losers) == len(figures) - 1), "")
+        if first:
+            _, loser, words = min(ahead[first])
+            yield f"{first} is faster in {phase}: {metric.upper()} p50 {words} ahead of {loser}{over}."
+        else:
+            yield f"No target is shown to be faster than all others in {phase} ({metric.upper()} p50)."
+    if rounds < DECIDING:
+        yield f"No winner is named in the tail (p90 and above): it takes {DECIDING} rounds, and there {_were(rounds)}."
+
+
+def _were(rounds: int) -> str:
+    return "was one" if rounds == 1 else f"were {rounds}"
+
+
+def _trust(run: Run, here: Sequence[Result], validity: Validity, servers: ServerEvidence) -> Iterator[Fact]:
+    """`here`: the results at the decisive load."""
+    if run.facts.simulated:
+        yield Fact("client", "none: simulated in virtual time, without a network")
+    elif validity.status is Status.VALID:
+        yield Fact("client", "valid: it was not the bottleneck, and its clock and arrival instants hold")
+    for reason in validity.reasons:
+        where = " at ".join(filter(None, (reason.target, reason.step)))
+        yield Fact("client", f"{reason.status}: {f'{where}: ' if where else ''}{reason.text}", doubtful=True)
+    planned = run.series.planned if run.series else len(run.parts) + len(run.lost)
+    yield Fact("rounds", f"{len(run.parts)} of {planned} count" if planned > 1 else "one")
+    for number, why in run.lost.items():
+        yield Fact("rounds", f"round {number} is lost: {why}", doubtful=True)
+    yield from _warm_up(run, here)
+    if len(here) > 1:
+        order = {"parallel": "targets side by side", "sequential": "each target alone, one after the other",
+                 "random": "each target alone, in balanced random order"}  # fmt: skip
+        series = run.series
+        words = order.get(series.order if series else run.facts.order, "")
+        yield Fact("order", words + (f" ({series.why})" if series and series.why else ""))
+    for target in servers.targets:
+        if target.constant:
+            yield Fact("servers", f"{target.target}: {target.constant}")
+    for sentence in servers.sentences:
+        yield Fact("servers", sentence, doubtful=True)
+    if trace := run.facts.trace:
+        same = "the same requests to every target: " if len(here) > 1 else ""
+        yield Fact("load", f"{same}{trace.name or trace.source}, fingerprint {trace.fingerprint[:12]}")
+
+
+def _warm_up(run: Run, here: Sequence[Result]) -> Iterator[Fact]:
+    latest = {each.target: [start.steady_s for start in each.starts if isfinite(start.steady_s)] for each in here}
+    since = [(name, max(seconds)) for name, seconds in latest.items() if seconds]
+    words = [f"{name} from {f'{seconds:.0f} s' if seconds >= 0.5 else 'the start'} on" for name, seconds in since]
+    step = run.parts[0].step((here[0].target, here[0].step)) if here else None
+    counted = f"; counted from {step.warmup_s:.0f} s on" if step else ""
+    if words:
+        yield Fact("warm-up", f"steady: {', '.join(words)}{counted}")
+    for result in here:
+        for number, start in enumerate(result.starts, 1):
+            where = result.target + (f" in round {number}" if len(result.starts) > 1 else "")
+            if start.late_s:
+                text = f"{where}: counting began {start.late_s:.0f} s before it was steady ({start.sign})"
+                yield Fact("warm-up", f"{text}; a longer --warmup, or --warmup auto", doubtful=True)
+            elif isnan(start.steady_s) and start.sign:
+                text = f"{where}: no steady part was found ({start.sign})"
+                yield Fact("warm-up", f"{text}; a longer run would tell", doubtful=True)
+
+
+def _not_measured(
+    run: Run, figures: Sequence[TargetFigures], verdicts: Sequence[Verdict], undecidable: str
+) -> Iterator[Fact]:
+    rounds = min((each.rounds for each in figures), default=0)
+    if rounds < DECIDING:
+        yield Fact(
+            "tails", f"how far p90 and above move from run to run: {DECIDING} rounds say it, and there {_were(rounds)}"
+        )
+    yield Fact("another day", "other traffic on the servers and the network, other hours, other client machines")
+    if run.facts.simulated or any(each.about for each in figures):
+        yield Fact("hardware", "simulated endpoints are models with assumed constants, not machines")
+    if missing := [each.target for each in figures if each.dollars is None]:
+        lacks = "an objective (--goodput)" if all(each.slo_met is None for each in figures) else "a price and answers"
+        yield Fact("cost", f"dollars per million tokens that met the SLO, of {', '.join(missing)}: without {lacks}")
+    if not verdicts:
+        yield Fact("SLO", undecidable or "no gate was given (--slo), so that nothing passes or fails")
+    yield Fact("answers", "whether they are right: prompts are made of words, only lengths and times are real")

@@ -1,0 +1,137 @@
+"""`phaseload gate --baseline` on simulated endpoints in virtual time: a regression is found, equal ones pass, unlike
+runs are refused. And what a run keeps of the slo.toml that it was given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from junitparser import Error, Failure, JUnitXml
+
+from loadgen import simulations
+from loadgen.options import Load, RunOptions
+from reports.analysis.summary import judge, own_gates
+from reports.store import run_json
+from reports.store.run_folder import open_run
+from targets.simulated.build import SimulatedTarget
+from tests.commands import phaseload
+
+H100 = "h100"
+# All of it slower by 10.5 %, and TTFT p50, which queues, by 15 %.
+SLOWER = "h100,peak=8.95e14,bandwidth=3.03e12,c0=0.00298,c1=5.86e-5"
+LOAD = Load(duration=200.0, warmup=20.0, max_context=4096)
+
+SLO = """
+goodput = "ttft:800ms tpot:40ms"
+
+[[gate]]
+name = "short prompts are quick"
+slo = "ttft p50 < 800ms"
+where = "prompt_tokens <= 1024"
+
+[[gate]]
+slo = "t: goodput > 95%"
+
+[baseline]
+run = "before"
+max_regress = ["ttft p50 10%", "tpot p50 30% where output_tokens > 64"]
+"""
+
+
+def record(folder: Path, target: str, load: Load = LOAD, **options: object) -> Path:
+    simulated = [SimulatedTarget.parse(target, name="t")]
+    kept = RunOptions(out=folder, **options)  # type: ignore[arg-type]
+    return simulations.record("azure-conv", simulated, load, kept, model="llama2-7b")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "slo.toml").write_text(SLO)
+    record(folder / "before", H100)
+    record(folder / "equal", H100, slo_file=folder / "slo.toml")
+    record(folder / "slower", SLOWER)
+    return folder
+
+
+def asked(runs: Path, run: str, *words: str) -> tuple[int, list[dict[str, object]], Path]:
+    junit = runs / f"{run}.xml"
+    done = phaseload("gate", run, *words, "--junit", junit, "--markdown", f"{run}.md", "--json", cwd=runs)
+    assert not done.stderr, done.stderr
+    told = json.loads(done.stdout)
+    assert told["exit_code"] == done.returncode
+    return done.returncode, told["baseline"]["verdicts"], junit
+
+
+def test_a_regression_of_15_percent_is_found(runs: Path) -> None:
+    code, [ttft, tpot], junit = asked(runs, "slower", "--slo-file", "slo.toml")
+    assert (code, ttft["result"], tpot["result"]) == (1, "fail", "pass")
+    assert ttft["figure"] == pytest.approx(0.15, abs=0.03)
+    assert ttft["after"] / ttft["before"] - 1 == pytest.approx(0.15, abs=0.02)
+    assert 0.10 < ttft["low"] < 0.15 < ttft["high"] < 0.20
+    [suite] = JUnitXml.fromfile(str(junit))
+    assert [type(result) for case in suite for result in case.result] == [Failure]
+    said = (runs / "slower.md").read_text()
+    assert said.startswith("### phaseload: FAIL 3/4, run valid") and "Against `before`, run valid:" in said
+
+
+def test_two_equal_endpoints_pass(runs: Path) -> None:
+    code, [ttft, tpot], _ = asked(runs, "equal", "--slo-file", "slo.toml")
+    assert (code, ttft["result"], tpot["result"]) == (0, "pass", "pass")
+    assert 0 < tpot["n"] < ttft["n"]
+
+
+def test_the_command_line_goes_before_the_file(runs: Path) -> None:
+    words = ("--slo-file", "slo.toml", "--baseline", "slower", "--max-regress", "t: ttft p50 1%")
+    code, [strict, ttft, tpot], _ = asked(runs, "equal", *words)
+    assert (code, strict["result"], ttft["result"], tpot["result"]) == (0, "pass", "pass", "pass")
+    assert ttft["figure"] < 0
+
+
+def test_unlike_runs_are_refused_with_what_differs(runs: Path, tmp_path: Path) -> None:
+    record(tmp_path / "longer", H100, Load(duration=220.0, warmup=20.0, max_context=4096))
+    done = phaseload("gate", tmp_path / "longer", "--baseline", runs / "before", "--max-regress", "ttft p50 10%")
+    assert done.returncode == 2
+    assert "the runs differ in trace" in done.stderr and "trace, 200 s and trace, 220 s" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--max-regress", "ttft p50 10%"), "--max-regress: needs a run to compare with (add --baseline runs/LAST)"),
+        (("--baseline", "before"), "--baseline: what may regress, and how far, is missing"),
+        (("--baseline", "before", "--max-regress", "ttft p50"), "--max-regress, column 9: not a regression"),
+        (("--baseline", "nowhere", "--max-regress", "ttft p50 10%"), "nowhere: no such run"),
+        (("--baseline", "before", "--max-regress", "x: ttft p50 10%"), "there are t@simulate"),
+        (("--slo-file", "missing.toml"), "missing.toml: can't be read"),
+    ],
+)
+def test_what_cant_be_compared_is_one_line(runs: Path, words: tuple[str, ...], expected: str) -> None:
+    done = phaseload("gate", "slower", *words, cwd=runs)
+    assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_invalid_baseline_decides_nothing(runs: Path, tmp_path: Path) -> None:
+    record(tmp_path / "before", H100)
+    facts = json.loads((tmp_path / "before" / "run.json").read_text())
+    (tmp_path / "before" / "run.json").write_text(json.dumps(facts | {"ended": "running"}))
+    words = ("--baseline", str(tmp_path / "before"), "--max-regress", "ttft p50 10%", "--slo", "ttft p50 < 9s")
+    code, [ttft], junit = asked(runs, "slower", *words)
+    assert (code, ttft["result"]) == (3, "invalid")
+    [suite] = JUnitXml.fromfile(str(junit))
+    assert [[type(result) for result in case.result] for case in suite] == [[], [Error]]
+    assert "the run never ended" in list(suite)[1].result[0].text
+
+
+def test_a_run_carries_the_gates_of_its_file(runs: Path) -> None:
+    facts = run_json.read(runs / "equal")
+    assert facts.slo == (
+        "ttft p50 < 800ms where prompt_tokens <= 1024 # short prompts are quick", "t: goodput > 95%",
+    )  # fmt: skip
+    assert facts.goodput == ("ttft:800ms tpot:40ms",)
+    run = open_run(runs / "equal")
+    [quick, good] = judge(run, own_gates(run))
+    assert (quick.gate.name, quick.decision, good.decision) == ("short prompts are quick", "pass", "pass")
+    done = phaseload("gate", runs / "equal")
+    assert done.returncode == 0 and "short prompts are quick" in done.stdout

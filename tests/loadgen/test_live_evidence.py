@@ -1,0 +1,85 @@
+"""A target behind whose name another model answers from some round on: page one says so."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from loadgen import Load, bakeoff, evidence
+from loadgen.evidence import Witness
+from reports import summarise
+from reports.store import run_json
+from targets import Target
+from traces import build
+from traces.trace import NS_PER_S
+
+from .running import endpoint, until
+
+COUNT = 100
+TRACE = {
+    "due": range(0, COUNT * NS_PER_S // 50, NS_PER_S // 50),
+    "prompt_tokens": [9] * COUNT,
+    "output_tokens": [4] * COUNT,
+}
+
+
+def over(folder: Path) -> bool:
+    return (folder / "run.json").exists() and run_json.read(folder).ended == "completed"
+
+
+def test_a_model_that_changes_between_rounds_is_named(tmp_path: Path) -> None:
+    with endpoint(ttft=0.002, gap=0.001) as steady, endpoint(ttft=0.002, gap=0.001) as changing:
+        steady.fingerprint = changing.fingerprint = lambda: "fp_a"
+
+        def change() -> None:
+            until(lambda: over(tmp_path / "r" / "round-1"), 60)
+            changing.fingerprint, changing.word = lambda: "fp_<b>", "v"
+
+        watcher = threading.Thread(target=change, daemon=True)
+        watcher.start()
+        run = bakeoff(
+            build(TRACE), [Target("steady", steady.url, "m"), Target("changing", changing.url, "m")],
+            Load(drain_timeout=5.0), rounds=2, round_duration=0.6, probe=False, report=False, out=tmp_path / "r",
+        )  # fmt: skip
+        watcher.join()
+        asked = [body for body in changing.bodies if body.get("temperature") == 0]
+    assert len(asked) == evidence.requests(2) and {body["max_tokens"] for body in asked} == {evidence.OUTPUT_TOKENS}
+    found = summarise(run).evidence
+    assert [(change.target, change.round, change.fact) for change in found.changes] == [
+        ("changing", 2, "fingerprint"), ("changing", 2, "answers")
+    ]  # fmt: skip
+    assert found.sentences[0] == "changing: its fingerprint changed from fp_a to fp_<b> in round 2"
+    assert found.sentences[1].startswith("changing: 20 of 20 fixed prompts were answered differently in round 2")
+    [constant] = [target.constant for target in found.targets if target.target == "steady"]
+    assert constant == "fingerprint fp_a; at most 0 of 20 fixed prompts answered differently (twice in a row: 0)"
+    recorded = [(part.folder / name).read_bytes() for part in run.parts for name in ("run.json", "plan.json")]
+    assert not any(b"w0" in whole or b"v0" in whole for whole in recorded)  # digests, and no answer's text
+
+
+def test_a_target_that_does_not_answer_costs_few_requests_and_has_no_digests() -> None:
+    with endpoint("failing") as failing, endpoint("cutting") as cutting:
+        targets = [Target("failing", failing.url, "m"), Target("cutting", cutting.url, "m")]
+        of_failing, of_cutting = Witness().of([*targets])
+        assert len(failing.bodies) == len(cutting.bodies) == 6  # three failures in a row, and both askings
+    assert (of_failing.failure, of_cutting.failure) == ("http_error", "truncated")
+    assert not any((*of_failing.answers, *of_failing.first, *of_failing.again, *of_cutting.answers))
+
+
+def test_the_first_asking_that_is_answered_is_the_reference() -> None:
+    witness = Witness()
+    with endpoint("failing", ttft=0.001, gap=0.001) as server:
+        target = Target("one", server.url, "m")
+        assert not any(witness.of([target])[0].first)
+        server.manner = "well"
+        [second] = witness.of([target])
+        server.word = "v"
+        [third] = witness.of([target])
+    assert all(second.answers) and second.answers == second.first == second.again
+    assert third.first == second.first and not set(third.answers) & set(third.first)
+
+
+def test_two_bakeoffs_have_nothing_to_compare() -> None:
+    """The key is forgotten: the same answers have other digests."""
+    with endpoint(ttft=0.001, gap=0.001) as server:
+        one, other = (Witness().of([Target("one", server.url, "m")])[0] for _ in range(2))
+    assert not set(one.answers) & set(other.answers)
