@@ -32,7 +32,8 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunIdentity:
-    """Which run this is, from its run.json where it has one. `rounds`: those that count; `lost`: round -> why not."""
+    """Which run this is, from its run.json where it has one. `rounds`: those that count; `lost`: round -> why not;
+    `quota_scale`: the share of the load's sessions that was sent, so that the targets' quotas admit it."""
 
     created: str | None
     version: str | None
@@ -45,6 +46,7 @@ class RunIdentity:
     folder: str
     rounds: tuple[int, ...]
     lost: dict[str, str]
+    quota_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def _identity(run: Run) -> RunIdentity:
     return RunIdentity(
         **facts, argv=known.get("argv") or None, name=run.name, folder=str(run.bundle or run.folder),
         rounds=tuple(part.round for part in run.parts),
-        lost={str(number): why for number, why in run.lost.items()},
+        lost={str(number): why for number, why in run.lost.items()}, quota_scale=run.facts.quota_scale,
     )  # fmt: skip
 
 
