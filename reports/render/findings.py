@@ -239,9 +239,11 @@ def flip_sentence(metric: str, flip: Flip) -> str:
 
 def sentences(summary: Summary) -> list[str]:
     """What a person should remember beside the matrix: where leads are lost; the figures of a target that is alone."""
+    share, lines = summary.run.quota_scale, []
+    if share != 1:
+        lines.append(f"The load was thinned to {share:.3g} of its sessions, for all targets alike (--quota-scale).")
     if len({result.target for result in summary.results}) == 1:
-        return [_alone(result) for result in summary.results]
-    lines = []
+        return lines + [_alone(result) for result in summary.results]
     for metric, phase in HEADLINES.items():
         lines += [flip_sentence(metric, flip) for flip in flips(leads(summary, metric))]
         lines += [
