@@ -28,6 +28,7 @@ from targets.target import Target
 from traces.words import words
 
 from . import plan as plans
+from .quotas import Asked
 
 QUESTIONS = 20
 TASK = "Go on with this text, word after word, without any comment:"
@@ -41,6 +42,11 @@ DIGITS = 8  # bytes of a digest
 def requests(rounds: int) -> int:
     """How many each target gets in so many rounds, the second asking before the first one with them."""
     return QUESTIONS * (rounds + 1)
+
+
+def asked(rounds: int) -> Asked:
+    """What a bake-off of so many rounds asks of each target beside its load."""
+    return Asked(QUESTIONS, PROMPT_TOKENS, OUTPUT_TOKENS) if rounds > 1 else Asked()
 
 
 def prompts() -> list[str]:

@@ -15,13 +15,13 @@ import numpy as np
 
 from reports.analysis import quantiles
 from reports.analysis.costs import Price, Usage
-from reports.analysis.gate_grammar import SLICE_OPERATORS, Gate, parse
+from reports.analysis.gate_grammar import SLICE_OPERATORS, TAIL, Gate, parse
 from reports.analysis.student import t
 from targets.target import Target
 from traces.trace import NS_PER_S, Trace
 
 from .plan import Arm, Step
-from .quotas import Fit, Limits, Round, fits, length_ns
+from .quotas import NOTHING, Asked, Fit, Limits, Round, fits, length_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,15 @@ class PlannedArm:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Of one target in all rounds."""
+    """Of one target in all rounds; `asked` requests of them come before a round, to see whether it is the same
+    model."""
 
     target: str
     requests: int
     input_tokens: int
     output_tokens: int
     dollars: float | None
+    asked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,8 @@ class Forecast:
         return all(fit.admits for fit in self.fits)
 
 
-def forecast(rounds: Sequence[Round], limits: Limits) -> Forecast:
-    """Of the rounds' plans and requests, and of what each target is known to admit."""
+def forecast(rounds: Sequence[Round], limits: Limits, asked: Asked = NOTHING) -> Forecast:
+    """Of the rounds' plans and requests, of what each target is known to admit, and of what it is asked besides."""
     plan = rounds[0][0]
     arms = tuple(
         _arm(number, step, arm, traces[arm.file], paid=arm.target.name not in plan.embedded)
@@ -86,12 +88,15 @@ def forecast(rounds: Sequence[Round], limits: Limits) -> Forecast:
     known = [length for length in lengths if length is not None]
     seconds = sum(known) if len(known) == len(lengths) else None
     drains = sum(step.drain_s for each, _ in rounds for step in each.steps)
-    totals = (_total(target, arms, seconds, paid=target.name not in plan.embedded) for target in plan.targets)
+    totals = (
+        _total(target, arms, seconds, asked, len(rounds), paid=target.name not in plan.embedded)
+        for target in plan.targets
+    )
     return Forecast(
         trace=plan.trace.name if plan.trace else plan.name, order=plan.order, rounds=len(rounds),
         quota_scale=plan.quota_scale, seconds=seconds, seconds_at_most=None if seconds is None else seconds + drains,
-        arms=arms, totals=tuple(totals), fits=tuple(fits(rounds, limits)),
-        undecided=tuple(_undecided(rounds)),
+        arms=arms, totals=tuple(totals), fits=tuple(fits(rounds, limits, asked)),
+        undecided=(*_undecided(rounds), *_without_headroom(rounds)),
     )  # fmt: skip
 
 
@@ -114,12 +119,15 @@ def _dollars(target: Target, seconds: float | None, requests: int, prompt: int, 
     return price.dollars(Usage(seconds or 0.0, requests, prompt, 0.0, output))
 
 
-def _total(target: Target, arms: Sequence[PlannedArm], seconds: float | None, *, paid: bool) -> Total:
-    own = [arm for arm in arms if arm.target == target.name]
-    requests, prompt = sum(arm.requests for arm in own), sum(arm.input_tokens for arm in own)
-    output = sum(arm.output_tokens for arm in own)
+def _total(
+    target: Target, arms: Sequence[PlannedArm], seconds: float | None, asked: Asked, rounds: int, *, paid: bool
+) -> Total:
+    own, questions = [arm for arm in arms if arm.target == target.name], sum(map(asked.before, range(1, rounds + 1)))
+    requests = sum(arm.requests for arm in own) + questions
+    prompt = sum(arm.input_tokens for arm in own) + questions * asked.input_tokens
+    output = sum(arm.output_tokens for arm in own) + questions * asked.output_tokens
     dollars = _dollars(target, seconds, requests, prompt, output) if paid else None
-    return Total(target.name, requests, prompt, output, dollars)
+    return Total(target.name, requests, prompt, output, dollars, questions)
 
 
 def _undecided(rounds: Sequence[Round]) -> Iterator[str]:
@@ -142,6 +150,20 @@ def _undecided(rounds: Sequence[Round]) -> Iterator[str]:
                 f"planned{each}: no verdict is likely"
                 + (f"; {needed / total:.1f} times as many, at least, are wanted" if total else "")
             )
+
+
+def _without_headroom(rounds: Sequence[Round]) -> Iterator[str]:
+    """A line for each gate on a tail that can't pass over rounds, because no steeper step shows headroom."""
+    from reports.analysis.steadiness import MARGIN  # pandas is with it, which a run that is only planned is spared
+
+    plan = rounds[0][0]
+    factors = {step.name: step.factor for step in plan.steps}
+    for gate in map(parse, plan.slo) if len(rounds) > 1 else ():
+        without = [name for name, factor in factors.items() if factor * MARGIN > max(factors.values()) * (1 + 1e-9)]
+        without = [name for name in without if gate.step in ("", name)]
+        if gate.q is not None and gate.q >= TAIL and without:
+            where = f"step{'s' * (len(without) > 1)} {', '.join(without)}"
+            yield f"{gate.text} can't pass in {where}: no step of {MARGIN:g} times the load shows headroom"
 
 
 def _file(steps: Sequence[Step], name: str) -> str:
