@@ -23,12 +23,12 @@ from traces.trace import Trace
 from . import demonstration, preflight, quotas, replays, series
 from . import plan as plans
 from .demonstration import Embedded
-from .evidence import Witness, asked
-from .forecast import Forecast, forecast
+from .evidence import Witness, extra
+from .forecast import NOTHING, Forecast, forecast
 from .options import Load, RunKeywords, RunOptions, check_names
 from .plan import LoadStep
 from .processes import Workers
-from .quotas import Asked, Limits, Round
+from .quotas import Limits, Round
 from .rounds import Ladder, rounds_of, steps_of, windowed
 from .series import PlannedRound
 from .turns import PARALLEL, SEQUENTIAL, Turns, check_order, turns_of
@@ -70,12 +70,8 @@ class Bakeoff:
             numbers = range(1, len(self.rounds) + 1)
             return [self.planned(number, options, closing, share) for number in numbers]
 
-        share = quotas.share_of(options.quota_scale, lambda share: _sent(at(share)), limits, self.asked(options))
+        share = quotas.share_of(options.quota_scale, lambda share: _sent(at(share)), limits)
         return at(share), limits
-
-    def asked(self, options: RunOptions) -> Asked:
-        """What each target is asked beside the load."""
-        return asked(len(self.rounds)) if options.evidence else Asked()
 
     def planned(self, number: int, options: RunOptions, closing: str = "", share: float = 1.0) -> PlannedRound:
         """Round `number`, from 1, with this share of its sessions."""
@@ -214,7 +210,7 @@ def record(
         )
     ready = ready if folder else ready.looked_at(options)
     rounds, limits = ready.ready(options, workers.count, closing)
-    quotas.check(_sent(rounds), limits, ready.asked(options))
+    quotas.check(_sent(rounds), limits)
     folder = folder or replays.new_folder(NAME, options.out)
     facts = RoundsFacts(
         name=folder.name, created=datetime.now(UTC).isoformat(timespec="seconds"), version=version("phaseload"),
@@ -237,7 +233,8 @@ def foresee(ready: Bakeoff, options: RunOptions, workers: int) -> Forecast:
     unseen = bool(ready.embedded) or not options.probe
     ready = replace(ready, targets=replays.held(ready.targets)) if unseen else ready.looked_at(options)
     rounds, limits = ready.ready(options, workers, unseen=unseen)
-    return forecast(_sent(rounds), limits, ready.asked(options))
+    asked = options.evidence and len(rounds) > 1
+    return forecast(_sent(rounds), limits, extra(len(rounds)) if asked else NOTHING)
 
 
 def _invalid(folder: Path) -> str:

@@ -21,7 +21,19 @@ from targets.target import Target
 from traces.trace import NS_PER_S, Trace
 
 from .plan import Arm, Step
-from .quotas import NOTHING, Asked, Fit, Limits, Round, fits, length_ns
+from .quotas import Fit, Limits, Round, fits, length_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What each target is sent beside the load: fixed prompts before the rounds (`evidence`). Tokens: about."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+NOTHING = Extra()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +54,21 @@ class PlannedArm:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Of one target in all rounds; `asked` requests of them come before a round, to see whether it is the same
-    model."""
+    """Of one target in all rounds."""
 
     target: str
     requests: int
     input_tokens: int
     output_tokens: int
     dollars: float | None
-    asked: int
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """`seconds`: for which requests arrive in all, and `seconds_at_most`, where each step's last answers take as long
     as they may (None: not known). `fits`: each known limit against the worst window of the whole run; `undecided`:
-    gates that the planned requests can hardly decide, and why."""
+    gates that the planned requests can hardly decide, and why; `extra`: of each target, which the totals
+    count."""
 
     trace: str
     order: str
@@ -69,14 +80,16 @@ class Forecast:
     totals: tuple[Total, ...]
     fits: tuple[Fit, ...]
     undecided: tuple[str, ...]
+    extra: Extra = NOTHING
 
     @property
     def admitted(self) -> bool:
         return all(fit.admits for fit in self.fits)
 
 
-def forecast(rounds: Sequence[Round], limits: Limits, asked: Asked = NOTHING) -> Forecast:
-    """Of the rounds' plans and requests, of what each target is known to admit, and of what it is asked besides."""
+def forecast(rounds: Sequence[Round], limits: Limits, extra: Extra = NOTHING) -> Forecast:
+    """Of the rounds' plans and requests, and of what each target is known to admit. `extra`: what each target is
+    sent besides."""
     plan = rounds[0][0]
     arms = tuple(
         _arm(number, step, arm, traces[arm.file], paid=arm.target.name not in plan.embedded)
@@ -88,15 +101,12 @@ def forecast(rounds: Sequence[Round], limits: Limits, asked: Asked = NOTHING) ->
     known = [length for length in lengths if length is not None]
     seconds = sum(known) if len(known) == len(lengths) else None
     drains = sum(step.drain_s for each, _ in rounds for step in each.steps)
-    totals = (
-        _total(target, arms, seconds, asked, len(rounds), paid=target.name not in plan.embedded)
-        for target in plan.targets
-    )
+    totals = (_total(target, arms, seconds, extra, paid=target.name not in plan.embedded) for target in plan.targets)
     return Forecast(
         trace=plan.trace.name if plan.trace else plan.name, order=plan.order, rounds=len(rounds),
         quota_scale=plan.quota_scale, seconds=seconds, seconds_at_most=None if seconds is None else seconds + drains,
-        arms=arms, totals=tuple(totals), fits=tuple(fits(rounds, limits, asked)),
-        undecided=(*_undecided(rounds), *_without_headroom(rounds)),
+        arms=arms, totals=tuple(totals), fits=tuple(fits(rounds, limits)),
+        undecided=(*_undecided(rounds), *_without_headroom(rounds)), extra=extra,
     )  # fmt: skip
 
 
@@ -119,15 +129,13 @@ def _dollars(target: Target, seconds: float | None, requests: int, prompt: int, 
     return price.dollars(Usage(seconds or 0.0, requests, prompt, 0.0, output))
 
 
-def _total(
-    target: Target, arms: Sequence[PlannedArm], seconds: float | None, asked: Asked, rounds: int, *, paid: bool
-) -> Total:
-    own, questions = [arm for arm in arms if arm.target == target.name], sum(map(asked.before, range(1, rounds + 1)))
-    requests = sum(arm.requests for arm in own) + questions
-    prompt = sum(arm.input_tokens for arm in own) + questions * asked.input_tokens
-    output = sum(arm.output_tokens for arm in own) + questions * asked.output_tokens
+def _total(target: Target, arms: Sequence[PlannedArm], seconds: float | None, extra: Extra, *, paid: bool) -> Total:
+    own = [arm for arm in arms if arm.target == target.name]
+    requests = sum(arm.requests for arm in own) + extra.requests
+    prompt = sum(arm.input_tokens for arm in own) + extra.input_tokens
+    output = sum(arm.output_tokens for arm in own) + extra.output_tokens
     dollars = _dollars(target, seconds, requests, prompt, output) if paid else None
-    return Total(target.name, requests, prompt, output, dollars, questions)
+    return Total(target.name, requests, prompt, output, dollars)
 
 
 def _undecided(rounds: Sequence[Round]) -> Iterator[str]:

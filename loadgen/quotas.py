@@ -62,23 +62,6 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What each target is asked beside the load: so many requests of these lengths before each round, twice as many
-    before the first one."""
-
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    def before(self, number: int) -> int:
-        """Requests before a round, from 1."""
-        return self.requests * (2 if number == 1 else 1)
-
-
-NOTHING = Asked()
-
-
-@dataclass(frozen=True, slots=True)
 class Sends:
     """What an account is sent: instants (ns from the first step's begin), tokens, and the round and step of each."""
 
@@ -133,15 +116,11 @@ def length_ns(step: Step, trace: Trace) -> int:
     return step.end_ns if step.end_ns is not None else trace.span
 
 
-def sends(rounds: Sequence[Round], names: set[str], asked: Asked = NOTHING) -> Sends:
-    """What the targets of these names are sent in all rounds, but for steps with a fixed number in flight; what they
-    are asked before a round is taken to come together with its first requests."""
+def sends(rounds: Sequence[Round], names: set[str]) -> Sends:
+    """What the targets of these names are sent in all rounds, but for steps with a fixed number in flight."""
     parts: list[tuple[Whole, Whole, Whole, Whole, Whole]] = []
     begin, steps = 0, list[tuple[int, str]]()
     for number, (plan, traces) in enumerate(rounds, 1):
-        same = np.ones(asked.before(number) * len(names), np.int64)
-        columns = (same * asked.input_tokens, same * asked.output_tokens)
-        parts.append((same * begin, *columns, same * begin, same * len(steps)))
         for step in plan.steps:
             for arm in step.arms:
                 if arm.target.name in names and arm.concurrency is None:
@@ -164,17 +143,17 @@ def account(target: Target) -> tuple[str | None, ...]:
     return (target.url, target.model, target.api_key_env, target.api_key_file, *headers)
 
 
-def fits(rounds: Sequence[Round], limits: Limits, asked: Asked = NOTHING) -> list[Fit]:
+def fits(rounds: Sequence[Round], limits: Limits) -> list[Fit]:
     """Each target's limits against the worst windows of the whole run."""
-    return list(_fits(rounds, limits, asked))
+    return list(_fits(rounds, limits))
 
 
-def _fits(rounds: Sequence[Round], limits: Limits, asked: Asked) -> Iterator[Fit]:
+def _fits(rounds: Sequence[Round], limits: Limits) -> Iterator[Fit]:
     targets = rounds[0][0].targets
     for target in targets:
         if of_target := limits.get(target.name):
             alike = {each.name for each in targets if account(each) == account(target)}
-            sent = sends(rounds, alike, asked)
+            sent = sends(rounds, alike)
             yield from (fit for limit in of_target if (fit := sent.fit(target.name, limit)))
 
 
@@ -187,11 +166,11 @@ def too_many_at_once(plan: Plan) -> Iterator[tuple[str, str]]:
                 yield arm.target.name, f"its {CONCURRENT} = {most} can't admit {arm.concurrency} in step {step.name}"
 
 
-def check(rounds: Sequence[Round], limits: Limits, asked: Asked = NOTHING) -> None:
+def check(rounds: Sequence[Round], limits: Limits) -> None:
     """Raises InputError where a target's quota can't admit what is to be sent to it."""
     for name, problem in too_many_at_once(rounds[0][0]):
         raise InputError(problem, where=name, remedy="a smaller --concurrency")
-    refused = [fit for fit in fits(rounds, limits, asked) if not fit.admits]
+    refused = [fit for fit in fits(rounds, limits) if not fit.admits]
     if refused:
         first = max(refused, key=lambda fit: fit.share)
         remedy = f"--quota-scale auto thins the load equally for all targets, here to about {_below(1 / first.share)}"
@@ -204,21 +183,19 @@ def _below(share: float) -> str:
     return f"{floor(share * 10**digits) / 10**digits:g}"
 
 
-def share_of(
-    scale: str | float | None, rounds_at: Callable[[float], Sequence[Round]], limits: Limits, asked: Asked = NOTHING
-) -> float:
+def share_of(scale: str | float | None, rounds_at: Callable[[float], Sequence[Round]], limits: Limits) -> float:
     """The share of the load that is to be sent: what the user names, all of it (None), or about as much as all quotas
     admit ("auto"); `rounds_at`: the rounds at a share. Raises InputError."""
     if isinstance(scale, str):
-        return share_that_fits(rounds_at, limits, asked)
+        return share_that_fits(rounds_at, limits)
     return 1.0 if scale is None else scale
 
 
-def share_that_fits(thinned: Callable[[float], Sequence[Round]], limits: Limits, asked: Asked = NOTHING) -> float:
+def share_that_fits(thinned: Callable[[float], Sequence[Round]], limits: Limits) -> float:
     """A share of the load that all quotas admit, within a few percent of the largest; `thinned`: the rounds at a share.
     Raises InputError where nothing would be left to send."""
     share = 1.0
-    while most := max((fit.share for fit in fits(thinned(share), limits, asked) if not fit.admits), default=0.0):
+    while most := max((fit.share for fit in fits(thinned(share), limits) if not fit.admits), default=0.0):
         share *= SPARE / most
         if share < LEAST:
             raise InputError("next to nothing of the load would be left", where="--quota-scale", remedy="a lighter one")

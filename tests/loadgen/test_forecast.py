@@ -11,10 +11,10 @@ import pytest
 
 from loadgen import replays
 from loadgen.cli.forecast import duration
-from loadgen.forecast import forecast
+from loadgen.forecast import Extra, forecast
 from loadgen.options import Load, RunOptions
 from loadgen.plan import LoadStep
-from loadgen.quotas import Asked, Round
+from loadgen.quotas import Round
 from targets.quota import Limit
 from targets.target import Target
 from traces.trace import NS_PER_S, Trace, build
@@ -106,17 +106,6 @@ def test_a_tail_needs_a_steeper_step() -> None:
     assert not any("headroom" in line for line in forecast(planned(steps, slo=slo), {}).undecided)  # of one round
 
 
-def test_what_comes_before_the_rounds_counts() -> None:
-    base = LoadStep("base", Load(duration=60.0), requests(60))
-    limits = {"paid": [Limit("requests", "minute", 99, "x"), Limit("tokens", "day", 10**9, "y")]}
-    whole = forecast(planned([base], [base], targets=[PAID]), limits, Asked(20, 30, 10))
-    (total,) = whole.totals
-    assert (total.asked, total.requests, total.input_tokens, total.output_tokens) == (60, 180, 121_800, 60_600)
-    assert total.dollars == pytest.approx(0.1218 + 4 * 0.0606)
-    assert [fit.needed for fit in whole.fits] == [100, 182_400]  # 40 and the first minute's 60
-    assert not whole.admitted
-
-
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
@@ -199,3 +188,12 @@ def test_a_quota_refuses_before_anything_is_sent(tmp_path: Path, replayed: Repla
     assert 0.3 < facts["quota_scale"] < 0.75
     assert facts["phases"][0]["planned"] == {"free": len(free.prompts) - 4}
     assert "of its sessions, for all targets alike" in done.stdout
+
+
+def test_the_fixed_prompts_are_counted_with_the_load() -> None:
+    base = LoadStep("base", Load(duration=90.0, warmup=10.0), requests(100))
+    alone, asked = forecast(planned([base]), {}), forecast(planned([base]), {}, Extra(120, 120 * 36, 120 * 16))
+    for before, after in zip(alone.totals, asked.totals, strict=True):
+        assert after.requests - before.requests == 120
+        assert (after.input_tokens - before.input_tokens, after.output_tokens - before.output_tokens) == (4320, 1920)
+    assert asked.totals[0].dollars == pytest.approx((alone.totals[0].dollars or 0) + 4320e-6 + 4 * 1920e-6)
