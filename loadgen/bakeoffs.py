@@ -192,8 +192,26 @@ def record(
     show(f"{len(rounds)} rounds, targets {ready.turns.in_words()}")
     stop = _decided if stop_early else lambda _: False
     ask = Witness().ask if options.evidence else lambda _: None
-    series.record(folder, facts, rounds, workers, extra, ask=ask, decided=stop, show=show, shown=shown)
+    series.record(
+        folder, facts, rounds, workers, extra, ask=ask, invalid=_invalid, decided=stop, show=show, shown=shown
+    )
     return folder
+
+
+def _invalid(folder: Path) -> str:
+    """Why nothing can be said by this round; "" where something can."""
+    from reports.analysis.summary import summarise
+    from reports.analysis.validity import Status
+    from reports.store.run_folder import open_run
+
+    try:
+        validity = summarise(open_run(folder)).validity
+    except InputError as problem:
+        return str(problem)
+    if validity.status is not Status.INVALID:
+        return ""
+    first, *others = [reason.text for reason in validity.reasons if reason.status is Status.INVALID]
+    return f"invalid: {first}" + (f", and {len(others)} more" if others else "")
 
 
 def _decided(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from traces.errors import InputError
+from traces.errors import InputError, RunFailed
 
 from ..options import Load, RunOptions, TargetOptions
 from ..processes import Workers, become_locust
@@ -90,9 +90,13 @@ def bakeoff(
     if workers.web_port is not None:
         raise InputError("can't be combined with --rounds", where="--web-port", remedy="the page starts one round")
     _end_by_signals()
-    folder = bakeoffs.record(
-        ready, run, workers, ctx.args, folder=folder, closing=closing, stop_early=stop_early, show=_show, shown=True
-    )
+    try:
+        folder = bakeoffs.record(
+            ready, run, workers, ctx.args, folder=folder, closing=closing, stop_early=stop_early, show=_show, shown=True
+        )
+    except RunFailed as failure:
+        sys.stderr.write(f"phaseload: {failure}\n")
+        raise typer.Exit(failure.code) from None
     from ..replays import conclude
 
     sys.exit(conclude(folder))
