@@ -23,8 +23,8 @@ from traces.trace import Trace
 from . import demonstration, preflight, quotas, replays, series
 from . import plan as plans
 from .demonstration import Embedded
-from .evidence import Witness
-from .forecast import Forecast, forecast
+from .evidence import Witness, extra
+from .forecast import NOTHING, Forecast, forecast
 from .options import Load, RunKeywords, RunOptions, check_names
 from .plan import LoadStep
 from .processes import Workers
@@ -233,7 +233,8 @@ def foresee(ready: Bakeoff, options: RunOptions, workers: int) -> Forecast:
     unseen = bool(ready.embedded) or not options.probe
     ready = replace(ready, targets=replays.held(ready.targets)) if unseen else ready.looked_at(options)
     rounds, limits = ready.ready(options, workers, unseen=unseen)
-    return forecast(_sent(rounds), limits)
+    asked = options.evidence and len(rounds) > 1
+    return forecast(_sent(rounds), limits, extra(len(rounds)) if asked else NOTHING)
 
 
 def _invalid(folder: Path) -> str:

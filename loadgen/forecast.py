@@ -25,6 +25,18 @@ from .quotas import Fit, Limits, Round, fits, length_ns
 
 
 @dataclass(frozen=True, slots=True)
+class Extra:
+    """What each target is sent beside the load: fixed prompts before the rounds (`evidence`). Tokens: about."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+NOTHING = Extra()
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedArm:
     """What a target is sent in one step of one round. `seconds`: for which requests arrive, None where they are sent as
     earlier ones end, and no duration ends that; `dollars`: at most, None without a price, and where the target is
@@ -55,7 +67,8 @@ class Total:
 class Forecast:
     """`seconds`: for which requests arrive in all, and `seconds_at_most`, where each step's last answers take as long
     as they may (None: not known). `fits`: each known limit against the worst window of the whole run; `undecided`:
-    gates that the planned requests can hardly decide, and why."""
+    gates that the planned requests can hardly decide, and why; `extra`: of each target, which the totals
+    count."""
 
     trace: str
     order: str
@@ -67,14 +80,16 @@ class Forecast:
     totals: tuple[Total, ...]
     fits: tuple[Fit, ...]
     undecided: tuple[str, ...]
+    extra: Extra = NOTHING
 
     @property
     def admitted(self) -> bool:
         return all(fit.admits for fit in self.fits)
 
 
-def forecast(rounds: Sequence[Round], limits: Limits) -> Forecast:
-    """Of the rounds' plans and requests, and of what each target is known to admit."""
+def forecast(rounds: Sequence[Round], limits: Limits, extra: Extra = NOTHING) -> Forecast:
+    """Of the rounds' plans and requests, and of what each target is known to admit. `extra`: what each target is
+    sent besides."""
     plan = rounds[0][0]
     arms = tuple(
         _arm(number, step, arm, traces[arm.file], paid=arm.target.name not in plan.embedded)
@@ -86,12 +101,12 @@ def forecast(rounds: Sequence[Round], limits: Limits) -> Forecast:
     known = [length for length in lengths if length is not None]
     seconds = sum(known) if len(known) == len(lengths) else None
     drains = sum(step.drain_s for each, _ in rounds for step in each.steps)
-    totals = (_total(target, arms, seconds, paid=target.name not in plan.embedded) for target in plan.targets)
+    totals = (_total(target, arms, seconds, extra, paid=target.name not in plan.embedded) for target in plan.targets)
     return Forecast(
         trace=plan.trace.name if plan.trace else plan.name, order=plan.order, rounds=len(rounds),
         quota_scale=plan.quota_scale, seconds=seconds, seconds_at_most=None if seconds is None else seconds + drains,
         arms=arms, totals=tuple(totals), fits=tuple(fits(rounds, limits)),
-        undecided=tuple(_undecided(rounds)),
+        undecided=tuple(_undecided(rounds)), extra=extra,
     )  # fmt: skip
 
 
@@ -114,10 +129,11 @@ def _dollars(target: Target, seconds: float | None, requests: int, prompt: int, 
     return price.dollars(Usage(seconds or 0.0, requests, prompt, 0.0, output))
 
 
-def _total(target: Target, arms: Sequence[PlannedArm], seconds: float | None, *, paid: bool) -> Total:
+def _total(target: Target, arms: Sequence[PlannedArm], seconds: float | None, extra: Extra, *, paid: bool) -> Total:
     own = [arm for arm in arms if arm.target == target.name]
-    requests, prompt = sum(arm.requests for arm in own), sum(arm.input_tokens for arm in own)
-    output = sum(arm.output_tokens for arm in own)
+    requests = sum(arm.requests for arm in own) + extra.requests
+    prompt = sum(arm.input_tokens for arm in own) + extra.input_tokens
+    output = sum(arm.output_tokens for arm in own) + extra.output_tokens
     dollars = _dollars(target, seconds, requests, prompt, output) if paid else None
     return Total(target.name, requests, prompt, output, dollars)
 

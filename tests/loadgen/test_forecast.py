@@ -11,7 +11,7 @@ import pytest
 
 from loadgen import replays
 from loadgen.cli.forecast import duration
-from loadgen.forecast import forecast
+from loadgen.forecast import Extra, forecast
 from loadgen.options import Load, RunOptions
 from loadgen.plan import LoadStep
 from loadgen.quotas import Round
@@ -177,3 +177,12 @@ def test_a_quota_refuses_before_anything_is_sent(tmp_path: Path, replayed: Repla
     assert 0.3 < facts["quota_scale"] < 0.75
     assert facts["phases"][0]["planned"] == {"free": len(free.prompts) - 4}
     assert "of its sessions, for all targets alike" in done.stdout
+
+
+def test_the_fixed_prompts_are_counted_with_the_load() -> None:
+    base = LoadStep("base", Load(duration=90.0, warmup=10.0), requests(100))
+    alone, asked = forecast(planned([base]), {}), forecast(planned([base]), {}, Extra(120, 120 * 36, 120 * 16))
+    for before, after in zip(alone.totals, asked.totals, strict=True):
+        assert after.requests - before.requests == 120
+        assert (after.input_tokens - before.input_tokens, after.output_tokens - before.output_tokens) == (4320, 1920)
+    assert asked.totals[0].dollars == pytest.approx((alone.totals[0].dollars or 0) + 4320e-6 + 4 * 1920e-6)
