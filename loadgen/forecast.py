@@ -15,7 +15,7 @@ import numpy as np
 
 from reports.analysis import quantiles
 from reports.analysis.costs import Price, Usage
-from reports.analysis.gate_grammar import SLICE_OPERATORS, Gate, parse
+from reports.analysis.gate_grammar import SLICE_OPERATORS, TAIL, Gate, parse
 from reports.analysis.student import t
 from targets.target import Target
 from traces.trace import NS_PER_S, Trace
@@ -106,7 +106,7 @@ def forecast(rounds: Sequence[Round], limits: Limits, extra: Extra = NOTHING) ->
         trace=plan.trace.name if plan.trace else plan.name, order=plan.order, rounds=len(rounds),
         quota_scale=plan.quota_scale, seconds=seconds, seconds_at_most=None if seconds is None else seconds + drains,
         arms=arms, totals=tuple(totals), fits=tuple(fits(rounds, limits)),
-        undecided=tuple(_undecided(rounds)), extra=extra,
+        undecided=(*_undecided(rounds), *_without_headroom(rounds)), extra=extra,
     )  # fmt: skip
 
 
@@ -158,6 +158,20 @@ def _undecided(rounds: Sequence[Round]) -> Iterator[str]:
                 f"planned{each}: no verdict is likely"
                 + (f"; {needed / total:.1f} times as many, at least, are wanted" if total else "")
             )
+
+
+def _without_headroom(rounds: Sequence[Round]) -> Iterator[str]:
+    """A line for each gate on a tail that can't pass over rounds, because no steeper step shows headroom."""
+    from reports.analysis.steadiness import MARGIN  # pandas is with it, which a run that is only planned is spared
+
+    plan = rounds[0][0]
+    factors = {step.name: step.factor for step in plan.steps}
+    for gate in map(parse, plan.slo) if len(rounds) > 1 else ():
+        without = [name for name, factor in factors.items() if factor * MARGIN > max(factors.values()) * (1 + 1e-9)]
+        without = [name for name in without if gate.step in ("", name)]
+        if gate.q is not None and gate.q >= TAIL and without:
+            where = f"step{'s' * (len(without) > 1)} {', '.join(without)}"
+            yield f"{gate.text} can't pass in {where}: no step of {MARGIN:g} times the load shows headroom"
 
 
 def _file(steps: Sequence[Step], name: str) -> str:
