@@ -31,8 +31,8 @@ from .options import Load
 from .rounds import Ladder
 
 WORDS = (
-    "This was a demonstration: one round, which names no winner of the tail, of endpoints that were simulated on this "
-    "machine. Their constants and where they come from are in the report; put your own in their place with --target NAME=URL."
+    "This was a demonstration: the endpoints were simulated on this machine. Their constants and where they come from "
+    "are in the report; put your own in their place with --target NAME=URL."
 )
 ONE_ROUND = "One round names no winner of a tail (p99): that takes five, --rounds 5."
 MODEL = "llama2-7b"
