@@ -89,7 +89,10 @@ def test_a_number_in_flight_is_whole() -> None:
     steps = searched(13.5, terms=terms)
     assert all(each.level == int(each.level) >= 1 for each in steps)
     found = interval([GATE], steps)
-    assert 0 < found.low < 13.5 <= found.high < inf
+    assert 11 <= found.low < 13.5 <= found.high <= 15
+    few = searched(2.5, terms=replace(terms, least=2))
+    assert {each.level for each in few} == {2, 4, 3}
+    assert interval([GATE], few).high == 3
 
 
 def test_the_lowest_load_is_halved_and_the_highest_never_exceeded() -> None:
@@ -250,6 +253,7 @@ def test_a_search_in_virtual_time_from_the_command_line(tmp_path: Path) -> None:
     ("words", "problem"),
     [
         (("--simulate", "h100", "--url", "http://h:1"), "--simulate: can't be combined"),
+        (("--simulate", "h100", "--by", "concurrency", "--slo", "ttft p99 < 1s"), "virtual time only rates"),
         (("--simulate", "h100", "--by", "weight"), "expected one of rate, concurrency"),
         (("--simulate", "h100"), "--slo: is missing"),
         (("--simulate", "nothing", "--slo", "ttft p99 < 1s"), "nothing"),
