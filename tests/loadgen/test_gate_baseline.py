@@ -124,6 +124,33 @@ def test_an_invalid_baseline_decides_nothing(runs: Path, tmp_path: Path) -> None
     assert "the run never ended" in list(suite)[1].result[0].text
 
 
+def test_rounds_are_asked_together_and_a_lost_one_is_named(tmp_path: Path) -> None:
+    short = Load(duration=40.0, warmup=5.0, max_context=4096)
+    for name, target in (("before", H100), ("after", SLOWER)):
+        simulated = [SimulatedTarget.parse(target, name="t")]
+        simulations.record("azure-conv", simulated, short, RunOptions(out=tmp_path / name), model="llama2-7b", rounds=3)
+    facts = json.loads((tmp_path / "after" / "round-2" / "run.json").read_text())
+    (tmp_path / "after" / "round-2" / "run.json").write_text(json.dumps(facts | {"ended": "worker_lost"}))
+    words = (
+        "--slo",
+        "ttft p50 < 1s where prompt_tokens > 500",
+        "--baseline",
+        "before",
+        "--max-regress",
+        "ttft p50 60%",
+    )
+    done = phaseload("gate", "after", *words, "--json", "--junit", "o.xml", "--markdown", "o.md", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told["rounds"]["counted"] == [1, 3] and list(told["rounds"]["lost"]) == ["2"]
+    verdicts = [*told["verdicts"], *told["baseline"]["verdicts"]]
+    assert [verdict["rounds"] for verdict in verdicts] == [2, 2]
+    said = (tmp_path / "o.md").read_text()
+    assert "2 of 3 rounds count" in said and "round 2 is lost" in said and " in 2 rounds" in said
+    [suite] = JUnitXml.fromfile(str(tmp_path / "o.xml"))
+    assert "2 of 3 rounds count" in [each.value for each in suite.properties()]
+
+
 def test_a_run_carries_the_gates_of_its_file(runs: Path) -> None:
     facts = run_json.read(runs / "equal")
     assert facts.slo == (

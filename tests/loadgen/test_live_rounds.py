@@ -61,9 +61,12 @@ def started(run: Path, number: int) -> bool:
 
 def test_rounds_over_simulated_servers(tmp_path: Path) -> None:
     """A worker is killed in the second of three rounds, and one of two endpoints can't bear the load."""
-    lengths = {"prompt_tokens": [2000] * 250, "output_tokens": [6] * 250}
-    write(build({"due": range(0, 10 * NS_PER_S, NS_PER_S // 25), **lengths}), tmp_path / "t.csv")
-    with serving("h100", "--pool", "4", "--port", "0") as fast, serving("a100", "--port", "0") as slow:
+    lengths = {"prompt_tokens": [40] * 200, "output_tokens": [10] * 200}
+    write(build({"due": range(0, 10 * NS_PER_S, NS_PER_S // 20), **lengths}), tmp_path / "t.csv")
+    with (
+        serving("h100", "--pool", "4", "--port", "0") as fast,
+        serving("a100", "--set", "max_batch=1", "--port", "0") as slow,
+    ):
         arguments = (
             "t.csv", "-t", f"fast={fast}", "-t", f"slow={slow}", "-m", "llama2-7b", "--rounds", "3", "--order",
             "parallel", "--round-duration", "1.8", "--drain-timeout", "1", "--processes", "2", "--out", "r",
