@@ -192,22 +192,32 @@ def rows(lines: Iterable[Line], cells: Callable[[Line], Sequence[object]]) -> It
         yield f"| {cell.endpoint} {cell.use:.0%} {cell.arrivals} | {seconds // 60} | {' | '.join(both)} |"
 
 
-def tables(lines: Sequence[Line]) -> Iterator[str]:
+def tables(lines: Sequence[Line], *, headings: bool = True) -> Iterator[str]:
     """Markdown; every figure is p50 / p99, in %."""
-    yield "One window:\n\n| endpoint, use, arrivals | minutes | with an interval | of these hold the truth |" \
-        " if independent | requests are worth |\n|" + " --- |" * 6  # fmt: skip
-    yield from rows(lines, lambda line: (line.printed, line.holds, line.independent, f"{100 * line.worth:.0f}"))
-    yield f"\n{ROUNDS} rounds:\n\n| endpoint, use, arrivals | minutes | printed as decided |" \
-        " of these hold the truth | all hold |\n|" + " --- |" * 5  # fmt: skip
-    yield from rows(lines, lambda line: (line.decided, line.firm, line.every))
-    yield f"\nGates, right verdicts (false ones) at {', '.join(map(str, BESIDE))} of the truth:\n\n" \
-        "| endpoint, use, arrivals | minutes |" + "".join(
-            f" {of} {'FAIL' if beside < 1 else 'PASS'} {beside} |" for of, beside in product(("1:", "5:"), BESIDE)
-        ) + "\n|" + " --- |" * (2 + 2 * len(BESIDE))  # fmt: skip
-    yield from rows(lines, lambda line: [
-        f"{right[beside]} ({false[beside]})"
-        for right, false in ((line.right, line.false), (line.rounds_right, line.rounds_false)) for beside in BESIDE
-    ])  # fmt: skip
+
+    def table(title: str, columns: Sequence[str], cells: Callable[[Line], Sequence[object]]) -> Iterator[str]:
+        if headings:
+            columns = ("endpoint, use, arrivals", "minutes", *columns)
+            yield f"{title}:\n\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}"
+        yield from rows(lines, cells)
+        if headings:
+            yield ""
+
+    yield from table(
+        "One window", ("with an interval", "of these hold the truth", "if independent", "requests are worth"),
+        lambda line: (line.printed, line.holds, line.independent, f"{100 * line.worth:.0f}"),
+    )  # fmt: skip
+    yield from table(
+        f"{ROUNDS} rounds", ("printed as decided", "of these hold the truth", "all hold"),
+        lambda line: (line.decided, line.firm, line.every),
+    )  # fmt: skip
+    limits = [f"{'FAIL' if beside < 1 else 'PASS'} {beside}" for beside in BESIDE]
+    for of, verdicts in (("one window", lambda line: (line.right, line.false)),
+                         (f"{ROUNDS} rounds", lambda line: (line.rounds_right, line.rounds_false))):  # fmt: skip
+        yield from table(
+            f"Gates of {of}, right verdicts (false ones) by the limit as a multiple of the truth", limits,
+            lambda line, of=verdicts: [f"{of(line)[0][at]} ({of(line)[1][at]})" for at in BESIDE],  # type: ignore[misc]
+        )  # fmt: skip
 
 
 def promises(lines: Sequence[Line], seeds: int) -> Iterator[tuple[bool, str]]:
@@ -269,7 +279,8 @@ def main() -> bool:
         for done in as_completed(pending):
             lines[pending[done]] = done.result()
             minutes = (time.perf_counter() - began) / 60
-            print(f"{len(lines)} of {len(cells)} cells, {minutes:.1f} minutes", file=sys.stderr, flush=True)
+            print(f"{len(lines)} of {len(cells)} cells, {minutes:.1f} minutes", file=sys.stderr)
+            print("\n".join(tables(lines[pending[done]], headings=False)), file=sys.stderr, flush=True)
     every = [line for cell in cells for line in lines[cell]]
     print(f"{options.seeds} seeds a cell, from {FIRST_SEED}; p50 / p99 of TTFT, in %\n")
     print("\n".join(tables(every)), "\n")

@@ -23,8 +23,8 @@ from traces.trace import Trace
 from . import demonstration, preflight, quotas, replays, series
 from . import plan as plans
 from .demonstration import Embedded
-from .evidence import Witness
-from .forecast import Forecast, forecast
+from .evidence import Witness, extra
+from .forecast import NOTHING, Forecast, forecast
 from .options import Load, RunKeywords, RunOptions, check_names
 from .plan import LoadStep
 from .processes import Workers
@@ -201,9 +201,11 @@ def prepare(
 
 def record(
     ready: Bakeoff, options: RunOptions, workers: Workers, extra: Sequence[str] = (), *, folder: Path | None = None,
-    closing: str = "", stop_early: bool = False, show: Callable[[str], None] = lambda _: None, shown: bool = False,
+    closing: str = "", stop_early: bool = False, confirm: Callable[[Forecast], None] = lambda _: None,
+    show: Callable[[str], None] = lambda _: None, shown: bool = False,
 ) -> Path:  # fmt: skip
-    """Records all rounds into the folder or a new one, which it returns; see `series.record`. Raises InputError."""
+    """Records all rounds into the folder or a new one, which it returns; see `series.record`. `confirm` is called
+    before anything of them is sent, and may raise what ends it. Raises InputError."""
     if stop_early and not options.slo:
         raise InputError(
             "needs a gate to be decided", where="--stop-early", remedy='for example --slo "ttft p99 < 800ms"'
@@ -211,6 +213,7 @@ def record(
     ready = ready if folder else ready.looked_at(options)
     rounds, limits = ready.ready(options, workers.count, closing)
     quotas.check(_sent(rounds), limits)
+    confirm(_forecast(rounds, limits, options))
     folder = folder or replays.new_folder(NAME, options.out)
     facts = RoundsFacts(
         name=folder.name, created=datetime.now(UTC).isoformat(timespec="seconds"), version=version("phaseload"),
@@ -233,7 +236,12 @@ def foresee(ready: Bakeoff, options: RunOptions, workers: int) -> Forecast:
     unseen = bool(ready.embedded) or not options.probe
     ready = replace(ready, targets=replays.held(ready.targets)) if unseen else ready.looked_at(options)
     rounds, limits = ready.ready(options, workers, unseen=unseen)
-    return forecast(_sent(rounds), limits)
+    return _forecast(rounds, limits, options)
+
+
+def _forecast(rounds: Sequence[PlannedRound], limits: Limits, options: RunOptions) -> Forecast:
+    asked = options.evidence and len(rounds) > 1
+    return forecast(_sent(rounds), limits, extra(len(rounds)) if asked else NOTHING)
 
 
 def _invalid(folder: Path) -> str:

@@ -15,13 +15,25 @@ import numpy as np
 
 from reports.analysis import quantiles
 from reports.analysis.costs import Price, Usage
-from reports.analysis.gate_grammar import SLICE_OPERATORS, Gate, parse
+from reports.analysis.gate_grammar import SLICE_OPERATORS, TAIL, Gate, parse
 from reports.analysis.student import t
 from targets.target import Target
 from traces.trace import NS_PER_S, Trace
 
 from .plan import Arm, Step
 from .quotas import Fit, Limits, Round, fits, length_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What each target is sent beside the load: fixed prompts before the rounds (`evidence`). Tokens: about."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+NOTHING = Extra()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +67,8 @@ class Total:
 class Forecast:
     """`seconds`: for which requests arrive in all, and `seconds_at_most`, where each step's last answers take as long
     as they may (None: not known). `fits`: each known limit against the worst window of the whole run; `undecided`:
-    gates that the planned requests can hardly decide, and why."""
+    gates that the planned requests can hardly decide, and why; `extra`: of each target, which the totals
+    count."""
 
     trace: str
     order: str
@@ -67,14 +80,16 @@ class Forecast:
     totals: tuple[Total, ...]
     fits: tuple[Fit, ...]
     undecided: tuple[str, ...]
+    extra: Extra = NOTHING
 
     @property
     def admitted(self) -> bool:
         return all(fit.admits for fit in self.fits)
 
 
-def forecast(rounds: Sequence[Round], limits: Limits) -> Forecast:
-    """Of the rounds' plans and requests, and of what each target is known to admit."""
+def forecast(rounds: Sequence[Round], limits: Limits, extra: Extra = NOTHING) -> Forecast:
+    """Of the rounds' plans and requests, and of what each target is known to admit. `extra`: what each target is
+    sent besides."""
     plan = rounds[0][0]
     arms = tuple(
         _arm(number, step, arm, traces[arm.file], paid=arm.target.name not in plan.embedded)
@@ -86,12 +101,12 @@ def forecast(rounds: Sequence[Round], limits: Limits) -> Forecast:
     known = [length for length in lengths if length is not None]
     seconds = sum(known) if len(known) == len(lengths) else None
     drains = sum(step.drain_s for each, _ in rounds for step in each.steps)
-    totals = (_total(target, arms, seconds, paid=target.name not in plan.embedded) for target in plan.targets)
+    totals = (_total(target, arms, seconds, extra, paid=target.name not in plan.embedded) for target in plan.targets)
     return Forecast(
         trace=plan.trace.name if plan.trace else plan.name, order=plan.order, rounds=len(rounds),
         quota_scale=plan.quota_scale, seconds=seconds, seconds_at_most=None if seconds is None else seconds + drains,
         arms=arms, totals=tuple(totals), fits=tuple(fits(rounds, limits)),
-        undecided=tuple(_undecided(rounds)),
+        undecided=(*_undecided(rounds), *_without_headroom(rounds)), extra=extra,
     )  # fmt: skip
 
 
@@ -114,10 +129,11 @@ def _dollars(target: Target, seconds: float | None, requests: int, prompt: int, 
     return price.dollars(Usage(seconds or 0.0, requests, prompt, 0.0, output))
 
 
-def _total(target: Target, arms: Sequence[PlannedArm], seconds: float | None, *, paid: bool) -> Total:
+def _total(target: Target, arms: Sequence[PlannedArm], seconds: float | None, extra: Extra, *, paid: bool) -> Total:
     own = [arm for arm in arms if arm.target == target.name]
-    requests, prompt = sum(arm.requests for arm in own), sum(arm.input_tokens for arm in own)
-    output = sum(arm.output_tokens for arm in own)
+    requests = sum(arm.requests for arm in own) + extra.requests
+    prompt = sum(arm.input_tokens for arm in own) + extra.input_tokens
+    output = sum(arm.output_tokens for arm in own) + extra.output_tokens
     dollars = _dollars(target, seconds, requests, prompt, output) if paid else None
     return Total(target.name, requests, prompt, output, dollars)
 
@@ -142,6 +158,20 @@ def _undecided(rounds: Sequence[Round]) -> Iterator[str]:
                 f"planned{each}: no verdict is likely"
                 + (f"; {needed / total:.1f} times as many, at least, are wanted" if total else "")
             )
+
+
+def _without_headroom(rounds: Sequence[Round]) -> Iterator[str]:
+    """A line for each gate on a tail that can't pass over rounds, because no steeper step shows headroom."""
+    from reports.analysis.steadiness import MARGIN  # pandas is with it, which a run that is only planned is spared
+
+    plan = rounds[0][0]
+    factors = {step.name: step.factor for step in plan.steps}
+    for gate in map(parse, plan.slo) if len(rounds) > 1 else ():
+        without = [name for name, factor in factors.items() if factor * MARGIN > max(factors.values()) * (1 + 1e-9)]
+        without = [name for name in without if gate.step in ("", name)]
+        if gate.q is not None and gate.q >= TAIL and without:
+            where = f"step{'s' * (len(without) > 1)} {', '.join(without)}"
+            yield f"{gate.text} can't pass in {where}: no step of {MARGIN:g} times the load shows headroom"
 
 
 def _file(steps: Sequence[Step], name: str) -> str:

@@ -61,6 +61,8 @@ def turns_of(
     """The user's own order, or the one that the targets and the certificate allow."""
     if order is not None:
         return Turns(order, "as asked for")
+    if len(targets) == 1:
+        return Turns(PARALLEL, "there is one target")
     if shared := _shared(targets):
         return Turns(RANDOM, shared)
     safe = certificate.load()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from traces.errors import InputError, RunFailed
+from traces.errors import INCOMPLETE, InputError, RunFailed
 
 from ..options import Load, RunOptions, TargetOptions
 from ..processes import Workers, become_locust
 from . import options as o
+
+if TYPE_CHECKING:
+    from ..forecast import Forecast
 
 
 @o.taking(omit=o.REMOTE)
@@ -43,6 +46,7 @@ def bakeoff(
     ] = None,
     step_duration: Annotated[float | None, o.time(o.LOAD, "How long each step takes but the base (factor 1).")] = None,
     plan: o.Plan = False,
+    yes: Annotated[bool, o.option(o.OUTCOME, "Begin several rounds without asking on a terminal.", "--yes")] = False,
     load: Load,
     run: RunOptions,
     workers: Workers,
@@ -99,16 +103,33 @@ def bakeoff(
     if workers.web_port is not None:
         raise InputError("can't be combined with --rounds", where="--web-port", remedy="the page starts one round")
     _end_by_signals()
+    confirm = _nothing if yes or not (sys.stdin.isatty() and sys.stderr.isatty()) else _confirm
     try:
         folder = bakeoffs.record(
-            ready, run, workers, ctx.args, folder=folder, closing=closing, stop_early=stop_early, show=_show, shown=True
-        )
+            ready, run, workers, ctx.args, folder=folder, closing=closing, stop_early=stop_early, confirm=confirm,
+            show=_show, shown=True,
+        )  # fmt: skip
     except RunFailed as failure:
         sys.stderr.write(f"phaseload: {failure}\n")
         raise typer.Exit(failure.code) from None
     from ..replays import conclude
 
     sys.exit(conclude(folder))
+
+
+def _nothing(_: Forecast) -> None:
+    pass
+
+
+def _confirm(foreseen: Forecast) -> None:
+    """Shows what the bake-off takes, and ends here unless it shall begin."""
+    from rich.console import Console
+
+    from . import forecast
+
+    forecast.show(foreseen, Console(stderr=True))
+    if not typer.confirm("Begin?", err=True):
+        raise typer.Exit(INCOMPLETE)
 
 
 def _show(line: str) -> None:

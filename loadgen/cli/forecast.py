@@ -53,6 +53,9 @@ def _figures(row: PlannedArm | Total) -> tuple[str, ...]:
 
 
 def _findings(forecast: Forecast) -> Iterator[str]:
+    if forecast.extra.requests:
+        asked = f"{forecast.extra.requests:,} fixed prompts"
+        yield f"with {asked} for each target, before the rounds (--no-evidence leaves them out)"
     for fit in forecast.fits:
         verdict = f"fits, {fit.share:.0%} of it in the worst {fit.limit.period}" if fit.admits else str(fit)
         yield f"{fit.target}: {fit.limit}: {verdict}" if fit.admits else f"{fit.target}: {verdict}"

@@ -120,7 +120,7 @@ def compare(run: Run, other: Run | None = None, *, base: str = "") -> list[Compa
     groups = dict(run.groups())
     names = list(dict.fromkeys(target for target, _ in groups))
     if base and base not in names:
-        raise InputError(f"no target {base!r} here", where=str(run.folder), remedy=f"there are {', '.join(names)}")
+        raise InputError(f"no target {base!r} here", where=str(run.place), remedy=f"there are {', '.join(names)}")
     return of_groups(groups, base)
 
 
@@ -140,7 +140,7 @@ def of_groups(groups: Mapping[Key, pd.DataFrame], base: str = "") -> list[Compar
 def of_runs(before: Run, after: Run) -> list[Comparison]:
     """The same target and step in two runs of one trace and, where they took their words from one, of one corpus;
     runs of a single target each are paired whatever its name."""
-    where = f"{before.folder} and {after.folder}"
+    where = f"{before.place} and {after.place}"
     differing = {"trace": "replayed different traces", "prompts": "took their prompts from different texts"}
     for fact, what in differing.items():
         prints = [getattr(getattr(run.facts, fact), "fingerprint", None) for run in (before, after)]
@@ -154,7 +154,7 @@ def of_runs(before: Run, after: Run) -> list[Comparison]:
         raise InputError("the runs have no target and load step in common", where=where)
     names = (before.name, after.name)
     if before.name == after.name:
-        names = (str(before.folder), str(after.folder))
+        names = (str(before.place), str(after.place))
     return [of_pair(first[a], second[b], f"{a[0]} ({names[0]})", f"{b[0]} ({names[1]})", a[1]) for a, b in keys]
 
 

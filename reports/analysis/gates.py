@@ -23,7 +23,7 @@ from traces.errors import InputError
 
 from .. import number_format
 from . import shares
-from .gate_grammar import LATENCIES, Gate, no_objectives
+from .gate_grammar import LATENCIES, TAIL, Gate, no_objectives
 from .quantiles import finite
 from .samples import Sample, sliced
 from .shares import Share
@@ -32,8 +32,6 @@ from .validity import Reason, Status
 
 if TYPE_CHECKING:
     from ..store.run_folder import Key
-
-TAIL = 0.9  # the quantile from which on a figure is of the tail, which a calm window says little of
 
 
 class Decision(StrEnum):

@@ -186,6 +186,13 @@ def _notes(result: Result) -> Iterator[str]:
         yield f"median output {given:,.0f} tokens where {asked:,.0f} were asked for: E2E isn't comparable."
     if counts.outcomes.get("rate_limited"):
         yield f"{_refusals(counts)}; in percentiles and gates they are failed ones."
+    unbounded = [row for row in map(_p99, [result] * 2, ("ttft", "tpot")) if _unbounded(row)]
+    if unbounded and not result.overloaded:
+        row = max(unbounded, key=lambda row: row.more_s)
+        yield (
+            f"its p99 has no interval: n = {row.n:,}, worth {floor(row.effective):,} independent ones; "
+            f"run about {number_format.period(row.more_s)} more."
+        )
     if counts.unsent:
         yield f"{counts.unsent:,} of {counts.planned:,} requests had no turn before the end, and were not sent."
     if counts.sent_again:
@@ -198,6 +205,15 @@ def _notes(result: Result) -> Iterator[str]:
         yield f"{chunks:,} answers reported no token counts; their token-bearing events were counted instead."
     for error in result.errors[:2]:
         yield f"{error.n:,} x {failure(error)}"
+
+
+def _p99(result: Result, metric: str) -> Quantile:
+    return result.quantile(metric, 0.99)
+
+
+def _unbounded(row: Quantile) -> bool:
+    """A figure that is printed without an interval, for want of independent requests."""
+    return row.enough and row.more_s > 0
 
 
 def failure(error: ErrorCount) -> str:

@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 from targets.exchange import Outcome
 from targets.rules import TIMEOUTS
 from targets.secrets import SHAPE, masked
+from targets.target import QUOTAS
 from targets.telemetry import Reading
 from traces.words import CorpusFacts
 
@@ -60,11 +61,11 @@ SHORTEST = 2  # characters of a host or user that is looked for
 TARGET = (
     "ignore_eos", "insecure", "resend", "protocol", "local_prefill_below", "price_per_hour", "watts",
     "price_per_million_input", "price_per_million_cached", "price_per_million_output",
-    "embedded", "description", "standing", "settings", "units", *TIMEOUTS,
+    "embedded", "description", "standing", "settings", "units", *TIMEOUTS, *QUOTAS,
 )  # fmt: skip
 RUN = (
     "created", "version", "seed", "goodput", "order", "json", "report", "simulated", "ended", "versions",
-    "certificate_exceeded", "missing_requests", "strays",
+    "certificate_exceeded", "missing_requests", "strays", "quota_scale",
 )  # fmt: skip
 STEP = ("name", "load", "start", "window", "end", "warmup_s", "drain_s", "factor", "warmup")
 WORKER = ("number", "rows", "clock_offset_s", "clock_offset_error_s", "counts")

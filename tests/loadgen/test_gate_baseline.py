@@ -162,3 +162,27 @@ def test_a_run_carries_the_gates_of_its_file(runs: Path) -> None:
     assert (quick.gate.name, quick.decision, good.decision) == ("short prompts are quick", "pass", "pass")
     done = phaseload("gate", runs / "equal")
     assert done.returncode == 0 and "short prompts are quick" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("replay", "azure-conv", "--url", "http://127.0.0.1:9", "-m", "m"),
+        ("bakeoff", "azure-conv", "--target", "a=http://127.0.0.1:9", "-m", "m"),
+        ("capacity", "azure-conv", "--url", "http://127.0.0.1:9", "-m", "m"),
+        ("simulate", "azure-conv", "--target", "h100"),
+        ("gate", "run"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_that_judges_takes_the_file(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "slo.toml").write_text(SLO.replace("prompt_tokens", "class"))
+    done = phaseload(*words, "--slo-file", "slo.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "slo.toml:7, column where: not a slice: expected what requests can be sliced by: prompt" in done.stderr
+
+
+def test_a_sweep_keeps_no_slices(tmp_path: Path) -> None:
+    words = ("--target", "h100", "--sweep", "speedup=1,2", "--slo", "ttft p50 < 1s where turn = 0")
+    done = phaseload("simulate", "azure-conv", *words, cwd=tmp_path)
+    assert done.returncode == 2 and "a sweep keeps no slices" in done.stderr

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
+import subprocess
 from collections import Counter
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +24,7 @@ from tests.simulated.servers import serving
 from traces import build, write
 from traces.trace import NS_PER_S
 
-from .running import Endpoint, Replays, about, endpoint, expected, refused, running, trace, until
+from .running import Endpoint, Replays, about, command, endpoint, expected, refused, running, trace, until
 
 SECONDS = 0.6  # of a step
 ROUNDS = (
@@ -76,6 +80,8 @@ def test_rounds_over_simulated_servers(tmp_path: Path) -> None:
             workers_of(process.pid)[0].kill()
             out, err = process.communicate(timeout=90)
     series = rounds_json.read(tmp_path / "r")
+    if lost(series)[2] and os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
+        pytest.skip("workers that get no core for 3 s are lost to Locust: the machine is too busy")
     assert [bool(why) for why in lost(series)] == [False, True, False], err
     assert (series.ended, series.order) == ("completed", "parallel")
     assert "its process is gone" in series.rounds[1].lost and "round 2 of 3 is lost: worker" in err
@@ -145,6 +151,23 @@ def test_series_that_cant_begin(tmp_path: Path, arguments: list[str], words: str
     assert not (tmp_path / "runs").exists() and not server.prompts
 
 
+def test_on_a_terminal_a_series_begins_when_it_shall(tmp_path: Path) -> None:
+    trace(tmp_path / "t.csv", 200)
+    with endpoint() as first, endpoint() as second:
+        ours, theirs = pty.openpty()
+        line = command("bakeoff", "t.csv", *targets(first, second), *ROUNDS)
+        with subprocess.Popen(line, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+            os.close(theirs)
+            os.write(ours, b"n\n")
+            shown = b""
+            with suppress(OSError):  # the other end is closed
+                while part := os.read(ours, 1 << 16):
+                    shown += part
+        os.close(ours)
+    assert process.returncode == 3 and b"Begin? [y/N]" in shown and b"3 rounds" in shown
+    assert not first.prompts and not (tmp_path / "r").exists()
+
+
 def test_quick_is_the_first_round_and_says_what_it_is_worth(tmp_path: Path, replayed: Replays) -> None:
     trace(tmp_path / "t.csv", 200)
     with endpoint() as first, endpoint() as second:
@@ -162,7 +185,7 @@ def test_the_same_endpoint_under_two_names_has_no_winner(tmp_path: Path) -> None
         for attempt in ("r", "again"):
             run = bakeoff(
                 build(columns), pair, Load(drain_timeout=5.0), rounds=5, round_duration=0.4, out=tmp_path / attempt,
-                probe=False, report=False,
+                probe=False, evidence=False, report=False,
             )  # fmt: skip
             assert run.series is not None and run.series.order == "random" and "share a host" in run.series.why
             firsts = Counter(each.order["base"][0] for each in run.series.rounds)
@@ -171,18 +194,3 @@ def test_the_same_endpoint_under_two_names_has_no_winner(tmp_path: Path) -> None
             if not any(lead.behind for metric in ("ttft", "tpot", "e2e") for lead in leads(summary, metric)):
                 return
     raise AssertionError("a winner, twice")
-
-
-def test_another_model_behind_the_same_name_is_noticed(tmp_path: Path) -> None:
-    columns = {"due": range(0, 2 * NS_PER_S, NS_PER_S // 25), "prompt_tokens": [9] * 50, "output_tokens": [4] * 50}
-    with endpoint() as changing, endpoint() as same:
-        changing.fingerprint = lambda: "fp_new" if (tmp_path / "r" / "round-2").exists() else "fp_old"
-        same.fingerprint = lambda: "fp_same"
-        pair = [Target("changing", changing.url, "m"), Target("same", same.url, "m")]
-        load = Load(drain_timeout=5.0)
-        run = bakeoff(build(columns), pair, load, rounds=2, round_duration=SECONDS, out=tmp_path / "r", report=False)
-    changes = reports.summarise(run).evidence.changes
-    assert [(change.target, change.round, change.fact) for change in changes] == [("changing", 2, "fingerprint")]
-    assert "fp_old" in changes[0].text and "fp_new" in changes[0].text
-    facts = [part.facts.evidence for part in run.parts]
-    assert [{each.target for each in evidence} for evidence in facts] == [{"changing", "same"}] * 2
