@@ -20,12 +20,15 @@ from targets.target import Target
 from traces.errors import InputError
 from traces.trace import Trace
 
-from . import demonstration, preflight, replays, series
+from . import demonstration, preflight, quotas, replays, series
 from . import plan as plans
-from .evidence import Witness
+from .demonstration import Embedded
+from .evidence import Witness, extra
+from .forecast import NOTHING, Forecast, forecast
 from .options import Load, RunKeywords, RunOptions, check_names
-from .plan import LoadStep, Plan
+from .plan import LoadStep
 from .processes import Workers
+from .quotas import Limits, Round
 from .rounds import Ladder, rounds_of, steps_of, windowed
 from .series import PlannedRound
 from .turns import PARALLEL, SEQUENTIAL, Turns, check_order, turns_of
@@ -53,20 +56,36 @@ class Bakeoff:
         preflight.check_options(options, [target.endpoint_type for target in self.targets])
         return replace(self, targets=replays.settled(self.targets, options))
 
-    def check(self, plan: Plan, options: RunOptions, workers: int) -> None:
-        """What can be known before the load begins. Raises InputError."""
-        targets = [] if self.embedded else self.targets
-        preflight.check(plan, workers, targets, options.wait_ready, options.probe)
+    def ready(
+        self, options: RunOptions, workers: int, closing: str = "", *, unseen: bool = False
+    ) -> tuple[list[PlannedRound], Limits]:
+        """All rounds, thinned as the user asks, and what the targets are known to admit; `unseen`: they are sent
+        nothing. Raises InputError for all that can be known before the load begins."""
+        ours = unseen or bool(self.embedded)
+        first = self.planned(1, options, closing)
+        seen = preflight.check(first.plan, workers, [] if ours else self.targets, options.wait_ready, options.probe)
+        limits = preflight.limits_stated(self.targets) | seen
 
-    def planned(self, number: int, options: RunOptions, closing: str = "") -> PlannedRound:
-        """Round `number`, from 1."""
+        def at(share: float) -> list[PlannedRound]:
+            numbers = range(1, len(self.rounds) + 1)
+            return [self.planned(number, options, closing, share) for number in numbers]
+
+        share = quotas.share_of(options.quota_scale, lambda share: _sent(at(share)), limits)
+        return at(share), limits
+
+    def planned(self, number: int, options: RunOptions, closing: str = "", share: float = 1.0) -> PlannedRound:
+        """Round `number`, from 1, with this share of its sessions."""
         steps, names = self.rounds[number - 1], [target.name for target in self.targets]
         groups = self.turns.groups(names, [step.name for step in steps], number, self.rounds[0][0].load.seed)
         plan, traces = replays.planned(
             NAME, steps, self.targets, options, groups=groups, order=self.turns.order, closing=closing,
-            embedded=self.embedded,
+            embedded=self.embedded, quota_scale=share,
         )  # fmt: skip
         return PlannedRound(number, plan, traces)
+
+
+def _sent(rounds: Sequence[PlannedRound]) -> list[Round]:
+    return [(each.plan, each.traces) for each in rounds]
 
 
 def bakeoff(
@@ -141,17 +160,27 @@ def demonstrate(
     and their bake-off. Raises InputError."""
     check_order(order)
     preflight.check_options(options, [endpoint.endpoint_type for endpoint in demonstration.THREE])
+    unstarted, endpoints = rehearse(trace, load, ladder, rounds, order, workers, model=model)
+    folder = replays.new_folder(NAME, options.out)
+    targets = demonstration.start(endpoints, model, folder / "endpoints", servers)
+    return folder, replace(unstarted, targets=targets)
+
+
+def rehearse(
+    trace: Trace | str | Path, load: Load, ladder: Ladder | None, rounds: int, order: str | None, workers: int, *,
+    model: str = demonstration.MODEL,
+) -> tuple[Bakeoff, list[Embedded]]:  # fmt: skip
+    """The demonstration's bake-off, whose endpoints aren't started, and these. Raises InputError."""
+    check_order(order)
     ladder = ladder or demonstration.LADDER
     if ladder.speedup and ladder.step_s is None:
         ladder = replace(ladder, step_s=demonstration.LADDER.step_s)
     loads = _loads(trace, load, ladder, rounds)
     endpoints = demonstration.sized(demonstration.THREE, trace, load, model)
-    folder = replays.new_folder(NAME, options.out)
-    targets = demonstration.start(endpoints, model, folder / "endpoints", servers)
-    if order is None and rounds == 1:
-        order = PARALLEL
-    turns = turns_of(order, targets, loads, workers)
-    return folder, Bakeoff(loads, targets, ladder, turns, {each.name: each.facts(model) for each in endpoints})
+    targets = [demonstration.target_of(endpoint, demonstration.UNSTARTED, model) for endpoint in endpoints]
+    turns = turns_of(PARALLEL if order is None and rounds == 1 else order, targets, loads, workers)
+    facts = {each.name: each.facts(model) for each in endpoints}
+    return Bakeoff(loads, targets, ladder, turns, facts), endpoints
 
 
 def _loads(trace: Trace | str | Path, load: Load, ladder: Ladder, rounds: int) -> list[list[LoadStep]]:
@@ -163,8 +192,8 @@ def prepare(
 ) -> Path:
     """Plans the bake-off of one round as a run, in the folder or a new one, which it returns. Raises InputError."""
     ready = ready if folder else ready.looked_at(options)
-    planned = ready.planned(1, options, closing)
-    ready.check(planned.plan, options, workers)
+    [planned], limits = ready.ready(options, workers, closing)
+    quotas.check(_sent([planned]), limits)
     folder = folder or replays.new_folder(NAME, options.out)
     plans.save(planned.plan, planned.traces, folder)
     return folder
@@ -172,16 +201,19 @@ def prepare(
 
 def record(
     ready: Bakeoff, options: RunOptions, workers: Workers, extra: Sequence[str] = (), *, folder: Path | None = None,
-    closing: str = "", stop_early: bool = False, show: Callable[[str], None] = lambda _: None, shown: bool = False,
+    closing: str = "", stop_early: bool = False, confirm: Callable[[Forecast], None] = lambda _: None,
+    show: Callable[[str], None] = lambda _: None, shown: bool = False,
 ) -> Path:  # fmt: skip
-    """Records all rounds into the folder or a new one, which it returns; see `series.record`. Raises InputError."""
+    """Records all rounds into the folder or a new one, which it returns; see `series.record`. `confirm` is called
+    before anything of them is sent, and may raise what ends it. Raises InputError."""
     if stop_early and not options.slo:
         raise InputError(
             "needs a gate to be decided", where="--stop-early", remedy='for example --slo "ttft p99 < 800ms"'
         )
     ready = ready if folder else ready.looked_at(options)
-    rounds = [ready.planned(number, options, closing) for number in range(1, len(ready.rounds) + 1)]
-    ready.check(rounds[0].plan, options, workers.count)
+    rounds, limits = ready.ready(options, workers.count, closing)
+    quotas.check(_sent(rounds), limits)
+    confirm(_forecast(rounds, limits, options))
     folder = folder or replays.new_folder(NAME, options.out)
     facts = RoundsFacts(
         name=folder.name, created=datetime.now(UTC).isoformat(timespec="seconds"), version=version("phaseload"),
@@ -192,15 +224,47 @@ def record(
     show(f"{len(rounds)} rounds, targets {ready.turns.in_words()}")
     stop = _decided if stop_early else lambda _: False
     ask = Witness().ask if options.evidence else lambda _: None
-    series.record(folder, facts, rounds, workers, extra, ask=ask, decided=stop, show=show, shown=shown)
+    series.record(
+        folder, facts, rounds, workers, extra, ask=ask, invalid=_invalid, decided=stop, show=show, shown=shown
+    )
     return folder
+
+
+def foresee(ready: Bakeoff, options: RunOptions, workers: int) -> Forecast:
+    """What the bake-off would take. Nothing of it is sent: targets get the probe's one request each, and without the
+    probe nothing at all; simulated ones aren't started. Raises InputError."""
+    unseen = bool(ready.embedded) or not options.probe
+    ready = replace(ready, targets=replays.held(ready.targets)) if unseen else ready.looked_at(options)
+    rounds, limits = ready.ready(options, workers, unseen=unseen)
+    return _forecast(rounds, limits, options)
+
+
+def _forecast(rounds: Sequence[PlannedRound], limits: Limits, options: RunOptions) -> Forecast:
+    asked = options.evidence and len(rounds) > 1
+    return forecast(_sent(rounds), limits, extra(len(rounds)) if asked else NOTHING)
+
+
+def _invalid(folder: Path) -> str:
+    """Why nothing can be said by this round; "" where something can."""
+    from reports.analysis.summary import summarise
+    from reports.analysis.validity import Status
+    from reports.store.run_folder import open_run
+
+    try:
+        validity = summarise(open_run(folder)).validity
+    except InputError as problem:
+        return str(problem)
+    if validity.status is not Status.INVALID:
+        return ""
+    first, *others = [reason.text for reason in validity.reasons if reason.status is Status.INVALID]
+    return f"invalid: {first}" + (f", and {len(others)} more" if others else "")
 
 
 def _decided(folder: Path) -> bool:
     """Is every gate decided by the rounds so far? The verdicts know from rounds.json that they are looked at often."""
-    from reports.analysis.gates import Decision
+    from reports.analysis.gates import decided
     from reports.analysis.summary import judge, own_gates
     from reports.store.run_folder import open_run
 
     run = open_run(folder)
-    return all(verdict.decision in (Decision.PASS, Decision.FAIL) for verdict in judge(run, own_gates(run)))
+    return decided(judge(run, own_gates(run)))

@@ -64,6 +64,7 @@ THREE = (
 # A light step, where each GPU has one sequence at a time; at least 500 counted requests in the base step, so that p99
 # can be bounded; and an overload. All of it within 100 s on two cores.
 WORKLOAD = "azure-conv"
+UNSTARTED = "http://127.0.0.1"  # an endpoint's place before it has a port
 LOAD = Load(request_rate=17.5, duration=32.0, warmup=3.0, drain_timeout=20.0, max_context=CONTEXT)
 LADDER = Ladder((0.1, 1.0, 3.0), speedup=True, step_s=7.0)
 
@@ -83,6 +84,12 @@ def sized(endpoints: Sequence[Embedded], trace: Trace | str | Path, load: Load, 
     return [
         replace(each, settings={**each.settings, "pool": size}) for each, size in zip(endpoints, pools, strict=True)
     ]
+
+
+def target_of(endpoint: Embedded, url: str, model: str) -> Target:
+    built = endpoint.build(model)
+    kind = endpoint.endpoint_type
+    return Target(endpoint.name, url, model, kind, price_per_hour=built.price, watts=built.watts)
 
 
 def start(endpoints: Sequence[Embedded], model: str, folder: Path, servers: ExitStack | None = None) -> list[Target]:
@@ -111,9 +118,7 @@ def _ready(endpoint: Embedded, process: Popen[bytes], log: Path, model: str) -> 
     while time.monotonic() < limit:
         for line in log.read_text(errors="replace").splitlines():
             if line.startswith("{") and line.endswith("}"):
-                url, kind = str(json.loads(line)["url"]), endpoint.endpoint_type
-                built = endpoint.build(model)
-                return Target(endpoint.name, url, model, kind, price_per_hour=built.price, watts=built.watts)
+                return target_of(endpoint, str(json.loads(line)["url"]), model)
         if process.poll() is not None:
             break
         time.sleep(0.05)

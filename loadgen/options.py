@@ -11,7 +11,7 @@ from collections import ChainMap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from math import inf
+from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from traces.trace import Trace
 
 LONGEST = 10_000_000  # tokens of a prompt; more is a slip of the keyboard
+AS_ADMITTED = "auto"  # a quota's scale that is found out
 MOST = 50_000_000  # requests of a step, too
 FASTEST = 1_000_000.0  # requests/s
 SOUGHT = 1 / 3  # of the duration: what is sent in addition where the warm-up is found after the run
@@ -263,9 +264,9 @@ class RunOptions:
     `tokenizer`: a tokenizer.json in whose tokens prompts are exact; `token_ids`: prompts are sent as ids below it;
     `salt` keeps prompts out of the caches of earlier runs: "auto", "none", or a text. `wait_ready` (90, "90s", "10m"):
     how long a target may take until it accepts connections; `probe`: each target gets one request before the run;
-    `evidence`: and fixed prompts before each of several rounds.
-    `out`: the run's folder (runs/NAME-TIME where it is None); `report`: report.html is written; `json`: the command
-    line prints the summary as JSON.
+    `evidence`: and fixed prompts before each of several rounds. `quota_scale`: the load is thinned to this share of its
+    sessions, or to what quotas admit ("auto"). `out`: the run's folder (runs/NAME-TIME where it is None); `report`:
+    report.html is written; `json`: the command line prints the summary as JSON.
     """
 
     slo: Sequence[str] = ()
@@ -278,12 +279,14 @@ class RunOptions:
     wait_ready: str | float | None = None
     probe: bool = True
     evidence: bool = True
+    quota_scale: str | float | None = None
     out: str | Path | None = None
     report: bool = True
     json: bool = False
 
     def __post_init__(self) -> None:
         hold_to_types(self)
+        object.__setattr__(self, "quota_scale", _share(self.quota_scale))
         if self.slo_file is not None:
             from reports.analysis import slo_toml
 
@@ -299,6 +302,19 @@ class RunOptions:
         return cls(**keywords)
 
 
+def _share(text: str | float | None) -> str | float | None:
+    """--quota-scale: a share of the load, or AS_ADMITTED. Raises InputError."""
+    if text is None or text == AS_ADMITTED:
+        return text
+    try:
+        share = float(text)
+    except ValueError:
+        share = nan
+    if not 0 < share <= 1:
+        raise InputError(f"expected a share from 0 to 1, or {AS_ADMITTED}, got {text}", where="--quota-scale")
+    return share
+
+
 class RunKeywords(TypedDict, total=False):
     """The fields of `RunOptions` as keyword arguments of `replay`, `bakeoff` and `capacity`."""
 
@@ -312,6 +328,7 @@ class RunKeywords(TypedDict, total=False):
     wait_ready: str | float | None
     probe: bool
     evidence: bool
+    quota_scale: str | float | None
     out: str | Path | None
     report: bool
 

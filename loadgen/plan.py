@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from reports.store.run_json import AnswerFacts, EmbeddedFacts, TraceFacts
 from targets.target import Target
+from traces import transforms
 from traces.errors import InputError
 from traces.files import regular, write_whole
 from traces.statistics import describe
@@ -96,6 +97,16 @@ class LoadStep:
             self.warmup,
         )  # fmt: skip
 
+    def thinned(self, share: float) -> LoadStep:
+        """A share of the step's sessions, drawn at random; the same ones for every target."""
+        if share == 1:
+            return self
+        if self.load.concurrency is not None:
+            problem = "can't thin a fixed number in flight"
+            raise InputError(problem, where="--quota-scale", remedy="a smaller --concurrency")
+        requests = transforms.superpose([self.requests], share, self.load.seed)
+        return replace(self, requests=requests, sessions=self.sessions * share)
+
     @property
     def warmup(self) -> Literal["given", "sought"]:
         return "sought" if self.load.warmup == "auto" else "given"
@@ -129,6 +140,7 @@ class Plan:
     embedded: Mapping[str, EmbeddedFacts] = field(default_factory=dict)  # by target
     listed: tuple[str, ...] = field(default=(), metadata=LEFT_OUT)  # targets as reports list them; as they come: ()
     evidence: tuple[AnswerFacts, ...] = ()
+    quota_scale: float = field(default=1.0, metadata=LEFT_OUT)  # the share of the load's sessions that quotas admit
 
     def __post_init__(self) -> None:
         if not self.steps or not all(step.arms for step in self.steps):

@@ -5,18 +5,19 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
+from targets import quota
+from targets.quota import Limit
 from targets.secrets import masked
 from targets.target import AUTO, Target
 from traces.errors import InputError, seconds
 from traces.trace import Trace
 
+from . import quotas
 from .options import RunOptions
 from .plan import Plan
 
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
 COMMON = 1000  # requests of an open loop that are assumed to be in flight at once
 SPARE = 200  # open files beside the connections
-MINUTE, DAY = 60_000_000_000, 86_400_000_000_000  # nanoseconds
-NAMES = {MINUTE: "minute", DAY: "day"}
-# How long a limit counts for: a minute everywhere, but for Groq's requests (console.groq.com/docs/rate-limits).
-PERIODS = {("groq", "requests"): DAY}
 
 
 def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
@@ -54,8 +51,9 @@ def check_options(options: RunOptions, endpoint_types: Iterable[str]) -> None:
 
 def check(
     plan: Plan, workers: int, targets: Sequence[Target] = (), patience: str | float | None = None, probing: bool = False
-) -> None:
-    """What can be known before the load begins: of the plan, and of targets that aren't ours. Raises InputError."""
+) -> dict[str, list[Limit]]:
+    """What can be known before the load begins: of the plan, and of targets that aren't ours. Returns what each of
+    these is known to admit. Raises InputError."""
     from targets import connect
     from targets.clock import Clock
 
@@ -66,8 +64,12 @@ def check(
     for target in targets:  # names, keys and certificates are looked at now, not when the load begins
         connect(target, Clock()).close()
     wait_ready(targets, patience)
-    if probing:
-        probe(targets)
+    return probe(targets) if probing else limits_stated(targets)
+
+
+def limits_stated(targets: Sequence[Target]) -> dict[str, list[Limit]]:
+    """What each target admits by its own fields."""
+    return {target.name: quota.limits(target) for target in targets}
 
 
 def settled(targets: Sequence[Target], patience: str | float | None) -> list[Target]:
@@ -93,51 +95,35 @@ def settled(targets: Sequence[Target], patience: str | float | None) -> list[Tar
     return known
 
 
-def probe(targets: Sequence[Target]) -> None:
-    """One request to each target. Raises InputError where every request would fail; what else there is to know goes to
-    stderr."""
+def probe(targets: Sequence[Target]) -> dict[str, list[Limit]]:
+    """One request to each target; what each is known to admit. Raises InputError where every request would fail; what
+    else there is to know goes to stderr."""
+    shown = {}
     for answer, _ in look(targets):
         if answer.hopeless:
             raise InputError(answer.problem, where=answer.target.name, remedy="--no-probe starts all the same")
         for line in (answer.problem, *answer.notes):
             if line:
                 sys.stderr.write(f"{answer.target.name}: {line}\n")
+        shown[answer.target.name] = limits_seen(answer)
+    return shown
 
 
 def look(targets: Sequence[Target], requests: Trace | None = None) -> Iterator[tuple[Probe, list[str]]]:
     """What one request to each target shows, and why the target can't be used for a load (nothing: it can). With
     `requests`, they are compared with the limits that its answer names."""
     from targets.probing import probe, with_model
-    from targets.wire.lenient import rate_limits
 
     for answer in probe([with_model(target)[0] for target in targets]):
         problems = [answer.problem] if answer.problem else []
-        if not problems and requests is not None and answer.exchange.ratelimit:
-            named = rate_limits(orjson.loads(answer.exchange.ratelimit))
-            problems = list(shortfalls(named, requests, answer.target.endpoint_type))
+        if not problems and requests is not None:
+            problems = list(quotas.shortfalls(limits_seen(answer), requests))
         yield answer, problems
 
 
-def worst(due: npt.NDArray[np.int64], amount: npt.NDArray[np.int64], period: int) -> int:
-    """The most that falls into any half-open window of `period` nanoseconds; `due` is sorted."""
-    total = np.concatenate(([0], np.cumsum(amount)))
-    last = np.searchsorted(due, due + period, side="left")
-    return int(np.max(total[last] - total[np.arange(len(due))])) if len(due) else 0
-
-
-def shortfalls(limits: Mapping[str, int], trace: Trace, endpoint_type: str) -> Iterator[str]:
-    """A line for each limit that the trace's worst period exceeds."""
-    due, prompt, output = (trace.column(name) for name in ("due", "prompt_tokens", "output_tokens"))
-    ones = np.ones(len(due), np.int64)
-    amounts = {"requests": ones, "tokens": prompt + output, "input-tokens": prompt, "output-tokens": output}
-    for kind, limit in limits.items():
-        period = PERIODS.get((endpoint_type, kind), MINUTE)
-        if (needed := worst(due, amounts[kind], period)) > limit:
-            name = NAMES[period]
-            yield (
-                f"admits {limit:,} {kind} a {name}, the trace's worst {name} needs {needed:,}: "
-                f"at most {limit / needed:.0%} of it would be let in"
-            )
+def limits_seen(answer: Probe) -> list[Limit]:
+    """What the target is known to admit, by its own fields and by its answer's headers."""
+    return quota.limits(answer.target, orjson.loads(answer.exchange.ratelimit or "{}"))
 
 
 def check_open_files(plan: Plan, workers: int) -> None:

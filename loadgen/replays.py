@@ -20,10 +20,12 @@ from traces.trace import Trace
 from traces.words import Corpus
 
 from . import plan as plans
-from . import preflight
+from . import preflight, quotas
+from .forecast import Forecast, forecast
 from .options import Load, RunKeywords, RunOptions
 from .plan import Groups, LoadStep, Plan
 from .processes import LocustProcess, Workers
+from .quotas import Limits, Round
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,33 +68,63 @@ def prepare(trace: Trace | str | Path, target: Target, load: Load, options: RunO
 def prepare_run(
     name: str, steps: Sequence[LoadStep], targets: Sequence[Target], options: RunOptions, workers: int
 ) -> Path:  # fmt: skip
-    """Plans a run for so many worker processes (see `planned`), looks at its targets, and saves the plan in the run's
-    folder, which it returns. Raises InputError."""
-    preflight.check_options(options, [target.endpoint_type for target in targets])
-    targets = settled(targets, options)
-    plan, traces = planned(name, steps, targets, options)
-    preflight.check(plan, workers, targets, options.wait_ready, options.probe)
+    """Plans a run for so many worker processes (see `planned`), looks at its targets and their quotas, and saves the
+    plan in the run's folder, which it returns. Raises InputError."""
+    (plan, traces), limits = _ready(name, steps, targets, options, workers)
+    quotas.check([(plan, traces)], limits)
     folder = new_folder(name, options.out)
     plans.save(plan, traces, folder)
     return folder
 
 
+def foresee(trace: Trace | str | Path, target: Target, load: Load, options: RunOptions, workers: int) -> Forecast:
+    """What a replay would take. Nothing of it is sent: the target gets the probe's one request, and without the probe
+    nothing at all. Raises InputError."""
+    step = LoadStep("replay", load, load.requests(trace))
+    ready, limits = _ready(name_of(trace), [step], [target], options, workers, unseen=not options.probe)
+    return forecast([ready], limits)
+
+
+def _ready(
+    name: str, steps: Sequence[LoadStep], targets: Sequence[Target], options: RunOptions, workers: int, *,
+    unseen: bool = False,
+) -> tuple[Round, Limits]:  # fmt: skip
+    """The plan with its requests, and what its targets are known to admit; `unseen`: they are sent nothing."""
+    preflight.check_options(options, [target.endpoint_type for target in targets])
+    targets = held(targets) if unseen else settled(targets, options)
+    plan, _ = planned(name, steps, targets, options)
+    seen = preflight.check(plan, workers, [] if unseen else targets, options.wait_ready, options.probe)
+    limits = preflight.limits_stated(targets) | seen
+
+    def at(share: float) -> Round:
+        return planned(name, steps, targets, options, quota_scale=share)
+
+    return at(quotas.share_of(options.quota_scale, lambda share: [at(share)], limits)), limits
+
+
 def settled(targets: Sequence[Target], options: RunOptions) -> list[Target]:
     """The targets as plans hold them, secrets put away, their types and models known. Raises InputError."""
-    return preflight.settled([target.carried().sheltered() for target in targets], options.wait_ready)
+    return preflight.settled(held(targets), options.wait_ready)
+
+
+def held(targets: Sequence[Target]) -> list[Target]:
+    """The targets as plans hold them, but for what their servers say. Raises InputError."""
+    return [target.carried().sheltered() for target in targets]
 
 
 def planned(
     name: str, loads: Sequence[LoadStep], targets: Sequence[Target], options: RunOptions, *,
     groups: Groups | None = None, order: str = "parallel", closing: str = "",
-    embedded: Mapping[str, EmbeddedFacts] | None = None,
+    embedded: Mapping[str, EmbeddedFacts] | None = None, quota_scale: float = 1.0,
 ) -> tuple[Plan, dict[str, Trace]]:  # fmt: skip
     """The plan of a run and its requests by file. `groups`: names of the targets of each load step that run together,
-    one group after the other (all of them unless given); `order` says in a word how that was chosen."""
+    one group after the other (all of them unless given); `order` says in a word how that was chosen; `quota_scale`: the
+    share of the loads' sessions that are sent."""
     corpus = None if options.prompts is None else Corpus.read(options.prompts)
     if corpus is not None and options.tokenizer is None:
         corpus.check_words()
     named = {target.name: target for target in targets}
+    loads = [load.thinned(quota_scale) for load in loads]
     files = {plans.step_file(number): load for number, load in enumerate(loads)}
     steps = [
         load.step(file, [named[each] for each in group])
@@ -104,6 +136,7 @@ def planned(
         prompts=None if corpus is None else corpus.facts(), slo=tuple(options.slo), goodput=tuple(options.goodput),
         trace=plans.trace_facts(loads[0].requests), argv=tuple(secrets.argv()), order=order, json=options.json,
         report=options.report, closing=closing, embedded=embedded or {}, listed=tuple(named) if groups else (),
+        quota_scale=quota_scale,
     )  # fmt: skip
     return plan, {file: load.requests for file, load in files.items()}
 

@@ -44,12 +44,14 @@ class PlannedRound:
 
 def record(
     folder: Path, facts: RoundsFacts, rounds: Sequence[PlannedRound], workers: Workers, extra: Sequence[str] = (), *,
-    ask: Callable[[Path], None] = lambda _: None, decided: Callable[[Path], bool] = lambda _: False,
+    ask: Callable[[Path], None] = lambda _: None, invalid: Callable[[Path], str] = lambda _: "",
+    decided: Callable[[Path], bool] = lambda _: False,
     show: Callable[[str], None] = lambda _: None, shown: bool = False,
 ) -> Ended:  # fmt: skip
     """Records the rounds into the folder, and returns how the series ended.
 
     ask      called with the folder of each planned round before it is recorded
+    invalid  called with the folder of each recorded round: why it doesn't count, or ""
     decided  called with the series' folder after each round that counts: may the series end?
     show     gets a line for each round that begins or is lost
     extra    options for Locust itself, whose warnings and live lines go to stderr where `shown`
@@ -62,22 +64,28 @@ def record(
                 while pending:
                     each = pending.pop(0)
                     show(f"round {each.number} of {len(rounds)}: {_in_words(each.plan)}")
-                    if lost := _recorded(series, each, locust, ask):
+                    sound = _recorded(series, each, locust, ask, invalid)
+                    if lost := series.facts.rounds[-1].lost:
                         show(f"round {each.number} of {len(rounds)} is lost: {lost}")
-                        break
-                    if pending and decided(folder):
+                    elif pending and decided(folder):
                         return series.end("decided")
+                    if not sound:
+                        break
         return series.end("completed")
     except (KeyboardInterrupt, RunFailed) as problem:
-        series.lose(str(problem) or INTERRUPTED)
+        if series.under_way:
+            series.lose(str(problem) or INTERRUPTED)
         series.end("interrupted")
         if isinstance(problem, RunFailed):
             raise
         return "interrupted"
 
 
-def _recorded(series: _Series, each: PlannedRound, locust: LocustProcess, ask: Callable[[Path], None]) -> str:
-    """Records one round; why it is lost, or ""."""
+def _recorded(
+    series: _Series, each: PlannedRound, locust: LocustProcess, ask: Callable[[Path], None],
+    invalid: Callable[[Path], str],
+) -> bool:  # fmt: skip
+    """Records one round. Can the Locust process record another?"""
     folder = rounds_json.round_folder(series.folder, each.number)
     folder.mkdir()
     plans.save(each.plan, each.traces, folder)
@@ -92,10 +100,10 @@ def _recorded(series: _Series, each: PlannedRound, locust: LocustProcess, ask: C
         lost = str(failure)
     if lost == INTERRUPTED:
         raise KeyboardInterrupt
-    if lost:
-        series.lose(lost)
     series.under_way = False
-    return lost
+    if why := lost or invalid(folder):
+        series.lose(why)
+    return not lost
 
 
 def _lost(folder: Path) -> str:
@@ -128,11 +136,9 @@ class _Series:
         self._write(rounds=(*self.facts.rounds, each))
 
     def lose(self, why: str) -> None:
-        """The round under way doesn't count."""
-        if self.under_way:
-            *before, last = self.facts.rounds
-            self._write(rounds=(*before, replace(last, lost=why)))
-            self.under_way = False
+        """The last round doesn't count."""
+        *before, last = self.facts.rounds
+        self._write(rounds=(*before, replace(last, lost=why)))
 
     def end(self, ended: Ended) -> Ended:
         self._write(ended=ended)

@@ -44,7 +44,7 @@ POINTS = 8
 LARGEST = 20_000  # points of a grid
 UNSWEPT = {"itl", "longest_stall", "lateness", "connect"}  # metrics that points don't keep
 # By the exit code that the gates of a point alone would give; the first outcome that some point has decides.
-OUTCOMES = {0: "met", 3: "undecided", 1: "missed"}
+OUTCOMES = {0: "met", 3: "no verdict", 1: "missed"}
 
 Axes = Mapping[str, Sequence[Value]]
 Loads = tuple[tuple[str, float], ...]  # the values of the axes that change the load

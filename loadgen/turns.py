@@ -16,13 +16,14 @@ import numpy as np
 
 from targets.address import address
 from targets.exchange import SafeLoad
+from targets.quota import PERIODS
 from targets.target import Target
 from traces.errors import InputError
 from traces.trace import ASSUMED_TPOT, NS_PER_S
 
 from . import certificate
 from .plan import Groups, LoadStep
-from .preflight import MINUTE, worst
+from .quotas import worst
 
 PARALLEL, SEQUENTIAL, RANDOM = ORDERS = ("parallel", "sequential", "random")
 HERE = "this machine"
@@ -60,6 +61,8 @@ def turns_of(
     """The user's own order, or the one that the targets and the certificate allow."""
     if order is not None:
         return Turns(order, "as asked for")
+    if len(targets) == 1:
+        return Turns(PARALLEL, "there is one target")
     if shared := _shared(targets):
         return Turns(RANDOM, shared)
     safe = certificate.load()
@@ -80,8 +83,8 @@ def heaviest(step: LoadStep, targets: int) -> SafeLoad:
         streams = step.load.concurrency * targets
         return SafeLoad(streams, streams * NS_PER_S / ASSUMED_TPOT)
     due, tokens = step.requests.column("due"), step.requests.column("output_tokens")
-    period = max(1, min(MINUTE, step.requests.span))
-    rate = worst(due, tokens, period) * NS_PER_S / period * targets
+    period = max(1, min(PERIODS["minute"], step.requests.span))
+    rate = worst(due, tokens, period)[0] * NS_PER_S / period * targets
     return SafeLoad(round(rate * ASSUMED_TPOT / NS_PER_S), rate)
 
 

@@ -1,9 +1,10 @@
 """Fixed prompts, asked one after the other and outside a run: what does the model behind a name answer?
 
 `ask` sends them through the target's own client, at temperature 0 where its endpoint type has that field, and each
-alone, so that no other request of ours shares a batch with it. What a server refuses for its rate is asked again when
-the server says so, within PATIENCE; a target that doesn't answer costs no more than GIVE_UP requests. Needs gevent's
-hub, as every client does.
+alone, so that no other request of ours shares a batch with it. Where a target is known to admit so many requests or
+tokens a minute (by targets.toml or by its answers), they keep within that. What a server refuses for its rate is asked
+again when the server says so, within PATIENCE; a target that doesn't answer costs no more than GIVE_UP requests. Needs
+gevent's hub, as every client does.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import gevent
+import orjson
 from gevent.event import AsyncResult
 from gevent.pool import Pool
 
 from traces.errors import InputError
 from traces.request import Request
 
+from . import quota
 from .client.disaggregated import connect
 from .clock import Clock
 from .exchange import Call, Client, Exchange, Outcome
+from .quota import Limit
 from .target import Target
 from .wire.interface import Json, merged
 
@@ -63,7 +67,7 @@ def ask(target: Target, prompts: Sequence[str], tokens: int) -> list[Answer]:
         except InputError:
             return []
         try:
-            answers = _answers(client, target.name, prompts, tokens)
+            answers = _answers(client, target, prompts, tokens)
         finally:
             client.close()
         refused = answers and "temperature" in answers[0].exchange.error
@@ -72,12 +76,31 @@ def ask(target: Target, prompts: Sequence[str], tokens: int) -> list[Answer]:
     return answers
 
 
-def _answers(client: Client, target: str, prompts: Sequence[str], tokens: int) -> list[Answer]:
+def limits_of(target: Target, answers: Sequence[Answer]) -> list[Limit]:
+    """What the target is known to admit, the last answer's headers told."""
+    headers = next((each.exchange.ratelimit for each in reversed(answers) if each.exchange.ratelimit), None)
+    return quota.limits(target, orjson.loads(headers) if headers else {})
+
+
+def amount(kind: str, prompt: int, output: int) -> int:
+    """What a request of so many tokens takes of a limit of this kind."""
+    return {"requests": 1, "tokens": prompt + output, "input tokens": prompt, "output tokens": output}[kind]
+
+
+def _gap(limits: Sequence[Limit], prompt: int, output: int) -> float:
+    """Seconds between two requests that keep within what is admitted in a minute."""
+    minutes = [limit for limit in limits if limit.period == "minute"]
+    return max((60 * amount(limit.kind, prompt, output) / limit.most for limit in minutes), default=0.0)
+
+
+def _answers(client: Client, target: Target, prompts: Sequence[str], tokens: int) -> list[Answer]:
     answers: list[Answer] = []
     patience = PATIENCE
     for number, prompt in enumerate(prompts):
         request = Request(number, 0, len(prompt.split()), tokens)
-        call = Call(request=request, target=target, due=0, prompt=prompt, counted=False)
+        call = Call(request=request, target=target.name, due=0, prompt=prompt, counted=False)
+        if answers:
+            gevent.sleep(_gap(limits_of(target, answers), request.prompt_tokens, tokens))
         exchange = _exchange(client, call)
         while exchange.outcome is Outcome.RATE_LIMITED and (pause := exchange.retry_after or PAUSE) <= patience:
             patience -= pause

@@ -48,6 +48,13 @@ class TargetFields:
     price_per_million_input: float | None = field(default=None, metadata=LEFT_OUT)  # $ a million tokens of prompts
     price_per_million_cached: float | None = field(default=None, metadata=LEFT_OUT)  # of those that were cached
     price_per_million_output: float | None = field(default=None, metadata=LEFT_OUT)
+    requests_per_minute: int | None = field(default=None, metadata=LEFT_OUT)  # its quota: what it admits
+    requests_per_day: int | None = field(default=None, metadata=LEFT_OUT)
+    tokens_per_minute: int | None = field(default=None, metadata=LEFT_OUT)  # of prompts and answers together
+    tokens_per_day: int | None = field(default=None, metadata=LEFT_OUT)
+    input_tokens_per_minute: int | None = field(default=None, metadata=LEFT_OUT)
+    output_tokens_per_minute: int | None = field(default=None, metadata=LEFT_OUT)
+    concurrent_requests: int | None = field(default=None, metadata=LEFT_OUT)
     watts: float | None = None
     format: dict[str, Any] = field(default_factory=dict)  # a custom format's tables, once a plan carries them
 
@@ -214,6 +221,11 @@ def _price(value: Any) -> float:
     return float(value)
 
 
+def _quota(value: Any) -> int:
+    expect(type(value) is int and 0 < value < 1e15, "a whole number above 0")
+    return int(value)
+
+
 def _count(value: Any) -> int:
     expect(type(value) is int and value >= 0, "a whole number of at least 0")
     return int(value)
@@ -278,6 +290,10 @@ def _protocol(value: Any) -> str:
 LEGS = ("prefill", "decode", "protocol")
 TOKEN_PRICES = ("price_per_million_input", "price_per_million_cached", "price_per_million_output")
 BOTH_WAYS = ("price_per_million_input", "price_per_million_output")
+QUOTAS = (
+    "requests_per_minute", "requests_per_day", "tokens_per_minute", "tokens_per_day", "input_tokens_per_minute",
+    "output_tokens_per_minute", "concurrent_requests",
+)  # fmt: skip
 ONLY_LEGS = "only a target with two legs has this"
 CHECKS: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(("name", "model", "api_key_file", "ca_file"), _text), "api_key_env": _variable,
@@ -285,7 +301,7 @@ CHECKS: dict[str, Callable[[Any], object]] = {
     "headers": _headers, "extra_body": _body, "labels": _labels,
     "ignore_eos": _flag, "insecure": _flag, "resend": _flag,
     "local_prefill_below": _count, "price_per_hour": _number, "watts": _number, "format": _table,
-    **dict.fromkeys(TOKEN_PRICES, _price),
+    **dict.fromkeys(TOKEN_PRICES, _price), **dict.fromkeys(QUOTAS, _quota),
     "limits": _limits,
 }  # fmt: skip
 DEFAULTS = {f.name: f.default for f in fields(Target)}

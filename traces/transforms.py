@@ -166,8 +166,14 @@ def superpose(slices: Sequence[Trace], factor: float, seed: int = 0) -> Trace:
         raise InputError(f"expected a factor above 0 and up to {len(slices)}, got {factor}", where="superpose")
     if factor == 1:
         return slices[0]
-    apart = [_blocks_from(each, number << 40, _private(each)) if number else each for number, each in enumerate(slices)]
-    multiple = _multiple(apart[: ceil(factor)], factor, np.random.default_rng((seed, 6)))
+    slices = slices[: ceil(factor)]
+    taken = 1 + max(int(each.prefixes()[1].max(initial=0)) for each in slices)
+    free = taken if taken < LATEST else 1 << 40  # ids are numbers, or 64-bit hashes with much room between them
+    apart = [slices[0]]
+    for each in slices[1:]:
+        apart.append(_blocks_from(each, free, _private(each)))
+        free += len(each.prefixes()[1])
+    multiple = _multiple(apart, factor, np.random.default_rng((seed, 6)))
     return multiple.noted(f"{factor:g} times the sessions")
 
 
@@ -208,7 +214,7 @@ def _turned(trace: Trace, rng: np.random.Generator) -> Trace:
 def _multiple(traces: list[Trace], factor: float, rng: np.random.Generator) -> Trace:
     """All of the traces together, of the last one only the share that `factor` leaves for it: exactly so many of its
     sessions, whichever they are."""
-    share = factor - len(traces) + 1
+    share = factor - (len(traces) - 1)
     if share < 1:
         owners, where = np.unique(_owners(traces[-1]), return_inverse=True)
         kept = np.zeros(len(owners), np.bool_)

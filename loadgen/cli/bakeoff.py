@@ -5,15 +5,18 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from traces.errors import InputError
+from traces.errors import INCOMPLETE, InputError, RunFailed
 
 from ..options import Load, RunOptions, TargetOptions
 from ..processes import Workers, become_locust
 from . import options as o
+
+if TYPE_CHECKING:
+    from ..forecast import Forecast
 
 
 @o.taking(omit=o.REMOTE)
@@ -42,6 +45,8 @@ def bakeoff(
         Any, o.factors(o.LOAD, "Load steps that compress time, bursts and pauses too (1,2,4).", "--steps")
     ] = None,
     step_duration: Annotated[float | None, o.time(o.LOAD, "How long each step takes but the base (factor 1).")] = None,
+    plan: o.Plan = False,
+    yes: Annotated[bool, o.option(o.OUTCOME, "Begin several rounds without asking on a terminal.", "--yes")] = False,
     load: Load,
     run: RunOptions,
     workers: Workers,
@@ -63,12 +68,15 @@ def bakeoff(
 
         phaseload bakeoff azure-conv --targets targets.toml --rounds 5 --round-duration 10m --load 0.5,1,2
 
+        phaseload bakeoff azure-conv --targets targets.toml --rounds 5 --load 0.5,1,2 --slo "ttft p99 < 800ms" --plan
+
         phaseload bakeoff conv.csv --target gpu=http://gpu:8000 --target groq=https://api.groq.com/openai -m m
 
         phaseload bakeoff azure-code --targets targets.toml --duration 120 --steps 1,2,4 --slo "gpu: ttft p99 < 1s"
     """
     from .. import bakeoffs, demonstration
     from ..rounds import DURATION, Ladder, windowed
+    from . import forecast
 
     ladder, workload, folder = bakeoffs.ladder_of(load_factors, steps, step_duration), trace or bakeoffs.WORKLOAD, None
     if quick:
@@ -77,12 +85,17 @@ def bakeoff(
     if target or targets:
         load, chosen = windowed(load, round_duration), options.targets(target or [], targets)
         ready = bakeoffs.arrange(workload, chosen, load, ladder or Ladder(), rounds, order, workers.count)
+        if plan:
+            forecast.end(bakeoffs.foresee(ready, run, workers.count), run.json)
     else:
         given = o.given(ctx, Load)
         if round_duration is not None and not quick:
             given["duration"] = windowed(Load(duration=given.get("duration")), round_duration).duration
         base = demonstration.load_of(given, own_trace=bool(trace))
         model = options.model or demonstration.MODEL
+        if plan:
+            ready, _ = bakeoffs.rehearse(workload, base, ladder, rounds, order, workers.count, model=model)
+            forecast.end(bakeoffs.foresee(ready, run, workers.count), run.json)
         folder, ready = bakeoffs.demonstrate(workload, base, ladder, rounds, order, run, workers.count, model=model)
         closing = demonstration.WORDS + (" " + demonstration.ONE_ROUND if rounds == 1 else "")
     if rounds == 1:
@@ -90,12 +103,33 @@ def bakeoff(
     if workers.web_port is not None:
         raise InputError("can't be combined with --rounds", where="--web-port", remedy="the page starts one round")
     _end_by_signals()
-    folder = bakeoffs.record(
-        ready, run, workers, ctx.args, folder=folder, closing=closing, stop_early=stop_early, show=_show, shown=True
-    )
+    confirm = _nothing if yes or not (sys.stdin.isatty() and sys.stderr.isatty()) else _confirm
+    try:
+        folder = bakeoffs.record(
+            ready, run, workers, ctx.args, folder=folder, closing=closing, stop_early=stop_early, confirm=confirm,
+            show=_show, shown=True,
+        )  # fmt: skip
+    except RunFailed as failure:
+        sys.stderr.write(f"phaseload: {failure}\n")
+        raise typer.Exit(failure.code) from None
     from ..replays import conclude
 
     sys.exit(conclude(folder))
+
+
+def _nothing(_: Forecast) -> None:
+    pass
+
+
+def _confirm(foreseen: Forecast) -> None:
+    """Shows what the bake-off takes, and ends here unless it shall begin."""
+    from rich.console import Console
+
+    from . import forecast
+
+    forecast.show(foreseen, Console(stderr=True))
+    if not typer.confirm("Begin?", err=True):
+        raise typer.Exit(INCOMPLETE)
 
 
 def _show(line: str) -> None:

@@ -20,7 +20,7 @@ Group = TypeVar("Group", Load, RunOptions, TargetOptions, Workers)
 @o.taking(
     omit=(
         "speedup", "request_rate", "concurrency", "request_count", "web_port", "salt", "wait_ready", "probe",
-        "evidence", "prompts", "tokenizer", "token_ids", "ignore_eos", "extra_body", *o.REMOTE,
+        "quota_scale", "evidence", "prompts", "tokenizer", "token_ids", "ignore_eos", "extra_body", *o.REMOTE,
     ),
 )  # fmt: skip
 def capacity(

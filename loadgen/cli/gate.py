@@ -70,8 +70,8 @@ def gate(
     judgement = _judged(run, slo or [], [*(goodput or []), *context.args], slo_file, baseline, max_regress or [])
     from rich.console import Console
 
+    from reports.render import findings, text
     from reports.render import github as actions
-    from reports.render import text
     from reports.render.junit import junit as junit_of
     from reports.render.markdown import markdown as markdown_of
 
@@ -85,6 +85,8 @@ def gate(
         with actions.shielded() if github else nullcontext():
             console = Console()
             console.print(text.validity_line(judgement.validity), soft_wrap=True)
+            for line in findings.rounds(judgement.summary):
+                console.print(text.printable(line), soft_wrap=True, markup=False, highlight=False)
             if judgement.before is not None:
                 validity = text.validity_line(judgement.before.validity, f"baseline {judgement.baseline}")
                 console.print(validity, soft_wrap=True)

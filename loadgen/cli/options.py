@@ -66,6 +66,9 @@ LoadFactors = Annotated[
 TRACE = "A file or folder of any known format, or a bundled workload such as azure-conv."
 Trace = Annotated[str, typer.Argument(help=TRACE, show_default=False)]
 Url = Annotated[str | None, option(TARGET, "Base URL of the endpoint.")]
+Plan = Annotated[
+    bool, option(OUTCOME, "Show what the run would take, by time, tokens, dollars and quotas, and stop.", "--plan")
+]
 
 # By the fields of the groups.
 OPTIONS: dict[str, Any] = {
@@ -105,6 +108,7 @@ OPTIONS: dict[str, Any] = {
     "salt": option(LOAD, "Keeps prompts out of caches of earlier runs: auto, none, or a text."),
     "wait_ready": option(TARGET, "Wait so long for the endpoint to accept connections (90s, 10m)."),
     "probe": option(TARGET, "Look at each endpoint with one request before the run.", "--probe/--no-probe"),
+    "quota_scale": option(LOAD, "Thin the load to this share of its sessions, for all targets; auto: as quotas admit."),
     "evidence": option(
         TARGET, "Before each of several rounds 20 short prompts: is it the same model?", "--evidence/--no-evidence"
     ),

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @o.taking(omit=("evidence",))
 def replay(
-    ctx: typer.Context, *, trace: o.Trace = "", url: o.Url = None, options: TargetOptions, load: Load, run: RunOptions,
-    workers: Workers,
+    ctx: typer.Context, *, trace: o.Trace = "", url: o.Url = None, options: TargetOptions, load: Load,
+    plan: o.Plan = False, run: RunOptions, workers: Workers,
 ) -> None:  # fmt: skip
     """Replay a trace against an endpoint, and report TTFT and TPOT.
 
@@ -39,6 +39,10 @@ def replay(
 
     if workers.worker:
         become_locust(None, workers, ctx.args, options.target("http://worker").sheltered().wants())
+    if plan:
+        from . import forecast
+
+        forecast.end(replays.foresee(trace, options.target(url), load, run, workers.count), run.json)
     folder = replays.prepare(trace, options.target(url), load, run, workers.count)
     become_locust(folder, workers, ctx.args)
 

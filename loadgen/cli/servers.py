@@ -122,7 +122,7 @@ def _text(file: Path) -> str:
 @o.taking(
     omit=(
         "concurrency", "drain_timeout", "open_loop", "retries", "leave", "keep_ticks", "prompts", "tokenizer",
-        "token_ids", "salt", "wait_ready", "probe", "evidence", "report",
+        "token_ids", "salt", "wait_ready", "probe", "evidence", "report", "quota_scale",
     ),
 )  # fmt: skip
 def simulate(

@@ -286,6 +286,7 @@ class Record:
             prompts=plan.prompts, slo=plan.slo, goodput=plan.goodput, argv=plan.argv, order=plan.order, json=plan.json,
             report=plan.report, closing=plan.closing, trace=plan.trace, targets=targets, steps=(), workers=(),
             ended="running", machine=machine_facts(), versions=versions(), evidence=plan.evidence,
+            quota_scale=plan.quota_scale,
         )  # fmt: skip
         self._write()
 

@@ -186,7 +186,7 @@ def _verdict(allowance: Allowance, before: Sample, after: Sample) -> Regression:
     n, least = len(pairs.before), ceil(BEYOND / min(q, 1 - q) - 1e-9) if q else 2 * BATCHES
     verdict = Regression(
         _gate(allowance), after.target, after.step, Decision.NO_VERDICT, None, n,
-        before=_figure(allowance, before), after=_figure(allowance, after),
+        rounds=len(after.rounds), before=_figure(allowance, before), after=_figure(allowance, after),
     )  # fmt: skip
     worth = pairs.worth(q) if n else 0.0
     if worth < least:

@@ -11,13 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from targets.target import TargetFields
 
-from .samples import Sample
+if TYPE_CHECKING:  # samples bring pandas, and a plan's forecast needs prices alone
+    from .samples import Sample
 
 MILLION = 1e6
 HOUR = 3600.0

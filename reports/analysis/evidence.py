@@ -101,6 +101,15 @@ class ServerEvidence:
     changes: tuple[Change, ...] = ()
 
     @property
+    def known(self) -> bool:
+        """Is there anything but the names of models, which a server repeats?"""
+        rounds = [each for target in self.targets for each in target.rounds]
+        return any(
+            each.answers or each.round_trip.typical or each.seen.names.keys() - {"model"} or each.seen.request_ids
+            for each in rounds
+        )
+
+    @property
     def sentences(self) -> list[str]:
         """What changed, a sentence each. They hold what servers wrote: to be escaped."""
         return [f"{change.target}: {change.text}" for change in self.changes]

@@ -39,7 +39,7 @@ REGRESSING = (*LATENCIES, "requests", "tokens", "goodput")
 # to a slice too; `in_flight` at send; `session` -1 for none; `turn` 0 for the first.
 SLICED_BY = ("prompt_tokens", "output_tokens", "in_flight", "session", "turn")
 OBJECTIVES = ("ttft", "ttft_from_due", "tpot", "e2e", "longest_stall")
-TAIL = 0.9  # quantiles from here on are a tail
+TAIL = 0.9  # the quantile from which on a figure is of the tail, which a calm window says little of
 STATISTICS = "a statistic: p50, p99, p99.9, mean or max"
 
 

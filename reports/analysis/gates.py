@@ -3,8 +3,12 @@
 "ttft p99 < 800ms" asks whether fewer than 1 % of the requests, failures included, take 800 ms or longer: it passes
 where the upper one-sided 95 % bound of that share (`shares.share`) is below 1 %, fails where the lower one is above,
 and else there is no verdict. Shares are decided likewise; rates, means and maxima have no bounds and are compared as
-they are. A series that ends as soon as every gate is `decided` looks once after each round, and its bounds are stricter
-for it (`looks`). Exit codes: 0 all passed, 1 one failed, 2 not a gate, 3 no verdict (or the run is invalid).
+they are. The times of an overloaded target depend on the run's length, as does the tail of a drifting one: they may
+fail a gate, and pass none. Nor does a tail over rounds without headroom, for calm rounds pick themselves
+(`steadiness`); one that passes in a single window passes inside this run.
+
+Exit codes: 0 all passed, 1 one failed, 2 not a gate, 3 no verdict (or the run is invalid). A series that ends as soon
+as every gate is `decided` looks after each round, and its bounds are stricter for it (`looks`).
 """
 
 from __future__ import annotations
@@ -19,10 +23,11 @@ from traces.errors import InputError
 
 from .. import number_format
 from . import shares
-from .gate_grammar import LATENCIES, Gate, no_objectives
+from .gate_grammar import LATENCIES, TAIL, Gate, no_objectives
 from .quantiles import finite
 from .samples import Sample, sliced
 from .shares import Share
+from .steadiness import State, headroom
 from .validity import Reason, Status
 
 if TYPE_CHECKING:
@@ -83,7 +88,7 @@ def decide(
         if not concerned:
             there = ", ".join(f"{target}@{step}" if step else target for target, step in samples)
             raise InputError("no such target or step in this run", where=gate.text, remedy=f"there are {there}")
-        verdicts += [verdict(gate, sample, shares.level(looks)) for sample in concerned]
+        verdicts += [verdict(gate, sample, shares.level(looks), samples.values()) for sample in concerned]
     return withheld(verdicts, {target for target, _ in samples}, reasons)
 
 
@@ -116,10 +121,39 @@ def exit_code(verdicts: Sequence[Verdict], status: Status) -> int:
     return 3 if decisions - {Decision.PASS} else 0
 
 
-def verdict(gate: Gate, sample: Sample, level: float = shares.level()) -> Verdict:
-    """On one target in one step, with bounds of this `level`. InputError where a gate on goodput has no objectives."""
+def verdict(gate: Gate, sample: Sample, level: float = shares.level(), samples: Iterable[Sample] = ()) -> Verdict:
+    """On one target in one step, with bounds of this `level`; `samples`: those of all steps. InputError where a gate on
+    goodput has no objectives."""
     if gate.metric == "goodput" and sample.good is None:
         raise no_objectives(gate)
+    found = _measured(gate, sample, level)
+    return _steadied(found, sample, samples) if gate.metric in LATENCIES or gate.metric == "goodput" else found
+
+
+def _steadied(found: Verdict, sample: Sample, samples: Iterable[Sample]) -> Verdict:
+    """The verdict as far as the target's state lets it be one."""
+    state, gate = sample.steadiness, found.gate
+    passes, tail = found.decision is Decision.PASS, gate.q is not None and gate.q >= TAIL
+    doubt = ""
+    if state.overloaded:
+        doubt = f"overloaded: {state.why}"
+    elif passes and tail and state.state is State.DRIFTING:
+        doubt = f"drifting: {state.why}"
+    elif passes and tail and len(sample.rounds) > 1:
+        room = headroom(sample, samples)
+        doubt = "" if room.shown else room.why
+    elif passes and tail:
+        return _noted(found, "inside this run")
+    if doubt and passes:
+        found = replace(found, decision=Decision.NO_VERDICT)
+    return _noted(found, doubt)
+
+
+def _noted(found: Verdict, note: str) -> Verdict:
+    return replace(found, note="; ".join(filter(None, (found.note, note))))
+
+
+def _measured(gate: Gate, sample: Sample, level: float) -> Verdict:
     if gate.where:
         return _on_slice(gate, sample, level)
     if not sample.n:
@@ -135,11 +169,11 @@ def verdict(gate: Gate, sample: Sample, level: float = shares.level()) -> Verdic
 
 def _on_slice(gate: Gate, sample: Sample, level: float) -> Verdict:
     """A slice's requests are a sample of their own, with an effective size of its own."""
-    of_slice = verdict(replace(gate, where=()), sliced(sample, gate.where), level)
+    of_slice = _measured(replace(gate, where=()), sliced(sample, gate.where), level)
     by_load = any(condition.field == "in_flight" for condition in gate.where)
     never_sent = int(sample.counted["in_flight"].isna().sum()) if by_load else 0
     note = f"{never_sent:,} were never sent, and are in no slice" if never_sent else ""
-    return replace(of_slice, gate=gate, note="; ".join(filter(None, (of_slice.note, note))))
+    return _noted(replace(of_slice, gate=gate), note)
 
 
 def _quantile(gate: Gate, sample: Sample, q: float, level: float) -> Verdict:
@@ -180,9 +214,8 @@ def _decided(verdict: Verdict, share: Share, limit: float, sample: Sample) -> Ve
         remedy = _further(known, "rounds", ceil((more if known else share.least(limit)) * rounds))
     else:
         remedy = _further(known, "s", (more if known else share.least(limit)) * sample.window_s)
-    note = "; ".join(filter(None, (verdict.note, f"worth {share.effective:,.0f}: {remedy}")))
-    seconds = more * sample.window_s
-    return replace(verdict, decision=Decision.NO_VERDICT, note=note, more_s=seconds, more_rounds=more_rounds)
+    undecided = _noted(replace(verdict, decision=Decision.NO_VERDICT), f"worth {share.effective:,.0f}: {remedy}")
+    return replace(undecided, more_s=more * sample.window_s, more_rounds=more_rounds)
 
 
 def _further(known: bool, unit: str, amount: float) -> str:

@@ -71,6 +71,8 @@ class Judgement:
             "exit_code": self.exit_code, "validity": self.validity,
             "verdicts": [verdict.as_json() for verdict in self.verdicts],
         }  # fmt: skip
+        if len(self.summary.run.rounds) + len(self.summary.run.lost) > 1:
+            said["rounds"] = {"counted": self.summary.run.rounds, "lost": self.summary.run.lost}
         if self.before is not None:
             regressions = [regression.as_json() for regression in self.regressions]
             said["baseline"] = {"run": self.baseline, "validity": self.before.validity, "verdicts": regressions}

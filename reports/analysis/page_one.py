@@ -21,6 +21,7 @@ from .gates import Decision, Verdict, together
 from .quantiles import Quantile
 from .results import Result
 from .samples import Sample
+from .steadiness import Headroom, Steadiness
 from .validity import Status, Validity
 
 DECIDING = 5  # rounds, below which no winner of a tail is named
@@ -45,6 +46,8 @@ class TargetFigures:
 
     target: str
     about: str
+    steadiness: Steadiness
+    headroom: Headroom
     ttft_p50: Quantile
     ttft_p99: Quantile
     tpot_p50: Quantile
@@ -138,8 +141,8 @@ def _figures(
     own = [verdict for verdict in verdicts if verdict.target == result.target]
     paid = result.cost.at_this_load if result.cost else None
     return TargetFigures(
-        result.target, _about(run.facts, result.target), ttft[0], ttft[1], tpot[0], tpot[1],
-        result.quantile("longest_stall", 0.99),
+        result.target, _about(run.facts, result.target), result.steadiness, result.headroom,
+        ttft[0], ttft[1], tpot[0], tpot[1], result.quantile("longest_stall", 0.99),
         slo_met=result.goodput.share if result.goodput else None,
         errors=(result.counts.failed - refused) / n if n else None, refused=refused / n if n else None,
         passes=_highest(own, ladder) if own else None, dollars=paid.per_million_good if paid else None,
@@ -178,28 +181,53 @@ def _gate_sentences(verdicts: Sequence[Verdict], ladder: Mapping[str, str], deci
     here = [verdict.decision for verdict in verdicts if verdict.step == decisive]
     if here and len(ladder) > 1:
         yield f"At {ladder[decisive]}: {here.count(Decision.PASS)} of {len(here)} gates pass."
-    for target in dict.fromkeys(verdict.target for verdict in verdicts):
-        own = [verdict for verdict in verdicts if verdict.target == target]
-        if all(verdict.decision is Decision.PASS for verdict in own):
-            yield f"{target} passes every gate{' at every load' if len(ladder) > 1 else ''}."
-            continue
-        parts = [f"passes up to {ladder[name]}" for name in ladder if ladder[name] == _highest(own, ladder)]
-        for decision, words in ((Decision.FAIL, "fails"), (Decision.NO_VERDICT, "has no verdict on")):
-            first = next((v for step in ladder for v in own if v.step == step and v.decision is decision), None)
-            if first:
-                parts.append(f"{words} {first.gate.text}" + (f" at {first.step}" if len(ladder) > 1 else ""))
-        yield f"{target} {'; '.join(parts) or 'is not judged: the run is invalid'}."
+    targets = dict.fromkeys(verdict.target for verdict in verdicts)
+    own = {target: [verdict for verdict in verdicts if verdict.target == target] for target in targets}
+    for names, text in _alike((target, _judged(own[target], ladder)) for target in targets):
+        yield f"{names}: {text}."
+
+
+def _judged(own: Sequence[Verdict], ladder: Mapping[str, str]) -> str:
+    at_each = " at every load" if len(ladder) > 1 else ""
+    if all(verdict.decision is Decision.PASS for verdict in own):
+        return f"passes every gate{at_each}"
+    parts = [f"passes up to {highest}"] if (highest := _highest(own, ladder)) else []
+    for decision, words in ((Decision.FAIL, "fails"), (Decision.NO_VERDICT, "no verdict on")):
+        first = next((v for step in ladder for v in own if v.step == step and v.decision is decision), None)
+        if first:
+            parts.append(f"{words} {first.gate.text}" + (f" at {first.step}" if len(ladder) > 1 else ""))
+    return "; ".join(parts) or "not judged, the run is invalid"
+
+
+def _alike(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """(name, text) pairs, with the names of one text together."""
+    names: dict[str, list[str]] = {}
+    for name, text in pairs:
+        names.setdefault(text, []).append(name)
+    for text, group in names.items():
+        yield listed(group), text
+
+
+def listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1] if names else ""
 
 
 def _faster(comparisons: Sequence[Comparison], figures: Sequence[TargetFigures]) -> Iterator[str]:
     """Who is ahead of all others in each phase, by the ratio to the nearest of them; and what is said of the tail."""
     if not comparisons:
         return
-    rounds = min(each.rounds for each in figures)
+    for each in figures:
+        if each.steadiness.overloaded:
+            yield f"{each.target} is overloaded, and not ranked: {each.steadiness.why}."
+    figures = [each for each in figures if not each.steadiness.overloaded]
+    rounds = min((each.rounds for each in figures), default=0)
     over = f" over {rounds} rounds" if rounds > 1 else ""
-    for metric, phase in HEADLINES.items():
+    level: list[str] = []
+    for metric, phase in HEADLINES.items() if len(figures) > 1 else ():
         ahead: dict[str, list[tuple[float, str, str]]] = {each.target: [] for each in figures}
         for pair in comparisons:
+            if pair.base not in ahead or pair.other not in ahead:
+                continue
             ratio = pair.metrics[metric]
             if ratio and ratio.median.faster:
                 base = ratio.median.faster > 0
@@ -213,8 +241,10 @@ def _faster(comparisons: Sequence[Comparison], figures: Sequence[TargetFigures])
             _, loser, words = min(ahead[first])
             yield f"{first} is faster in {phase}: {metric.upper()} p50 {words} ahead of {loser}{over}."
         else:
-            yield f"No target is shown to be faster than all others in {phase} ({metric.upper()} p50)."
-    if rounds < DECIDING:
+            level.append(phase)
+    if level:
+        yield f"No target is shown to be faster than all others, by its median, in {listed(level)}."
+    if 0 < rounds < DECIDING:
         yield f"No winner is named in the tail (p90 and above): it takes {DECIDING} rounds, and there {_were(rounds)}."
 
 
@@ -242,9 +272,8 @@ def _trust(run: Run, here: Sequence[Result], validity: Validity, servers: Server
         series = run.series
         words = order.get(series.order if series else run.facts.order, "")
         yield Fact("order", words + (f" ({series.why})" if series and series.why else ""))
-    for target in servers.targets:
-        if target.constant:
-            yield Fact("servers", f"{target.target}: {target.constant}")
+    for names, constant in _alike((each.target, each.constant) for each in servers.targets if each.constant):
+        yield Fact("servers", f"{names}: {constant}")
     for sentence in servers.sentences:
         yield Fact("servers", sentence, doubtful=True)
     if trace := run.facts.trace:
@@ -254,8 +283,9 @@ def _trust(run: Run, here: Sequence[Result], validity: Validity, servers: Server
 
 def _warm_up(run: Run, here: Sequence[Result]) -> Iterator[Fact]:
     latest = {each.target: [start.steady_s for start in each.starts if isfinite(start.steady_s)] for each in here}
-    since = [(name, max(seconds)) for name, seconds in latest.items() if seconds]
-    words = [f"{name} from {f'{seconds:.0f} s' if seconds >= 0.5 else 'the start'} on" for name, seconds in since]
+    since = {name: max(seconds) for name, seconds in latest.items() if seconds}
+    begun = {name: f"{seconds:.0f} s" if seconds >= 0.5 else "the start" for name, seconds in since.items()}
+    words = [f"{names} from {found} on" for names, found in _alike(begun.items())]
     step = run.parts[0].step((here[0].target, here[0].step)) if here else None
     counted = f"; counted from {step.warmup_s:.0f} s on" if step else ""
     if words:
@@ -279,6 +309,8 @@ def _not_measured(
         yield Fact(
             "tails", f"how far p90 and above move from run to run: {DECIDING} rounds say it, and there {_were(rounds)}"
         )
+    for names, why in _alike((each.target, each.headroom.why) for each in figures if not each.headroom.shown):
+        yield Fact("headroom", f"{names}: {why.removeprefix('no headroom: ')}; tails may move from day to day")
     yield Fact("another day", "other traffic on the servers and the network, other hours, other client machines")
     if run.facts.simulated or any(each.about for each in figures):
         yield Fact("hardware", "simulated endpoints are models with assumed constants, not machines")

@@ -32,7 +32,8 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunIdentity:
-    """Which run this is, from its run.json where it has one. `rounds`: those that count; `lost`: round -> why not."""
+    """Which run this is, from its run.json where it has one. `rounds`: those that count; `lost`: round -> why not;
+    `quota_scale`: the share of the load's sessions that was sent, so that the targets' quotas admit it."""
 
     created: str | None
     version: str | None
@@ -45,6 +46,7 @@ class RunIdentity:
     folder: str
     rounds: tuple[int, ...]
     lost: dict[str, str]
+    quota_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Summary:
     page_one: PageOne
     _samples: dict[Key, Sample]  # JSON leaves out what begins with an underscore
     _digests: Digests
+    _looks: int = 1  # how often the verdicts of a series are looked at, by who ends it at the first that decide
 
     @property
     def samples(self) -> dict[Key, Sample]:
@@ -112,16 +115,21 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
         format=FORMAT, run=_identity(run), validity=judged, objectives=limits, digests=f"from the {digests.origin}",
         results=results, comparison=pairs, evidence=servers,
         page_one=page_one.page_one(run, samples.values(), results, pairs, verdicts, judged, servers, undecidable),
-        _samples=samples, _digests=digests,
+        _samples=samples, _digests=digests, _looks=_looks(run),
     )  # fmt: skip
 
 
 def _own_verdicts(run: Run, samples: Mapping[Key, Sample], judged: Validity) -> tuple[list[Verdict], str]:
     """Those of the run's own gates; none, and why, where they can't be read or concern nothing."""
     try:
-        return decide(own_gates(run), samples, judged.reasons), ""
+        return decide(own_gates(run), samples, judged.reasons, looks=_looks(run)), ""
     except InputError as error:
         return [], str(error)
+
+
+def _looks(run: Run) -> int:
+    """After each round, where the series ends as soon as its gates are decided."""
+    return run.series.planned if run.series and run.series.stop_early else 1
 
 
 def own_gates(run: Run) -> list[Gate]:
@@ -145,7 +153,7 @@ def judge(run: Run | Summary, gates: Sequence[Gate | str] | Gate | str) -> list[
     listed = [gates] if isinstance(gates, Gate | str) else gates
     parsed = [parse(gate) if isinstance(gate, str) else gate for gate in listed]
     summary = run if isinstance(run, Summary) else summarise(run)
-    return decide(parsed, summary.samples, summary.validity.reasons)
+    return decide(parsed, summary.samples, summary.validity.reasons, looks=summary._looks)
 
 
 def _identity(run: Run) -> RunIdentity:
@@ -154,7 +162,7 @@ def _identity(run: Run) -> RunIdentity:
     return RunIdentity(
         **facts, argv=known.get("argv") or None, name=run.name, folder=str(run.bundle or run.folder),
         rounds=tuple(part.round for part in run.parts),
-        lost={str(number): why for number, why in run.lost.items()},
+        lost={str(number): why for number, why in run.lost.items()}, quota_scale=run.facts.quota_scale,
     )  # fmt: skip
 
 

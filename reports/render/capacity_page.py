@@ -18,10 +18,10 @@ from .html import render
 from .plots import BAD, INK, colour, drawing, log_axis
 
 LOWEST, HIGHEST = 0.02, 200.0  # multiples of what is allowed that are drawn
-LOOKS: dict[Decision, tuple[str, dict[str, Any]]] = {
-    Decision.PASS: ("holds", {"marker": "o", "color": colour(2)}),
-    Decision.FAIL: ("fails", {"marker": "X", "color": BAD}),
-    Decision.NO_VERDICT: ("undecided", {"marker": "s", "color": INK, "markerfacecolor": "none"}),
+LOOKS: dict[Decision, dict[str, Any]] = {
+    Decision.PASS: {"marker": "o", "color": colour(2)},
+    Decision.FAIL: {"marker": "X", "color": BAD},
+    Decision.NO_VERDICT: {"marker": "s", "color": INK, "markerfacecolor": "none"},
 }
 
 
@@ -49,7 +49,7 @@ def reported(folder: Path) -> CapacityResult:
             for step in facts.steps
         ],
         decisions=[
-            (amount(each.level), f"{each.share:.2f}", f"{each.low:.2f} to {each.high:.2f}", str(each.decision))
+            (amount(each.level), f"{each.share:.2f}", f"{each.low:.2f}–{each.high:.2f}", str(each.decision))
             for each in found.curve
         ],
     )
@@ -67,11 +67,11 @@ def curve(figure: Figure, found: CapacityResult) -> str:
     )
     weights = [sum(step.level == level and bool(step.tallies) for step in found.facts.steps) for level in levels]
     axes.plot(levels, isotonic.fit(shares, weights), color=colour(0), drawstyle="steps-mid", alpha=0.7)
-    for decision, (label, look) in LOOKS.items():
+    for decision, look in LOOKS.items():
         of = np.array([point.decision is decision for point in found.curve])
         if of.any():
             reach = np.vstack([shares - lows, highs - shares])[:, of]
-            axes.errorbar(levels[of], shares[of], reach, linestyle="none", capsize=3, label=label, **look)
+            axes.errorbar(levels[of], shares[of], reach, linestyle="none", capsize=3, label=str(decision), **look)
     axes.axhline(1.0, color=BAD, linewidth=1.2, linestyle=(0, (4, 3)), label="allowed")
     axes.set(yscale="log", xlabel=found.unit, title="Requests beyond the gate, in multiples of what it allows")
     axes.set_xlim(levels.min() / 1.15, levels.max() * 1.15)

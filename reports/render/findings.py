@@ -94,11 +94,22 @@ def command(argv: Sequence[str]) -> str:
     return shlex.join([PurePath(argv[0]).name.replace("__main__.py", "phaseload"), *argv[1:]]) if argv else ""
 
 
+def rounds(summary: Summary) -> list[str]:
+    """Which rounds count, and why the others don't; nothing of a plain run."""
+    counting, lost = summary.run.rounds, summary.run.lost
+    planned = len(counting) + len(lost)
+    reasons = [f"round {number} is lost: {why}" for number, why in lost.items()]
+    return [f"{len(counting)} of {planned} rounds count", *reasons] if planned > 1 else []
+
+
 def size(verdict: Verdict) -> str:
-    """The sample, and the independent requests that it is worth where that is known and less: `524, worth 61`."""
+    """The sample, its rounds, and the independent requests that it is worth where that is known and less: `1,649 in 5
+    rounds, worth 1,194`."""
     effective = verdict.effective
-    worth = "" if effective is None or effective >= verdict.n else f", worth {effective:,.0f}"
-    return f"{verdict.n:,}{worth}"
+    in_rounds = f" in {verdict.rounds} rounds" if verdict.rounds > 1 else ""
+    said = "worth" in verdict.note
+    worth = "" if effective is None or effective >= verdict.n or said else f", worth {effective:,.0f}"
+    return f"{verdict.n:,}{in_rounds}{worth}"
 
 
 def outcome(verdict: Verdict) -> str:
@@ -173,6 +184,13 @@ def _notes(result: Result) -> Iterator[str]:
         yield f"median output {given:,.0f} tokens where {asked:,.0f} were asked for: E2E isn't comparable."
     if counts.outcomes.get("rate_limited"):
         yield f"{_refusals(counts)}; in percentiles and gates they are failed ones."
+    unbounded = [row for row in map(_p99, [result] * 2, ("ttft", "tpot")) if _unbounded(row)]
+    if unbounded and not result.overloaded:
+        row = max(unbounded, key=lambda row: row.more_s)
+        yield (
+            f"its p99 has no interval: n = {row.n:,}, worth {floor(row.effective):,} independent ones; "
+            f"run about {number_format.period(row.more_s)} more."
+        )
     if counts.unsent:
         yield f"{counts.unsent:,} of {counts.planned:,} requests had no turn before the end, and were not sent."
     if counts.sent_again:
@@ -185,6 +203,15 @@ def _notes(result: Result) -> Iterator[str]:
         yield f"{chunks:,} answers reported no token counts; their token-bearing events were counted instead."
     for error in result.errors[:2]:
         yield f"{error.n:,} x {failure(error)}"
+
+
+def _p99(result: Result, metric: str) -> Quantile:
+    return result.quantile(metric, 0.99)
+
+
+def _unbounded(row: Quantile) -> bool:
+    """A figure that is printed without an interval, for want of independent requests."""
+    return row.enough and row.more_s > 0
 
 
 def failure(error: ErrorCount) -> str:
@@ -226,9 +253,11 @@ def flip_sentence(metric: str, flip: Flip) -> str:
 
 def sentences(summary: Summary) -> list[str]:
     """What a person should remember beside the matrix: where leads are lost; the figures of a target that is alone."""
+    share, lines = summary.run.quota_scale, []
+    if share != 1:
+        lines.append(f"The load was thinned to {share:.3g} of its sessions, for all targets alike (--quota-scale).")
     if len({result.target for result in summary.results}) == 1:
-        return [_alone(result) for result in summary.results]
-    lines = []
+        return lines + [_alone(result) for result in summary.results]
     for metric, phase in HEADLINES.items():
         lines += [flip_sentence(metric, flip) for flip in flips(leads(summary, metric))]
         lines += [

@@ -40,8 +40,9 @@ def _properties(judgement: Judgement) -> dict[str, str]:
     facts, validity = judgement.run.facts, judgement.validity
     reasons = {f"validity reason {number}": reason.text for number, reason in enumerate(validity.reasons, 1)}
     trace = {"trace": facts.trace.name, "trace fingerprint": facts.trace.fingerprint} if facts.trace else {}
+    rounds = {f"rounds {number}": line for number, line in enumerate(findings.rounds(judgement.summary), 1)}
     baseline = {"baseline": judgement.baseline} if judgement.baseline else {}
-    return {"validity": str(validity.status), **reasons, **trace, **baseline, "phaseload": facts.version}
+    return {"validity": str(validity.status), **reasons, **rounds, **trace, **baseline, "phaseload": facts.version}
 
 
 def _case(suite: ElementTree.Element, verdict: Verdict, judgement: Judgement) -> None:

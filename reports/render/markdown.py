@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ..analysis.gates import Decision, Verdict
-from ..analysis.judgement import Judgement, Regression
+from ..analysis.judgement import Judgement
 from ..analysis.validity import Validity
 from . import findings
 from .text import printable
@@ -23,7 +23,17 @@ PLAIN = re.compile(r"[A-Za-z0-9 ;:,.=%()-]*")
 SIGNS = {Decision.PASS: "✅ PASS", Decision.FAIL: "❌ FAIL"}
 ORDER = (Decision.FAIL, Decision.INVALID, Decision.NO_VERDICT, Decision.PASS)
 HEADINGS = ("gate", "target", "load", "figure (95 % interval)", "n", "verdict", "note")
-BASELINE_HEADINGS = ("may regress", "target", "load", "before", "now", "worse by (95 % interval)", "verdict", "note")
+BASELINE_HEADINGS = (
+    "may regress",
+    "target",
+    "load",
+    "before",
+    "now",
+    "worse by (95 % interval)",
+    "n",
+    "verdict",
+    "note",
+)
 
 
 def markdown(judgement: Judgement) -> str:
@@ -44,6 +54,8 @@ def _lines(judgement: Judgement) -> Iterator[str]:
         yield ""
         yield from _table(BASELINE_HEADINGS, judgement.regressions)
     yield f"\n{_about(judgement)}"
+    if rounds := findings.rounds(judgement.summary):
+        yield from ("", *(f"- {_words(line)}" for line in rounds))
     yield from _reproduce(judgement)
 
 
@@ -76,8 +88,7 @@ def _cells(verdict: Verdict) -> Iterator[str]:
     yield from pair
     ends = findings.bounds(verdict)
     yield figure + (f" ({ends})" if ends else "")
-    if not isinstance(verdict, Regression):
-        yield findings.size(verdict)
+    yield findings.size(verdict)
     yield SIGNS.get(verdict.decision, f"⚠️ {str(verdict.decision).upper()}")
     yield _words(verdict.note)
 

@@ -56,9 +56,13 @@ def _passes(target: TargetFigures) -> Cell:
     return Cell(step or "none", words)
 
 
+def _state(target: TargetFigures) -> Cell:
+    return Cell(str(target.steadiness.state), target.headroom.why if target.headroom.shown else target.steadiness.why)
+
+
 def _worth(target: TargetFigures) -> Cell:
-    worth = "" if target.effective is None or target.effective >= target.n else f"worth {target.effective:,.0f} alone"
-    return Cell(f"{target.n:,}", worth)
+    less = target.effective is not None and target.effective < target.n
+    return Cell(f"{target.n:,}", f"worth {target.effective:,.0f} independent" if less else "")
 
 
 def _worst(target: TargetFigures) -> Cell:
@@ -74,6 +78,7 @@ ROWS: dict[str, Callable[[TargetFigures], Cell]] = {
     "Decode: TPOT p50": lambda target: _latency(target.tpot_p50),
     "TPOT p99": lambda target: _latency(target.tpot_p99),
     "Longest stall p99": lambda target: _latency(target.stall_p99),
+    "State": _state,
     "Met the SLO": lambda target: _share(target.slo_met),
     "Errors": lambda target: _share(target.errors),
     "Refused": lambda target: _share(target.refused),

@@ -66,7 +66,7 @@ class Point:
     dollars_per_mtok: float | None
     dollars_per_good_mtok: float | None
     joules_per_token: float | None
-    slo: str | None  # "met", "missed" or "undecided" by the gates that concern the target; None without one
+    slo: str | None  # "met", "missed" or "no verdict" by the gates that concern the target; None without one
     gates: list[dict[str, object]]  # their verdicts, as summary.json has them
 
 

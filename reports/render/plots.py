@@ -151,7 +151,8 @@ def cdfs(figure: Figure, summary: Summary, step: str, numbers: Numbers, verdicts
     of_step = [sample for sample in summary.samples.values() if sample.step == step]
     left, right = figure.subplots(1, 2)
     for axes, metric, title in ((left, "ttft", "Prefill: TTFT"), (right, "tpot", "Decode: TPOT")):
-        gates = [verdict.gate for verdict in verdicts if (verdict.step, verdict.gate.metric) == (step, metric)]
+        of_all = [verdict.gate for verdict in verdicts if verdict.step == step and not verdict.gate.where]
+        gates = [gate for gate in of_all if gate.metric == metric]
         curves = [(numbers[s.target], s.values[metric], s.failed) for s in of_step]
         _cdf(axes, title, curves, "no answered request", {(gate.statistic, gate.limit) for gate in gates})
     left.set_ylabel("share of requests")

@@ -126,7 +126,9 @@ def _table(summary: Summary, width: int) -> Iterator[Text]:
     rows = [(result.step, _cells(summary, result)) for result in summary.results]
     widths, beneath = _layout([cells for _, cells in rows], width)
     limits = ", ".join(f"{name} <= {number_format.ms(limit, unit=True)}" for name, limit in summary.objectives.items())
-    intervals = ", 95 % intervals beneath" if beneath else ""
+    rounds = len(summary.run.rounds)
+    of = f"over {rounds} rounds" if rounds > 1 else "inside this run"
+    intervals = f", 95 % intervals {of} beneath" if beneath else ""
     goodput = f"; goodput: {limits}" if limits else ""
     yield Text(f"{printable(summary.run.name)} (milliseconds{intervals}{goodput})", style="bold")
     yield Text()

@@ -45,9 +45,9 @@ INSTANTS = (
 )  # fmt: skip
 # What the derived durations, counts and rates follow from, and the server's own phases.
 SOURCES = (
-    "due", "started", "connected", "sent", "body_sent", "done", "counted", "stepped", "token_at", "token_events",
-    "first_tokens", "first_after", "last_after", "first_lag", "unstamped", "whole", "outcome", "usage_output",
-    "tokenizer_output", "server_queue", "server_prefill", "server_transfer", "server_decode",
+    "due", "started", "connected", "sent", "body_sent", "done", "counted", "stepped", "output_tokens", "token_at",
+    "token_events", "first_tokens", "first_after", "last_after", "first_lag", "unstamped", "whole", "outcome",
+    "usage_output", "tokenizer_output", "server_queue", "server_prefill", "server_transfer", "server_decode",
 )  # fmt: skip
 BATCH = 2_000  # exchanges that are objects at a time
 

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from ipaddress import ip_address
 from math import isfinite
@@ -29,6 +30,7 @@ import pyarrow.compute as pc
 from targets.exchange import Outcome
 from targets.rules import TIMEOUTS
 from targets.secrets import SHAPE, masked
+from targets.target import QUOTAS
 from targets.telemetry import Reading
 from traces.words import CorpusFacts
 
@@ -59,11 +61,11 @@ SHORTEST = 2  # characters of a host or user that is looked for
 TARGET = (
     "ignore_eos", "insecure", "resend", "protocol", "local_prefill_below", "price_per_hour", "watts",
     "price_per_million_input", "price_per_million_cached", "price_per_million_output",
-    "embedded", "description", "standing", "settings", "units", *TIMEOUTS,
+    "embedded", "description", "standing", "settings", "units", *TIMEOUTS, *QUOTAS,
 )  # fmt: skip
 RUN = (
     "created", "version", "seed", "goodput", "order", "json", "report", "simulated", "ended", "versions",
-    "certificate_exceeded", "missing_requests", "strays",
+    "certificate_exceeded", "missing_requests", "strays", "quota_scale",
 )  # fmt: skip
 STEP = ("name", "load", "start", "window", "end", "warmup_s", "drain_s", "factor", "warmup")
 WORKER = ("number", "rows", "clock_offset_s", "clock_offset_error_s", "counts")
@@ -129,9 +131,9 @@ class Hiding:
         """A name, which may be random letters, or, where something of it must be hidden, `what` and a number."""
         return text if self._without_names(text) == text else self._number(text, what)
 
-    def model(self, text: str) -> str:
+    def model(self, text: str, what: str = "model") -> str:
         """A model may be named by its files' path."""
-        return self.name(PurePosixPath(text).name if text.startswith(("/", "~", "./")) else text, "model")
+        return self.name(PurePosixPath(text).name if text.startswith(("/", "~", "./")) else text, what)
 
     def target(self, name: str) -> str:
         return self._targets.get(name) or self._targets.setdefault(name, self._target(name, len(self._targets) + 1))
@@ -267,17 +269,17 @@ class Hiding:
 
     def _column(self, name: str) -> Callable[[str], str | None]:
         if name in SAID:
-            return self._said
+            return partial(self._said, name.replace("_", "-"))
         changes: dict[str, Callable[[str], str | None]] = {
             "target": self.target, "step": self.text, "outcome": _outcome, "request_id": _hashed,
             "error": lambda text: self.error(text) if text else "",
         }  # fmt: skip
         return changes.get(name, lambda _: None)
 
-    def _said(self, text: str) -> str:
+    def _said(self, what: str, text: str) -> str:
         """Of Cloudflare's number of a request only the place is kept, as figures have it."""
         ray = RAY.fullmatch(text)
-        return ray[1] if ray else self.model(text[:LONGEST])
+        return ray[1] if ray else self.model(text[:LONGEST], what)
 
 
 HEX = re.compile(r"[0-9a-f]{16}")

@@ -151,6 +151,7 @@ class RunFacts:
     clock: ClockFacts | None = field(default=None, metadata=LEFT_OUT)
     evidence: tuple[AnswerFacts, ...] = field(default=(), metadata=LEFT_OUT)  # of targets that were asked
     certificate_exceeded: str = ""
+    quota_scale: float = field(default=1.0, metadata=LEFT_OUT)  # the share of the load's sessions that quotas admit
     missing: dict[str, int] = field(default_factory=dict)  # by target: requests that a lost worker never reported
     missing_requests: tuple[int, ...] = ()  # their indices, the first of them
     strays: int = field(default=0, metadata=LEFT_OUT)  # messages that no worker of the run has sent, dropped

@@ -35,12 +35,14 @@ class Endpoint(ThreadingHTTPServer):
     request_queue_size = 256
 
     def __init__(
-        self, manner: str = "well", tokens: int = 4, gap: float = 0.005, ttft: float = 0.01, alone: bool = False
-    ) -> None:
+        self, manner: str = "well", tokens: int = 4, gap: float = 0.005, ttft: float = 0.01, alone: bool = False,
+        headers: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(("127.0.0.1", 0), _Answer)
         self.manner, self.tokens, self.gap, self.ttft = manner, tokens, gap, ttft
         self.fingerprint: Callable[[], str] | None = None  # that answers name, as of now
         self.turn = threading.Lock() if alone else contextlib.nullcontext()  # alone: one request at a time
+        self.headers = headers or {}  # of its answers
         self.prompts: list[str] = []
         self.bodies: list[dict[str, Any]] = []
         self.paths: set[str] = set()
@@ -130,6 +132,8 @@ class _Answer(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         if "authorization" in self.headers:  # a server that tells what it shouldn't
             self.send_header("X-Request-Id", "for " + self.headers["authorization"])
             self.send_header("X-RateLimit-Key", self.headers["authorization"].split()[-1])

@@ -286,5 +286,5 @@ def test_a_real_endpoint_keeps_its_connections_and_works_its_backlog_off(tmp_pat
     assert (first["outcome"] == "cut").any()
     assert seen[0].backlog_s > 0.3
     sent = second.sort_values("due")
-    assert sent["ttft"].iloc[0] < 0.2  # nobody waits for the step before
+    assert sent["ttft"].iloc[0] < 0.5  # nobody waits for the step before, whose backlog takes more than a second
     assert sent["reused"].iloc[0]  # on a connection of the step before

@@ -124,6 +124,33 @@ def test_an_invalid_baseline_decides_nothing(runs: Path, tmp_path: Path) -> None
     assert "the run never ended" in list(suite)[1].result[0].text
 
 
+def test_rounds_are_asked_together_and_a_lost_one_is_named(tmp_path: Path) -> None:
+    short = Load(duration=40.0, warmup=5.0, max_context=4096)
+    for name, target in (("before", H100), ("after", SLOWER)):
+        simulated = [SimulatedTarget.parse(target, name="t")]
+        simulations.record("azure-conv", simulated, short, RunOptions(out=tmp_path / name), model="llama2-7b", rounds=3)
+    facts = json.loads((tmp_path / "after" / "round-2" / "run.json").read_text())
+    (tmp_path / "after" / "round-2" / "run.json").write_text(json.dumps(facts | {"ended": "worker_lost"}))
+    words = (
+        "--slo",
+        "ttft p50 < 1s where prompt_tokens > 500",
+        "--baseline",
+        "before",
+        "--max-regress",
+        "ttft p50 60%",
+    )
+    done = phaseload("gate", "after", *words, "--json", "--junit", "o.xml", "--markdown", "o.md", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout)
+    assert told["rounds"]["counted"] == [1, 3] and list(told["rounds"]["lost"]) == ["2"]
+    verdicts = [*told["verdicts"], *told["baseline"]["verdicts"]]
+    assert [verdict["rounds"] for verdict in verdicts] == [2, 2]
+    said = (tmp_path / "o.md").read_text()
+    assert "2 of 3 rounds count" in said and "round 2 is lost" in said and " in 2 rounds" in said
+    [suite] = JUnitXml.fromfile(str(tmp_path / "o.xml"))
+    assert "2 of 3 rounds count" in [each.value for each in suite.properties()]
+
+
 def test_a_run_carries_the_gates_of_its_file(runs: Path) -> None:
     facts = run_json.read(runs / "equal")
     assert facts.slo == (
@@ -135,3 +162,27 @@ def test_a_run_carries_the_gates_of_its_file(runs: Path) -> None:
     assert (quick.gate.name, quick.decision, good.decision) == ("short prompts are quick", "pass", "pass")
     done = phaseload("gate", runs / "equal")
     assert done.returncode == 0 and "short prompts are quick" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("replay", "azure-conv", "--url", "http://127.0.0.1:9", "-m", "m"),
+        ("bakeoff", "azure-conv", "--target", "a=http://127.0.0.1:9", "-m", "m"),
+        ("capacity", "azure-conv", "--url", "http://127.0.0.1:9", "-m", "m"),
+        ("simulate", "azure-conv", "--target", "h100"),
+        ("gate", "run"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_that_judges_takes_the_file(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "slo.toml").write_text(SLO.replace("prompt_tokens", "class"))
+    done = phaseload(*words, "--slo-file", "slo.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "slo.toml:7, column where: not a slice: expected what requests can be sliced by: prompt" in done.stderr
+
+
+def test_a_sweep_keeps_no_slices(tmp_path: Path) -> None:
+    words = ("--target", "h100", "--sweep", "speedup=1,2", "--slo", "ttft p50 < 1s where turn = 0")
+    done = phaseload("simulate", "azure-conv", *words, cwd=tmp_path)
+    assert done.returncode == 2 and "a sweep keeps no slices" in done.stderr

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 from pathlib import Path
+
+import pytest
 
 from loadgen import Load, bakeoff, evidence
 from loadgen.evidence import Witness
+from loadgen.plan import LoadStep, Plan
 from reports import summarise
 from reports.store import run_json
 from targets import Target
+from targets.asking import ask
+from targets.quota import Limit
 from traces import build
 from traces.trace import NS_PER_S
 
@@ -43,7 +49,9 @@ def test_a_model_that_changes_between_rounds_is_named(tmp_path: Path) -> None:
         )  # fmt: skip
         watcher.join()
         asked = [body for body in changing.bodies if body.get("temperature") == 0]
-    assert len(asked) == evidence.requests(2) and {body["max_tokens"] for body in asked} == {evidence.OUTPUT_TOKENS}
+    assert len(asked) == evidence.extra(2).requests and {body["max_tokens"] for body in asked} == {
+        evidence.OUTPUT_TOKENS
+    }
     found = summarise(run).evidence
     assert [(change.target, change.round, change.fact) for change in found.changes] == [
         ("changing", 2, "fingerprint"), ("changing", 2, "answers")
@@ -83,3 +91,29 @@ def test_two_bakeoffs_have_nothing_to_compare() -> None:
     with endpoint(ttft=0.001, gap=0.001) as server:
         one, other = (Witness().of([Target("one", server.url, "m")])[0] for _ in range(2))
     assert not set(one.answers) & set(other.answers)
+
+
+def test_a_quota_is_kept_while_asking() -> None:
+    with endpoint(ttft=0.001, gap=0.001) as server:
+        target = Target("one", server.url, "m", requests_per_minute=600)
+        answers = ask(target, ["one", "two", "three", "four"], 4)
+        began = [server.spans[prompt][0] for prompt in ("one", "two", "three", "four")]
+    assert all(answer.text for answer in answers)
+    assert all(later - before > 0.095 for before, later in pairwise(began))
+
+
+@pytest.mark.parametrize(
+    ("limit", "rests"),
+    [
+        (Limit("requests", "minute", 100 + 2 * evidence.QUESTIONS, "own"), False),
+        (Limit("requests", "minute", 99 + 2 * evidence.QUESTIONS, "own"), True),
+        (Limit("requests", "day", 100, "own"), False),
+        (Limit("tokens", "minute", 1300, "own"), True),
+        (Limit("tokens", "minute", 100_000, "own"), False),
+    ],
+)
+def test_the_load_waits_only_where_a_minute_can_t_hold_both(limit: Limit, rests: bool) -> None:
+    load = Load(duration=2.0)
+    step = LoadStep("base", load, load.requests(build(TRACE)))
+    plan = Plan("p", (step.step("plan/0.arrow", [Target("one", "http://127.0.0.1:1", "m")]),))
+    assert evidence.must_rest((plan, {"plan/0.arrow": step.requests}), {"one": [limit]}) is rests

@@ -10,7 +10,7 @@ import pytest
 
 from loadgen.options import Load, RunOptions
 from loadgen.rounds import Ladder, rounds_of, seed_of, steps_of, windowed
-from loadgen.simulations import named, record
+from loadgen.simulations import named, record, simulate
 from reports.store import rounds_json, row_files, run_json
 from traces.errors import InputError
 from traces.trace import NS_PER_S, Trace, build
@@ -173,3 +173,11 @@ def test_rounds_json_names_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "rounds.json").write_text("{}")
     with pytest.raises(InputError, match="field name: is missing"):
         rounds_json.read(tmp_path)
+
+
+def test_the_library_simulates_rounds(tmp_path: Path) -> None:
+    run = simulate(
+        "azure-conv", {"fast": "h100"}, rounds=2, round_duration=8.0, load_factors=(0.5, 1.0), out=tmp_path / "r"
+    )
+    assert [part.round for part in run.parts] == [1, 2] and (tmp_path / "r" / "report.html").exists()
+    assert {step.name: step.factor for step in run.facts.steps} == {"0.5x": 0.5, "base": 1.0}

@@ -59,7 +59,7 @@ def certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (APART, 500.0, RANDOM, "side by side a process would read about"),
         (HERE, 2.0, RANDOM, "one and two share a host, this machine"),
         ([APART[0], Target("again", APART[0].url, "m")], 2.0, RANDOM, "one and again share a host, 192.0.2.1"),
-        (APART[:1], 2.0, PARALLEL, "share no host"),
+        (APART[:1], 2.0, PARALLEL, "there is one target"),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("certified")

@@ -145,12 +145,14 @@ def figures(summary: bytes, *hidden: tuple[str, str]) -> Any:
     """A summary but for what says which run it is of, texts of others, and names that the bundle hides."""
     text = summary.decode()
     for before, after in hidden:
-        text = text.replace(json.dumps(before), json.dumps(after))
+        text = text.replace(before, after)
     whole = json.loads(text)
     for name in ("name", "folder", "argv", "salt"):
         del whole["run"][name]
-    for reason in whole["validity"]["reasons"]:
-        del reason["text"]
+    for each in (*whole["validity"]["reasons"], *whole["page_one"]["trust"]):
+        del each["text"]
+    for verdict in whole["page_one"]["verdicts"]:
+        del verdict["gate"]["name"]
     for result in whole["results"]:
         for error in result["errors"]:
             del error["error"]
@@ -194,7 +196,7 @@ def test_every_figure_is_rebuilt(leaking: tuple[Path, Path]) -> None:
     texts = [error["error"] for error in json.loads(after)["results"][0]["errors"]]
     assert "Connection refused" in texts and sum("not in the bundle" in text for text in texts) >= 4
     names = json.loads(after)["evidence"]["targets"][0]["rounds"][0]["seen"]["names"]
-    assert {name["text"] for name in names["region"]} == {"FRA", "region-1"} or "FRA" in str(names["region"])
+    assert {name["text"] for name in names["region"]} == {"FRA", "region-1"}
     assert [name["text"] for name in names["service_tier"]] == ["default"]
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reports.analysis.costs import Dollars, Price, Usage, cost, dollars, usage_of
 from reports.analysis.gate_grammar import implied_objectives, parse
-from reports.analysis.samples import sample
+from reports.analysis.samples import pooled, sample
 from reports.store import durations
 from targets.exchange import Exchange, Outcome
 from targets.target import Target
 from tests.exchanges import make_exchange
 from traces.request import NS_PER_S
+
+from . import made
 
 HOUR = Target(url="http://h:1", price_per_hour=3.6, watts=700)
 TOKENS = Target(url="http://h:1", price_per_million_input=1.0, price_per_million_output=4.0)
@@ -94,9 +98,27 @@ def test_the_usage_of_rows() -> None:
         answer(2, due=19.0, first=21.0, prompt=70, usage_prompt=70, usage_cached=70),
     ]
     frame = durations.of_exchanges(rows)
-    usage = usage_of(sample("t", "s", frame, (10.0 * NS_PER_S, 20.0 * NS_PER_S), {"ttft": 1.5}))
+    one = sample("t", "s", frame, (10.0 * NS_PER_S, 20.0 * NS_PER_S), {"ttft": 1.5})
+    usage = usage_of(one)
     assert (usage.seconds, usage.input, usage.cached) == (10.0, 160.0, 40.0)
     assert usage.requests == 2
+    assert usage_of(pooled([one, replace(one, round=2)])) == usage + usage
+
+
+def test_the_traces_mean_is_at_a_factor_of_one(tmp_path: Path) -> None:
+    """A run of one step at three times the load, 30 requests/s: an hour at 10/s costs three times as much a request."""
+
+    def change(facts: dict[str, Any]) -> None:
+        facts["phases"][0]["factor"] = 3.0
+        facts["trace"]["profile"]["rate"] = 30.0
+
+    (result,) = made.summarise(made.run(tmp_path, (made.GPU,), steps={"3x": 30.0}, seconds=40, change=change)).results
+    found = result.cost
+    assert found is not None and found.at_this_load is not None and found.at_mean_load is not None
+    assert (found.mean_rate, found.by, found.simulated) == (10.0, "hour", True)
+    here, mean = found.at_this_load.per_request, found.at_mean_load.per_request
+    assert here == pytest.approx(2.65 / 3600 / result.throughput.requests_per_s)
+    assert mean == pytest.approx(2.65 / 3600 / 10.0)
 
 
 @pytest.mark.parametrize(

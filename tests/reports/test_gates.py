@@ -35,6 +35,7 @@ def sample(values: Any, failed: int = 0, good: int | None = None, target: str = 
         target=target, step=step, n=n, failed=failed, window=(0, 10 * made.S), gaps=ordered.values, sizes=counts(n),
         ordered=dict.fromkeys(gate_grammar.LATENCIES, ordered) | {"lateness": own}, throughput=Throughput(4.0, 400.0),
         good=good, good_in=None if good is None else counts(good), goodput=None if good is None else good / 10,
+        rows=pd.DataFrame({"counted": np.zeros(0, np.bool_)}),
     )  # fmt: skip
 
 

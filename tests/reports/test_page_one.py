@@ -65,7 +65,7 @@ def test_it_stands_on_the_base_load_and_says_how_far_each_target_goes(page: Page
     failing = {(v.target, v.step) for v in page.verdicts if v.decision == "fail"}
     assert ("groqrack", "2x") in failing  # its lanes are too few
     assert rack.passes != "2x, 20 requests/s"
-    assert any(sentence.startswith("groqrack") and "fails" in sentence for sentence in page.sentences)
+    assert any(sentence.startswith("groqrack:") and "fails" in sentence for sentence in page.sentences)
     assert gpu.rounds == rack.rounds == 2 and gpu.n > 300
     assert gpu.errors and not gpu.refused
     assert gpu.worst and gpu.worst.q == 0.5 and gpu.worst.ttft == gpu.ttft_p50.worst  # a round has too few for p99

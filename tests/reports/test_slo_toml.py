@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.analysis import slo_toml
-from reports.analysis.gate_grammar import Condition, parse
+from reports.analysis.gate_grammar import SLICED_BY, Condition, parse
 from traces.errors import InputError
 
 GOOD = """\
@@ -109,3 +110,16 @@ def test_any_texts_are_a_gate_that_says_them_or_an_input_error(name: str, target
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"missing\.toml"):
         slo_toml.load(tmp_path / "missing.toml")
+
+
+def test_the_documents_file_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "gates.md").read_text()
+    [block] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    slo = slo_toml.read(block)
+    assert [parse(line).target for line in slo.gates] == ["groqrack", "", ""]
+    assert len(slo.max_regress) == 2
+    keys = {*slo_toml.GATE_KEYS, *slo_toml.BASELINE_KEYS, "goodput"}
+    assert keys == set(re.findall(r"^(\w+) =", block, re.MULTILINE))
+    for field in SLICED_BY:
+        assert f"`{field}`" in page
+    assert slo_toml.load(Path(__file__).parents[2] / "examples" / "slo.toml").gates
