@@ -152,7 +152,7 @@ def check_alike(before: Run, after: Run) -> None:
         if later is not None and later != value:
             differing.append(f"{name} ({value} and {later})")
     if differing:
-        where = f"{before.folder} and {after.folder}"
+        where = f"{before.place} and {after.place}"
         remedy = "a regression is told from runs that differ in their servers alone"
         raise InputError(f"the runs differ in {', '.join(differing)}", where=where, remedy=remedy)
 

@@ -180,7 +180,7 @@ def compare(run: Run, other: Run | None = None, *, base: str = "") -> list[Compa
     whole = samples.samples_of(run, {})
     names = list(dict.fromkeys(target for target, _ in whole))
     if base and base not in names:
-        raise InputError(f"no target {base!r} here", where=str(run.folder), remedy=f"there are {', '.join(names)}")
+        raise InputError(f"no target {base!r} here", where=str(run.place), remedy=f"there are {', '.join(names)}")
     return of_samples(whole, base)
 
 
@@ -208,7 +208,7 @@ def _standing(sample: Sample, whole: Mapping[Key, Sample]) -> Standing:
 def of_runs(before: Run, after: Run) -> list[Comparison]:
     """The same target and step in two runs of one trace and, where they took their words from one, of one corpus;
     runs of a single target each are paired whatever its name."""
-    where = f"{before.folder} and {after.folder}"
+    where = f"{before.place} and {after.place}"
     differing = {"trace": "replayed different traces", "prompts": "took their prompts from different texts"}
     for fact, what in differing.items():
         prints = [getattr(getattr(run.facts, fact), "fingerprint", None) for run in (before, after)]
@@ -222,7 +222,7 @@ def of_runs(before: Run, after: Run) -> list[Comparison]:
         raise InputError("the runs have no target and load step in common", where=where)
     names = (before.name, after.name)
     if before.name == after.name:
-        names = (str(before.folder), str(after.folder))
+        names = (str(before.place), str(after.place))
     return [
         of_pair(
             first[a].rows, second[b].rows, f"{a[0]} ({names[0]})", f"{b[0]} ({names[1]})", a[1],

@@ -50,6 +50,11 @@ class Run:
     files: TemporaryDirectory[str] | None = field(default=None, repr=False)
 
     @property
+    def place(self) -> Path:
+        """Where the user has it: its folder, or its bundle."""
+        return self.bundle or self.folder
+
+    @property
     def parts(self) -> tuple[Run, ...]:
         """The rounds that count; of a plain run itself alone."""
         return self.rounds or (self,)
@@ -172,7 +177,8 @@ def _of_rounds(folder: Path, folders: dict[int, Path]) -> Run:
         reasons = "; ".join(f"round {number}: {why}" for number, why in lost.items())
         raise InputError(f"no round can be read: {reasons}", where=str(folder))
     run = merged(folder, series.name if series else folder.name, good)
-    return replace(run, lost=dict(sorted((known | lost | unfit).items())), series=series)
+    gone = {number: why for number, why in (known | lost | unfit).items() if number not in {r.round for r in good}}
+    return replace(run, lost=dict(sorted(gone.items())), series=series)
 
 
 def _unfit(run: Run) -> str:

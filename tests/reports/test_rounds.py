@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports import open_run, summarise
+from reports import judge, open_run, summarise
 from reports.analysis.samples import samples_of
 from reports.analysis.student import cdf, t
 from reports.store import rounds_json
@@ -124,6 +124,20 @@ def test_rounds_json_names_the_series_and_what_it_lost(tmp_path: Path) -> None:
     assert run.name == "five" and run.series is not None and run.series.planned == 5
     assert [part.round for part in run.parts] == [1]
     assert run.lost == {2: "the machine slept", 3: "no worker was left"}
+
+
+def test_gates_that_may_end_a_series_have_stricter_bounds(tmp_path: Path) -> None:
+    made.rounds(tmp_path, 2, targets=(GPU,), seconds=40.0)
+    bounds = {}
+    for early in (False, True):
+        rounds_json.write(tmp_path, RoundsFacts(
+            name="early", created="2026-11-21T01:30:00+00:00", version="1", seed=7, planned=8, order="parallel",
+            factors=(1.0,), stop_early=early, rounds=(RoundFacts(1, seed=7), RoundFacts(2, seed=8)), ended="decided",
+        ))  # fmt: skip
+        [verdict] = judge(open_run(tmp_path), "errors < 2%")
+        assert verdict.rounds == 2
+        bounds[early] = (verdict.low or 0.0, verdict.high or 1.0)
+    assert bounds[True][0] < bounds[False][0] < bounds[False][1] < bounds[True][1]
 
 
 def test_where_all_rounds_are_lost_what_they_recorded_still_speaks(tmp_path: Path) -> None:
