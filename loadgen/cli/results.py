@@ -100,7 +100,7 @@ def compare(
     runs = [reports.open_run(folder) for folder in (run, other) if folder is not None]
     for recorded in runs:
         if recorded.damaged or recorded.lacking:
-            warning = f"{recorded.folder}: row files are gone or unreadable; only the rows that are left are compared"
+            warning = f"{recorded.place}: row files are gone or unreadable; only the rows that are left are compared"
             Console(stderr=True).print(warning, soft_wrap=True, markup=False, highlight=False)
     comparisons = reports.compare(runs[0], *runs[1:], base=base)
     if not comparisons:

@@ -109,7 +109,7 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
     results = [measure(run, sample, digests, limits, headroom(sample, samples.values())) for sample in samples.values()]
     clients = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
     judged, servers = validity.judge(clients, run), evidence.gather(run)
-    pairs = comparison.of_groups({key: sample.rows for key, sample in samples.items()})
+    pairs = comparison.of_samples(samples)
     verdicts, undecidable = _own_verdicts(run, samples, judged)
     return Summary(
         format=FORMAT, run=_identity(run), validity=judged, objectives=limits, digests=f"from the {digests.origin}",
@@ -143,7 +143,7 @@ def _own_objectives(run: Run) -> dict[str, float]:
 
 
 def _field(run: Run, name: str) -> str:
-    return f"{run.folder / run_json.FILE}, field {name}"
+    return f"{run.place / run_json.FILE}, field {name}"
 
 
 def judge(run: Run | Summary, gates: Sequence[Gate | str] | Gate | str) -> list[Verdict]:
@@ -160,7 +160,7 @@ def _identity(run: Run) -> RunIdentity:
     known = vars(run.facts) if run.facts.created else {}  # nothing is, without a run.json
     facts = {name: known.get(name) for name in ("created", "version", "seed", "salt", "order", "ended")}
     return RunIdentity(
-        **facts, argv=known.get("argv") or None, name=run.name, folder=str(run.bundle or run.folder),
+        **facts, argv=known.get("argv") or None, name=run.name, folder=str(run.place),
         rounds=tuple(part.round for part in run.parts),
         lost={str(number): why for number, why in run.lost.items()}, quota_scale=run.facts.quota_scale,
     )  # fmt: skip

@@ -137,7 +137,7 @@ class Digests:
             stored = from_json(DigestsFile, regular(path).read_bytes(), str(path))
             digests = cls(stored.origin)
             digests.merge(stored.digests)
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as problem:
             raise InputError(f"not readable as digests: {problem}", where=str(path)) from None
         return digests
 

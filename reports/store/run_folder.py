@@ -50,6 +50,11 @@ class Run:
     files: TemporaryDirectory[str] | None = field(default=None, repr=False)
 
     @property
+    def place(self) -> Path:
+        """Where the user has it: its folder, or its bundle."""
+        return self.bundle or self.folder
+
+    @property
     def parts(self) -> tuple[Run, ...]:
         """The rounds that count; of a plain run itself alone."""
         return self.rounds or (self,)

@@ -115,13 +115,13 @@ def test_a_series_ends_once_its_gates_are_decided(tmp_path: Path) -> None:
     with endpoint() as first, endpoint() as second:
         pair = [Target("one", first.url, "m"), Target("two", second.url, "m")]
         run = bakeoff(
-            build(columns), pair, Load(drain_timeout=5.0), rounds=4, round_duration=SECONDS, load_factors=(1.0, 2.0),
+            build(columns), pair, Load(drain_timeout=5.0), rounds=3, round_duration=SECONDS, load_factors=(1.0, 2.0),
             stop_early=True, slo=["ttft p50 < 10s", "errors < 50%"], out=tmp_path / "r", probe=False, evidence=False,
             report=False,
         )  # fmt: skip
     assert run.series is not None
     busy = any(each.lost for each in run.series.rounds)
-    assert busy or (run.series.ended == "decided" and len(run.parts) < 4)
+    assert busy or (run.series.ended == "decided" and len(run.parts) < 3)
     assert {each for part in run.parts for each in part.rows["step"]} == {"base", "2x"}
     orders = {facts.number: facts for facts in run.series.rounds}
     for part in run.parts:
@@ -185,7 +185,7 @@ def test_the_same_endpoint_under_two_names_has_no_winner(tmp_path: Path) -> None
         for attempt in ("r", "again"):
             run = bakeoff(
                 build(columns), pair, Load(drain_timeout=5.0), rounds=5, round_duration=0.4, out=tmp_path / attempt,
-                probe=False, report=False,
+                probe=False, evidence=False, report=False,
             )  # fmt: skip
             assert run.series is not None and run.series.order == "random" and "share a host" in run.series.why
             firsts = Counter(each.order["base"][0] for each in run.series.rounds)
@@ -194,18 +194,3 @@ def test_the_same_endpoint_under_two_names_has_no_winner(tmp_path: Path) -> None
             if not any(lead.behind for metric in ("ttft", "tpot", "e2e") for lead in leads(summary, metric)):
                 return
     raise AssertionError("a winner, twice")
-
-
-def test_another_model_behind_the_same_name_is_noticed(tmp_path: Path) -> None:
-    columns = {"due": range(0, 2 * NS_PER_S, NS_PER_S // 25), "prompt_tokens": [9] * 50, "output_tokens": [4] * 50}
-    with endpoint() as changing, endpoint() as same:
-        changing.fingerprint = lambda: "fp_new" if (tmp_path / "r" / "round-2").exists() else "fp_old"
-        same.fingerprint = lambda: "fp_same"
-        pair = [Target("changing", changing.url, "m"), Target("same", same.url, "m")]
-        load = Load(drain_timeout=5.0)
-        run = bakeoff(build(columns), pair, load, rounds=2, round_duration=SECONDS, out=tmp_path / "r", report=False)
-    changes = reports.summarise(run).evidence.changes
-    assert [(change.target, change.round, change.fact) for change in changes] == [("changing", 2, "fingerprint")]
-    assert "fp_old" in changes[0].text and "fp_new" in changes[0].text
-    facts = [part.facts.evidence for part in run.parts]
-    assert [{each.target for each in evidence} for evidence in facts] == [{"changing", "same"}] * 2
