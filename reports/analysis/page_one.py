@@ -21,10 +21,10 @@ from .gates import Decision, Verdict, together
 from .quantiles import Quantile
 from .results import Result
 from .samples import Sample
+from .shares import FIRM
 from .steadiness import Headroom, Steadiness
-from .validity import Status, Validity
-
-DECIDING = 5  # rounds, below which no winner of a tail is named
+from .trust import Fact, alike, listed, not_measured, trust, were
+from .validity import Validity
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +62,6 @@ class TargetFigures:
     n: int
     effective: float | None
     worst: WorstRound | None
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """`doubtful`: it takes from the trust instead of giving it."""
-
-    about: str
-    text: str
-    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +105,9 @@ def page_one(
             *_gate_sentences(verdicts, ladder, step), *_faster([c for c in comparisons if c.step == step], figures)
         ),
         step=step, load=here[0][1].load if here else "", targets=figures,
-        trust=tuple(_trust(run, [result for _, result in here], validity, servers)),
-        not_measured=tuple(_not_measured(run, figures, verdicts, undecidable)), verdicts=tuple(verdicts),
+        trust=tuple(trust(run, [result for _, result in here], validity, servers)),
+        not_measured=tuple(not_measured(run, [result for _, result in here], verdicts, undecidable)),
+        verdicts=tuple(verdicts),
     )  # fmt: skip
 
 
@@ -183,7 +175,7 @@ def _gate_sentences(verdicts: Sequence[Verdict], ladder: Mapping[str, str], deci
         yield f"At {ladder[decisive]}: {here.count(Decision.PASS)} of {len(here)} gates pass."
     targets = dict.fromkeys(verdict.target for verdict in verdicts)
     own = {target: [verdict for verdict in verdicts if verdict.target == target] for target in targets}
-    for names, text in _alike((target, _judged(own[target], ladder)) for target in targets):
+    for names, text in alike((target, _judged(own[target], ladder)) for target in targets):
         yield f"{names}: {text}."
 
 
@@ -197,19 +189,6 @@ def _judged(own: Sequence[Verdict], ladder: Mapping[str, str]) -> str:
         if first:
             parts.append(f"{words} {first.gate.text}" + (f" at {first.step}" if len(ladder) > 1 else ""))
     return "; ".join(parts) or "not judged, the run is invalid"
-
-
-def _alike(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """(name, text) pairs, with the names of one text together."""
-    names: dict[str, list[str]] = {}
-    for name, text in pairs:
-        names.setdefault(text, []).append(name)
-    for text, group in names.items():
-        yield listed(group), text
-
-
-def listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1] if names else ""
 
 
 def _faster(comparisons: Sequence[Comparison], figures: Sequence[TargetFigures]) -> Iterator[str]:
@@ -244,79 +223,5 @@ def _faster(comparisons: Sequence[Comparison], figures: Sequence[TargetFigures])
             level.append(phase)
     if level:
         yield f"No target is shown to be faster than all others, by its median, in {listed(level)}."
-    if 0 < rounds < DECIDING:
-        yield f"No winner is named in the tail (p90 and above): it takes {DECIDING} rounds, and there {_were(rounds)}."
-
-
-def _were(rounds: int) -> str:
-    return "was one" if rounds == 1 else f"were {rounds}"
-
-
-def _trust(run: Run, here: Sequence[Result], validity: Validity, servers: ServerEvidence) -> Iterator[Fact]:
-    """`here`: the results at the decisive load."""
-    if run.facts.simulated:
-        yield Fact("client", "none: simulated in virtual time, without a network")
-    elif validity.status is Status.VALID:
-        yield Fact("client", "valid: it was not the bottleneck, and its clock and arrival instants hold")
-    for reason in validity.reasons:
-        where = " at ".join(filter(None, (reason.target, reason.step)))
-        yield Fact("client", f"{reason.status}: {f'{where}: ' if where else ''}{reason.text}", doubtful=True)
-    planned = run.series.planned if run.series else len(run.parts) + len(run.lost)
-    yield Fact("rounds", f"{len(run.parts)} of {planned} count" if planned > 1 else "one")
-    for number, why in run.lost.items():
-        yield Fact("rounds", f"round {number} is lost: {why}", doubtful=True)
-    yield from _warm_up(run, here)
-    if len(here) > 1:
-        order = {"parallel": "targets side by side", "sequential": "each target alone, one after the other",
-                 "random": "each target alone, in balanced random order"}  # fmt: skip
-        series = run.series
-        words = order.get(series.order if series else run.facts.order, "")
-        yield Fact("order", words + (f" ({series.why})" if series and series.why else ""))
-    for names, constant in _alike((each.target, each.constant) for each in servers.targets if each.constant):
-        yield Fact("servers", f"{names}: {constant}")
-    for sentence in servers.sentences:
-        yield Fact("servers", sentence, doubtful=True)
-    if trace := run.facts.trace:
-        same = "the same requests to every target: " if len(here) > 1 else ""
-        yield Fact("load", f"{same}{trace.name or trace.source}, fingerprint {trace.fingerprint[:12]}")
-
-
-def _warm_up(run: Run, here: Sequence[Result]) -> Iterator[Fact]:
-    latest = {each.target: [start.steady_s for start in each.starts if isfinite(start.steady_s)] for each in here}
-    since = {name: max(seconds) for name, seconds in latest.items() if seconds}
-    begun = {name: f"{seconds:.0f} s" if seconds >= 0.5 else "the start" for name, seconds in since.items()}
-    words = [f"{names} from {found} on" for names, found in _alike(begun.items())]
-    step = run.parts[0].step((here[0].target, here[0].step)) if here else None
-    counted = f"; counted from {step.warmup_s:.0f} s on" if step else ""
-    if words:
-        yield Fact("warm-up", f"steady: {', '.join(words)}{counted}")
-    for result in here:
-        for number, start in enumerate(result.starts, 1):
-            where = result.target + (f" in round {number}" if len(result.starts) > 1 else "")
-            if start.late_s:
-                text = f"{where}: counting began {start.late_s:.0f} s before it was steady ({start.sign})"
-                yield Fact("warm-up", f"{text}; a longer --warmup, or --warmup auto", doubtful=True)
-            elif isnan(start.steady_s) and start.sign:
-                text = f"{where}: no steady part was found ({start.sign})"
-                yield Fact("warm-up", f"{text}; a longer run would tell", doubtful=True)
-
-
-def _not_measured(
-    run: Run, figures: Sequence[TargetFigures], verdicts: Sequence[Verdict], undecidable: str
-) -> Iterator[Fact]:
-    rounds = min((each.rounds for each in figures), default=0)
-    if rounds < DECIDING:
-        yield Fact(
-            "tails", f"how far p90 and above move from run to run: {DECIDING} rounds say it, and there {_were(rounds)}"
-        )
-    for names, why in _alike((each.target, each.headroom.why) for each in figures if not each.headroom.shown):
-        yield Fact("headroom", f"{names}: {why.removeprefix('no headroom: ')}; tails may move from day to day")
-    yield Fact("another day", "other traffic on the servers and the network, other hours, other client machines")
-    if run.facts.simulated or any(each.about for each in figures):
-        yield Fact("hardware", "simulated endpoints are models with assumed constants, not machines")
-    if missing := [each.target for each in figures if each.dollars is None]:
-        lacks = "an objective (--goodput)" if all(each.slo_met is None for each in figures) else "a price and answers"
-        yield Fact("cost", f"dollars per million tokens that met the SLO, of {', '.join(missing)}: without {lacks}")
-    if not verdicts:
-        yield Fact("SLO", undecidable or "no gate was given (--slo), so that nothing passes or fails")
-    yield Fact("answers", "whether they are right: prompts are made of words, only lengths and times are real")
+    if 0 < rounds < FIRM:
+        yield f"No winner is named in the tail (p90 and above): it takes {FIRM} rounds, and there {were(rounds)}."
