@@ -78,7 +78,7 @@ def find(
     from reports.analysis import capacity as analysis
     from reports.render import capacity_page
 
-    terms = replace(terms, step_s=load.duration or terms.step_s, warmup_s=load.warmup_s)
+    terms = replace(terms, step_s=load.duration or terms.step_s, warmup_s=load.warmup_s, least=workers.count)
     check(terms)
     gates = [parse(text) for text in options.slo]
     if not gates:
@@ -87,6 +87,8 @@ def find(
         raise InputError("is missing", where="TRACE", remedy="a file, or a bundled workload such as azure-conv")
     analysis.check(gates, target.name)
     virtual = isinstance(target, SimulatedTarget)
+    if virtual and terms.by == "concurrency":
+        raise InputError("in virtual time only rates can be tried", where="--by", remedy="phaseload serve, and its URL")
     if isinstance(target, SimulatedTarget):
         preflight.check_options(options, [])
         target.build(model)

@@ -83,6 +83,7 @@ class _Search:
         below, above = self._climb()
         while below and above < inf and self._apart(below, above):
             middle = self._level(sqrt(below * above))
+            middle = max(middle, below + 1) if self._whole else middle
             below, above = (middle, above) if self._is_below(middle) else (below, middle)
         if below:
             self._confirm(below)
@@ -174,7 +175,7 @@ class _Search:
 
     def _level(self, level: float) -> float:
         """A level that can be tried."""
-        return max(1, floor(level + 1e-9)) if self._whole else level
+        return max(self._terms.least, floor(level + 1e-9)) if self._whole else level
 
     def _at(self, level: float) -> list[CapacityStep]:
         return [step for step in self.steps if step.level == level and step.tallies]

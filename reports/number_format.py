@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import floor, isinf, isnan, log10
+from math import floor, inf, isinf, isnan, log10
 
 LONG = 9.9995  # seconds from which on they aren't called milliseconds
 
@@ -32,7 +32,9 @@ def span(low: float, high: float, unit: bool = False) -> str:
 
 
 def share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.{2 if 0 < abs(value) < 0.1 else 1}%}"
+    if value is None:
+        return "-"
+    return "∞" if value == inf else f"{value:z.{2 if 0.00005 <= abs(value) < 0.1 else 1}%}"
 
 
 def rate(value: float | None) -> str:

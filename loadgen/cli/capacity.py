@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Annotated, TypeVar
 
 import typer
 
-from traces.errors import InputError
+from traces.errors import InputError, RunFailed
 
 from ..options import Load, RunOptions, TargetOptions
 from ..processes import Workers
@@ -57,7 +58,9 @@ def capacity(
 
         phaseload capacity azure-code --url http://gpu:8000 -m m --from 4 --to 64 --slo "tpot p99 < 40ms" -- --no-probe
 
-        phaseload capacity azure-conv --simulate h100 --by concurrency --slo "tpot p99 < 40ms"
+        phaseload capacity azure-conv --url http://gpu:8000 -m m --by concurrency --slo "tpot p99 < 40ms"
+
+        phaseload capacity azure-conv --simulate h100 --max-context 4096 --slo "ttft p99 < 800ms"
     """
     from rich.console import Console
 
@@ -84,9 +87,13 @@ def capacity(
     def show(step: CapacityStep, gates: list[Gate]) -> None:
         console.print(in_words(step, gates, terms), markup=False)
 
-    found = capacities.find(
-        trace, target, load, terms, run, workers, show, more.args, model=options.model or MODEL, shown=True
-    )
+    try:
+        found = capacities.find(
+            trace, target, load, terms, run, workers, show, more.args, model=options.model or MODEL, shown=True
+        )
+    except RunFailed as failure:
+        sys.stderr.write(f"phaseload: {failure}\n")
+        raise typer.Exit(failure.code) from None
     if run.json:
         o.print_json(found.as_json())
     console.print(found.sentence, markup=False)

@@ -88,6 +88,10 @@ class Pairs:
         independent = float(d.std()) / sqrt(n)
         return mean, max(clustered, independent), independent
 
+    def ratio(self, q: float | None) -> float:
+        """The ratio at which neither side leads; the middle of such ratios."""
+        return sqrt(_turn(lambda r: self.lead(r, q) > 0) * _turn(lambda r: self.lead(r, q) >= 0))
+
     def interval(self, q: float | None) -> tuple[float, float]:
         """Ratios below and above which the true one is, each with 95 %."""
         limit = t(self.units - 1, ONE_SIDED)
@@ -193,7 +197,7 @@ def _verdict(allowance: Allowance, before: Sample, after: Sample) -> Regression:
         more_s = after.window_s * (least / worth - 1) if worth else inf
         note = f"{n} requests of both runs, worth {worth:,.0f}, needs {least}{_longer(more_s)}"
         return replace(verdict, effective=worth, note=note, more_s=more_s)
-    ratios = (_turn(lambda r: pairs.lead(r, q) > 0), *pairs.interval(q))
+    ratios = (pairs.ratio(q), *pairs.interval(q))
     figure, low, high = (r - 1 for r in ratios) if upwards else (1 - ratios[i] for i in (0, 2, 1))
     limit, lead = t(pairs.units - 1, ONE_SIDED), pairs.lead(1 + allowance.limit * (1 if upwards else -1), q)
     worse = lead if upwards else -lead

@@ -12,8 +12,9 @@ capacity. Therefore:
   (the bounds of isotonic regression's max-min formula).
 - A share's bounds are one-sided 95 % ones, of the scatter between batches of time and, of three steps and more,
   between steps: the wider of the two.
-- The lower end needs CONFIRMED steps in its group, each on requests of its own, and lies GUARD below the load that they
-  show: so far beyond the capacity three calm windows may come together.
+- The lower end needs CONFIRMED steps in its group, each on requests of its own. Both ends lie GUARD outside of the
+  load that their group shows: so far beyond the capacity three calm windows may come together, and so far below it a
+  burst may fail a short one.
 
 The interval is from the highest lower end to the lowest upper one; with several gates, the lowest of each. How often it
 holds the capacity is measured by `bench capacity`.
@@ -24,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import floor, inf, isnan, nan
+from math import ceil, floor, inf, isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 HALVINGS = 5  # of the lowest level, where that fails already
 WARMUP = 1 / 3  # of a step's window, that come before it
 CONFIRMED = 3  # steps that a lower end needs
-GUARD = 1.05  # by which it lies below the load that they were at
+GUARD = 1.05  # by which the ends lie outside of what was shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ def _ends(gate: int, limit: float, steps: Sequence[CapacityStep]) -> tuple[float
             if bounds.high < limit and len(group) >= CONFIRMED:
                 low = levels[first][0] / GUARD
             if bounds.low > limit:
-                high = min(high, level)
+                high = min(high, level * GUARD)
     return low, high
 
 
@@ -226,7 +227,7 @@ def result(folder: Path, facts: CapacityFacts) -> CapacityResult:
     found, curve = interval(gates, facts.steps), points(gates, facts.steps)
     low, high = found.low, found.high
     if facts.terms.by == "concurrency":
-        low = float(floor(low))
+        low, high = float(floor(low)), float(ceil(high)) if high < inf else inf
     sentence, code = _verdict(facts, Interval(low, high), curve, " and ".join(gate.text for gate in gates))
     return CapacityResult(
         sentence=sentence, code=code, low=low or None, high=high if high < inf else None,

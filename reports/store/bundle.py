@@ -64,7 +64,8 @@ class About:
 def pack(folder: Path, out: Path) -> None:
     """Writes the bundle of a run's folder, or a folder of rounds. Raises InputError where there is none."""
     if not folder.is_dir():
-        raise InputError("no such run", where=str(folder), remedy="give a folder under runs/")
+        problem = "a file, and no run's folder" if folder.exists() else "no such run"
+        raise InputError(problem, where=str(folder), remedy="give a folder under runs/")
     rounds = rounds_json.round_folders(folder)
     parts = {f"{path.name}/": path for path in rounds.values()} or {"": folder}
     facts = {path: run_json.read(path) for path in parts.values() if (path / run_json.FILE).exists()}

@@ -55,7 +55,7 @@ class CapacityStep:
 class SearchTerms:
     """What may be tried. Levels are requests/s, or, by concurrency, requests in flight; all times are seconds.
     `precision`: 0.1 is 10 %; `step_s`: a step's window at least, `max_step_s` at most; `warmup_s`: before it, at least;
-    `budget_s`: all of it. Raises InputError."""
+    `budget_s`: all of it; `least`: requests in flight, of which each worker needs one. Raises InputError."""
 
     lowest: float = 1.0
     highest: float = 1000.0
@@ -65,6 +65,7 @@ class SearchTerms:
     max_step_s: float = 180.0
     budget_s: float = 3600.0
     by: By = "rate"
+    least: int = 1
 
     def __post_init__(self) -> None:
         if not (0 < self.lowest <= self.highest < float("inf") and 0 < self.precision < float("inf")):

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import replace
 from math import inf
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen import Load, capacity
-from loadgen.capacities import Slices
+from loadgen import Load, RunOptions, Workers, capacity
+from loadgen.capacities import Live, Slices
 from loadgen.search import Ask, check, search, warmup
 from reports.analysis import capacity as analysis
 from reports.analysis.capacity import GUARD, Interval, interval, result
 from reports.analysis.gate_grammar import parse
 from reports.analysis.quantiles import BATCHES
-from reports.store import capacity_json
+from reports.store import capacity_json, run_json
 from reports.store.capacity_json import CapacityFacts, CapacityStep, SearchTerms, Tally
-from reports.store.run_folder import open_run
+from reports.store.run_folder import Run, open_run
 from targets.target import Target
 from tests import commands
 from traces.errors import InputError
 from traces.reading import open_trace
 
-from .running import endpoint, trace
+from .running import endpoint, trace, until
 
 GATE = parse("ttft p99 < 800ms")  # 1 % may be beyond
 TERMS = SearchTerms(lowest=1.0, highest=1000.0)
@@ -89,7 +91,10 @@ def test_a_number_in_flight_is_whole() -> None:
     steps = searched(13.5, terms=terms)
     assert all(each.level == int(each.level) >= 1 for each in steps)
     found = interval([GATE], steps)
-    assert 0 < found.low < 13.5 <= found.high < inf
+    assert 11 <= found.low < 13.5 <= found.high <= 15
+    few = searched(2.5, terms=replace(terms, least=2))
+    assert {each.level for each in few} == {2, 4, 3}
+    assert interval([GATE], few).high == pytest.approx(3 * GUARD)
 
 
 def test_the_lowest_load_is_halved_and_the_highest_never_exceeded() -> None:
@@ -144,7 +149,7 @@ def test_terms_that_allow_no_step_are_refused() -> None:
 )
 def test_neighbours_are_pooled(steps: list[CapacityStep], low: float, high: float) -> None:
     found = interval([GATE], steps)
-    assert (found.low, found.high) == (pytest.approx(low), high)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high * GUARD))
 
 
 def test_the_first_gate_to_fail_decides() -> None:
@@ -153,7 +158,7 @@ def test_the_first_gate_to_fail_decides() -> None:
         replace(step(level, 0), tallies=(*step(level, 0).tallies, *step(level, errors).tallies))
         for level, errors in [(10, 5), (10, 5), (10, 5), (12, 200)]
     ]
-    assert interval(gates, both) == Interval(pytest.approx(10 / GUARD), 12.0, 1)
+    assert interval(gates, both) == Interval(pytest.approx(10 / GUARD), pytest.approx(12 * GUARD), 1)
     point = analysis.points(gates, both)[-1]
     assert (point.decision, point.share) == ("fail", pytest.approx(4.0))
 
@@ -182,17 +187,17 @@ def facts(steps: list[CapacityStep], **more: object) -> CapacityFacts:
     [
         (
             facts([step(10.5, 0, confirms=True)] * 3 + [step(12, 50)]),
-            "10 to 12 requests/s at ttft p99 < 800ms (4 steps, 3 of them to confirm)", 0,
+            "10 to 12.6 requests/s at ttft p99 < 800ms (4 steps, 3 of them to confirm)", 0,
         ),
         (facts([step(1000, 0)] * 3), "at least 952 requests/s .*: 1,000, the highest asked for, holds", 0),
         (facts([step(1 / 32, 80)]), "no load holds: 0.0312 requests/s fails", 1),
-        (facts([step(2, 80)]), "no verdict: less than 2 requests/s, and nothing was shown to hold", 3),
+        (facts([step(2, 80)]), "no verdict: less than 2.1 requests/s, and nothing was shown to hold", 3),
         (facts([step(2, 0)] * 3), "no verdict: at least 1.9 requests/s, and nothing more was shown to fail", 3),
         (facts([step(2, 10)]), "no verdict: nothing was shown to hold or to fail", 3),
-        (facts([step(2, 80), *[step(4, 0)] * 3]), "no verdict: 3.81 requests/s held and 2 failed", 3),
+        (facts([step(2, 80), *[step(4, 0)] * 3]), "no verdict: 3.81 requests/s held and 2.1 failed", 3),
         (
             facts([step(10, 0)] * 3 + [step(12, 50)], terms=replace(TERMS, by="concurrency")),
-            "9 to 12 requests in flight", 0,
+            "9 to 13 requests in flight", 0,
         ),
     ],
 )  # fmt: skip
@@ -232,7 +237,7 @@ def test_a_search_in_virtual_time_from_the_command_line(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert 3 < found["low"] < found["high"] <= 8
+    assert 3 < found["low"] < found["high"] <= 8 * GUARD
     words = f"{found['low']:.3g} to {found['high']:.3g} requests/s at ttft p50 < 500ms"
     assert found["capacity"].startswith(words) and found["capacity"] in done.stderr
     stored = capacity_json.read(tmp_path / "c")
@@ -250,6 +255,7 @@ def test_a_search_in_virtual_time_from_the_command_line(tmp_path: Path) -> None:
     ("words", "problem"),
     [
         (("--simulate", "h100", "--url", "http://h:1"), "--simulate: can't be combined"),
+        (("--simulate", "h100", "--by", "concurrency", "--slo", "ttft p99 < 1s"), "virtual time only rates"),
         (("--simulate", "h100", "--by", "weight"), "expected one of rate, concurrency"),
         (("--simulate", "h100"), "--slo: is missing"),
         (("--simulate", "nothing", "--slo", "ttft p99 < 1s"), "nothing"),
@@ -262,6 +268,23 @@ def test_what_makes_no_sense_is_one_line(tmp_path: Path, words: tuple[str, ...],
     assert done.returncode == 2
     assert problem in done.stderr and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_backlog_is_waited_for() -> None:
+    """Of 20 requests, whose clients have left: one second's work."""
+    with endpoint(tokens=1, ttft=0.05, alone=True) as server:
+        target = Target("here", server.url, "m")
+        live = Live(target, RunOptions(), Workers(), None)  # type: ignore[arg-type] - it isn't asked for a run
+        for number in range(20):
+            body = json.dumps({"messages": [{"content": str(number)}]}).encode()
+            with socket.create_connection(("127.0.0.1", server.server_address[1])) as leaving:
+                leaving.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        until(lambda: len(server.prompts) >= 20)
+        cut = Run(Path(), run_json.unknown("r"), pd.DataFrame({"outcome": ["ok", "cut"]}))
+        drained = replace(cut, rows=cut.rows[:1])
+        assert live.work_off(drained) < 0.1
+        assert live.work_off(cut) > 0.2
+        assert len(server.spans) >= 20 - 2  # their ends; who came last may have been the first to get the server
 
 
 def test_a_real_endpoint_keeps_its_connections_and_works_its_backlog_off(tmp_path: Path) -> None:
@@ -284,7 +307,6 @@ def test_a_real_endpoint_keeps_its_connections_and_works_its_backlog_off(tmp_pat
     assert found.facts == capacity_json.read(tmp_path / "c")
     first, second = (open_run(tmp_path / "c" / each.folder).rows for each in seen)
     assert (first["outcome"] == "cut").any()
-    assert seen[0].backlog_s > 0.3
     sent = second.sort_values("due")
     assert sent["ttft"].iloc[0] < 0.5  # nobody waits for the step before, whose backlog takes more than a second
     assert sent["reused"].iloc[0]  # on a connection of the step before
