@@ -222,7 +222,7 @@ def of_runs(before: Run, after: Run) -> list[Comparison]:
         raise InputError("the runs have no target and load step in common", where=where)
     names = (before.name, after.name)
     if before.name == after.name:
-        names = (str(before.folder), str(after.folder))
+        names = (str(before.place), str(after.place))
     return [
         of_pair(
             first[a].rows, second[b].rows, f"{a[0]} ({names[0]})", f"{b[0]} ({names[1]})", a[1],
