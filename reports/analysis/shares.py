@@ -8,7 +8,7 @@ outside [0, 1], and above 0 where nothing happened.
 
 Where that decides nothing, `more` says how much longer the run would have to be. Given the effective sample (less what
 its own estimate may be off by: CAUTION), each true share has a likelihood; the time is the shortest after which the
-bounds would clear the limit, on either side, with probability LIKELY. It can't be told where fewer than BEYOND
+bounds would clear the limit, on either side, with probability LIKELY. It can't be told where fewer than ENOUGH
 effective requests are to be expected beyond the limit, or where it is more than FURTHEST times the run: the share is
 then too near to its limit.
 
@@ -29,7 +29,7 @@ from .quantiles import BATCHES, BEYOND, ONE_SIDED, Counts, Ordered, Values, effe
 from .student import t
 
 FIRM = 5  # rounds, from which on their own scatter decides
-LIKELY, CAUTION, FURTHEST = 0.85, 0.7, 32
+LIKELY, CAUTION, FURTHEST, ENOUGH = 0.85, 0.7, 32, 12
 LONGER = np.geomspace(1.1, FURTHEST, 32).tolist()  # times the run, that `more` tries
 POINTS = 100  # shares at which it takes the likelihood
 
@@ -54,7 +54,7 @@ class Share:
     def more(self, limit: float) -> float:
         """How much longer the run would have to be for the share to be told from `limit`, as a multiple of what it was:
         0.5 is half as long again. nan where too little is known to say, inf where the limit is too near."""
-        if not 0 < limit < 1 or self.effective * min(limit, 1 - limit) < BEYOND:
+        if not 0 < limit < 1 or self.effective * min(limit, 1 - limit) < ENOUGH:
             return nan
         n = CAUTION * self.effective
         width = 6 * sqrt(max(self.value * (1 - self.value), limit * (1 - limit)) / n)
@@ -76,7 +76,7 @@ class Share:
     def least(self, limit: float) -> float:
         """Where `more` is nan: how much longer the run would have to be at least, twice as long or more."""
         expected = self.effective * min(limit, 1 - limit)
-        return max(1.0, BEYOND / expected - 1) if expected > 0 else 1.0
+        return max(1.0, ENOUGH / expected - 1) if expected > 0 else 1.0
 
 
 def _beyond(low: Values, high: Values) -> Values:

@@ -10,7 +10,7 @@ import pytest
 from reports.analysis.quantiles import BATCHES
 from reports.analysis.shares import FIRM, level, share
 
-SIZE = 60  # requests of a batch
+SIZE = 120  # requests of a batch
 
 
 def events(rng: np.random.Generator, p: float, rounds: int, *, of: int = 1, between: float = 0.0) -> np.ndarray:
@@ -74,7 +74,7 @@ def test_the_time_that_an_undecided_share_asks_for_decides_it(p: float, limit: f
 
 
 def test_at_the_limit_no_time_is_asked_for() -> None:
-    at = share(np.full(BATCHES, 6), sizes(1))
+    at = share(np.full(BATCHES, 12), sizes(1))
     assert at.more(0.1) == inf
     assert isnan(share(np.zeros(BATCHES, np.int64), sizes(1)).more(0.001))
     assert isnan(at.more(0.0)) and isnan(at.more(1.0))

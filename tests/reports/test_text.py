@@ -101,7 +101,7 @@ def test_gates_on_a_narrow_terminal_are_sentences(read_back: Run) -> None:
     out = io.StringIO()
     text.print_verdicts(judged, VALID, Console(file=out, width=60, force_terminal=True, color_system=None))
     assert out.getvalue().splitlines() == [
-        "no verdict h100@1x: ttft p99 < 800ms, h100 at 1x: 167 ms, worth 491: run at least 57 s more",
+        "no verdict h100@1x: ttft p99 < 800ms, h100 at 1x: 167 ms, worth 491: run at least 82 s more",
         "no verdict h100@1x: e2e p99.9 < 9s, h100 at 1x: -, n=514, needs 2995",
         "NO VERDICT 0/2, run valid",
     ]
