@@ -2,9 +2,10 @@
 
 Theory of operation. One Locust process, workers and all, records the rounds, as long as all of its workers live. A
 round in which one dies is lost, and named with its reason in rounds.json: the others have sent only their parts, so it
-was another load than the other rounds'. A new process records the rounds that follow. Ctrl-C ends the series and loses
-the round under way; what was finished stays. rounds.json is written whenever a round begins or ends, so that whatever
-kills this process, the rounds that it has recorded can be read.
+was another load than the other rounds'. A new process records the rounds that follow. A round whose client was the
+bottleneck is lost, too. Ctrl-C ends the series and loses the round under way; what was finished stays. rounds.json is
+written whenever a round begins or ends, so that whatever kills this process, the rounds that it has recorded can be
+read.
 """
 
 from __future__ import annotations

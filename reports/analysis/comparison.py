@@ -1,21 +1,27 @@
-"""Paired comparison: the same request on two endpoints, and what the ratio of its two durations says.
+"""Paired comparison: the same requests on two endpoints, and who was faster. Pure.
 
-Every request of a trace goes to each target, so the lengths, which differ far more from request to request than the
-targets do, cancel in the ratio. Neighbours wait in the same queue and are not independent: the median ratio has its
-interval from the batches of the window (`quantiles`). It takes failures as they are: a request that only one endpoint
-answered is won by that one without bound. The ratio of the p99s is not a quantile of ratios; its interval comes from a
-paired bootstrap, seeded, over blocks of neighbouring requests.
+Theory of operation. Every request of a trace goes to each target, so the lengths, which differ far more from request to
+request than the targets do, cancel in a ratio. A ratio is other / base: below 1 the other is faster. Rounds are the
+unit of a decision: from FIRM rounds on, a figure's ratio is that of the two quantiles of each round, and its interval
+is Student's t of the logarithms. Fewer rounds decide the median only: neighbours wait in the same queue, and the
+pairwise ratios' median has its interval from the scatter between the batches of the windows (`quantiles`). It takes
+failures as they are: a request that only one endpoint answered is won by that one without bound.
 
-A ratio is other / base: below 1 the other is faster. A metric is won only where the interval excludes 1, by LEAST or
-more.
+A tail (the p99s) is decided by FIRM rounds, each with enough requests, where both targets have headroom: in calm
+windows near the knee nothing shows how far a p99 moves on another day. Overloaded targets are not ranked.
+
+Page one names a winner in FIGURES figures of a pair. So that all of them together name a wrong one in at most 5 % of
+bake-offs of two equal endpoints, each interval leaves out 5 % / FIGURES (Bonferroni's inequality, which holds however
+the figures depend on each other), and it must exclude 1 by LEAST or more. `bench.decisions_pairs` measures both errors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import combinations
-from math import inf, isfinite, isnan
+from math import ceil, exp, floor, inf, isfinite, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +30,23 @@ import pandas as pd
 from traces.errors import InputError
 from traces.request import NS_PER_S
 
+from .. import number_format
 from ..store.durations import HEADLINES
 from ..store.run_folder import Key, Run
 from . import quantiles, samples, shares
-from .quantiles import BATCHES, Ordered, Values, batch_of, finite
+from .quantiles import BATCHES, BEYOND, Ordered, Values, batch_of, finite
+from .samples import Sample
+from .shares import FIRM
+from .steadiness import Headroom, headroom
+from .student import t
 
 LEAST = 1.02  # a difference of less than 2 % is no lead, however many pairs prove it
+FIGURES = 6  # p50 and p99 of TTFT, TPOT and E2E
+LEVEL = 1 - 0.05 / FIGURES / 2  # the share below an interval's upper end
 SAME_LENGTH = 0.10  # the largest difference of median given lengths at which whole requests are comparable
-RESAMPLES = 1000
-WORK = 40_000_000  # values drawn by one bootstrap at most
-SEED = 20_240_229
+UNSTABLE = 0.2  # the standard deviation of the rounds' log p99 from which on a tail without headroom is called so
+
+Windows = Mapping[int, tuple[float, float]]  # of each round, ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +73,32 @@ class Interval:
         return Interval(*(0.0 if end is None else 1 / end if end else None for end in ends))
 
 
+class Word(StrEnum):
+    """What a comparison says of the base."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    NO_DIFFERENCE = "no difference shown"
+    NOT_COMPARABLE = "not comparable"
+    OVERLOADED = "overloaded"
+    NO_VERDICT = "no verdict"
+
+
+@dataclass(frozen=True, slots=True)
+class Says:
+    """What a comparison says of one figure, and why it says no more; `winner`: the faster one of the two, or None."""
+
+    word: Word
+    winner: str | None = None
+    why: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """The `n` pairs that have a metric: the median of their ratios, the shares that each side won, the `winner` (None
-    where neither is clearly faster), and the ratio of the two p99s (None where there are too few pairs for it)."""
+    """The `n` pairs that have a metric: the ratio of the medians over rounds, or of few rounds the median of the pairs'
+    ratios; the shares of requests that each side won; and the ratio of the two p99s (None where there are too few
+    rounds, or requests in one). `says`, `tail`: what follows for the median and the p99; `winner` is that of the
+    median."""
 
     n: int
     median: Interval
@@ -71,6 +106,19 @@ class Ratio:
     other_won: float
     winner: str | None
     p99: Interval | None
+    says: Says
+    tail: Says
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a target stood its load: an overloaded one isn't ranked, one without headroom not in the tail."""
+
+    overloaded: bool
+    headroom: Headroom
+
+
+UNKNOWN = Standing(False, Headroom(False, "no headroom shown"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +146,8 @@ class BoundedBucket(Bucket):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two targets in one load step. `metrics`: None where there are too few pairs, or lengths that differ."""
+    """Two targets in one load step. `metrics`: None where there are too few pairs, or lengths that differ;
+    `overloaded`: those of the two that are."""
 
     base: str
     other: str
@@ -110,6 +159,17 @@ class Comparison:
     metrics: dict[str, Ratio | None]
     by_prompt: list[Bucket]
     by_output: list[Bucket]
+    rounds: int = 1
+    overloaded: tuple[str, ...] = ()
+
+    def says(self, metric: str, q: float = 0.5) -> Says:
+        """Of the p50 (q = 0.5) or the tail."""
+        ratio = self.metrics.get(metric)
+        if ratio is not None:
+            return ratio.says if q == 0.5 else ratio.tail
+        if metric == "e2e" and not self.lengths.comparable:
+            return Says(Word.NOT_COMPARABLE, why="the answers differ in length")
+        return Says(Word.NO_VERDICT, why="too few pairs" if metric in self.metrics else "not compared")
 
 
 def compare(run: Run, other: Run | None = None, *, base: str = "") -> list[Comparison]:
@@ -117,24 +177,32 @@ def compare(run: Run, other: Run | None = None, *, base: str = "") -> list[Compa
     Raises InputError where `base` is no target of the run, and where the two runs have no requests in common."""
     if other is not None:
         return of_runs(run, other)
-    groups = dict(run.groups())
-    names = list(dict.fromkeys(target for target, _ in groups))
+    whole = samples.samples_of(run, {})
+    names = list(dict.fromkeys(target for target, _ in whole))
     if base and base not in names:
         raise InputError(f"no target {base!r} here", where=str(run.place), remedy=f"there are {', '.join(names)}")
-    return of_groups(groups, base)
+    return of_samples(whole, base)
 
 
-def of_groups(groups: Mapping[Key, pd.DataFrame], base: str = "") -> list[Comparison]:
-    """`groups`: the rows of each target in each load step. Empty for one target."""
-    names = list(dict.fromkeys(target for target, _ in groups))
+def of_samples(whole: Mapping[Key, Sample], base: str = "") -> list[Comparison]:
+    """Of all targets and steps of a run. Empty for one target."""
+    names = list(dict.fromkeys(target for target, _ in whole))
     pairs = [(base, name) for name in names if name != base] if base else list(combinations(names, 2))
-    steps = list(dict.fromkeys(step for _, step in groups))
+    steps = list(dict.fromkeys(step for _, step in whole))
+    standing = {key: _standing(each, whole) for key, each in whole.items()}
     return [
-        of_pair(groups[first, step], groups[second, step], first, second, step)
+        of_pair(
+            whole[first, step].rows, whole[second, step].rows, first, second, step,
+            (standing[first, step], standing[second, step]),
+        )
         for first, second in pairs
         for step in steps
-        if (first, step) in groups and (second, step) in groups
-    ]
+        if (first, step) in whole and (second, step) in whole
+    ]  # fmt: skip
+
+
+def _standing(sample: Sample, whole: Mapping[Key, Sample]) -> Standing:
+    return Standing(sample.steadiness.overloaded, headroom(sample, whole.values()))
 
 
 def of_runs(before: Run, after: Run) -> list[Comparison]:
@@ -146,7 +214,7 @@ def of_runs(before: Run, after: Run) -> list[Comparison]:
         prints = [getattr(getattr(run.facts, fact), "fingerprint", None) for run in (before, after)]
         if prints[0] != prints[1]:
             raise InputError(f"the runs {what}: there are no pairs", where=where)
-    first, second = dict(before.groups()), dict(after.groups())
+    first, second = (samples.samples_of(run, {}) for run in (before, after))
     keys: list[tuple[Key, Key]] = [(key, key) for key in first if key in second]
     if not keys and len({target for target, _ in first}) == len({target for target, _ in second}) == 1:
         keys = [(a, b) for a in first for b in second if a[1] == b[1]]
@@ -155,22 +223,33 @@ def of_runs(before: Run, after: Run) -> list[Comparison]:
     names = (before.name, after.name)
     if before.name == after.name:
         names = (str(before.place), str(after.place))
-    return [of_pair(first[a], second[b], f"{a[0]} ({names[0]})", f"{b[0]} ({names[1]})", a[1]) for a, b in keys]
+    return [
+        of_pair(
+            first[a].rows, second[b].rows, f"{a[0]} ({names[0]})", f"{b[0]} ({names[1]})", a[1],
+            (_standing(first[a], first), _standing(second[b], second)),
+        )
+        for a, b in keys
+    ]  # fmt: skip
 
 
-def of_pair(base: pd.DataFrame, other: pd.DataFrame, base_name: str, other_name: str, step: str) -> Comparison:
+def of_pair(
+    base: pd.DataFrame, other: pd.DataFrame, base_name: str, other_name: str, step: str,
+    standing: tuple[Standing, Standing] = (UNKNOWN, UNKNOWN),
+) -> Comparison:  # fmt: skip
     """The rows of two targets in one step; ratios are other / base."""
     pairs = _paired(base, other)
-    lengths, due = _lengths(pairs), pairs["due_base"]
-    window = (int(due.min()), int(due.max()) + 1) if len(pairs) else (0, 1)
+    lengths, names = _lengths(pairs), (base_name, other_name)
+    by_round = pairs.groupby("round")["due_base"].agg(["min", "max"])
+    windows = {int(number): (int(first), int(last) + 1) for number, first, last in by_round.itertuples()}
     hidden = () if lengths.comparable else ("e2e",)
-    by_output = () if hidden else _bucketed(pairs, "output_count", pairs["output_tokens_base"], "e2e", window)
+    by_output = () if hidden else _bucketed(pairs, "output_count", pairs["output_tokens_base"], "e2e", windows)
     return Comparison(
         base=base_name, other=other_name, step=step, pairs=len(pairs), base_failed=int((~pairs["ok_base"]).sum()),
         other_failed=int((~pairs["ok_other"]).sum()), lengths=lengths,
-        metrics={m: None if m in hidden else _ratio(pairs, m, base_name, other_name, window) for m in HEADLINES},
-        by_prompt=list(_bucketed(pairs, "prompt_tokens", pairs["prompt_tokens_base"], "ttft", window)),
-        by_output=list(by_output),
+        metrics={m: None if m in hidden else _ratio(pairs, m, names, windows, standing) for m in HEADLINES},
+        by_prompt=list(_bucketed(pairs, "prompt_tokens", pairs["prompt_tokens_base"], "ttft", windows)),
+        by_output=list(by_output), rounds=len(windows),
+        overloaded=tuple(name for name, each in zip(names, standing, strict=True) if each.overloaded),
     )  # fmt: skip
 
 
@@ -196,39 +275,108 @@ def _sides(pairs: pd.DataFrame, metric: str) -> tuple[Values, Values, npt.NDArra
     return base[defined], other[defined], defined
 
 
-def ratios(pairs: pd.DataFrame, metric: str, window: tuple[float, float]) -> Ordered:
+def ratios(pairs: pd.DataFrame, metric: str, windows: Windows) -> Ordered:
     """other / base of each pair: without bound where only the base answered, 0 where only the other did; nothing where
-    neither did."""
-    base, other, defined = _sides(pairs, metric)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotients = other / base  # inf / inf is nan: neither answered
-    batch = batch_of(pairs["due_base"].to_numpy()[defined], window)
-    lost = np.bincount(batch[np.isposinf(quotients)], minlength=BATCHES)
-    return Ordered.of(quotients, batch, lost, (window[1] - window[0]) / NS_PER_S)
+    neither did. With the batches of each round's window."""
+    parts = []
+    for number, window in windows.items():
+        part = pairs[pairs["round"] == number]
+        base, other, defined = _sides(part, metric)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            quotients = other / base  # inf / inf is nan: neither answered
+        batch = batch_of(part["due_base"].to_numpy()[defined], window)
+        lost = np.bincount(batch[np.isposinf(quotients)], minlength=BATCHES)
+        parts.append(Ordered.of(quotients, batch, lost, (window[1] - window[0]) / NS_PER_S))
+    return Ordered.pooled(parts) if parts else Ordered.of(np.empty(0), np.empty(0, np.uint16), np.zeros(10, int), 0.0)
 
 
-def _ratio(pairs: pd.DataFrame, metric: str, base: str, other: str, window: tuple[float, float]) -> Ratio | None:
+def _ratio(
+    pairs: pd.DataFrame, metric: str, names: tuple[str, str], windows: Windows, standing: tuple[Standing, Standing]
+) -> Ratio | None:
     """None where too few pairs have the metric to bound the median."""
-    quotients = ratios(pairs, metric, window)
+    quotients = ratios(pairs, metric, windows)
     if quotients.n < quantiles.needed(0.5):
         return None
-    median = _median(quotients)
+    sides = [_sides(pairs[pairs["round"] == number], metric)[:2] for number in windows]
+    firm = len(sides) >= FIRM
+    median = _over_rounds(sides, 0.5) if firm else _median(quotients)
+    fewest = min(len(base) for base, _ in sides)
+    p99 = _over_rounds(sides, 0.99) if firm and fewest >= quantiles.needed(0.99) else None
+    overloaded = [name for name, each in zip(names, standing, strict=True) if each.overloaded]
+    if overloaded:
+        says = tail = Says(Word.OVERLOADED, why=f"not ranked: {' and '.join(overloaded)}")
+    else:
+        why = _no_tail(sides, names, standing) if p99 is None or not all(s.headroom.shown for s in standing) else ""
+        tail = Says(Word.NO_VERDICT, why=why) if p99 is None or why else _says(p99, names)
+        says = _says(median, names)
     return Ratio(
         n=quotients.n, median=median, base_won=float(quotients.beyond(1.0, inclusive=False).sum() / quotients.n),
-        other_won=1 - float(quotients.beyond(1.0, inclusive=True).sum() / quotients.n),
-        winner={1: base, 0: None, -1: other}[median.faster], p99=_p99(pairs, metric),
+        other_won=1 - float(quotients.beyond(1.0, inclusive=True).sum() / quotients.n), winner=says.winner, p99=p99,
+        says=says, tail=tail,
     )  # fmt: skip
 
 
+def _says(ratio: Interval, names: tuple[str, str]) -> Says:
+    if not ratio.faster:
+        return Says(Word.NO_DIFFERENCE)
+    return Says(Word.FASTER, names[0]) if ratio.faster > 0 else Says(Word.SLOWER, names[1])
+
+
+def _no_tail(sides: list[tuple[Values, Values]], names: tuple[str, str], standing: tuple[Standing, Standing]) -> str:
+    """Why nothing is said of the tail."""
+    if len(sides) < FIRM:
+        rounds = {1: "one round names", 2: "two rounds name"}.get(len(sides), f"{len(sides)} rounds name")
+        return f"{rounds} no winner of the tail"
+    fewest, needed = min(len(base) for base, _ in sides), quantiles.needed(0.99)
+    if fewest < needed:
+        return f"a round has {fewest:,} pairs, a p99 needs {needed:,}"
+    lacking = []
+    for side, (name, each) in enumerate(zip(names, standing, strict=True)):
+        if not each.headroom.shown:
+            lacking.append(f"{name}: {each.headroom.why}{_unstable([_at(both[side], 0.99) for both in sides])}")
+    return "; ".join(lacking)
+
+
+def _unstable(p99s: list[float]) -> str:
+    low, high = min(p99s), max(p99s)
+    if isfinite(high) and low > 0 and np.log(p99s).std(ddof=1) < UNSTABLE:
+        return ""
+    ends = f"{number_format.ms(low, unit=True)} and {number_format.ms(high, unit=True)}"
+    return f"; unstable: p99 moved between {ends} from round to round"
+
+
+def _over_rounds(sides: list[tuple[Values, Values]], q: float) -> Interval:
+    """The ratio of the two q-quantiles of each round: mean and t-interval of the logarithms. Without bound where one
+    side failed so often in every round that it has no quantile; unknown where that holds of some rounds only."""
+    quotients = [_quotient(_at(base, q), _at(other, q)) for base, other in sides if len(base)]
+    if all(0 < each < inf for each in quotients) and len(quotients) > 1:
+        logs = np.log(quotients)
+        half = t(len(logs) - 1, LEVEL) * float(logs.std(ddof=1)) / sqrt(len(logs))
+        return Interval(*(exp(float(logs.mean()) + side * half) for side in (0, -1, 1)))
+    if quotients and all(each == inf for each in quotients):
+        return Interval(None, None, None)
+    if quotients and not any(quotients):
+        return Interval(0.0, 0.0, 0.0)
+    return Interval(finite(float(np.median(quotients))) if quotients else None, 0.0, None)
+
+
 def _median(quotients: Ordered) -> Interval:
-    """The median ratio with its interval; where the pairs give none, on which side of 1 it lies, if they show that."""
-    median = quantiles.quantile(quotients, 0.5)
-    low, high = median.low, median.high
-    if isnan(low):
-        above = shares.share(quotients.beyond(1.0, inclusive=False), quotients.sizes)
-        below = shares.share(quotients.sizes - quotients.beyond(1.0, inclusive=True), quotients.sizes)
-        low, high = float(above.low > 0.5), 1.0 if below.low > 0.5 else inf
-    return Interval(finite(_middle(quotients)), finite(low), finite(high))
+    """The median ratio with its interval by batches; where the pairs are worth too few independent ones, on which side
+    of 1 it lies, if they show that."""
+    n, d = quotients.n, quotients.excess(0.5)
+    error = max(quantiles.standard_error(d, n), 0.5 / sqrt(n))
+    half = t(len(d) - 1, LEVEL) * error
+    if half < 0.5 and 0.25 / error**2 >= 2 * BEYOND:
+        ends = _ranked(quotients, floor(n * (0.5 - half))), _ranked(quotients, ceil(n * (0.5 + half)))
+    else:
+        above = shares.share(quotients.beyond(1.0, inclusive=False), quotients.sizes, level=LEVEL)
+        below = shares.share(quotients.sizes - quotients.beyond(1.0, inclusive=True), quotients.sizes, level=LEVEL)
+        ends = float(above.low > 0.5), 1.0 if below.low > 0.5 else inf
+    return Interval(finite(_middle(quotients)), finite(ends[0]), finite(ends[1]))
+
+
+def _ranked(quotients: Ordered, rank: int) -> float:
+    return float(quotients.values[max(1, rank) - 1]) if max(1, rank) <= len(quotients.values) else inf
 
 
 def _middle(quotients: Ordered) -> float:
@@ -238,33 +386,6 @@ def _middle(quotients: Ordered) -> float:
     return float(sum(middle) / 2) if isfinite(middle[1]) else float(middle[1])
 
 
-def _p99(pairs: pd.DataFrame, metric: str) -> Interval | None:
-    """The ratio of the two p99s with its bootstrap interval; None where a sample can't bound a p99."""
-    base, other, _ = _sides(pairs, metric)
-    if len(base) < quantiles.needed(0.99):
-        return None
-    low, high = bootstrap(base, other, 0.99)
-    measured = _quotient(_at(base, 0.99), _at(other, 0.99))
-    return None if isnan(measured) else Interval(finite(measured), finite(low), finite(high))
-
-
-def bootstrap(base: Values, other: Values, q: float, seed: int = SEED) -> tuple[float, float]:
-    """95 % interval of quantile(other) / quantile(base): circular blocks of neighbouring pairs, resampled together."""
-    n = len(base)
-    length = max(1, round(n ** (1 / 3)))
-    blocks = -(-n // length)
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(max(100, min(RESAMPLES, WORK // n))):
-        starts = rng.integers(0, n, blocks)
-        rows = ((starts[:, None] + np.arange(length)) % n).ravel()[:n]
-        drawn.append(_quotient(_at(base[rows], q), _at(other[rows], q)))
-    ordered = np.sort([ratio for ratio in drawn if not isnan(ratio)])
-    if not len(ordered):
-        return 0.0, inf
-    return float(ordered[int(0.025 * (len(ordered) - 1))]), float(ordered[int(np.ceil(0.975 * (len(ordered) - 1)))])
-
-
 def _at(values: Values, q: float) -> float:
     """By rank, because failures are inf and can't be interpolated."""
     position = min(len(values) - 1, int(np.ceil(q * (len(values) - 1))))
@@ -272,17 +393,18 @@ def _at(values: Values, q: float) -> float:
 
 
 def _quotient(base: float, other: float) -> float:
+    """Without bound where only the base has a figure, 0 where only the other has; nan where neither."""
     if not isfinite(base):
         return 0.0 if isfinite(other) else float("nan")
     return other / base if base > 0 else float("nan")
 
 
 def _bucketed(
-    pairs: pd.DataFrame, name: str, values: pd.Series[float], metric: str, window: tuple[float, float]
+    pairs: pd.DataFrame, name: str, values: pd.Series[float], metric: str, windows: Windows
 ) -> Iterator[Bucket]:
     """The median ratio at matched lengths: the bucket is the request's, the same on both sides."""
     for low, part in pairs.groupby(samples.bucket(values, name), observed=True):
-        quotients, label = ratios(part, metric, window), samples.label(name, int(low))
+        quotients, label = ratios(part, metric, windows), samples.label(name, int(low))
         if quotients.n < quantiles.needed(0.5):
             yield Bucket(label, quotients.n, metric)
         else:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from math import ceil, inf, isfinite, isnan
+from math import ceil, inf, isfinite, isnan, nan
 from typing import TYPE_CHECKING, TypeVar
 
 from traces.errors import InputError
@@ -215,7 +215,8 @@ def _decided(verdict: Verdict, share: Share, limit: float, sample: Sample) -> Ve
     else:
         remedy = _further(known, "s", (more if known else share.least(limit)) * sample.window_s)
     undecided = _noted(replace(verdict, decision=Decision.NO_VERDICT), f"worth {share.effective:,.0f}: {remedy}")
-    return replace(undecided, more_s=more * sample.window_s, more_rounds=more_rounds)
+    seconds = nan if isnan(more) else more * sample.window_s  # the one nan: equal verdicts are equal
+    return replace(undecided, more_s=seconds, more_rounds=more_rounds)
 
 
 def _further(known: bool, unit: str, amount: float) -> str:

@@ -3,8 +3,8 @@
 A target is beaten where another answers the same requests clearly faster (`reports.analysis.comparison`). The fastest
 of those that nobody beats leads; others lead with it where neither the paired interval nor the medians' own tell them
 apart, and where they too are ahead of the one named as behind. A target whose failures leave its median or its interval
-unbounded can't lead: it is named as failed. Targets that can't be compared with the others stand aside, as few of them
-as possible.
+unbounded can't lead: it is named as failed; an overloaded one isn't ranked, because its figures depend on the run's
+length. Targets that can't be compared with the others stand aside, as few of them as possible.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from .summary import Summary
 class Lead:
     """The fastest of one step in one metric: `leaders` are level, and each `factor` times or more faster than `behind`
     (0 where that one failed too often to say). `p50` in seconds. `why` there are no leaders, or those in `aside` take
-    no part (too few pairs, not comparable); `failed` are those with too many failures for a median."""
+    no part (too few pairs, not comparable); `failed` are those with too many failures for a median; the `overloaded`
+    are not ranked."""
 
     step: str
     leaders: tuple[str, ...]
@@ -36,6 +37,7 @@ class Lead:
     why: str = ""
     aside: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
+    overloaded: tuple[str, ...] = ()
 
     @property
     def names(self) -> str:
@@ -53,8 +55,9 @@ class Lead:
     def without(self) -> str:
         """Who takes no part, and why."""
         failed = f"failed: {', '.join(self.failed)}" if self.failed else ""
+        overloaded = f"overloaded: {', '.join(self.overloaded)}" if self.overloaded else ""
         aside = f"without {', '.join(self.aside)}: {self.why}" if self.aside else ""
-        return "; ".join(part for part in (failed, aside) if part)
+        return "; ".join(part for part in (failed, overloaded, aside) if part)
 
     def __str__(self) -> str:
         without = f" ({self.without})" if self.without else ""
@@ -96,14 +99,16 @@ def matrix(summary: Summary) -> list[tuple[str, list[Lead]]]:
 def lead(step: str, metric: str, medians: Mapping[str, Quantile], pairs: Sequence[Comparison]) -> Lead:
     """`medians`: target -> its p50; `pairs`: the comparisons of that step."""
     failed = tuple(name for name, median in medians.items() if median.unbounded or median.high == inf)
-    pairs = _among(set(medians) - set(failed), pairs)
+    overloaded = tuple(name for name in medians if name not in failed and any(name in p.overloaded for p in pairs))
+    pairs = _among(set(medians) - {*failed, *overloaded}, pairs)
     faults = {(pair.base, pair.other): fault for pair in pairs if (fault := _fault(pair, metric))}
     aside = _aside(faults)
     why = next((fault for both, fault in faults.items() if set(both) & set(aside)), "")
-    values = {name: m.value for name, m in medians.items() if name not in (*failed, *aside) and isfinite(m.value)}
+    left = {name: m.value for name, m in medians.items() if name not in (*failed, *overloaded, *aside)}
+    values = {name: value for name, value in left.items() if isfinite(value)}
     order = sorted(values, key=lambda name: values[name])
-    if not order or len(order) + len(failed) < 2:
-        return Lead(step, (), why=why if aside else "no leader", failed=failed)
+    if not order or len(order) + len(failed) + len(overloaded) < 2:
+        return Lead(step, (), why=why if aside else "no leader", failed=failed, overloaded=overloaded)
     slower = _slower(_among(set(order), pairs), metric)
     beats = {both: ratio.value or 0.0 for both, ratio in slower.items() if ratio.faster > 0}
     beaten = {loser for _, loser in beats}
@@ -115,7 +120,7 @@ def lead(step: str, metric: str, medians: Mapping[str, Quantile], pairs: Sequenc
         if ahead and name not in (first, *beaten) and _level(medians[first], medians[name], slower[first, name].high):
             leaders.append(name)
     factor = min(beats[leader, behind] for leader in leaders) if behind else 0.0
-    return Lead(step, tuple(leaders), values[first], behind, factor, why, aside, failed)
+    return Lead(step, tuple(leaders), values[first], behind, factor, why, aside, failed, overloaded)
 
 
 def _among(names: set[str], pairs: Sequence[Comparison]) -> list[Comparison]:
@@ -156,9 +161,14 @@ def _aside(faults: Mapping[tuple[str, str], str]) -> tuple[str, ...]:
 
 
 def flips(leads: Iterable[Lead]) -> list[Flip]:
-    """In the order of load steps: where neighbouring ones, of those with leaders, have none in common."""
-    clear = pairwise(lead for lead in leads if lead.leaders)
-    return [Flip(b.step, a.leaders, b.leaders) for a, b in clear if not set(a.leaders) & set(b.leaders)]
+    """In the order of load steps: where neighbouring ones, of those with leaders, have none in common. Whoever was
+    overloaded meanwhile isn't ranked any more, and lost no comparison."""
+    every = []
+    for before, after in pairwise(lead for lead in leads if lead.leaders):
+        losers = tuple(name for name in before.leaders if name not in after.overloaded)
+        if losers and not set(losers) & set(after.leaders):
+            every.append(Flip(after.step, losers, after.leaders))
+    return every
 
 
 def flips_of_pairs(comparisons: Sequence[Comparison], metric: str) -> list[Flip]:

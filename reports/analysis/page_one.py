@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, isnan, log
+from math import inf, isfinite, isnan, log
 
 from .. import number_format
 from ..store.durations import HEADLINES
@@ -191,37 +191,64 @@ def _judged(own: Sequence[Verdict], ladder: Mapping[str, str]) -> str:
     return "; ".join(parts) or "not judged, the run is invalid"
 
 
+@dataclass(frozen=True, slots=True)
+class _Lead:
+    """Who is ahead of all others in one figure; `words`: by how much, of the nearest of them."""
+
+    target: str
+    nearest: str
+    words: str
+
+
 def _faster(comparisons: Sequence[Comparison], figures: Sequence[TargetFigures]) -> Iterator[str]:
-    """Who is ahead of all others in each phase, by the ratio to the nearest of them; and what is said of the tail."""
+    """Who is ahead of all others in each phase, and what is said of the tail."""
     if not comparisons:
         return
     for each in figures:
         if each.steadiness.overloaded:
             yield f"{each.target} is overloaded, and not ranked: {each.steadiness.why}."
-    figures = [each for each in figures if not each.steadiness.overloaded]
-    rounds = min((each.rounds for each in figures), default=0)
+    names = [each.target for each in figures if not each.steadiness.overloaded]
+    pairs = [pair for pair in comparisons if pair.base in names and pair.other in names]
+    rounds = min((pair.rounds for pair in pairs), default=0)
     over = f" over {rounds} rounds" if rounds > 1 else ""
     level: list[str] = []
-    for metric, phase in HEADLINES.items() if len(figures) > 1 else ():
-        ahead: dict[str, list[tuple[float, str, str]]] = {each.target: [] for each in figures}
-        for pair in comparisons:
-            if pair.base not in ahead or pair.other not in ahead:
-                continue
-            ratio = pair.metrics[metric]
-            if ratio and ratio.median.faster:
-                base = ratio.median.faster > 0
-                shown = ratio.median if base else ratio.median.inverse
-                winner, loser = (pair.base, pair.other) if base else (pair.other, pair.base)
-                ends = "–".join("∞" if end is None else f"{end:.2f}" for end in (shown.low, shown.high))
-                factor = "∞" if shown.value is None else number_format.factor(shown.value)
-                ahead[winner].append((shown.value or 0.0, loser, f"{factor} ({ends})"))
-        first = next((name for name, losers in ahead.items() if len(losers) == len(figures) - 1), "")
-        if first:
-            _, loser, words = min(ahead[first])
-            yield f"{first} is faster in {phase}: {metric.upper()} p50 {words} ahead of {loser}{over}."
-        else:
+    for metric, phase in HEADLINES.items() if pairs else ():
+        first = _lead(pairs, names, metric, 0.5)
+        if not first:
             level.append(phase)
+            continue
+        tail = f"; {_tail(pairs, names, metric, first)}" if rounds >= FIRM else ""
+        ahead = f"p50 {first.words} ahead of {first.nearest}"
+        yield f"{first.target} is faster in {phase}: {metric.upper()} {ahead}{over}{tail}."
     if level:
         yield f"No target is shown to be faster than all others, by its median, in {listed(level)}."
     if 0 < rounds < FIRM:
         yield f"No winner is named in the tail (p90 and above): it takes {FIRM} rounds, and there {were(rounds)}."
+
+
+def _lead(pairs: Sequence[Comparison], names: Sequence[str], metric: str, q: float) -> _Lead | None:
+    """Of the p50 or the p99."""
+    ahead: dict[str, list[tuple[float, str, str]]] = {name: [] for name in names}
+    for pair in pairs:
+        winner, ratio = pair.says(metric, q).winner, pair.metrics[metric]
+        interval = (ratio.median if q == 0.5 else ratio.p99) if ratio else None
+        if winner and interval:
+            shown, loser = (interval, pair.other) if winner == pair.base else (interval.inverse, pair.base)
+            ends = "–".join("∞" if end is None else f"{end:.2f}" for end in (shown.low, shown.high))
+            factor = "far" if shown.value is None else number_format.factor(shown.value)
+            ahead[winner].append((inf if shown.value is None else shown.value, loser, f"{factor} ({ends})"))
+    first = next((name for name in names if len(ahead[name]) == len(names) - 1), None)
+    return _Lead(first, *min(ahead[first])[1:]) if first else None
+
+
+def _tail(pairs: Sequence[Comparison], names: Sequence[str], metric: str, first: _Lead) -> str:
+    """What is said of the p99 where a median has a leader."""
+    lead = _lead(pairs, names, metric, 0.99)
+    if lead:
+        whose = "" if lead.target == first.target else f" {lead.target} by"
+        return f"p99{whose} {lead.words} ahead of {lead.nearest}"
+    both = {first.target, first.nearest}
+    says = next(pair.says(metric, 0.99) for pair in pairs if {pair.base, pair.other} == both)
+    if says.winner:
+        return f"at p99 {says.winner} is faster of these two, and not shown to be of all"
+    return f"p99: {says.word}" + (f" ({says.why.partition(',')[0]})" if says.why else "")

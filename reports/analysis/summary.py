@@ -109,7 +109,7 @@ def summarise(run: Run, objectives: Mapping[str, float] | None = None) -> Summar
     results = [measure(run, sample, digests, limits, headroom(sample, samples.values())) for sample in samples.values()]
     clients = [_evidence(sample, result) for sample, result in zip(samples.values(), results, strict=True)]
     judged, servers = validity.judge(clients, run), evidence.gather(run)
-    pairs = comparison.of_groups({key: sample.rows for key, sample in samples.items()})
+    pairs = comparison.of_samples(samples)
     verdicts, undecidable = _own_verdicts(run, samples, judged)
     return Summary(
         format=FORMAT, run=_identity(run), validity=judged, objectives=limits, digests=f"from the {digests.origin}",

@@ -8,7 +8,7 @@ from math import ceil, floor, isfinite, isinf
 from pathlib import PurePath
 
 from .. import number_format
-from ..analysis.comparison import LEAST, Comparison, Interval
+from ..analysis.comparison import Comparison, Interval, Says, Word
 from ..analysis.gate_grammar import LATENCIES
 from ..analysis.gates import Decision, Verdict, together
 from ..analysis.judgement import Regression
@@ -139,14 +139,12 @@ def headline(verdicts: Sequence[Verdict], validity: Validity) -> tuple[str, str]
 
 
 def is_best(summary: Summary, result: Result, metric: str, q: float) -> bool:
-    """Clearly so: no other target's interval in the same step reaches below this one's upper end."""
-    best = result.quantile(metric, q)
-    if not best.enough or not isfinite(best.high):
+    """Clearly so: faster than each other target of the step, by the comparison's words. Of the quantiles only the
+    median and the p99 have such."""
+    if q not in (0.5, 0.99):
         return False
-    others = [other.quantile(metric, q) for other in summary.of_step(result.step) if other.target != result.target]
-    bounded = [other.low for other in others if other.enough]
-    least = max(best.high, LEAST * best.value)
-    return bool(bounded) and all(low > least for low in bounded)
+    pairs = [p for p in summary.comparison if p.step == result.step and result.target in (p.base, p.other)]
+    return bool(pairs) and all(pair.says(metric, q).winner == result.target for pair in pairs)
 
 
 def alarms(summary: Summary) -> Iterator[str]:
@@ -284,7 +282,7 @@ def _duration(row: Quantile) -> str:
     return f"{quantile(row)} ({lacking(row)})".removesuffix(" ()")
 
 
-COMPARISON_HEADINGS = ("pair", "load", "phase", "pairs", "faster, median of ratios", "requests won", "faster at p99")
+COMPARISON_HEADINGS = ("pair", "load", "phase", "pairs", "p50", "requests won", "p99")
 
 
 def comparison_rows(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, ...]]:
@@ -297,8 +295,8 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, ..
                 yield (*names, f"{pair.pairs:,}", _why_no_ratio(pair, metric), "", "")
                 continue
             won = f"{ratio.base_won:.0%} / {ratio.other_won:.0%}"
-            p99 = faster(pair, ratio.p99) if ratio.p99 else "too few pairs"
-            yield (*names, f"{ratio.n:,}", faster(pair, ratio.median), won, p99)
+            p50, p99 = (said(pair, says, of) for says, of in ((ratio.says, ratio.median), (ratio.tail, ratio.p99)))
+            yield (*names, f"{ratio.n:,}", p50, won, p99)
 
 
 def _why_no_ratio(pair: Comparison, metric: str) -> str:
@@ -310,13 +308,20 @@ def _why_no_ratio(pair: Comparison, metric: str) -> str:
     return f"not comparable: gave {lengths.base_given_p50:,.0f} / {lengths.other_given_p50:,.0f} tokens"
 
 
+def said(pair: Comparison, says: Says, ratio: Interval | None) -> str:
+    """What a comparison says of one figure: the ratio of the faster one, or why nobody is."""
+    if says.word in (Word.FASTER, Word.SLOWER, Word.NO_DIFFERENCE) and ratio is not None:
+        return faster(pair, ratio)
+    return f"{says.word}: {says.why}"
+
+
 def faster(pair: Comparison, ratio: Interval) -> str:
     """From the winner's side, so that a factor is above 1: `groqrack 2.11x (2.06–2.11)`."""
     winner, loser = (pair.other, pair.base) if ratio.faster < 0 else (pair.base, pair.other)
     shown = ratio.inverse if ratio.faster < 0 else ratio
     ends = f"({_factor(shown.low)}–{_factor(shown.high)})"
     if not ratio.faster:
-        return f"no clear difference {ends}"
+        return f"no difference shown {ends}"
     return f"{winner}: {loser} failed too often" if shown.value is None else f"{winner} {_factor(shown.value)}x {ends}"
 
 

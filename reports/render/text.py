@@ -286,7 +286,7 @@ def print_comparison(comparisons: Sequence[Comparison], console: Console) -> Non
     for pair, *cells in findings.comparison_rows(comparisons):
         rows.setdefault(pair, []).append(cells)
     for pair, lines in rows.items():
-        title = f"{pair}: the same request on both, 95 % intervals"
+        title = f"{pair}: the same requests on both"
         table = grid(findings.COMPARISON_HEADINGS[1:], lines, ("pairs", "requests won"), title)
         console.print(table, soft_wrap=False)
     for metric in HEADLINES:

@@ -177,7 +177,7 @@ def _of_rounds(folder: Path, folders: dict[int, Path]) -> Run:
         reasons = "; ".join(f"round {number}: {why}" for number, why in lost.items())
         raise InputError(f"no round can be read: {reasons}", where=str(folder))
     run = merged(folder, series.name if series else folder.name, good)
-    gone = {number: why for number, why in (known | lost | unfit).items() if number not in {r.round for r in good}}
+    gone = {number: why for number, why in (lost | unfit | known).items() if number not in {r.round for r in good}}
     return replace(run, lost=dict(sorted(gone.items())), series=series)
 
 

@@ -49,15 +49,15 @@ def test_a_model_that_changes_between_rounds_is_named(tmp_path: Path) -> None:
         )  # fmt: skip
         watcher.join()
         asked = [body for body in changing.bodies if body.get("temperature") == 0]
-    assert len(asked) == evidence.extra(2).requests and {body["max_tokens"] for body in asked} == {
-        evidence.OUTPUT_TOKENS
-    }
+    assert len(asked) == evidence.extra(2).requests
+    assert {body["max_tokens"] for body in asked} == {evidence.OUTPUT_TOKENS}
     found = summarise(run).evidence
-    assert [(change.target, change.round, change.fact) for change in found.changes] == [
-        ("changing", 2, "fingerprint"), ("changing", 2, "answers")
-    ]  # fmt: skip
-    assert found.sentences[0] == "changing: its fingerprint changed from fp_a to fp_<b> in round 2"
-    assert found.sentences[1].startswith("changing: 20 of 20 fixed prompts were answered differently in round 2")
+    changed = [(change.target, change.round, change.fact) for change in found.changes]
+    assert changed[-1] == ("changing", 2, "answers")
+    assert found.sentences[-1].startswith("changing: 20 of 20 fixed prompts were answered differently in round 2")
+    if not run.lost:  # as a busy machine may have it: then there is no other round's name to compare
+        assert changed[:-1] == [("changing", 2, "fingerprint")]
+        assert found.sentences[0] == "changing: its fingerprint changed from fp_a to fp_<b> in round 2"
     [constant] = [target.constant for target in found.targets if target.target == "steady"]
     assert constant == "fingerprint fp_a; at most 0 of 20 fixed prompts answered differently (twice in a row: 0)"
     recorded = [(part.folder / name).read_bytes() for part in run.parts for name in ("run.json", "plan.json")]

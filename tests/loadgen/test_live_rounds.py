@@ -115,13 +115,13 @@ def test_a_series_ends_once_its_gates_are_decided(tmp_path: Path) -> None:
     with endpoint() as first, endpoint() as second:
         pair = [Target("one", first.url, "m"), Target("two", second.url, "m")]
         run = bakeoff(
-            build(columns), pair, Load(drain_timeout=5.0), rounds=4, round_duration=SECONDS, load_factors=(1.0, 2.0),
+            build(columns), pair, Load(drain_timeout=5.0), rounds=3, round_duration=SECONDS, load_factors=(1.0, 2.0),
             stop_early=True, slo=["ttft p50 < 10s", "errors < 50%"], out=tmp_path / "r", probe=False, evidence=False,
             report=False,
         )  # fmt: skip
     assert run.series is not None
     busy = any(each.lost for each in run.series.rounds)
-    assert busy or (run.series.ended == "decided" and len(run.parts) < 4)
+    assert busy or (run.series.ended == "decided" and len(run.parts) < 3)
     assert {each for part in run.parts for each in part.rows["step"]} == {"base", "2x"}
     orders = {facts.number: facts for facts in run.series.rounds}
     for part in run.parts:

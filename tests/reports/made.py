@@ -53,7 +53,7 @@ class Made:
     reports_server: bool = False
 
 
-GPU = Made("h100", prefill=24_000, tpot=0.0062, per_peer=0.00022, fails=0.004)
+GPU = Made("h100", prefill=24_000, tpot=0.0062, per_peer=0.0001, fails=0.004)
 RACK = Made("groqrack", prefill=7_200, tpot=0.0044, lanes=14, reports_server=True)
 HYBRID = Made("gpu+groq", prefill=24_000, tpot=0.0044, lanes=16, transfer=0.06)
 
