@@ -25,8 +25,9 @@ from math import inf, isfinite, isnan, nan, sqrt
 
 import numpy as np
 
-from reports.analysis import quantiles, shares
-from reports.analysis.gates import TAIL
+from reports.analysis import quantiles, shares, steadiness
+from reports.analysis.firmness import undecided
+from reports.analysis.gate_grammar import TAIL
 from reports.analysis.quantiles import Ordered
 from reports.analysis.steadiness import MARGIN
 
@@ -141,7 +142,8 @@ def over_rounds(line: Line, series: Iterable[Bakeoff], runs: Sequence[Recorded],
     for number, bakeoff in enumerate(series):
         figure = quantiles.quantile(bakeoff.pooled, line.q)
         tail = line.q >= TAIL
-        decided = not isnan(figure.low) and (bakeoff.headroom.shown if tail else not bakeoff.overloaded)
+        why = undecided(figure, line.seconds, steadiness.over_rounds(bakeoff.states), bakeoff.headroom)
+        decided = not isnan(figure.low) and not why
         line.decided.add(decided)
         holds = figure.low <= truth <= figure.high
         line.every.add(holds)

@@ -143,7 +143,8 @@ class ErrorCount:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One target in one load step. `window` in seconds from the run's start; `server`: None for what it doesn't report;
+    """One target in one load step. `window` in seconds from the run's start, `round_s` those that
+    count of each round; `server`: None for what it doesn't report;
     `cost`: None without a price or watts; `starts`: when it became steady, round by round; `no_answer_since`: the
     second of the run after which all requests failed; `vllm`: the keys of vLLM's benchmark."""
 
@@ -161,6 +162,7 @@ class Result:
     phases: list[Part]
     server: dict[str, ServerFigure | None]
     cost: Cost | None
+    round_s: float
     overloaded: bool
     steadiness: Steadiness
     headroom: Headroom
@@ -205,6 +207,7 @@ def measure(run: Run, sample: Sample, digests: Digests, objectives: Mapping[str,
         phases=phases.account(answered),
         server=phases.server_figures(answered),
         cost=cost(target, usage_of(sample), _mean_rate(run), simulated=target is not None and target.embedded),
+        round_s=sample.window_s / len(sample.rounds),
         overloaded=sample.steadiness.overloaded,
         steadiness=sample.steadiness,
         headroom=headroom,

@@ -9,6 +9,7 @@ from pathlib import PurePath
 
 from .. import number_format
 from ..analysis.comparison import Comparison, Interval, Says, Word
+from ..analysis.firmness import undecided
 from ..analysis.gate_grammar import LATENCIES
 from ..analysis.gates import Decision, Verdict, together
 from ..analysis.judgement import Regression
@@ -184,6 +185,9 @@ def _notes(result: Result) -> Iterator[str]:
         yield f"median output {given:,.0f} tokens where {asked:,.0f} were asked for: E2E isn't comparable."
     if counts.outcomes.get("rate_limited"):
         yield f"{_refusals(counts)}; in percentiles and gates they are failed ones."
+    tail = _p99(result, "ttft")
+    if tail.rounds > 1 and (why := undecided(tail, result.round_s, result.steadiness, result.headroom)):
+        yield f"its p99 is of these rounds, {number_format.ms(tail.worst)} ms in the worst, and decides nothing: {why}."
     unbounded = [row for row in map(_p99, [result] * 2, ("ttft", "tpot")) if _unbounded(row)]
     if unbounded and not result.overloaded:
         row = max(unbounded, key=lambda row: row.more_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 
 from reports import judge, open_run, summarise
+from reports.analysis.firmness import undecided
+from reports.analysis.quantiles import plain
 from reports.analysis.samples import samples_of
+from reports.analysis.steadiness import Headroom, State, Steadiness
 from reports.analysis.student import cdf, t
 from reports.store import rounds_json
 from reports.store.rounds_json import RoundFacts, RoundsFacts
@@ -185,3 +189,23 @@ def test_students_t(df: int, share: float, value: float) -> None:
     assert t(df, share) == pytest.approx(value, abs=0.0006)
     assert t(df, 1 - share) == -t(df, share)
     assert cdf(t(df, share), df) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, ""),
+        ({"rounds": 3}, "3 of 5 rounds"),
+        ({"round_s": 120.0}, "rounds of 120 s, a tail needs 300 s"),
+        ({"n": 900}, "900 requests, needs 1,495"),
+        ({"shown": False}, "too near"),
+        ({"state": State.OVERLOADED}, "overloaded: its backlog grew"),
+        ({"q": 0.5, "shown": False, "round_s": 60.0}, ""),
+        ({"q": 0.5, "state": State.OVERLOADED}, "overloaded: its backlog grew"),
+    ],
+)
+def test_what_decides_nothing_and_why(change: dict[str, Any], why: str) -> None:
+    asked = {"q": 0.99, "rounds": 5, "n": 3000, "round_s": 600.0, "shown": True, "state": State.STEADY} | change
+    figure = replace(plain(np.arange(1.0, asked["n"] + 1), asked["q"]), rounds=asked["rounds"])
+    state = Steadiness(asked["state"], "its backlog grew")
+    assert undecided(figure, asked["round_s"], state, Headroom(asked["shown"], "too near")) == why
