@@ -56,10 +56,10 @@ class Cell:
 CELLS = {
     "h100 tight": Cell("h100", "ttft p99 < 150ms", 4.04),
     "h100 knee": Cell("h100", "ttft p99 < 800ms", 8.57),
-    "h100 median": Cell("h100", "ttft p50 < 45ms", 8.0),
-    "h100 decode": Cell("h100", "tpot p99 < 40ms", 8.6),
-    "groqrack": Cell("groqrack,pool=7", "ttft p99 < 1500ms", 4.52),
-    "hybrid": Cell("disaggregated,pool=1:6", "ttft p90 < 1s", 4.88),
+    "h100 median": Cell("h100", "ttft p50 < 45ms", 8.03),
+    "h100 decode": Cell("h100", "tpot p99 < 40ms", 8.73),
+    "groqrack": Cell("groqrack,pool=7", "ttft p99 < 1500ms", 4.41),
+    "hybrid": Cell("disaggregated,pool=1:6", "ttft p90 < 1s", 4.76),
 }
 
 

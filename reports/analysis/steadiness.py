@@ -16,7 +16,7 @@ no longer time per token. *Drifting*: not overloaded, but TTFT, TPOT or the time
 law is off by more than the window's ends explain. *Steady*: neither. Rounds have their middle state, of two the worse.
 
 *Headroom*: nothing inside a calm window shows how near the knee is (docs/metrics.md has the table), but an endpoint
-that is steady at MARGIN times the load isn't near. `bench.decisions` measures how often each state is called.
+that is steady at MARGIN times the load isn't near. `bench.steadiness` measures how often each state is called.
 """
 
 from __future__ import annotations
