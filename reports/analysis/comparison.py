@@ -34,6 +34,7 @@ from .. import number_format
 from ..store.durations import HEADLINES
 from ..store.run_folder import Key, Run
 from . import quantiles, samples, shares
+from .firmness import LEAST_S
 from .quantiles import BATCHES, BEYOND, Ordered, Values, batch_of, finite
 from .samples import Sample
 from .shares import FIRM
@@ -44,6 +45,7 @@ LEAST = 1.02  # a difference of less than 2 % is no lead, however many pairs pro
 FIGURES = 6  # p50 and p99 of TTFT, TPOT and E2E
 LEVEL = 1 - 0.05 / FIGURES / 2  # the share below an interval's upper end
 SAME_LENGTH = 0.10  # the largest difference of median given lengths at which whole requests are comparable
+SPANNED = 0.9  # the share of a window that its first and last pair span at least
 UNSTABLE = 0.2  # the standard deviation of the rounds' log p99 from which on a tail without headroom is called so
 
 Windows = Mapping[int, tuple[float, float]]  # of each round, ns
@@ -301,12 +303,18 @@ def _ratio(
     firm = len(sides) >= FIRM
     median = _over_rounds(sides, 0.5) if firm else _median(quotients)
     fewest = min(len(base) for base, _ in sides)
-    p99 = _over_rounds(sides, 0.99) if firm and fewest >= quantiles.needed(0.99) else None
+    shortest_s = min(end - begin for begin, end in windows.values()) / NS_PER_S
+    enough = firm and fewest >= quantiles.needed(0.99) and shortest_s >= SPANNED * LEAST_S
+    p99 = _over_rounds(sides, 0.99) if enough else None
     overloaded = [name for name, each in zip(names, standing, strict=True) if each.overloaded]
     if overloaded:
         says = tail = Says(Word.OVERLOADED, why=f"not ranked: {' and '.join(overloaded)}")
     else:
-        why = _no_tail(sides, names, standing) if p99 is None or not all(s.headroom.shown for s in standing) else ""
+        why = (
+            _no_tail(sides, shortest_s, names, standing)
+            if p99 is None or not all(s.headroom.shown for s in standing)
+            else ""
+        )
         tail = Says(Word.NO_VERDICT, why=why) if p99 is None or why else _says(p99, names)
         says = _says(median, names)
     return Ratio(
@@ -322,7 +330,9 @@ def _says(ratio: Interval, names: tuple[str, str]) -> Says:
     return Says(Word.FASTER, names[0]) if ratio.faster > 0 else Says(Word.SLOWER, names[1])
 
 
-def _no_tail(sides: list[tuple[Values, Values]], names: tuple[str, str], standing: tuple[Standing, Standing]) -> str:
+def _no_tail(
+    sides: list[tuple[Values, Values]], shortest_s: float, names: tuple[str, str], standing: tuple[Standing, Standing]
+) -> str:
     """Why nothing is said of the tail."""
     if len(sides) < FIRM:
         rounds = {1: "one round names", 2: "two rounds name"}.get(len(sides), f"{len(sides)} rounds name")
@@ -330,6 +340,8 @@ def _no_tail(sides: list[tuple[Values, Values]], names: tuple[str, str], standin
     fewest, needed = min(len(base) for base, _ in sides), quantiles.needed(0.99)
     if fewest < needed:
         return f"a round has {fewest:,} pairs, a p99 needs {needed:,}"
+    if shortest_s < SPANNED * LEAST_S:
+        return f"rounds of {shortest_s:.0f} s, a tail needs {LEAST_S:.0f} s"
     lacking = []
     for side, (name, each) in enumerate(zip(names, standing, strict=True)):
         if not each.headroom.shown:

@@ -38,10 +38,14 @@ def side(ttft: Any, tpot: Any = None, ok: Any = True, output: int = 100) -> pd.D
 CALM = Standing(False, Headroom(True, "steady at 2 times this load"))
 
 
-def rounds_of(ttft: Sequence[Any]) -> pd.DataFrame:
-    """A side of several rounds, an hour apart."""
-    parts = [side(values) for values in ttft]
-    return pd.concat([part.assign(round=i + 1, due=part["due"] + i * 3600e9) for i, part in enumerate(parts)])
+def rounds_of(ttft: Sequence[Any], seconds: float = 600.0) -> pd.DataFrame:
+    """A side of several rounds of so many seconds, an hour apart."""
+    return pd.concat(
+        [
+            side(values).assign(round=i + 1, due=np.arange(len(values)) * (seconds / len(values) * 1e9) + i * 3600e9)
+            for i, values in enumerate(ttft)
+        ]
+    )
 
 
 def requests(n: int = 400, seed: int = 1) -> np.ndarray:
@@ -124,6 +128,12 @@ def test_a_tail_takes_rounds_requests_and_headroom(rounds: int, size: int, stand
     assert tail.winner == ("a" if word == "faster" else None)
     assert median == (Says(Word.OVERLOADED, why=why) if standing == "overloaded" else Says(Word.FASTER, "a"))
     assert found.overloaded == (("b",) if standing == "overloaded" else ())
+
+
+def test_a_tail_takes_rounds_of_five_minutes() -> None:
+    base = [requests(400, seed) for seed in range(5)]
+    found = comparison.of_pair(rounds_of(base, 120), rounds_of(base, 120), "a", "b", "", (CALM, CALM))
+    assert found.says("ttft", 0.99) == Says(Word.NO_VERDICT, why="rounds of 120 s, a tail needs 300 s")
 
 
 def test_a_tail_that_moves_from_round_to_round_is_called_so() -> None:
