@@ -325,6 +325,8 @@ def _ratio(
 
 
 def _says(ratio: Interval, names: tuple[str, str]) -> Says:
+    if not ratio.faster and (ratio.low, ratio.high) == (0.0, None):
+        return Says(Word.NO_VERDICT, why="failures, or too few independent pairs, leave it without bound")
     if not ratio.faster:
         return Says(Word.NO_DIFFERENCE)
     return Says(Word.FASTER, names[0]) if ratio.faster > 0 else Says(Word.SLOWER, names[1])
@@ -342,16 +344,18 @@ def _no_tail(
         return f"a round has {fewest:,} pairs, a p99 needs {needed:,}"
     if shortest_s < SPANNED * LEAST_S:
         return f"rounds of {shortest_s:.0f} s, a tail needs {LEAST_S:.0f} s"
-    lacking = []
+    lacking = {}
     for side, (name, each) in enumerate(zip(names, standing, strict=True)):
         if not each.headroom.shown:
-            lacking.append(f"{name}: {each.headroom.why}{_unstable([_at(both[side], 0.99) for both in sides])}")
-    return "; ".join(lacking)
+            lacking[name] = f"{each.headroom.why}{_unstable([_at(both[side], 0.99) for both in sides])}"
+    if len(lacking) == len(names) and len(set(lacking.values())) == 1:
+        return lacking[names[0]]
+    return "; ".join(f"{name}: {why}" for name, why in lacking.items())
 
 
 def _unstable(p99s: list[float]) -> str:
     low, high = min(p99s), max(p99s)
-    if isfinite(high) and low > 0 and np.log(p99s).std(ddof=1) < UNSTABLE:
+    if low == inf or (isfinite(high) and low > 0 and np.log(p99s).std(ddof=1) < UNSTABLE):
         return ""
     ends = f"{number_format.ms(low, unit=True)} and {number_format.ms(high, unit=True)}"
     return f"; unstable: p99 moved between {ends} from round to round"
