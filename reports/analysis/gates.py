@@ -139,7 +139,7 @@ def _steadied(found: Verdict, sample: Sample, samples: Iterable[Sample]) -> Verd
         doubt = f"overloaded: {state.why}"
     elif passes and tail and state.state is State.DRIFTING:
         doubt = f"drifting: {state.why}"
-    elif passes and tail and len(sample.rounds) > 1:
+    elif tail and len(sample.rounds) > 1 and found.decision is not Decision.FAIL:  # more rounds alone pass nothing
         room = headroom(sample, samples)
         doubt = "" if room.shown else room.why
     elif passes and tail:

@@ -187,7 +187,8 @@ def _notes(result: Result) -> Iterator[str]:
         yield f"{_refusals(counts)}; in percentiles and gates they are failed ones."
     tail = _p99(result, "ttft")
     if tail.rounds > 1 and (why := undecided(tail, result.round_s, result.steadiness, result.headroom)):
-        yield f"its p99 is of these rounds, {number_format.ms(tail.worst)} ms in the worst, and decides nothing: {why}."
+        worst = number_format.ms(tail.worst, unit=True)
+        yield f"its p99 is of these rounds, {worst} in the worst, and may be another next time: {why}."
     unbounded = [row for row in map(_p99, [result] * 2, ("ttft", "tpot")) if _unbounded(row)]
     if unbounded and not result.overloaded:
         row = max(unbounded, key=lambda row: row.more_s)

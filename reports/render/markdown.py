@@ -95,7 +95,8 @@ def _cells(verdict: Verdict) -> Iterator[str]:
 
 def _about(judgement: Judgement) -> str:
     facts = judgement.run.facts
-    trace = f", trace {code(facts.trace.name)} ({facts.trace.requests:,} requests)" if facts.trace else ""
+    size = f" ({facts.trace.requests:,} requests)" if facts.trace and not judgement.run.rounds else ""
+    trace = f", trace {code(facts.trace.name)}{size}" if facts.trace else ""
     version = f", phaseload {code(facts.version)}" if facts.version else ""
     created = f", {code(facts.created)}" if facts.created else ""
     return f"Run {code(judgement.run.name)}{trace}{created}{version}."

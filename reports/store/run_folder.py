@@ -163,7 +163,8 @@ def _of_rounds(folder: Path, folders: dict[int, Path]) -> Run:
     series = rounds_json.read(folder) if rounds_json.is_series(folder) else None
     known = {each.number: each.lost for each in series.rounds if each.lost} if series else {}
     runs: list[Run] = []
-    lost: dict[int, str] = {}
+    begun = [each.number for each in series.rounds] if series else []
+    lost = {number: "its folder is missing" for number in begun if number not in folders}
     for number, path in folders.items():
         try:
             runs.append(replace(_of_one(path), round=number))

@@ -211,6 +211,17 @@ def test_verdicts_are_the_same_and_name_the_hidden_target(leaking: tuple[Path, P
     assert [verdict["target"] for verdict in other["verdicts"]] == ["t1", "h100"] and Leak.user not in after.stdout
 
 
+def test_a_bundle_still_says_which_trace_it_was(tmp_path: Path) -> None:
+    """Gates against a baseline refuse another trace: they tell it by this."""
+    folder = made.rounds(tmp_path / "series", 1, targets=(GPU,), steps={"1x": 8.0}, seconds=12.0)
+    path = folder / "round-1" / "run.json"
+    facts, printed = json.loads(path.read_text()), "d514296527a71187256850c996ddc883"
+    path.write_text(json.dumps(facts | {"trace": facts["trace"] | {"fingerprint": printed}}))
+    bundle.pack(folder, tmp_path / "series.zip")
+    (part,) = open_run(tmp_path / "series.zip").parts
+    assert part.facts.trace and part.facts.trace.fingerprint == printed
+
+
 def test_rounds_are_bundled_together_lost_ones_too(tmp_path: Path) -> None:
     folder = made.rounds(tmp_path / "series", 3, targets=(GPU, RACK), steps={"1x": 8.0}, seconds=12.0)
     facts = json.loads((folder / "round-2" / "run.json").read_text())
@@ -287,7 +298,7 @@ MADE: dict[type, set[str]] = {  # made anew, each by its own rule
     },
     run_json.TargetFacts: {"name", "url", "model", "endpoint_type", "prefill", "decode", "metrics"},
     run_json.StepFacts: {"planned", "unsent"}, run_json.WorkerFacts: {"pid", "host", "lost", "diagnostics"},
-    run_json.TraceFacts: {"source", "profile"}, run_json.MachineFacts: {"host"},
+    run_json.TraceFacts: {"source", "fingerprint", "profile"}, run_json.MachineFacts: {"host"},
     rounds_json.RoundsFacts: {"name", "rounds"},
 }  # fmt: skip
 KEPT = {

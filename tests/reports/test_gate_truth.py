@@ -94,5 +94,7 @@ def test_notes_say_what_is_missing() -> None:
     window, series = {key: run("h100", 3, 1.0, LONGEST_S)}, {key: rounds("h100", 5)}
     assert asked(window, "h100", 0.99, 2.0).note == "inside this run"
     assert asked(series, "h100", 0.99, 2.0).note == "no headroom shown: no step at 1.5 times this load"
+    both = asked(series, "h100", 0.99, 1.0).note  # further rounds alone would pass nothing
+    assert both.startswith("worth ") and both.endswith("; no headroom shown: no step at 1.5 times this load")
     near = asked({key: run("h100", 3, 1.0, 20)}, "h100", 0.5, 0.8)
     assert near.more_s and near.more_s > 20 and "run about" in near.note

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from math import exp, log
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports import judge, open_run, summarise
+from reports import judge, number_format, open_run, summarise
 from reports.analysis.firmness import undecided
 from reports.analysis.quantiles import plain
 from reports.analysis.samples import samples_of
 from reports.analysis.steadiness import Headroom, State, Steadiness
 from reports.analysis.student import cdf, t
+from reports.render import findings
 from reports.store import rounds_json
 from reports.store.rounds_json import RoundFacts, RoundsFacts
 from reports.store.run_folder import Run
@@ -128,6 +130,23 @@ def test_rounds_json_names_the_series_and_what_it_lost(tmp_path: Path) -> None:
     assert run.name == "five" and run.series is not None and run.series.planned == 5
     assert [part.round for part in run.parts] == [1]
     assert run.lost == {2: "the machine slept", 3: "no worker was left"}
+
+
+def test_a_tail_of_many_seconds_is_said_in_seconds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(number_format, "LONG", 0.0)
+    said = [note for note in findings.notes(summarise(run)) if "in the worst" in note]
+    assert said and all(" s in the worst, and may be another next time: " in note for note in said)
+
+
+def test_a_round_whose_folder_is_gone_is_lost(tmp_path: Path) -> None:
+    made.rounds(tmp_path, 3, targets=(GPU,), seconds=12.0)
+    rounds_json.write(tmp_path, RoundsFacts(
+        name="three", created="2026-11-21T01:30:00+00:00", version="1", seed=7, planned=3, order="parallel",
+        factors=(1.0,), rounds=tuple(RoundFacts(number, seed=7) for number in (1, 2, 3)), ended="completed",
+    ))  # fmt: skip
+    shutil.rmtree(tmp_path / "round-2")
+    run = open_run(tmp_path)
+    assert [part.round for part in run.parts] == [1, 3] and run.lost == {2: "its folder is missing"}
 
 
 def test_gates_that_may_end_a_series_have_stricter_bounds(tmp_path: Path) -> None:
