@@ -227,6 +227,7 @@ def estimate(gates: Sequence[Gate], steps: Sequence[CapacityStep]) -> float | No
 def result(folder: Path, facts: CapacityFacts) -> CapacityResult:
     """What the steps of the search in this folder show. Raises InputError for a gate that can't be read."""
     gates = [parse(text, "capacity.json, field slo") for text in facts.slo]
+    check(gates, facts.target)
     found, curve = interval(gates, facts.steps), points(gates, facts.steps)
     low, high = found.low, found.high
     if facts.terms.by == "concurrency":
