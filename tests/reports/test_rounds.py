@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from reports import judge, open_run, summarise
@@ -155,6 +156,14 @@ def test_rounds_that_hold_nothing_are_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "round-1").mkdir()
     with pytest.raises(InputError, match="no round can be read: round 1"):
         open_run(tmp_path)
+
+
+def test_rounds_whose_files_hold_no_row_are_read(tmp_path: Path) -> None:
+    for path in made.rounds(tmp_path / "x", 2, targets=(GPU,), seconds=10.0).rglob("*.parquet"):
+        pq.write_table(pq.read_table(path).slice(0, 0), path)
+    run = open_run(tmp_path / "x")
+    assert not len(run.rows) and run.lacking > 0
+    assert summarise(run).validity.status == "invalid"
 
 
 def test_rounds_in_virtual_time_come_one_after_the_other(tmp_path: Path) -> None:
