@@ -113,6 +113,9 @@ def check(gates: Sequence[Gate], target: str) -> None:
         if not decided or not gate.op.startswith(worse):
             remedy = 'a percentile ("ttft p99 < 800ms", "longest_stall p99 < 1s"), "errors < 1%", or "goodput > 95%"'
             raise InputError("no share of requests decides it, so no step could", where=gate.text, remedy=remedy)
+        if allowed(gate) <= 0:
+            remedy = '"errors < 0.1%", say' if gate.metric == "errors" else '"goodput > 99.9%", say'
+            raise InputError("it allows no request beyond it, which no step can show", where=gate.text, remedy=remedy)
 
 
 def allowed(gate: Gate) -> float:

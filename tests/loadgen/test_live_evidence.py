@@ -13,9 +13,10 @@ from loadgen import Load, bakeoff, evidence
 from loadgen.evidence import Witness
 from loadgen.plan import LoadStep, Plan
 from reports import summarise
-from targets import Target
+from targets import Target, asking
 from targets.asking import ask
 from targets.quota import Limit
+from tests.exchanges import make_exchange
 from traces import build
 from traces.trace import NS_PER_S
 
@@ -101,6 +102,18 @@ def test_a_quota_is_kept_while_asking() -> None:
         began = [server.spans[prompt][0] for prompt in ("one", "two", "three", "four")]
     assert all(answer.text for answer in answers)
     assert all(later - before > 0.095 for before, later in pairwise(began))
+
+
+@pytest.mark.parametrize(("most", "gap"), [(520, 6.0), (1, asking.PATIENCE)])
+def test_a_limit_below_one_prompt_costs_no_hours(most: int, gap: float) -> None:
+    assert asking._gap([Limit("tokens", "minute", most, "x-ratelimit-limit-tokens")], 36, 16) == gap
+
+
+@pytest.mark.parametrize(("retry_after", "pause"), [(None, asking.PAUSE), (0.001, asking.SHORTEST), (7.0, 7.0)])
+def test_a_server_that_names_next_to_no_pause_is_not_flooded(retry_after: float | None, pause: float) -> None:
+    refused = make_exchange(0)
+    refused.retry_after = retry_after
+    assert asking._pause(refused) == pause
 
 
 @pytest.mark.parametrize(
