@@ -23,6 +23,7 @@ from traces.errors import InputError
 
 from .. import number_format
 from . import shares
+from .firmness import calm
 from .gate_grammar import LATENCIES, TAIL, Gate, no_objectives
 from .quantiles import finite
 from .samples import Sample, sliced
@@ -140,8 +141,7 @@ def _steadied(found: Verdict, sample: Sample, samples: Iterable[Sample]) -> Verd
     elif passes and tail and state.state is State.DRIFTING:
         doubt = f"drifting: {state.why}"
     elif passes and tail and len(sample.rounds) > 1:
-        room = headroom(sample, samples)
-        doubt = "" if room.shown else room.why
+        doubt = calm(sample.window_s / len(sample.rounds), headroom(sample, samples))
     elif passes and tail:
         return _noted(found, "inside this run")
     if doubt and passes:

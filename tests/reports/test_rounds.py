@@ -205,11 +205,13 @@ def test_students_t(df: int, share: float, value: float) -> None:
     [
         ({}, ""),
         ({"rounds": 3}, "3 of 5 rounds"),
-        ({"round_s": 120.0}, "rounds of 120 s, a tail needs 300 s"),
+        ({"round_s": 120.0}, "rounds of 120 s, needs 300 s"),
         ({"n": 900}, "900 requests, needs 1,495"),
         ({"shown": False}, "too near"),
         ({"state": State.OVERLOADED}, "overloaded: its backlog grew"),
-        ({"q": 0.5, "shown": False, "round_s": 60.0}, ""),
+        ({"q": 0.5, "shown": False, "round_s": 60.0}, "rounds of 60 s, needs 300 s"),
+        ({"q": 0.5, "shown": True, "round_s": 60.0}, ""),
+        ({"q": 0.5, "shown": False}, ""),
         ({"q": 0.5, "state": State.OVERLOADED}, "overloaded: its backlog grew"),
     ],
 )
