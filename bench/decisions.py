@@ -26,7 +26,7 @@ from math import inf, isfinite, isnan, nan, sqrt
 import numpy as np
 
 from reports.analysis import quantiles, shares, steadiness
-from reports.analysis.firmness import undecided
+from reports.analysis.firmness import calm, undecided
 from reports.analysis.gate_grammar import TAIL
 from reports.analysis.quantiles import Ordered
 from reports.analysis.steadiness import MARGIN
@@ -149,7 +149,7 @@ def over_rounds(line: Line, series: Iterable[Bakeoff], runs: Sequence[Recorded],
         line.every.add(holds)
         if decided:
             line.firm.add(holds)
-        may_pass = not bakeoff.overloaded and (bakeoff.headroom.shown or not tail)
+        may_pass = not bakeoff.overloaded and not (tail and calm(line.seconds, bakeoff.headroom))
         for beside in BESIDE:
             more = verdict(
                 line.rounds_right, line.rounds_false, bakeoff.pooled, line.q, beside, truth, may_pass=may_pass

@@ -245,12 +245,15 @@ def _forecast(rounds: Sequence[PlannedRound], limits: Limits, options: RunOption
 
 
 def _invalid(folder: Path) -> str:
-    """Why nothing can be said by this round; "" where something can."""
+    """Why nothing can be said by this round; "" where something can. Its warm-up is found first, where it is sought:
+    what decides whether the series goes on must not count it."""
     from reports.analysis.summary import summarise
     from reports.analysis.validity import Status
+    from reports.analysis.warmup import settle
     from reports.store.run_folder import open_run
 
     try:
+        settle(folder)
         validity = summarise(open_run(folder)).validity
     except InputError as problem:
         return str(problem)

@@ -30,6 +30,7 @@ from .wire.interface import Json, merged
 
 PATIENCE = 60.0  # seconds: until the first token, and of waiting for a rate limit, for each target
 PAUSE = 2.0  # seconds until what was refused for its rate is asked again, where the server names no time
+SHORTEST = 0.5  # of such pauses
 GIVE_UP = 3  # failures in a row
 AT_ONCE = 4  # targets
 # Where an endpoint type has the temperature. TGI decodes greedily unless it is asked not to, and refuses 0; a Triton
@@ -88,9 +89,16 @@ def amount(kind: str, prompt: int, output: int) -> int:
 
 
 def _gap(limits: Sequence[Limit], prompt: int, output: int) -> float:
-    """Seconds between two requests that keep within what is admitted in a minute."""
+    """Seconds between two requests that keep within what is admitted in a minute; PATIENCE at most, for a limit that
+    admits not even one of them would have us wait for hours."""
     minutes = [limit for limit in limits if limit.period == "minute"]
-    return max((60 * amount(limit.kind, prompt, output) / limit.most for limit in minutes), default=0.0)
+    gaps = (60 * amount(limit.kind, prompt, output) / limit.most for limit in minutes)
+    return min(PATIENCE, max(gaps, default=0.0))
+
+
+def _pause(refused: Exchange) -> float:
+    """Seconds until it is asked again: as the server says, but no flood where it says next to nothing."""
+    return max(SHORTEST, refused.retry_after or PAUSE)
 
 
 def _answers(client: Client, target: Target, prompts: Sequence[str], tokens: int) -> list[Answer]:
@@ -102,7 +110,7 @@ def _answers(client: Client, target: Target, prompts: Sequence[str], tokens: int
         if answers:
             gevent.sleep(_gap(limits_of(target, answers), request.prompt_tokens, tokens))
         exchange = _exchange(client, call)
-        while exchange.outcome is Outcome.RATE_LIMITED and (pause := exchange.retry_after or PAUSE) <= patience:
+        while exchange.outcome is Outcome.RATE_LIMITED and (pause := _pause(exchange)) <= patience:
             patience -= pause
             gevent.sleep(pause)
             exchange = _exchange(client, call)

@@ -30,7 +30,7 @@ def end(forecast: Forecast, as_json: bool) -> NoReturn:
 def show(forecast: Forecast, console: Console) -> None:
     text.widen(console)
     for line in _head(forecast):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        console.print(text.printable(line), soft_wrap=True, markup=False, highlight=False)
     rows = [(str(arm.round), arm.step, arm.target, duration(arm.seconds), *_figures(arm)) for arm in forecast.arms]
     rows += [("all", "", total.target, "", *_figures(total)) for total in forecast.totals]
     headings = ("round", "step", "target", *FIGURES[1:])

@@ -145,10 +145,12 @@ REMOTE = (
 
 
 def print_json(facts: Any) -> None:
-    """To stdout, where `--json` means that it holds nothing else."""
+    """To stdout, where `--json` means that it holds nothing else. GitHub's runner obeys `##[` wherever it stands in a
+    line, so a stranger's name must not bring it there."""
     import orjson
 
-    typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS))
+    text = orjson.dumps(facts, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+    typer.echo(text.replace(b"##[", rb"#\u0023["))
 
 
 def taking(*, omit: Collection[str] = ()) -> Callable[[Command], Command]:

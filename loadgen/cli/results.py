@@ -62,14 +62,14 @@ def _capacity(folder: Path, *, json: bool) -> None:
     """The page of a capacity search."""
     from rich.console import Console
 
-    from reports.render import capacity_page
+    from reports.render import capacity_page, text
 
     found = capacity_page.reported(folder)
     if json:
         o.print_json(found.as_json())
         return
     console = Console(soft_wrap=True, highlight=False)
-    console.print(found.sentence, markup=False)
+    console.print(text.printable(found.sentence), markup=False)
     console.print(f"report: {folder / 'report.html'}", markup=False)
 
 

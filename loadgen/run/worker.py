@@ -128,10 +128,13 @@ class Worker:
             self._folder = Path(folder)
             self._writer = Writer(self._folder, assignment.part)
             flushing = Flushing(self._writer)
-            for number, step in enumerate(plan.steps):
-                if not self._link.finishing:
-                    self._step(plan, number, step, assignment)
-            self._counts["failed_writes"] = flushing.close()
+            try:
+                for number, step in enumerate(plan.steps):
+                    if not self._link.finishing:
+                        self._step(plan, number, step, assignment)
+            finally:  # also of a step that failed the rows are kept, and nothing of it is left open
+                self._clients.release()
+                self._counts["failed_writes"] = flushing.close()
             self._hand_over(assignment.part, error, shared=shared)
 
     def _step(self, plan: Plan, number: int, step: Step, assignment: Assignment) -> None:

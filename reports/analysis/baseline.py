@@ -250,6 +250,8 @@ def pairs_of(before: Sample, after: Sample, metric: str, *, answered: bool = Fal
         batch = batch_of(both["due_before"].to_numpy(), first.window).astype(np.int64)
         unit = np.full(len(both), number) if by_round else number * BATCHES + batch
         parts.append((both["value_before"].to_numpy(), both["value_after"].to_numpy(), unit))
+    if not parts:  # each run has lost the rounds that the other has
+        return Pairs(np.zeros(0), np.zeros(0), np.zeros(0, np.int64), 0)
     earlier, later, units = (np.concatenate([part[i] for part in parts]) for i in range(3))
     return Pairs(earlier, later, units, len(common) if by_round else len(common) * BATCHES)
 

@@ -113,6 +113,9 @@ def check(gates: Sequence[Gate], target: str) -> None:
         if not decided or not gate.op.startswith(worse):
             remedy = 'a percentile ("ttft p99 < 800ms", "longest_stall p99 < 1s"), "errors < 1%", or "goodput > 95%"'
             raise InputError("no share of requests decides it, so no step could", where=gate.text, remedy=remedy)
+        if allowed(gate) <= 0:
+            remedy = '"errors < 0.1%", say' if gate.metric == "errors" else '"goodput > 99.9%", say'
+            raise InputError("it allows no request beyond it, which no step can show", where=gate.text, remedy=remedy)
 
 
 def allowed(gate: Gate) -> float:
@@ -224,6 +227,7 @@ def estimate(gates: Sequence[Gate], steps: Sequence[CapacityStep]) -> float | No
 def result(folder: Path, facts: CapacityFacts) -> CapacityResult:
     """What the steps of the search in this folder show. Raises InputError for a gate that can't be read."""
     gates = [parse(text, "capacity.json, field slo") for text in facts.slo]
+    check(gates, facts.target)
     found, curve = interval(gates, facts.steps), points(gates, facts.steps)
     low, high = found.low, found.high
     if facts.terms.by == "concurrency":

@@ -23,6 +23,7 @@ from traces.errors import InputError
 
 from .. import number_format
 from . import shares
+from .firmness import calm
 from .gate_grammar import LATENCIES, TAIL, Gate, no_objectives
 from .quantiles import finite
 from .samples import Sample, sliced
@@ -139,9 +140,8 @@ def _steadied(found: Verdict, sample: Sample, samples: Iterable[Sample]) -> Verd
         doubt = f"overloaded: {state.why}"
     elif passes and tail and state.state is State.DRIFTING:
         doubt = f"drifting: {state.why}"
-    elif tail and len(sample.rounds) > 1 and found.decision is not Decision.FAIL:  # more rounds alone pass nothing
-        room = headroom(sample, samples)
-        doubt = "" if room.shown else room.why
+    elif tail and len(sample.rounds) > 1 and found.n and found.decision is not Decision.FAIL:
+        doubt = calm(sample.window_s / len(sample.rounds), headroom(sample, samples))
     elif passes and tail:
         return _noted(found, "inside this run")
     if doubt and passes:

@@ -201,6 +201,8 @@ def _rank_correlation(levels: Values) -> float:
 def _growth(levels: Values) -> float:
     """The last three batches over the first three; 1 where that is undefined."""
     kept = levels[~np.isnan(levels)]
+    if not len(kept):
+        return 1.0
     first, last = (float(part.mean()) for part in (kept[:3], kept[-3:]))
     return last / first if 0 < first < inf else 1.0
 

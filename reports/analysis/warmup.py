@@ -147,6 +147,8 @@ def _settled(due: Values, values: Values, begin: float, end: float) -> float:
     if not head:
         return begin
     at = float(due[head * BATCH])
+    if at <= begin:  # all of the head came at once, as sessions may begin
+        return begin
     return at if _differs(ranked, (due - begin) / (at - begin), int((end - begin) / (at - begin))) else begin
 
 

@@ -2,9 +2,9 @@
 
     ::error title=chat feels instant::FAIL: 1,234 ms ...
 
-The runner obeys each line that begins with `::`, whoever wrote it. So our own lines are escaped as GitHub's toolkit
-does (actions/toolkit, packages/core/src/command.ts), and all else that we print, which has strangers' names in it,
-stands between `::stop-commands::TOKEN` and `::TOKEN::` with a token that nobody can guess.
+The runner obeys each line that begins with `::`, or holds `##[` anywhere, whoever wrote it. So our own lines are
+escaped as GitHub's toolkit does (actions/toolkit, packages/core/src/command.ts), and all else that we print, which has
+strangers' names in it, stands between `::stop-commands::TOKEN` and `::TOKEN::` with a token that nobody can guess.
 """
 
 from __future__ import annotations

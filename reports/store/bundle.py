@@ -47,7 +47,7 @@ PLAIN_FILE = 0o100644 << 16
 
 MOST = 20_000  # files of a bundle
 LARGEST = 16 << 30  # bytes of all of them, decompressed
-LARGEST_TEXT = 256 << 20  # bytes of a file that isn't rows
+LARGEST_TEXT = 256 << 20  # bytes of a file that isn't rows, and of rows that the archive compresses once more
 DENSEST = 64  # values of a column for each byte of its file, beyond SPARE
 SPARE = 100_000
 BROKEN = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError)
@@ -149,7 +149,8 @@ def _unpack(archive: zipfile.ZipFile, path: Path, into: Path) -> None:
     left = LARGEST
     for entry in entries:
         rows = entry.filename.endswith(".parquet")
-        data = _read(archive, entry, path, left if rows else min(left, LARGEST_TEXT))
+        stored = entry.compress_type == zipfile.ZIP_STORED  # no larger in memory than in the file
+        data = _read(archive, entry, path, left if rows and stored else min(left, LARGEST_TEXT))
         left -= len(data)
         if rows and data:
             _check_rows(data, path, entry.filename)

@@ -203,7 +203,8 @@ def merged(folder: Path, name: str, runs: Sequence[Run]) -> Run:
             run.rows[column] += start
         run.rows["round"] = run.round
         run.facts = replace(run.facts, steps=tuple(_moved(step, start) for step in run.facts.steps))
-        end = 1 + int(max(run.rows["due"].max(), run.rows["done"].max(), *(step.end or 0 for step in run.facts.steps)))
+        last = [run.rows[column].max() for column in ("due", "done")] if len(run.rows) else []
+        end = 1 + int(max(start, *last, *(step.end or 0 for step in run.facts.steps)))
     ends = np.cumsum([len(run.rows) for run in runs])
     rows = durations.concatenated([run.rows for run in runs])
     for run, last in zip(runs, ends, strict=True):

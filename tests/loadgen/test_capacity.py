@@ -169,7 +169,8 @@ def test_the_first_gate_to_fail_decides() -> None:
         ("ttft mean < 800ms", "no share"), ("ttft max < 800ms", "no share"), ("itl p99 < 40ms", "no share"),
         ("ttft p99 > 800ms", "no share"), ("requests > 5/s", "no share"), ("goodput > 5/s", "no share"),
         ("errors > 5%", "no share"), ("other: ttft p99 < 800ms", "one target"), ("@base: ttft p99 < 1s", "one target"),
-        ("ttft p99 < 800ms where prompt_tokens > 100", "slice"),
+        ("ttft p99 < 800ms where prompt_tokens > 100", "slice"), ("errors <= 0%", "allows no request"),
+        ("goodput >= 100%", "allows no request"),
     ],
 )  # fmt: skip
 def test_gates_that_no_step_could_decide_are_refused(slo: str, problem: str) -> None:

@@ -10,11 +10,16 @@ import gevent
 import pyarrow.parquet as pq
 import pytest
 
+from loadgen import plan as plans
+from loadgen.plan import Arm, Plan, Step
 from loadgen.run import worker
-from loadgen.run.worker import Flushing
+from loadgen.run.messages import Assignment, boot_id, encode
+from loadgen.run.worker import Flushing, Worker
 from reports.store import row_files
 from reports.store.row_files import Writer
+from targets.target import Target
 from tests.exchanges import make_exchange
+from traces.errors import InputError
 
 WRITE = pq.write_table
 
@@ -76,3 +81,18 @@ def test_a_disk_that_stays_full_is_an_error_in_the_end(tmp_path: Path, monkeypat
     with pytest.raises(OSError, match="No space left"):
         flushing.close()
     assert len(writer) == 1  # still there
+
+
+def test_rows_of_a_step_that_fails_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(self: Worker, *_: object) -> None:
+        self._writer.append(make_exchange(0))
+        raise InputError("no such file")
+
+    monkeypatch.setattr(worker, "FLUSH", 60.0)
+    monkeypatch.setattr(Worker, "_step", step)
+    (tmp_path / ".shared").write_text("secret")
+    plan = Plan("p", (Step("s", (Arm(Target("a", "http://h"), plans.step_file(0), 1),)),))
+    failing = Worker(lambda _: None, lambda _: None)
+    failing.deliver(encode(Assignment(0, 1, plan, "none", str(tmp_path), "secret", boot_id())))
+    assert failing.done.wait(10) and str(failing.error) == "no such file"
+    assert written(tmp_path) == 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,14 +13,14 @@ from loadgen import Load, bakeoff, evidence
 from loadgen.evidence import Witness
 from loadgen.plan import LoadStep, Plan
 from reports import summarise
-from reports.store import run_json
-from targets import Target
+from targets import Target, asking
 from targets.asking import ask
 from targets.quota import Limit
+from tests.exchanges import make_exchange
 from traces import build
 from traces.trace import NS_PER_S
 
-from .running import endpoint, until
+from .running import endpoint
 
 COUNT = 100
 TRACE = {
@@ -29,25 +30,26 @@ TRACE = {
 }
 
 
-def over(folder: Path) -> bool:
-    return (folder / "run.json").exists() and run_json.read(folder).ended == "completed"
+def questions(bodies: Sequence[dict[str, Any]]) -> int:
+    return sum(body.get("temperature") == 0 for body in list(bodies))
 
 
 def test_a_model_that_changes_between_rounds_is_named(tmp_path: Path) -> None:
     with endpoint(ttft=0.002, gap=0.001) as steady, endpoint(ttft=0.002, gap=0.001) as changing:
-        steady.fingerprint = changing.fingerprint = lambda: "fp_a"
+        steady.fingerprint = lambda: "fp_a"
 
-        def change() -> None:
-            until(lambda: over(tmp_path / "r" / "round-1"), 60)
-            changing.fingerprint, changing.word = lambda: "fp_<b>", "v"
+        def model() -> str:
+            """Another one from the first question of round 2 on."""
+            if questions(changing.bodies) <= 2 * evidence.QUESTIONS:
+                return "fp_a"
+            changing.word = "v"
+            return "fp_<b>"
 
-        watcher = threading.Thread(target=change, daemon=True)
-        watcher.start()
+        changing.fingerprint = model
         run = bakeoff(
             build(TRACE), [Target("steady", steady.url, "m"), Target("changing", changing.url, "m")],
             Load(drain_timeout=5.0), rounds=2, round_duration=0.6, probe=False, report=False, out=tmp_path / "r",
         )  # fmt: skip
-        watcher.join()
         asked = [body for body in changing.bodies if body.get("temperature") == 0]
     assert len(asked) == evidence.extra(2).requests
     assert {body["max_tokens"] for body in asked} == {evidence.OUTPUT_TOKENS}
@@ -100,6 +102,18 @@ def test_a_quota_is_kept_while_asking() -> None:
         began = [server.spans[prompt][0] for prompt in ("one", "two", "three", "four")]
     assert all(answer.text for answer in answers)
     assert all(later - before > 0.095 for before, later in pairwise(began))
+
+
+@pytest.mark.parametrize(("most", "gap"), [(520, 6.0), (1, asking.PATIENCE)])
+def test_a_limit_below_one_prompt_costs_no_hours(most: int, gap: float) -> None:
+    assert asking._gap([Limit("tokens", "minute", most, "x-ratelimit-limit-tokens")], 36, 16) == gap
+
+
+@pytest.mark.parametrize(("retry_after", "pause"), [(None, asking.PAUSE), (0.001, asking.SHORTEST), (7.0, 7.0)])
+def test_a_server_that_names_next_to_no_pause_is_not_flooded(retry_after: float | None, pause: float) -> None:
+    refused = make_exchange(0)
+    refused.retry_after = retry_after
+    assert asking._pause(refused) == pause
 
 
 @pytest.mark.parametrize(

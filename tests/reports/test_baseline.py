@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from loadgen.options import Load, RunOptions
 from loadgen.simulations import named, record
 from reports import open_run, summarise
 from reports.analysis.baseline import Pairs, regressions
+from reports.analysis.gates import Decision
 from reports.analysis.judgement import Regression
 from reports.analysis.quantiles import BATCHES, ONE_SIDED
 from reports.analysis.student import t
@@ -122,3 +124,12 @@ def test_what_concerns_nothing_is_refused(before: Run) -> None:
     for allowance, words in (("itl p50 5%", "no pairs"), ("other: ttft p50 5%", "no such target")):
         with pytest.raises(InputError, match=words):
             against(before, before, allowance)
+
+
+def test_runs_that_have_no_round_in_common_decide_nothing(tmp_path: Path) -> None:
+    runs = []
+    for name, gone in (("before", 2), ("after", 1)):
+        shutil.rmtree(made.rounds(tmp_path / name, 2, targets=(made.GPU,), seconds=10.0) / f"round-{gone}")
+        runs.append(open_run(tmp_path / name))
+    [verdict] = against(runs[0], runs[1], "ttft p50 10%")
+    assert verdict.decision is Decision.NO_VERDICT and verdict.n == 0

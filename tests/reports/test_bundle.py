@@ -384,6 +384,7 @@ def bomb() -> bytes:
         (ABOUT | {"run.json": b"{}"}, "given.zip/run.json, field name: is missing"),
         (ABOUT, "no recorded exchanges"),
         (ABOUT | {"run.json": b" " * 70_000_000}, "larger than"),
+        (ABOUT | {"exchanges/0-00000.parquet": b" " * 70_000_000}, "larger than"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

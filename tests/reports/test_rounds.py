@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from reports import judge, number_format, open_run, summarise
@@ -176,6 +177,14 @@ def test_rounds_that_hold_nothing_are_one_clear_line(tmp_path: Path) -> None:
         open_run(tmp_path)
 
 
+def test_rounds_whose_files_hold_no_row_are_read(tmp_path: Path) -> None:
+    for path in made.rounds(tmp_path / "x", 2, targets=(GPU,), seconds=10.0).rglob("*.parquet"):
+        pq.write_table(pq.read_table(path).slice(0, 0), path)
+    run = open_run(tmp_path / "x")
+    assert not len(run.rows) and run.lacking > 0
+    assert summarise(run).validity.status == "invalid"
+
+
 def test_rounds_in_virtual_time_come_one_after_the_other(tmp_path: Path) -> None:
     made.rounds(tmp_path, 2, targets=(GPU,), seconds=12.0, change=lambda facts: facts.update(clock={"origin_ns": 0}))
     first, second = open_run(tmp_path).parts
@@ -215,11 +224,13 @@ def test_students_t(df: int, share: float, value: float) -> None:
     [
         ({}, ""),
         ({"rounds": 3}, "3 of 5 rounds"),
-        ({"round_s": 120.0}, "rounds of 120 s, a tail needs 300 s"),
+        ({"round_s": 120.0}, "rounds of 120 s, needs 300 s"),
         ({"n": 900}, "900 requests, needs 1,495"),
         ({"shown": False}, "too near"),
         ({"state": State.OVERLOADED}, "overloaded: its backlog grew"),
-        ({"q": 0.5, "shown": False, "round_s": 60.0}, ""),
+        ({"q": 0.5, "shown": False, "round_s": 60.0}, "rounds of 60 s, needs 300 s"),
+        ({"q": 0.5, "shown": True, "round_s": 60.0}, ""),
+        ({"q": 0.5, "shown": False}, ""),
         ({"q": 0.5, "state": State.OVERLOADED}, "overloaded: its backlog grew"),
     ],
 )

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from junitparser import Error, Failure, JUnitXml, TestSuite
 
+from loadgen.cli.options import print_json
 from reports.analysis.gate_grammar import Gate, parse
 from reports.analysis.gates import Decision, Verdict
 from reports.analysis.judgement import Judgement, Regression
@@ -202,6 +203,13 @@ def test_json_has_the_same_verdicts_and_nothing_else_on_stdout(pair: Path, tmp_p
     names = [(f"{v['target']} at {v['step']}", f"{v['name']}: {v['gate']}") for v in told["verdicts"]]
     assert [(case.classname, case.name) for case in suite] == names
     assert "::notice title=phaseload::PASS 2/2" in done.stderr
+
+
+def test_json_holds_no_command_of_the_older_form(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"target": "a ##[set-output name=x]y"}
+    print_json(facts)
+    printed = capsys.readouterr().out
+    assert "##[" not in printed and json.loads(printed) == facts
 
 
 def test_a_file_that_cant_be_written_is_one_line(pair: Path, tmp_path: Path) -> None:

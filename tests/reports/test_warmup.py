@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import reports
+from loadgen.bakeoffs import _invalid
 from loadgen.options import Load, RunOptions
 from loadgen.simulations import named, record
 from reports.analysis import warmup
@@ -98,3 +99,12 @@ def test_a_warm_up_that_is_found_moves_the_window_and_nothing_else(tmp_path: Pat
     before = (folder / "run.json").read_bytes()
     warmup.settle(folder)
     assert (folder / "run.json").read_bytes() == before
+
+
+def test_a_round_s_warm_up_is_found_before_the_series_looks_at_it(tmp_path: Path) -> None:
+    """--stop-early must decide by the same window as the report."""
+    load = Load(request_rate=6.0, duration=30.0, warmup="auto", max_context=4096)
+    folder = record("azure-conv", named({"h100": "h100"}), load, RunOptions(out=tmp_path / "run"), model="llama2-7b")
+    assert reports.open_run(folder).facts.steps[0].warmup == "sought"
+    _invalid(folder)
+    assert reports.open_run(folder).facts.steps[0].warmup == "found"
