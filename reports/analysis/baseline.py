@@ -203,6 +203,9 @@ def _verdict(allowance: Allowance, before: Sample, after: Sample) -> Regression:
     worse = lead if upwards else -lead
     notes = [] if before.failed == after.failed else [f"{before.failed} of {before.n} failed, now {after.failed}"]
     decision = Decision.FAIL if worse > limit else Decision.PASS if worse < -limit else Decision.NO_VERDICT
+    if upwards and decision is not Decision.FAIL and (before.steadiness.overloaded or after.steadiness.overloaded):
+        decision, undecided = Decision.NO_VERDICT, "overloaded: its times depend on the run's length"
+        return replace(verdict, decision=decision, figure=figure, low=low, high=high, note=undecided, effective=worth)
     longer_s = _more_s(abs(worse), limit, after.window_s) if decision is Decision.NO_VERDICT else None
     if longer_s is not None:
         notes.append(f"worth {worth:,.0f}{_longer(longer_s)}")

@@ -133,3 +133,10 @@ def test_runs_that_have_no_round_in_common_decide_nothing(tmp_path: Path) -> Non
         runs.append(open_run(tmp_path / name))
     [verdict] = against(runs[0], runs[1], "ttft p50 10%")
     assert verdict.decision is Decision.NO_VERDICT and verdict.n == 0
+
+
+def test_what_is_overloaded_passes_nothing_on_its_times(tmp_path: Path) -> None:
+    run = simulated(tmp_path / "run", request_rate=20.0, duration=120.0)
+    ttft, tokens = against(run, run, "ttft p50 10%", "tokens 10%")
+    assert str(ttft.decision) == "no verdict" and ttft.note.startswith("overloaded") and ttft.more_s is None
+    assert str(tokens.decision) == "pass"
